@@ -1,0 +1,174 @@
+"""From a config to the parts of a classification run."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from kd_core import distributed
+from kd_core.build import build, check, check_arguments
+from kd_core.distiller import Distiller
+from kd_core.errors import UserError
+from kd_core.run import Parts, build_trainer
+from kd_core.seed import mix, seed_everything
+from kd_core.term import build_terms
+
+from kd_cls.classifier import Classifier
+from kd_cls.data import DataSplits
+from kd_cls.evaluation import evaluator
+from kd_cls.networks import build_classifier, check_classifier, check_logits
+
+Config = Mapping[str, Any]
+
+NAMES = (
+    "data",
+    "student",
+    "teacher",
+    "teachers",
+    "distiller",
+    "optimizer",
+    "schedule",
+    "trainer",
+    "stages",
+    "seed",
+    "data_seed",
+)
+"""The top-level names of a config."""
+
+_PROVIDED = ("num_classes", "num_samples", "labels", "student_shapes", "teacher_shapes")
+
+
+@dataclass
+class Assembly:
+    """Everything that a config describes, built and on its device."""
+
+    data: DataSplits
+    distiller: Distiller
+    parts: Parts
+    sample: dict[str, Any]
+
+    @property
+    def teachers(self) -> dict[str, Any]:
+        """The teachers' models by name."""
+        return {name: teacher.model for name, teacher in self.distiller.teachers.items()}
+
+
+def check_config(config: Config) -> None:
+    """Check every name in a config before any work starts."""
+    for name in ("data", "student"):
+        if name not in config:
+            raise UserError(f"the config has no {name!r}; compose it from data, pair and method")
+    check(config["data"], "data", ("data_seed",))
+    check_classifier(config["student"], "student")
+    for name, node in teacher_nodes(config).items():
+        node = {key: value for key, value in node.items() if key != "recipe"}
+        if "network" in node or "recipe" not in teacher_nodes(config)[name]:
+            check_classifier(node, f"teacher {name!r}")
+    for name in ("student", "teacher", "teachers", "distiller"):
+        check(config.get(name, {}), name, _PROVIDED)
+    if "optimizer" in config:
+        check(config["optimizer"], "optimizer", ("params",))
+    if "schedule" in config:
+        check(config["schedule"], "schedule", ("epochs",))
+    check_arguments(build_distiller, config.get("distiller", {}), "distiller", _BUILT)
+    check_arguments(
+        build_trainer, config.get("trainer", {}), "trainer", ("parts", "work_dir", *NAMES)
+    )
+
+
+def teacher_nodes(config: Config) -> dict[str, dict[str, Any]]:
+    """Return the teachers' nodes by name: those of `teachers`, or `teacher` alone."""
+    if "teacher" in config and "teachers" in config:
+        raise UserError("give `teacher` (one) or `teachers` (several, by name), not both")
+    if "teacher" in config:
+        return {"teacher": dict(config["teacher"])}
+    return {name: dict(node) for name, node in config.get("teachers", {}).items()}
+
+
+def assemble(
+    config: Config,
+    seed: int,
+    device: torch.device,
+    data: DataSplits,
+    teachers: Mapping[str, Classifier],
+) -> Assembly:
+    """Build student and terms, on the device.
+
+    Args:
+        config: A checked config.
+        seed: Of initialisation and dropout.
+        device: Where everything runs.
+        data: From `build_data`.
+        teachers: The teachers by name.
+    """
+    seed_everything(seed)  # right before the student: all methods start from the same weights
+    student = build_classifier(data, **config["student"], where="student").to(device)
+    for teacher in teachers.values():
+        teacher.to(device)
+    sample = sample_batch(data)
+    check_logits(student, sample, data, "student")
+    distiller = build_distiller(data, student, teachers, sample, **config.get("distiller", {}))
+    distiller.to(device)
+    seed_everything(mix(seed, 1 + distributed.rank()))  # dropout, whatever was built before
+    rank, world = distributed.rank(), distributed.world_size()
+    parts = Parts(
+        distiller=distiller,
+        loader=data.train.shard(rank, world),
+        test=evaluator(data.test.shard(rank, world)),
+        val=evaluator(data.val.shard(rank, world)) if data.val else None,
+        metric="top1",
+        metadata=metadata(config, data, student),
+    )
+    return Assembly(data, distiller, parts, sample)
+
+
+def build_distiller(
+    data: DataSplits,
+    student: Classifier,
+    teachers: Mapping[str, Classifier],
+    sample: dict[str, Any],
+    *,
+    terms: Mapping[str, Any] | None = None,
+    task_weight: float | Mapping[str, float] = 1.0,
+) -> Distiller:
+    """Build the distiller of a config's node: its `terms` and `task_weight`."""
+    built = build_terms(
+        terms or {},
+        student,
+        teachers,
+        sample,
+        num_classes=data.num_classes,
+        num_samples=data.num_samples,
+        labels=data.labels,
+    )
+    return Distiller(student, teachers, built, task_weight=task_weight, sample=sample)
+
+
+_BUILT = ("data", "student", "teachers", "sample")
+
+
+def build_data(config: Config, seed: int, device: torch.device) -> DataSplits:
+    """Build the data, with loaders that give batches on the device; its seed defaults to `seed`."""
+    data: DataSplits = build(config["data"], "data", data_seed=config.get("data_seed", seed))
+    for loader in (data.train, data.test, *([data.val] if data.val else [])):
+        loader.to(device)
+    return data
+
+
+def sample_batch(data: DataSplits) -> dict[str, Any]:
+    """Return two training images as a batch."""
+    batch = next(data.train.epoch(0))
+    return {key: value[:2] for key, value in batch.items()}
+
+
+def metadata(config: Config, data: DataSplits, student: Classifier) -> dict[str, str]:
+    """Return what a user of the exported weights must know, each value as JSON."""
+    facts = {
+        "network": config["student"]["network"],
+        "classes": data.classes,
+        "mean": student.mean.flatten().tolist(),
+        "std": student.std.flatten().tolist(),
+        "image_size": student.size or data.image_size,
+    }
+    return {name: json.dumps(value, default=str) for name, value in facts.items()}

@@ -1,0 +1,75 @@
+"""What the command-line tools share: their arguments, and errors as one line."""
+
+import sys
+import traceback
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from kd_core.errors import UserError, nearest
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+def run_main(function: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> int:
+    """Call a tool's main function and return the exit status of the process.
+
+    A `UserError` becomes one line on stderr and status 2; with `--debug` among the arguments, a
+    traceback and status 2. Ctrl-C gives 130. Other exceptions are bugs, and pass.
+
+    Args:
+        function: Takes the list of arguments; returns the exit status, or None for 0.
+        argv: The arguments; by default those of the process.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return function(arguments) or 0
+    except UserError as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        else:
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def training_parser(description: str) -> ArgumentParser:
+    """Return the parser of a training tool: the arguments that all tasks have in common."""
+    parser = _Parser(description=description, allow_abbrev=False)
+    parser.add_argument(
+        "configs", metavar="CONFIG", nargs="*", help="python files, merged left to right"
+    )
+    parser.add_argument("--work-dir", metavar="DIR", help="where checkpoints and logs go")
+    parser.add_argument("--resume", action="store_true", help="go on from what is in the work dir")
+    parser.add_argument("--eval-only", metavar="CKPT", help="evaluate a checkpoint, do not train")
+    parser.add_argument("--seeds", metavar="INT", nargs="+", type=int, help="one run for each")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="build all, print tables, run one step"
+    )
+    parser.add_argument(
+        "--list-taps", action="store_true", help="print the layers that can be tapped"
+    )
+    parser.add_argument(
+        "--cfg-options",
+        metavar="KEY=VALUE",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="change the config, such as trainer.epochs=2",
+    )
+    parser.add_argument("--debug", action="store_true", help="show a traceback for every error")
+    return parser
+
+
+class _Parser(ArgumentParser):
+    """Takes CONFIG files on either side of options, and names the nearest to a misspelt option."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        parsed, unknown = self.parse_known_intermixed_args(args, namespace)
+        if unknown:
+            option = unknown[0].partition("=")[0]
+            hint = nearest(option, self._option_string_actions)
+            self.error(f"unrecognized argument {option}{hint}")
+        return parsed

@@ -1,0 +1,78 @@
+"""FitNet: the teacher's feature maps, regressed from the student's."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from kd_core.criterion import Criterion, Shapes
+from kd_core.errors import UserError
+from kd_core.functional import Maps, full_precision, levels, mse
+
+
+@full_precision
+def fitnet(student: Maps, teacher: Maps) -> Tensor:
+    """Match feature maps by their mean squared error, summed over levels.
+
+    Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, arXiv:1412.6550.
+
+    Args:
+        student: One map [N, C, H, W] or a tuple, shallow to deep, already of the teacher's shapes.
+        teacher: As many maps. No gradient flows into them.
+
+    Raises:
+        UserError: If the numbers of levels or the shapes differ.
+    """
+    return torch.stack([mse(s, t.detach()) for s, t in levels(student, teacher)]).sum()
+
+
+class FitNet(Criterion):
+    """See `fitnet`; adds a regressor (convolution, BatchNorm, ReLU) per level.
+
+    The one-stage variant: the hint is learned together with the task. A level of 1x1 maps cannot
+    be trained on a batch of one sample, of which BatchNorm has no variance.
+
+    Args:
+        student_shapes: [C, H, W] of each tapped map.
+        teacher_shapes: [C, H, W] of each tapped map.
+
+    Raises:
+        UserError: If a student map is smaller than the teacher's, but not by half.
+    """
+
+    takes = "maps"
+    exempt: ClassVar = {"zero_at_identity": "a regressor stands between the two maps"}
+
+    def __init__(self, student_shapes: Shapes, teacher_shapes: Shapes) -> None:
+        super().__init__()
+        self.check_shapes(student_shapes, teacher_shapes)
+        pairs = zip(student_shapes, teacher_shapes, strict=True)
+        self.regressors = nn.ModuleList(_regressor(s, t) for s, t in pairs)
+
+    def forward(self, student: Maps, teacher: Maps, batch: Mapping[str, Any]) -> Tensor:
+        """Return the loss of maps [N, C, H, W]; `batch` is not used."""
+        maps = zip(self.regressors, levels(student, teacher), strict=True)
+        return fitnet(tuple(regressor(s) for regressor, (s, _) in maps), teacher)
+
+
+def _regressor(student: Sequence[int], teacher: Sequence[int]) -> nn.Sequential:
+    """Bring a map of the student's shape to the teacher's: convolution, BatchNorm, ReLU."""
+    return nn.Sequential(
+        _convolution(student, teacher), nn.BatchNorm2d(teacher[0]), nn.ReLU(inplace=True)
+    )
+
+
+def _convolution(student: Sequence[int], teacher: Sequence[int]) -> nn.Module:
+    (inputs, height, width), (outputs, *target) = student, teacher
+    if [height, width] == [2 * side for side in target]:
+        return nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
+    if [2 * height, 2 * width] == target:
+        return nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1)
+    kernel = (1 + height - target[0], 1 + width - target[1])
+    if min(kernel) < 1:
+        raise UserError(
+            f"FitNet: no regressor from the student's {height}x{width} map to the teacher's "
+            f"{target[0]}x{target[1]}; tap a student map of half that size, or of at least it"
+        )
+    return nn.Conv2d(inputs, outputs, kernel)

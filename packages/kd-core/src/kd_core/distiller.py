@@ -1,0 +1,191 @@
+"""Distiller: a student, its frozen teachers, and the named terms between them."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kd_core.errors import UserError, located, nearest
+from kd_core.probe import shapes, tap_values
+from kd_core.taps import FeatureTap
+from kd_core.task import Batch, Task, network_of
+from kd_core.teacher import as_teachers
+from kd_core.term import Term, tap_list, tap_tuple
+
+
+class Distiller(nn.Module):
+    """Train a student on its task and on what its teachers show.
+
+    In training, a call with a batch returns named scalar losses: the student's own, times
+    `task_weight`, and one a term. In evaluation it returns the student's prediction. Any loop that
+    needs only `losses = model(batch)` can train it. Teachers are no submodules; see `Teacher`.
+
+    Args:
+        student: A `Task`, or any model that obeys the same contract.
+        teachers: Teachers by name, or one alone (its name is then "teacher").
+        terms: Terms by name; the names are those of the losses.
+        task_weight: Factor of the student's own losses, for all or by name.
+        sample: A batch that is run through all models once, to check every tap and shape now
+            rather than in the first training step.
+
+    Raises:
+        UserError: If a term names an unknown teacher or tap, or its shapes do not suit it.
+    """
+
+    steps: Tensor
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teachers: nn.Module | Mapping[str, nn.Module],
+        terms: Mapping[str, Term],
+        *,
+        task_weight: float | Mapping[str, float] = 1.0,
+        sample: Batch | None = None,
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.teachers = as_teachers(teachers)
+        self.terms = dict(terms)
+        self.task_weight = task_weight
+        self.criteria = nn.ModuleDict({name: term.criterion for name, term in terms.items()})
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.tap_shapes: dict[str, dict[str, Any]] = {}
+        self._warmup_steps: dict[str, float] = {}
+        self._refuse_shared_parameters()
+        self._tap = self._place_taps()
+        for name, term in self.terms.items():
+            teacher = self.teachers[self.source(name)]
+            term.criterion.bind(network_of(student), teacher.network)
+        if sample is not None:
+            self.listen(sample)
+
+    def forward(self, batch: Batch) -> Any:
+        """Return named losses while training, the student's prediction otherwise."""
+        if not self.training:
+            return self.predictor()(batch)
+        if not self.tap_shapes:
+            self.listen(batch)
+        # The student runs first: a task may show the teacher what the student proposes.
+        with self._tap as seen:
+            losses = self._weighted(self.student(batch))
+        targets = {name: self.run_teacher(name, batch, seen) for name in self.teachers}
+        for name, term in self.terms.items():
+            if name in losses:
+                raise UserError(f"term {name!r} has the name of a loss of the student; rename it")
+            loss = term.loss(seen, targets[self.source(name)], batch)
+            losses[name] = self._factor(name, term) * loss
+        return losses
+
+    def run_teacher(self, name: str, batch: Batch, seen: dict[str, Any]) -> dict[str, Any]:
+        """Return what a teacher's taps give for the batch; `seen` is what the student's gave."""
+        return self.teachers[name](batch)
+
+    def listen(self, sample: Batch) -> None:
+        """Run a batch through all models without leaving a trace, and check every term's shapes."""
+        self._tap, seen = tap_values(self.student, self._tap, sample)
+        shown = {
+            name: teacher.listen(self._teacher_paths(name), sample)
+            for name, teacher in self.teachers.items()
+        }
+        self.tap_shapes = {"student": shapes(seen), **{k: shapes(v) for k, v in shown.items()}}
+        for name, term in self.terms.items():
+            given = self.tap_shapes["student"], self.tap_shapes[self.source(name)]
+            with located(f"term {name!r}"):
+                term.criterion.check_shapes(
+                    tap_tuple(given[0], term.student), tap_tuple(given[1], term.teacher)
+                )
+
+    def source(self, name: str) -> str:
+        """Return the name of the teacher that a term learns from."""
+        wanted = self.terms[name].source
+        if wanted is None and len(self.teachers) == 1:
+            return next(iter(self.teachers))
+        if wanted not in self.teachers:
+            problem = "names no teacher (source=...)" if wanted is None else f"wants {wanted!r}"
+            raise UserError(f"term {name!r} {problem}{nearest(wanted or '', self.teachers)}")
+        return wanted
+
+    def begin(self, steps_per_epoch: int) -> None:
+        """Start counting warm-ups anew, for epochs of so many optimizer steps."""
+        self.steps.zero_()
+        for name, term in self.terms.items():
+            self._warmup_steps[name] = term.warmup_epochs * steps_per_epoch
+
+    def advance(self) -> None:
+        """Count one optimizer step."""
+        self.steps.add_(1)
+
+    def deploy(self, network: nn.Module | None = None) -> nn.Module:
+        """Return the network to evaluate and export: the student's, unless a criterion adds to it.
+
+        Args:
+            network: Another copy of the student's network to use, for instance its average.
+        """
+        network = network or network_of(self.student)
+        for term in self.terms.values():
+            network = term.criterion.deploy(network)
+        return network
+
+    def predictor(self, network: nn.Module | None = None) -> nn.Module:
+        """Return the student's task around the network that `deploy` gives."""
+        deployed = self.deploy(network)
+        if deployed is network_of(self.student):
+            return self.student
+        if not isinstance(self.student, Task):
+            return deployed
+        task = copy.copy(self.student)
+        task._modules = {**self.student._modules, "network": deployed}
+        return task
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Distiller":
+        super()._apply(fn, recurse)
+        for teacher in self.teachers.values():
+            teacher.model._apply(fn, recurse)
+        return self
+
+    def _place_taps(self) -> FeatureTap:
+        for name, teacher in self.teachers.items():
+            with located(f"teacher {name!r}"):
+                teacher.listen(self._teacher_paths(name))
+        paths = [path for term in self.terms.values() for path in tap_list(term.student)]
+        with located("student"):
+            return FeatureTap(network_of(self.student), paths)
+
+    def _teacher_paths(self, teacher: str) -> list[str]:
+        return [
+            path
+            for name, term in self.terms.items()
+            if self.source(name) == teacher
+            for path in tap_list(term.teacher)
+        ]
+
+    def _factor(self, name: str, term: Term) -> float | Tensor:
+        if not term.warmup_epochs:
+            return term.weight
+        if name not in self._warmup_steps:
+            raise UserError(
+                f"term {name!r} warms up over {term.warmup_epochs} epochs: call "
+                "distiller.begin(steps_per_epoch) before training and distiller.advance() after "
+                "every optimizer step"
+            )
+        return term.weight * ((self.steps + 1) / self._warmup_steps[name]).clamp(max=1.0)
+
+    def _weighted(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        if not isinstance(self.task_weight, Mapping):
+            return {name: self.task_weight * loss for name, loss in losses.items()}
+        for name in self.task_weight:
+            if name not in losses:
+                raise UserError(f"task_weight: no loss {name!r}{nearest(name, losses)}")
+        return {name: self.task_weight.get(name, 1.0) * loss for name, loss in losses.items()}
+
+    def _refuse_shared_parameters(self) -> None:
+        trained = {id(parameter) for parameter in self.student.parameters()}
+        for name, teacher in self.teachers.items():
+            if any(id(parameter) in trained for parameter in teacher.model.parameters()):
+                raise UserError(
+                    f"teacher {name!r} shares parameters with the student, so freezing it froze "
+                    "the student too; give it a copy (copy.deepcopy)"
+                )

@@ -1,0 +1,87 @@
+"""The few collective operations that the trainer and the criteria need; no-ops in one process."""
+
+import os
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def is_distributed() -> bool:
+    """Tell whether a process group of more than one process exists."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def rank() -> int:
+    """Return this process's rank; 0 in one process."""
+    return dist.get_rank() if is_distributed() else 0
+
+
+def world_size() -> int:
+    """Return the number of processes."""
+    return dist.get_world_size() if is_distributed() else 1
+
+
+def start(device: torch.device) -> torch.device:
+    """Join the process group when `torchrun` started us; return the device of this process."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
+        return device
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return device
+
+
+def stop() -> None:
+    """Leave the process group, if there is one."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def reduce_sum(value: Tensor) -> Tensor:
+    """Add a tensor over all processes."""
+    return _reduce(value, dist.ReduceOp.SUM)
+
+
+def reduce_max(value: Tensor) -> Tensor:
+    """Take the largest of all processes, element by element."""
+    return _reduce(value, dist.ReduceOp.MAX)
+
+
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Tell whether the flag is set in any process."""
+    if not is_distributed():
+        return flag
+    return bool(reduce_max(torch.tensor(int(flag), device=device)))
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """Concatenate the rows of all processes in rank order; their numbers may differ."""
+    if not is_distributed():
+        return rows
+    counts = [torch.zeros((), dtype=torch.int64, device=rows.device) for _ in range(world_size())]
+    dist.all_gather(counts, torch.tensor(len(rows), device=rows.device))
+    most = int(max(counts))
+    padded = rows.new_zeros((most, *rows.shape[1:]))
+    padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[: int(n)] for part, n in zip(parts, counts, strict=True)])
+
+
+def average_buffers(module: nn.Module) -> None:
+    """Average floating buffers (BN statistics) over processes, which DDP leaves apart."""
+    if is_distributed():
+        for buffer in module.buffers():
+            if buffer.is_floating_point():
+                dist.all_reduce(buffer)
+                buffer.div_(world_size())
+
+
+def _reduce(value: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
+    if not is_distributed():
+        return value
+    value = value.clone()
+    dist.all_reduce(value, operation)
+    return value

@@ -1,0 +1,31 @@
+"""Exponential moving average of the student's network."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+
+class ModelAverage:
+    """Keep a copy of a network whose weights are the moving average of its weights.
+
+    (torch's AveragedModel asks its step counter on the host whether it is the first step, which a
+    captured training step may not do.)
+
+    Args:
+        network: What is averaged.
+        decay: Share of the old average that each step keeps, e.g. 0.999.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network = copy.deepcopy(network).requires_grad_(False).eval()
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Move the average one step towards the network; counters and statistics are copied."""
+        average: list[Tensor] = list(self.network.parameters())
+        current: list[Tensor] = list(network.parameters())
+        torch._foreach_lerp_(average, current, 1 - self.decay)
+        for kept, buffer in zip(self.network.buffers(), network.buffers(), strict=True):
+            kept.copy_(buffer)

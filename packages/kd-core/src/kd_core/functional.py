@@ -1,0 +1,137 @@
+"""Primitives that two or more methods share: precision, reductions, divergences."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (the name all of torch's users know)
+from torch import Tensor
+
+from kd_core.errors import UserError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Maps = Tensor | Sequence[Tensor]
+
+
+def full_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a function compute in float32 or float64, whatever it is given, under autocast too.
+
+    Tensors of fewer bits are promoted to float32 (see `promote`), so gradients flow back in the
+    callers' own precision.
+    """
+
+    @wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _no_autocast((args, kwargs)):
+            return function(*promote(args), **promote(kwargs))
+
+    return wrapper
+
+
+def promote(value: Any) -> Any:
+    """Cast floating tensors below float32 to float32, inside tuples, lists and dicts too."""
+    if isinstance(value, Tensor):
+        small = value.is_floating_point() and value.dtype.itemsize < 4
+        return value.float() if small else value
+    if isinstance(value, dict):
+        return {key: promote(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(promote(item) for item in value)
+    if isinstance(value, list):
+        return [promote(item) for item in value]
+    return value
+
+
+def tensors(value: Any) -> Iterator[Tensor]:
+    """Yield every tensor inside tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict | tuple | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from tensors(item)
+
+
+def levels(student: Maps, teacher: Maps) -> list[tuple[Tensor, Tensor]]:
+    """Pair the maps of two networks level by level; a single tensor is one level.
+
+    Raises:
+        UserError: If the two have different numbers of levels.
+    """
+    pair = [(side,) if isinstance(side, Tensor) else tuple(side) for side in (student, teacher)]
+    if len(pair[0]) != len(pair[1]):
+        raise UserError(
+            f"student has {len(pair[0])} maps, teacher {len(pair[1])}; "
+            "tap as many levels of the one as of the other"
+        )
+    return list(zip(*pair, strict=True))
+
+
+def batch_mean(values: Tensor) -> Tensor:
+    """Sum over everything but average over the batch: values [N, ...]; 0, with graph, at N = 0."""
+    return values.sum() / max(len(values), 1)
+
+
+def mse(student: Tensor, teacher: Tensor) -> Tensor:
+    """Average the squared error over all elements; 0, with graph, when there are none.
+
+    Raises:
+        UserError: If the shapes differ: nothing is broadcast.
+    """
+    _require_same_shape(student, teacher)
+    return F.mse_loss(student, teacher, reduction="sum") / max(student.numel(), 1)
+
+
+def kl_divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return KL(teacher || student), summed over classes, mean over the batch; 0 at N = 0.
+
+    Args:
+        student: Log-probabilities, [N, C].
+        teacher: Log-probabilities, [N, C].
+
+    Raises:
+        UserError: If the shapes differ: nothing is broadcast.
+    """
+    _require_same_shape(student, teacher)
+    return F.kl_div(student, teacher, reduction="sum", log_target=True) / max(len(student), 1)
+
+
+def z_score(logits: Tensor, *, eps: float = 1e-7) -> Tensor:
+    """Standardise each row of logits [N, C] over its classes, with the unbiased deviation.
+
+    Section 4 of Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024,
+    arXiv:2403.01427. The result has no scale, so a temperature is its only one.
+
+    Raises:
+        UserError: If there are fewer than three classes (see `require_three_classes`).
+    """
+    require_three_classes(logits.shape[1])
+    deviation, mean = torch.std_mean(logits, dim=1, keepdim=True)
+    return (logits - mean) / (eps + deviation)
+
+
+def require_three_classes(num_classes: int) -> None:
+    """Refuse to standardise one or two logits: of two, only the order would be left."""
+    if num_classes < 3:
+        raise UserError(
+            f"standardize=True needs at least 3 classes, there are {num_classes}: "
+            "two standardised logits are always +-0.71; use standardize=False"
+        )
+
+
+def _no_autocast(values: Any) -> AbstractContextManager[object]:
+    """Switch autocast off where it is on, for the device of the first tensor."""
+    device = next((tensor.device.type for tensor in tensors(values)), "cpu")
+    if torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
+
+
+def _require_same_shape(student: Tensor, teacher: Tensor) -> None:
+    if student.shape != teacher.shape:
+        raise UserError(
+            f"student is {list(student.shape)}, teacher {list(teacher.shape)}; "
+            "this comparison is element by element and needs the same shape"
+        )

@@ -1,0 +1,82 @@
+"""Running means of the losses on the device, and a mark at the first value that is not finite."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kd_core import distributed
+from kd_core.errors import UserError
+
+
+class NonFiniteLossError(UserError):
+    """A loss became NaN or infinite; the message names it and the step."""
+
+
+class LossMeter:
+    """Accumulate named losses on their device; the host reads them only when asked.
+
+    The first step at which each loss was not finite is kept in a device flag, so the step itself
+    needs no check that would wait for the device.
+    """
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self._sums = torch.zeros(0)
+        self._first_bad = torch.zeros(0)
+        self._steps = torch.zeros(())
+
+    def update(self, losses: dict[str, Tensor]) -> None:
+        """Add one step's losses."""
+        values = torch.stack([loss.detach().double() for loss in losses.values()])
+        if self.names != list(losses):
+            self._start(list(losses), values)
+        self._steps += 1
+        self._sums += values
+        unseen = self._first_bad == 0
+        self._first_bad.copy_(
+            torch.where(unseen & ~values.isfinite(), self._steps, self._first_bad)
+        )
+
+    def means(self, *, local: bool = False) -> dict[str, float]:
+        """Return the means since the last reset, over all processes or of this one alone."""
+        sums = torch.cat([self._sums, self._steps[None]])
+        total = (sums if local else distributed.reduce_sum(sums)).tolist()
+        return {name: s / max(total[-1], 1) for name, s in zip(self.names, total[:-1], strict=True)}
+
+    def check(self, first_step: int) -> None:
+        """Raise if a loss was not finite in any process.
+
+        Args:
+            first_step: Number that the first step since the last reset has in the whole run.
+        """
+        bad = [int(step) for step in distributed.reduce_max(self._first_bad).tolist()]
+        for name, step in zip(self.names, bad, strict=True):
+            if step:
+                raise NonFiniteLossError(
+                    f"loss {name!r} is not finite since step {first_step + step - 1}; nothing was "
+                    "saved after it. A lower learning rate, a warm-up or trainer.clip_norm may help"
+                )
+
+    def reset(self) -> None:
+        """Start anew, in the same memory."""
+        for buffer in (self._sums, self._first_bad, self._steps):
+            buffer.zero_()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs to report the same means."""
+        return {"names": self.names, "sums": self._sums, "bad": self._first_bad, "n": self._steps}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Restore what `state_dict` returned."""
+        self.names = list(state["names"])
+        self._sums, self._first_bad, self._steps = (
+            state[key].to(device, copy=True) for key in ("sums", "bad", "n")
+        )
+
+    def _start(self, names: list[str], like: Tensor) -> None:
+        if self.names:
+            raise UserError(f"the losses changed their names from {self.names} to {names}")
+        self.names = names
+        self._sums, self._first_bad = torch.zeros_like(like), torch.zeros_like(like)
+        self._steps = like.new_zeros(())

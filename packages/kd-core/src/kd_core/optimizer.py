@@ -1,0 +1,37 @@
+"""Build an optimizer whose learning rate lives on the device."""
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from kd_core.build import build, locate
+from kd_core.errors import UserError
+
+
+def build_optimizer(
+    node: Mapping[str, Any], parameters: Iterable[nn.Parameter], where: str = "optimizer"
+) -> torch.optim.Optimizer:
+    """Build a config's optimizer over the parameters that require a gradient.
+
+    Where the optimizer has a fused form it is used, with the rate as a device tensor: the schedule
+    then writes to the device and the step reads nothing back, which a captured step needs.
+
+    Args:
+        node: A node such as `dict(type="torch.optim.SGD", lr=0.05, momentum=0.9)`.
+        parameters: All parameters; frozen ones are left out.
+        where: Place of the node in the config.
+    """
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    if not trained:
+        raise UserError(f"{where}: nothing to train; every parameter is frozen")
+    node = dict(node)
+    accepted = inspect.signature(locate(node["type"])).parameters
+    floating = all(parameter.is_floating_point() for parameter in trained)
+    if "fused" in accepted and floating and not {"fused", "foreach"} & node.keys():
+        node["fused"] = True
+        rate = node.get("lr", accepted["lr"].default)
+        node["lr"] = torch.tensor(float(rate), device=trained[0].device)
+    return build(node, where=where, params=trained)

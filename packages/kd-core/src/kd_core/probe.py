@@ -1,0 +1,53 @@
+"""Run one sample batch through a model without leaving a trace, to learn what its taps give."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kd_core.seed import rng_state, set_rng_state
+from kd_core.taps import FeatureTap, OverwrittenTapError
+from kd_core.task import Batch
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Put the model in eval mode under no_grad; afterwards modes and generators are as before."""
+    modes = [(module, module.training) for module in model.modules()]
+    state = rng_state()
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        set_rng_state(state)
+        for module, mode in modes:
+            module.training = mode
+
+
+def tap_values(
+    model: nn.Module, tap: FeatureTap, batch: Batch
+) -> tuple[FeatureTap, dict[str, Any]]:
+    """Return what the taps give for a batch, and the tap, made to copy what gets overwritten."""
+    with untouched(model):
+        try:
+            with tap as seen:
+                model(batch)
+        except OverwrittenTapError as error:
+            tap = FeatureTap(tap.network, tap.paths, copy=error.paths)
+            with tap as seen:
+                model(batch)
+    return tap, seen
+
+
+def shapes(value: Any) -> Any:
+    """Replace every tensor of a nested value by its shape without the batch dimension."""
+    if isinstance(value, Tensor):
+        return tuple(value.shape[1:])
+    if isinstance(value, dict):
+        return {key: shapes(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return tuple(shapes(item) for item in value)
+    return None

@@ -1,0 +1,149 @@
+"""What a run tells about itself at its start: models, taps, terms, environment."""
+
+import logging
+import platform
+import subprocess
+import sys
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from rich.markup import escape
+from rich.table import Table
+from torch import Tensor, nn
+
+from kd_core.distiller import Distiller
+from kd_core.probe import shapes, untouched
+from kd_core.task import Batch, network_of
+from kd_core.term import tap_list
+
+_PACKAGES = ("kd-core", "kd-cls", "torch", "torchvision", "numpy", "mmengine-lite", "fvcore")
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Count all parameters, trained or frozen."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def flops(network: nn.Module, image: Tensor) -> int | None:
+    """Count the multiply-adds of one image with fvcore; None if the network cannot be traced."""
+    logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), untouched(network):
+            warnings.simplefilter("ignore")  # of torch.jit, which fvcore traces with
+            from fvcore.nn import FlopCountAnalysis
+
+            return int(FlopCountAnalysis(network, image).total())
+    except RuntimeError:
+        return None
+
+
+def models_table(networks: Mapping[str, tuple[nn.Module, Tensor]]) -> Table:
+    """Show parameters and multiply-adds of each plain network.
+
+    Args:
+        networks: By role (student, teacher): the network and one image as it wants it,
+            [1, C, H, W].
+    """
+    table = Table("model", "class", "parameters", "multiply-adds", title="networks")
+    for role, (network, image) in networks.items():
+        count = flops(network, image)
+        mega = "not traceable" if count is None else f"{count / 1e6:,.1f} M"
+        table.add_row(role, type(network).__name__, f"{parameter_count(network):,}", mega)
+    return table
+
+
+def terms_table(distiller: Distiller) -> Table:
+    """Show every term: its weight, what it taps with which shapes, its extra parameters."""
+    table = Table(
+        "term", "criterion", "weight", "student", "teacher", "extra parameters", title="terms"
+    )
+    for name, term in distiller.terms.items():
+        source = distiller.source(name)
+        warmup = f" (warm-up {term.warmup_epochs:g} epochs)" if term.warmup_epochs else ""
+        table.add_row(
+            name,
+            type(term.criterion).__name__,
+            f"{term.weight:g}{warmup}",
+            _taps_text(distiller.tap_shapes["student"], tap_list(term.student)),
+            _taps_text(distiller.tap_shapes[source], tap_list(term.teacher), source),
+            f"{parameter_count(term.criterion):,}",
+        )
+    return table
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Return versions, device, threads and commit, for the run's folder."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "packages": found,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
+        "threads": torch.get_num_threads(),
+        "commit": _commit(),
+        "command": sys.argv,
+    }
+
+
+def _taps_text(shapes: Mapping[str, Any], taps: list[str], source: str = "teacher") -> str:
+    prefix = "" if source == "teacher" else f"{source}: "
+    return "\n".join(f"{escape(prefix + tap)} {_shape_text(shapes[tap])}" for tap in taps)
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [
+                line.split(":", 1)[1].strip() for line in file if line.startswith("model name")
+            ]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or "cpu"
+
+
+def _commit() -> str | None:
+    """Return the commit of the working directory, marked when the tree differs from it."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except OSError:
+        return None
+    return result.stdout.strip() or None if result.returncode == 0 else None
+
+
+def taps_listing(model: nn.Module, sample: Batch) -> Table:
+    """Show every module of the network that runs, with the shape that it gives; N is the batch."""
+    network = network_of(model)
+    seen: dict[str, list[Any]] = {}
+    handles = [
+        module.register_forward_hook(
+            lambda module, args, output, name=name: seen.setdefault(name, []).append(shapes(output))
+        )
+        for name, module in network.named_modules()
+    ]
+    try:
+        with untouched(model):
+            model(sample)
+    finally:
+        for handle in handles:
+            handle.remove()
+    table = Table("tap", "module", "output", title=type(network).__name__)
+    for name, module in network.named_modules():
+        if name in seen:
+            tap = (name or "output") + ("[*]" if len(seen[name]) > 1 else "")
+            table.add_row(escape(tap), type(module).__name__, _shape_text(seen[name][0]))
+    return table
+
+
+def _shape_text(shape: Any) -> str:
+    if isinstance(shape, tuple) and all(isinstance(size, int) for size in shape):
+        return escape(f"[{', '.join(['N', *map(str, shape)])}]")
+    return escape(str(shape))

@@ -1,0 +1,193 @@
+"""One training run: from built parts to a folder of results."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from kd_core import checkpoint, distributed, report
+from kd_core.build import build
+from kd_core.distiller import Distiller
+from kd_core.hooks import CheckpointHook, Evaluate, EvaluateHook, Hook
+from kd_core.loader import Loader
+from kd_core.loggers import JsonLog, ProgressLog, TensorBoardLog, WandbLog
+from kd_core.optimizer import build_optimizer
+from kd_core.step import TrainStep
+from kd_core.task import Task, network_of
+from kd_core.trainer import Trainer
+
+
+@dataclass
+class Parts:
+    """What a task package builds from a config, and a run needs.
+
+    Args:
+        distiller: The student with its teachers, on its device.
+        loader: Training batches.
+        test: Evaluation on the test set.
+        val: Evaluation on a held-out part of the training set, or None.
+        metric: Name of the metric that defines the best epoch; larger is better.
+        metadata: What a user of the exported weights must know, as text.
+    """
+
+    distiller: Distiller
+    loader: Loader
+    test: Evaluate
+    metric: str
+    val: Evaluate | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+def build_trainer(
+    parts: Parts,
+    work_dir: Path,
+    *,
+    optimizer: Mapping[str, Any],
+    schedule: Mapping[str, Any],
+    epochs: int,
+    precision: str = "fp32",
+    channels_last: bool = False,
+    accumulate: int = 1,
+    clip_norm: float | None = None,
+    ema: float | None = None,
+    sync_batchnorm: bool = False,
+    find_unused_parameters: bool = False,
+    eval_every: int = 1,
+    save_every: int = 1,
+    save_minutes: float = 10.0,
+    keep_every: int | None = None,
+    log_every: int = 50,
+    tensorboard: bool = True,
+    wandb: Mapping[str, Any] | None = None,
+) -> Trainer:
+    """Build the trainer of a config's `trainer`, `optimizer` and `schedule` nodes.
+
+    Args:
+        parts: What is trained, on what.
+        work_dir: Folder of the run.
+        optimizer: Node; the parameters are filled in.
+        schedule: Node; `epochs` is filled in.
+        epochs: Passes over the training set.
+        precision: "fp32", or "bf16" autocast.
+        channels_last: Keep networks and images in NHWC memory.
+        accumulate: Batches an optimizer step.
+        clip_norm: Largest norm of the whole gradient.
+        ema: Decay of the student's moving average, which is then evaluated and exported.
+        sync_batchnorm: Compute BN statistics over all processes.
+        find_unused_parameters: For networks with parts that some batches do not use, under DDP.
+        eval_every: Epochs between evaluations.
+        save_every: Epochs between checkpoints.
+        save_minutes: Minutes between checkpoints.
+        keep_every: Epochs between checkpoints that are kept.
+        log_every: Steps between looks at the device.
+        tensorboard: Write TensorBoard files.
+        wandb: Arguments of `wandb.init`; None leaves it alone.
+    """
+    distiller = parts.distiller
+    if channels_last:
+        use_channels_last(distiller)
+    if sync_batchnorm and distributed.is_distributed():
+        torch.nn.SyncBatchNorm.convert_sync_batchnorm(distiller)
+    built = build_optimizer(optimizer, distiller.parameters())
+    step = TrainStep(
+        distiller,
+        built,
+        precision=precision,
+        clip_norm=clip_norm,
+        find_unused_parameters=find_unused_parameters,
+    )
+    prefix = "val_" if parts.val else ""
+    hooks: list[Hook] = [
+        EvaluateHook(parts.val or parts.test, parts.metric, every=eval_every, prefix=prefix)
+    ]
+    if distributed.rank() == 0:
+        hooks += [JsonLog(), ProgressLog(prefix + parts.metric)]
+        hooks += [TensorBoardLog()] if tensorboard else []
+        hooks += [WandbLog(**wandb)] if wandb is not None else []
+    hooks.append(CheckpointHook(epochs=save_every, minutes=save_minutes, keep_every=keep_every))
+    return Trainer(
+        distiller,
+        parts.loader,
+        step,
+        built,
+        schedule=build(schedule, where="schedule", epochs=epochs),
+        epochs=epochs,
+        work_dir=work_dir,
+        hooks=hooks,
+        accumulate=accumulate,
+        ema=ema,
+        log_every=log_every,
+    )
+
+
+def run(
+    trainer: Trainer, parts: Parts, *, resume: bool, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Train, then write `student.pth`, `student.safetensors` and `result.json`; return the result.
+
+    Args:
+        trainer: From `build_trainer`.
+        parts: The same parts.
+        resume: Continue from `last.pth` if the folder has one.
+        facts: What else the result should say: seeds, the teacher's accuracy.
+    """
+    last = trainer.work_dir / "last.pth"
+    if resume and last.is_file():
+        trainer.resume(last)
+        Console(stderr=True).print(
+            f"resumed {last} at epoch {trainer.epoch}, step {trainer.step_in_epoch}"
+        )
+    trainer.train()
+    result = {**facts, **_scores(trainer, parts)}
+    if distributed.rank() == 0:
+        _export(trainer, parts)
+        checkpoint.save_json(result, trainer.work_dir / "result.json")
+    return result
+
+
+def use_channels_last(distiller: Distiller) -> None:
+    """Keep student and teachers in NHWC memory."""
+    for model in (distiller.student, *(teacher.model for teacher in distiller.teachers.values())):
+        if isinstance(model, Task):
+            model.use_channels_last()
+
+
+def _scores(trainer: Trainer, parts: Parts) -> dict[str, Any]:
+    """Return the metrics of the last and the best epoch, and how the best was chosen."""
+    best_epoch = trainer.best["epoch"]
+    if parts.val is None:
+        last = {k: v for k, v in trainer.history[-1].items() if k in trainer.best}
+        best = {**trainer.best, "chosen_on": "test data"}
+    else:
+        model = trainer.predictor()
+        last = {"epoch": trainer.epoch, **parts.test(model)}
+        network = network_of(model)
+        final = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        network.load_state_dict(checkpoint.load(trainer.work_dir / "best.pth")["model"])
+        best = {"epoch": best_epoch, **parts.test(model), "chosen_on": "validation split"}
+        network.load_state_dict(final)
+    return {
+        "metric": parts.metric,
+        "last": last,
+        "best": best,
+        "epochs": trainer.epochs,
+        "student_parameters": report.parameter_count(network_of(trainer.distiller.student)),
+        "train_seconds": round(trainer.seconds, 2),
+        "images_per_second": _median([record["images_per_second"] for record in trainer.history]),
+    }
+
+
+def _export(trainer: Trainer, parts: Parts) -> None:
+    network = network_of(trainer.predictor())
+    checkpoint.export(network.state_dict(), trainer.work_dir / "student", parts.metadata)
+    for name, criterion in trainer.distiller.criteria.items():
+        if criterion.state_dict():
+            checkpoint.save(criterion.state_dict(), trainer.work_dir / "criteria" / f"{name}.pth")
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[math.floor(len(values) / 2)]

@@ -1,0 +1,87 @@
+"""Repeat a run over seeds and report mean and standard deviation."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from rich.table import Table
+
+from kd_core import checkpoint, distributed
+
+Run = Callable[[int, Path], dict[str, Any]]
+
+
+def repeat(run: Run, seeds: Sequence[int], work_dir: Path, *, resume: bool) -> dict[str, Any]:
+    """Run once for every seed, each in a folder of its own, and write `summary.json`.
+
+    Args:
+        run: From a seed and a folder to a result, as `kd_core.run.run` returns it.
+        seeds: One run for each.
+        work_dir: Folder of the folders; with one seed, of the run itself.
+        resume: Read the results of runs that are finished instead of running them again.
+    """
+    results = []
+    for seed in seeds:
+        folder = _folder(work_dir, seed, seeds)
+        finished = folder / "result.json"
+        if resume and finished.is_file():
+            results.append(json.loads(finished.read_text(encoding="utf-8")))
+        else:
+            results.append(run(seed, folder))
+    summary = summarise(results, seeds)
+    if distributed.rank() == 0 and len(seeds) > 1:
+        checkpoint.save_json(summary, work_dir / "summary.json")
+    return summary
+
+
+def read_histories(work_dir: Path, seeds: Sequence[int]) -> list[list[dict[str, Any]]]:
+    """Return the epochs' records of every seed that `repeat` ran."""
+    files = [_folder(work_dir, seed, seeds) / "log.jsonl" for seed in seeds]
+    return [list(map(json.loads, file.read_text(encoding="utf-8").splitlines())) for file in files]
+
+
+def summarise(results: Sequence[dict[str, Any]], seeds: Sequence[int]) -> dict[str, Any]:
+    """Return mean and standard deviation (n - 1) of every metric of the last and best epochs."""
+    summary: dict[str, Any] = {
+        "seeds": list(seeds),
+        "metric": results[0]["metric"],
+        "chosen_on": results[0]["best"]["chosen_on"],
+        "student_parameters": results[0]["student_parameters"],
+        "train_seconds": mean(result["train_seconds"] for result in results),
+    }
+    for which in ("last", "best"):
+        numeric = [name for name, v in results[0][which].items() if isinstance(v, int | float)]
+        summary[which] = {name: spread([r[which][name] for r in results]) for name in numeric}
+    return summary
+
+
+def spread(values: Sequence[float]) -> dict[str, float | int | None]:
+    """Return mean, standard deviation (None for one value) and number of values."""
+    return {
+        "mean": round(mean(values), 6),
+        "sd": round(stdev(values), 6) if len(values) > 1 else None,
+        "n": len(values),
+    }
+
+
+def text(value: dict[str, Any], digits: int = 2) -> str:
+    """Return `mean ± sd`, or the value alone."""
+    shown = f"{value['mean']:.{digits}f}"
+    return shown if value["sd"] is None else f"{shown} ± {value['sd']:.{digits}f}"
+
+
+def summary_table(summary: dict[str, Any]) -> Table:
+    """Show the last and the best epoch, and say how the best was chosen."""
+    count = len(summary["seeds"])
+    table = Table("", *summary["last"], title=f"student, {count} seed{'s' * (count > 1)}")
+    for which, label in (("last", "last epoch"), ("best", f"best on {summary['chosen_on']}")):
+        digits = {"epoch": 0, "ece": 4, "cross_entropy": 4}
+        row = [text(value, digits.get(name, 2)) for name, value in summary[which].items()]
+        table.add_row(label, *row)
+    return table
+
+
+def _folder(work_dir: Path, seed: int, seeds: Sequence[int]) -> Path:
+    return work_dir / f"seed-{seed}" if len(seeds) > 1 else work_dir

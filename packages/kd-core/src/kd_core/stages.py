@@ -1,0 +1,82 @@
+"""Stages: what must be trained before the student, done once and named by what it depends on."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from kd_core.config import merge
+from kd_core.errors import UserError, nearest
+
+_PREFIX = "stage:"
+
+
+def key_of(settings: Mapping[str, Any], *files: Path) -> str:
+    """Return a short name that changes with the settings and with the content of the files."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def ensure(product: Path, make: Callable[[], None], title: str) -> Path:
+    """Make a product unless its file exists already, and return its path.
+
+    `make` trains with `--resume`, so a stage that was cut off goes on where it stopped.
+    """
+    console = Console(stderr=True)
+    if product.is_file():
+        console.print(f"{title}: done before, using {product}", highlight=False, soft_wrap=True)
+        return product
+    console.rule(title, style="dim")
+    make()
+    if not product.is_file():
+        raise UserError(f"{title} ended without its product {product}")
+    return product
+
+
+def run_stages(
+    config: Mapping[str, Any], work_dir: Path, train: Callable[[dict[str, Any], Path], Any]
+) -> dict[str, Any]:
+    """Run the stages of a config in order; return the last one's config, for the caller to train.
+
+    `stages` is a dict of overrides by name. Each is merged over the rest of the config and trained
+    in `work_dir/<name>-<key>`, where the key hashes its settings: a stage that is done is skipped,
+    also in another run of the same folder. Any text `stage:NAME/FILE` in a later stage becomes the
+    path of that file among the products of stage NAME.
+
+    Args:
+        config: With or without `stages`; without, it is returned as it is.
+        work_dir: Folder of the run.
+        train: Trains a config in a folder, resuming what is there; writes `student.pth` last.
+    """
+    rest = {name: value for name, value in config.items() if name != "stages"}
+    folders: dict[str, Path] = {}
+    *earlier, last = config.get("stages", {}).items() or [("", {})]
+    for name, overrides in earlier:
+        settings = _resolve(merge(rest, overrides), folders)
+        folders[name] = work_dir / f"{name}-{key_of(settings)}"
+        ensure(
+            folders[name] / "student.pth",
+            partial(train, settings, folders[name]),
+            f"stage {name}",
+        )
+    return _resolve(merge(rest, last[1]), folders)
+
+
+def _resolve(value: Any, folders: Mapping[str, Path]) -> Any:
+    """Replace `stage:NAME/FILE` texts inside a nested value by paths."""
+    if isinstance(value, Mapping):
+        return {key: _resolve(item, folders) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_resolve(item, folders) for item in value)
+    if not isinstance(value, str) or not value.startswith(_PREFIX):
+        return value
+    name, _, file = value.removeprefix(_PREFIX).partition("/")
+    if name not in folders:
+        raise UserError(f"{value!r}: there is no earlier stage {name!r}{nearest(name, folders)}")
+    return str(folders[name] / (file or "student.pth"))

@@ -1,0 +1,208 @@
+"""FeatureTap: read what modules inside a network take in or give out, by their names."""
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from kd_core.errors import UserError, nearest
+
+_GRAMMAR = re.compile(r"(?P<path>[^\[\]:]+)(?P<input>:in)?(?:\[(?P<key>[^\[\]]+)\])?")
+
+
+class OverwrittenTapError(UserError):
+    """A later layer changed a recorded tensor in place; `paths` names the taps to copy."""
+
+    def __init__(self, paths: list[str]) -> None:
+        self.paths = paths
+        super().__init__(
+            f"tap {', '.join(map(repr, paths))}: a later layer (an in-place ReLU?) overwrote the "
+            f"recorded tensor; pass copy={paths!r} to FeatureTap, or tap that later layer"
+        )
+
+
+@dataclass(frozen=True)
+class _Tap:
+    """One parsed tap: where to hook, and what to keep of what comes by."""
+
+    name: str
+    path: str  # "" is the network itself
+    input: bool
+    key: str | None
+
+    @property
+    def every_call(self) -> bool:
+        return self.key == "*"
+
+    def select(self, value: Any) -> Any:
+        if self.key is None or self.every_call:
+            return value
+        if isinstance(value, Mapping):
+            key: Any = self.key if self.key in value else _as_integer(self.key)
+            if key in value:
+                return value[key]
+            raise UserError(f"tap {self.name!r}: no such key{nearest(self.key, map(str, value))}")
+        index = _as_integer(self.key)
+        if (
+            not isinstance(value, tuple | list)
+            or index is None
+            or not -len(value) <= index < len(value)
+        ):
+            raise UserError(f"tap {self.name!r}: the module gave {_describe(value)}")
+        return value[index]
+
+
+class FeatureTap:
+    """Record inputs and outputs of named modules during the forward passes inside a `with`.
+
+    A tap is `path` (the module's output), `path:in` (its first input), `path[key]` (one entry of a
+    dict or tuple), `path[*]` (the outputs of all its calls, as a tuple) or `output` (what the whole
+    network returns). Hooks exist only between enter and exit; the dict that enter gives keeps the
+    recorded values, each under its tap's own text.
+
+    Args:
+        network: The module whose submodules are named; never changed.
+        paths: The taps.
+        copy: Taps to copy when recorded, because a later layer works in place on the same memory.
+
+    Raises:
+        UserError: If a name does not exist (here), or, when the `with` ends, if a tap did not fire
+            or its tensor was overwritten; inside, if a module without `[*]` runs twice.
+    """
+
+    def __init__(self, network: nn.Module, paths: Iterable[str], *, copy: Collection[str] = ()):
+        if hasattr(network, "_orig_mod") or getattr(network, "_compiled_call_impl", None):
+            raise UserError(
+                "the network is compiled already, so hooks in it would never fire; "
+                "compile the whole training step, or tap the original module"
+            )
+        self.network = network
+        self.paths = tuple(dict.fromkeys(paths))
+        self.copy = frozenset(copy)
+        self._taps = [_parse(path, network) for path in self.paths]
+        self._handles: list[RemovableHandle] = []
+        self._seen: dict[str, Any] = {}
+        self._versions: dict[str, list[tuple[Tensor, int]]] = {}
+
+    def __enter__(self) -> dict[str, Any]:
+        if self._handles:
+            raise RuntimeError("this FeatureTap is in use already")
+        self._seen, self._versions = {}, {}
+        for tap in self._taps:
+            self._handles.append(self._register(tap))
+        return self._seen
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        seen, versions, self._seen, self._versions = self._seen, self._versions, {}, {}
+        if kind is None:
+            self._check(seen, versions)
+
+    def _register(self, tap: _Tap) -> RemovableHandle:
+        # Closures over this pass's dicts: a deepcopy of the network made meanwhile stays harmless.
+        record = self._recorder(tap, self._seen, self._versions)
+        # Looked up anew in every pass: a conversion (SyncBatchNorm) may have replaced the module.
+        module = self.network.get_submodule(tap.path)
+        if not tap.input:
+            return module.register_forward_hook(lambda module, args, output: record(output))
+
+        def record_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            record(args[0] if args else next(iter(kwargs.values())))
+
+        return module.register_forward_pre_hook(record_input, with_kwargs=True)
+
+    def _recorder(
+        self, tap: _Tap, seen: dict[str, Any], versions: dict[str, list[tuple[Tensor, int]]]
+    ) -> Callable[[Any], None]:
+        def record(value: Any) -> None:
+            value = tap.select(value)
+            if tap.name in self.copy:
+                value = _clone(value)
+            versions.setdefault(tap.name, []).extend((t, t._version) for t in _tracked(value))
+            if tap.every_call:
+                seen[tap.name] = (*seen.get(tap.name, ()), value)
+            elif tap.name in seen:
+                raise UserError(
+                    f"tap {tap.name!r}: the module ran twice in one forward pass; "
+                    f"{tap.name + '[*]'!r} gives the outputs of all its calls as a tuple"
+                )
+            else:
+                seen[tap.name] = value
+
+        return record
+
+    def _check(self, seen: dict[str, Any], versions: dict[str, list[tuple[Tensor, int]]]) -> None:
+        silent = [path for path in self.paths if path not in seen]
+        if silent:
+            raise UserError(
+                f"tap {', '.join(map(repr, silent))}: the module did not run in this forward pass "
+                "(a functional call in its place, or a branch not taken?); --list-taps shows "
+                "which modules run"
+            )
+        changed = [
+            path
+            for path, tensors in versions.items()
+            if any(tensor._version != version for tensor, version in tensors)
+        ]
+        if changed:
+            raise OverwrittenTapError(changed)
+
+
+def _parse(name: str, network: nn.Module) -> _Tap:
+    match = _GRAMMAR.fullmatch(name)
+    if match is None:
+        raise UserError(f"tap {name!r}: write path, path:in, path[key], path[*] or output")
+    path, is_input, key = match["path"], bool(match["input"]), match["key"]
+    if path == "output":
+        return _Tap(name, "", is_input, key)
+    modules = [module for module, _ in network.named_modules() if module]
+    if path not in modules:
+        raise UserError(
+            f"tap {name!r}: {type(network).__name__} has no module {path!r}"
+            f"{nearest(path, [*modules, 'output'])}"
+        )
+    return _Tap(name, path, is_input, key)
+
+
+def _as_integer(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"-?\d+", text) else None
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return f"{type(value).__name__} of {len(value)}"
+    return f"{type(value).__name__}, which has no entries; leave out [key]"
+
+
+def _clone(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, Mapping):
+        return {key: _clone(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)([_clone(item) for item in value])
+    return value
+
+
+def _tracked(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in a nested value that count their in-place changes."""
+    if isinstance(value, Tensor):
+        if not value.is_inference():
+            yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tracked(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _tracked(item)

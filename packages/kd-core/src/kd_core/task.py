@@ -1,0 +1,40 @@
+"""A network together with its task: what the house trains."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+Batch = dict[str, Any]
+
+
+class Task(nn.Module):
+    """A network that knows its task: in training a dict of losses, in evaluation a prediction.
+
+    Taps, exported weights and FLOP counts refer to `network`, the plain module that users know, so
+    nothing of the task's wrapping shows in their names. A model that is its own task (a Detectron2
+    meta-architecture) need not be wrapped.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.channels_last = False
+
+    def forward(self, batch: Batch) -> Any:
+        """Return named scalar losses while training, else the prediction."""
+        raise NotImplementedError
+
+    def training_metrics(self) -> dict[str, float]:
+        """Return what all processes measured in training since the last call, or nothing."""
+        return {}
+
+    def use_channels_last(self) -> None:
+        """Keep the network in NHWC memory; a subclass brings its images into it too."""
+        self.channels_last = True
+        self.to(memory_format=torch.channels_last)
+
+
+def network_of(model: nn.Module) -> nn.Module:
+    """Return the network inside a `Task`, or the model itself."""
+    return model.network if isinstance(model, Task) else model

@@ -1,0 +1,109 @@
+"""Term: what the student learns from a teacher, from its config node to its tensors."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from kd_core.build import build, check_arguments
+from kd_core.criterion import Criterion
+from kd_core.errors import UserError, located, nearest
+from kd_core.probe import shapes, tap_values
+from kd_core.taps import FeatureTap
+from kd_core.task import Batch, network_of
+from kd_core.weights import load_weights
+
+Taps = str | Sequence[str]
+
+
+@dataclass
+class Term:
+    """One thing that the student learns from a teacher.
+
+    Args:
+        criterion: What compares the two sides.
+        student: Tap of the student's network, or a sequence of taps for criteria that take maps.
+        teacher: The same of the teacher's network.
+        weight: Factor of the criterion's value in the total loss.
+        warmup_epochs: Epochs over which the factor grows linearly from 0 to `weight`, counted in
+            optimizer steps: (step + 1) / steps of the warm-up, at most 1.
+        source: Name of the teacher; needed only where there are several.
+    """
+
+    criterion: Criterion
+    student: Taps = "output"
+    teacher: Taps = "output"
+    weight: float = 1.0
+    warmup_epochs: float = 0.0
+    source: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.warmup_epochs < 0:
+            raise UserError(f"warmup_epochs is {self.warmup_epochs}; it cannot be negative")
+
+    def loss(self, seen: Mapping[str, Any], shown: Mapping[str, Any], batch: Batch) -> Tensor:
+        """Return the criterion's value, without weight, for what the two networks' taps gave."""
+        student, teacher = tap_tuple(seen, self.student), tap_tuple(shown, self.teacher)
+        if self.criterion.takes == "maps":
+            return self.criterion(student, teacher, batch)
+        return self.criterion(student[0], teacher[0], batch)
+
+
+def build_terms(
+    nodes: Mapping[str, Mapping[str, Any]],
+    student: nn.Module,
+    teachers: Mapping[str, nn.Module],
+    sample: Batch,
+    **provided: Any,
+) -> dict[str, Term]:
+    """Build terms from config nodes; no shape need be written in them.
+
+    A node has the arguments of `Term`, its criterion being a node of its own, and may name a file
+    with the criterion's `weights` (the product of an earlier stage). One pass of the sample through
+    each network fills a criterion's `student_shapes` and `teacher_shapes`; `provided` fills
+    `num_classes` and whatever else a constructor asks for.
+    """
+    terms = {}
+    for name, node in nodes.items():
+        where = f"distiller.terms.{name}"
+        check_arguments(Term, {k: v for k, v in node.items() if k != "weights"}, where)
+        arguments = {
+            key: value for key, value in node.items() if key not in ("criterion", "weights")
+        }
+        source = arguments.get("source") or next(iter(teachers), None)
+        if source not in teachers:
+            raise UserError(
+                f"{where}.source: no teacher {source!r}{nearest(str(source), teachers)}"
+            )
+        with located(where):
+            given = {
+                side: _shapes(model, arguments.get(side, "output"), sample)
+                for side, model in (("student", student), ("teacher", teachers[source]))
+            }
+        criterion = build(
+            node["criterion"],
+            where=f"{where}.criterion",
+            student_shapes=given["student"],
+            teacher_shapes=given["teacher"],
+            **provided,
+        )
+        if node.get("weights"):
+            load_weights(criterion, node["weights"])
+        terms[name] = Term(criterion, **arguments)
+    return terms
+
+
+def tap_list(taps: Taps) -> list[str]:
+    """Return the taps as a list."""
+    return [taps] if isinstance(taps, str) else list(taps)
+
+
+def tap_tuple(values: Mapping[str, Any], taps: Taps) -> tuple[Any, ...]:
+    """Return the values of the taps, always as a tuple."""
+    return tuple(values[path] for path in tap_list(taps))
+
+
+def _shapes(model: nn.Module, taps: Taps, sample: Batch) -> tuple[Any, ...]:
+    tap = FeatureTap(network_of(model), tap_list(taps))
+    return tap_tuple(shapes(tap_values(model, tap, sample)[1]), taps)

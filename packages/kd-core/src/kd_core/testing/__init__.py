@@ -1,0 +1,15 @@
+"""What tests a criterion, ours or yours: `check_contract(MyCriterion)`."""
+
+from kd_core.testing.contract import RULES, check_contract
+from kd_core.testing.host_reads import HostReadError, NoHostReads
+from kd_core.testing.samples import discover, make, sample
+
+__all__ = [
+    "RULES",
+    "HostReadError",
+    "NoHostReads",
+    "check_contract",
+    "discover",
+    "make",
+    "sample",
+]

@@ -1,0 +1,140 @@
+"""Finds criteria, and makes one of any class with inputs it can take."""
+
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from inspect import Parameter, signature
+from pkgutil import walk_packages
+from types import ModuleType
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from kd_core.criterion import KINDS, Criterion, Shapes
+from kd_core.errors import UserError, nearest
+
+FILLED_IN = ("student_shapes", "teacher_shapes", "num_classes", "num_samples", "labels")
+"""Constructor arguments that whoever builds a criterion fills in."""
+
+C = TypeVar("C", bound=Criterion)
+Inputs = tuple[Any, Any, dict[str, Tensor]]
+
+# Of student and teacher; a criterion without adapters gets the student's on both sides.
+_SHAPES: dict[str, tuple[Shapes, Shapes]] = {
+    "logits": (((7,),), ((7,),)),
+    "vectors": (((6,),), ((8,),)),
+    "tokens": (((5, 6),), ((5, 8),)),
+    "maps": (((4, 8, 8), (6, 4, 4)), ((6, 8, 8), (8, 4, 4))),
+}
+
+
+def discover(package: str = "kd_core.criteria") -> list[type[Criterion]]:
+    """Return every public criterion defined in a package or module, sorted by name."""
+    root = import_module(package)
+    found = {cls for module in _modules(root) for cls in _criteria(module)}
+    return sorted(found, key=lambda cls: cls.__name__)
+
+
+def make(cls: type[C], **overrides: Any) -> C:
+    """Construct a criterion of a class never seen before.
+
+    Args:
+        cls: The class. What its constructor takes of `FILLED_IN` is filled in.
+        overrides: Other arguments, or other values for those.
+
+    Raises:
+        UserError: If another argument has no default and is not given.
+    """
+    known = _known(cls, overrides)
+    accepted = parameters(cls)
+    given = {name: value for name, value in overrides.items() if name not in FILLED_IN}
+    given |= {name: known[name] for name in FILLED_IN if name in accepted}
+    missing = [
+        name
+        for name, parameter in accepted.items()
+        if parameter.default is Parameter.empty and name not in given
+    ]
+    if missing:
+        raise UserError(
+            f"{cls.__name__}: {', '.join(missing)} has no default and is none of the arguments "
+            f"filled in ({', '.join(FILLED_IN)}); give it a default or an override"
+        )
+    criterion = cls(**given)
+    criterion.check_shapes(known["student_shapes"], known["teacher_shapes"])
+    return criterion
+
+
+def sample(
+    cls: type[Criterion],
+    *,
+    size: int = 4,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    **overrides: Any,
+) -> Inputs:
+    """Make a student's and a teacher's output, both requiring gradients, and a batch.
+
+    Args:
+        cls: The class that takes them.
+        size: Samples in the batch; 12 at most, unless `num_samples` is given.
+        dtype: Of both outputs.
+        device: Of everything.
+        overrides: As for `make`, so that inputs and criterion fit each other.
+    """
+    known = _known(cls, overrides)
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(shapes: Shapes) -> Any:
+        drawn = tuple(torch.randn((size, *shape), generator=generator) for shape in shapes)
+        drawn = tuple(x.to(device, dtype).requires_grad_() for x in drawn)
+        return drawn if cls.takes == "maps" else drawn[0]
+
+    index = torch.randperm(known["num_samples"], generator=generator)[:size]
+    image = torch.randint(256, (size, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    batch = {"image": image, "label": known["labels"][index], "index": index}
+    batch = {name: value.to(device) for name, value in batch.items()}
+    return draw(known["student_shapes"]), draw(known["teacher_shapes"]), batch
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """Apply a function to every tensor inside tuples and dicts."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, dict):
+        return {name: map_tensors(function, item) for name, item in value.items()}
+    return tuple(map_tensors(function, item) for item in value)
+
+
+def _known(cls: type[Criterion], overrides: dict[str, Any]) -> dict[str, Any]:
+    """Values for the five arguments that a builder fills in."""
+    takes = getattr(cls, "takes", "")
+    if takes not in KINDS:
+        raise UserError(f"{cls.__name__}.takes is {takes!r}{nearest(takes, KINDS)}")
+    student, teacher = _SHAPES[takes]
+    if takes == "logits" and "num_classes" in overrides:
+        student = teacher = ((overrides["num_classes"],),)
+    if "teacher_shapes" not in parameters(cls):
+        teacher = student
+    classes, samples = overrides.get("num_classes", 7), overrides.get("num_samples", 12)
+    labels = torch.arange(samples) % classes
+    known = dict(zip(FILLED_IN, (student, teacher, classes, samples, labels), strict=True))
+    return known | {name: value for name, value in overrides.items() if name in known}
+
+
+def parameters(cls: type[Criterion]) -> dict[str, Parameter]:
+    """Return the named parameters of a class's constructor."""
+    named = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    return {n: p for n, p in signature(cls).parameters.items() if p.kind in named}
+
+
+def _modules(root: ModuleType) -> Iterator[ModuleType]:
+    yield root
+    for info in walk_packages(getattr(root, "__path__", []), root.__name__ + "."):
+        yield import_module(info.name)
+
+
+def _criteria(module: ModuleType) -> Iterator[type[Criterion]]:
+    for name, value in vars(module).items():
+        own = getattr(value, "__module__", None) == module.__name__ and not name.startswith("_")
+        if own and isinstance(value, type) and issubclass(value, Criterion):
+            yield value

@@ -1,0 +1,38 @@
+"""Folders of runs: where a run goes, and that none is overwritten."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from kd_core.errors import UserError
+
+_TRACES = ("last.pth", "result.json", "summary.json")
+
+
+def choose(given: str | None, names: Iterable[str], *, resume: bool) -> Path:
+    """Return the folder of a run.
+
+    Without a folder given, `runs/<names>` is taken: a new one with a number behind it if a run is
+    there already, the newest one with `resume`.
+
+    Raises:
+        UserError: If the given folder holds a run and it is not to be resumed.
+    """
+    if given is not None:
+        folder = Path(given)
+        if not resume and has_run(folder):
+            raise UserError(
+                f"--work-dir {folder} holds a run already; add --resume to go on with it, "
+                "or name another folder"
+            )
+        return folder
+    stem = "-".join(re.sub(r"\W+", "_", name) for name in names)
+    candidates = [Path("runs") / stem]
+    while has_run(candidates[-1]):
+        candidates.append(Path("runs") / f"{stem}-{len(candidates) + 1}")
+    return candidates[-2] if resume and len(candidates) > 1 else candidates[-1]
+
+
+def has_run(folder: Path) -> bool:
+    """Tell whether a folder holds a run, or runs of several seeds."""
+    return any(next(folder.glob(f"**/{trace}"), None) for trace in _TRACES)

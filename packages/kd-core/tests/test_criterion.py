@@ -1,0 +1,68 @@
+"""What a criterion checks of its inputs, and the precision in which it computes."""
+
+import pytest
+import torch
+from kd_core.criteria.dkd import DKD
+from kd_core.criteria.fitnet import FitNet
+from kd_core.criteria.kd import KD
+from kd_core.criterion import Criterion
+from kd_core.errors import UserError
+from torch import nn
+
+MAPS = ((4, 8, 8), (6, 4, 4))
+
+
+class Maps(Criterion):
+    takes = "maps"
+
+
+@pytest.mark.parametrize(
+    ("criterion", "student", "teacher", "message"),
+    [
+        (KD(), ((10,),), ((100,),), "student has 10 classes, teacher 100"),
+        (KD(), ((64, 8, 8),), ((10,),), r"a tap of the student gives \[N, 64, 8, 8\]"),
+        (KD(), ((10,),), ((10,), (10,)), "the teacher has 2 taps"),
+        (KD(), (), ((10,),), "the student has 0 taps"),
+        (KD(), (None,), ((10,),), "gives no tensor"),
+        (Maps(), (MAPS,), (MAPS,), "gives several tensors"),
+        (Maps(), MAPS, MAPS[:1], "2 taps of the student, 1 of the teacher"),
+        (Maps(), ((5, 6),), ((5, 6),), r"Maps takes maps \[N, C, H, W\]"),
+        (KD(standardize=True), ((2,),), ((2,),), "at least 3 classes"),
+        (DKD(standardize=True), ((2,),), ((2,),), "at least 3 classes"),
+    ],
+)
+def test_unfit_shapes_are_refused_with_what_was_wanted_and_what_came(
+    criterion, student, teacher, message
+):
+    with pytest.raises(UserError, match=message):
+        criterion.check_shapes(student, teacher)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "shapes"),
+    [(KD(), ((2,),)), (KD(standardize=True), ((3,),)), (Maps(), MAPS)],
+)
+def test_fit_shapes_pass(criterion, shapes):
+    criterion.check_shapes(shapes, shapes)
+
+
+def test_maps_may_differ_in_channels_and_size():
+    Maps().check_shapes(((4, 8, 8),), ((9, 4, 4),))
+
+
+def test_adapters_run_in_float32_under_autocast():
+    criterion = FitNet(((4, 8, 8),), ((6, 8, 8),))
+    seen = []
+    criterion.regressors[0][0].register_forward_hook(lambda *call: seen.append(call[-1].dtype))
+    student = torch.randn(2, 4, 8, 8, dtype=torch.bfloat16, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        criterion((student,), (torch.randn(2, 6, 8, 8, dtype=torch.bfloat16),), {}).backward()
+    assert seen == [torch.float32]
+    assert student.grad.dtype == torch.bfloat16
+
+
+def test_the_student_is_what_is_deployed_and_binding_changes_nothing():
+    criterion, student = KD(), nn.Linear(2, 3)
+    criterion.bind(student, nn.Linear(2, 3))
+    assert criterion.deploy(student) is student
+    assert not list(criterion.parameters())
