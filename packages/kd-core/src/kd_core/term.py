@@ -71,11 +71,9 @@ def build_terms(
         arguments = {
             key: value for key, value in node.items() if key not in ("criterion", "weights")
         }
-        source = arguments.get("source") or next(iter(teachers), None)
+        source = str(arguments.get("source") or next(iter(teachers), "teacher"))
         if source not in teachers:
-            raise UserError(
-                f"{where}.source: no teacher {source!r}{nearest(str(source), teachers)}"
-            )
+            raise UserError(f"{where}: there is no teacher {source!r}{nearest(source, teachers)}")
         with located(where):
             given = {
                 side: _shapes(model, arguments.get(side, "output"), sample)
