@@ -14,6 +14,7 @@ from kd_core.errors import UserError
 from kd_core.weights import load_weights
 from PIL import Image
 from torch import Tensor, nn
+from torchvision.models import resnet50
 
 # Parameters and state-dict entries of the reference implementations.
 SIZES = {
@@ -131,8 +132,6 @@ def test_zero_init_makes_the_blocks_start_as_identities():
 
 
 def test_imagenet_resnets_equal_torchvision():
-    from torchvision.models import resnet50
-
     torch.manual_seed(0)
     reference, network = resnet50().eval(), build_model("resnet50_imagenet", 1000).eval()
     network.load_state_dict(reference.state_dict())

@@ -78,7 +78,7 @@ class TestLocate:
             ("torhc.optim.SGD", "there is no module 'torhc'; did you mean .*'torch'"),
             ("torch.optmi.SGD", "torch has no 'optmi'; did you mean .*'optim'"),
             ("torch.optim.AdamX", "torch.optim has no 'AdamX'; did you mean .*'Adam'"),
-            ("torch.optim.sparseadam", "torch.optim has no 'sparseadam'; .*SparseAdam"),
+            ("torch.nn.mseloss", "torch.nn has no 'mseloss'; valid names: MSELoss$"),
             ("torch.optim.SGD.stepp", "torch.optim.SGD has no 'stepp'; did you mean 'step'"),
             ("torch.optim.SGD.step.more", "torch.optim.SGD.step has no 'more'"),
             ("madeup.box.Box", "madeup has no 'box'; did you mean 'boxes'"),

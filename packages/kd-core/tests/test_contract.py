@@ -66,7 +66,7 @@ class DividesByTheBatch(Sound):
 
 class NeedsTwoSamples(Sound):
     def forward(self, student, teacher, batch):
-        return batch_mean((student.std(0) - teacher.detach().std(0)).square())
+        return (student - teacher.detach()).square().sum() / (len(student) - 1)
 
 
 class HidesNaN(Sound):
@@ -113,6 +113,10 @@ class ReadsBack(Sound):
         return loss if loss > 1 else 2 * loss
 
 
+class IsNotDocumented(Sound):
+    __doc__ = None
+
+
 class HidesAnArgument(Sound):
     """Has an argument of which nothing is said."""
 
@@ -156,6 +160,7 @@ BROKEN = [
     (contract.two_calls_agree, DrawsAtRandom),
     (contract.nothing_is_read_back, ReadsBack),
     (contract.arguments_are_documented, HidesAnArgument),
+    (contract.arguments_are_documented, IsNotDocumented),
     (contract.class_and_function_share_their_defaults, HasTwoDefaults),
     (contract.exemptions_have_a_rule_and_a_reason, IsExemptFromNothing),
     (contract.exemptions_have_a_rule_and_a_reason, IsExemptForNoReason),

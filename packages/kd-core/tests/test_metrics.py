@@ -41,11 +41,10 @@ def test_calibration_error_equals_the_definition_written_as_a_loop(bins):
 
 
 def test_bins_are_closed_at_the_right():
-    # Confidences 0.5 and 0.75 of four bins: a right one of 0.5 falls in the second, with none else.
-    logits = torch.tensor([[0.5, 0.5], [0.75, 0.25]], dtype=torch.float64).log()
-    error = expected_calibration_error(logits, torch.tensor([0, 1]), bins=4)
-    assert error.item() == pytest.approx((0.5 + 0.75) / 2)
-    # Closed at the left, one bin would hold both and the gaps would cancel to |1 - 1.25| / 2.
+    # Confidence 0.5, wrong, in one bin; 0.6, right, in the next; in one bin they would offset.
+    logits = torch.tensor([[1.0, 1.0, 0.0], [0.6, 0.4, 0.0]], dtype=torch.float64).log()
+    error = expected_calibration_error(logits, torch.tensor([2, 0]), bins=4)
+    assert error.item() == pytest.approx((0.5 + 0.4) / 2)
 
 
 def test_full_confidence_falls_in_the_last_bin():

@@ -1,7 +1,6 @@
 """Weight files of many tools load; damaged, ill-fitting and malicious ones are refused."""
 
 import argparse
-import pickle
 from collections import OrderedDict
 from pathlib import Path
 
@@ -60,10 +59,8 @@ def test_bare_state_dict_loads_under_any_name(state, tmp_path, file):
 
 @pytest.mark.parametrize("key", ["model", "state_dict", "net"])
 def test_state_dict_inside_a_checkpoint_loads(state, tmp_path, key):
-    optimizer = torch.optim.SGD(network().parameters(), lr=0.1).state_dict()
-    assert_loads(
-        {"epoch": 240, "accuracy": 72.3, "optimizer": optimizer, key: state}, tmp_path / "c"
-    )
+    optimizer = {"state": {0: {"momentum_buffer": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]}
+    assert_loads({"epoch": 240, "optimizer": optimizer, key: state}, tmp_path / "c.pth")
 
 
 @pytest.mark.parametrize(
@@ -73,12 +70,11 @@ def test_options_and_numpy_numbers_beside_the_weights_do_no_harm(state, tmp_path
     assert_loads({"model": state, "extra": extra}, tmp_path / "c.pth")
 
 
-def test_numpy_1_scalars_are_read_too(state, tmp_path, monkeypatch):
-    scalar = np.float64(0).__reduce__()[0]
-    monkeypatch.setattr("torch.serialization._get_safe_globals", lambda: [], raising=False)
+def test_files_written_with_numpy_1_are_read(state, tmp_path):
     path = tmp_path / "c.pth"
-    torch.save({"model": state, "best": np.float64(1.5)}, path)
-    assert scalar.__name__ == "scalar"
+    contents = {"model": state, "best": np.float64(1.5)}
+    torch.save(contents, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes().replace(b"numpy._core", b"numpy.core"))
     assert read_state_dict(path).keys() == state.keys()
 
 
@@ -108,15 +104,16 @@ def test_statistics_without_a_batch_counter_load(state, tmp_path):
     assert torch.equal(module.bn.running_var, state["bn.running_var"])
 
 
-@pytest.mark.parametrize(
-    "save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))]
-)
-def test_code_in_a_file_is_refused_and_does_not_run(state, tmp_path, save):
-    ran = tmp_path / "ran"
-    save({"model": state, "hidden": argparse.Namespace(inner=Payload(ran))}, tmp_path / "evil.pth")
-    with pytest.raises(UserError, match=r"evil\.pth"):
-        read_state_dict(tmp_path / "evil.pth")
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_file_is_refused_and_does_not_run(state, tmp_path, zipped):
+    ran, path = tmp_path / "ran", tmp_path / "evil.pth"
+    contents = {"model": state, "args": argparse.Namespace(inner=Payload(ran))}
+    torch.save(contents, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UserError, match=r"evil\.pth: holds a .* cannot be read safely"):
+        read_state_dict(path)
     assert not ran.exists()
+    torch.load(path, weights_only=False)
+    assert ran.exists()  # so the payload was live
 
 
 def test_unknown_class_is_named_with_what_to_do(state, tmp_path):
@@ -138,7 +135,7 @@ def test_missing_file_names_the_nearest_in_its_folder(state, tmp_path):
 
 
 def test_missing_folder_and_folder_instead_of_file_are_told_apart(tmp_path):
-    with pytest.raises(UserError, match="folder .*nowhere.* does not exist"):
+    with pytest.raises(UserError, match=r"folder .*nowhere.* does not exist"):
         read_state_dict(tmp_path / "nowhere" / "w.pth")
     with pytest.raises(UserError, match="it is a folder"):
         read_state_dict(tmp_path)
@@ -170,26 +167,21 @@ def test_names_that_do_not_fit_are_counted_and_shown_once(state, tmp_path):
     torch.save(state, tmp_path / "w.pth")
     module = network()
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    with pytest.raises(
-        UserError, match=r"1 missing \(fc\.weight\), 1 unexpected \(linear\.weight\)"
-    ):
+    wanted = r"1 missing \(fc\.weight\), 1 unexpected \(linear\.weight\)"
+    with pytest.raises(UserError, match=wanted):
         load_weights(module, tmp_path / "w.pth")
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
 def test_many_names_are_cut_short(state, tmp_path):
     torch.save({f"x.{name}": value for name, value in state.items()}, tmp_path / "w.pth")
-    with pytest.raises(
-        UserError, match=r"8 missing \(conv\.weight, conv\.bias, bn\.weight, \.\.\.\)"
-    ):
+    with pytest.raises(UserError, match=r"8 missing \(conv\.weight, conv\.bias, bn\.weight, \.+\)"):
         load_weights(network(), tmp_path / "w.pth")
 
 
 def test_other_number_of_classes_is_guessed(state, tmp_path):
     torch.save(state, tmp_path / "w.pth")
-    wanted = (
-        r"fc\.weight is \[3, 4\] in the file, \[10, 4\] in the network \(other number of classes"
-    )
+    wanted = r"fc\.weight is \[3, 4\] in the file, \[10, 4\] in the network \(other number"
     for strict in (True, False):
         with pytest.raises(UserError, match=wanted):
             load_weights(network(classes=10), tmp_path / "w.pth", strict=strict)

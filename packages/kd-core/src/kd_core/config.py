@@ -109,7 +109,7 @@ def _load_file(path: Path, known: Collection[str]) -> dict[str, Any]:
         raise UserError(problem)
     try:
         # By default an `import` in the file would switch mmengine to its other, lazy dialect.
-        loaded = Config.fromfile(path, lazy_import=False, import_custom_modules=False).to_dict()
+        loaded = Config.fromfile(path, lazy_import=False).to_dict()
     except Exception as error:
         raise UserError(_explain(path, error)) from error
     config = {}

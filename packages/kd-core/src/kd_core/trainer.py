@@ -91,8 +91,8 @@ class Trainer:
 
     @property
     def learning_rate(self) -> float:
-        """Rate of the first parameter group in the step that comes or runs."""
-        return self._rates[0] * self._factor()
+        """Rate of the first parameter group in the latest step."""
+        return float(self._rates[0] * self._factor(max(self.steps_done - 1, 0)))
 
     def train(self) -> None:
         """Train from where the run stands to the end.
@@ -228,12 +228,12 @@ class Trainer:
         batches = (self.steps_done - steps) * self.accumulate
         return round(batches * self.loader.batch_size / max(self.seconds - seconds, 1e-9), 1)
 
-    def _factor(self) -> float:
+    def _factor(self, step: int) -> float:
         # The middle of the step, so that a milestone falls exactly between two epochs.
-        return float(self.schedule((self.steps_done + 0.5) / self.total_steps))
+        return float(self.schedule((step + 0.5) / self.total_steps))
 
     def _set_learning_rate(self) -> None:
-        factor = self._factor()
+        factor = self._factor(self.steps_done)
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(rate * factor)

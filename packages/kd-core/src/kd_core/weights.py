@@ -81,11 +81,11 @@ def load_weights(module: nn.Module, path: str | Path, *, strict: bool = True) ->
     unexpected = [k for k in state if k not in own]
     reshaped = [k for k in state if k in own and state[k].shape != own[k].shape]
     if reshaped or len(unexpected) == len(state) or (strict and (missing or unexpected)):
+        shapes = _shapes(reshaped, state, own, guess=not missing and not unexpected)
+        parts = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+        listed = [f"{len(names)} {part} ({_few(names)})" for part, names in parts.items() if names]
         raise UserError(
-            f"{path}: does not fit {type(module).__name__}: "
-            f"{len(missing)} missing{_shown(missing)}, "
-            f"{len(unexpected)} unexpected{_shown(unexpected)}, "
-            f"{len(reshaped)} of another shape{_shown(_shapes(reshaped, state, own))}; "
+            f"{path}: does not fit {type(module).__name__}: {', '.join(listed)}; "
             f"build the network that the file was made for"
         )
     module.load_state_dict(state, strict=strict)
@@ -102,6 +102,8 @@ def _read_pickle(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals(_HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from error
     except Exception as error:  # a damaged pickle may raise anything
         raise UserError(f"{path}: {_why_unreadable(path, error)}") from error
 
@@ -144,18 +146,13 @@ def _few(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
-def _shown(names: Sequence[str]) -> str:
-    return f" ({_few(names)})" if names else ""
-
-
 def _shapes(
-    names: Sequence[str], state: Mapping[str, Tensor], own: Mapping[str, Tensor]
+    names: Sequence[str], state: Mapping[str, Tensor], own: Mapping[str, Tensor], *, guess: bool
 ) -> list[str]:
-    layers = {name.rpartition(".")[0] for name in names}
-    one_layer = len(layers) == 1 and all(state[n].shape[1:] == own[n].shape[1:] for n in names)
-    hint = " (other number of classes?)" if one_layer else ""
-    return [
+    shapes = [
         f"{name} is {list(state[name].shape)} in the file, {list(own[name].shape)} in the network"
-        f"{hint if name == names[0] else ''}"
         for name in names
     ]
+    if guess and len({name.rpartition(".")[0] for name in names}) == 1:
+        shapes[0] += " (other number of classes?)"
+    return shapes

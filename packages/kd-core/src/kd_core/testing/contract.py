@@ -1,6 +1,5 @@
 """The rules of every criterion; each is a function of its class that raises where it is broken."""
 
-import sys
 from collections.abc import Callable
 from typing import Any
 from unittest import SkipTest
@@ -10,8 +9,12 @@ from torch import Tensor
 
 from kd_core.criterion import Criterion
 from kd_core.functional import tensors
+from kd_core.testing.constructors import (
+    arguments_are_documented,
+    class_and_function_share_their_defaults,
+)
 from kd_core.testing.host_reads import NoHostReads
-from kd_core.testing.samples import FILLED_IN, Inputs, make, map_tensors, parameters, sample
+from kd_core.testing.samples import Inputs, make, map_tensors, sample
 
 Class = type[Criterion]
 
@@ -170,23 +173,6 @@ def cuda_agrees_with_cpu(cls: Class, **overrides: Any) -> None:
     ]
     _require(values[1].device.type == "cuda", f"a result on {values[1].device}")
     torch.testing.assert_close(values[0], values[1].cpu())
-
-
-def arguments_are_documented(cls: Class, **overrides: Any) -> None:
-    """The class has a docstring that names every argument not filled in."""
-    for name in parameters(cls):
-        documented = f"{name}:" in (cls.__doc__ or "")
-        _require(name in FILLED_IN or documented, f"argument {name} is not documented")
-    _require(bool(cls.__doc__), "no docstring")
-
-
-def class_and_function_share_their_defaults(cls: Class, **overrides: Any) -> None:
-    """`DKD(beta=...)` and `dkd(beta=...)` have the same default, where there is such a function."""
-    function = getattr(sys.modules[cls.__module__], cls.__name__.lower(), None)
-    shared = parameters(function) if function else {}
-    for name, parameter in parameters(cls).items():
-        default = shared.get(name, parameter).default
-        _require(default == parameter.default, f"{name} is {parameter.default}, not {default}")
 
 
 def exemptions_have_a_rule_and_a_reason(cls: Class, **overrides: Any) -> None:

@@ -22,6 +22,8 @@ _REFUSED = {
     "unique_consecutive": _SHAPE,
     "bincount": _SHAPE,
     "repeat_interleave": "its result's shape depends on the data; give a number, or output_size",
+    "multinomial": "it checks the probabilities on the host; divide them by exponential noise "
+    "and take the arg-max",
     "_linalg_check_errors": f"{_CHECK}; use the `_ex` variant of the function",
     "_linalg_svd": _CHECK,
     "_linalg_eigh": _CHECK,

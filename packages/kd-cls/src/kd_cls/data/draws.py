@@ -1,0 +1,82 @@
+"""Random numbers that are functions of the sample, never of a running generator."""
+
+import copy
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
+
+import torch
+from kd_core.seed import mix, random_bits
+from torch import Tensor
+
+
+class Draws:
+    """The random numbers of an epoch's samples; `draws[part]` are those of one batch.
+
+    Each call draws the next number of every sample, a function of (data_seed, epoch, index, number
+    of the call). The bits of a whole epoch are made once, on the host, and then kept on the device:
+    a batch costs a slice, and nothing is read back.
+
+    Args:
+        index: Sample indices in the order of the epoch, int64 [N], on the host.
+        data_seed: Seed of all data choices.
+        epoch: Number of the epoch.
+        device: Where the numbers are wanted.
+    """
+
+    def __init__(
+        self, index: Tensor, data_seed: int, epoch: int, device: torch.device | str = "cpu"
+    ) -> None:
+        self.device = torch.device(device)
+        self.count = 0
+        self._index, self._counters = index, (data_seed, epoch)
+        self._part = slice(None)
+        self._epoch_bits: list[Tensor] = []  # one [N] for each call, shared by all batches
+
+    def __getitem__(self, part: slice) -> Self:
+        batch = copy.copy(self)
+        batch._part, batch.count = part, 0
+        return batch
+
+    def below(self, limit: int) -> Tensor:
+        """Draw integers in [0, limit), int64 [n] on the device."""
+        return self._bits() * limit >> 31
+
+    def uniform(self, low: float, high: float) -> Tensor:
+        """Draw numbers in [low, high), float32 [n] on the device."""
+        return low + (high - low) * 2.0**-24 * (self._bits() >> 7).float()
+
+    def seeds(self) -> list[int]:
+        """Draw one seed for every sample, on the host: for transforms that own their randomness."""
+        counters, self.count = (*self._counters, self.count), self.count + 1
+        return random_bits(self._index[self._part], *counters).tolist()
+
+    def _bits(self) -> Tensor:
+        while len(self._epoch_bits) <= self.count:
+            bits = random_bits(self._index, *self._counters, len(self._epoch_bits))
+            self._epoch_bits.append(bits.to(self.device, non_blocking=True))
+        self.count += 1
+        return self._epoch_bits[self.count - 1][self._part]
+
+
+def epoch_order(count: int, data_seed: int, epoch: int) -> Tensor:
+    """Return the shuffled sample indices of an epoch, int64 [count]."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(mix(data_seed, epoch)))
+
+
+@contextmanager
+def borrowed_generators() -> Iterator[None]:
+    """Restore the host generators of torch and Python at exit, so that they may be reseeded."""
+    torch_state, python_state = torch.get_rng_state(), random.getstate()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(torch_state)
+        random.setstate(python_state)
+
+
+def seed_generators(seed: int) -> None:
+    """Seed the host generators that torchvision's transforms draw from."""
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPU as well
+    random.seed(seed)

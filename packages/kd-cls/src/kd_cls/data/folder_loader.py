@@ -1,0 +1,149 @@
+"""Sets too large for the device: image files decoded and transformed by worker processes."""
+
+import os
+from collections.abc import Iterator
+from typing import Any, Self
+
+import numpy as np
+import torch
+from kd_core import distributed
+from kd_core.errors import UserError
+from kd_core.task import Batch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from kd_cls.data.augment import apply
+from kd_cls.data.draws import Draws
+from kd_cls.data.image_files import ImageFiles, Transform
+from kd_cls.data.loader import SplitLoader
+
+_FEW_IMAGES = 2000  # a second of decoding: not worth starting workers or drawing a bar
+
+
+class FolderLoader(SplitLoader):
+    """A set of image files, read anew in each epoch.
+
+    Workers transform single images, the augmentations of `SplitLoader` then run on the device.
+    Persistent workers are handed (epoch, index) pairs and seed the host generators from them, so
+    that a batch depends neither on the number of workers nor on where the epoch was entered.
+
+    Args:
+        files: Paths of the images, bytes [N].
+        labels: int64 [N].
+        transform: From a PIL image to a PIL image or uint8 tensor of `image_size`; it may draw from
+            torch's or Python's generator, not from NumPy's.
+        image_size: Side of the images in pixels.
+        workers: Worker processes; None takes one for each core up to eight, 0 none.
+        options: See `SplitLoader`.
+    """
+
+    def __init__(
+        self,
+        files: np.ndarray,
+        labels: Tensor,
+        transform: Transform,
+        *,
+        image_size: int,
+        workers: int | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(labels, **options)
+        self.workers = default_workers() if workers is None else workers
+        self._files = ImageFiles(files, transform, image_size, self.data_seed)
+        self._plan = _Plan()
+        self._loader: DataLoader[Tensor | str] | None = None
+
+    def to(self, device: torch.device | str) -> Self:
+        """Make batches on this device from now on; returns the loader itself."""
+        self._loader = None  # whether its memory is pinned depends on the device
+        return super().to(device)
+
+    def shard(self, rank: int, world_size: int) -> Self:
+        """Return a loader of this rank's part of each global batch; see `SplitLoader.shard`."""
+        part = super().shard(rank, world_size)
+        part._plan, part._loader = _Plan(), None
+        return part
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from number `start` on; one such iteration at a time.
+
+        Raises:
+            UserError: If an image cannot be read, naming its file.
+        """
+        order = self._order(epoch)
+        draws = Draws(order, self.data_seed, epoch, self.device)
+        parts, host_order = self._parts(start), order
+        # Were `self` in this generator, a loader left early would be garbage in a cycle, whose
+        # workers Python ends in the wrong order: five seconds of waiting.
+        self._plan.batches = ([(epoch, i) for i in host_order[part].tolist()] for part in parts)
+        if self._loader is None:
+            self._loader = DataLoader(
+                self._files,
+                batch_sampler=self._plan,
+                num_workers=self.workers,
+                persistent_workers=self.workers > 0,
+                collate_fn=_as_it_is,
+                pin_memory=self.device.type == "cuda",
+                generator=torch.Generator(),  # else each epoch draws from torch's global one
+            )
+        order = order.to(self.device)
+        for part, images in zip(parts, self._loader, strict=True):
+            if isinstance(images, str):
+                self._loader = None  # ends the workers before the traceback takes hold of them
+                raise UserError(images)
+            index = order[part]
+            images = images.to(self.device, non_blocking=True)
+            batch = {"image": images, "label": self.labels[index], "index": index}
+            yield apply(self.augment, batch, draws[part])
+
+
+def decode(
+    files: np.ndarray, transform: Transform, *, image_size: int, workers: int | None = None
+) -> Tensor:
+    """Read all images once, in worker processes if they are many; uint8 [N, 3, H, W].
+
+    Raises:
+        UserError: If an image cannot be read, naming its file.
+    """
+    loader = FolderLoader(
+        files,
+        torch.zeros(len(files), dtype=torch.int64),
+        transform,
+        image_size=image_size,
+        workers=workers if len(files) > _FEW_IMAGES else 0,
+        batch_size=256,
+    )
+    images = torch.empty(len(files), 3, image_size, image_size, dtype=torch.uint8)
+    quiet = len(files) <= _FEW_IMAGES or distributed.rank() > 0
+    batches = track(
+        loader.epoch(0),
+        f"reading {len(files)} images",
+        total=len(loader),
+        console=Console(stderr=True),
+        disable=quiet,
+        transient=True,
+    )
+    for batch in batches:
+        images[batch["index"]] = batch["image"]
+    return images
+
+
+def default_workers() -> int:
+    """Return one worker for each core this process may use, at most eight."""
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
+
+
+class _Plan:
+    """The batches that the workers are to make; replaced in each epoch, the workers stay."""
+
+    def __init__(self) -> None:
+        self.batches: Iterator[list[tuple[int, int]]] = iter(())
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return self.batches
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,76 @@
+"""Image files as tensors: decoding, one random seed a sample, errors that name the file."""
+
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from kd_core.errors import UserError
+from kd_core.seed import mix
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms.v2 import functional as vision
+
+from kd_cls.data.draws import borrowed_generators, seed_generators
+
+Transform = Callable[[Image.Image], Image.Image | Tensor]
+
+
+class ImageFiles(Dataset[Tensor]):
+    """Image files as uint8 tensors; `__getitems__` takes (epoch, index) pairs, runs in workers."""
+
+    def __init__(
+        self, files: np.ndarray, transform: Transform, image_size: int, data_seed: int
+    ) -> None:
+        self.files, self.transform = files, transform
+        self.image_size, self.data_seed = image_size, data_seed
+
+    def __getitems__(self, pairs: Sequence[tuple[int, int]]) -> Tensor | str:
+        """Return the images, uint8 [n, 3, H, W], or what is wrong with one of them.
+
+        An exception would arrive from a worker wrapped in its traceback, hence the text.
+        """
+        images = torch.empty(len(pairs), 3, self.image_size, self.image_size, dtype=torch.uint8)
+        with borrowed_generators():
+            for image, (epoch, index) in zip(images, pairs, strict=True):
+                seed_generators(mix(self.data_seed, epoch, index))
+                try:
+                    image.copy_(self._load(os.fsdecode(self.files[index])))
+                except UserError as error:
+                    return str(error)
+        return images
+
+    def _load(self, file: str) -> Tensor:
+        image = self.transform(read_image(file))
+        if isinstance(image, Image.Image):
+            image = vision.pil_to_tensor(image)
+        wanted = (3, self.image_size, self.image_size)
+        if tuple(image.shape) != wanted or image.dtype != torch.uint8:
+            raise UserError(
+                f"{file}: the transform gave {image.dtype} {tuple(image.shape)} where uint8 "
+                f"{wanted} is wanted; end it with a crop or resize to image_size={self.image_size}"
+            )
+        return image
+
+
+def read_image(file: str) -> Image.Image:
+    """Decode an image file to RGB; transparency is dropped.
+
+    Raises:
+        UserError: If the file is damaged, missing, or has more than 8 bits a channel.
+    """
+    try:
+        with Image.open(file) as image:
+            if not image.mode.startswith(("I", "F")):
+                # A palette with transparency goes by way of RGBA, else Pillow warns.
+                via = image.convert("RGBA") if "transparency" in image.info else image
+                return via.convert("RGB")
+            mode = image.mode
+    except Exception as error:  # decoders raise what they like: OSError, SyntaxError, struct.error
+        raise UserError(
+            f"{file}: cannot be decoded as an image ({error}); replace or remove it"
+        ) from error
+    raise UserError(
+        f"{file}: pixels of more than 8 bits (mode {mode}); convert it to 8 bits a channel"
+    )

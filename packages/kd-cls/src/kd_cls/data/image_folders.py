@@ -1,0 +1,175 @@
+"""Sets of image files: a user's own class folders, ImageNet, Tiny-ImageNet."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from kd_core.errors import UserError
+from torch import Tensor
+from torchvision.transforms import v2
+
+from kd_cls.data.augment import Augment, CropFlip, Flip, Rotate
+from kd_cls.data.folder_loader import FolderLoader, decode
+from kd_cls.data.folders import Files, class_names, require, scan, scan_annotated
+from kd_cls.data.image_files import Transform
+from kd_cls.data.loader import DeviceLoader, SplitLoader
+from kd_cls.data.options import Options, Statistics, with_options
+from kd_cls.data.splits import DataSplits, first_of_each_class, make_splits
+
+RESIDENT_BYTES = 2**30  # resident="auto" keeps what is smaller on the device
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_TINY_IMAGENET = ((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262))
+
+
+@with_options
+def image_folder(
+    options: Options,
+    root: str,
+    *,
+    image_size: int,
+    resize: int | None = None,
+    resident: bool | Literal["auto"] = "auto",
+    transform: Transform | None = None,
+    workers: int | None = None,
+) -> DataSplits:
+    """Your own images in `root/train/<class>/` and `root/test/<class>/` (or `root/val/<class>/`).
+
+    A small set is decoded once and stays on the device; its recipe is a crop from the image padded
+    by an eighth, and flip. A large one is read anew in each epoch; its recipe is RandomResizedCrop
+    and flip. Images of any size and mode (grey, palette, CMYK, transparent) become RGB squares. The
+    statistics are those of ImageNet.
+
+    Args:
+        options: See `Options`; its fields are keywords.
+        root: Folder of the set.
+        image_size: Side of the images in pixels.
+        resize: Shorter side in pixels before the central crop to `image_size`, also that of a
+            resident training image; None takes `image_size`.
+        resident: Whether the decoded set stays on the device; "auto" says so below 1 GiB.
+        transform: What a training image goes through when it is read from disk, from PIL image to
+            `image_size`; None takes RandomResizedCrop. A resident set knows only `augment`.
+        workers: Processes that read images; None takes one for each core, at most eight.
+
+    Raises:
+        UserError: If folders are missing, empty or unlike, or an image cannot be decoded.
+    """
+    layout = f"{root}/train/<class>/<images> and {root}/test/<class>/<images>"
+    train = require(Path(root, "train"), layout)
+    has_val = Path(root, "val").is_dir() and not Path(root, "test").is_dir()
+    test = require(Path(root, "val" if has_val else "test"), f"{layout} (or {root}/val)")
+    classes = class_names(train)
+    reading = _Reading(image_size, resize or image_size, resident, transform, workers)
+    return _splits(scan(train, classes), scan(test, classes), classes, options, reading, _IMAGENET)
+
+
+@with_options
+def imagenet(
+    options: Options,
+    root: str = "data/imagenet",
+    *,
+    image_size: int = 224,
+    resize: int = 256,
+    transform: Transform | None = None,
+    workers: int | None = None,
+) -> DataSplits:
+    """ImageNet-1k in `root/train/<wnid>/` and `root/val/<wnid>/`, read anew in each epoch.
+
+    Recipe: RandomResizedCrop of 224 and flip; evaluation on the central 224 of 256 pixels. The
+    arguments are those of `image_folder`.
+    """
+    layout = f"{root}/train/<wnid>/*.JPEG and {root}/val/<wnid>/*.JPEG, as PyTorch's examples do"
+    train, val = (require(Path(root, split), layout) for split in ("train", "val"))
+    classes = class_names(train)
+    reading = _Reading(image_size, resize, False, transform, workers)
+    return _splits(scan(train, classes), scan(val, classes), classes, options, reading, _IMAGENET)
+
+
+@with_options
+def tiny_imagenet(
+    options: Options,
+    root: str = "data/tiny-imagenet-200",
+    *,
+    image_size: int = 64,
+    workers: int | None = None,
+) -> DataSplits:
+    """Tiny-ImageNet, 200 classes, 64 pixels, resident on the device (1.4 GB).
+
+    Recipe: rotation by up to 20 degrees and flip. Its validation part is the test set, in the
+    official layout (`val/images`, `val/val_annotations.txt`) or rearranged (`val/<wnid>/`).
+
+    Args:
+        options: See `Options`; its fields are keywords.
+        root: The unpacked `tiny-imagenet-200`.
+        image_size: Images are scaled to it when they are read.
+        workers: Processes that read images; None takes one for each core, at most eight.
+
+    Raises:
+        UserError: If files are missing or unlike, or an image cannot be decoded.
+    """
+    layout = "the unpacked tiny-imagenet-200.zip of cs231n.stanford.edu, with train/ and val/"
+    train, val = (require(Path(root, split), layout) for split in ("train", "val"))
+    classes = class_names(train)
+    official = (val / "images").is_dir() and (val / "val_annotations.txt").is_file()
+    test = (scan_annotated if official else scan)(val, classes)
+    reading = _Reading(image_size, image_size, True, None, workers, [Rotate(20), Flip()])
+    return _splits(scan(train, classes), test, classes, options, reading, _TINY_IMAGENET)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How image files become the pixels of a loader."""
+
+    image_size: int
+    resize: int
+    resident: bool | str
+    transform: Transform | None
+    workers: int | None
+    resident_recipe: Sequence[Augment] | None = None
+
+    def fits(self, count: int) -> bool:
+        """Tell whether this many images are to stay on the device."""
+        if self.resident not in (True, False, "auto"):
+            raise UserError(f"resident must be True, False or 'auto', got {self.resident!r}")
+        small = count * 3 * self.image_size**2 < RESIDENT_BYTES
+        return small if self.resident == "auto" else bool(self.resident)
+
+    @property
+    def central(self) -> Transform:
+        """Return the transform of evaluation."""
+        return v2.Compose([v2.Resize(self.resize), v2.CenterCrop(self.image_size)])
+
+
+def _splits(
+    train: Files,
+    test: Files,
+    classes: Sequence[str],
+    options: Options,
+    reading: _Reading,
+    statistics: tuple[Statistics, Statistics],
+) -> DataSplits:
+    train = first_of_each_class(train, options.limit_per_class)
+    resident = reading.fits(len(train[1]) + len(test[1]))
+    size, workers = reading.image_size, reading.workers
+
+    def loader(files: np.ndarray, labels: Tensor, *, training: bool) -> SplitLoader:
+        if resident:
+            recipe = reading.resident_recipe or [CropFlip(padding=size // 8)]
+            arguments = options.loader_arguments(training, recipe)
+            images = decode(files, reading.central, image_size=size, workers=workers)
+            return DeviceLoader(images, labels, **arguments)
+        transform = reading.transform or v2.RandomResizedCrop(size)
+        return FolderLoader(
+            files,
+            labels,
+            transform if training else reading.central,
+            image_size=size,
+            workers=workers,
+            **options.loader_arguments(training, [Flip()]),
+        )
+
+    mean, std = statistics
+    return make_splits(
+        train, test, loader, options, classes=classes, mean=mean, std=std, image_size=size
+    )

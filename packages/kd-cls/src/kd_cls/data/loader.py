@@ -1,0 +1,120 @@
+"""Loaders: what yields the batches of an epoch; the one for sets that fit on the device."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
+
+import torch
+from kd_core.errors import UserError
+from kd_core.task import Batch
+from torch import Tensor
+
+from kd_cls.data.augment import Augment, apply
+from kd_cls.data.draws import Draws, epoch_order
+
+
+class SplitLoader:
+    """Batches of a data set, every choice a function of (data_seed, epoch, index).
+
+    Batches hold `image` uint8 [n, 3, H, W], `label` int64 [n], `index` int64 [n] (the position in
+    this loader's set), and what the augmentations add.
+
+    Args:
+        labels: Class of every sample, int64 [N].
+        batch_size: Samples in a global batch, whatever the number of processes.
+        shuffle: Whether each epoch has its own order.
+        augment: Augmentations run on the device, in order.
+        data_seed: Seed of order and augmentation.
+        drop_last: Whether to leave out a last, shorter batch.
+    """
+
+    def __init__(
+        self,
+        labels: Tensor,
+        *,
+        batch_size: int,
+        shuffle: bool = False,
+        augment: Sequence[Augment] = (),
+        data_seed: int = 0,
+        drop_last: bool = False,
+    ) -> None:
+        if batch_size < 1 or (drop_last and len(labels) < batch_size):
+            raise UserError(
+                f"batch_size {batch_size}: no batch can be made of {len(labels)} samples"
+                f"{' with drop_last' if drop_last else ''}; choose a smaller positive number"
+            )
+        self.labels, self.batch_size, self.shuffle = labels, batch_size, shuffle
+        self.augment, self.data_seed, self.drop_last = tuple(augment), data_seed, drop_last
+        self.device = torch.device("cpu")
+        self._rank, self._world_size = 0, 1
+
+    def __len__(self) -> int:
+        """Return the batches of an epoch."""
+        return len(range(0, self._end(), self.batch_size))
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from number `start` on."""
+        raise NotImplementedError
+
+    def to(self, device: torch.device | str) -> Self:
+        """Make batches on this device from now on; returns the loader itself."""
+        self.device = torch.device(device)
+        self.labels = self.labels.to(self.device)
+        return self
+
+    def shard(self, rank: int, world_size: int) -> Self:
+        """Return a loader of this rank's contiguous part of each global batch.
+
+        The parts of all ranks, joined in their order, are the batch of one process: nothing is
+        padded, so a short batch gives unequal parts, some perhaps empty.
+        """
+        part = copy.copy(self)
+        part._rank, part._world_size = rank, world_size
+        return part
+
+    def _order(self, epoch: int) -> Tensor:
+        if self.shuffle:
+            return epoch_order(len(self.labels), self.data_seed, epoch)
+        return torch.arange(len(self.labels))
+
+    def _parts(self, start: int) -> list[slice]:
+        """Return the places of each batch in the epoch's order, this rank's only."""
+        parts: list[slice] = []
+        for first in range(start * self.batch_size, self._end(), self.batch_size):
+            size = min(self.batch_size, self._end() - first)
+            low, high = (size * rank // self._world_size for rank in (self._rank, self._rank + 1))
+            parts.append(slice(first + low, first + high))
+        return parts
+
+    def _end(self) -> int:
+        count = len(self.labels)
+        return count - count % self.batch_size if self.drop_last else count
+
+
+class DeviceLoader(SplitLoader):
+    """A set that lives on the device as one uint8 tensor; augmentation is batched there.
+
+    Args:
+        images: uint8 [N, 3, H, W].
+        labels: int64 [N].
+        options: See `SplitLoader`.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, **options: Any) -> None:
+        super().__init__(labels, **options)
+        self.images = images
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the set to a device; returns the loader itself."""
+        self.images = self.images.to(device)
+        return super().to(device)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from number `start` on."""
+        order = self._order(epoch)
+        draws = Draws(order, self.data_seed, epoch, self.device)
+        order = order.to(self.device)
+        for part in self._parts(start):
+            index = order[part]
+            batch = {"image": self.images[index], "label": self.labels[index], "index": index}
+            yield apply(self.augment, batch, draws[part])

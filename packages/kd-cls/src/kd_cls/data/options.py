@@ -1,0 +1,75 @@
+"""What all data sets take, in one place."""
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kd_core.errors import UserError
+
+from kd_cls.data.augment import Augment
+
+Statistics = tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Arguments of every data set, besides its own.
+
+    Args:
+        batch_size: Samples in a global batch, in training and in evaluation.
+        data_seed: Seed of order, augmentation and hold-out split.
+        val_fraction: Part of every class that is held out of the training set as `val`.
+        limit_per_class: Training images of each class to use, the first ones; None uses all.
+        augment: Augmentations of a training batch on the device, in order (`kd_cls.data.augment`);
+            None takes those of the data set's usual recipe, an empty list none.
+        drop_last: Whether to leave out a last, shorter training batch.
+        mean: Mean of the normalisation, of pixels in [0, 1]; None takes that of the data set.
+        std: Standard deviation likewise.
+    """
+
+    batch_size: int = 64
+    data_seed: int = 0
+    val_fraction: float = 0.0
+    limit_per_class: int | None = None
+    augment: Sequence[Augment] | None = None
+    drop_last: bool = False
+    mean: Statistics | None = None
+    std: Statistics | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.val_fraction < 1:
+            raise UserError(f"val_fraction must be in [0, 1), got {self.val_fraction}")
+        if self.limit_per_class is not None and self.limit_per_class < 1:
+            raise UserError(f"limit_per_class must be positive, got {self.limit_per_class}")
+
+    def loader_arguments(
+        self, training: bool, recipe: Sequence[Augment], evaluation: Sequence[Augment] = ()
+    ) -> dict[str, Any]:
+        """Return the keywords of a loader: for training the recipe, unless `augment` is given."""
+        augment = recipe if self.augment is None else self.augment
+        return {
+            "batch_size": self.batch_size,
+            "data_seed": self.data_seed,
+            "shuffle": training,
+            "drop_last": self.drop_last and training,
+            "augment": augment if training else evaluation,
+        }
+
+
+def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a function whose first argument is `Options` take their fields as keywords.
+
+    They appear in its signature, so that `kd_core.build` knows them and a misspelt one.
+    """
+    shared = inspect.signature(Options).parameters
+    own = list(inspect.signature(function).parameters.values())[1:]
+
+    @functools.wraps(function)
+    def factory(*args: Any, **arguments: Any) -> Any:
+        options = Options(**{name: arguments.pop(name) for name in shared if name in arguments})
+        return function(options, *args, **arguments)
+
+    factory.__signature__ = inspect.Signature([*own, *shared.values()])  # type: ignore[attr-defined]
+    return factory

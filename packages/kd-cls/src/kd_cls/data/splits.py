@@ -1,0 +1,145 @@
+"""The data of a run: loaders, names, statistics; subsets and hold-out splits."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from kd_core.errors import UserError
+from kd_core.seed import mix
+from torch import Tensor
+
+from kd_cls.data.draws import epoch_order
+from kd_cls.data.loader import SplitLoader
+from kd_cls.data.options import Options, Statistics
+
+Labelled = tuple[Any, Tensor]  # samples (a tensor, or an array of paths) and labels int64 [N]
+_HOLD_OUT = 0x5EED  # keeps the split apart from the order of an epoch
+
+
+@dataclass
+class DataSplits:
+    """What a config's `data` node builds.
+
+    Attributes:
+        train: Training batches; their `index` counts what is left of the set without `val`.
+        test: Test batches.
+        val: Batches of a part held out of the training set, if one was asked for.
+        classes: Names of the classes.
+        mean: Mean of pixels in [0, 1], one for each channel; the classifier subtracts it.
+        std: Standard deviation likewise.
+        image_size: Side of the images in pixels.
+    """
+
+    train: SplitLoader
+    test: SplitLoader
+    val: SplitLoader | None
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_size: int
+
+    @property
+    def num_classes(self) -> int:
+        """Return the number of classes."""
+        return len(self.classes)
+
+    @property
+    def num_samples(self) -> int:
+        """Return the number of training samples."""
+        return len(self.train.labels)
+
+    @property
+    def labels(self) -> Tensor:
+        """Return the labels of the training samples, int64 [num_samples], on the host."""
+        return self.train.labels.cpu()
+
+
+def make_splits(
+    train: Labelled,
+    test: Labelled,
+    loader: Callable[..., SplitLoader],
+    options: Options,
+    *,
+    classes: Sequence[str],
+    mean: Statistics,
+    std: Statistics,
+    image_size: int,
+) -> DataSplits:
+    """Hold a part of the training set out and make the loaders.
+
+    Args:
+        train: Training samples and their labels, already limited.
+        test: The same of the test set.
+        loader: Called as `loader(samples, labels, training=...)`.
+        options: Their statistics win over `mean` and `std`.
+        classes: Names of the classes.
+        mean: Mean of the data set.
+        std: Standard deviation of the data set.
+        image_size: Side of the images in pixels.
+    """
+    held = _held_out(train[1], options.val_fraction, options.data_seed, classes)
+    return DataSplits(
+        train=loader(*select(train, ~held), training=True),
+        test=loader(*test, training=False),
+        val=loader(*select(train, held), training=False) if held.any() else None,
+        classes=tuple(classes),
+        mean=tuple(options.mean or mean),
+        std=tuple(options.std or std),
+        image_size=image_size,
+    )
+
+
+def select(samples: Labelled, chosen: Tensor) -> Labelled:
+    """Return the chosen samples with their labels; `chosen` is bool [N]."""
+    return samples[0][chosen.numpy()], samples[1][chosen]
+
+
+def first_of_each_class(samples: Labelled, limit: int | None) -> Labelled:
+    """Keep the first `limit` samples of every class; None keeps all."""
+    if limit is None:
+        return samples
+    labels = samples[1]
+    return select(samples, rank_in_class(labels, torch.arange(len(labels))) < limit)
+
+
+def rank_in_class(labels: Tensor, visit: Tensor) -> Tensor:
+    """Number every sample among those of its class, in the order of a visit, int64 [N]."""
+    by_class = visit[labels[visit].argsort(stable=True)]
+    counts = torch.bincount(labels)
+    first = counts.cumsum(0) - counts
+    rank = torch.empty_like(labels)
+    rank[by_class] = torch.arange(len(labels)) - first[labels[by_class]]
+    return rank
+
+
+def check_labels(labels: Tensor, num_classes: int, where: str) -> None:
+    """Refuse a label that is no class, naming its place.
+
+    Raises:
+        UserError: If a label is not in [0, num_classes).
+    """
+    wrong = ((labels < 0) | (labels >= num_classes)).nonzero()
+    if len(wrong):
+        first = int(wrong[0])
+        raise UserError(
+            f"{where}: label {int(labels[first])} of sample {first} is not one of the "
+            f"{num_classes} classes 0 to {num_classes - 1} ({len(wrong)} such labels); "
+            "is the file damaged?"
+        )
+
+
+def _held_out(labels: Tensor, fraction: float, data_seed: int, classes: Sequence[str]) -> Tensor:
+    """Choose the samples to hold out, bool [N]: the same part of each class, one at least."""
+    if not fraction:
+        return torch.zeros_like(labels, dtype=torch.bool)
+    counts = torch.bincount(labels, minlength=len(classes))
+    wanted = (counts * fraction).round().long().clamp(min=1)
+    if (short := (wanted >= counts).nonzero()).numel():
+        name, count = classes[int(short[0])], int(counts[short[0]])
+        raise UserError(
+            f"val_fraction={fraction}: class {name!r} has {count} training images, too few to "
+            "hold some out and keep some; change val_fraction or add images"
+        )
+    shuffled = epoch_order(len(labels), mix(data_seed, _HOLD_OUT), 0)
+    return rank_in_class(labels, shuffled) < wanted[labels]

@@ -1,0 +1,219 @@
+import numpy as np
+import pytest
+import torch
+from kd_cls import data
+from kd_cls.data import DeviceLoader, image_folders
+from kd_cls.data.augment import Flip, Rotate
+from kd_cls.data.folder_loader import FolderLoader
+from kd_cls.data.image_files import read_image
+from kd_core.errors import UserError
+from PIL import Image
+from torchvision.transforms import v2
+
+CLASSES = ("cat", "dog", "owl")
+
+
+def write_image(path, side=10, mode="RGB", seed=0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (side, side + 2, 3), dtype=np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path)
+
+
+def write_folders(root, classes=CLASSES, splits=("train", "test"), count=3) -> None:
+    for split in splits:
+        for number, name in enumerate(classes):
+            for image in range(count):
+                write_image(root / split / name / f"{image}.png", seed=10 * number + image)
+
+
+def same(batches, others) -> bool:
+    return all(
+        torch.equal(batch[name], other[name])
+        for batch, other in zip(batches, others, strict=True)
+        for name in batch
+    )
+
+
+class TestImageFolder:
+    def test_small_sets_stay_on_the_device_as_squares(self, tmp_path):
+        write_folders(tmp_path)
+        splits = data.image_folder(str(tmp_path), image_size=8, batch_size=4)
+        assert isinstance(splits.train, DeviceLoader)
+        assert splits.train.images.shape == (9, 3, 8, 8)
+        assert splits.classes == CLASSES
+        assert splits.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+        with Image.open(tmp_path / "test" / "dog" / "1.png") as image:
+            expected = v2.Compose([v2.Resize(8), v2.CenterCrop(8), v2.PILToTensor()])(image)
+        assert torch.equal(splits.test.images[4], expected)
+
+    def test_large_sets_are_read_in_each_epoch(self, tmp_path, monkeypatch):
+        write_folders(tmp_path, splits=("train", "val"))
+        monkeypatch.setattr(image_folders, "RESIDENT_BYTES", 18 * 3 * 64)
+        splits = data.image_folder(str(tmp_path), image_size=8, workers=0)
+        assert isinstance(splits.train, FolderLoader)
+        batches = [next(splits.train.epoch(epoch)) for epoch in (0, 0, 1)]
+        assert batches[0]["image"].shape == (9, 3, 8, 8)
+        assert batches[0]["image"].dtype == torch.uint8
+        assert same(batches[:1], batches[1:2])
+        assert not same(batches[:1], batches[2:])
+
+    def test_resident_and_read_test_images_are_equal(self, tmp_path):
+        write_folders(tmp_path)
+        resident, read = (
+            data.image_folder(str(tmp_path), image_size=8, resize=9, workers=0, resident=flag)
+            for flag in (True, False)
+        )
+        assert same(list(resident.test.epoch(0)), list(read.test.epoch(0)))
+
+    def test_a_limit_is_applied_before_reading(self, tmp_path):
+        write_folders(tmp_path)
+        (tmp_path / "train" / "owl" / "2.png").write_bytes(b"broken")
+        splits = data.image_folder(str(tmp_path), image_size=8, limit_per_class=2)
+        assert splits.labels.tolist() == [0, 0, 1, 1, 2, 2]
+
+    def test_a_missing_test_folder_is_named(self, tmp_path):
+        write_folders(tmp_path, splits=("train", "tests"))
+        with pytest.raises(UserError, match=r"no folder 'test'.*did you mean 'tests'.*<class>"):
+            data.image_folder(str(tmp_path), image_size=8)
+
+    def test_an_empty_class_folder_is_named(self, tmp_path):
+        write_folders(tmp_path)
+        (tmp_path / "train" / "eel").mkdir()
+        (tmp_path / "train" / "eel" / "notes.txt").touch()
+        with pytest.raises(UserError, match=r"train/eel: no image in this class folder.*\.png"):
+            data.image_folder(str(tmp_path), image_size=8)
+
+    def test_a_folder_without_classes_is_named(self, tmp_path):
+        for split in ("train", "test"):
+            write_image(tmp_path / split / "0.png")
+        with pytest.raises(UserError, match=r"train: no class folders in it; expected .*/<class>"):
+            data.image_folder(str(tmp_path), image_size=8)
+
+    def test_unlike_class_folders_are_named(self, tmp_path):
+        write_folders(tmp_path)
+        (tmp_path / "test" / "dog").rename(tmp_path / "test" / "dogs")
+        with pytest.raises(UserError, match=r"test/dogs: .*no class 'dogs'; did you mean 'dog'"):
+            data.image_folder(str(tmp_path), image_size=8)
+        (tmp_path / "test" / "dogs").rename(tmp_path / "elsewhere")
+        with pytest.raises(UserError, match=r"test: no folder for class 'dog'"):
+            data.image_folder(str(tmp_path), image_size=8)
+
+    def test_resident_takes_three_values(self, tmp_path):
+        write_folders(tmp_path)
+        with pytest.raises(UserError, match=r"True, False or 'auto', got 'yes'"):
+            data.image_folder(str(tmp_path), image_size=8, resident="yes")
+
+
+class TestFolderLoader:
+    def test_batches_depend_on_neither_workers_nor_start_nor_rank(self, tmp_path):
+        write_folders(tmp_path)
+
+        def train(workers):
+            options = {"batch_size": 4, "workers": workers, "val_fraction": 0.3}
+            return data.imagenet(str(tmp_path), image_size=8, resize=9, **options).train
+
+        write_folders(tmp_path, splits=("val",))
+        alone, helped = train(0), train(2)
+        expected = list(alone.epoch(3))
+        next(helped.epoch(0))  # an epoch left early must not leak into the next
+        assert same(helped.epoch(3), expected)
+        assert same(helped.epoch(3, start=1), expected[1:])
+        ranks = zip(*(alone.shard(rank, 3).epoch(3) for rank in range(3)), strict=True)
+        joined = [{name: torch.cat([part[name] for part in r]) for name in r[0]} for r in ranks]
+        assert same(joined, expected)
+
+    def test_a_damaged_image_is_one_line_from_a_worker_too(self, tmp_path):
+        write_folders(tmp_path, splits=("train", "val"))
+        damaged = tmp_path / "val" / "dog" / "1.png"
+        damaged.write_bytes(damaged.read_bytes()[:200])
+        splits = data.imagenet(str(tmp_path), image_size=8, workers=1)
+        with pytest.raises(UserError) as error:
+            list(splits.test.epoch(0))
+        assert str(error.value).startswith(f"{damaged}: cannot be decoded as an image (")
+        assert "\n" not in str(error.value)
+
+    def test_a_transform_of_another_size_is_refused(self, tmp_path):
+        write_folders(tmp_path, splits=("train", "val"))
+        splits = data.imagenet(
+            str(tmp_path), image_size=8, workers=0, transform=v2.Resize(5), batch_size=2
+        )
+        with pytest.raises(UserError, match=r"\.png: the transform gave torch.uint8 \(3, 5, 6\)"):
+            next(splits.train.epoch(0))
+
+    def test_loading_leaves_the_global_generator_alone(self, tmp_path):
+        write_folders(tmp_path, splits=("train", "val"))
+        splits = data.imagenet(str(tmp_path), image_size=8, workers=0)
+        state = torch.get_rng_state()
+        list(splits.train.epoch(0))
+        assert torch.equal(torch.get_rng_state(), state)
+
+
+class TestTinyImageNet:
+    def write(self, root, annotations: str, count=2) -> None:
+        for wnid in ("n01", "n02"):
+            write_image(root / "train" / wnid / "images" / f"{wnid}_0.JPEG", side=8)
+        for number in range(count):
+            write_image(root / "val" / "images" / f"val_{number}.JPEG", side=8, seed=number)
+        (root / "val" / "val_annotations.txt").write_text(annotations)
+
+    def test_official_and_rearranged_layouts_agree(self, tmp_path):
+        self.write(tmp_path, "val_1.JPEG\tn01\t0\t0\t8\t8\nval_0.JPEG\tn02\t0\t0\t8\t8\n")
+        official = data.tiny_imagenet(str(tmp_path), image_size=8)
+        for number, wnid in enumerate(("n02", "n01")):
+            (tmp_path / "val" / wnid).mkdir()
+            (tmp_path / "val" / "images" / f"val_{number}.JPEG").rename(
+                tmp_path / "val" / wnid / f"val_{number}.JPEG"
+            )
+        (tmp_path / "val" / "images").rmdir()
+        rearranged = data.tiny_imagenet(str(tmp_path), image_size=8)
+        assert same(list(official.test.epoch(0)), list(rearranged.test.epoch(0)))
+        assert official.test.labels.tolist() == [0, 1]
+        assert official.classes == ("n01", "n02")
+        assert [type(step) for step in official.train.augment] == [Rotate, Flip]
+
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            ("val_1.JPEG\tn03\t0", r"val_annotations.txt:2: 'n03' is no class"),
+            ("val_1.JPEG n01", r"val_annotations.txt:2: '' is no class.*parted by tabs"),
+            ("val_9.JPEG\tn01\t0", r"val_annotations.txt:2: .*has no image 'val_9.JPEG'"),
+        ],
+    )
+    def test_a_wrong_annotation_is_named_by_its_line(self, tmp_path, line, message):
+        self.write(tmp_path, f"val_0.JPEG\tn01\t0\n{line}\n")
+        with pytest.raises(UserError, match=message):
+            data.tiny_imagenet(str(tmp_path), image_size=8)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("mode", "suffix"),
+    [("L", "png"), ("RGBA", "png"), ("P", "png"), ("1", "png"), ("CMYK", "jpg"), ("LA", "png")],
+)
+def test_images_of_every_mode_become_rgb(tmp_path, mode, suffix):
+    file = tmp_path / f"image.{suffix}"
+    write_image(file, mode=mode)
+    image = read_image(str(file))
+    assert image.mode == "RGB"
+    assert np.asarray(image).std() > 10
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_palette_with_transparency_becomes_rgb_without_a_warning(tmp_path):
+    file = tmp_path / "image.png"
+    palette = Image.new("P", (2, 2), 1)
+    palette.putpalette([0, 0, 0, 200, 100, 50])
+    palette.save(file, transparency=bytes([0, 128]))
+    assert read_image(str(file)).getpixel((0, 0)) == (200, 100, 50)
+
+
+def test_sixteen_bit_images_are_refused_rather_than_clipped(tmp_path):
+    file = tmp_path / "deep.png"
+    Image.fromarray(np.full((3, 3), 40000, dtype=np.uint16)).save(file)
+    with pytest.raises(UserError, match=r"deep.png: pixels of more than 8 bits \(mode I;16\)"):
+        read_image(str(file))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"gone.png: cannot be decoded .*No such file"):
+        read_image(str(tmp_path / "gone.png"))
