@@ -329,3 +329,16 @@ class TestSave:
         with pytest.raises(UserError, match=r"a\.type: .*import path"):
             save_config({"a": {"type": dict}}, tmp_path / "config.py")
         assert not (tmp_path / "config.py").exists()
+
+
+def test_tuned_values_reach_only_the_terms_that_the_method_has(tmp_path):
+    pair, method = tmp_path / "pair.py", tmp_path / "method.py"
+    pair.write_text("tuned = dict(dkd=dict(criterion=dict(beta=6.0)), fitnet=dict(weight=5.0))\n")
+    method.write_text("distiller = dict(terms=dict(dkd=dict(criterion=dict(type='x.Y', beta=8.0))))\n")
+    config = load_config([pair, method], known=("distiller",))
+    assert config == {
+        "distiller": {"terms": {"dkd": {"criterion": {"type": "x.Y", "beta": 6.0}}}}
+    }
+    options = {"distiller.terms.dkd.criterion.beta": 2.0}
+    overridden = load_config([pair, method], options, known=("distiller",))
+    assert overridden["distiller"]["terms"]["dkd"]["criterion"]["beta"] == 2.0

@@ -12,7 +12,7 @@ from kd_core.distiller import Distiller
 from kd_core.errors import UserError
 from kd_core.run import Parts, build_trainer
 from kd_core.seed import mix, seed_everything
-from kd_core.term import build_terms
+from kd_core.term import build_terms, check_term
 
 from kd_cls.classifier import Classifier
 from kd_cls.data import DataSplits
@@ -54,27 +54,38 @@ class Assembly:
         return {name: teacher.model for name, teacher in self.distiller.teachers.items()}
 
 
-def check_config(config: Config) -> None:
-    """Check every name in a config before any work starts."""
-    for name in ("data", "student"):
+def check_config(config: Config, *, training: bool = True) -> None:
+    """Check every name in a config before any work starts.
+
+    Args:
+        config: As `load_config` returns it.
+        training: Whether what only training needs must be there.
+    """
+    needed = ("data", "student", *(("optimizer", "schedule", "trainer") if training else ()))
+    for name in needed:
         if name not in config:
             raise UserError(f"the config has no {name!r}; compose it from data, pair and method")
-    check(config["data"], "data", ("data_seed",))
+    provided = {
+        "data": ("data_seed",),
+        "student": _PROVIDED,
+        "teacher": _PROVIDED,
+        "teachers": _PROVIDED,
+        "distiller": _PROVIDED,
+        "optimizer": ("params",),
+        "schedule": ("epochs",),
+    }
+    for name, given in provided.items():
+        check(config.get(name, {}), name, given)
     check_classifier(config["student"], "student")
     for name, node in teacher_nodes(config).items():
-        node = {key: value for key, value in node.items() if key != "recipe"}
-        if "network" in node or "recipe" not in teacher_nodes(config)[name]:
-            check_classifier(node, f"teacher {name!r}")
-    for name in ("student", "teacher", "teachers", "distiller"):
-        check(config.get(name, {}), name, _PROVIDED)
-    if "optimizer" in config:
-        check(config["optimizer"], "optimizer", ("params",))
-    if "schedule" in config:
-        check(config["schedule"], "schedule", ("epochs",))
-    check_arguments(build_distiller, config.get("distiller", {}), "distiller", _BUILT)
-    check_arguments(
-        build_trainer, config.get("trainer", {}), "trainer", ("parts", "work_dir", *NAMES)
-    )
+        recipe = node.pop("recipe", None)
+        check_classifier(node, f"teacher {name!r}", ("network",) if recipe else ())
+    distiller = config.get("distiller", {})
+    check_arguments(build_distiller, distiller, "distiller", _BUILT)
+    for name, term in distiller.get("terms", {}).items():
+        check_term(term, f"distiller.terms.{name}")
+    trainer = config.get("trainer", {"epochs": 0})
+    check_arguments(build_trainer, trainer, "trainer", ("parts", "work_dir", *NAMES))
 
 
 def teacher_nodes(config: Config) -> dict[str, dict[str, Any]]:

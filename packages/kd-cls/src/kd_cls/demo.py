@@ -9,11 +9,11 @@ from typing import Any
 
 from kd_core.checkpoint import save_json
 from kd_core.config import load_config, parse_options
+from kd_core.console import out
 from kd_core.errors import UserError
 from kd_core.plots import plot_curves
 from kd_core.seeds import read_histories, repeat, text
 from kd_core.workdir import choose
-from rich.console import Console
 from rich.table import Table
 
 from kd_cls.assemble import NAMES, check_config
@@ -46,8 +46,8 @@ def main(args: Namespace, train_seed: Callable[..., dict[str, Any]]) -> None:
     teacher = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     save_json({"teacher": teacher, "students": summaries}, work_dir / "demo.json")
     plot_curves(runs, "top1", work_dir / "curves.png")
-    Console().print(_table(teacher, summaries))
-    Console().print(f"curves: {work_dir / 'curves.png'}", soft_wrap=True)
+    out.print(_table(teacher, summaries))
+    out.print(f"curves: {work_dir / 'curves.png'}")
 
 
 def _table(teacher: dict[str, Any], summaries: dict[str, Any]) -> Table:

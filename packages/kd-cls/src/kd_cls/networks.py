@@ -61,9 +61,9 @@ def build_classifier(
     return Classifier(built, mean=mean, std=std, size=size, label_smoothing=label_smoothing)
 
 
-def check_classifier(node: Mapping[str, Any], where: str) -> None:
+def check_classifier(node: Mapping[str, Any], where: str, provided: Sequence[str] = ()) -> None:
     """Check the keys of a student or teacher node; the network's own are checked with all nodes."""
-    check_arguments(build_classifier, node, where, provided=("data",))
+    check_arguments(build_classifier, node, where, provided=("data", *provided))
 
 
 def replace_head(network: nn.Module, num_classes: int) -> None:

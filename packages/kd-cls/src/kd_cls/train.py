@@ -10,22 +10,21 @@ import torch
 from kd_core import checkpoint, distributed, report
 from kd_core.cli import run_main, training_parser
 from kd_core.config import load_config, parse_options, save_config
+from kd_core.console import err, out
 from kd_core.run import build_trainer, run, use_channels_last
 from kd_core.seeds import repeat, summary_table
 from kd_core.stages import run_stages
 from kd_core.task import network_of
 from kd_core.weights import load_weights
 from kd_core.workdir import choose
-from rich.console import Console
 
 from kd_cls import demo
 from kd_cls.assemble import NAMES, Assembly, assemble, build_data, check_config
 from kd_cls.evaluation import evaluate
 from kd_cls.networks import class_count
 from kd_cls.synthetic import with_synthetic_data
-from kd_cls.teachers import build_teachers
+from kd_cls.teachers import build_teachers, unfinished
 
-console = Console(stderr=True)
 Config = dict[str, Any]
 
 
@@ -42,7 +41,7 @@ def _main(argv: list[str]) -> int | None:
         demo.main(args, partial(train_seed, device=device))
         return 0
     config = load_config(args.configs, parse_options(args.cfg_options), known=NAMES)
-    check_config(config)
+    check_config(config, training=not (args.eval_only or args.list_taps))
     device = distributed.start(device)
     try:
         if args.dry_run or args.list_taps or args.eval_only:
@@ -62,8 +61,8 @@ def train(config: Config, args: Namespace, device: torch.device) -> dict[str, An
     one = partial(train_seed, config, device=device, resume=args.resume, teachers=work_dir.parent)
     summary = repeat(one, seeds, work_dir, resume=args.resume)
     if distributed.rank() == 0:
-        Console().print(summary_table(summary))
-        console.print(f"results in {work_dir}", soft_wrap=True)
+        out.print(summary_table(summary))
+        err.print(f"results in {work_dir}")
     return summary
 
 
@@ -122,11 +121,11 @@ def look(config: Config, args: Namespace, device: torch.device) -> None:
     built = _assemble(config, config.get("seed", 0), device, folder, untrained=not args.eval_only)
     if args.list_taps:
         for model in (built.distiller.student, *built.teachers.values()):
-            Console().print(report.taps_listing(model, built.sample))
+            out.print(report.taps_listing(model, built.sample))
     elif args.dry_run:
         _print_tables(built)
         _one_step(config, built, folder)
-        Console().print("dry run: one training step done")
+        out.print("dry run: one training step done")
     else:
         predictor = built.distiller.predictor()
         load_weights(network_of(predictor), args.eval_only)
@@ -134,7 +133,7 @@ def look(config: Config, args: Namespace, device: torch.device) -> None:
             use_channels_last(built.distiller)
         scores = evaluate(predictor, built.data.test, built.teachers)
         for name, value in scores.items():
-            Console().print(f"{name:>20} {value:.4f}", highlight=False)
+            out.print(f"{name:>20} {value:.4f}")
 
 
 def _one_step(config: Config, built: Assembly, folder: Path) -> None:
@@ -157,8 +156,12 @@ def _assemble(
 ) -> Assembly:
     data = build_data(config, seed, device)
     train_teacher = partial(_train_stage, seed=seed, device=device, resume=True, teachers=teachers)
-    built = build_teachers(config, data, teachers / "teachers", train_teacher, untrained=untrained)
-    return assemble(config, seed, device, data, built)
+    get_teachers = partial(build_teachers, config, data, teachers / "teachers", train_teacher)
+    put_together = partial(assemble, config, seed, device, data)
+    if not untrained and unfinished(config, teachers / "teachers"):
+        # A misspelt tap must show now, not after the hours that the teacher takes.
+        put_together(get_teachers(untrained=True))
+    return put_together(get_teachers(untrained=untrained))
 
 
 def teacher_scores(built: Assembly) -> dict[str, Any]:
@@ -167,9 +170,9 @@ def teacher_scores(built: Assembly) -> dict[str, Any]:
     for name, teacher in built.teachers.items():
         if class_count(teacher, built.sample) == built.data.num_classes:
             scores[name] = built.parts.test(teacher)
-            console.print(f"teacher {name!r} on the test set: top1 {scores[name]['top1']:.2f}")
+            err.print(f"teacher {name!r} on the test set: top1 {scores[name]['top1']:.2f}")
         else:
-            console.print(
+            err.print(
                 f"teacher {name!r} knows other classes, so its accuracy cannot be measured here"
             )
     return scores
@@ -181,9 +184,9 @@ def _print_tables(built: Assembly) -> None:
         role: (network_of(model), model.prepare(built.sample["image"][:1]))
         for role, model in models.items()
     }
-    console.print(report.models_table(networks))
+    err.print(report.models_table(networks))
     if built.distiller.terms:
-        console.print(report.terms_table(built.distiller))
+        err.print(report.terms_table(built.distiller))
 
 
 def _make(folder: Path) -> Path:

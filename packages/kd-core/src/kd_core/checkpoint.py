@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,14 +18,11 @@ from kd_core.errors import UserError
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`, which takes its place only if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -55,8 +51,11 @@ def load(path: Path) -> dict[str, Any]:
         raise UserError(f"no checkpoint {path}; a run writes one into its --work-dir")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(f"{path} is not a readable checkpoint: {error}") from error
+    except Exception as error:  # a damaged pickle may raise anything, torch's text fills a screen
+        raise UserError(
+            f"{path} is not a readable checkpoint ({type(error).__name__}): it is damaged, or no "
+            "run wrote it"
+        ) from error
 
 
 def export(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:

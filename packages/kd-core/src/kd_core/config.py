@@ -16,6 +16,7 @@ from mmengine.config import Config
 from kd_core.errors import UserError, nearest
 
 _WORDS = {"true": True, "false": False, "none": None}
+_TUNED = "tuned"
 _WIDTH = 90
 
 
@@ -30,6 +31,9 @@ def load_config(
     Inside one file `_base_` is mmengine's: bases are read first and dicts merge into them. Modules,
     functions, classes and names that start with `_` stay in the file that defines them.
 
+    A top-level `tuned` holds what suits one pair of networks in every method: overrides of terms by
+    name, which merge into `distiller.terms` where the method has a term of that name.
+
     Args:
         paths: One python file or several; see `merge` for how a later one changes an earlier one.
         options: Values by dotted path, see `parse_options`. Dicts and lists on the way must exist;
@@ -43,6 +47,7 @@ def load_config(
     config: dict[str, Any] = {}
     for path in [paths] if isinstance(paths, str | Path) else paths:
         config = merge(config, _load_file(Path(path).expanduser(), known))
+    config = _tune(config)
     for option, value in (options or {}).items():
         name, *inner = option.split(".")
         if name not in config and name not in known:
@@ -104,6 +109,14 @@ def save_config(config: Mapping[str, Any], path: str | Path) -> None:
     Path(path).write_text("".join(lines), encoding="utf-8")
 
 
+def _tune(config: dict[str, Any]) -> dict[str, Any]:
+    """Merge `tuned` into the terms that the method has; the rest of it is for other methods."""
+    tuned = config.pop(_TUNED, {})
+    terms = config.get("distiller", {}).get("terms", {})
+    used = {name: value for name, value in tuned.items() if name in terms}
+    return merge(config, {"distiller": {"terms": used}}) if used else config
+
+
 def _load_file(path: Path, known: Collection[str]) -> dict[str, Any]:
     if problem := _file_problem(path):
         raise UserError(problem)
@@ -116,7 +129,7 @@ def _load_file(path: Path, known: Collection[str]) -> dict[str, Any]:
     for name, value in loaded.items():
         if name.startswith("_") or isinstance(value, ModuleType) or callable(value):
             continue
-        if known and name not in known:
+        if known and name not in {*known, _TUNED}:
             raise UserError(
                 f"{path}: unknown name {name!r}{nearest(name, known)}"
                 "; a name for the file's own use starts with '_'"

@@ -47,14 +47,13 @@ class Distiller(nn.Module):
     ) -> None:
         super().__init__()
         self.student = student
-        self.teachers = as_teachers(teachers)
+        self.teachers = as_teachers(teachers, student)
         self.terms = dict(terms)
         self.task_weight = task_weight
         self.criteria = nn.ModuleDict({name: term.criterion for name, term in terms.items()})
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.tap_shapes: dict[str, dict[str, Any]] = {}
         self._warmup_steps: dict[str, float] = {}
-        self._refuse_shared_parameters()
         self._tap = self._place_taps()
         for name, term in self.terms.items():
             teacher = self.teachers[self.source(name)]
@@ -65,17 +64,18 @@ class Distiller(nn.Module):
     def forward(self, batch: Batch) -> Any:
         """Return named losses while training, the student's prediction otherwise."""
         if not self.training:
-            return self.predictor()(batch)
+            return self.predictor().eval()(batch)
         if not self.tap_shapes:
             self.listen(batch)
         # The student runs first: a task may show the teacher what the student proposes.
         with self._tap as seen:
             losses = self._weighted(self.student(batch))
-        targets = {name: self.run_teacher(name, batch, seen) for name in self.teachers}
+        wanted = dict.fromkeys(self.source(name) for name in self.terms)
+        shown = {teacher: self.run_teacher(teacher, batch, seen) for teacher in wanted}
         for name, term in self.terms.items():
             if name in losses:
                 raise UserError(f"term {name!r} has the name of a loss of the student; rename it")
-            loss = term.loss(seen, targets[self.source(name)], batch)
+            loss = term.loss(seen, shown[self.source(name)], batch)
             losses[name] = self._factor(name, term) * loss
         return losses
 
@@ -85,11 +85,12 @@ class Distiller(nn.Module):
 
     def listen(self, sample: Batch) -> None:
         """Run a batch through all models without leaving a trace, and check every term's shapes."""
-        self._tap, seen = tap_values(self.student, self._tap, sample)
-        shown = {
-            name: teacher.listen(self._teacher_paths(name), sample)
-            for name, teacher in self.teachers.items()
-        }
+        with located("student"):
+            self._tap, seen = tap_values(self.student, self._tap, sample)
+        shown = {}
+        for name, teacher in self.teachers.items():
+            with located(f"teacher {name!r}"):
+                shown[name] = teacher.listen(self._teacher_paths(name), sample)
         self.tap_shapes = {"student": shapes(seen), **{k: shapes(v) for k, v in shown.items()}}
         for name, term in self.terms.items():
             given = self.tap_shapes["student"], self.tap_shapes[self.source(name)]
@@ -124,7 +125,7 @@ class Distiller(nn.Module):
         Args:
             network: Another copy of the student's network to use, for instance its average.
         """
-        network = network or network_of(self.student)
+        network = network_of(self.student) if network is None else network
         for term in self.terms.values():
             network = term.criterion.deploy(network)
         return network
@@ -148,8 +149,9 @@ class Distiller(nn.Module):
 
     def _place_taps(self) -> FeatureTap:
         for name, teacher in self.teachers.items():
+            paths = self._teacher_paths(name)
             with located(f"teacher {name!r}"):
-                teacher.listen(self._teacher_paths(name))
+                teacher.listen(paths)
         paths = [path for term in self.terms.values() for path in tap_list(term.student)]
         with located("student"):
             return FeatureTap(network_of(self.student), paths)
@@ -174,18 +176,14 @@ class Distiller(nn.Module):
         return term.weight * ((self.steps + 1) / self._warmup_steps[name]).clamp(max=1.0)
 
     def _weighted(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        if not isinstance(losses, Mapping):
+            raise UserError(
+                f"the student gave a {type(losses).__name__} in training, but must give a dict of "
+                "named losses; wrap the network in a Task"
+            )
         if not isinstance(self.task_weight, Mapping):
             return {name: self.task_weight * loss for name, loss in losses.items()}
         for name in self.task_weight:
             if name not in losses:
                 raise UserError(f"task_weight: no loss {name!r}{nearest(name, losses)}")
         return {name: self.task_weight.get(name, 1.0) * loss for name, loss in losses.items()}
-
-    def _refuse_shared_parameters(self) -> None:
-        trained = {id(parameter) for parameter in self.student.parameters()}
-        for name, teacher in self.teachers.items():
-            if any(id(parameter) in trained for parameter in teacher.model.parameters()):
-                raise UserError(
-                    f"teacher {name!r} shares parameters with the student, so freezing it froze "
-                    "the student too; give it a copy (copy.deepcopy)"
-                )

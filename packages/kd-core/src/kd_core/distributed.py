@@ -39,21 +39,27 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
+def wait_for_all() -> None:
+    """Go on when all processes are here, so that what one of them wrote can be read by all."""
+    if is_distributed():
+        dist.barrier()
+
+
 def reduce_sum(value: Tensor) -> Tensor:
     """Add a tensor over all processes."""
     return _reduce(value, dist.ReduceOp.SUM)
 
 
-def reduce_max(value: Tensor) -> Tensor:
-    """Take the largest of all processes, element by element."""
-    return _reduce(value, dist.ReduceOp.MAX)
+def reduce_min(value: Tensor) -> Tensor:
+    """Take the smallest of all processes, element by element."""
+    return _reduce(value, dist.ReduceOp.MIN)
 
 
 def any_process(flag: bool, device: torch.device) -> bool:
     """Tell whether the flag is set in any process."""
     if not is_distributed():
         return flag
-    return bool(reduce_max(torch.tensor(int(flag), device=device)))
+    return bool(reduce_sum(torch.tensor(int(flag), device=device)))
 
 
 def gather_rows(rows: Tensor) -> Tensor:

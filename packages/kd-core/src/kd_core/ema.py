@@ -5,6 +5,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from kd_core.errors import UserError
+
 
 class ModelAverage:
     """Keep a copy of a network whose weights are the moving average of its weights.
@@ -15,9 +17,14 @@ class ModelAverage:
     Args:
         network: What is averaged.
         decay: Share of the old average that each step keeps, e.g. 0.999.
+
+    Raises:
+        UserError: If `decay` is not between 0 and 1.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
+        if not 0 < decay < 1:
+            raise UserError(f"trainer.ema is {decay}; want a decay between 0 and 1 such as 0.999")
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
         self.decay = decay
 

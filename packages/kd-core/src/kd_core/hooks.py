@@ -91,11 +91,16 @@ class CheckpointHook(Hook):
         self.epochs = epochs
         self.minutes = minutes
         self.keep_every = keep_every
+        self._saved_at = 0.0
+
+    def before_train(self, trainer: "Trainer") -> None:
+        """Start the clock."""
         self._saved_at = time.monotonic()
 
     def after_step(self, trainer: "Trainer") -> None:
         """Save inside an epoch when the time has come."""
-        if time.monotonic() - self._saved_at >= 60 * self.minutes:
+        # Every process has a clock of its own, but all must save at the same step.
+        if trainer.agree(time.monotonic() - self._saved_at >= 60 * self.minutes):
             self._save(trainer, trainer.work_dir / "last.pth")
 
     def after_epoch(self, trainer: "Trainer") -> None:

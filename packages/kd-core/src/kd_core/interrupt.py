@@ -1,10 +1,13 @@
 """Stop signals that wait for the end of a step."""
 
 import signal
+import sys
 import threading
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
+
+from kd_core import distributed
 
 
 class Interrupted(SystemExit):
@@ -18,7 +21,9 @@ class Interrupted(SystemExit):
 class StopSignal:
     """Note SIGINT and SIGTERM inside the `with`, instead of dying in the middle of a step.
 
-    The second signal acts as it did before: a user who insists gets out at once.
+    The second signal acts as it did before: a user who insists gets out at once. Not so with
+    several processes, because torchrun passes on to them what the terminal sent them already; it
+    kills what does not stop in time.
     """
 
     def __init__(self) -> None:
@@ -32,7 +37,11 @@ class StopSignal:
 
     def leave(self, work_dir: Path) -> None:
         """Say how to go on, and stop."""
-        print(f"\nstopped; saved to {work_dir}. The same command with --resume goes on from here.")
+        if distributed.rank() == 0:
+            text = (
+                f"stopped; saved to {work_dir}. The same command with --resume goes on from here."
+            )
+            print(f"\n{text}", file=sys.stderr)
         raise Interrupted(self.signum or signal.SIGTERM, work_dir)
 
     def __enter__(self) -> "StopSignal":
@@ -52,7 +61,8 @@ class StopSignal:
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self.signum = signum
-        self._restore()
+        if not distributed.is_distributed():
+            self._restore()
 
     def _restore(self) -> None:
         while self._before:

@@ -77,16 +77,21 @@ class WandbLog(Hook):
                 "trainer.wandb needs the package wandb (pip install wandb); "
                 "log.jsonl and TensorBoard need no account"
             ) from error
-        self._wandb, self._settings, self._run = wandb, settings, None
+        self._wandb, self._settings = wandb, settings
+        self._run: Any = None
 
     def before_train(self, trainer: "Trainer") -> None:
-        """Start or continue the run."""
-        self._run = self._wandb.init(dir=str(trainer.work_dir), resume="allow", **self._settings)
+        """Start the run, or continue the one whose name the folder holds."""
+        arguments = {"dir": str(trainer.work_dir), "resume": "allow"}
+        name = trainer.work_dir / "wandb_id.txt"
+        if trainer.steps_done and name.is_file():
+            arguments["id"] = name.read_text(encoding="utf-8")
+        self._run = self._wandb.init(**{**arguments, **self._settings})
+        save_text(self._run.id, name)
 
     def after_epoch(self, trainer: "Trainer") -> None:
         """Send the record."""
-        if self._run is not None:
-            self._run.log(trainer.record, step=trainer.epoch)
+        self._run.log(trainer.record, step=trainer.epoch)
 
     def close(self) -> None:
         """Finish the run."""

@@ -1,16 +1,17 @@
 """Running means of the losses on the device, and a mark at the first value that is not finite."""
 
+import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kd_core import distributed
 from kd_core.errors import UserError
 
 
 class NonFiniteLossError(UserError):
-    """A loss became NaN or infinite; the message names it and the step."""
+    """A loss or a weight became NaN or infinite; the message names it and the step."""
 
 
 class LossMeter:
@@ -33,10 +34,8 @@ class LossMeter:
             self._start(list(losses), values)
         self._steps += 1
         self._sums += values
-        unseen = self._first_bad == 0
-        self._first_bad.copy_(
-            torch.where(unseen & ~values.isfinite(), self._steps, self._first_bad)
-        )
+        bad_since = torch.where(values.isfinite(), math.inf, self._steps)
+        torch.minimum(self._first_bad, bad_since, out=self._first_bad)
 
     def means(self, *, local: bool = False) -> dict[str, float]:
         """Return the means since the last reset, over all processes or of this one alone."""
@@ -50,18 +49,22 @@ class LossMeter:
         Args:
             first_step: Number that the first step since the last reset has in the whole run.
         """
-        bad = [int(step) for step in distributed.reduce_max(self._first_bad).tolist()]
-        for name, step in zip(self.names, bad, strict=True):
-            if step:
-                raise NonFiniteLossError(
-                    f"loss {name!r} is not finite since step {first_step + step - 1}; nothing was "
-                    "saved after it. A lower learning rate, a warm-up or trainer.clip_norm may help"
-                )
+        if not self.names:
+            return
+        since = dict(zip(self.names, distributed.reduce_min(self._first_bad).tolist(), strict=True))
+        first = min(since.values())
+        if first < math.inf:
+            names = ", ".join(repr(name) for name, step in since.items() if step == first)
+            raise NonFiniteLossError(
+                f"loss {names} is not finite since step {first_step + int(first) - 1}; nothing was "
+                "saved after it. A lower learning rate, a warm-up or trainer.clip_norm may help"
+            )
 
     def reset(self) -> None:
         """Start anew, in the same memory."""
-        for buffer in (self._sums, self._first_bad, self._steps):
-            buffer.zero_()
+        self._sums.zero_()
+        self._steps.zero_()
+        self._first_bad.fill_(math.inf)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to report the same means."""
@@ -78,5 +81,22 @@ class LossMeter:
         if self.names:
             raise UserError(f"the losses changed their names from {self.names} to {names}")
         self.names = names
-        self._sums, self._first_bad = torch.zeros_like(like), torch.zeros_like(like)
-        self._steps = like.new_zeros(())
+        self._sums, self._steps = torch.zeros_like(like), like.new_zeros(())
+        self._first_bad = torch.full_like(like, math.inf)
+
+
+def check_weights(module: nn.Module, step: int) -> None:
+    """Raise if a parameter is not finite after a step.
+
+    A finite loss can have a gradient that is not (a root at 0); the next loss would tell, but a
+    checkpoint may be written before it.
+    """
+    weights = dict(module.named_parameters())
+    finite = torch.stack([weight.detach().isfinite().all() for weight in weights.values()]).tolist()
+    bad = [name for name, is_finite in zip(weights, finite, strict=True) if not is_finite]
+    if bad:
+        raise NonFiniteLossError(
+            f"{len(bad)} of {len(weights)} parameters are not finite after step {step}, the first "
+            f"is {bad[0]!r}. The losses were, so a gradient was not: look for a root or a division "
+            "by 0 in the last term added; or lower the learning rate. Nothing was saved"
+        )

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from kd_core.build import build, locate
+from kd_core.build import build, check, locate
 from kd_core.errors import UserError
 
 
@@ -27,11 +27,11 @@ def build_optimizer(
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if not trained:
         raise UserError(f"{where}: nothing to train; every parameter is frozen")
+    check(node, where, ("params",))
     node = dict(node)
-    accepted = inspect.signature(locate(node["type"])).parameters
-    floating = all(parameter.is_floating_point() for parameter in trained)
-    if "fused" in accepted and floating and not {"fused", "foreach"} & node.keys():
-        node["fused"] = True
+    kind = locate(node["type"]) if isinstance(node["type"], str) else node["type"]
+    accepted = inspect.signature(kind).parameters
+    if {"fused", "lr"} <= accepted.keys() and not {"fused", "foreach"} & node.keys():
         rate = node.get("lr", accepted["lr"].default)
-        node["lr"] = torch.tensor(float(rate), device=trained[0].device)
+        node |= {"fused": True, "lr": torch.tensor(float(rate), device=trained[0].device)}
     return build(node, where=where, params=trained)

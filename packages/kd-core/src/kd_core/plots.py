@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean, pstdev
+from statistics import mean, stdev
 from typing import Any
 
 from kd_core.checkpoint import atomic_path
@@ -12,7 +12,7 @@ from kd_core.errors import UserError
 def plot_curves(
     runs: Mapping[str, Sequence[Sequence[dict[str, Any]]]], metric: str, path: Path
 ) -> None:
-    """Draw a metric over the epochs: a line for the mean of the seeds, a band of one sd.
+    """Draw a metric over the epochs: a line for the mean of the seeds, a band of one sd (n - 1).
 
     Args:
         runs: For every label, the histories (`log.jsonl`) of its seeds.
@@ -51,4 +51,5 @@ def _statistics(
             if metric in record:
                 values.setdefault(record["epoch"], []).append(record[metric])
     epochs = sorted(values)
-    return epochs, [mean(values[e]) for e in epochs], [pstdev(values[e]) for e in epochs]
+    spread = [stdev(values[e]) if len(values[e]) > 1 else 0.0 for e in epochs]
+    return epochs, [mean(values[e]) for e in epochs], spread

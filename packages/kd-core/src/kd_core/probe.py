@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from kd_core.seed import rng_state, set_rng_state
 from kd_core.taps import FeatureTap, OverwrittenTapError
@@ -30,13 +31,21 @@ def untouched(model: nn.Module) -> Iterator[None]:
 def tap_values(
     model: nn.Module, tap: FeatureTap, batch: Batch
 ) -> tuple[FeatureTap, dict[str, Any]]:
-    """Return what the taps give for a batch, and the tap, made to copy what gets overwritten."""
+    """Return what the taps give for a batch, and the tap, made to copy what gets overwritten.
+
+    In-place dropout of a model that is training stays on: only then does it overwrite anything.
+    """
+    dropouts = [
+        m for m in model.modules() if isinstance(m, _DropoutNd) and m.inplace and m.training
+    ]
     with untouched(model):
+        for dropout in dropouts:
+            dropout.train()
         try:
             with tap as seen:
                 model(batch)
         except OverwrittenTapError as error:
-            tap = FeatureTap(tap.network, tap.paths, copy=error.paths)
+            tap = FeatureTap(tap.network, tap.paths, copy=(*tap.copy, *error.paths))
             with tap as seen:
                 model(batch)
     return tap, seen

@@ -1,9 +1,9 @@
 """One training run: from built parts to a folder of results."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from rich.console import Console
 from kd_core import checkpoint, distributed, report
 from kd_core.build import build
 from kd_core.distiller import Distiller
+from kd_core.errors import UserError
 from kd_core.hooks import CheckpointHook, Evaluate, EvaluateHook, Hook
 from kd_core.loader import Loader
 from kd_core.loggers import JsonLog, ProgressLog, TensorBoardLog, WandbLog
@@ -87,6 +88,10 @@ def build_trainer(
         tensorboard: Write TensorBoard files.
         wandb: Arguments of `wandb.init`; None leaves it alone.
     """
+    counts = dict(epochs=epochs, accumulate=accumulate, log_every=log_every)
+    for name, count in {**counts, "eval_every": eval_every, "save_every": save_every}.items():
+        if count < 1:
+            raise UserError(f"trainer.{name} is {count}; want 1 or more")
     distiller = parts.distiller
     if channels_last:
         use_channels_last(distiller)
@@ -138,14 +143,15 @@ def run(
     last = trainer.work_dir / "last.pth"
     if resume and last.is_file():
         trainer.resume(last)
-        Console(stderr=True).print(
-            f"resumed {last} at epoch {trainer.epoch}, step {trainer.step_in_epoch}"
-        )
+        if distributed.rank() == 0:
+            where = f"after {trainer.epoch} epochs and {trainer.step_in_epoch} steps"
+            Console(stderr=True).print(f"resumed {last} {where}", soft_wrap=True)
     trainer.train()
     result = {**facts, **_scores(trainer, parts)}
     if distributed.rank() == 0:
         _export(trainer, parts)
         checkpoint.save_json(result, trainer.work_dir / "result.json")
+    distributed.wait_for_all()
     return result
 
 
@@ -177,7 +183,7 @@ def _scores(trainer: Trainer, parts: Parts) -> dict[str, Any]:
         "epochs": trainer.epochs,
         "student_parameters": report.parameter_count(network_of(trainer.distiller.student)),
         "train_seconds": round(trainer.seconds, 2),
-        "images_per_second": _median([record["images_per_second"] for record in trainer.history]),
+        "images_per_second": median(record["images_per_second"] for record in trainer.history),
     }
 
 
@@ -187,7 +193,3 @@ def _export(trainer: Trainer, parts: Parts) -> None:
     for name, criterion in trainer.distiller.criteria.items():
         if criterion.state_dict():
             checkpoint.save(criterion.state_dict(), trainer.work_dir / "criteria" / f"{name}.pth")
-
-
-def _median(values: list[float]) -> float:
-    return sorted(values)[math.floor(len(values) / 2)]

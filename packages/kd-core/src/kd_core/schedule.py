@@ -33,13 +33,16 @@ def multi_step(
         warmup_epochs: Epochs of linear growth at the start.
         warmup_start: Factor from which the warm-up grows.
     """
-    if sorted(set(milestones)) != list(milestones):
-        raise UserError(f"schedule.milestones {list(milestones)} must rise")
+    if sorted({0, *milestones}) != [0, *milestones]:
+        raise UserError(f"schedule.milestones {list(milestones)} must rise, and begin above 0")
     reached = [milestone for milestone in milestones if milestone < epochs]
     steps: ParamScheduler = ConstantParamScheduler(1.0)
     if reached:
         values = [gamma**count for count in range(len(reached) + 1)]
         steps = MultiStepParamScheduler(values, num_updates=epochs, milestones=reached)
+        # It would round up by a millionth of the run, which is whole steps of a long one; the
+        # trainer asks at the middle of a step, where there is nothing to round.
+        steps.WHERE_EPSILON = 0.0
     return _with_warmup(steps, epochs, warmup_epochs, warmup_start)
 
 

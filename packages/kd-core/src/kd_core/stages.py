@@ -2,25 +2,26 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from kd_core.config import merge
+from kd_core.console import err
 from kd_core.errors import UserError, nearest
 
 _PREFIX = "stage:"
 
 
-def key_of(settings: Mapping[str, Any], *files: Path) -> str:
-    """Return a short name that changes with the settings and with the content of the files."""
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]
+def key_of(settings: Mapping[str, Any]) -> str:
+    """Return a short name that changes with the settings, and with the content of files in them.
+
+    A teacher's weights thus count by what is in the file, wherever it lies.
+    """
+    text = json.dumps(_with_contents(settings), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def ensure(product: Path, make: Callable[[], None], title: str) -> Path:
@@ -28,11 +29,10 @@ def ensure(product: Path, make: Callable[[], None], title: str) -> Path:
 
     `make` trains with `--resume`, so a stage that was cut off goes on where it stopped.
     """
-    console = Console(stderr=True)
     if product.is_file():
-        console.print(f"{title}: done before, using {product}", highlight=False, soft_wrap=True)
+        err.print(f"{title}: done before, using {product}")
         return product
-    console.rule(title, style="dim")
+    err.rule(title, style="dim")
     make()
     if not product.is_file():
         raise UserError(f"{title} ended without its product {product}")
@@ -66,6 +66,17 @@ def run_stages(
             f"stage {name}",
         )
     return _resolve(merge(rest, last[1]), folders)
+
+
+def _with_contents(value: Any) -> Any:
+    """Replace the names of files inside a nested value by hashes of what is in them."""
+    if isinstance(value, Mapping):
+        return {key: _with_contents(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_contents(item) for item in value]
+    if isinstance(value, str) and os.path.isfile(value):  # False for text that is no path at all
+        return hashlib.sha256(Path(value).read_bytes()).hexdigest()
+    return value
 
 
 def _resolve(value: Any, folders: Mapping[str, Path]) -> Any:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from kd_core import distributed
 from kd_core.distiller import Distiller
 from kd_core.errors import UserError, nearest
 from kd_core.task import Batch
@@ -46,7 +47,7 @@ class TrainStep:
         self.clip_norm = clip_norm
         self.device = distiller.steps.device
         self.model: nn.Module = distiller
-        if torch.distributed.is_initialized():
+        if distributed.is_distributed():
             self.model = DistributedDataParallel(
                 distiller,
                 # Buffers are averaged where they are read (evaluation, checkpoints): criteria with

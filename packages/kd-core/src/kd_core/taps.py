@@ -1,7 +1,7 @@
 """FeatureTap: read what modules inside a network take in or give out, by their names."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -41,18 +41,16 @@ class _Tap:
     def select(self, value: Any) -> Any:
         if self.key is None or self.every_call:
             return value
+        index = int(self.key) if re.fullmatch(r"-?\d+", self.key) else None
         if isinstance(value, Mapping):
-            key: Any = self.key if self.key in value else _as_integer(self.key)
+            key = self.key if self.key in value else index
             if key in value:
                 return value[key]
             raise UserError(f"tap {self.name!r}: no such key{nearest(self.key, map(str, value))}")
-        index = _as_integer(self.key)
-        if (
-            not isinstance(value, tuple | list)
-            or index is None
-            or not -len(value) <= index < len(value)
-        ):
-            raise UserError(f"tap {self.name!r}: the module gave {_describe(value)}")
+        if not isinstance(value, tuple | list):
+            raise UserError(f"tap {self.name!r}: a {type(value).__name__} has no entries; no [key]")
+        if index is None or not -len(value) <= index < len(value):
+            raise UserError(f"tap {self.name!r}: no such entry in a tuple of {len(value)}")
         return value[index]
 
 
@@ -74,15 +72,20 @@ class FeatureTap:
             or its tensor was overwritten; inside, if a module without `[*]` runs twice.
     """
 
-    def __init__(self, network: nn.Module, paths: Iterable[str], *, copy: Collection[str] = ()):
+    def __init__(
+        self, network: nn.Module, paths: str | Iterable[str], *, copy: str | Iterable[str] = ()
+    ) -> None:
         if hasattr(network, "_orig_mod") or getattr(network, "_compiled_call_impl", None):
             raise UserError(
                 "the network is compiled already, so hooks in it would never fire; "
                 "compile the whole training step, or tap the original module"
             )
         self.network = network
-        self.paths = tuple(dict.fromkeys(paths))
-        self.copy = frozenset(copy)
+        self.paths = _unique(paths)
+        self.copy = _unique(copy)
+        for path in self.copy:
+            if path not in self.paths:
+                raise UserError(f"copy={path!r} is none of the taps{nearest(path, self.paths)}")
         self._taps = [_parse(path, network) for path in self.paths]
         self._handles: list[RemovableHandle] = []
         self._seen: dict[str, Any] = {}
@@ -91,9 +94,10 @@ class FeatureTap:
     def __enter__(self) -> dict[str, Any]:
         if self._handles:
             raise RuntimeError("this FeatureTap is in use already")
+        # Looked up anew in every pass: a conversion (SyncBatchNorm) may have replaced a module.
+        modules = [self.network.get_submodule(tap.path) for tap in self._taps]
         self._seen, self._versions = {}, {}
-        for tap in self._taps:
-            self._handles.append(self._register(tap))
+        self._handles = [self._register(*pair) for pair in zip(self._taps, modules, strict=True)]
         return self._seen
 
     def __exit__(
@@ -109,38 +113,32 @@ class FeatureTap:
         if kind is None:
             self._check(seen, versions)
 
-    def _register(self, tap: _Tap) -> RemovableHandle:
-        # Closures over this pass's dicts: a deepcopy of the network made meanwhile stays harmless.
-        record = self._recorder(tap, self._seen, self._versions)
-        # Looked up anew in every pass: a conversion (SyncBatchNorm) may have replaced the module.
-        module = self.network.get_submodule(tap.path)
-        if not tap.input:
-            return module.register_forward_hook(lambda module, args, output: record(output))
+    def _register(self, tap: _Tap, tapped: nn.Module) -> RemovableHandle:
+        # A deepcopy of the network made meanwhile keeps the hooks; there they must do nothing.
+        def record_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            if module is tapped:
+                self._record(tap, output)
 
         def record_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            record(args[0] if args else next(iter(kwargs.values())))
+            if module is tapped:
+                self._record(tap, next(iter((*args, *kwargs.values())), None))
 
-        return module.register_forward_pre_hook(record_input, with_kwargs=True)
+        if tap.input:
+            return tapped.register_forward_pre_hook(record_input, with_kwargs=True)
+        return tapped.register_forward_hook(record_output)
 
-    def _recorder(
-        self, tap: _Tap, seen: dict[str, Any], versions: dict[str, list[tuple[Tensor, int]]]
-    ) -> Callable[[Any], None]:
-        def record(value: Any) -> None:
-            value = tap.select(value)
-            if tap.name in self.copy:
-                value = _clone(value)
-            versions.setdefault(tap.name, []).extend((t, t._version) for t in _tracked(value))
-            if tap.every_call:
-                seen[tap.name] = (*seen.get(tap.name, ()), value)
-            elif tap.name in seen:
-                raise UserError(
-                    f"tap {tap.name!r}: the module ran twice in one forward pass; "
-                    f"{tap.name + '[*]'!r} gives the outputs of all its calls as a tuple"
-                )
-            else:
-                seen[tap.name] = value
-
-        return record
+    def _record(self, tap: _Tap, value: Any) -> None:
+        if tap.name in self._seen and not tap.every_call:
+            every_call = f"{tap.name.partition('[')[0]}[*]"
+            raise UserError(
+                f"tap {tap.name!r}: the module ran twice in one forward pass; "
+                f"{every_call!r} gives the outputs of all its calls as a tuple"
+            )
+        value = tap.select(value)
+        if tap.name in self.copy:
+            value = _clone(value)
+        self._versions.setdefault(tap.name, []).extend((t, t._version) for t in _tracked(value))
+        self._seen[tap.name] = (*self._seen.get(tap.name, ()), value) if tap.every_call else value
 
     def _check(self, seen: dict[str, Any], versions: dict[str, list[tuple[Tensor, int]]]) -> None:
         silent = [path for path in self.paths if path not in seen]
@@ -166,7 +164,7 @@ def _parse(name: str, network: nn.Module) -> _Tap:
     path, is_input, key = match["path"], bool(match["input"]), match["key"]
     if path == "output":
         return _Tap(name, "", is_input, key)
-    modules = [module for module, _ in network.named_modules() if module]
+    modules = [module for module, _ in network.named_modules(remove_duplicate=False) if module]
     if path not in modules:
         raise UserError(
             f"tap {name!r}: {type(network).__name__} has no module {path!r}"
@@ -175,14 +173,8 @@ def _parse(name: str, network: nn.Module) -> _Tap:
     return _Tap(name, path, is_input, key)
 
 
-def _as_integer(text: str) -> int | None:
-    return int(text) if re.fullmatch(r"-?\d+", text) else None
-
-
-def _describe(value: Any) -> str:
-    if isinstance(value, tuple | list):
-        return f"{type(value).__name__} of {len(value)}"
-    return f"{type(value).__name__}, which has no entries; leave out [key]"
+def _unique(names: str | Iterable[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
 
 
 def _clone(value: Any) -> Any:
@@ -191,7 +183,7 @@ def _clone(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _clone(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return type(value)([_clone(item) for item in value])
+        return tuple(_clone(item) for item in value)
     return value
 
 

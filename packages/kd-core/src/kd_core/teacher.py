@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from kd_core.errors import UserError
 from kd_core.probe import tap_values
 from kd_core.taps import FeatureTap
 from kd_core.task import Batch, network_of
@@ -47,7 +48,7 @@ class Teacher:
         """
         if self._tap is None:
             raise RuntimeError("listen() was not called")
-        if self.model.training:  # somebody called train() on the model itself
+        if any(module.training for module in self.model.modules()):  # set so by hand
             self.model.eval()
         with torch.no_grad(), self._tap as seen:
             self.model(batch)
@@ -57,9 +58,24 @@ class Teacher:
         return self
 
 
-def as_teachers(models: nn.Module | Mapping[str, nn.Module]) -> dict[str, Teacher]:
-    """Freeze models and name them; one alone is called "teacher"."""
+def as_teachers(
+    models: nn.Module | Mapping[str, nn.Module], student: nn.Module
+) -> dict[str, Teacher]:
+    """Freeze models and name them; one alone is called "teacher".
+
+    Raises:
+        UserError: If one shares parameters with the student (nothing is frozen then), or its name.
+    """
     if isinstance(models, nn.ModuleDict):
         models = dict(models.items())
     named = {"teacher": models} if isinstance(models, nn.Module) else models
+    trained = {id(parameter) for parameter in student.parameters()}
+    for name, model in named.items():
+        if name == "student":
+            raise UserError("a teacher cannot be named 'student'; give it another name")
+        if any(id(parameter) in trained for parameter in model.parameters()):
+            raise UserError(
+                f"teacher {name!r} shares parameters with the student, so freezing it would freeze "
+                "the student too; give it a copy (copy.deepcopy)"
+            )
     return {name: Teacher(model) for name, model in named.items()}

@@ -39,6 +39,11 @@ class Term:
     source: str | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.criterion, Criterion):
+            raise UserError(
+                f"criterion is a {type(self.criterion).__name__}; a term needs a Criterion, "
+                "which is called with (student, teacher, batch)"
+            )
         if self.warmup_epochs < 0:
             raise UserError(f"warmup_epochs is {self.warmup_epochs}; it cannot be negative")
 
@@ -67,18 +72,17 @@ def build_terms(
     terms = {}
     for name, node in nodes.items():
         where = f"distiller.terms.{name}"
-        check_arguments(Term, {k: v for k, v in node.items() if k != "weights"}, where)
+        check_term(node, where)
         arguments = {
             key: value for key, value in node.items() if key not in ("criterion", "weights")
         }
         source = str(arguments.get("source") or next(iter(teachers), "teacher"))
         if source not in teachers:
             raise UserError(f"{where}: there is no teacher {source!r}{nearest(source, teachers)}")
-        with located(where):
-            given = {
-                side: _shapes(model, arguments.get(side, "output"), sample)
-                for side, model in (("student", student), ("teacher", teachers[source]))
-            }
+        given = {}
+        for side, model in (("student", student), ("teacher", teachers[source])):
+            with located(f"{where}.{side}"):
+                given[side] = _shapes(model, arguments.get(side, "output"), sample)
         criterion = build(
             node["criterion"],
             where=f"{where}.criterion",
@@ -86,10 +90,18 @@ def build_terms(
             teacher_shapes=given["teacher"],
             **provided,
         )
-        if node.get("weights"):
-            load_weights(criterion, node["weights"])
-        terms[name] = Term(criterion, **arguments)
+        with located(where):
+            terms[name] = Term(criterion, **arguments)
+            if node.get("weights"):
+                load_weights(criterion, node["weights"])
     return terms
+
+
+def check_term(node: Mapping[str, Any], where: str) -> None:
+    """Check the keys of a term's node, as `build_terms` would."""
+    check_arguments(Term, {k: v for k, v in node.items() if k != "weights"}, where)
+    if "type" not in node["criterion"]:
+        raise UserError(f"{where}.criterion: no `type`; does the method that has this term follow?")
 
 
 def tap_list(taps: Taps) -> list[str]:

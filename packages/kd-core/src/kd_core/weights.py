@@ -34,7 +34,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
     Reads `.safetensors`, and under any other name what `torch.save` wrote: a state dict, or a dict
     that holds one as `model`, `state_dict` or `net` (mdistiller, RepDistiller, torchvision, timm,
-    Detectron2). Prefixes that DataParallel, DDP and torch.compile put before every name are cut.
+    Detectron2). Of a checkpoint of our own trainer, the student is read. Prefixes that DataParallel,
+    DDP and torch.compile put before every name are cut.
 
     Raises:
         UserError: If there is no such file, if it is damaged or holds anything but plain data, or
@@ -124,10 +125,21 @@ def _why_unreadable(path: Path, error: Exception) -> str:
 
 def _unwrap(contents: Any) -> Any:
     if isinstance(contents, Mapping):
+        if isinstance(contents.get("distiller"), Mapping):
+            return _student(contents)
         for key in _WRAPPERS:
             if isinstance(contents.get(key), Mapping):
                 return _unwrap(contents[key])
     return contents
+
+
+def _student(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the student's network out of the trainer's own checkpoint, averaged if it is."""
+    if checkpoint.get("average"):
+        return checkpoint["average"]
+    prefix = "student.network."
+    state = checkpoint["distiller"].items()
+    return {name.removeprefix(prefix): v for name, v in state if name.startswith(prefix)}
 
 
 def _files_nearby(path: Path) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kd_core.errors import UserError
 
-_TRACES = ("last.pth", "result.json", "summary.json")
+_TRACES = ("config.py", "last.pth", "result.json", "summary.json")
 
 
 def choose(given: str | None, names: Iterable[str], *, resume: bool) -> Path:

@@ -57,7 +57,8 @@ class FolderLoader(SplitLoader):
 
     def to(self, device: torch.device | str) -> Self:
         """Make batches on this device from now on; returns the loader itself."""
-        self._loader = None  # whether its memory is pinned depends on the device
+        if torch.device(device).type != self.device.type:
+            self._loader = None  # whether its memory is pinned depends on the device
         return super().to(device)
 
     def shard(self, rank: int, world_size: int) -> Self:

@@ -1,0 +1,8 @@
+"""MobileNetV2 alone: a teacher, or the baseline of a student.
+
+python tools/cls_train.py configs/cls/data/cifar100.py configs/cls/networks/MobileNetV2.py
+"""
+
+student = dict(network=dict(type="kd_cls.models.build_model", name="MobileNetV2"))
+
+optimizer = dict(lr=0.01)

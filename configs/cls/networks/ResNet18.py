@@ -1,0 +1,6 @@
+"""ResNet18 alone: a teacher, or the baseline of a student.
+
+python tools/cls_train.py configs/cls/data/cifar100.py configs/cls/networks/ResNet18.py
+"""
+
+student = dict(network=dict(type="kd_cls.models.build_model", name="ResNet18"))

@@ -1,0 +1,8 @@
+"""ShuffleV1 alone: a teacher, or the baseline of a student.
+
+python tools/cls_train.py configs/cls/data/cifar100.py configs/cls/networks/ShuffleV1.py
+"""
+
+student = dict(network=dict(type="kd_cls.models.build_model", name="ShuffleV1"))
+
+optimizer = dict(lr=0.01)

@@ -1,0 +1,6 @@
+"""wrn_40_1 alone: a teacher, or the baseline of a student.
+
+python tools/cls_train.py configs/cls/data/cifar100.py configs/cls/networks/wrn_40_1.py
+"""
+
+student = dict(network=dict(type="kd_cls.models.build_model", name="wrn_40_1"))

@@ -1,0 +1,13 @@
+r"""ResNet34 teaches ResNet18 on ImageNet, both torchvision's; hyper-parameters of mdistiller.
+
+torchrun --nproc-per-node 8 tools/cls_train.py configs/cls/data/imagenet.py \
+    configs/cls/pairs/imagenet_resnet34_resnet18.py configs/cls/methods/dkd.py
+"""
+
+student = dict(network=dict(type="torchvision.models.resnet18"))
+teacher = dict(network=dict(type="torchvision.models.resnet34", weights="IMAGENET1K_V1"))
+tuned = dict(
+    kd=dict(weight=0.5, criterion=dict(temperature=1.0)),
+    dkd=dict(warmup_epochs=1, criterion=dict(beta=0.5, temperature=1.0)),
+    fitnet=dict(student="layer2", teacher="layer2"),
+)

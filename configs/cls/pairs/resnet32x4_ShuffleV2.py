@@ -1,0 +1,12 @@
+r"""resnet32x4 teaches ShuffleV2 on CIFAR-100; without weights, the teacher is trained first.
+
+python tools/cls_train.py configs/cls/data/cifar100.py configs/cls/pairs/resnet32x4_ShuffleV2.py \
+    configs/cls/methods/dkd.py --cfg-options teacher.weights=FILE
+"""
+
+student = dict(network=dict(type="kd_cls.models.build_model", name="ShuffleV2"))
+teacher = dict(
+    recipe=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/resnet32x4.py"],
+)
+optimizer = dict(lr=0.01)
+tuned = dict(dkd=dict(criterion=dict(beta=8.0)))

@@ -1,0 +1,11 @@
+r"""resnet32x4 teaches resnet8x4 on CIFAR-100; without weights, the teacher is trained first.
+
+python tools/cls_train.py configs/cls/data/cifar100.py configs/cls/pairs/resnet32x4_resnet8x4.py \
+    configs/cls/methods/dkd.py --cfg-options teacher.weights=FILE
+"""
+
+student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8x4"))
+teacher = dict(
+    recipe=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/resnet32x4.py"],
+)
+tuned = dict(dkd=dict(criterion=dict(beta=8.0)))

@@ -1,0 +1,11 @@
+r"""resnet56 teaches resnet20 on CIFAR-100; without weights, the teacher is trained first.
+
+python tools/cls_train.py configs/cls/data/cifar100.py configs/cls/pairs/resnet56_resnet20.py \
+    configs/cls/methods/dkd.py --cfg-options teacher.weights=FILE
+"""
+
+student = dict(network=dict(type="kd_cls.models.build_model", name="resnet20"))
+teacher = dict(
+    recipe=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/resnet56.py"],
+)
+tuned = dict(dkd=dict(criterion=dict(beta=2.0)))

@@ -1,0 +1,15 @@
+r"""wrn_40_2 teaches ShuffleV1 on CIFAR-100; without weights, the teacher is trained first.
+
+python tools/cls_train.py configs/cls/data/cifar100.py configs/cls/pairs/wrn_40_2_ShuffleV1.py \
+    configs/cls/methods/dkd.py --cfg-options teacher.weights=FILE
+"""
+
+student = dict(network=dict(type="kd_cls.models.build_model", name="ShuffleV1"))
+teacher = dict(
+    recipe=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/wrn_40_2.py"],
+)
+optimizer = dict(lr=0.01)
+tuned = dict(
+    dkd=dict(criterion=dict(beta=8.0)),
+    fitnet=dict(student="layer2", teacher="block2"),
+)

@@ -1,0 +1,14 @@
+r"""wrn_40_2 teaches wrn_16_2 on CIFAR-100; without weights, the teacher is trained first.
+
+python tools/cls_train.py configs/cls/data/cifar100.py configs/cls/pairs/wrn_40_2_wrn_16_2.py \
+    configs/cls/methods/dkd.py --cfg-options teacher.weights=FILE
+"""
+
+student = dict(network=dict(type="kd_cls.models.build_model", name="wrn_16_2"))
+teacher = dict(
+    recipe=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/wrn_40_2.py"],
+)
+tuned = dict(
+    dkd=dict(criterion=dict(beta=6.0)),
+    fitnet=dict(student="block2", teacher="block2"),
+)

@@ -1,0 +1,115 @@
+"""Predict the classes of image files with a finished student: `kd-cls-predict`."""
+
+import json
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from kd_core.cli import run_main
+from kd_core.errors import UserError
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+from torchvision.transforms.v2 import functional as vision
+
+from kd_cls.classifier import Classifier
+from kd_cls.data.image_files import read_image
+from kd_cls.student import find_student, load_student, read_facts
+
+
+class Prediction(NamedTuple):
+    """One class and its probability."""
+
+    name: str
+    probability: float
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool; returns the exit status."""
+    return run_main(_main, argv)
+
+
+def _main(argv: list[str]) -> None:
+    args = _parser().parse_args(argv)
+    file = find_student(args.student)
+    predictions = predict(file, args.images, top=args.top)
+    if args.json:
+        print(json.dumps(_as_json(predictions), indent=2))
+    else:
+        Console().print(_as_table(predictions))
+
+
+def predict(
+    student: str | Path, images: Sequence[str], *, top: int = 5
+) -> dict[str, list[Prediction]]:
+    """Return the likeliest classes of every image, the likeliest first.
+
+    Args:
+        student: Folder of a finished run, or its `student.safetensors`.
+        images: Image files; each is scaled and cropped to the student's image size.
+        top: Number of classes, at most all.
+
+    Raises:
+        UserError: If the student or an image cannot be read.
+    """
+    if top < 1:
+        raise UserError(f"--top {top}: wanted a number of classes, at least 1")
+    facts = read_facts(find_student(student))
+    classifier, names = load_student(student), facts["classes"]
+    predictions = {}
+    for image in images:
+        pixels = load_image(image, facts["image_size"])
+        best = probabilities(classifier, pixels).topk(min(top, len(names)))
+        predictions[image] = [
+            Prediction(names[index], probability)
+            for probability, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        ]
+    return predictions
+
+
+def load_image(file: str, size: int) -> Tensor:
+    """Read an image, scale its shorter side to `size` pixels, crop the centre; uint8 [3, H, W].
+
+    Raises:
+        UserError: If the file is missing or damaged.
+    """
+    image = vision.resize(read_image(file), [size])
+    return vision.pil_to_tensor(vision.center_crop(image, [size]))
+
+
+@torch.inference_mode()
+def probabilities(classifier: Classifier, image: Tensor) -> Tensor:
+    """Return the probability of every class for one image; [3, H, W] to [C]."""
+    return classifier({"image": image[None]})[0].float().softmax(dim=0)
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("student", metavar="RUN_DIR_OR_SAFETENSORS", help="a finished run")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
+    parser.add_argument("--top", type=int, default=5, help="classes to show (default: 5)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--debug", action="store_true", help="show a traceback for every error")
+    return parser
+
+
+def _as_json(predictions: dict[str, list[Prediction]]) -> list[dict[str, object]]:
+    return [
+        {"image": image, "predictions": [found._asdict() for found in best]}
+        for image, best in predictions.items()
+    ]
+
+
+def _as_table(predictions: dict[str, list[Prediction]]) -> Table:
+    table = Table("image", "class")
+    table.add_column("probability", justify="right")
+    for image, best in predictions.items():
+        for rank, (name, probability) in enumerate(best):
+            last = rank == len(best) - 1
+            # Text: names in brackets are no markup.
+            row = (Text("" if rank else image, overflow="fold"), Text(name), f"{probability:.4f}")
+            table.add_row(*row, end_section=last)
+    return table

@@ -1,0 +1,91 @@
+"""One command names the classes of image files."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from kd_cls.assemble import metadata
+from kd_cls.classifier import Classifier
+from kd_cls.data import synthetic
+from kd_cls.models import build_model
+from kd_cls.predict import load_image, main, predict
+from kd_core import checkpoint
+from kd_core.errors import UserError
+from PIL import Image
+
+PROBABILITIES = [0.25, 0.6, 0.15]
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    """A run whose student gives the same probabilities for every image."""
+    network = build_model("resnet8", num_classes=3)
+    head = [m for m in network.modules() if isinstance(m, torch.nn.Linear)][-1]
+    torch.nn.init.zeros_(head.weight)
+    head.bias.data = torch.tensor(PROBABILITIES).log()
+    data = synthetic(image_size=8, num_classes=3)
+    data.classes = ("ant", "[bold]bee[/]", "cow")
+    node = {"type": "kd_cls.models.build_model", "name": "resnet8"}
+    facts = metadata({"student": {"network": node}}, data, Classifier(network))
+    checkpoint.export(network.state_dict(), tmp_path / "run/student", facts)
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def image(tmp_path) -> str:
+    """A red square between two blue ones."""
+    pixels = np.zeros((16, 48, 3), dtype=np.uint8)
+    pixels[:, :, 2] = 255
+    pixels[:, 16:32] = (255, 0, 0)
+    Image.fromarray(pixels).save(tmp_path / "one.png")
+    return str(tmp_path / "one.png")
+
+
+def test_classes_come_in_the_order_of_their_probability(run, image):
+    found = predict(run, [image])[image]
+    assert [prediction.name for prediction in found] == ["[bold]bee[/]", "ant", "cow"]
+    assert [prediction.probability for prediction in found] == pytest.approx([0.6, 0.25, 0.15])
+
+
+def test_json_is_printed_and_nothing_else(run, image, capsys):
+    assert main([str(run), image, "--top", "2", "--json"]) == 0
+    (printed,) = json.loads(capsys.readouterr().out)
+    assert printed["image"] == image
+    assert [found["name"] for found in printed["predictions"]] == ["[bold]bee[/]", "ant"]
+    assert printed["predictions"][0]["probability"] == pytest.approx(0.6)
+
+
+def test_a_table_shows_every_image(run, image, tmp_path, capsys):
+    other = str(tmp_path / "two.png")
+    Image.new("L", (9, 30)).save(other)
+    assert main([str(run / "student.safetensors"), image, other, "--top", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("[bold]bee[/]") == 2
+    assert shown.count("0.6000") == 2
+    assert "ant" not in shown
+
+
+def test_the_centre_of_an_image_is_what_the_network_sees(image):
+    pixels = load_image(image, 8)
+    assert pixels.dtype == torch.uint8
+    assert pixels.shape == (3, 8, 8)
+    assert pixels[0, :, 2:6].eq(255).all()
+    assert pixels[1].eq(0).all()
+
+
+@pytest.mark.parametrize("contents", [None, b"", b"\x89PNG\r\n\x1a\n broken"])
+def test_an_image_that_cannot_be_read_is_named(run, image, tmp_path, capsys, contents):
+    broken = tmp_path / "broken.png"
+    if contents is not None:
+        broken.write_bytes(contents)
+    assert main([str(run), image, str(broken)]) == 2
+    printed = capsys.readouterr()
+    assert "broken.png" in printed.err
+    assert printed.out == ""
+
+
+def test_an_impossible_number_of_classes_is_refused(run, image):
+    with pytest.raises(UserError, match="--top 0"):
+        predict(run, [image], top=0)

@@ -1,0 +1,125 @@
+"""Stages: run once, in order, named by what they depend on."""
+
+import pytest
+from kd_core.errors import UserError
+from kd_core.stages import ensure, key_of, run_stages
+
+
+class Train:
+    """Stands for training: notes the settings and leaves a product."""
+
+    def __init__(self, fail=()):
+        self.ran = []
+        self.fail = fail
+
+    def __call__(self, config, folder):
+        self.ran.append((folder.name.rpartition("-")[0], config))
+        if config["name"] in self.fail:
+            raise KeyboardInterrupt
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "student.pth").write_text(f"product of {config['name']}")
+
+    @property
+    def names(self):
+        return [name for name, _ in self.ran]
+
+
+def three(first_lr=0.1):
+    return {
+        "data": {"batch_size": 4},
+        "optimizer": {"lr": first_lr},
+        "stages": {
+            "teacher": {"name": "t"},
+            "warm": {"name": "w", "optimizer": {"lr": 1.0}, "start": "stage:teacher/student.pth"},
+            "main": {"name": "m", "student": {"weights": ["stage:warm", "x"]}},
+        },
+    }
+
+
+def test_a_config_without_stages_is_returned_as_it_is(tmp_path):
+    train = Train()
+    assert run_stages({"a": {"b": 1}}, tmp_path, train) == {"a": {"b": 1}}
+    assert train.ran == []
+
+
+def test_stages_run_in_order_and_the_last_is_left_to_the_caller(tmp_path):
+    train = Train()
+    last = run_stages(three(), tmp_path, train)
+    assert train.names == ["teacher", "warm"]
+    settings = train.ran[1][1]
+    assert settings["data"] == {"batch_size": 4}
+    assert settings["optimizer"] == {"lr": 1.0}
+    assert "stages" not in settings
+    assert last["name"] == "m"
+    assert last["optimizer"] == {"lr": 0.1}
+
+
+def test_a_product_is_named_by_later_stages(tmp_path):
+    train = Train()
+    last = run_stages(three(), tmp_path, train)
+    with open(train.ran[1][1]["start"]) as file:
+        assert file.read() == "product of t"
+    with open(last["student"]["weights"][0]) as file:
+        assert file.read() == "product of w"
+    assert last["student"]["weights"][1] == "x"
+
+
+def test_stages_that_are_done_are_skipped(tmp_path):
+    first = run_stages(three(), tmp_path, Train())
+    again = Train()
+    assert run_stages(three(), tmp_path, again) == first
+    assert again.ran == []
+
+
+def test_a_stage_that_was_cut_off_runs_again_in_its_folder(tmp_path):
+    cut = Train(fail=["w"])
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(three(), tmp_path, cut)
+    again = Train()
+    run_stages(three(), tmp_path, again)
+    assert again.names == ["warm"]
+    assert again.ran[0][1] == cut.ran[1][1]
+
+
+def test_changed_settings_run_the_stage_that_has_them_and_those_after_it(tmp_path):
+    run_stages(three(), tmp_path, Train())
+    again, later = Train(), three()
+    run_stages(three(first_lr=0.2), tmp_path, again)
+    assert again.names == ["teacher"]  # its product is the same, and `warm` has its own rate
+    later["stages"]["warm"]["optimizer"]["lr"] = 2.0
+    again = Train()
+    run_stages(later, tmp_path, again)
+    assert again.names == ["warm"]
+
+
+def test_the_key_follows_settings_and_the_content_of_files_not_their_place(tmp_path):
+    for name, content in (("a.pth", "1"), ("b.pth", "1"), ("c.pth", "2")):
+        (tmp_path / name).write_text(content)
+    keys = [key_of({"teacher": {"weights": [str(tmp_path / name)]}}) for name in ("a.pth", "b.pth")]
+    assert keys[0] == keys[1]
+    assert key_of({"teacher": {"weights": [str(tmp_path / "c.pth")]}}) != keys[0]
+    assert key_of({"a": 1, "b": {"c": 2}}) == key_of({"b": {"c": 2}, "a": 1})
+    assert key_of({"a": 1}) != key_of({"a": 2})
+    assert key_of({"a": "x" * 5000}) != key_of({"a": "\0"})  # no paths at all
+
+
+def test_a_reference_to_no_earlier_stage_names_the_nearest(tmp_path):
+    config = three()
+    config["stages"]["main"]["student"] = "stage:teachr"
+    with pytest.raises(UserError, match=r"no earlier stage 'teachr'; did you mean 'teacher'"):
+        run_stages(config, tmp_path, Train())
+    with pytest.raises(UserError, match="no earlier stage 'main'"):
+        run_stages({"stages": {"main": {"x": "stage:main"}}}, tmp_path, Train())
+
+
+def test_a_product_is_made_once_and_must_be_there_afterwards(tmp_path):
+    product, calls = tmp_path / "x.pth", []
+
+    def make():
+        calls.append(1)
+        product.touch()
+
+    assert ensure(product, make, "stage x") == ensure(product, make, "stage x") == product
+    assert calls == [1]
+    with pytest.raises(UserError, match=r"stage y ended without its product .*y\.pth"):
+        ensure(tmp_path / "y.pth", make, "stage y")

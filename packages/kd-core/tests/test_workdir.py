@@ -1,0 +1,56 @@
+"""Where a run goes: nothing is overwritten."""
+
+from pathlib import Path
+
+import pytest
+from kd_core.errors import UserError
+from kd_core.workdir import choose, has_run
+
+
+@pytest.fixture(autouse=True)
+def _in_a_new_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def leave(trace):
+    path = Path(trace)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+def test_without_a_folder_the_names_of_the_configs_make_one():
+    assert choose(None, ["cifar100", "wrn_40_2", "a.b c"], resume=False) == Path(
+        "runs/cifar100-wrn_40_2-a_b_c"
+    )
+
+
+def test_a_new_run_takes_a_new_folder_and_resume_the_newest():
+    taken = []
+    for _ in range(3):
+        taken.append(choose(None, ["demo"], resume=False))
+        leave(taken[-1] / "last.pth")
+    assert taken == [Path("runs/demo"), Path("runs/demo-2"), Path("runs/demo-3")]
+    assert choose(None, ["demo"], resume=True) == Path("runs/demo-3")
+
+
+def test_resume_without_any_run_starts_one():
+    assert choose(None, ["demo"], resume=True) == Path("runs/demo")
+
+
+@pytest.mark.parametrize(
+    "trace",
+    ["config.py", "last.pth", "result.json", "summary.json", "seed-1/last.pth", "a/b/config.py"],
+)
+def test_a_given_folder_that_holds_a_run_is_only_resumed(trace):
+    leave(f"here/{trace}")
+    assert has_run(Path("here"))
+    with pytest.raises(UserError, match=r"--work-dir here holds a run already; add --resume"):
+        choose("here", [], resume=False)
+    assert choose("here", [], resume=True) == Path("here")
+
+
+def test_a_given_folder_may_be_new_or_hold_other_things():
+    leave("here/notes.txt")
+    assert choose("here", [], resume=False) == Path("here")
+    assert choose("elsewhere", [], resume=True) == Path("elsewhere")
+    assert not has_run(Path("elsewhere"))
