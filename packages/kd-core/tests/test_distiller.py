@@ -251,8 +251,8 @@ def test_a_teacher_sharing_parameters_with_the_student_is_refused():
 
 
 def test_each_term_learns_from_the_teacher_that_it_names():
-    teachers = {"a": Classify(net(6)), "b": Classify(net(7)), "idle": Classify(net(3))}
-    terms = {name: Term(Gap(), source=name) for name in ("b", "a")}
+    teachers = {"a": Classify(net(6)), "b": Classify(nn.Sequential(net(7))), "idle": Own()}
+    terms = {"b": Term(Gap(), teacher="0.6", source="b"), "a": Term(Gap(), source="a")}
     distiller = make(terms, teachers=teachers)
     distiller.teachers["idle"].model.forward = None  # is not run, as nobody learns from it
     losses = distiller(batch())

@@ -63,6 +63,11 @@ def test_what_a_teacher_shows_can_be_saved_for_backward(teacher):
     torch.testing.assert_close(scale.grad, teacher(batch())["output"].sum(0))
 
 
+def test_no_gradient_passes_through_a_teacher(teacher):
+    image = batch()["image"].requires_grad_()  # as a student's proposals would
+    assert not any(value.requires_grad for value in teacher({"image": image}).values())
+
+
 def test_a_teacher_with_dropout_gives_the_same_twice_and_draws_nothing(teacher):
     state = torch.get_rng_state()
     torch.testing.assert_close(teacher(batch()), teacher(batch()), rtol=0, atol=0)

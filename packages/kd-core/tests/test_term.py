@@ -130,6 +130,8 @@ def test_each_term_is_measured_on_its_own_teacher():
     ("node", "message"),
     [
         ({}, "needs 'criterion'; set distiller.terms.kd.criterion"),
+        ({"criterion": {"temperature": 2.0}}, "^distiller.terms.kd.criterion: no `type`"),
+        ({"criterion": "kd_core.criteria.kd.KD"}, "^distiller.terms.kd.criterion: no `type`"),
         ({**KD_NODE, "wieght": 2}, "^distiller.terms.kd: .*'wieght'; did you mean 'weight'"),
         ({**KD_NODE, "source": "teachr"}, "no teacher 'teachr'; did you mean 'teacher'"),
         ({**KD_NODE, "student": "9"}, r"^distiller.terms.kd.student: tap '9': Sequential has no"),

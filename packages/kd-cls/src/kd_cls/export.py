@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from kd_core.checkpoint import atomic_path
 from kd_core.cli import run_main
+from kd_core.console import out
 from kd_core.errors import UserError
-from rich.console import Console
 from torch import Tensor, nn
 
 from kd_cls.classifier import Classifier
@@ -63,12 +63,10 @@ def _main(argv: list[str]) -> None:
     for name in dict.fromkeys(args.format):
         path = folder / f"student.{name}"
         done = export(file, path, with_normalization=args.with_normalization)
-        Console().print(
+        out.print(
             f"{path}: {path.stat().st_size / 1e6:.2f} MB; logits differ from PyTorch's by "
             f"{done.difference:.1e} at most, the largest being {done.largest:.1e}",
-            highlight=False,
             markup=False,
-            soft_wrap=True,
         )
 
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import torch
 from kd_core.cli import run_main
+from kd_core.console import out
 from kd_core.errors import UserError
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
@@ -34,12 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: list[str]) -> None:
     args = _parser().parse_args(argv)
-    file = find_student(args.student)
-    predictions = predict(file, args.images, top=args.top)
+    predictions = predict(args.student, args.images, top=args.top)
     if args.json:
         print(json.dumps(_as_json(predictions), indent=2))
     else:
-        Console().print(_as_table(predictions))
+        out.print(_as_table(predictions))
 
 
 def predict(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from kd_core.build import build, check, locate
+from kd_core.build import build, locate
 from kd_core.errors import UserError
 
 
@@ -27,10 +27,10 @@ def build_optimizer(
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if not trained:
         raise UserError(f"{where}: nothing to train; every parameter is frozen")
-    check(node, where, ("params",))
     node = dict(node)
-    kind = locate(node["type"]) if isinstance(node["type"], str) else node["type"]
-    accepted = inspect.signature(kind).parameters
+    kind = node.get("type")
+    kind = locate(kind) if isinstance(kind, str) else kind
+    accepted = inspect.signature(kind).parameters if callable(kind) else {}
     if {"fused", "lr"} <= accepted.keys() and not {"fused", "foreach"} & node.keys():
         rate = node.get("lr", accepted["lr"].default)
         node |= {"fused": True, "lr": torch.tensor(float(rate), device=trained[0].device)}

@@ -96,7 +96,6 @@ class FeatureTap:
             raise RuntimeError("this FeatureTap is in use already")
         # Looked up anew in every pass: a conversion (SyncBatchNorm) may have replaced a module.
         modules = [self.network.get_submodule(tap.path) for tap in self._taps]
-        self._seen, self._versions = {}, {}
         self._handles = [self._register(*pair) for pair in zip(self._taps, modules, strict=True)]
         return self._seen
 

@@ -98,7 +98,7 @@ class Trainer:
         """Train from where the run stands to the end.
 
         Raises:
-            NonFiniteLossError: If a loss became NaN or infinite.
+            NonFiniteLossError: If a loss or a weight became NaN or infinite.
             Interrupted: After SIGINT or SIGTERM, once `last.pth` is written.
         """
         try:
@@ -121,7 +121,6 @@ class Trainer:
     def save(self, path: Path) -> None:
         """Write a checkpoint that `resume` continues from; refuse if anything is not finite."""
         self.check_finite()
-        check_weights(self.distiller, self.steps_done)
         if distributed.rank() == 0:
             checkpoint.save(training_state.collect(self), path)
 
@@ -136,8 +135,9 @@ class Trainer:
             training_state.restore(self, state)
 
     def check_finite(self) -> None:
-        """Raise if a loss of this epoch was not finite; waits for the device."""
+        """Raise if a loss of this epoch or a weight is not finite; waits for the device."""
         self.meter.check(first_step=self.epoch * self.steps_per_epoch + 1)
+        check_weights(self.distiller, self.steps_done)
 
     def agree(self, wish: bool) -> bool:
         """Tell a hook after a step whether any process wishes something.
