@@ -522,3 +522,12 @@ def test_forward_and_backward_are_captured_as_a_cuda_graph_and_replayed():
     images["image"].copy_(batch(1)["image"])
     graph.replay()
     torch.testing.assert_close(losses, distiller(images))
+
+
+def test_a_student_sharded_by_fsdp_is_refused():
+    class FSDPLinear(nn.Linear):  # fully_shard() renames classes like this
+        pass
+
+    student = Classify(nn.Sequential(FSDPLinear(4, 3)))
+    with pytest.raises(UserError, match="sharded by FSDP"):
+        Distiller(student, {}, {})

@@ -46,6 +46,7 @@ class Distiller(nn.Module):
         sample: Batch | None = None,
     ) -> None:
         super().__init__()
+        _refuse_fsdp(student)
         self.student = student
         self.teachers = as_teachers(teachers, student)
         self.terms = dict(terms)
@@ -187,3 +188,12 @@ class Distiller(nn.Module):
             if name not in losses:
                 raise UserError(f"task_weight: no loss {name!r}{nearest(name, losses)}")
         return {name: self.task_weight.get(name, 1.0) * loss for name, loss in losses.items()}
+
+
+def _refuse_fsdp(student: nn.Module) -> None:
+    for name, module in student.named_modules():
+        if type(module).__name__.startswith(("FullySharded", "FSDP")):
+            raise UserError(
+                f"student module {name or '(the whole)'!r} is sharded by FSDP, whose parameters are "
+                "not whole where criteria read them; use DDP (torchrun does)"
+            )
