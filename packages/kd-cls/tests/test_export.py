@@ -141,6 +141,7 @@ def test_a_file_says_what_its_user_must_know(run, kind, tmp_path):
 
 
 def test_both_files_are_written_to_the_folder_asked_for(run, tmp_path):
+    pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     assert main([str(run), "--output", str(tmp_path / "new")]) == 0
     names = sorted(file.name for file in (tmp_path / "new").iterdir())

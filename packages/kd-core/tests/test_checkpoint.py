@@ -41,10 +41,15 @@ def test_a_failing_write_leaves_the_old_file_and_no_other(tmp_path):
 def test_a_block_that_fails_half_way_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "x.txt"
     checkpoint.save_text("old", path)
-    with pytest.raises(KeyboardInterrupt), checkpoint.atomic_path(path) as temporary:
-        temporary.write_text("half of the ne")
-        assert path.read_text() == "old"
-        raise KeyboardInterrupt
+
+    def write():
+        with checkpoint.atomic_path(path) as temporary:
+            temporary.write_text("half of the ne")
+            assert path.read_text() == "old"
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
     assert path.read_text() == "old"
     assert files(tmp_path) == ["x.txt"]
 

@@ -334,7 +334,8 @@ class TestSave:
 def test_tuned_values_reach_only_the_terms_that_the_method_has(tmp_path):
     pair, method = tmp_path / "pair.py", tmp_path / "method.py"
     pair.write_text("tuned = dict(dkd=dict(criterion=dict(beta=6.0)), fitnet=dict(weight=5.0))\n")
-    method.write_text("distiller = dict(terms=dict(dkd=dict(criterion=dict(type='x.Y', beta=8.0))))\n")
+    term = "dict(criterion=dict(type='x.Y', beta=8.0))"
+    method.write_text(f"distiller = dict(terms=dict(dkd={term}))\n")
     config = load_config([pair, method], known=("distiller",))
     assert config == {
         "distiller": {"terms": {"dkd": {"criterion": {"type": "x.Y", "beta": 6.0}}}}

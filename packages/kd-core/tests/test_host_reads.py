@@ -7,7 +7,7 @@ from kd_core.testing import HostReadError, NoHostReads
 
 def masked_assignment(x):
     x = x.clone()
-    x[x > 0] = 0.0
+    x[x == x] = x.flatten().clone()  # with a scalar, torch 2.15 fills without looking
 
 
 @pytest.mark.parametrize(

@@ -25,10 +25,11 @@ def test_a_signal_is_noted_and_does_not_stop_the_step(number):
 
 
 def test_the_second_signal_acts_at_once():
-    with pytest.raises(KeyboardInterrupt), StopSignal() as stop:
+    with StopSignal() as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop.received
-        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_of_several_processes_none_dies_when_torchrun_repeats_the_signal(monkeypatch):
@@ -63,10 +64,11 @@ def test_without_a_signal_nothing_is_received_and_in_another_thread_nothing_brea
 def test_leaving_says_how_to_go_on_and_exits_with_128_plus_the_signal(
     tmp_path, capsys, number, status
 ):
-    with pytest.raises(Interrupted) as exit_, StopSignal() as stop:
+    with StopSignal() as stop:
         if number:  # None: only another process received one
             signal.raise_signal(number)
-        stop.leave(tmp_path)
+        with pytest.raises(Interrupted) as exit_:
+            stop.leave(tmp_path)
     assert exit_.value.code == status
     assert exit_.value.work_dir == tmp_path
     assert isinstance(exit_.value, SystemExit)

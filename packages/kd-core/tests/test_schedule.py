@@ -1,6 +1,7 @@
 """Schedules: factors of the initial rate, asked at the middle of each step as the trainer does."""
 
 import math
+from itertools import pairwise
 
 import pytest
 from kd_core.errors import UserError
@@ -52,7 +53,7 @@ def test_cosine_falls_from_1_to_its_end():
 def test_warmup_grows_linearly_and_then_the_schedule_is_where_it_would_be():
     plain, warm = cosine(epochs=10), cosine(epochs=10, warmup_epochs=2, warmup_start=0.1)
     grown = factors(warm, 10, 10, range(20))
-    steps = [later - earlier for earlier, later in zip(grown, grown[1:], strict=False)]
+    steps = [later - earlier for earlier, later in pairwise(grown)]
     assert grown[0] == pytest.approx(0.1, abs=0.03)
     assert grown[-1] == pytest.approx(plain(0.2), abs=0.03)
     assert steps == pytest.approx([steps[0]] * 19)

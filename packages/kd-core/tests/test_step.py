@@ -77,8 +77,9 @@ def test_losses_are_named_detached_and_those_of_the_distiller():
 
 
 def test_a_large_gradient_is_clipped_and_a_small_one_is_not():
-    plain, clipped, loose = make_step(lr=1.0), *(
-        make_step(lr=1.0, clip_norm=norm) for norm in (0.01, 1e6)
+    plain, clipped, loose = (
+        make_step(lr=1.0),
+        *(make_step(lr=1.0, clip_norm=norm) for norm in (0.01, 1e6)),
     )
     before = weights(plain)
     for step in (plain, clipped, loose):

@@ -7,36 +7,19 @@ from typing import Any
 
 import torch
 from kd_core import distributed
-from kd_core.build import build, check, check_arguments
+from kd_core.build import build
 from kd_core.distiller import Distiller
-from kd_core.errors import UserError
-from kd_core.run import Parts, build_trainer
+from kd_core.run import Parts
 from kd_core.seed import mix, seed_everything
-from kd_core.term import build_terms, check_term
+from kd_core.task import Batch
+from kd_core.term import build_terms
 
 from kd_cls.classifier import Classifier
 from kd_cls.data import DataSplits
 from kd_cls.evaluation import evaluator
-from kd_cls.networks import build_classifier, check_classifier, check_logits
+from kd_cls.networks import build_classifier, check_logits
 
 Config = Mapping[str, Any]
-
-NAMES = (
-    "data",
-    "student",
-    "teacher",
-    "teachers",
-    "distiller",
-    "optimizer",
-    "schedule",
-    "trainer",
-    "stages",
-    "seed",
-    "data_seed",
-)
-"""The top-level names of a config."""
-
-_PROVIDED = ("num_classes", "num_samples", "labels", "student_shapes", "teacher_shapes")
 
 
 @dataclass
@@ -46,55 +29,12 @@ class Assembly:
     data: DataSplits
     distiller: Distiller
     parts: Parts
-    sample: dict[str, Any]
+    sample: Batch
 
     @property
     def teachers(self) -> dict[str, Any]:
         """The teachers' models by name."""
         return {name: teacher.model for name, teacher in self.distiller.teachers.items()}
-
-
-def check_config(config: Config, *, training: bool = True) -> None:
-    """Check every name in a config before any work starts.
-
-    Args:
-        config: As `load_config` returns it.
-        training: Whether what only training needs must be there.
-    """
-    needed = ("data", "student", *(("optimizer", "schedule", "trainer") if training else ()))
-    for name in needed:
-        if name not in config:
-            raise UserError(f"the config has no {name!r}; compose it from data, pair and method")
-    provided = {
-        "data": ("data_seed",),
-        "student": _PROVIDED,
-        "teacher": _PROVIDED,
-        "teachers": _PROVIDED,
-        "distiller": _PROVIDED,
-        "optimizer": ("params",),
-        "schedule": ("epochs",),
-    }
-    for name, given in provided.items():
-        check(config.get(name, {}), name, given)
-    check_classifier(config["student"], "student")
-    for name, node in teacher_nodes(config).items():
-        recipe = node.pop("recipe", None)
-        check_classifier(node, f"teacher {name!r}", ("network",) if recipe else ())
-    distiller = config.get("distiller", {})
-    check_arguments(build_distiller, distiller, "distiller", _BUILT)
-    for name, term in distiller.get("terms", {}).items():
-        check_term(term, f"distiller.terms.{name}")
-    trainer = config.get("trainer", {"epochs": 0})
-    check_arguments(build_trainer, trainer, "trainer", ("parts", "work_dir", *NAMES))
-
-
-def teacher_nodes(config: Config) -> dict[str, dict[str, Any]]:
-    """Return the teachers' nodes by name: those of `teachers`, or `teacher` alone."""
-    if "teacher" in config and "teachers" in config:
-        raise UserError("give `teacher` (one) or `teachers` (several, by name), not both")
-    if "teacher" in config:
-        return {"teacher": dict(config["teacher"])}
-    return {name: dict(node) for name, node in config.get("teachers", {}).items()}
 
 
 def assemble(
@@ -114,7 +54,7 @@ def assemble(
         teachers: The teachers by name.
     """
     seed_everything(seed)  # right before the student: all methods start from the same weights
-    student = build_classifier(data, **config["student"], where="student").to(device)
+    student = build_classifier(data, "student", **config["student"]).to(device)
     for teacher in teachers.values():
         teacher.to(device)
     sample = sample_batch(data)
@@ -138,7 +78,8 @@ def build_distiller(
     data: DataSplits,
     student: Classifier,
     teachers: Mapping[str, Classifier],
-    sample: dict[str, Any],
+    sample: Batch,
+    /,
     *,
     terms: Mapping[str, Any] | None = None,
     task_weight: float | Mapping[str, float] = 1.0,
@@ -156,9 +97,6 @@ def build_distiller(
     return Distiller(student, teachers, built, task_weight=task_weight, sample=sample)
 
 
-_BUILT = ("data", "student", "teachers", "sample")
-
-
 def build_data(config: Config, seed: int, device: torch.device) -> DataSplits:
     """Build the data, with loaders that give batches on the device; its seed defaults to `seed`."""
     data: DataSplits = build(config["data"], "data", data_seed=config.get("data_seed", seed))
@@ -167,10 +105,11 @@ def build_data(config: Config, seed: int, device: torch.device) -> DataSplits:
     return data
 
 
-def sample_batch(data: DataSplits) -> dict[str, Any]:
+def sample_batch(data: DataSplits) -> Batch:
     """Return two training images as a batch."""
-    batch = next(data.train.epoch(0))
-    return {key: value[:2] for key, value in batch.items()}
+    pairs = data.train.shard(0, 1)  # a copy, so that its worker processes do not outlive it
+    pairs.batch_size = 2
+    return next(pairs.epoch(0))
 
 
 def metadata(config: Config, data: DataSplits, student: Classifier) -> dict[str, str]:
@@ -182,4 +121,4 @@ def metadata(config: Config, data: DataSplits, student: Classifier) -> dict[str,
         "std": student.std.flatten().tolist(),
         "image_size": student.size or data.image_size,
     }
-    return {name: json.dumps(value, default=str) for name, value in facts.items()}
+    return {name: json.dumps(value) for name, value in facts.items()}

@@ -22,6 +22,9 @@ class Classifier(Task):
         std: Standard deviation of each channel, in [0, 1].
         size: Height and width in pixels that images are resized to (bilinear), or None.
         label_smoothing: Share of the target that is spread over all classes.
+
+    Raises:
+        UserError: If mean and std are not three numbers each, or the smoothing not in [0, 1].
     """
 
     mean: Tensor
@@ -41,13 +44,17 @@ class Classifier(Task):
         super().__init__(network)
         if (mean is None) != (std is None):
             raise UserError("mean and std go together; give both or neither")
+        if not 0 <= label_smoothing <= 1:
+            raise UserError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
         self.size = size
         self.label_smoothing = label_smoothing
         # Not persistent: they belong to the config, and old checkpoints must not bring others.
-        shift = torch.zeros(3, 1, 1) if mean is None else torch.tensor(mean).view(3, 1, 1)
-        scale = torch.ones(3, 1, 1) if std is None else torch.tensor(std).view(3, 1, 1)
-        self.register_buffer("mean", shift.float(), persistent=False)
-        self.register_buffer("std", scale.float(), persistent=False)
+        shift, scale = (
+            _per_channel(mean or (0, 0, 0), "mean"),
+            _per_channel(std or (1, 1, 1), "std"),
+        )
+        self.register_buffer("mean", shift, persistent=False)
+        self.register_buffer("std", scale, persistent=False)
         self.register_buffer("correct", torch.zeros((), dtype=torch.int64))
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
@@ -85,3 +92,10 @@ class Classifier(Task):
         self.correct.zero_()
         self.seen.zero_()
         return {"train_top1": round(100 * correct / seen, 4)} if seen else {}
+
+
+def _per_channel(values: Sequence[float], name: str) -> Tensor:
+    """Return the values as a tensor [3, 1, 1]."""
+    if not isinstance(values, Sequence) or len(values) != 3:
+        raise UserError(f"{name} needs three numbers, one a channel; got {values!r}")
+    return torch.tensor(values, dtype=torch.float32).view(3, 1, 1)

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torchvision
-from kd_core.build import build, check_arguments
-from kd_core.errors import UserError
+from kd_core.build import build, check, check_arguments
+from kd_core.errors import UserError, located, nearest
 from kd_core.probe import untouched
 from kd_core.task import Batch
 from kd_core.weights import load_weights
@@ -14,9 +14,16 @@ from torch import nn
 from kd_cls.classifier import Classifier
 from kd_cls.data import DataSplits
 
+RANDOM = "random"
+"""As `weights` of a node: leave the network as it is initialised, even a pretrained one."""
+
+_PRETRAINED = {"weights": None, "pretrained": False}  # how torchvision and timm say no
+
 
 def build_classifier(
     data: DataSplits,
+    where: str,
+    /,
     *,
     network: Mapping[str, Any],
     weights: str | None = None,
@@ -25,45 +32,62 @@ def build_classifier(
     size: int | None = None,
     new_head: bool = False,
     label_smoothing: float = 0.0,
-    where: str = "",
 ) -> Classifier:
     """Build the classifier of a config node.
 
     Args:
         data: Gives the number of classes and, unless the node or the network's own pretrained
             weights do, the normalisation.
-        network: Node of any `nn.Module` from images to logits; `num_classes` is filled in.
-        weights: File with the network's weights.
+        where: Place of the node in the config.
+        network: Node of any `nn.Module` from images to logits; `num_classes` is filled in, unless
+            the network is pretrained or gets a new head.
+        weights: File with the network's weights; or "random", which leaves pretrained ones out.
         mean: Of each channel, in [0, 1].
         std: Standard deviation of each channel, in [0, 1].
         size: Pixels that images are resized to for this network.
         new_head: Replace the last linear layer by a new one for the data's classes, to fine-tune
             a network that was pretrained on others.
         label_smoothing: Of the student's own loss.
-        where: Place of the node in the config.
     """
-    pretrained = network.get("weights") or network.get("pretrained")
-    if new_head or pretrained:
-        # Pretrained weights fix the number of classes; a new head then changes it.
-        built = build(network, where=f"{where}.network")
-    else:
-        built = build(network, where=f"{where}.network", num_classes=data.num_classes)
+    given = without_pretrained(network) if weights == RANDOM else network
+    classes = {} if new_head or is_pretrained(network) else {"num_classes": data.num_classes}
+    built = build(given, f"{where}.network", **classes)
     if not isinstance(built, nn.Module):
         raise UserError(
             f"{where}.network: {network['type']} gave a {type(built).__name__}, no module"
         )
-    if new_head:
-        replace_head(built, data.num_classes)
-    if weights:
-        load_weights(built, weights)
-    if mean is None and std is None:
-        mean, std = pretrained_statistics(built, network) or (data.mean, data.std)
-    return Classifier(built, mean=mean, std=std, size=size, label_smoothing=label_smoothing)
+    with located(where):
+        if new_head:
+            replace_head(built, data.num_classes)
+        if weights and weights != RANDOM:
+            load_weights(built, weights)
+        if mean is None and std is None:
+            mean, std = pretrained_statistics(built, network) or (data.mean, data.std)
+        return Classifier(built, mean=mean, std=std, size=size, label_smoothing=label_smoothing)
 
 
-def check_classifier(node: Mapping[str, Any], where: str, provided: Sequence[str] = ()) -> None:
-    """Check the keys of a student or teacher node; the network's own are checked with all nodes."""
-    check_arguments(build_classifier, node, where, provided=("data", *provided))
+def check_classifier(node: Mapping[str, Any], where: str) -> None:
+    """Check a student or teacher node as `build_classifier` would, without building anything."""
+    check_arguments(build_classifier, node, where)
+    check(node, where, ("num_classes",))
+    network = node["network"]
+    if not isinstance(network, Mapping) or "type" not in network:
+        raise UserError(
+            f"{where}.network: wanted a dict with `type`, the import path of a network, got "
+            f"{network!r}"
+        )
+    with located(f"{where}.network"):
+        torchvision_weights(network)
+
+
+def is_pretrained(network: Mapping[str, Any]) -> bool:
+    """Tell whether a network's node asks torchvision or timm for pretrained weights."""
+    return any(network.get(key) for key in _PRETRAINED)
+
+
+def without_pretrained(network: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a network's node that asks for no pretrained weights, hence needs no download."""
+    return {**network, **{key: off for key, off in _PRETRAINED.items() if key in network}}
 
 
 def replace_head(network: nn.Module, num_classes: int) -> None:
@@ -81,14 +105,28 @@ def pretrained_statistics(
 ) -> tuple[Sequence[float], Sequence[float]] | None:
     """Return the mean and std that a torchvision or timm network was pretrained with, or None."""
     settings = getattr(network, "pretrained_cfg", None)
-    if node.get("pretrained") and settings:
+    if is_pretrained(node) and settings:
         return settings["mean"], settings["std"]
-    if node.get("weights") and str(node["type"]).startswith("torchvision.models."):
-        name = str(node["type"]).rpartition(".")[2]
-        choices = torchvision.models.get_model_weights(name)
-        transform = choices[str(node["weights"]).rpartition(".")[2]].transforms()
-        return transform.mean, transform.std
-    return None
+    weights = torchvision_weights(node)
+    return (weights.transforms().mean, weights.transforms().std) if weights else None
+
+
+def torchvision_weights(node: Mapping[str, Any]) -> Any:
+    """Return the member of torchvision's enumeration that a network's node asks for, or None.
+
+    Raises:
+        UserError: If the network has no weights of this name.
+    """
+    path, name = str(node["type"]).rpartition(".")[::2]
+    name = node.get("name", name)  # of torchvision.models.get_model
+    known = path.startswith("torchvision.models") and name in torchvision.models.list_models()
+    if not known or not is_pretrained(node):
+        return None
+    choices = torchvision.models.get_model_weights(name)
+    chosen = str(node.get("weights") or "DEFAULT").rpartition(".")[2]
+    if chosen not in choices.__members__:
+        raise UserError(f"{name} has no weights {chosen!r}{nearest(chosen, choices.__members__)}")
+    return choices[chosen]
 
 
 def class_count(classifier: nn.Module, batch: Batch) -> int:
@@ -99,7 +137,8 @@ def class_count(classifier: nn.Module, batch: Batch) -> int:
 
 def check_logits(classifier: nn.Module, batch: Batch, data: DataSplits, where: str) -> None:
     """Refuse a student whose logits do not fit the data's classes, before any training."""
-    count = class_count(classifier, batch)
+    with located(where):
+        count = class_count(classifier, batch)
     if count != data.num_classes:
         raise UserError(
             f"{where}: the network gives {count} logits, the data has {data.num_classes} classes; "

@@ -1,6 +1,8 @@
-"""Stand-ins for data that is not there, so that a dry run needs no download."""
+"""Stand-ins for what a dry run need not have: data sets and pretrained weights."""
 
 from typing import Any
+
+from kd_cls.networks import RANDOM
 
 SHAPES = {
     "cifar10": (32, 10),
@@ -12,17 +14,26 @@ SHAPES = {
 """Image size and number of classes of the data sets that a config may name without having them."""
 
 
-def with_synthetic_data(config: dict[str, Any]) -> dict[str, Any]:
-    """Replace a known data set by random images of its size and number of classes."""
-    node = config["data"]
-    module, _, name = str(node["type"]).rpartition(".")
+def with_stand_ins(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a config that needs no download.
+
+    A known data set becomes random images of its size and number of classes, and a student that is
+    pretrained starts at random, unless its weights are in a file. (For the teachers, see
+    `build_teachers`.)
+    """
+    student = config["student"]
+    student = {**student, "weights": student.get("weights") or RANDOM}
+    return {**config, "student": student, "data": _data(config["data"])}
+
+
+def _data(node: dict[str, Any]) -> dict[str, Any]:
+    module, _, name = node["type"].rpartition(".")
     if module != "kd_cls.data" or name not in SHAPES:
-        return config
+        return node
     image_size, num_classes = SHAPES[name]
-    stand_in = {
+    return {
         "type": "kd_cls.data.synthetic",
         "image_size": node.get("image_size", image_size),
         "num_classes": num_classes,
         **{key: node[key] for key in ("batch_size", "mean", "std") if key in node},
     }
-    return {**config, "data": stand_in}

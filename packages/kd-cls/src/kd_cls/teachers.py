@@ -5,19 +5,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kd_core import distributed
-from kd_core.config import load_config
 from kd_core.errors import UserError
 from kd_core.stages import ensure, key_of
 
-from kd_cls.assemble import NAMES, check_config, teacher_nodes
 from kd_cls.classifier import Classifier
+from kd_cls.config import read_config, teacher_nodes
 from kd_cls.data import DataSplits
-from kd_cls.networks import build_classifier
-from kd_cls.student import find_student, load_student, read_facts
+from kd_cls.networks import RANDOM, build_classifier, is_pretrained
+from kd_cls.student import load_student
 
 Train = Callable[[dict[str, Any], Path], Any]
-RANDOM = "random"
+_LAST_FILE = "result.json"  # of a finished run
 
 
 def build_teachers(
@@ -31,8 +29,9 @@ def build_teachers(
     """Build the teachers of a config, training those whose recipe was not run yet.
 
     A teacher node has the keys of `build_classifier`; its `weights` are a file or, to say that an
-    untrained teacher is meant, "random". Instead it may name a `recipe`: the config file (or files)
-    of its own training, whose result is kept in `folder` and reused by every student.
+    untrained teacher is meant, "random". Instead of a network it may name a `recipe`: the config
+    file (or files) of its own training, whose result is kept in `folder` and reused by every
+    student. Weights that come with a recipe are taken instead of training it.
 
     Args:
         config: A checked config.
@@ -40,65 +39,59 @@ def build_teachers(
         folder: Where trained teachers are kept, named by the hash of their recipe.
         train: Trains a config in a folder, resuming what is there.
         untrained: Neither load nor train weights; for a dry run.
+
+    Raises:
+        UserError: If a teacher has no weights, or they do not fit.
     """
     built = {}
-    for name, node in teacher_nodes(config).items():
-        where = f"teacher {name!r}"
+    for name, (where, node) in teacher_nodes(config).items():
         if untrained:
             node["weights"] = RANDOM
-        recipe = node.get("recipe")
+        recipe = node.pop("recipe", None)
         if recipe and not node.get("weights"):
             built[name] = _from_recipe(recipe, node, folder, train, where)
             continue
-        node = _with_recipe(node) if recipe else node
-        if not node.get("weights") and not _pretrained(node):
+        if recipe:
+            node = {**_network_of(recipe), **node}
+        if not node.get("weights") and not is_pretrained(node["network"]):
             raise UserError(
-                f"{where} has no weights; name a file (weights=...), a recipe to train it first, "
+                f"{where}: no weights; name a file (weights=...), a recipe to train it first, "
                 f'or weights="{RANDOM}" for an untrained one'
             )
-        weights = None if node.get("weights") == RANDOM else node.get("weights")
-        arguments = {key: value for key, value in node.items() if key != "recipe"}
-        built[name] = build_classifier(data, **{**arguments, "weights": weights}, where=where)
+        built[name] = build_classifier(data, where, **node)
     return built
 
 
-def unfinished(config: Mapping[str, Any], folder: Path) -> bool:
-    """Tell whether a teacher has to be trained first."""
-    return any(
-        node.get("recipe")
-        and not node.get("weights")
-        and not (recipe_folder(node["recipe"], folder) / "student.pth").is_file()
-        for node in teacher_nodes(config).values()
-    )
+def unfinished(config: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Return where the teachers will be that have to be trained first."""
+    nodes = [node for _, node in teacher_nodes(config).values()]
+    wanted = [node["recipe"] for node in nodes if "recipe" in node and not node.get("weights")]
+    folders = [recipe_folder(recipe, folder) for recipe in wanted]
+    return [path for path in folders if not (path / _LAST_FILE).is_file()]
 
 
 def recipe_folder(recipe: Any, folder: Path) -> Path:
     """Return where the teacher of a recipe is, or will be, kept."""
-    return folder / f"teacher-{key_of(load_config(recipe, known=NAMES))}"
+    return folder / f"teacher-{key_of(read_config(recipe))}"
 
 
 def _from_recipe(
     recipe: Any, node: dict[str, Any], folder: Path, train: Train, where: str
 ) -> Classifier:
     product = recipe_folder(recipe, folder)
-    settings = load_config(recipe, known=NAMES)
-    check_config(settings)
-    if distributed.is_distributed() and not (product / "student.pth").is_file():
-        raise UserError(f"{where}: train the recipe first, in one process: {recipe}")
-    ensure(product / "student.pth", partial(train, settings, product), f"{where}: training it")
+    training = partial(train, read_config(recipe), product)
+    ensure(product / _LAST_FILE, training, f"training of {where}")
     trained = load_student(product)
-    facts = read_facts(find_student(product))
-    given = {"mean": facts["mean"], "std": facts["std"], "size": facts["image_size"]}
-    return Classifier(trained.network, **{name: node.get(name, given[name]) for name in given})
+    return Classifier(
+        trained.network,
+        mean=node.get("mean", trained.mean.flatten().tolist()),
+        std=node.get("std", trained.std.flatten().tolist()),
+        size=node.get("size", trained.size),
+    )
 
 
-def _with_recipe(node: dict[str, Any]) -> dict[str, Any]:
-    """Fill in what the recipe says of the network, for weights that come from elsewhere."""
-    student = load_config(node["recipe"], known=NAMES)["student"]
+def _network_of(recipe: Any) -> dict[str, Any]:
+    """Return what a recipe says of its network, for weights that come from elsewhere."""
+    student = read_config(recipe)["student"]
     names = ("network", "new_head", "mean", "std", "size")
-    return {**{name: student[name] for name in names if name in student}, **node}
-
-
-def _pretrained(node: Mapping[str, Any]) -> bool:
-    network = node.get("network", {})
-    return bool(network.get("weights") or network.get("pretrained"))
+    return {name: student[name] for name in names if name in student}

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from kd_core import checkpoint, distributed, report
 from kd_core.cli import run_main, training_parser
-from kd_core.config import load_config, parse_options, save_config
+from kd_core.config import parse_options, save_config
 from kd_core.console import err, out
+from kd_core.errors import UserError
 from kd_core.run import build_trainer, run, use_channels_last
 from kd_core.seeds import repeat, summary_table
 from kd_core.stages import run_stages
@@ -19,10 +20,11 @@ from kd_core.weights import load_weights
 from kd_core.workdir import choose
 
 from kd_cls import demo
-from kd_cls.assemble import NAMES, Assembly, assemble, build_data, check_config
+from kd_cls.assemble import Assembly, assemble, build_data
+from kd_cls.config import read_config, stage_configs
 from kd_cls.evaluation import evaluate
 from kd_cls.networks import class_count
-from kd_cls.synthetic import with_synthetic_data
+from kd_cls.synthetic import with_stand_ins
 from kd_cls.teachers import build_teachers, unfinished
 
 Config = dict[str, Any]
@@ -33,24 +35,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_main(_main, argv)
 
 
-def _main(argv: list[str]) -> int | None:
+def _main(argv: list[str]) -> None:
     parser = training_parser("Train or distil an image classifier; without CONFIG, the demo runs.")
     args = parser.parse_args(argv)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not args.configs:
-        demo.main(args, partial(train_seed, device=device))
-        return 0
-    config = load_config(args.configs, parse_options(args.cfg_options), known=NAMES)
-    check_config(config, training=not (args.eval_only or args.list_taps))
-    device = distributed.start(device)
     try:
-        if args.dry_run or args.list_taps or args.eval_only:
-            look(config, args, device)
+        device = distributed.start(device)
+        if not args.configs:
+            demo.main(args, partial(train_seed, device=device))
+            return
+        needs_training = not (args.eval_only or args.list_taps)
+        options = parse_options(args.cfg_options)
+        config = read_config(args.configs, options, training=needs_training)
+        if args.list_taps:
+            list_taps(config, device)
+        elif args.dry_run:
+            dry_run(config, device)
+        elif args.eval_only:
+            evaluate_file(config, args, device)
         else:
             train(config, args, device)
     finally:
         distributed.stop()
-    return 0
 
 
 def train(config: Config, args: Namespace, device: torch.device) -> dict[str, Any]:
@@ -85,6 +91,8 @@ def train_seed(
         resume: Continue what is in the folder.
         teachers: Folder that has, or gets, the folder `teachers` of teachers trained by a recipe.
     """
+    for later in stage_configs(config)[1:]:  # a misspelt tap must show before the first stage
+        _assemble(later, seed, device, teachers, untrained=True)
     stage = partial(_train_stage, seed=seed, device=device, teachers=teachers)
     last = run_stages(config, work_dir, partial(stage, resume=True))
     return stage(last, work_dir, resume=resume)
@@ -93,69 +101,82 @@ def train_seed(
 def _train_stage(
     config: Config, work_dir: Path, *, seed: int, device: torch.device, resume: bool, teachers: Path
 ) -> dict[str, Any]:
-    check_config(config)
     built = _assemble(config, seed, device, teachers)
-    settings = dict(config.get("trainer", {}))
     trainer = build_trainer(
         built.parts,
         work_dir,
         optimizer=config["optimizer"],
         schedule=config["schedule"],
-        **settings,
+        **config["trainer"],
     )
-    facts: dict[str, Any] = {"seed": seed, "data_seed": config.get("data_seed", seed)}
+    facts: dict[str, Any] = {"seed": seed, "data_seed": built.data.train.data_seed}
     facts["environment"] = report.environment(device)
     if distributed.rank() == 0:
-        save_config({**config, "seed": seed}, _make(work_dir) / "config.py")
         checkpoint.save_json(facts["environment"], work_dir / "environment.json")
+        save_config({**config, "seed": seed}, work_dir / "config.py")
         _print_tables(built)
     facts["teachers"] = teacher_scores(built)
     return run(trainer, built.parts, resume=resume, facts=facts)
 
 
-def look(config: Config, args: Namespace, device: torch.device) -> None:
-    """Do what needs no training: --dry-run, --list-taps, --eval-only."""
-    if args.dry_run or args.list_taps:
-        config = with_synthetic_data(config)
-    folder = Path(args.work_dir or "runs")
-    built = _assemble(config, config.get("seed", 0), device, folder, untrained=not args.eval_only)
-    if args.list_taps:
-        for model in (built.distiller.student, *built.teachers.values()):
-            out.print(report.taps_listing(model, built.sample))
-    elif args.dry_run:
+def list_taps(config: Config, device: torch.device) -> None:
+    """Print what can be tapped in the last stage's student and teachers, with shapes."""
+    config = {**with_stand_ins(stage_configs(config)[-1]), "distiller": {}}  # it may be in error
+    built = _assemble(config, 0, device, Path(), untrained=True)
+    for role, model in {"student": built.distiller.student, **built.teachers}.items():
+        out.print(f"{role}:")
+        out.print(report.taps_listing(model, built.sample))
+
+
+def dry_run(config: Config, device: torch.device) -> None:
+    """Build every stage without downloads, print its tables and take one training step."""
+    for stage in stage_configs(config):
+        config = with_stand_ins(stage)
+        built = _assemble(config, config.get("seed", 0), device, Path(), untrained=True)
         _print_tables(built)
-        _one_step(config, built, folder)
+        trainer = build_trainer(
+            built.parts,
+            Path(),
+            optimizer=config["optimizer"],
+            schedule=config["schedule"],
+            **{**config["trainer"], "tensorboard": False, "wandb": None},
+        )
+        built.distiller.train()
+        trainer.meter.update(trainer.step([next(built.parts.loader.epoch(0))]))
+        trainer.check_finite()
         out.print("dry run: one training step done")
-    else:
-        predictor = built.distiller.predictor()
-        load_weights(network_of(predictor), args.eval_only)
-        if config.get("trainer", {}).get("channels_last"):
-            use_channels_last(built.distiller)
-        scores = evaluate(predictor, built.data.test, built.teachers)
+
+
+def evaluate_file(config: Config, args: Namespace, device: torch.device) -> None:
+    """Print the metrics of a checkpoint, and its agreement with the teachers."""
+    config = stage_configs(config)[-1]
+    folder = Path(args.work_dir).parent if args.work_dir else Path("runs")
+    if missing := unfinished(config, folder / "teachers"):
+        raise UserError(
+            f"the teacher that belongs into {missing[0]} is not trained; set teacher.weights, or "
+            "--work-dir to the folder of the run"
+        )
+    built = _assemble(config, config.get("seed", 0), device, folder)
+    predictor = built.distiller.predictor()
+    load_weights(network_of(predictor), args.eval_only)
+    if config.get("trainer", {}).get("channels_last"):
+        use_channels_last(built.distiller)
+    test = built.data.test.shard(distributed.rank(), distributed.world_size())
+    scores = evaluate(predictor, test, built.teachers)
+    if distributed.rank() == 0:
         for name, value in scores.items():
             out.print(f"{name:>20} {value:.4f}")
-
-
-def _one_step(config: Config, built: Assembly, folder: Path) -> None:
-    settings = {**config.get("trainer", {}), "tensorboard": False, "wandb": None}
-    trainer = build_trainer(
-        built.parts,
-        folder,
-        optimizer=config["optimizer"],
-        schedule=config["schedule"],
-        **settings,
-    )
-    built.distiller.train()
-    trainer.losses = trainer.step([next(built.parts.loader.epoch(0))])
-    trainer.meter.update(trainer.losses)
-    trainer.check_finite()
 
 
 def _assemble(
     config: Config, seed: int, device: torch.device, teachers: Path, *, untrained: bool = False
 ) -> Assembly:
+    def train_teacher(recipe: Config, folder: Path) -> None:
+        # With a seed of its own: the teacher must not depend on which student came first.
+        own_seed = recipe.get("seed", 0)
+        train_seed(recipe, own_seed, folder, device=device, resume=True, teachers=teachers)
+
     data = build_data(config, seed, device)
-    train_teacher = partial(_train_stage, seed=seed, device=device, resume=True, teachers=teachers)
     get_teachers = partial(build_teachers, config, data, teachers / "teachers", train_teacher)
     put_together = partial(assemble, config, seed, device, data)
     if not untrained and unfinished(config, teachers / "teachers"):
@@ -170,11 +191,11 @@ def teacher_scores(built: Assembly) -> dict[str, Any]:
     for name, teacher in built.teachers.items():
         if class_count(teacher, built.sample) == built.data.num_classes:
             scores[name] = built.parts.test(teacher)
-            err.print(f"teacher {name!r} on the test set: top1 {scores[name]['top1']:.2f}")
+            text = f"top1 {scores[name]['top1']:.2f} on the test set"
         else:
-            err.print(
-                f"teacher {name!r} knows other classes, so its accuracy cannot be measured here"
-            )
+            text = "knows other classes, so its accuracy cannot be measured here"
+        if distributed.rank() == 0:
+            err.print(f"teacher {name!r}: {text}")
     return scores
 
 
@@ -187,8 +208,3 @@ def _print_tables(built: Assembly) -> None:
     err.print(report.models_table(networks))
     if built.distiller.terms:
         err.print(report.terms_table(built.distiller))
-
-
-def _make(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

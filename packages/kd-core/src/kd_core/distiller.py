@@ -194,6 +194,6 @@ def _refuse_fsdp(student: nn.Module) -> None:
     for name, module in student.named_modules():
         if type(module).__name__.startswith(("FullySharded", "FSDP")):
             raise UserError(
-                f"student module {name or '(the whole)'!r} is sharded by FSDP, whose parameters are "
-                "not whole where criteria read them; use DDP (torchrun does)"
+                f"student module {name or '(the whole)'!r} is sharded by FSDP, so its parameters "
+                "are not whole where criteria read them; use DDP (torchrun does)"
             )

@@ -34,8 +34,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
     Reads `.safetensors`, and under any other name what `torch.save` wrote: a state dict, or a dict
     that holds one as `model`, `state_dict` or `net` (mdistiller, RepDistiller, torchvision, timm,
-    Detectron2). Of a checkpoint of our own trainer, the student is read. Prefixes that DataParallel,
-    DDP and torch.compile put before every name are cut.
+    Detectron2). Of a checkpoint of our own trainer, the student is read. Prefixes that
+    DataParallel, DDP and torch.compile put before every name are cut.
 
     Raises:
         UserError: If there is no such file, if it is damaged or holds anything but plain data, or

@@ -1,0 +1,154 @@
+"""Read the configs of classification runs; every name is checked before any work starts."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kd_core.build import check, check_arguments
+from kd_core.config import load_config, merge
+from kd_core.errors import UserError, located, nearest
+from kd_core.run import build_trainer
+from kd_core.term import check_term
+
+from kd_cls.assemble import build_distiller
+from kd_cls.networks import check_classifier
+
+Config = Mapping[str, Any]
+
+NAMES = (
+    "data",
+    "student",
+    "teacher",
+    "teachers",
+    "distiller",
+    "optimizer",
+    "schedule",
+    "trainer",
+    "stages",
+    "seed",
+    "data_seed",
+)
+"""The top-level names of a config."""
+
+_SEEDS = ("seed", "data_seed")
+_GIVEN = {"data": ("data_seed",), "optimizer": ("params",), "schedule": ("epochs",)}
+_GIVEN_TO_CRITERIA = ("num_classes", "num_samples", "labels", "student_shapes", "teacher_shapes")
+_OF_RECIPE = ("network", "new_head", "label_smoothing")
+_PRODUCT = "stage:"
+
+
+def read_config(
+    paths: str | Path | Sequence[str | Path],
+    options: Mapping[str, Any] | None = None,
+    *,
+    training: bool = True,
+) -> dict[str, Any]:
+    """Load config files with overrides, see `load_config`, and check every name in them.
+
+    The recipes that train its teachers are checked too.
+
+    Args:
+        paths: One python file or several.
+        options: Values by dotted path.
+        training: Whether what only training needs must be there.
+
+    Raises:
+        UserError: If anything is missing or unknown.
+    """
+    config = load_config(paths, options, known=NAMES)
+    for stage in stage_configs(config):
+        _check(stage, training)
+    return config
+
+
+def stage_configs(config: Config) -> list[dict[str, Any]]:
+    """Return the whole config of each stage, or the config itself if it lists none.
+
+    This is for checks and dry runs: what an earlier stage makes is None here.
+    """
+    stages = _mapping(config.get("stages") or {"": {}}, "stages")
+    rest = {name: value for name, value in config.items() if name != "stages"}
+    wholes = []
+    for position, (name, overrides) in enumerate(stages.items()):
+        whole = merge(rest, _mapping(overrides, f"stages.{name}"))
+        wholes.append(_without_products(whole, list(stages)[:position]))
+    return wholes
+
+
+def teacher_nodes(config: Config) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return the place and a copy of the node of each teacher: of `teachers`, or `teacher` alone.
+
+    Raises:
+        UserError: If a config has both.
+    """
+    if "teacher" in config and "teachers" in config:
+        raise UserError("give `teacher` (one) or `teachers` (several, by name), not both")
+    if "teacher" in config:
+        return {"teacher": ("teacher", dict(_mapping(config["teacher"], "teacher")))}
+    nodes = _mapping(config.get("teachers", {}), "teachers").items()
+    places = {name: f"teachers.{name}" for name, _ in nodes}
+    return {name: (places[name], dict(_mapping(node, places[name]))) for name, node in nodes}
+
+
+def _check(config: Config, training: bool) -> None:
+    for name in ("data", "student", *(("optimizer", "schedule", "trainer") if training else ())):
+        if name not in config:
+            raise UserError(f"the config has no {name!r}; compose it from data, pair and method")
+    for name, value in config.items():
+        if name in _SEEDS and not isinstance(value, int):
+            raise UserError(f"{name}: wanted a whole number, got {value!r}")
+        if name not in _SEEDS:
+            _mapping(value, name)
+    for name, given in _GIVEN.items():
+        if name in config:
+            _mapping(config[name], name, has_type=True)
+            check(config[name], name, given)
+    check_classifier(config["student"], "student")
+    for where, node in teacher_nodes(config).values():
+        _check_teacher(node, where)
+    _check_distiller(config.get("distiller", {}))
+    if "trainer" in config:
+        given_to_trainer = ("parts", "work_dir", "optimizer", "schedule")
+        check_arguments(build_trainer, config["trainer"], "trainer", given_to_trainer)
+
+
+def _check_teacher(node: dict[str, Any], where: str) -> None:
+    if "recipe" not in node:
+        check_classifier(node, where)
+        return
+    recipe = node.pop("recipe")
+    for name in _OF_RECIPE:
+        if name in node:
+            raise UserError(f"{where}: {name!r} is what its recipe says; leave one of them out")
+    with located(f"{where}.recipe"):
+        student = read_config(recipe)["student"]
+    check_classifier({**node, "network": student["network"]}, where)
+
+
+def _check_distiller(node: Config) -> None:
+    check_arguments(build_distiller, node, "distiller")
+    terms = _mapping(node.get("terms", {}), "distiller.terms")
+    for name, term in terms.items():
+        check_term(_mapping(term, f"distiller.terms.{name}"), f"distiller.terms.{name}")
+    check(node, "distiller", _GIVEN_TO_CRITERIA)
+
+
+def _mapping(value: Any, where: str, *, has_type: bool = False) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping) or (has_type and "type" not in value):
+        wanted = "a dict with `type`, an import path" if has_type else "a dict"
+        raise UserError(f"{where}: wanted {wanted}, got {value!r}")
+    return value
+
+
+def _without_products(value: Any, earlier: Collection[str]) -> Any:
+    """Replace the texts `stage:NAME/FILE` inside a nested value by None."""
+    if isinstance(value, Mapping):
+        return {key: _without_products(item, earlier) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_without_products(item, earlier) for item in value)
+    if not isinstance(value, str) or not value.startswith(_PRODUCT):
+        return value
+    name = value.removeprefix(_PRODUCT).partition("/")[0]
+    if name not in earlier:
+        raise UserError(f"{value!r}: there is no earlier stage {name!r}{nearest(name, earlier)}")
+    return None

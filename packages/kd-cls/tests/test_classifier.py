@@ -1,0 +1,138 @@
+"""The classifier: what a network is shown, what it is asked, what it may answer."""
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from kd_cls.classifier import Classifier
+from kd_core.errors import UserError
+from torch import nn
+
+MEAN, STD = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+
+
+class Pooled(nn.Module):
+    """Gives the mean of each channel as the logits of three classes."""
+
+    def forward(self, image):
+        return image.mean((2, 3))
+
+
+class Answers(nn.Module):
+    def __init__(self, answer):
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, image):
+        return self.answer
+
+
+def images(size=4):
+    return torch.randint(256, (5, 3, size, size), dtype=torch.uint8)
+
+
+class TestImages:
+    def test_bytes_and_floats_in_0_to_1_are_the_same_images(self):
+        classifier = Classifier(Pooled(), mean=MEAN, std=STD).eval()
+        image = images()
+        assert torch.equal(
+            classifier({"image": image}), classifier({"image": image.float().div(255)})
+        )
+
+    def test_each_channel_is_normalised_by_its_own_statistics(self):
+        image = torch.tensor(MEAN).view(1, 3, 1, 1) + torch.tensor(STD).view(1, 3, 1, 1)
+        shown = Classifier(Pooled(), mean=MEAN, std=STD).prepare(image)
+        torch.testing.assert_close(shown, torch.ones(1, 3, 1, 1))
+
+    def test_without_statistics_floats_stay_as_they_are(self):
+        image = torch.rand(2, 3, 4, 4)
+        assert torch.equal(Classifier(Pooled()).prepare(image), image)
+
+    @pytest.mark.parametrize("size", [4, 8, 12])
+    def test_images_are_resized_for_the_network(self, size):
+        shown = Classifier(Pooled(), size=8).prepare(images(size))
+        assert shown.shape == (5, 3, 8, 8)
+
+    def test_images_of_the_right_size_are_not_touched(self):
+        image = images()
+        assert torch.equal(
+            Classifier(Pooled(), size=4).prepare(image), Classifier(Pooled()).prepare(image)
+        )
+
+    def test_no_image_is_a_batch_too(self):
+        classifier = Classifier(Pooled(), size=8).eval()
+        assert classifier({"image": images()[:0]}).shape == (0, 3)
+
+    def test_channels_last_reaches_the_images(self):
+        classifier = Classifier(Pooled())
+        classifier.use_channels_last()
+        assert classifier.prepare(images()).is_contiguous(memory_format=torch.channels_last)
+
+    def test_statistics_are_in_no_checkpoint(self):
+        assert Classifier(Pooled(), mean=MEAN, std=STD).state_dict().keys() == {"correct", "seen"}
+
+
+class TestLoss:
+    @pytest.mark.parametrize("smoothing", [0.0, 0.1])
+    def test_is_the_cross_entropy_with_label_smoothing(self, smoothing):
+        classifier = Classifier(Pooled(), label_smoothing=smoothing)
+        batch = {"image": images(), "label": torch.tensor([0, 1, 2, 1, 0])}
+        target = F.one_hot(batch["label"], 3) * (1 - smoothing) + smoothing / 3
+        log_probability = batch["image"].float().div(255).mean((2, 3)).log_softmax(1)
+        expected = -(target * log_probability).sum(1).mean()
+        losses = classifier(batch)
+        assert losses.keys() == {"ce"}
+        torch.testing.assert_close(losses["ce"], expected)
+
+    def test_is_float32_where_the_network_computes_in_bfloat16(self):
+        classifier = Classifier(Answers(torch.randn(5, 3, dtype=torch.bfloat16)))
+        loss = classifier({"image": images(), "label": torch.zeros(5, dtype=torch.int64)})
+        assert loss["ce"].dtype == torch.float32
+
+
+class TestTrainingAccuracy:
+    def test_counts_the_images_since_the_last_call(self):
+        classifier = Classifier(Answers(torch.eye(3)))
+        image = images()[:3]
+        classifier({"image": image, "label": torch.tensor([0, 1, 2])})
+        classifier({"image": image, "label": torch.tensor([0, 0, 0])})
+        assert classifier.training_metrics() == {"train_top1": round(400 / 6, 4)}
+        classifier({"image": image, "label": torch.tensor([1, 2, 0])})
+        assert classifier.training_metrics() == {"train_top1": 0.0}
+
+    def test_is_absent_when_nothing_was_trained(self):
+        assert Classifier(Pooled()).training_metrics() == {}
+
+    def test_evaluation_does_not_count(self):
+        classifier = Classifier(Answers(torch.eye(3))).eval()
+        classifier({"image": images()[:3], "label": torch.tensor([0, 1, 2])})
+        assert classifier.training_metrics() == {}
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("answer", "described"),
+        [
+            (torch.zeros(5, 3, 2, 2), r"\(5, 3, 2, 2\)"),
+            ((torch.zeros(5, 3), torch.zeros(5, 3)), "tuple"),
+            ({"out": torch.zeros(5, 3)}, "dict"),
+        ],
+    )
+    @pytest.mark.parametrize("training", [True, False])
+    def test_anything_but_logits_is_refused(self, answer, described, training):
+        classifier = Classifier(Answers(answer)).train(training)
+        with pytest.raises(UserError, match=f"Answers returned {described}.*auxiliary outputs off"):
+            classifier({"image": images(), "label": torch.zeros(5, dtype=torch.int64)})
+
+    @pytest.mark.parametrize("given", [{"mean": MEAN}, {"std": STD}])
+    def test_half_of_the_statistics_is_refused(self, given):
+        with pytest.raises(UserError, match="mean and std go together"):
+            Classifier(Pooled(), **given)
+
+    @pytest.mark.parametrize("std", [0.5, [0.5]])
+    def test_statistics_that_are_not_one_number_a_channel_are_refused(self, std):
+        with pytest.raises(UserError, match=r"std needs three numbers.*0\.5"):
+            Classifier(Pooled(), mean=MEAN, std=std)
+
+    def test_impossible_label_smoothing_is_refused(self):
+        with pytest.raises(UserError, match=r"label_smoothing must be in \[0, 1\], got 1.5"):
+            Classifier(Pooled(), label_smoothing=1.5)

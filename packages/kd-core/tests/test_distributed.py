@@ -1,0 +1,319 @@
+"""Two processes train as one; this file is also the script that each of them runs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F  # noqa: N812
+from kd_core import checkpoint, distributed
+from kd_core.criteria.fitnet import FitNet
+from kd_core.criteria.kd import KD
+from kd_core.distiller import Distiller
+from kd_core.hooks import Hook
+from kd_core.interrupt import Interrupted
+from kd_core.meter import NonFiniteLossError
+from kd_core.run import Parts, build_trainer, run
+from kd_core.task import Task
+from kd_core.term import Term
+from torch import nn
+
+WORLD = 2
+
+
+class Toy(Task):
+    """Classifies images [N, 3, 4, 4]."""
+
+    def forward(self, batch):
+        logits = self.network(batch["image"])
+        return {"ce": F.cross_entropy(logits, batch["label"])} if self.training else logits
+
+
+class Loader:
+    """Four global batches of 8 in every epoch; a rank gets its half of each."""
+
+    batch_size = 8
+
+    def __init__(self, bad=None):
+        self.part = slice(0, 8)
+        self.bad = bad
+        if distributed.is_distributed():
+            self.part = slice(4 * distributed.rank(), 4 * distributed.rank() + 4)
+
+    def __len__(self):
+        return 4
+
+    def epoch(self, epoch, start=0):
+        for number in range(start, 4):
+            generator = torch.Generator().manual_seed(10 * epoch + number)
+            batch = {
+                "image": torch.randn(8, 3, 4, 4, generator=generator),
+                "label": torch.arange(8) % 3,
+                "index": torch.arange(8),
+            }
+            if number == self.bad:
+                batch["image"][-1] = float("nan")  # in the part of the last rank
+            yield {key: value[self.part] for key, value in batch.items()}
+
+
+def network(width, seed, middle):
+    torch.manual_seed(seed)
+    convolution, head = nn.Conv2d(3, width, 3, padding=1), nn.Linear(width * 16, 3)
+    return nn.Sequential(convolution, middle, nn.Flatten(), head)
+
+
+def make(folder, *, middle=None, bad=None, **options):
+    """Build a trainer without dropout and BatchNorm, so that one process can do the same."""
+    # The students begin apart: DDP must make them equal. Teachers are no part of what it sees.
+    student = network(4, distributed.rank(), middle or nn.ReLU())
+    teacher = network(6, 9, nn.ReLU())
+    hint = FitNet(student_shapes=((4, 4, 4),), teacher_shapes=((6, 4, 4),))
+    hint.regressors[0] = nn.Conv2d(4, 6, 1)  # its own has a BatchNorm
+    terms = {"kd": Term(KD()), "hint": Term(hint, student=["0"], teacher=["0"])}
+    distiller = Distiller(Toy(student), Toy(teacher), terms)
+    parts = Parts(distiller, Loader(bad), lambda model: {"top1": 1.0}, "top1")
+    settings = {"epochs": 2, "accumulate": 2, "clip_norm": 1.0, "ema": 0.9, "tensorboard": False}
+    trainer = build_trainer(
+        parts,
+        folder,
+        optimizer={"type": "torch.optim.SGD", "lr": 0.1, "momentum": 0.9},
+        schedule={"type": "kd_core.schedule.constant"},
+        **{**settings, **options},
+    )
+    return trainer, parts
+
+
+# What each of the two processes does; every function returns what the tests look at.
+
+
+def train(folder):
+    trainer, parts = make(folder / "train")
+    result = run(trainer, parts, resume=False, facts={})
+    exported = (folder / "train" / "student.pth").is_file()  # also when another rank wrote it
+    return {
+        "weights": trainer.distiller.state_dict(),
+        "history": [{k: v for k, v in r.items() if k.startswith("loss")} for r in trainer.history],
+        "exported": exported,
+        "best": result["best"]["epoch"],
+    }
+
+
+def train_batchnorm(folder):
+    trainer, _ = make(folder / "bn", middle=nn.BatchNorm2d(4))
+    trainer.train()
+    return {
+        "student": trainer.distiller.student.network[1].state_dict(),
+        "average": trainer.average.network[1].state_dict(),
+    }
+
+
+def stop_one(folder):
+    """Signal one process in the third step of eight; both look every second step."""
+
+    class Signal(Hook):
+        def before_step(self, trainer):
+            if distributed.rank() == 1 and trainer.steps_done == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    trainer, _ = make(folder / "stop", accumulate=1, log_every=2)
+    trainer.hooks.append(Signal())
+    try:
+        trainer.train()
+    except Interrupted as exit_:
+        return {"steps": trainer.steps_done, "status": exit_.code}
+    return {"steps": trainer.steps_done, "status": 0}
+
+
+def save_by_clocks_that_differ(folder):
+    """Rank 0 alone thinks that it is time, in the third step; both must save after the fourth."""
+    trainer, _ = make(folder / "clock", accumulate=1, log_every=4, epochs=1)
+    saved = []
+    save = trainer.save
+    trainer.save = lambda path: (saved.append(trainer.steps_done), save(path))
+    hook = trainer.hooks[-1]
+
+    class Late(Hook):
+        def after_step(self, trainer):
+            late = distributed.rank() == 0 and trainer.steps_done == 3
+            hook._saved_at = float("-inf") if late else hook._saved_at
+
+    trainer.hooks.append(Late())
+    trainer.train()
+    return {"saved": saved}
+
+
+def meet_nan(folder):
+    trainer, _ = make(folder / "nan", accumulate=1, bad=1)
+    try:
+        trainer.train()
+    except NonFiniteLossError as error:
+        return {"message": str(error)}
+    return {"message": "none"}
+
+
+def resume(folder):
+    """Go on from rank 0's file; each rank must drop other units."""
+    trainer, _ = make(folder / "train")
+    torch.manual_seed(100 + distributed.rank())
+    trainer.resume(folder / "train" / "last.pth")
+    return {"weights": trainer.distiller.state_dict(), "draw": torch.rand(3)}
+
+
+def collectives(folder):
+    rank, cpu = distributed.rank(), torch.device("cpu")
+    rows = torch.full((2 - rank, 3), float(rank))
+    return {
+        "world": distributed.world_size(),
+        "sum": distributed.reduce_sum(torch.tensor([1.0, rank])),
+        "min": distributed.reduce_min(torch.tensor([1.0, -rank])),
+        "any": [distributed.any_process(flag, cpu) for flag in (False, rank == 1, True)],
+        "rows": distributed.gather_rows(rows),
+        "one_empty": distributed.gather_rows(rows[: 1 - rank]),
+        "labels": distributed.gather_rows(torch.arange(2 - rank)),
+    }
+
+
+WORK = (collectives, train, resume, train_batchnorm, stop_one, save_by_clocks_that_differ, meet_nan)
+
+
+def main(rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=WORLD
+    )
+    torch.save({work.__name__: work(folder) for work in WORK}, folder / f"rank{rank}.pt")
+    distributed.stop()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """Run all the work in two processes and return what each saw."""
+    folder = tmp_path_factory.mktemp("two")
+    command = [sys.executable, __file__]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [*command, str(rank), str(folder)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(WORLD)
+    ]
+    try:
+        said = [process.communicate(timeout=100)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
+    results = [torch.load(folder / f"rank{rank}.pt") for rank in range(WORLD)]
+    return {
+        "folder": folder,
+        **{work.__name__: [r[work.__name__] for r in results] for work in WORK},
+    }
+
+
+class TestTwoProcesses:
+    def test_both_end_with_equal_weights(self, ranks):
+        first, second = (found["weights"] for found in ranks["train"])
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+    def test_weights_and_losses_equal_one_process_on_the_joint_batch(self, ranks, tmp_path):
+        alone, _ = make(tmp_path)
+        before = alone.distiller.student.network[0].weight.clone()
+        alone.train()
+        found = ranks["train"][0]
+        for name, value in alone.distiller.state_dict().items():
+            torch.testing.assert_close(found["weights"][name], value, msg=name)
+        assert not torch.allclose(before, found["weights"]["student.network.0.weight"])
+        for here, there in zip(alone.history, found["history"], strict=True):
+            assert there == pytest.approx(
+                {k: v for k, v in here.items() if k.startswith("loss")}, rel=1e-4
+            )
+        assert ranks["train"][1]["history"] == found["history"]
+
+    def test_what_rank_0_wrote_is_there_for_all_when_a_run_returns(self, ranks):
+        assert [found["exported"] for found in ranks["train"]] == [True, True]
+        lines = (ranks["folder"] / "train" / "log.jsonl").read_text().splitlines()
+        assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+
+    def test_batchnorm_statistics_of_student_and_average_are_shared_at_the_end(self, ranks):
+        first, second = ranks["train_batchnorm"]
+        for model in ("student", "average"):
+            for name, value in first[model].items():
+                assert torch.equal(value, second[model][name]), f"{model} {name}"
+            assert not torch.equal(first[model]["running_mean"], torch.zeros(4))
+
+    def test_a_signal_to_one_stops_both_after_the_same_step(self, ranks):
+        assert [found["steps"] for found in ranks["stop_one"]] == [4, 4]
+        assert [found["status"] for found in ranks["stop_one"]] == [143, 143]
+        state = checkpoint.load(ranks["folder"] / "stop" / "last.pth")
+        assert (state["epoch"], state["step_in_epoch"]) == (0, 4)
+
+    def test_clocks_that_differ_save_at_the_same_step(self, ranks):
+        assert [found["saved"] for found in ranks["save_by_clocks_that_differ"]] == [[4, 4], [4, 4]]
+
+    def test_a_nan_in_one_stops_both_and_names_its_first_step(self, ranks):
+        messages = [found["message"] for found in ranks["meet_nan"]]
+        assert messages[0] == messages[1]
+        assert "not finite since step 2;" in messages[0]
+        assert not (ranks["folder"] / "nan" / "last.pth").exists()
+
+    def test_a_resumed_run_has_the_weights_everywhere_and_draws_apart(self, ranks):
+        for found, trained in zip(ranks["resume"], ranks["train"], strict=True):
+            for name, value in trained["weights"].items():
+                assert torch.equal(found["weights"][name], value)
+        first, second = (found["draw"] for found in ranks["resume"])
+        assert not torch.equal(first, second)
+
+    def test_collectives(self, ranks):
+        for found in ranks["collectives"]:
+            assert found["world"] == 2
+            assert found["sum"].tolist() == [2, 1]
+            assert found["min"].tolist() == [1, -1]
+            assert found["any"] == [False, True, True]
+
+    def test_rows_are_gathered_in_rank_order_though_their_numbers_differ(self, ranks):
+        for found in ranks["collectives"]:
+            assert found["rows"].tolist() == [[0.0] * 3, [0.0] * 3, [1.0] * 3]
+            assert found["one_empty"].tolist() == [[0.0] * 3]
+            assert found["labels"].tolist() == [0, 1, 0]
+            assert found["labels"].dtype == torch.int64
+
+
+class TestOneProcess:
+    def test_collectives_are_the_identity(self):
+        value = torch.tensor([1.0, 2.0])
+        for function in (distributed.reduce_sum, distributed.reduce_min, distributed.gather_rows):
+            assert function(value) is value
+        assert [distributed.any_process(flag, value.device) for flag in (True, False)] == [
+            True,
+            False,
+        ]
+        assert (distributed.rank(), distributed.world_size()) == (0, 1)
+        distributed.wait_for_all()
+        distributed.stop()
+
+    def test_statistics_stay(self):
+        norm = nn.BatchNorm1d(2)
+        norm.running_mean.fill_(3.0)
+        distributed.average_buffers(norm)
+        assert norm.running_mean.tolist() == [3.0, 3.0]
+
+    @pytest.mark.parametrize("world", [None, "1"])
+    def test_starting_without_torchrun_joins_no_group(self, monkeypatch, world):
+        monkeypatch.delenv("WORLD_SIZE", raising=False)
+        if world:
+            monkeypatch.setenv("WORLD_SIZE", world)
+        assert distributed.start(torch.device("cpu")) == torch.device("cpu")
+        assert not dist.is_initialized()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,169 @@
+"""Logs: JSON lines, TensorBoard, Weights & Biases, the console."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from kd_core.errors import UserError
+from kd_core.loggers import JsonLog, ProgressLog, TensorBoardLog, WandbLog
+
+
+def trainer_at(folder, epoch, epochs=4):
+    """Return what a log looks at after some epochs of two steps each."""
+    history = [{"epoch": n, "top1": 10.0 * n, "loss_ce": 1 / n} for n in range(1, epoch + 1)]
+    return SimpleNamespace(
+        work_dir=folder,
+        history=history,
+        record=history[-1] if history else {},
+        epoch=epoch,
+        epochs=epochs,
+        step_in_epoch=0,
+        steps_per_epoch=2,
+        steps_done=2 * epoch,
+        total_steps=2 * epochs,
+        best=history[-1] if history else {},
+        meter=SimpleNamespace(means=lambda local: {"ce": 0.5}),
+    )
+
+
+def epochs_in(folder):
+    lines = (folder / "log.jsonl").read_text().splitlines()
+    return [json.loads(line)["epoch"] for line in lines]
+
+
+class TestJsonLog:
+    def test_every_epoch_is_a_line(self, tmp_path):
+        log = JsonLog()
+        log.before_train(trainer_at(tmp_path, 0))
+        for epoch in (1, 2):
+            log.after_epoch(trainer_at(tmp_path, epoch))
+            assert epochs_in(tmp_path) == list(range(1, epoch + 1))
+
+    def test_a_resumed_run_drops_lines_after_its_checkpoint_and_goes_on(self, tmp_path):
+        JsonLog().after_epoch(trainer_at(tmp_path, 3))  # then killed before last.pth was written
+        log = JsonLog()
+        log.before_train(trainer_at(tmp_path, 2))
+        assert epochs_in(tmp_path) == [1, 2]
+        log.after_epoch(trainer_at(tmp_path, 3))
+        assert epochs_in(tmp_path) == [1, 2, 3]
+
+
+class TestTensorBoardLog:
+    def test_scalars_are_written_and_go_on_after_a_resume(self, tmp_path):
+        pytest.importorskip("tensorboard")
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        for begin, end in ((0, 3), (2, 4)):  # killed after the third epoch, resumed at the second
+            log = TensorBoardLog()
+            log.before_train(trainer_at(tmp_path, begin))
+            for epoch in range(begin + 1, end + 1):
+                log.after_epoch(trainer_at(tmp_path, epoch))
+            log.close()
+        events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+        shown = [(event.step, event.value) for event in events.Scalars("top1")]
+        assert shown == [(1, 10.0), (2, 20.0), (3, 30.0), (4, 40.0)]
+
+    def test_without_the_package_one_line_says_what_to_do(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+        with pytest.raises(UserError, match=r"^trainer\.tensorboard=True needs .*tensorboard"):
+            TensorBoardLog()
+
+    def test_closing_before_training_began_is_harmless(self):
+        pytest.importorskip("tensorboard")
+        TensorBoardLog().close()
+
+
+class FakeWandb:
+    """What WandbLog uses of wandb."""
+
+    def __init__(self):
+        self.inits, self.logged, self.finished = [], [], 0
+
+    def init(self, **settings):
+        self.inits.append(settings)
+        name = settings.get("id", f"run{len(self.inits)}")
+        return SimpleNamespace(id=name, log=self._log, finish=self._finish)
+
+    def _log(self, record, step):
+        self.logged.append((step, record["top1"]))
+
+    def _finish(self):
+        self.finished += 1
+
+
+@pytest.fixture
+def wandb(monkeypatch):
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    return fake
+
+
+class TestWandbLog:
+    def test_without_the_package_one_line_says_what_to_do(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "wandb", None)
+        with pytest.raises(UserError, match=r"pip install wandb") as error:
+            WandbLog(project="kd")
+        assert "\n" not in str(error.value)
+
+    def test_records_are_sent_under_their_epoch(self, wandb, tmp_path):
+        log = WandbLog(project="kd")
+        log.before_train(trainer_at(tmp_path, 0))
+        log.after_epoch(trainer_at(tmp_path, 1))
+        log.close()
+        assert wandb.inits == [{"dir": str(tmp_path), "resume": "allow", "project": "kd"}]
+        assert wandb.logged == [(1, 10.0)]
+        assert wandb.finished == 1
+
+    def test_a_resumed_run_goes_on_in_the_same_wandb_run_and_a_new_one_does_not(
+        self, wandb, tmp_path
+    ):
+        for epoch in (0, 2, 0):
+            WandbLog().before_train(trainer_at(tmp_path, epoch))
+        assert [settings.get("id") for settings in wandb.inits] == [None, "run1", None]
+
+    def test_the_user_s_own_name_wins(self, wandb, tmp_path):
+        WandbLog().before_train(trainer_at(tmp_path, 0))
+        WandbLog(id="mine").before_train(trainer_at(tmp_path, 1))
+        assert wandb.inits[-1]["id"] == "mine"
+
+    def test_closing_before_training_began_is_harmless(self, wandb):
+        WandbLog().close()
+        assert wandb.finished == 0
+
+
+class TestProgressLog:
+    def test_an_evaluated_epoch_is_a_line_with_metric_best_and_time_left(self, tmp_path, capsys):
+        log = ProgressLog("top1")
+        log.before_train(trainer_at(tmp_path, 0))
+        log.after_epoch(trainer_at(tmp_path, 1))
+        log.after_epoch(trainer_at(tmp_path, 4))
+        log.close()
+        first, last = capsys.readouterr().err.splitlines()
+        for wanted in ("epoch 1/4", "top1 10", "ce 1", "(best 10 @1)", "ETA 0:00:00"):
+            assert wanted in first
+        assert last.endswith("done")
+
+    def test_other_epochs_are_silent_until_the_silence_is_long(self, tmp_path, capsys, monkeypatch):
+        now = [0.0]
+        monkeypatch.setattr("kd_core.loggers.time.monotonic", lambda: now[0])
+        log = ProgressLog("val_top1", seconds=60)
+        log.before_train(trainer_at(tmp_path, 0))
+        trainer = trainer_at(tmp_path, 2)
+        trainer.best = {}
+        for now[0] in (30.0, 50.0):
+            log.after_epoch(trainer)
+            log.after_step(trainer)
+        assert capsys.readouterr().err == ""
+        now[0] = 61.0
+        log.after_step(trainer)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "epoch 3  step 0/2  ce 0.5" in line
+        assert "ETA 0:01:01" in line
+
+
+def test_the_logs_touch_only_the_run_s_folder(tmp_path):
+    log = JsonLog()
+    log.before_train(trainer_at(tmp_path / "run", 1))
+    assert [Path(path).name for path in tmp_path.iterdir()] == ["run"]

@@ -1,0 +1,89 @@
+"""Two processes under torchrun train one student."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+CONFIG = """
+data = dict(type="kd_cls.data.synthetic", num_train=26, num_test=7, num_classes=3, batch_size=8)
+student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
+teacher = dict(network=dict(type="kd_cls.models.build_model", name="resnet14"), weights="random")
+distiller = dict(terms=dict(kd=dict(criterion=dict(type="kd_core.criteria.kd.KD"))))
+optimizer = dict(type="torch.optim.SGD", lr=0.05, momentum=0.9)
+schedule = dict(type="kd_core.schedule.cosine")
+trainer = dict(epochs=2, ema=0.9, tensorboard=False)
+"""
+SCRIPT = """
+import os, sys
+import torch
+from kd_cls import train
+from kd_core.task import network_of
+
+run = train.run
+
+def run_and_keep(trainer, parts, **options):
+    result = run(trainer, parts, **options)
+    state = {
+        "student": network_of(trainer.distiller.student).state_dict(),
+        "deployed": network_of(trainer.predictor()).state_dict(),
+        "result": {name: result[name] for name in ("last", "best")},
+        "history": [record["loss_ce"] for record in trainer.history],
+    }
+    torch.save(state, f"rank{os.environ['RANK']}.pt")
+    return result
+
+train.run = run_and_keep
+sys.exit(train.main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Run the tool's `main` in two processes; each leaves what it ended with."""
+    folder = tmp_path_factory.mktemp("ddp")
+    (folder / "config.py").write_text(CONFIG)
+    (folder / "script.py").write_text(SCRIPT)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    done = subprocess.run(
+        [*torchrun, "--nproc-per-node", "2", "script.py", "config.py", "--work-dir", "run"],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ranks(folder):
+    return [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.parametrize("part", ["student", "deployed"])
+def test_both_end_with_equal_weights_and_statistics(ranks, part):
+    first, second = (state[part] for state in ranks)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_both_know_the_losses_and_metrics_of_all_data(ranks):
+    assert ranks[0]["history"] == ranks[1]["history"]
+    assert len(ranks[0]["history"]) == 2
+    assert ranks[0]["result"] == ranks[1]["result"]
+    # 7 test images in all: what is measured on 4 or 3 of them is another multiple
+    assert round(ranks[0]["result"]["last"]["top1"] * 7 / 100, 4).is_integer()
+
+
+def test_the_folder_is_written_once_and_holds_what_was_trained(folder, ranks):
+    exported = torch.load(folder / "run" / "student.pth", weights_only=True)
+    assert all(torch.equal(exported[name], value) for name, value in ranks[0]["deployed"].items())
+    lines = (folder / "run" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["loss_ce"] for line in lines] == ranks[0]["history"]
+    assert Path(folder, "run", "result.json").is_file()
