@@ -7,6 +7,7 @@ python benchmarks/step.py --pairs 40
 """
 
 import argparse
+import copy
 import json
 import tempfile
 import time
@@ -51,7 +52,9 @@ class BareLoop:
 class Interleaved:
     """A loader that times a bare step before each batch, and the trainer's step after it."""
 
-    def __init__(self, bare: BareLoop, batch_size: int, pairs: int, warmup: int, device: str) -> None:
+    def __init__(
+        self, bare: BareLoop, *, batch_size: int, pairs: int, warmup: int, device: str
+    ) -> None:
         self.bare, self.batch_size, self.warmup, self.count = bare, batch_size, warmup, pairs
         generator = torch.Generator().manual_seed(0)
         shape = (batch_size, 3, 32, 32)
@@ -92,14 +95,17 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    nets = {role: build_model(getattr(args, role), CLASSES).to(device) for role in ("teacher", "student")}
-    copy = build_model(args.student, CLASSES).to(device)
-    copy.load_state_dict(nets["student"].state_dict())
+    teacher = build_model(args.teacher, CLASSES).to(device)
+    student = build_model(args.student, CLASSES).to(device)
     loader = Interleaved(
-        BareLoop(nets["teacher"], copy), args.batch_size, args.pairs, args.warmup, device
+        BareLoop(teacher, copy.deepcopy(student)),
+        batch_size=args.batch_size,
+        pairs=args.pairs,
+        warmup=args.warmup,
+        device=device,
     )
     with tempfile.TemporaryDirectory() as folder:
-        _trainer(nets["teacher"], nets["student"], loader, Path(folder), device).train()
+        _trainer(teacher, student, loader, Path(folder), device).train()
     result = {
         "pair": f"{args.teacher} -> {args.student}",
         "batch_size": args.batch_size,

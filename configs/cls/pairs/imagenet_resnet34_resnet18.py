@@ -7,7 +7,6 @@ torchrun --nproc-per-node 8 tools/cls_train.py configs/cls/data/imagenet.py \
 student = dict(network=dict(type="torchvision.models.resnet18"))
 teacher = dict(network=dict(type="torchvision.models.resnet34", weights="IMAGENET1K_V1"))
 tuned = dict(
-    kd=dict(weight=0.5, criterion=dict(temperature=1.0)),
     dkd=dict(warmup_epochs=1, criterion=dict(beta=0.5, temperature=1.0)),
     fitnet=dict(student="layer2", teacher="layer2"),
 )

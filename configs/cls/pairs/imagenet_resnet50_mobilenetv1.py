@@ -7,6 +7,6 @@ torchrun --nproc-per-node 8 tools/cls_train.py configs/cls/data/imagenet.py \
 student = dict(network=dict(type="kd_cls.models.build_model", name="MobileNetV1"))
 teacher = dict(network=dict(type="torchvision.models.resnet50", weights="IMAGENET1K_V1"))
 tuned = dict(
-    kd=dict(weight=0.5, criterion=dict(temperature=1.0)),
     dkd=dict(warmup_epochs=1, criterion=dict(beta=2.0, temperature=1.0)),
+    fitnet=dict(student="model.5", teacher="layer2"),
 )

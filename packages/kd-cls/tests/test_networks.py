@@ -167,7 +167,10 @@ class TestCheck:
             ({}, r"student: .* needs 'network'; set student.network"),
             ({"network": "resnet8"}, r"student\.network: wanted a dict with `type`.*'resnet8'"),
             ({"network": {"name": "resnet8"}}, r"student\.network: wanted a dict with `type`"),
-            ({"network": {**ZOO, "nme": 1}}, r"student\.network: .* no parameter 'nme'.*'name'"),
+            (
+                {"network": {"type": "torch.nn.Linear", "in_featurs": 1}},
+                r"student\.network: .* no parameter 'in_featurs'; did you mean 'in_features'",
+            ),
             ({"network": ZOO, "data": 1}, "has no parameter 'data'"),
             (
                 {"network": {"type": "torchvision.models.resnet81"}},
@@ -183,10 +186,13 @@ class TestCheck:
         with pytest.raises(UserError, match=message):
             check_classifier(node, "student")
 
-    def test_a_misspelt_network_of_the_zoo_is_named_when_it_is_built(self, data):
-        node = {**ZOO, "name": "resnet8x3"}
-        with pytest.raises(UserError, match=r"student\.network: .*resnet8x3.*'resnet8x4'"):
-            build_classifier(data, "student", network=node)
+    @pytest.mark.parametrize(
+        ("wrong", "message"),
+        [({"name": "resnet8x3"}, "resnet8x3.*'resnet8x4'"), ({"nme": 1}, "argument 'nme'")],
+    )
+    def test_mistakes_in_the_zoo_s_arguments_are_found_in_building(self, data, wrong, message):
+        with pytest.raises(UserError, match=rf"student\.network: .*{message}"):
+            build_classifier(data, "student", network={**ZOO, **wrong})
 
 
 class TestLogits:

@@ -167,7 +167,12 @@ def resume(folder):
 def collectives(folder):
     rank, cpu = distributed.rank(), torch.device("cpu")
     rows = torch.full((2 - rank, 3), float(rank))
+    norm = nn.BatchNorm1d(2)
+    norm.running_mean.fill_(rank)
+    norm.num_batches_tracked.fill_(5)
+    distributed.average_buffers(norm)
     return {
+        "statistics": norm.state_dict(),
         "world": distributed.world_size(),
         "sum": distributed.reduce_sum(torch.tensor([1.0, rank])),
         "min": distributed.reduce_min(torch.tensor([1.0, -rank])),
@@ -278,6 +283,12 @@ class TestTwoProcesses:
             assert found["sum"].tolist() == [2, 1]
             assert found["min"].tolist() == [1, -1]
             assert found["any"] == [False, True, True]
+
+    def test_statistics_are_averaged_and_counters_are_not(self, ranks):
+        for found in ranks["collectives"]:
+            assert found["statistics"]["running_mean"].tolist() == [0.5, 0.5]
+            assert found["statistics"]["running_var"].tolist() == [1.0, 1.0]
+            assert found["statistics"]["num_batches_tracked"] == 5
 
     def test_rows_are_gathered_in_rank_order_though_their_numbers_differ(self, ranks):
         for found in ranks["collectives"]:

@@ -10,9 +10,12 @@ from kd_core.interrupt import Interrupted, StopSignal
 
 @pytest.fixture(autouse=True)
 def _handlers_are_as_before():
+    # Python's own, which a test run in the background would not have.
+    outside = signal.signal(signal.SIGINT, signal.default_int_handler)
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     yield
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    signal.signal(signal.SIGINT, outside)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -34,10 +34,8 @@ def main(args: Namespace, train_seed: Callable[..., dict[str, Any]]) -> None:
         args: The tool's arguments; its options change both students, not the teacher.
         train_seed: See `kd_cls.train.train_seed`.
     """
-    if args.eval_only or args.dry_run or args.list_taps or distributed.is_distributed():
-        raise UserError(
-            "the demo takes no --eval-only, --dry-run, --list-taps or torchrun; name a CONFIG"
-        )
+    if args.eval_only or distributed.is_distributed():
+        raise UserError("the demo takes no --eval-only and no torchrun; name a CONFIG")
     distilled = read_config(CONFIG, parse_options(args.cfg_options))
     alone = {name: node for name, node in distilled.items() if name not in ("teacher", "distiller")}
     work_dir = choose(args.work_dir, ["demo"], resume=args.resume)
@@ -50,7 +48,7 @@ def main(args: Namespace, train_seed: Callable[..., dict[str, Any]]) -> None:
     folder = recipe_folder(distilled["teacher"]["recipe"], work_dir.parent / "teachers")
     teacher = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     save_json({"teacher": teacher, "students": summaries}, work_dir / "demo.json")
-    plot_curves(runs, "top1", work_dir / "curves.png")
+    plot_curves(runs, "top1", work_dir / "curves.png", ylabel="top-1 on the test set, %")
     out.print(_table(teacher, summaries))
     out.print(f"curves: {work_dir / 'curves.png'}")
 

@@ -41,12 +41,12 @@ def _main(argv: list[str]) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = distributed.start(device)
-        if not args.configs:
+        if not args.configs and not (args.dry_run or args.list_taps):
             demo.main(args, partial(train_seed, device=device))
             return
         needs_training = not (args.eval_only or args.list_taps)
         options = parse_options(args.cfg_options)
-        config = read_config(args.configs, options, training=needs_training)
+        config = read_config(args.configs or demo.CONFIG, options, training=needs_training)
         if args.list_taps:
             list_taps(config, device)
         elif args.dry_run:

@@ -10,7 +10,11 @@ from kd_core.errors import UserError
 
 
 def plot_curves(
-    runs: Mapping[str, Sequence[Sequence[dict[str, Any]]]], metric: str, path: Path
+    runs: Mapping[str, Sequence[Sequence[dict[str, Any]]]],
+    metric: str,
+    path: Path,
+    *,
+    ylabel: str = "",
 ) -> None:
     """Draw a metric over the epochs: a line for the mean of the seeds, a band of one sd (n - 1).
 
@@ -18,6 +22,7 @@ def plot_curves(
         runs: For every label, the histories (`log.jsonl`) of its seeds.
         metric: A number of the records; epochs without it are left out.
         path: PNG file.
+        ylabel: What stands beside the axis; the name of the metric by default.
     """
     try:
         import matplotlib
@@ -35,7 +40,7 @@ def plot_curves(
             [c + sign * s for c, s in zip(centre, spread, strict=True)] for sign in (-1, 1)
         )
         axes.fill_between(epochs, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
-    axes.set(xlabel="epoch", ylabel=metric)
+    axes.set(xlabel="epoch", ylabel=ylabel or metric)
     axes.grid(alpha=0.3)
     axes.legend()
     with atomic_path(path) as temporary:

@@ -68,7 +68,7 @@ def random_uniform(index: Tensor, *counters: int) -> Tensor:
 
 
 def _scramble(value: Any) -> Any:
-    """Mix 32 bits held in an int or an int64 tensor (Wellons' lowbias32; bias 0.17)."""
+    """Mix 32 bits held in an int or an int64 tensor; constants found by hash-prospector."""
     value = ((value ^ (value >> 16)) * 0x21F0AAAD) & _MASK
     value = ((value ^ (value >> 15)) * 0x735A2D97) & _MASK
     return value ^ (value >> 15)

@@ -1,0 +1,84 @@
+"""The demo: the same student without and with a teacher, and what it leaves."""
+
+import json
+from pathlib import Path
+
+import pytest
+from kd_cls import demo, train
+from kd_cls.assemble import metadata
+from kd_cls.classifier import Classifier
+from kd_cls.config import read_config
+from kd_cls.data import synthetic
+from kd_cls.models import build_model
+from kd_cls.teachers import recipe_folder
+from kd_core import checkpoint
+
+SHORT = ["trainer.epochs=2", "schedule.warmup_epochs=1", "distiller.terms.dkd.warmup_epochs=1"]
+SHORT += ["data.train_per_class=173"]  # which leaves few test images
+ARGUMENTS = ["--seeds", "0", "1", "--cfg-options", *SHORT]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Work in a folder where the teacher's recipe was run, though its weights are random."""
+    monkeypatch.chdir(tmp_path)
+    recipe = read_config(demo.CONFIG)["teacher"]["recipe"]
+    made, settings = recipe_folder(recipe, Path("runs/teachers")), read_config(recipe)
+    teacher = Classifier(build_model(settings["student"]["network"]["name"], num_classes=10))
+    facts = metadata(settings, synthetic(), teacher)
+    checkpoint.export(teacher.network.state_dict(), made / "student", facts)
+    result = {"last": {"top1": 98.7}, "student_parameters": 272474, "train_seconds": 20.5}
+    checkpoint.save_json(result, made / "result.json")
+    return tmp_path
+
+
+def test_it_ends_with_a_table_curves_and_numbers(capsys):
+    assert train.main(ARGUMENTS) == 0
+    shown = capsys.readouterr().out.splitlines()
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown if "│" in line]
+    assert [row[0] for row in rows] == ["teacher", "student", "student + DKD"]
+    assert rows[0][1:] == ["98.70", "272,474", "20.5"]
+    assert all("±" in row[1] and row[2] == "78,042" for row in rows[1:])
+    assert "digits, last epoch, 2 seeds" in "\n".join(shown)
+    assert Path("runs/demo/curves.png").read_bytes().startswith(b"\x89PNG")
+    numbers = json.loads(Path("runs/demo/demo.json").read_text())
+    assert numbers["teacher"]["last"]["top1"] == 98.7
+    for name, summary in numbers["students"].items():
+        run = {"student": "student", "student + DKD": "dkd"}[name]
+        assert summary == json.loads(Path(f"runs/demo/{run}/summary.json").read_text())
+        assert summary["last"]["top1"]["n"] == 2
+
+
+def test_the_students_differ_in_the_teacher_only():
+    assert train.main([*ARGUMENTS[3:], "--seeds", "3"]) == 0
+    alone, distilled = (read_config(f"runs/demo/{name}/config.py") for name in ("student", "dkd"))
+    assert distilled.keys() - alone.keys() == {"teacher", "distiller"}
+    assert all(distilled[name] == alone[name] for name in alone)
+    assert alone["seed"] == 3
+    assert alone["trainer"]["epochs"] == 2
+    assert distilled["distiller"]["terms"]["dkd"]["warmup_epochs"] == 1
+
+
+def test_it_goes_on_where_it_stopped(monkeypatch):
+    assert train.main([*ARGUMENTS[3:], "--seeds", "0"]) == 0
+    before = Path("runs/demo/dkd/result.json").read_bytes()
+    monkeypatch.delattr(train, "run")  # so that nothing can be trained
+    assert train.main([*ARGUMENTS[3:], "--seeds", "0", "--resume"]) == 0
+    assert Path("runs/demo/dkd/result.json").read_bytes() == before
+
+
+def test_evaluation_needs_a_config(capsys):
+    assert train.main(["--eval-only=x.pth"]) == 2
+    assert "name a CONFIG" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "shown"), [("--dry-run", "step done"), ("--list-taps", "fc")])
+def test_it_can_be_looked_at(option, shown, capsys):
+    assert train.main([option]) == 0
+    assert shown in capsys.readouterr().out
+    assert not Path("runs/demo").exists()
+
+
+def test_a_checkpoint_needs_a_config(capsys):
+    assert train.main(["--eval-only", "x.pth"]) == 2
+    assert "name a CONFIG" in capsys.readouterr().err

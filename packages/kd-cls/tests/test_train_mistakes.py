@@ -1,0 +1,73 @@
+"""A user's mistake costs one line with the nearest valid name, and no training."""
+
+import re
+
+import pytest
+from kd_cls import train
+
+DKD = """
+data = dict(type="kd_cls.data.synthetic", num_classes=3, image_size=8)
+student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
+teacher = dict(network=dict(type="kd_cls.models.build_model", name="resnet14"), weights="random")
+distiller = dict(terms=dict(dkd=dict(criterion=dict(type="kd_core.criteria.dkd.DKD"))))
+optimizer = dict(type="torch.optim.SGD", lr=0.05)
+schedule = dict(type="kd_core.schedule.cosine")
+trainer = dict(epochs=1, tensorboard=False)
+"""
+IMAGES = """
+_base_ = "dkd.py"
+data = dict(_delete_=True, type="kd_cls.data.image_folder", root="images", image_size=32)
+"""
+MISSPELT = """
+_base_ = "dkd.py"
+optimiser = dict(lr=1)
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Work in a folder with the configs and an empty folder of images."""
+    for name, text in {"dkd": DKD, "images": IMAGES, "misspelt": MISSPELT}.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    (tmp_path / "images").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("config", "option", "message"),
+    [
+        ("dkd", "trainer.epoch=3", "trainer: .*'epoch'; did you mean 'epochs'"),
+        ("dkd", "trianer.epochs=3", "no 'trianer'; did you mean 'trainer'"),
+        ("dkd", "trainer.epochs", "option 'trainer.epochs': want KEY=VALUE"),
+        ("dkd", "trainer.precision=bf61", "'bf61'; did you mean 'bf16'"),
+        ("dkd", "student.network.name=resnet9", "student.network: .*resnet9.*'resnet8'"),
+        ("dkd", "student.network.type=kd_cls.models.bild_model", "did you mean 'build_model'"),
+        ("dkd", "teacher.weights=dkd.pt", "teacher: .*'dkd.pt'; did you mean 'dkd.py'"),
+        ("dkd", "teacher.network.num_classes=5", "student has 3 classes, teacher 5"),
+        ("dkd", "distiller.terms.dkd.student=layer9", "dkd.student: .*'layer9'.*'layer2'"),
+        ("dkd", "distiller.terms.dkd.teacher=fcc", "dkd.teacher: .*'fcc'; did you mean 'fc'"),
+        ("images", "data.root=imges", "no folder 'imges' .*; did you mean 'images'"),
+        ("images", "seed=0", "data: .*'train'"),
+        ("misspelt", "seed=0", "misspelt.py: unknown name 'optimiser'; did you mean 'optimizer'"),
+        ("dkkd", "seed=0", "no config file dkkd.py; did you mean 'dkd.py'"),
+    ],
+)
+def test_a_mistake_costs_one_line(config, option, message, folder, capsys):
+    assert train.main([f"{config}.py", "--cfg-options", option]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert re.search(message, line), line
+    assert not (folder / "runs").exists()
+
+
+def test_a_traceback_is_for_debugging(capsys):
+    assert train.main(["dkkd.py", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_misspelt_option_of_the_tool_names_its_neighbour(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        train.main(["dkd.py", "--sedes", "1"])
+    assert stopped.value.code == 2
+    assert "did you mean '--seeds'" in capsys.readouterr().err

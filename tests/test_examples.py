@@ -1,0 +1,48 @@
+"""The examples that the README shows run as they stand."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+from kd_cls.train import main
+
+ROOT = Path(__file__).parents[1]
+STUDENT = ROOT / "configs/examples/torchvision_student.py"
+
+
+@pytest.fixture(autouse=True)
+def _seeded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+
+
+def test_a_loss_alone_gives_the_student_a_gradient():
+    names = runpy.run_path(str(ROOT / "examples/loss_only.py"))
+    assert names["student"].grad.abs().sum() > 0
+    assert names["teacher"].grad is None
+
+
+def test_a_loop_of_one_s_own_trains_a_torchvision_student_that_loads_without_us():
+    names = runpy.run_path(str(ROOT / "examples/own_loop.py"))
+    assert set(names["losses"]) == {"ce", "dkd", "hint"}
+    assert all(loss.isfinite() for loss in names["losses"].values())
+    plain = names["resnet18"](num_classes=10)
+    plain.load_state_dict(torch.load("student.pth", weights_only=True))
+
+
+def test_a_torchvision_student_of_a_zoo_network_needs_twenty_lines_and_no_shape(monkeypatch):
+    text = STUDENT.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 20
+    assert "shapes" not in text
+    monkeypatch.chdir(ROOT)  # where its recipe is
+    assert main([str(STUDENT), "--dry-run"]) == 0
+
+
+def test_that_student_trains(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    options = ["trainer.epochs=1", "trainer.tensorboard=False", "teacher.weights=random"]
+    options += ["data.train_per_class=4", "data.batch_size=20"]
+    status = main([str(STUDENT), "--work-dir", str(tmp_path / "run"), "--cfg-options", *options])
+    assert status == 0
+    assert (tmp_path / "run/criteria/hint.pth").is_file()
