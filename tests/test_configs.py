@@ -11,6 +11,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path for name in ("cls", "demo") for path in ROOT.glob(f"configs/{name}/**/*.py"))
+README = ROOT / "configs/cls/README.md"
 PAIRS = sorted(ROOT.glob("configs/cls/pairs/*.py"))
 TOOL = "tools/cls_train.py"
 QUICK = ["--dry-run", "--cfg-options", "data.batch_size=2"]
@@ -21,15 +22,19 @@ def name_of(path):
 
 
 def documented(path):
-    """Return the arguments of the commands in a config's docstring."""
-    text = ast.get_docstring(ast.parse(path.read_text()), clean=False) or ""
-    lines = text.replace("\\\n", " ").splitlines()
-    return [shlex.split(line.partition(TOOL)[2]) for line in lines if TOOL in line]
+    """Return the arguments of the commands in a config's docstring, or in a text."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        text = ast.get_docstring(ast.parse(text), clean=False) or ""
+    lines = [line for line in text.replace("\\\n", " ").splitlines() if TOOL in line]
+    return [shlex.split(line.partition(TOOL)[2], comments=True) for line in lines]
 
 
 def commands():
     """Return all documented commands, each once."""
-    found = {tuple(arguments): None for path in CONFIGS for arguments in documented(path)}
+    found = {
+        tuple(arguments): None for path in [*CONFIGS, README] for arguments in documented(path)
+    }
     return [list(arguments) for arguments in found]
 
 
@@ -62,10 +67,15 @@ def dry_run(arguments):
 @pytest.mark.parametrize("path", CONFIGS, ids=name_of)
 def test_config_loads_and_says_how_it_is_used(path):
     assert load_config(path)
-    commands = documented(path)
-    assert commands
     file = str(path.relative_to(ROOT))
-    assert any(file in arguments for arguments in commands), f"no command with {file}"
+    assert any(file in arguments for arguments in documented(path)), f"no command with {file}"
+
+
+def test_readme_lists_every_file_to_compose():
+    text = README.read_text(encoding="utf-8")
+    files = [path for path in CONFIGS if path.parent.name in ("data", "pairs", "methods")]
+    assert files
+    assert [path for path in files if f"{path.parent.name}/{path.name}" not in text] == []
 
 
 @pytest.mark.parametrize("arguments", commands(), ids=named)

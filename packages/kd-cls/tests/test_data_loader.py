@@ -110,3 +110,13 @@ def test_batches_on_the_gpu_equal_those_of_the_host():
     options = {"augment": [CropFlip(), Rotate(9)]}
     on_gpu = [{k: v.cpu() for k, v in b.items()} for b in loader(**options).to("cuda").epoch(0)]
     assert_same(on_gpu, list(loader(**options).epoch(0)))
+
+
+def test_a_last_training_batch_too_small_for_all_ranks_is_left_out():
+    images, labels = torch.zeros(9, 3, 4, 4, dtype=torch.uint8), torch.arange(9)
+    for shuffle, sizes in ((True, [2, 2]), (False, [2, 2, 1])):
+        loader = DeviceLoader(images, labels, batch_size=4, shuffle=shuffle)
+        assert len(loader) == 3
+        batches = [list(loader.shard(rank, 2).epoch(0)) for rank in (0, 1)]
+        assert len(loader.shard(1, 2)) == len(sizes)
+        assert [len(batch["label"]) for batch in batches[1]] == sizes

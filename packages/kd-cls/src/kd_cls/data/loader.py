@@ -66,7 +66,8 @@ class SplitLoader:
         """Return a loader of this rank's contiguous part of each global batch.
 
         The parts of all ranks, joined in their order, are the batch of one process: nothing is
-        padded, so a short batch gives unequal parts, some perhaps empty.
+        padded, so a short batch gives unequal parts. A last training batch with fewer samples than
+        ranks is left out; in evaluation some parts are then empty.
         """
         part = copy.copy(self)
         part._rank, part._world_size = rank, world_size
@@ -87,8 +88,10 @@ class SplitLoader:
         return parts
 
     def _end(self) -> int:
-        count = len(self.labels)
-        return count - count % self.batch_size if self.drop_last else count
+        count, rest = len(self.labels), len(self.labels) % self.batch_size
+        # In training every process needs an image: an empty batch has no loss and no statistics.
+        too_few = self.shuffle and rest < self._world_size
+        return count - rest if self.drop_last or too_few else count
 
 
 class DeviceLoader(SplitLoader):
