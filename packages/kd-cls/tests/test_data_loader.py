@@ -52,9 +52,9 @@ def test_augmentation_of_a_sample_depends_on_seed_and_epoch_but_not_on_its_batch
     assert not torch.equal(crops(2), crops(2, data_seed=4))
 
 
-@pytest.mark.parametrize("world_size", [2, 3, 7])
-def test_the_ranks_parts_joined_are_the_batch_of_one_process(world_size):
-    data = loader(augment=[CropFlip()])
+@pytest.mark.parametrize(("world_size", "shuffle"), [(2, True), (3, True), (7, False)])
+def test_the_ranks_parts_joined_are_the_batch_of_one_process(world_size, shuffle):
+    data = loader(augment=[CropFlip()], shuffle=shuffle)
     ranks = [data.shard(rank, world_size) for rank in range(world_size)]
     assert all(rank.batch_size == 5 and len(rank) == len(data) for rank in ranks)
     parts = zip(*(rank.epoch(1) for rank in ranks), strict=True)
