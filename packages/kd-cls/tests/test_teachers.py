@@ -60,7 +60,9 @@ class Train:
 
 
 def one(node, data, folder, train=None, **options):
-    return build_teachers({"teacher": node}, data, folder, train or Train(), **options)["teacher"]
+    return build_teachers({"teacher": node}, 0, data, folder, train or Train(), **options)[
+        "teacher"
+    ]
 
 
 def image():
@@ -78,6 +80,15 @@ class TestWeights:
         teacher = one({"network": NETWORK, "weights": "random"}, data, tmp_path)
         assert class_count(teacher, image()) == 3
 
+    def test_that_are_random_follow_from_the_seed(self, data, tmp_path, recipe):
+        nodes = {"trained": {"recipe": recipe}, "random": {"network": NETWORK, "weights": "random"}}
+        first, again, other = (
+            build_teachers({"teachers": nodes}, seed, data, tmp_path, Train()) for seed in (0, 0, 1)
+        )
+        weights = [built["random"].network.conv1.weight for built in (first, again, other)]
+        assert torch.equal(weights[0], weights[1])  # though the other was trained meanwhile
+        assert not torch.equal(weights[0], weights[2])
+
     def test_are_not_forgotten(self, data, tmp_path):
         with pytest.raises(UserError, match=r'teacher: no weights; name a file.*weights="random"'):
             one({"network": NETWORK}, data, tmp_path)
@@ -85,7 +96,7 @@ class TestWeights:
     def test_of_several_teachers_are_missed_by_name(self, data, tmp_path):
         teachers = {"big": {"network": NETWORK, "weights": "random"}, "old": {"network": NETWORK}}
         with pytest.raises(UserError, match=r"teachers\.old: no weights"):
-            build_teachers({"teachers": teachers}, data, tmp_path, Train())
+            build_teachers({"teachers": teachers}, 0, data, tmp_path, Train())
 
     def test_that_do_not_fit_are_refused(self, data, tmp_path, weights):
         node = {"network": {**NETWORK, "name": "resnet14"}, "weights": weights}
@@ -150,7 +161,7 @@ class TestOtherClasses:
     @pytest.fixture
     def teachers(self, data, tmp_path):
         node = {"network": {**NETWORK, "num_classes": 5}, "weights": "random"}
-        return build_teachers({"teacher": node}, data, tmp_path, Train())
+        return build_teachers({"teacher": node}, 0, data, tmp_path, Train())
 
     @pytest.fixture
     def put_together(self, data, teachers):

@@ -337,9 +337,7 @@ def test_tuned_values_reach_only_the_terms_that_the_method_has(tmp_path):
     term = "dict(criterion=dict(type='x.Y', beta=8.0))"
     method.write_text(f"distiller = dict(terms=dict(dkd={term}))\n")
     config = load_config([pair, method], known=("distiller",))
-    assert config == {
-        "distiller": {"terms": {"dkd": {"criterion": {"type": "x.Y", "beta": 6.0}}}}
-    }
+    assert config == {"distiller": {"terms": {"dkd": {"criterion": {"type": "x.Y", "beta": 6.0}}}}}
     options = {"distiller.terms.dkd.criterion.beta": 2.0}
     overridden = load_config([pair, method], options, known=("distiller",))
     assert overridden["distiller"]["terms"]["dkd"]["criterion"]["beta"] == 2.0

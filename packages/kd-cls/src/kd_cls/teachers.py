@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_core.errors import UserError
+from kd_core.seed import mix, seed_everything
 from kd_core.stages import ensure, key_of
 
 from kd_cls.classifier import Classifier
@@ -20,6 +21,7 @@ _LAST_FILE = "result.json"  # of a finished run
 
 def build_teachers(
     config: Mapping[str, Any],
+    seed: int,
     data: DataSplits,
     folder: Path,
     train: Train,
@@ -35,6 +37,7 @@ def build_teachers(
 
     Args:
         config: A checked config.
+        seed: Of what is random in a teacher: all of an untrained one, or a new head.
         data: Of the student; gives classes and statistics that the node leaves open.
         folder: Where trained teachers are kept, named by the hash of their recipe.
         train: Trains a config in a folder, resuming what is there.
@@ -58,6 +61,7 @@ def build_teachers(
                 f"{where}: no weights; name a file (weights=...), a recipe to train it first, "
                 f'or weights="{RANDOM}" for an untrained one'
             )
+        seed_everything(mix(seed, 0))  # whether or not another was trained just now
         built[name] = build_classifier(data, where, **node)
     return built
 

@@ -13,7 +13,6 @@ from kd_core.config import parse_options, save_config
 from kd_core.console import err, out
 from kd_core.errors import UserError
 from kd_core.run import build_trainer, run, use_channels_last
-from kd_core.seed import seed_everything
 from kd_core.seeds import repeat, summary_table
 from kd_core.stages import run_stages
 from kd_core.task import network_of
@@ -178,8 +177,7 @@ def _assemble(
         train_seed(recipe, own_seed, folder, device=device, resume=True, teachers=teachers)
 
     data = build_data(config, seed, device)
-    seed_everything(seed)  # for untrained teachers, and new heads of pretrained ones
-    get_teachers = partial(build_teachers, config, data, teachers / "teachers", train_teacher)
+    get_teachers = partial(build_teachers, config, seed, data, teachers / "teachers", train_teacher)
     put_together = partial(assemble, config, seed, device, data)
     if not untrained and unfinished(config, teachers / "teachers"):
         # A misspelt tap must show now, not after the hours that the teacher takes.
