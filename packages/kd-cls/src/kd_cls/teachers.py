@@ -7,7 +7,7 @@ from typing import Any
 
 from kd_core.errors import UserError
 from kd_core.seed import mix, seed_everything
-from kd_core.stages import ensure, key_of
+from kd_core.stages import FINISHED, ensure, key_of
 
 from kd_cls.classifier import Classifier
 from kd_cls.config import read_config, teacher_nodes
@@ -16,7 +16,6 @@ from kd_cls.networks import RANDOM, build_classifier, is_pretrained
 from kd_cls.student import load_student
 
 Train = Callable[[dict[str, Any], Path], Any]
-_LAST_FILE = "result.json"  # of a finished run
 
 
 def build_teachers(
@@ -71,7 +70,7 @@ def unfinished(config: Mapping[str, Any], folder: Path) -> list[Path]:
     nodes = [node for _, node in teacher_nodes(config).values()]
     wanted = [node["recipe"] for node in nodes if "recipe" in node and not node.get("weights")]
     folders = [recipe_folder(recipe, folder) for recipe in wanted]
-    return [path for path in folders if not (path / _LAST_FILE).is_file()]
+    return [path for path in folders if not (path / FINISHED).is_file()]
 
 
 def recipe_folder(recipe: Any, folder: Path) -> Path:
@@ -84,7 +83,7 @@ def _from_recipe(
 ) -> Classifier:
     product = recipe_folder(recipe, folder)
     training = partial(train, read_config(recipe), product)
-    ensure(product / _LAST_FILE, training, f"training of {where}")
+    ensure(product / FINISHED, training, f"training of {where}")
     trained = load_student(product)
     return Classifier(
         trained.network,

@@ -14,6 +14,9 @@ from kd_core.errors import UserError, nearest
 
 _PREFIX = "stage:"
 
+FINISHED = "result.json"
+"""The file that a run writes last; with it, all its products are there."""
+
 
 def key_of(settings: Mapping[str, Any]) -> str:
     """Return a short name that changes with the settings, and with the content of files in them.
@@ -52,7 +55,7 @@ def run_stages(
     Args:
         config: With or without `stages`; without, it is returned as it is.
         work_dir: Folder of the run.
-        train: Trains a config in a folder, resuming what is there; writes `student.pth` last.
+        train: Trains a config in a folder, resuming what is there; writes `result.json` last.
     """
     rest = {name: value for name, value in config.items() if name != "stages"}
     folders: dict[str, Path] = {}
@@ -60,11 +63,7 @@ def run_stages(
     for name, overrides in earlier:
         settings = _resolve(merge(rest, overrides), folders)
         folders[name] = work_dir / f"{name}-{key_of(settings)}"
-        ensure(
-            folders[name] / "student.pth",
-            partial(train, settings, folders[name]),
-            f"stage {name}",
-        )
+        ensure(folders[name] / FINISHED, partial(train, settings, folders[name]), f"stage {name}")
     return _resolve(merge(rest, last[1]), folders)
 
 
