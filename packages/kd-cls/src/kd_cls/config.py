@@ -1,13 +1,14 @@
 """Read the configs of classification runs; every name is checked before any work starts."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kd_core.build import check, check_arguments
 from kd_core.config import load_config, merge
-from kd_core.errors import UserError, located, nearest
+from kd_core.errors import UserError, located
 from kd_core.run import build_trainer
+from kd_core.stages import replace_products
 from kd_core.term import check_term
 
 from kd_cls.assemble import build_distiller
@@ -34,7 +35,6 @@ _SEEDS = ("seed", "data_seed")
 _GIVEN = {"data": ("data_seed",), "optimizer": ("params",), "schedule": ("epochs",)}
 _GIVEN_TO_CRITERIA = ("num_classes", "num_samples", "labels", "student_shapes", "teacher_shapes")
 _OF_RECIPE = ("network", "new_head", "label_smoothing")
-_PRODUCT = "stage:"
 
 
 def read_config(
@@ -71,7 +71,7 @@ def stage_configs(config: Config) -> list[dict[str, Any]]:
     wholes = []
     for position, (name, overrides) in enumerate(stages.items()):
         whole = merge(rest, _mapping(overrides, f"stages.{name}"))
-        wholes.append(_without_products(whole, list(stages)[:position]))
+        wholes.append(replace_products(whole, dict.fromkeys(list(stages)[:position])))
     return wholes
 
 
@@ -138,17 +138,3 @@ def _mapping(value: Any, where: str, *, has_type: bool = False) -> Mapping[str, 
         wanted = "a dict with `type`, an import path" if has_type else "a dict"
         raise UserError(f"{where}: wanted {wanted}, got {value!r}")
     return value
-
-
-def _without_products(value: Any, earlier: Collection[str]) -> Any:
-    """Replace the texts `stage:NAME/FILE` inside a nested value by None."""
-    if isinstance(value, Mapping):
-        return {key: _without_products(item, earlier) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_without_products(item, earlier) for item in value)
-    if not isinstance(value, str) or not value.startswith(_PRODUCT):
-        return value
-    name = value.removeprefix(_PRODUCT).partition("/")[0]
-    if name not in earlier:
-        raise UserError(f"{value!r}: there is no earlier stage {name!r}{nearest(name, earlier)}")
-    return None

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from kd_cls.classifier import Classifier
-from kd_cls.networks import replace_head
+from kd_cls.networks import replace_head, without_pretrained
 
 FILE = "student.safetensors"
 FACTS = ("network", "classes", "mean", "std", "image_size")
@@ -86,8 +86,8 @@ def read_facts(file: Path) -> dict[str, Any]:
 
 def _rebuild(node: Mapping[str, Any], num_classes: int, file: Path) -> nn.Module:
     # The weights are in our file: nothing is to be downloaded.
-    off = {key: value for key, value in (("weights", None), ("pretrained", False)) if node.get(key)}
-    network: nn.Module = build({**node, **off}, f"{file}: network", num_classes=num_classes)
+    given = without_pretrained(node)
+    network: nn.Module = build(given, f"{file}: network", num_classes=num_classes)
     if not _fits(read_state_dict(file), network.state_dict()):
         with suppress(UserError):  # no linear layer; load_weights then says what does not fit
             replace_head(network, num_classes)

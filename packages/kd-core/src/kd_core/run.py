@@ -7,10 +7,10 @@ from statistics import median
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from kd_core import checkpoint, distributed, report
 from kd_core.build import build
+from kd_core.console import err
 from kd_core.distiller import Distiller
 from kd_core.errors import UserError
 from kd_core.hooks import CheckpointHook, Evaluate, EvaluateHook, Hook
@@ -145,7 +145,7 @@ def run(
         trainer.resume(last)
         if distributed.rank() == 0:
             where = f"after {trainer.epoch} epochs and {trainer.step_in_epoch} steps"
-            Console(stderr=True).print(f"resumed {last} {where}", soft_wrap=True)
+            err.print(f"resumed {last} {where}")
     trainer.train()
     result = {**facts, **_scores(trainer, parts)}
     if distributed.rank() == 0:

@@ -58,13 +58,13 @@ def run_stages(
         train: Trains a config in a folder, resuming what is there; writes `result.json` last.
     """
     rest = {name: value for name, value in config.items() if name != "stages"}
-    folders: dict[str, Path] = {}
+    folders: dict[str, Path | None] = {}
     *earlier, last = config.get("stages", {}).items() or [("", {})]
     for name, overrides in earlier:
-        settings = _resolve(merge(rest, overrides), folders)
-        folders[name] = work_dir / f"{name}-{key_of(settings)}"
-        ensure(folders[name] / FINISHED, partial(train, settings, folders[name]), f"stage {name}")
-    return _resolve(merge(rest, last[1]), folders)
+        settings = replace_products(merge(rest, overrides), folders)
+        folder = folders[name] = work_dir / f"{name}-{key_of(settings)}"
+        ensure(folder / FINISHED, partial(train, settings, folder), f"stage {name}")
+    return replace_products(merge(rest, last[1]), folders)
 
 
 def _with_contents(value: Any) -> Any:
@@ -78,15 +78,25 @@ def _with_contents(value: Any) -> Any:
     return value
 
 
-def _resolve(value: Any, folders: Mapping[str, Path]) -> Any:
-    """Replace `stage:NAME/FILE` texts inside a nested value by paths."""
+def replace_products(value: Any, folders: Mapping[str, Path | None]) -> Any:
+    """Replace `stage:NAME/FILE` texts inside a nested value by paths.
+
+    Args:
+        value: A config or a part of one.
+        folders: Those of the earlier stages by name; None where there is none yet, as in a check,
+            and then None takes the place of the text too.
+
+    Raises:
+        UserError: If a text names no earlier stage.
+    """
     if isinstance(value, Mapping):
-        return {key: _resolve(item, folders) for key, item in value.items()}
+        return {key: replace_products(item, folders) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_resolve(item, folders) for item in value)
+        return type(value)(replace_products(item, folders) for item in value)
     if not isinstance(value, str) or not value.startswith(_PREFIX):
         return value
     name, _, file = value.removeprefix(_PREFIX).partition("/")
     if name not in folders:
         raise UserError(f"{value!r}: there is no earlier stage {name!r}{nearest(name, folders)}")
-    return str(folders[name] / (file or "student.pth"))
+    folder = folders[name]
+    return None if folder is None else str(folder / (file or "student.pth"))

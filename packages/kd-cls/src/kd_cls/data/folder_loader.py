@@ -7,9 +7,9 @@ from typing import Any, Self
 import numpy as np
 import torch
 from kd_core import distributed
+from kd_core.console import err
 from kd_core.errors import UserError
 from kd_core.task import Batch
-from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -122,7 +122,7 @@ def decode(
         loader.epoch(0),
         f"reading {len(files)} images",
         total=len(loader),
-        console=Console(stderr=True),
+        console=err,
         disable=quiet,
         transient=True,
     )
