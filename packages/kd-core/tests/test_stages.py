@@ -124,3 +124,11 @@ def test_a_product_is_made_once_and_must_be_there_afterwards(tmp_path):
     assert calls == [1]
     with pytest.raises(UserError, match=r"stage y ended without its product .*y\.pth"):
         ensure(tmp_path / "y.pth", make, "stage y")
+
+
+def test_a_stage_cut_off_before_its_last_file_goes_on(tmp_path):
+    run_stages(three(), tmp_path, Train())
+    next(tmp_path.glob("teacher-*/result.json")).unlink()  # its student.pth is there
+    again = Train()
+    run_stages(three(), tmp_path, again)
+    assert again.names == ["teacher"]
