@@ -1,7 +1,56 @@
-"""Settings of all tests."""
+"""Settings of all tests, and the comparison with the references' own numbers."""
 
 import os
+from collections import defaultdict
+
+import pytest
 
 # One thread a process: the tensors are tiny, and tests of two processes share two cores. Set before
 # torch is imported, and inherited by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+_ERRORS = pytest.StashKey[dict[str, list[float]]]()
+
+
+def pytest_addoption(parser):
+    """Add `--golden`."""
+    text = "compare every method with its reference's numbers only, and print the worst errors"
+    parser.addoption("--golden", action="store_true", help=text)
+
+
+def pytest_configure(config):
+    """Start with no numbers compared."""
+    config.stash[_ERRORS] = defaultdict(list)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Keep the comparisons alone where they are asked for."""
+    if config.getoption("--golden"):
+        items[:] = [item for item in items if "golden" in getattr(item, "fixturenames", ())]
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Print the worst relative error of every method."""
+    if not config.getoption("--golden"):
+        return
+    terminalreporter.section("relative errors against the references, float64")
+    for method, errors in sorted(config.stash[_ERRORS].items()):
+        line = f"{method:<14} {len(errors):>3} numbers   worst {max(errors):.1e}"
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def golden(request):
+    """Return a function that holds a value against the reference's, to 1e-6, and keeps the error.
+
+    The values are named after the test module: those of test_kd.py are KD's.
+    """
+    method = request.module.__name__.rpartition("test_")[2]
+
+    def compare(value, reference):
+        value = float(value)
+        error = abs(value - reference) / max(abs(reference), 1e-300)
+        request.config.stash[_ERRORS][method].append(error)
+        assert error <= 1e-6, f"{value!r}, the reference has {reference!r}"
+
+    return compare

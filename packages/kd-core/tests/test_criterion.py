@@ -63,6 +63,25 @@ def test_adapters_run_in_float32_under_autocast():
 
 def test_the_student_is_what_is_deployed_and_binding_changes_nothing():
     criterion, student = KD(), nn.Linear(2, 3)
-    criterion.bind(student, nn.Linear(2, 3))
+    criterion.bind(student, nn.Linear(2, 3), (["output"], ["output"]))
     assert criterion.deploy(student) is student
     assert not list(criterion.parameters())
+
+
+class Pair(Criterion):
+    """Takes logits and a vector."""
+
+    takes = ("logits", "vectors")
+
+    def forward(self, student, teacher, batch):
+        return sum((s - t.detach()).mean() for s, t in zip(student, teacher, strict=True))
+
+
+def test_a_tuple_of_kinds_takes_one_tensor_of_each():
+    Pair().check_shapes(((10,), (4,)), ((10,), (6,)))
+    with pytest.raises(UserError, match="student has 10 classes, teacher 5"):
+        Pair().check_shapes(((10,), (4,)), ((5,), (6,)))
+    with pytest.raises(UserError, match=r"one tensor \[N, C\] and one tensor \[N, D\] of each"):
+        Pair().check_shapes(((10,),), ((10,), (6,)))
+    with pytest.raises(UserError, match=r"takes vectors \[N, D\], but .* gives \[N, 4, 8, 8\]"):
+        Pair().check_shapes(((10,), (4, 8, 8)), ((10,), (6,)))

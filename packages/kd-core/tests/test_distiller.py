@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from kd_core.criteria.fitnet import FitNet
 from kd_core.criteria.kd import KD
-from kd_core.criterion import Criterion
+from kd_core.criterion import Borrowed, Criterion
 from kd_core.distiller import Distiller
 from kd_core.errors import UserError
 from kd_core.task import Task, network_of
@@ -47,8 +47,8 @@ class Gap(Criterion):
         super().__init__()
         self.bound = []
 
-    def bind(self, student, teacher):
-        self.bound.append((student, teacher))
+    def bind(self, student, teacher, taps):
+        self.bound.append((student, teacher, taps))
 
     def forward(self, student, teacher, batch):
         return (student - teacher.detach()).pow(2).mean()
@@ -63,6 +63,9 @@ class Wrapped(Gap):
 
     def deploy(self, student):
         return nn.Sequential(student, nn.Dropout(0.5), self.extra)
+
+    def deploy_node(self, node):
+        return {"type": "torch.nn.Sequential", "args": [node]}
 
 
 def net(channels, classes=5, dropout=0.0):
@@ -285,15 +288,92 @@ def test_a_student_may_train_without_teachers_and_terms():
     assert list(distiller(batch())) == ["ce", "norm"]
 
 
+# A student that is not trained
+
+
+def test_a_frozen_student_gives_no_loss_and_stays_as_it_is():
+    distiller = make({"hint": fitnet()}, train_student=False)
+    before = copy.deepcopy(distiller.student.state_dict())
+    regressor = copy.deepcopy(distiller.criteria.state_dict())
+    assert list(distiller.train()(batch())) == ["hint"]
+    train(distiller)
+    assert not distiller.student.training
+    after = distiller.student.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    trained = distiller.criteria.state_dict()
+    assert not all(torch.equal(regressor[name], trained[name]) for name in regressor)
+
+
+def test_a_frozen_student_without_taps_does_not_run():
+    class OfTheTeacher(Gap):
+        def forward(self, student, teacher, batch):
+            assert student == ()
+            return teacher.square().mean()
+
+        def check_shapes(self, student, teacher):
+            assert (student, teacher) == ((), ((5,),))
+
+    distiller = make({"own": Term(OfTheTeacher(), student=[])}, train_student=False)
+    distiller.student.network.forward = None
+    assert list(distiller.train()(batch())) == ["own"]
+
+
+# What criteria are told
+
+
+def test_criteria_are_told_the_epoch_once_a_loop_has_begun():
+    class Told(Gap):
+        def forward(self, student, teacher, batch):
+            self.epoch = batch.get("epoch")
+            return super().forward(student, teacher, batch)
+
+    told = Told()
+    distiller, given = make({"told": Term(told)}), batch()
+    distiller(given)
+    assert told.epoch is None
+    distiller.begin(steps_per_epoch=4)
+    for _ in range(5):
+        distiller(given)
+        distiller.advance()
+    assert told.epoch == 1.0
+    assert "epoch" not in given
+
+
+def test_roles_stand_for_the_paths_of_each_network():
+    torch.manual_seed(0)
+    student, teacher = Classify(net(4), roles={"map": ["2"]}), Classify(net(6), roles={"map": "1"})
+    term = Term(FitNet(((4, 6, 6),), ((6, 6, 6),)), student="@map", teacher=["@map[0]"])
+    distiller = Distiller(student, teacher, {"hint": term}, sample=batch())
+    assert (distiller.terms["hint"].student, distiller.terms["hint"].teacher) == (["2"], ["1"])
+    with pytest.raises(UserError, match=r"^term 'hint': teacher: tap '@maps'.*'map'"):
+        Distiller(student, teacher, {"hint": Term(term.criterion, "@map", "@maps")})
+
+
+def test_a_borrowed_module_is_neither_owned_nor_left_behind_by_a_copy():
+    class Borrows(Gap):
+        def bind(self, student, teacher, taps):
+            self.head = Borrowed(student[-1])
+
+    distiller = make({"kd": Term(Borrows())})
+    assert not list(distiller.criteria.parameters())
+    twin = copy.deepcopy(distiller)
+    assert twin.criteria["kd"].head.module is twin.student.network[-1]
+    assert distiller.criteria["kd"].head.module is distiller.student.network[-1]
+
+
 # Weights and warm-up
 
 
 def test_task_weight_scales_all_losses_of_the_student_and_no_term():
-    whole, tenth, none = (values(make(task_weight=w)(batch())) for w in (1.0, 0.1, 0))
+    whole, tenth = (values(make(task_weight=w)(batch())) for w in (1.0, 0.1))
     for name in ("ce", "norm"):
         assert tenth[name] == pytest.approx(0.1 * whole[name])
-        assert none[name] == 0
-    assert whole["kd"] == tenth["kd"] == none["kd"]
+    assert whole["kd"] == tenth["kd"]
+
+
+@pytest.mark.parametrize(("weight", "left"), [(0, ["kd"]), ({"ce": 0.0}, ["norm", "kd"])])
+def test_a_task_loss_of_weight_zero_is_left_out(weight, left):
+    assert list(make(task_weight=weight)(batch())) == left
 
 
 def test_task_weight_by_name_leaves_the_others_alone():
@@ -379,9 +459,10 @@ def test_bind_is_called_once_for_each_term_with_the_plain_networks():
     gap = Gap()
     distiller = make({"gap": Term(gap)})
     train(distiller)
-    ((student, teacher),) = gap.bound
+    ((student, teacher, taps),) = gap.bound
     assert student is distiller.student.network
     assert teacher is distiller.teachers["teacher"].network
+    assert taps == (["output"], ["output"])
 
 
 def test_listening_leaves_no_trace_in_a_student_that_trains():
@@ -476,6 +557,7 @@ def test_a_criterion_may_deploy_more_than_the_student():
     network = distiller.deploy()
     predictor = distiller.predictor()
     assert network[0] is student.network
+    assert distiller.deploy_node({"type": "net"})["args"] == [{"type": "net"}]
     assert isinstance(predictor, Classify)
     assert dict(student.named_modules()) == modules
     assert distiller.student is student

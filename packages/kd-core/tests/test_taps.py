@@ -156,6 +156,37 @@ def test_a_star_gives_all_calls_of_a_shared_module_as_a_tuple():
     torch.testing.assert_close(seen["output[*]"], (second,))
 
 
+class Block(nn.Module):
+    """Calls one in-place ReLU twice, as torchvision's residual blocks do."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 1)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        return self.relu(self.conv(self.relu(self.conv(x))) - x)
+
+
+@pytest.mark.parametrize(("tap", "call"), [("relu:in[*][-1]", 1), ("relu:in[*][0]", 0)])
+def test_one_of_all_calls_is_chosen_by_its_number(tap, call):
+    block, x = Block(), torch.randn(1, 2, 3, 3)
+    first = block.conv(x)
+    expected = [first, block.conv(first.relu()) - x]
+    with FeatureTap(block, tap, copy=tap) as seen:
+        block(x)
+    torch.testing.assert_close(seen[tap], expected[call])
+
+
+def test_a_call_that_did_not_happen_is_refused():
+    block = Block()
+    with (
+        pytest.raises(UserError, match="no such entry in a tuple of 2"),
+        FeatureTap(block, "conv[*][2]", copy="conv[*][2]"),
+    ):
+        block(torch.randn(1, 2, 3, 3))
+
+
 def test_a_module_with_two_names_can_be_tapped_by_either():
     seen = tapped(Shared(), "layer[*]", "alias[*]", inputs=torch.randn(2, 3))
     torch.testing.assert_close(seen["layer[*]"], seen["alias[*]"])

@@ -198,3 +198,20 @@ def test_not_strict_refuses_a_file_that_fits_nowhere(tmp_path):
     torch.save({"other": torch.ones(1)}, tmp_path / "w.pth")
     with pytest.raises(UserError, match="1 unexpected"):
         load_weights(network(), tmp_path / "w.pth", strict=False)
+
+
+def test_a_file_may_hold_whole_submodules_only(tmp_path):
+    whole = nn.ModuleDict({"head": nn.Linear(2, 2), "tail": nn.Linear(2, 2)})
+    head = {
+        f"head.{name}": torch.ones_like(value) for name, value in whole["head"].named_parameters()
+    }
+    tail = whole["tail"].weight.clone()
+    torch.save(head, tmp_path / "head.pth")
+    load_weights(whole, tmp_path / "head.pth", parts=True)
+    assert (whole["head"].weight == 1).all()
+    assert torch.equal(whole["tail"].weight, tail)
+    torch.save({"head.weight": torch.ones(2, 2)}, tmp_path / "half.pth")
+    with pytest.raises(UserError, match=r"1 missing \(head.bias\)"):
+        load_weights(whole, tmp_path / "half.pth", parts=True)
+    with pytest.raises(UserError, match="2 missing"):
+        load_weights(whole, tmp_path / "head.pth")

@@ -1,7 +1,7 @@
 """Criterion: what a distillation method is to the rest of the house."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor, nn
 
@@ -19,6 +19,24 @@ KINDS: dict[str, tuple[str, int]] = {
 }
 """What a criterion can take: how it is written and its rank without the batch dimension."""
 
+M = TypeVar("M", bound=nn.Module)
+
+
+class Borrowed(Generic[M]):
+    """A module of a network that a criterion reads: neither trained, saved nor moved with it.
+
+    A deepcopy of the whole distiller refers to the copied network.
+
+    Args:
+        module: Such as the classifier of the student.
+    """
+
+    def __init__(self, module: M) -> None:
+        self.module = module
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Borrowed[M]":
+        return Borrowed(memo.get(id(self.module), self.module))
+
 
 class Criterion(nn.Module):
     """Compares what a student and a teacher computed; tensors in, a scalar out.
@@ -35,8 +53,15 @@ class Criterion(nn.Module):
     `num_samples` and `labels` are filled in by the builder; all others need a default.
     """
 
-    takes: ClassVar[str]
-    """`logits`, `vectors`, `tokens` (one tensor each) or `maps` (a tuple, shallow to deep)."""
+    takes: ClassVar[str | tuple[str, ...]]
+    """`logits`, `vectors`, `tokens` (one tensor each), `maps` (a tuple, shallow to deep), or a
+    tuple of such names: one tensor of each, in this order."""
+
+    views: ClassVar[int] = 1
+    """Views of every image that a batch must hold, view-major; see `batch["num_views"]`."""
+
+    example: ClassVar[tuple[Shapes, Shapes] | None] = None
+    """Shapes of student and teacher to test with, where not any shapes will do."""
 
     exempt: ClassVar[Mapping[str, str]] = {}
     """Rules of `kd_core.testing.contract` that cannot hold here, each with the reason."""
@@ -56,41 +81,60 @@ class Criterion(nn.Module):
                 have different numbers of classes.
         """
         for side, shapes in (("student", student), ("teacher", teacher)):
-            self._check_kind(side, shapes)
+            self._check_kinds(side, shapes)
         name = type(self).__name__
         if len(student) != len(teacher):
             raise UserError(
                 f"{name}: {len(student)} taps of the student, {len(teacher)} of the teacher; "
                 "tap as many levels of the one as of the other"
             )
-        if self.takes == "logits" and student[0][-1] != teacher[0][-1]:
-            raise UserError(
-                f"{name}: student has {student[0][-1]} classes, teacher {teacher[0][-1]}: logit "
-                "terms need the same classes; use such a teacher, or a criterion on features"
-            )
+        for kind, one, other in zip(self._kinds(len(student)), student, teacher, strict=True):
+            if kind == "logits" and one[-1] != other[-1]:
+                raise UserError(
+                    f"{name}: student has {one[-1]} classes, teacher {other[-1]}: logit "
+                    "terms need the same classes; use such a teacher, or a criterion on features"
+                )
 
-    def bind(self, student: nn.Module, teacher: nn.Module) -> None:
+    def bind(
+        self, student: nn.Module, teacher: nn.Module, taps: tuple[Sequence[str], Sequence[str]]
+    ) -> None:
         """Read what is needed of the networks' weights; called once, before training.
 
-        A network that is kept must be hidden from `nn.Module`, or it would be trained and saved.
+        Args:
+            student: The student's network. A module of it that is kept must be `Borrowed`, or this
+                criterion would train and save it.
+            teacher: The teacher's network, frozen.
+            taps: Paths of what the criterion is fed, in the student and in the teacher.
         """
 
     def deploy(self, student: nn.Module) -> nn.Module:
         """Return the network to evaluate and export: the student, unless the method changes it."""
         return student
 
-    def _check_kind(self, side: str, shapes: Shapes) -> None:
-        form, rank = KINDS[self.takes]
+    def deploy_node(self, node: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the config node that builds what `deploy` returns, from that of the student."""
+        return node
+
+    def _kinds(self, count: int) -> tuple[str, ...]:
+        """Return the kind of every tap, if there are so many."""
+        if isinstance(self.takes, tuple):
+            return self.takes
+        return (self.takes,) * (count if self.takes == "maps" else 1)
+
+    def _check_kinds(self, side: str, shapes: Shapes) -> None:
         name = type(self).__name__
-        if not shapes or (len(shapes) > 1 and self.takes != "maps"):
+        kinds = self._kinds(len(shapes))
+        if not shapes or len(shapes) != len(kinds):
+            wanted = " and ".join(f"one tensor {KINDS[kind][0]}" for kind in kinds or ("maps",))
             raise UserError(
-                f"{name} takes one tensor {form} of each network, but the {side} has "
-                f"{len(shapes)} taps; name one"
+                f"{name} takes {wanted} of each network, but the {side} has {len(shapes)} taps; "
+                f"name {len(kinds) or 'at least one'}"
             )
-        for shape in shapes:
+        for kind, shape in zip(kinds, shapes, strict=True):
+            form, rank = KINDS[kind]
             if not _is_shape(shape) or len(shape) != rank:
                 raise UserError(
-                    f"{name} takes {self.takes} {form}, but a tap of the {side} gives "
+                    f"{name} takes {kind} {form}, but a tap of the {side} gives "
                     f"{_described(shape)}; tap another module, or use another criterion"
                 )
 

@@ -2,17 +2,20 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kd_core.errors import UserError, located, nearest
+from kd_core.losses import weigh
 from kd_core.probe import shapes, tap_values
+from kd_core.roles import tap_list
 from kd_core.taps import FeatureTap
 from kd_core.task import Batch, Task, network_of
 from kd_core.teacher import as_teachers
-from kd_core.term import Term, tap_list, tap_tuple
+from kd_core.term import Term, tap_tuple
 
 
 class Distiller(nn.Module):
@@ -26,7 +29,10 @@ class Distiller(nn.Module):
         student: A `Task`, or any model that obeys the same contract.
         teachers: Teachers by name, or one alone (its name is then "teacher").
         terms: Terms by name; the names are those of the losses.
-        task_weight: Factor of the student's own losses, for all or by name.
+        task_weight: Factor of the student's own losses, for all or by name. A loss of factor 0 is
+            left out, so what only it reaches gets no gradient and is not even decayed.
+        train_student: Whether the student is trained. Otherwise it is frozen like a teacher, and
+            only criteria are: a stage before the student's own.
         sample: A batch that is run through all models once, to check every tap and shape now
             rather than in the first training step.
 
@@ -43,6 +49,7 @@ class Distiller(nn.Module):
         terms: Mapping[str, Term],
         *,
         task_weight: float | Mapping[str, float] = 1.0,
+        train_student: bool = True,
         sample: Batch | None = None,
     ) -> None:
         super().__init__()
@@ -50,15 +57,21 @@ class Distiller(nn.Module):
         self.student = student
         self.teachers = as_teachers(teachers, student)
         self.terms = dict(terms)
+        self.terms = {name: self._with_paths(name, term) for name, term in terms.items()}
         self.task_weight = task_weight
+        self.train_student = train_student
+        if not train_student:
+            student.eval().requires_grad_(False)
         self.criteria = nn.ModuleDict({name: term.criterion for name, term in terms.items()})
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.tap_shapes: dict[str, dict[str, Any]] = {}
-        self._warmup_steps: dict[str, float] = {}
+        self._steps_per_epoch = 0
         self._tap = self._place_taps()
         for name, term in self.terms.items():
             teacher = self.teachers[self.source(name)]
-            term.criterion.bind(network_of(student), teacher.network)
+            taps = tap_list(term.student), tap_list(term.teacher)
+            with located(f"term {name!r}"):
+                term.criterion.bind(network_of(student), teacher.network, taps)
         if sample is not None:
             self.listen(sample)
 
@@ -69,16 +82,24 @@ class Distiller(nn.Module):
         if not self.tap_shapes:
             self.listen(batch)
         # The student runs first: a task may show the teacher what the student proposes.
-        with self._tap as seen:
-            losses = self._weighted(self.student(batch))
+        losses, seen = self._run_student(batch)
         wanted = dict.fromkeys(self.source(name) for name in self.terms)
         shown = {teacher: self.run_teacher(teacher, batch, seen) for teacher in wanted}
+        if self._steps_per_epoch:
+            batch = {**batch, "epoch": self.steps / self._steps_per_epoch}
         for name, term in self.terms.items():
             if name in losses:
                 raise UserError(f"term {name!r} has the name of a loss of the student; rename it")
             loss = term.loss(seen, shown[self.source(name)], batch)
             losses[name] = self._factor(name, term) * loss
         return losses
+
+    def train(self, mode: bool = True) -> "Distiller":
+        """Switch student and criteria; a student that is not trained stays in eval mode."""
+        super().train(mode)
+        if not self.train_student:
+            self.student.eval()
+        return self
 
     def run_teacher(self, name: str, batch: Batch, seen: dict[str, Any]) -> dict[str, Any]:
         """Return what a teacher's taps give for the batch; `seen` is what the student's gave."""
@@ -113,8 +134,7 @@ class Distiller(nn.Module):
     def begin(self, steps_per_epoch: int) -> None:
         """Start counting warm-ups anew, for epochs of so many optimizer steps."""
         self.steps.zero_()
-        for name, term in self.terms.items():
-            self._warmup_steps[name] = term.warmup_epochs * steps_per_epoch
+        self._steps_per_epoch = steps_per_epoch
 
     def advance(self) -> None:
         """Count one optimizer step."""
@@ -131,6 +151,12 @@ class Distiller(nn.Module):
             network = term.criterion.deploy(network)
         return network
 
+    def deploy_node(self, node: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the config node of what `deploy` returns, from that of the student's network."""
+        for term in self.terms.values():
+            node = term.criterion.deploy_node(node)
+        return dict(node)
+
     def predictor(self, network: nn.Module | None = None) -> nn.Module:
         """Return the student's task around the network that `deploy` gives."""
         deployed = self.deploy(network)
@@ -141,6 +167,28 @@ class Distiller(nn.Module):
         task = copy.copy(self.student)
         task._modules = {**self.student._modules, "network": deployed}
         return task
+
+    def _run_student(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the student's own weighted losses and what its taps gave."""
+        if self.train_student:
+            with self._tap as seen:
+                return weigh(self.student(batch), self.task_weight), seen
+        if not self._tap.paths:
+            return {}, {}
+        with torch.no_grad(), self._tap as seen:
+            self.student(batch)
+        return {}, seen
+
+    def _with_paths(self, name: str, term: Term) -> Term:
+        """Return the term with paths in the place of roles."""
+        paths = {}
+        for side, model in (
+            ("student", self.student),
+            ("teacher", self.teachers[self.source(name)].model),
+        ):
+            with located(f"term {name!r}: {side}"):
+                paths[side] = tap_list(getattr(term, side), model)
+        return replace(term, student=paths["student"], teacher=paths["teacher"])
 
     def _apply(self, fn: Any, recurse: bool = True) -> "Distiller":
         super()._apply(fn, recurse)
@@ -168,26 +216,14 @@ class Distiller(nn.Module):
     def _factor(self, name: str, term: Term) -> float | Tensor:
         if not term.warmup_epochs:
             return term.weight
-        if name not in self._warmup_steps:
+        if not self._steps_per_epoch:
             raise UserError(
                 f"term {name!r} warms up over {term.warmup_epochs} epochs: call "
                 "distiller.begin(steps_per_epoch) before training and distiller.advance() after "
                 "every optimizer step"
             )
-        return term.weight * ((self.steps + 1) / self._warmup_steps[name]).clamp(max=1.0)
-
-    def _weighted(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        if not isinstance(losses, Mapping):
-            raise UserError(
-                f"the student gave a {type(losses).__name__} in training, but must give a dict of "
-                "named losses; wrap the network in a Task"
-            )
-        if not isinstance(self.task_weight, Mapping):
-            return {name: self.task_weight * loss for name, loss in losses.items()}
-        for name in self.task_weight:
-            if name not in losses:
-                raise UserError(f"task_weight: no loss {name!r}{nearest(name, losses)}")
-        return {name: self.task_weight.get(name, 1.0) * loss for name, loss in losses.items()}
+        steps = term.warmup_epochs * self._steps_per_epoch
+        return term.weight * ((self.steps + 1) / steps).clamp(max=1.0)
 
 
 def _refuse_fsdp(student: nn.Module) -> None:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from kd_core.distiller import Distiller
 from kd_core.probe import shapes, untouched
+from kd_core.roles import tap_list
 from kd_core.task import Batch, network_of
-from kd_core.term import tap_list
 
 _PACKAGES = ("kd-core", "kd-cls", "torch", "torchvision", "numpy", "mmengine-lite", "fvcore")
 

@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from kd_core import distributed
 from kd_core.distiller import Distiller
 from kd_core.errors import UserError, nearest
+from kd_core.losses import sum_losses
 from kd_core.task import Batch
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
@@ -80,13 +81,6 @@ class TrainStep:
         if last or not isinstance(self.model, DistributedDataParallel):
             return nullcontext()
         return self.model.no_sync()
-
-
-def sum_losses(losses: dict[str, Tensor]) -> Tensor:
-    """Add the losses to the one that is minimised."""
-    if not losses:
-        raise UserError("nothing to learn: no task loss and no term (task_weight 0 without terms?)")
-    return torch.stack([loss.float() for loss in losses.values()]).sum()
 
 
 def _mark_last(batches: Sequence[Batch]) -> Iterator[tuple[bool, Batch]]:

@@ -11,7 +11,9 @@ from torch.utils.hooks import RemovableHandle
 
 from kd_core.errors import UserError, nearest
 
-_GRAMMAR = re.compile(r"(?P<path>[^\[\]:]+)(?P<input>:in)?(?:\[(?P<key>[^\[\]]+)\])?")
+_GRAMMAR = re.compile(
+    r"(?P<path>[^\[\]:@]+)(?P<input>:in)?(?P<every>\[\*\])?(?:\[(?P<key>[^\[\]*]+)\])?"
+)
 
 
 class OverwrittenTapError(UserError):
@@ -32,14 +34,11 @@ class _Tap:
     name: str
     path: str  # "" is the network itself
     input: bool
-    key: str | None
-
-    @property
-    def every_call(self) -> bool:
-        return self.key == "*"
+    every_call: bool
+    key: str | None  # in what the module gives or, of every call, which one
 
     def select(self, value: Any) -> Any:
-        if self.key is None or self.every_call:
+        if self.key is None:
             return value
         index = int(self.key) if re.fullmatch(r"-?\d+", self.key) else None
         if isinstance(value, Mapping):
@@ -58,9 +57,10 @@ class FeatureTap:
     """Record inputs and outputs of named modules during the forward passes inside a `with`.
 
     A tap is `path` (the module's output), `path:in` (its first input), `path[key]` (one entry of a
-    dict or tuple), `path[*]` (the outputs of all its calls, as a tuple) or `output` (what the whole
-    network returns). Hooks exist only between enter and exit; the dict that enter gives keeps the
-    recorded values, each under its tap's own text.
+    dict or tuple), `path[*]` (the outputs of all its calls, as a tuple), `path[*][-1]` (that of one
+    call; `path:in[*][-1]` likewise) or `output` (what the whole network returns). Hooks exist only
+    between enter and exit; the dict that enter gives keeps the recorded values, each under its
+    tap's own text.
 
     Args:
         network: The module whose submodules are named; never changed.
@@ -111,6 +111,9 @@ class FeatureTap:
         seen, versions, self._seen, self._versions = self._seen, self._versions, {}, {}
         if kind is None:
             self._check(seen, versions)
+            for tap in self._taps:
+                if tap.every_call:
+                    seen[tap.name] = tap.select(seen[tap.name])
 
     def _register(self, tap: _Tap, tapped: nn.Module) -> RemovableHandle:
         # A deepcopy of the network made meanwhile keeps the hooks; there they must do nothing.
@@ -133,7 +136,8 @@ class FeatureTap:
                 f"tap {tap.name!r}: the module ran twice in one forward pass; "
                 f"{every_call!r} gives the outputs of all its calls as a tuple"
             )
-        value = tap.select(value)
+        if not tap.every_call:
+            value = tap.select(value)
         if tap.name in self.copy:
             value = _clone(value)
         self._versions.setdefault(tap.name, []).extend((t, t._version) for t in _tracked(value))
@@ -160,16 +164,17 @@ def _parse(name: str, network: nn.Module) -> _Tap:
     match = _GRAMMAR.fullmatch(name)
     if match is None:
         raise UserError(f"tap {name!r}: write path, path:in, path[key], path[*] or output")
-    path, is_input, key = match["path"], bool(match["input"]), match["key"]
+    path, is_input = match["path"], bool(match["input"])
+    every_call, key = bool(match["every"]), match["key"]
     if path == "output":
-        return _Tap(name, "", is_input, key)
+        return _Tap(name, "", is_input, every_call, key)
     modules = [module for module, _ in network.named_modules(remove_duplicate=False) if module]
     if path not in modules:
         raise UserError(
             f"tap {name!r}: {type(network).__name__} has no module {path!r}"
             f"{nearest(path, [*modules, 'output'])}"
         )
-    return _Tap(name, path, is_input, key)
+    return _Tap(name, path, is_input, every_call, key)
 
 
 def _unique(names: str | Iterable[str]) -> tuple[str, ...]:

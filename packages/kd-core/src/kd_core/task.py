@@ -1,5 +1,6 @@
 """A network together with its task: what the house trains."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,11 +15,18 @@ class Task(nn.Module):
     Taps, exported weights and FLOP counts refer to `network`, the plain module that users know, so
     nothing of the task's wrapping shows in their names. A model that is its own task (a Detectron2
     meta-architecture) need not be wrapped.
+
+    Args:
+        network: The plain network.
+        roles: Its tap paths by role, shallow to deep; see `kd_core.roles`.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(
+        self, network: nn.Module, *, roles: Mapping[str, str | Sequence[str]] | None = None
+    ) -> None:
         super().__init__()
         self.network = network
+        self.roles = dict(roles or {})
         self.channels_last = False
 
     def forward(self, batch: Batch) -> Any:

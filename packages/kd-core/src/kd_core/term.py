@@ -1,6 +1,6 @@
 """Term: what the student learns from a teacher, from its config node to its tensors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,10 @@ from kd_core.build import build, check_arguments
 from kd_core.criterion import Criterion
 from kd_core.errors import UserError, located, nearest
 from kd_core.probe import shapes, tap_values
+from kd_core.roles import Taps, tap_list
 from kd_core.taps import FeatureTap
 from kd_core.task import Batch, network_of
 from kd_core.weights import load_weights
-
-Taps = str | Sequence[str]
 
 
 @dataclass
@@ -23,7 +22,8 @@ class Term:
 
     Args:
         criterion: What compares the two sides.
-        student: Tap of the student's network, or a sequence of taps for criteria that take maps.
+        student: Tap of the student's network, or a sequence of taps for criteria that take several
+            tensors; roles such as `@stages` too. Empty for what is learned from the teacher alone.
         teacher: The same of the teacher's network.
         weight: Factor of the criterion's value in the total loss.
         warmup_epochs: Epochs over which the factor grows linearly from 0 to `weight`, counted in
@@ -49,10 +49,15 @@ class Term:
 
     def loss(self, seen: Mapping[str, Any], shown: Mapping[str, Any], batch: Batch) -> Tensor:
         """Return the criterion's value, without weight, for what the two networks' taps gave."""
-        student, teacher = tap_tuple(seen, self.student), tap_tuple(shown, self.teacher)
-        if self.criterion.takes == "maps":
-            return self.criterion(student, teacher, batch)
-        return self.criterion(student[0], teacher[0], batch)
+        student, teacher = (
+            self._fed(tap_tuple(values, taps))
+            for values, taps in ((seen, self.student), (shown, self.teacher))
+        )
+        return self.criterion(student, teacher, batch)
+
+    def _fed(self, values: tuple[Any, ...]) -> Any:
+        several = self.criterion.takes == "maps" or isinstance(self.criterion.takes, tuple)
+        return values if several or not values else values[0]
 
 
 def build_terms(
@@ -65,7 +70,8 @@ def build_terms(
     """Build terms from config nodes; no shape need be written in them.
 
     A node has the arguments of `Term`, its criterion being a node of its own, and may name a file
-    with the criterion's `weights` (the product of an earlier stage). One pass of the sample through
+    with `weights` of the whole criterion or of some of its submodules (the product of an earlier
+    stage). One pass of the sample through
     each network fills a criterion's `student_shapes` and `teacher_shapes`; `provided` fills
     `num_classes` and whatever else a constructor asks for.
     """
@@ -93,7 +99,7 @@ def build_terms(
         with located(where):
             terms[name] = Term(criterion, **arguments)
             if node.get("weights"):
-                load_weights(criterion, node["weights"])
+                load_weights(criterion, node["weights"], parts=True)
     return terms
 
 
@@ -104,16 +110,12 @@ def check_term(node: Mapping[str, Any], where: str) -> None:
         raise UserError(f"{where}.criterion: no `type`; does the method that has this term follow?")
 
 
-def tap_list(taps: Taps) -> list[str]:
-    """Return the taps as a list."""
-    return [taps] if isinstance(taps, str) else list(taps)
-
-
 def tap_tuple(values: Mapping[str, Any], taps: Taps) -> tuple[Any, ...]:
     """Return the values of the taps, always as a tuple."""
     return tuple(values[path] for path in tap_list(taps))
 
 
 def _shapes(model: nn.Module, taps: Taps, sample: Batch) -> tuple[Any, ...]:
-    tap = FeatureTap(network_of(model), tap_list(taps))
-    return tap_tuple(shapes(tap_values(model, tap, sample)[1]), taps)
+    paths = tap_list(taps, model)
+    tap = FeatureTap(network_of(model), paths)
+    return tap_tuple(shapes(tap_values(model, tap, sample)[1]), paths)

@@ -62,7 +62,9 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     return state
 
 
-def load_weights(module: nn.Module, path: str | Path, *, strict: bool = True) -> None:
+def load_weights(
+    module: nn.Module, path: str | Path, *, strict: bool = True, parts: bool = False
+) -> None:
     """Load a weights file into a module; see `read_state_dict` for what may be in it.
 
     Nothing is loaded unless everything fits. A BatchNorm's `num_batches_tracked` may be missing, as
@@ -73,23 +75,27 @@ def load_weights(module: nn.Module, path: str | Path, *, strict: bool = True) ->
         path: The file.
         strict: Whether names must agree. Otherwise missing and unexpected ones are passed over, but
             shapes must still agree, and so must one name at least.
+        parts: Whether the file may lack whole submodules, which then stay as they are.
 
     Raises:
         UserError: If the file cannot be read or does not fit.
     """
     state, own = read_state_dict(path), module.state_dict()
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
+    if parts:
+        present = {k.partition(".")[0] for k in state}
+        missing = [k for k in missing if k.partition(".")[0] in present]
     unexpected = [k for k in state if k not in own]
     reshaped = [k for k in state if k in own and state[k].shape != own[k].shape]
     if reshaped or len(unexpected) == len(state) or (strict and (missing or unexpected)):
         shapes = _shapes(reshaped, state, own, guess=not missing and not unexpected)
-        parts = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-        listed = [f"{len(names)} {part} ({_few(names)})" for part, names in parts.items() if names]
+        wrong = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+        listed = [f"{len(names)} {what} ({_few(names)})" for what, names in wrong.items() if names]
         raise UserError(
             f"{path}: does not fit {type(module).__name__}: {', '.join(listed)}; "
             f"build the network that the file was made for"
         )
-    module.load_state_dict(state, strict=strict)
+    module.load_state_dict(state, strict=strict and not parts)
 
 
 def _read_safetensors(path: Path) -> Any:

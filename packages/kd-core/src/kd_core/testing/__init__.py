@@ -3,6 +3,7 @@
 from kd_core.testing.contract import RULES, check_contract
 from kd_core.testing.host_reads import HostReadError, NoHostReads
 from kd_core.testing.samples import discover, make, sample
+from kd_core.testing.waves import fill, waves
 
 __all__ = [
     "RULES",
@@ -10,6 +11,8 @@ __all__ = [
     "NoHostReads",
     "check_contract",
     "discover",
+    "fill",
     "make",
     "sample",
+    "waves",
 ]

@@ -52,13 +52,15 @@ def gradient_reaches_the_student_only(cls: Class, **overrides: Any) -> None:
 
 
 def adapters_receive_gradient(cls: Class, **overrides: Any) -> None:
-    """Every parameter of the criterion is trained by its loss."""
+    """Every parameter of the criterion that is not frozen is trained by its loss."""
     criterion = _make(cls, overrides)
     generator = torch.Generator().manual_seed(0)
     for parameter in criterion.parameters():  # so that a zero initialisation hides nothing
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
     criterion(*sample(cls, **overrides)).backward()
     for name, parameter in criterion.named_parameters():
+        if not parameter.requires_grad:  # what an earlier stage has trained
+            continue
         gradient = parameter.grad
         _require(gradient is not None and _finite(gradient), f"no finite gradient in {name}")
         # Of a bias in front of a BatchNorm it is zero, rightly.
@@ -79,7 +81,7 @@ def zero_at_identity(cls: Class, **overrides: Any) -> None:
 def order_of_the_batch_does_not_matter(cls: Class, **overrides: Any) -> None:
     """The samples of a batch may come in any order."""
     inputs = sample(cls, dtype=torch.float64, **overrides)
-    turned = map_tensors(lambda tensor: tensor.roll(1, 0), inputs)
+    turned = map_tensors(lambda tensor: _roll(tensor, cls.views), inputs)
     values = [_value(_make(cls, overrides).double(), given) for given in (inputs, turned)]
     torch.testing.assert_close(*values)
 
@@ -201,6 +203,11 @@ RULES: tuple[Callable[..., None], ...] = (
     class_and_function_share_their_defaults,
     exemptions_have_a_rule_and_a_reason,
 )
+
+
+def _roll(tensor: Tensor, views: int) -> Tensor:
+    """Put the last sample first, in every view."""
+    return tensor.unflatten(0, (views, -1)).roll(1, 1).flatten(0, 1) if tensor.dim() else tensor
 
 
 def _make(cls: Class, overrides: dict[str, Any], seed: int = 0) -> Criterion:

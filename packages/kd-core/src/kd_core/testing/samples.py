@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kd_core.criterion import KINDS, Criterion, Shapes
 from kd_core.errors import UserError, nearest
@@ -17,7 +17,7 @@ FILLED_IN = ("student_shapes", "teacher_shapes", "num_classes", "num_samples", "
 """Constructor arguments that whoever builds a criterion fills in."""
 
 C = TypeVar("C", bound=Criterion)
-Inputs = tuple[Any, Any, dict[str, Tensor]]
+Inputs = tuple[Any, Any, dict[str, Any]]
 
 # Of student and teacher; a criterion without adapters gets the student's on both sides.
 _SHAPES: dict[str, tuple[Shapes, Shapes]] = {
@@ -60,7 +60,10 @@ def make(cls: type[C], **overrides: Any) -> C:
             f"filled in ({', '.join(FILLED_IN)}); give it a default or an override"
         )
     criterion = cls(**given)
-    criterion.check_shapes(known["student_shapes"], known["teacher_shapes"])
+    shapes = known["student_shapes"], known["teacher_shapes"]
+    criterion.check_shapes(*shapes)
+    student, teacher = (_Network(side, known["num_classes"]) for side in shapes)
+    criterion.bind(student, teacher.eval().requires_grad_(False), (student.taps, teacher.taps))
     return criterion
 
 
@@ -76,49 +79,78 @@ def sample(
 
     Args:
         cls: The class that takes them.
-        size: Samples in the batch; 12 at most, unless `num_samples` is given.
+        size: Images in the batch; 12 at most, unless `num_samples` is given.
         dtype: Of both outputs.
         device: Of everything.
         overrides: As for `make`, so that inputs and criterion fit each other.
     """
     known = _known(cls, overrides)
     generator = torch.Generator().manual_seed(0)
+    rows = size * cls.views
 
     def draw(shapes: Shapes) -> Any:
-        drawn = tuple(torch.randn((size, *shape), generator=generator) for shape in shapes)
+        drawn = tuple(torch.randn((rows, *shape), generator=generator) for shape in shapes)
         drawn = tuple(x.to(device, dtype).requires_grad_() for x in drawn)
-        return drawn if cls.takes == "maps" else drawn[0]
+        return drawn if cls.takes == "maps" or isinstance(cls.takes, tuple) else drawn[0]
 
-    index = torch.randperm(known["num_samples"], generator=generator)[:size]
-    image = torch.randint(256, (size, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    index = torch.randperm(known["num_samples"], generator=generator)[:size].repeat(cls.views)
+    image = torch.randint(256, (rows, 3, 8, 8), generator=generator, dtype=torch.uint8)
     batch = {"image": image, "label": known["labels"][index], "index": index}
-    batch = {name: value.to(device) for name, value in batch.items()}
-    return draw(known["student_shapes"]), draw(known["teacher_shapes"]), batch
+    batch |= {"epoch": torch.tensor(2.5)}
+    moved: dict[str, Any] = {name: value.to(device) for name, value in batch.items()}
+    views = {"num_views": cls.views} if cls.views > 1 else {}
+    return draw(known["student_shapes"]), draw(known["teacher_shapes"]), moved | views
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """Apply a function to every tensor inside tuples and dicts."""
+    """Apply a function to every tensor inside tuples and dicts; leave all else."""
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, dict):
         return {name: map_tensors(function, item) for name, item in value.items()}
-    return tuple(map_tensors(function, item) for item in value)
+    if isinstance(value, tuple):
+        return tuple(map_tensors(function, item) for item in value)
+    return value
 
 
 def _known(cls: type[Criterion], overrides: dict[str, Any]) -> dict[str, Any]:
     """Values for the five arguments that a builder fills in."""
     takes = getattr(cls, "takes", "")
-    if takes not in KINDS:
-        raise UserError(f"{cls.__name__}.takes is {takes!r}{nearest(takes, KINDS)}")
-    student, teacher = _SHAPES[takes]
-    if takes == "logits" and "num_classes" in overrides:
-        student = teacher = ((overrides["num_classes"],),)
+    kinds = takes if isinstance(takes, tuple) else (takes,)
+    for kind in kinds:
+        if kind not in KINDS:
+            raise UserError(f"{cls.__name__}.takes is {takes!r}{nearest(kind, KINDS)}")
+    student, teacher = _shapes(kinds, overrides)
     if "teacher_shapes" not in parameters(cls):
         teacher = student
+    if cls.example is not None:
+        student, teacher = cls.example
     classes, samples = overrides.get("num_classes", 7), overrides.get("num_samples", 12)
     labels = torch.arange(samples) % classes
     known = dict(zip(FILLED_IN, (student, teacher, classes, samples, labels), strict=True))
     return known | {name: value for name, value in overrides.items() if name in known}
+
+
+def _shapes(kinds: tuple[str, ...], overrides: dict[str, Any]) -> tuple[Shapes, Shapes]:
+    known = dict(_SHAPES)
+    if "num_classes" in overrides:
+        known["logits"] = (((overrides["num_classes"],),),) * 2
+    sides = [[shape for kind in kinds for shape in known[kind][side]] for side in range(2)]
+    return tuple(sides[0]), tuple(sides[1])
+
+
+class _Network(nn.Module):
+    """What a criterion may look for in the networks it is bound to, with what it is fed tapped.
+
+    `level0` and so on are BatchNorms of the tapped maps' channels, `head` is the classifier.
+    """
+
+    def __init__(self, shapes: Shapes, num_classes: int) -> None:
+        super().__init__()
+        self.taps = tuple(f"level{number}" for number in range(len(shapes)))
+        for tap, shape in zip(self.taps, shapes, strict=True):
+            self.add_module(tap, nn.BatchNorm2d(shape[0]) if len(shape) == 3 else nn.Identity())
+        self.head = nn.Linear(shapes[-1][0] if shapes else 1, num_classes)
 
 
 def parameters(cls: type[Criterion]) -> dict[str, Parameter]:

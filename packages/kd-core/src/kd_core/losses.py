@@ -1,0 +1,37 @@
+"""Named losses: weighted by name, added to the one that is minimised."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from kd_core.errors import UserError, nearest
+
+Losses = dict[str, Tensor]
+
+
+def weigh(losses: Losses, weights: float | Mapping[str, float]) -> Losses:
+    """Multiply losses by a factor, or by factors by name; one of factor 0 is left out.
+
+    Raises:
+        UserError: If they are no losses by name, or a factor is for another name.
+    """
+    if not isinstance(losses, Mapping):
+        raise UserError(
+            f"the student gave a {type(losses).__name__} in training, but must give a dict of "
+            "named losses; wrap the network in a Task"
+        )
+    if not isinstance(weights, Mapping):
+        weights = dict.fromkeys(losses, weights)
+    for name in weights:
+        if name not in losses:
+            raise UserError(f"task_weight: no loss {name!r}{nearest(name, losses)}")
+    factors = {name: weights.get(name, 1.0) for name in losses}
+    return {name: factor * losses[name] for name, factor in factors.items() if factor}
+
+
+def sum_losses(losses: Losses) -> Tensor:
+    """Add the losses to the one that is minimised."""
+    if not losses:
+        raise UserError("nothing to learn: no task loss and no term (task_weight 0 without terms?)")
+    return torch.stack([loss.float() for loss in losses.values()]).sum()

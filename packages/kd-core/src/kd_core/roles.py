@@ -1,0 +1,61 @@
+"""Roles: `@stages`, `@pooled` and the like stand for tap paths, which differ with the network."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+from kd_core.errors import UserError, nearest
+
+Taps = str | Sequence[str]
+Roles = Mapping[str, Taps]
+
+_GRAMMAR = re.compile(r"@(?P<role>\w+)(?:\[(?P<place>-?\d*(?::-?\d*){0,2})\])?")
+
+
+def roles_of(model: nn.Module) -> Roles:
+    """Return what a task, or a model that is its own task, says of its network's taps."""
+    roles = getattr(model, "roles", {})
+    return roles if isinstance(roles, Mapping) else {}
+
+
+def tap_list(taps: Taps, model: nn.Module | None = None) -> list[str]:
+    """Return the taps as a list of paths.
+
+    A method names places by their role and so suits any pair: `@stages` (the ends of all stages,
+    without the stem), `@stages[-1]`, `@stages[:2]`. Roles expand where they stand.
+
+    Args:
+        taps: One text or several.
+        model: Knows the roles; without it, none is looked up.
+
+    Raises:
+        UserError: If the model has no such role, or fewer taps in it.
+    """
+    texts = [taps] if isinstance(taps, str) else list(taps)
+    if model is None:
+        return texts
+    return [path for text in texts for path in _paths(text, model)]
+
+
+def _paths(text: str, model: nn.Module) -> Sequence[str]:
+    if not text.startswith("@"):
+        return (text,)
+    match, roles = _GRAMMAR.fullmatch(text), roles_of(model)
+    if match is None:
+        raise UserError(f"tap {text!r}: write a role such as @stages, @stages[-1] or @stages[1:]")
+    if not roles.get(match["role"]):
+        hint = nearest(match["role"], [name for name, paths in roles.items() if paths])
+        raise UserError(
+            f"tap {text!r}: the network has no such role{hint}; name modules instead "
+            "(--list-taps), or give its node `roles`"
+        )
+    paths = tuple(tap_list(roles[match["role"]]))
+    if match["place"] is None:
+        return paths
+    bounds = [int(bound) if bound else None for bound in match["place"].split(":")]
+    if len(bounds) > 1:
+        return paths[slice(*bounds)]
+    if bounds[0] is None or not -len(paths) <= bounds[0] < len(paths):
+        raise UserError(f"tap {text!r}: there are {len(paths)} of them: {', '.join(paths)}")
+    return (paths[bounds[0]],)

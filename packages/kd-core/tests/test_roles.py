@@ -1,0 +1,52 @@
+"""Roles stand for tap paths."""
+
+import pytest
+from kd_core.errors import UserError
+from kd_core.roles import roles_of, tap_list
+from kd_core.task import Task
+from torch import nn
+
+MODEL = Task(nn.Identity(), roles={"stages": ("a", "b", "c"), "pooled": ("fc:in",), "preact": ()})
+
+
+@pytest.mark.parametrize(
+    ("taps", "paths"),
+    [
+        ("@stages", ["a", "b", "c"]),
+        ("@stages[-1]", ["c"]),
+        ("@stages[0]", ["a"]),
+        ("@stages[:-1]", ["a", "b"]),
+        ("@stages[1::2]", ["b"]),
+        (["stem", "@stages[1:]", "@pooled"], ["stem", "b", "c", "fc:in"]),
+        ("layer1", ["layer1"]),
+        ([], []),
+    ],
+)
+def test_roles_expand_where_they_stand(taps, paths):
+    assert tap_list(taps, MODEL) == paths
+
+
+def test_without_a_model_nothing_is_looked_up():
+    assert tap_list("@stages[0]") == ["@stages[0]"]
+
+
+@pytest.mark.parametrize(
+    ("tap", "message"),
+    [
+        ("@stage", "no such role; did you mean 'stages'"),
+        ("@preact", "no such role; did you mean 'pooled', 'stages'|one of|no such role"),
+        ("@stages[3]", "there are 3 of them: a, b, c"),
+        ("@stages[]", "there are 3 of them"),
+        ("@stages[a]", "write a role such as"),
+        ("@stages.1", "write a role such as"),
+    ],
+)
+def test_an_unknown_or_malformed_role_is_refused(tap, message):
+    with pytest.raises(UserError, match=message):
+        tap_list(tap, MODEL)
+
+
+def test_a_model_without_roles_has_none():
+    assert roles_of(nn.Linear(1, 1)) == {}
+    with pytest.raises(UserError, match="name modules instead"):
+        tap_list("@stages", nn.Linear(1, 1))
