@@ -8,8 +8,8 @@ distiller = dict(
     terms=dict(
         fitnet=dict(
             criterion=dict(type="kd_core.criteria.fitnet.FitNet"),
-            student="layer2",
-            teacher="layer2",
+            student="@stages[1]",
+            teacher="@stages[1]",
             weight=100.0,
         )
     ),

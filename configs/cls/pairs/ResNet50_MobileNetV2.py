@@ -11,5 +11,7 @@ teacher = dict(
 optimizer = dict(lr=0.01)
 tuned = dict(
     dkd=dict(criterion=dict(beta=8.0)),
-    fitnet=dict(student="blocks.2", teacher="layer2"),
+    sdd=dict(criterion=dict(beta=8.0)),
+    reviewkd=dict(weight=30.0),
+    catkd=dict(weight=40.0, criterion=dict(resolution=2, normalize=True)),
 )

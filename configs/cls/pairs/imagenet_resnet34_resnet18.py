@@ -8,5 +8,7 @@ student = dict(network=dict(type="torchvision.models.resnet18"))
 teacher = dict(network=dict(type="torchvision.models.resnet34", weights="IMAGENET1K_V1"))
 tuned = dict(
     dkd=dict(warmup_epochs=1, criterion=dict(beta=0.5, temperature=1.0)),
-    fitnet=dict(student="layer2", teacher="layer2"),
+    sdd=dict(warmup_epochs=1, criterion=dict(beta=0.5, temperature=1.0, scales=(1, 2))),
+    reviewkd=dict(weight=1.0),
+    catkd=dict(weight=0.5, criterion=dict(resolution=4)),
 )

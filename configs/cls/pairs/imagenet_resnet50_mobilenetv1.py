@@ -8,5 +8,8 @@ student = dict(network=dict(type="kd_cls.models.build_model", name="MobileNetV1"
 teacher = dict(network=dict(type="torchvision.models.resnet50", weights="IMAGENET1K_V1"))
 tuned = dict(
     dkd=dict(warmup_epochs=1, criterion=dict(beta=2.0, temperature=1.0)),
-    fitnet=dict(student="model.5", teacher="layer2"),
+    sdd=dict(warmup_epochs=1, criterion=dict(beta=2.0, temperature=1.0)),
+    reviewkd=dict(weight=8.0),
+    ofd=dict(weight=1e-4),
+    catkd=dict(weight=10.0, criterion=dict(resolution=2, normalize=True)),
 )

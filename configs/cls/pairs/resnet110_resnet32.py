@@ -8,4 +8,10 @@ student = dict(network=dict(type="kd_cls.models.build_model", name="resnet32"))
 teacher = dict(
     recipe=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/resnet110.py"],
 )
-tuned = dict(dkd=dict(criterion=dict(beta=2.0)))
+tuned = dict(
+    dkd=dict(criterion=dict(beta=2.0)),
+    sdd=dict(criterion=dict(beta=2.0)),
+    reviewkd=dict(weight=1.0),
+    catkd=dict(weight=1.8),
+    afd=dict(teacher="@blocks[1::2]"),
+)

@@ -9,4 +9,9 @@ teacher = dict(
     recipe=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/resnet32x4.py"],
 )
 optimizer = dict(lr=0.01)
-tuned = dict(dkd=dict(criterion=dict(beta=8.0)))
+tuned = dict(
+    dkd=dict(criterion=dict(beta=8.0)),
+    sdd=dict(criterion=dict(beta=8.0)),
+    reviewkd=dict(weight=8.0),
+    catkd=dict(weight=600.0, criterion=dict(resolution=4, normalize=True)),
+)

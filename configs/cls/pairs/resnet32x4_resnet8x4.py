@@ -8,4 +8,9 @@ student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8x4"))
 teacher = dict(
     recipe=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/resnet32x4.py"],
 )
-tuned = dict(dkd=dict(criterion=dict(beta=8.0)))
+tuned = dict(
+    dkd=dict(criterion=dict(beta=8.0)),
+    sdd=dict(criterion=dict(beta=8.0)),
+    reviewkd=dict(weight=5.0),
+    catkd=dict(weight=15.0),
+)

@@ -8,4 +8,9 @@ student = dict(network=dict(type="kd_cls.models.build_model", name="resnet20"))
 teacher = dict(
     recipe=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/resnet56.py"],
 )
-tuned = dict(dkd=dict(criterion=dict(beta=2.0)))
+tuned = dict(
+    dkd=dict(criterion=dict(beta=2.0)),
+    sdd=dict(criterion=dict(beta=2.0)),
+    reviewkd=dict(weight=0.6),
+    catkd=dict(weight=0.7),
+)

@@ -11,4 +11,3 @@ teacher = dict(
         "{{ fileDirname }}/../networks/torchvision_resnet50.py",
     ],
 )
-tuned = dict(fitnet=dict(student="layer2", teacher="layer2"))

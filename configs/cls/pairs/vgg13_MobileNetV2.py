@@ -11,5 +11,6 @@ teacher = dict(
 optimizer = dict(lr=0.01)
 tuned = dict(
     dkd=dict(criterion=dict(beta=6.0)),
-    fitnet=dict(student="blocks.2", teacher="relu2"),
+    sdd=dict(criterion=dict(beta=6.0)),
+    catkd=dict(weight=15.0, criterion=dict(resolution=2, normalize=True)),
 )

@@ -10,5 +10,6 @@ teacher = dict(
 )
 tuned = dict(
     dkd=dict(criterion=dict(beta=6.0)),
-    fitnet=dict(student="relu2", teacher="relu2"),
+    sdd=dict(criterion=dict(beta=6.0)),
+    catkd=dict(weight=4.5),
 )

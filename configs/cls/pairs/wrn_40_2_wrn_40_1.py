@@ -10,5 +10,7 @@ teacher = dict(
 )
 tuned = dict(
     dkd=dict(criterion=dict(beta=6.0)),
-    fitnet=dict(student="block2", teacher="block2"),
+    sdd=dict(criterion=dict(beta=6.0)),
+    reviewkd=dict(weight=5.0),
+    catkd=dict(weight=1.5),
 )

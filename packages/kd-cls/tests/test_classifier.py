@@ -83,6 +83,15 @@ class TestLoss:
         assert losses.keys() == {"ce"}
         torch.testing.assert_close(losses["ce"], expected)
 
+    def test_sees_the_first_views_only_where_that_is_wanted(self):
+        image, label = images().float() / 255, torch.tensor([0, 1, 2, 0, 1])
+        batch = {"image": image.repeat(3, 1, 1, 1), "label": label.repeat(3), "num_views": 3}
+        batch["image"][5:] = 1 - batch["image"][5:]
+        first = Classifier(Pooled(), task_views=1).train()(batch)["ce"]
+        torch.testing.assert_close(first, F.cross_entropy(image.mean((2, 3)), label))
+        whole = Classifier(Pooled()).train()(batch)["ce"]
+        assert not torch.isclose(first, whole)
+
     def test_is_float32_where_the_network_computes_in_bfloat16(self):
         classifier = Classifier(Answers(torch.randn(5, 3, dtype=torch.bfloat16)))
         loss = classifier({"image": images(), "label": torch.zeros(5, dtype=torch.int64)})

@@ -119,6 +119,13 @@ def test_views_are_view_major_and_differ():
     assert "crop_id" not in views
 
 
+def test_every_view_has_the_labels_of_its_images():
+    batch = {**batch_of(5), "label": torch.arange(5)}
+    for views in (Views([[], [CropFlip()]]), QuarterTurns()):
+        label = views(batch, draws_of(5))["label"]
+        assert label.tolist() == [0, 1, 2, 3, 4] * (len(label) // 5)
+
+
 def test_quarter_turns_rotate_each_image():
     batch = batch_of(4)
     turned = QuarterTurns()(batch, draws_of(4))

@@ -25,7 +25,7 @@ def folder(tmp_path, monkeypatch):
     recipe = read_config(demo.CONFIG)["teacher"]["recipe"]
     made, settings = recipe_folder(recipe, Path("runs/teachers")), read_config(recipe)
     teacher = Classifier(build_model(settings["student"]["network"]["name"], num_classes=10))
-    facts = metadata(settings, synthetic(), teacher)
+    facts = metadata(settings["student"]["network"], synthetic(), teacher)
     checkpoint.export(teacher.network.state_dict(), made / "student", facts)
     result = {"last": {"top1": 98.7}, "student_parameters": 272474, "train_seconds": 20.5}
     checkpoint.save_json(result, made / "result.json")

@@ -56,7 +56,7 @@ def write_student(folder: Path, network: nn.Module, node: dict[str, Any]) -> Pat
     """Leave what a run on three classes of 8 pixels leaves; returns its folder."""
     data = synthetic(image_size=8, num_classes=3)
     student = Classifier(network, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
-    facts = metadata({"student": {"network": node}}, data, student)
+    facts = metadata(node, data, student)
     checkpoint.export(network.state_dict(), folder / "student", facts)
     return folder
 

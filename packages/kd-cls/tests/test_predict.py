@@ -28,7 +28,7 @@ def run(tmp_path) -> Path:
     data = synthetic(image_size=8, num_classes=3)
     data.classes = ("ant", "[bold]bee[/]", "cow")
     node = {"type": "kd_cls.models.build_model", "name": "resnet8"}
-    facts = metadata({"student": {"network": node}}, data, Classifier(network))
+    facts = metadata(node, data, Classifier(network))
     checkpoint.export(network.state_dict(), tmp_path / "run/student", facts)
     return tmp_path / "run"
 

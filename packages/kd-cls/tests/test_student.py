@@ -27,7 +27,7 @@ def write_student(folder: Path, network: nn.Module, node: dict[str, Any]) -> Cla
     """Leave what a run on three classes of 8 pixels leaves, and return its student."""
     data = synthetic(image_size=8, num_classes=3)
     student = Classifier(network, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)).eval()
-    facts = metadata({"student": {"network": node}}, data, student)
+    facts = metadata(node, data, student)
     checkpoint.export(network.state_dict(), folder / "student", facts)
     return student
 

@@ -54,7 +54,9 @@ class Train:
         student = Classifier(build_model("resnet8", num_classes=3), mean=[0.7] * 3, std=[0.8] * 3)
         student.size = config["student"]["size"]
         checkpoint.export(
-            student.network.state_dict(), folder / "student", metadata(config, data, student)
+            student.network.state_dict(),
+            folder / "student",
+            metadata(config["student"]["network"], data, student),
         )
         checkpoint.save_json({}, folder / "result.json")
 

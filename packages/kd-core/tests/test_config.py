@@ -341,3 +341,12 @@ def test_tuned_values_reach_only_the_terms_that_the_method_has(tmp_path):
     options = {"distiller.terms.dkd.criterion.beta": 2.0}
     overridden = load_config([pair, method], options, known=("distiller",))
     assert overridden["distiller"]["terms"]["dkd"]["criterion"]["beta"] == 2.0
+
+
+def test_tuned_values_reach_the_terms_of_stages(tmp_path):
+    pair, method = tmp_path / "pair.py", tmp_path / "method.py"
+    pair.write_text("tuned = dict(ab=dict(weight=3.0))\n")
+    stages = "dict(init=dict(distiller=dict(terms=dict(ab=dict(weight=1.0)))), train=dict())"
+    method.write_text(f"stages = {stages}\n")
+    stages = load_config([pair, method], known=("stages",))["stages"]
+    assert stages == {"init": {"distiller": {"terms": {"ab": {"weight": 3.0}}}}, "train": {}}

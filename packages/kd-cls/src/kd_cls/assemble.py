@@ -69,7 +69,7 @@ def assemble(
         test=evaluator(data.test.shard(rank, world)),
         val=evaluator(data.val.shard(rank, world)) if data.val else None,
         metric="top1",
-        metadata=metadata(config, data, student),
+        metadata=metadata(distiller.deploy_node(config["student"]["network"]), data, student),
     )
     return Assembly(data, distiller, parts, sample)
 
@@ -83,8 +83,9 @@ def build_distiller(
     *,
     terms: Mapping[str, Any] | None = None,
     task_weight: float | Mapping[str, float] = 1.0,
+    train_student: bool = True,
 ) -> Distiller:
-    """Build the distiller of a config's node: its `terms` and `task_weight`."""
+    """Build the distiller of a config's node: see `Distiller` for its keys."""
     built = build_terms(
         terms or {},
         student,
@@ -94,7 +95,14 @@ def build_distiller(
         num_samples=data.num_samples,
         labels=data.labels,
     )
-    return Distiller(student, teachers, built, task_weight=task_weight, sample=sample)
+    return Distiller(
+        student,
+        teachers,
+        built,
+        task_weight=task_weight,
+        train_student=train_student,
+        sample=sample,
+    )
 
 
 def build_data(config: Config, seed: int, device: torch.device) -> DataSplits:
@@ -112,10 +120,10 @@ def sample_batch(data: DataSplits) -> Batch:
     return next(pairs.epoch(0))
 
 
-def metadata(config: Config, data: DataSplits, student: Classifier) -> dict[str, str]:
+def metadata(network: Config, data: DataSplits, student: Classifier) -> dict[str, str]:
     """Return what a user of the exported weights must know, each value as JSON."""
     facts = {
-        "network": config["student"]["network"],
+        "network": network,
         "classes": data.classes,
         "mean": student.mean.flatten().tolist(),
         "std": student.std.flatten().tolist(),

@@ -1,6 +1,6 @@
 """Classifier: a network, how its images are normalised, and cross-entropy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
@@ -22,6 +22,9 @@ class Classifier(Task):
         std: Standard deviation of each channel, in [0, 1].
         size: Height and width in pixels that images are resized to (bilinear), or None.
         label_smoothing: Share of the target that is spread over all classes.
+        task_views: Of batches with several views of every image, how many of the first ones the
+            cross-entropy sees; None for all.
+        roles: Tap paths by role; see `kd_cls.models.roles`.
 
     Raises:
         UserError: If mean and std are not three numbers each, or the smoothing not in [0, 1].
@@ -40,14 +43,17 @@ class Classifier(Task):
         std: Sequence[float] | None = None,
         size: int | None = None,
         label_smoothing: float = 0.0,
+        task_views: int | None = None,
+        roles: Mapping[str, str | Sequence[str]] | None = None,
     ) -> None:
-        super().__init__(network)
+        super().__init__(network, roles=roles)
         if (mean is None) != (std is None):
             raise UserError("mean and std go together; give both or neither")
         if not 0 <= label_smoothing <= 1:
             raise UserError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
         self.size = size
         self.label_smoothing = label_smoothing
+        self.task_views = task_views
         # Not persistent: they belong to the config, and old checkpoints must not bring others.
         shift, scale = (
             _per_channel(mean or (0, 0, 0), "mean"),
@@ -70,6 +76,9 @@ class Classifier(Task):
         if not self.training:
             return logits
         label = batch["label"]
+        if self.task_views is not None:
+            rows = len(label) * self.task_views // batch.get("num_views", 1)
+            logits, label = logits[:rows], label[:rows]
         self.correct += (logits.detach().argmax(dim=1) == label).sum()
         self.seen += len(label)
         loss = F.cross_entropy(logits.float(), label, label_smoothing=self.label_smoothing)

@@ -110,6 +110,7 @@ def _check(config: Config, training: bool) -> None:
     if "trainer" in config:
         given_to_trainer = ("parts", "work_dir", "optimizer", "schedule")
         check_arguments(build_trainer, config["trainer"], "trainer", given_to_trainer)
+        check(config["trainer"], "trainer", ("distiller", "optimizer"))
 
 
 def _check_teacher(node: dict[str, Any], where: str) -> None:

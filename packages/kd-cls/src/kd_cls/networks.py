@@ -13,6 +13,7 @@ from torch import nn
 
 from kd_cls.classifier import Classifier
 from kd_cls.data import DataSplits
+from kd_cls.models.roles import network_roles
 
 RANDOM = "random"
 """As `weights` of a node: leave the network as it is initialised, even a pretrained one."""
@@ -32,6 +33,8 @@ def build_classifier(
     size: int | None = None,
     new_head: bool = False,
     label_smoothing: float = 0.0,
+    task_views: int | None = None,
+    roles: Mapping[str, Any] | None = None,
 ) -> Classifier:
     """Build the classifier of a config node.
 
@@ -48,6 +51,8 @@ def build_classifier(
         new_head: Replace the last linear layer by a new one for the data's classes, to fine-tune
             a network that was pretrained on others.
         label_smoothing: Of the student's own loss.
+        task_views: Views of each image that the student's own loss sees; None for all.
+        roles: Tap paths by role, for networks of which they are not known.
     """
     given = without_pretrained(network) if weights == RANDOM else network
     classes = {} if new_head or is_pretrained(network) else {"num_classes": data.num_classes}
@@ -63,7 +68,15 @@ def build_classifier(
             load_weights(built, weights)
         if mean is None and std is None:
             mean, std = pretrained_statistics(built, network) or (data.mean, data.std)
-        return Classifier(built, mean=mean, std=std, size=size, label_smoothing=label_smoothing)
+        return Classifier(
+            built,
+            mean=mean,
+            std=std,
+            size=size,
+            label_smoothing=label_smoothing,
+            task_views=task_views,
+            roles={**network_roles(built), **(roles or {})},
+        )
 
 
 def check_classifier(node: Mapping[str, Any], where: str) -> None:

@@ -12,6 +12,7 @@ from kd_core.stages import FINISHED, ensure, key_of
 from kd_cls.classifier import Classifier
 from kd_cls.config import read_config, teacher_nodes
 from kd_cls.data import DataSplits
+from kd_cls.models.roles import network_roles
 from kd_cls.networks import RANDOM, build_classifier, is_pretrained
 from kd_cls.student import load_student
 
@@ -90,11 +91,12 @@ def _from_recipe(
         mean=node.get("mean", trained.mean.flatten().tolist()),
         std=node.get("std", trained.std.flatten().tolist()),
         size=node.get("size", trained.size),
+        roles={**network_roles(trained.network), **node.get("roles", {})},
     )
 
 
 def _network_of(recipe: Any) -> dict[str, Any]:
     """Return what a recipe says of its network, for weights that come from elsewhere."""
     student = read_config(recipe)["student"]
-    names = ("network", "new_head", "mean", "std", "size")
+    names = ("network", "new_head", "mean", "std", "size", "roles")
     return {name: student[name] for name in names if name in student}

@@ -110,11 +110,19 @@ def save_config(config: Mapping[str, Any], path: str | Path) -> None:
 
 
 def _tune(config: dict[str, Any]) -> dict[str, Any]:
-    """Merge `tuned` into the terms that the method has; the rest of it is for other methods."""
+    """Merge `tuned` into the terms that the method has; the rest of it is for other methods.
+
+    Terms of stages are meant too.
+    """
     tuned = config.pop(_TUNED, {})
     terms = config.get("distiller", {}).get("terms", {})
     used = {name: value for name, value in tuned.items() if name in terms}
-    return merge(config, {"distiller": {"terms": used}}) if used else config
+    config = merge(config, {"distiller": {"terms": used}}) if used else config
+    stages = config.get("stages")
+    if not tuned or not isinstance(stages, Mapping):
+        return config
+    tuned_stages = {name: _tune({_TUNED: tuned, **stage}) for name, stage in stages.items()}
+    return {**config, "stages": tuned_stages}
 
 
 def _load_file(path: Path, known: Collection[str]) -> dict[str, Any]:

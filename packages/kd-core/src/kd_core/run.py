@@ -54,6 +54,7 @@ def build_trainer(
     channels_last: bool = False,
     accumulate: int = 1,
     clip_norm: float | None = None,
+    step: Mapping[str, Any] | None = None,
     ema: float | None = None,
     sync_batchnorm: bool = False,
     find_unused_parameters: bool = False,
@@ -77,6 +78,8 @@ def build_trainer(
         channels_last: Keep networks and images in NHWC memory.
         accumulate: Batches an optimizer step.
         clip_norm: Largest norm of the whole gradient.
+        step: Node of another training step, such as `kd_core.dot.DOTStep`; distiller, optimizer,
+            precision, clip_norm and find_unused_parameters are filled in.
         ema: Decay of the student's moving average, which is then evaluated and exported.
         sync_batchnorm: Compute BN statistics over all processes.
         find_unused_parameters: For networks with parts that some batches do not use, under DDP.
@@ -98,9 +101,11 @@ def build_trainer(
     if sync_batchnorm and distributed.is_distributed():
         torch.nn.SyncBatchNorm.convert_sync_batchnorm(distiller)
     built = build_optimizer(optimizer, distiller.parameters())
-    step = TrainStep(
-        distiller,
-        built,
+    take_step = build(
+        step or {"type": TrainStep},
+        where="trainer.step",
+        distiller=distiller,
+        optimizer=built,
         precision=precision,
         clip_norm=clip_norm,
         find_unused_parameters=find_unused_parameters,
@@ -117,7 +122,7 @@ def build_trainer(
     return Trainer(
         distiller,
         parts.loader,
-        step,
+        take_step,
         built,
         schedule=build(schedule, where="schedule", epochs=epochs),
         epochs=epochs,

@@ -148,7 +148,7 @@ class PerImage:
 
 
 class Views:
-    """Several augmented views of the same images, view-major: `image` is [V * N, 3, H, W].
+    """Several augmented views of the same images, view-major: everything has V * N rows.
 
     Adds `num_views`. MLKD takes a weak and a strong view.
 
@@ -161,8 +161,8 @@ class Views:
 
     def __call__(self, batch: Batch, draws: Draws) -> Batch:
         """Make the views of `image` [N, 3, H, W]."""
-        images = [apply(view, dict(batch), draws)["image"] for view in self.views]
-        return {**batch, "image": torch.cat(images), "num_views": len(images)}
+        views = [apply(view, dict(batch), draws)["image"] for view in self.views]
+        return _view_major(batch, views)
 
 
 class QuarterTurns:
@@ -170,8 +170,14 @@ class QuarterTurns:
 
     def __call__(self, batch: Batch, draws: Draws) -> Batch:
         """Make `image` [4 * N, 3, H, W] of [N, 3, H, W], with H = W."""
-        images = [torch.rot90(batch["image"], turns, (-2, -1)) for turns in range(4)]
-        return {**batch, "image": torch.cat(images), "num_views": 4}
+        views = [torch.rot90(batch["image"], turns, (-2, -1)) for turns in range(4)]
+        return _view_major(batch, views)
+
+
+def _view_major(batch: Batch, views: Sequence[Tensor]) -> Batch:
+    """Put views one below the other, each with the labels and whatever else the images have."""
+    rows = {name: value.repeat(len(views)) for name, value in batch.items() if name != "image"}
+    return {**rows, "image": torch.cat(list(views)), "num_views": len(views)}
 
 
 def _gather(images: Tensor, place: Tensor) -> Tensor:

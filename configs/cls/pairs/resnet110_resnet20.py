@@ -1,0 +1,13 @@
+r"""resnet110 teaches resnet20 on CIFAR-100; without weights, the teacher is trained first.
+
+python tools/cls_train.py configs/cls/data/cifar100.py configs/cls/pairs/resnet110_resnet20.py \
+    configs/cls/methods/dkd.py --cfg-options teacher.weights=FILE
+"""
+
+student = dict(network=dict(type="kd_cls.models.build_model", name="resnet20"))
+teacher = dict(
+    recipe=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/resnet110.py"],
+)
+tuned = dict(
+    afd=dict(teacher="@blocks[1::2]"),
+)

@@ -1,0 +1,14 @@
+r"""resnet32x4 teaches MobileNetV2 on CIFAR-100; without weights, the teacher is trained first.
+
+python tools/cls_train.py configs/cls/data/cifar100.py configs/cls/pairs/resnet32x4_MobileNetV2.py \
+    configs/cls/methods/dkd.py --cfg-options teacher.weights=FILE
+"""
+
+student = dict(network=dict(type="kd_cls.models.build_model", name="MobileNetV2"))
+teacher = dict(
+    recipe=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/resnet32x4.py"],
+)
+optimizer = dict(lr=0.01)
+tuned = dict(
+    sdd=dict(criterion=dict(beta=8.0)),
+)

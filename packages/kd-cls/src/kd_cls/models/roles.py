@@ -1,0 +1,85 @@
+"""Roles of a network's taps (`@stages`, `@pooled`): of the zoo, and of known families elsewhere."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from kd_cls.models.paths import Taps
+
+Roles = dict[str, tuple[str, ...]]
+
+
+def network_roles(network: nn.Module) -> Roles:
+    """Return the tap paths of a network by role, shallow to deep; unknown roles are left out.
+
+    `stem`, `stages` (the end of each, without the stem), `preact` (the same before the last
+    activation; the stages themselves where they are linear), `blocks` (every residual block),
+    `map` (what is pooled), `avgpool` ([N, D, 1, 1]) and `pooled` (what the classifier gets). All of
+    them for the zoo and for torchvision's and timm's ResNets, some for torchvision's MobileNetV2;
+    of another network only `pooled`, the input of its last linear layer.
+    """
+    taps = getattr(network, "taps", None)
+    if isinstance(taps, Taps):
+        return _of_zoo(network, taps)
+    if all(hasattr(network, name) for name in ("layer1", "layer4", "fc")):
+        return _of_resnet(network)
+    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    roles: Roles = {"pooled": (f"{linear[-1]}:in",)} if linear else {}
+    features = getattr(network, "features", None)
+    if type(network).__name__ == "MobileNetV2" and isinstance(features, nn.Sequential):
+        stages = tuple(f"features.{place}" for place in (3, 6, 13, 17))
+        roles |= {"stem": ("features.0",), "stages": stages, "preact": stages}
+        roles |= {"map": ("features",)}
+    return roles
+
+
+def _of_zoo(network: nn.Module, taps: Taps) -> Roles:
+    # The first pre-activation is the stem itself, where there is a stem.
+    first = 0 if taps.preact and taps.preact[0] != taps.stages[0] else 1
+    stages = taps.stages[first:]
+    return {
+        "stem": taps.stages[:first],
+        "stages": stages,
+        "preact": taps.preact[first:] if taps.preact else stages,
+        "blocks": _blocks(network, stages),
+        "map": ("avgpool:in",),
+        "avgpool": ("avgpool",),
+        "pooled": (taps.pooled,),
+    }
+
+
+def _of_resnet(network: nn.Module) -> Roles:
+    """Return the roles of torchvision's or timm's ResNet; torchvision runs one ReLU twice."""
+    stages = ("layer1", "layer2", "layer3", "layer4")
+    timm = hasattr(network, "act1")
+    blocks = [_blocks(network, [stage]) for stage in stages]
+    preact = [f"{last[-1]}.{_last_activation(network, last[-1])}" for last in blocks]
+    return {
+        "stem": ("act1" if timm else "relu",),
+        "stages": stages,
+        "preact": tuple(preact),
+        "blocks": tuple(path for paths in blocks for path in paths),
+        "map": ("layer4",),
+        "avgpool": ("global_pool.pool" if timm else "avgpool",),
+        "pooled": ("fc:in",),
+    }
+
+
+def _last_activation(network: nn.Module, block: str) -> str:
+    for name in ("act3", "act2"):
+        if hasattr(network.get_submodule(block), name):
+            return f"{name}:in"
+    return "relu:in[*][-1]"
+
+
+def _blocks(network: nn.Module, stages: Sequence[str]) -> tuple[str, ...]:
+    """Return the blocks that stages are made of; a stage that is none of blocks stands itself."""
+    found: list[str] = []
+    for stage in stages:
+        module: Any = network.get_submodule(stage.partition(":")[0])
+        inner = getattr(module, "layer", module)  # of a WideResNet
+        prefix = stage if inner is module else f"{stage}.layer"
+        whole = not isinstance(inner, nn.Sequential) or isinstance(inner[0], nn.Conv2d)
+        found += [stage] if whole else [f"{prefix}.{number}" for number in range(len(inner))]
+    return tuple(found)
