@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from kd_core import distributed
 from kd_core.build import build
+from kd_core.config import merge
 from kd_core.distiller import Distiller
+from kd_core.mutual import MutualDistiller
 from kd_core.run import Parts
 from kd_core.seed import mix, seed_everything
 from kd_core.task import Batch
@@ -59,7 +61,10 @@ def assemble(
         teacher.to(device)
     sample = sample_batch(data)
     check_logits(student, sample, data, "student")
-    distiller = build_distiller(data, student, teachers, sample, **config.get("distiller", {}))
+    if "peers" in config:
+        distiller: Distiller = build_mutual(config, data, student, sample)
+    else:
+        distiller = build_distiller(data, student, teachers, sample, **config.get("distiller", {}))
     distiller.to(device)
     seed_everything(mix(seed, 1 + distributed.rank()))  # dropout, whatever was built before
     rank, world = distributed.rank(), distributed.world_size()
@@ -103,6 +108,19 @@ def build_distiller(
         train_student=train_student,
         sample=sample,
     )
+
+
+def build_mutual(
+    config: Config, data: DataSplits, student: Classifier, sample: Batch
+) -> MutualDistiller:
+    """Build the student's peers, each a student's node with overrides, and what they all learn."""
+    peers = {}
+    for name, node in config["peers"].items():
+        where = f"peers.{name}"
+        peers[name] = build_classifier(data, where, **merge(config["student"], node))
+        peers[name].to(sample["image"].device)
+        check_logits(peers[name], sample, data, where)
+    return MutualDistiller(student, peers, sample=sample, **config.get("distiller", {}))
 
 
 def build_data(config: Config, seed: int, device: torch.device) -> DataSplits:

@@ -7,6 +7,7 @@ from typing import Any
 from kd_core.build import check, check_arguments
 from kd_core.config import load_config, merge
 from kd_core.errors import UserError, located
+from kd_core.mutual import MutualDistiller
 from kd_core.run import build_trainer
 from kd_core.stages import replace_products
 from kd_core.term import check_term
@@ -21,6 +22,7 @@ NAMES = (
     "student",
     "teacher",
     "teachers",
+    "peers",
     "distiller",
     "optimizer",
     "schedule",
@@ -106,7 +108,10 @@ def _check(config: Config, training: bool) -> None:
     check_classifier(config["student"], "student")
     for where, node in teacher_nodes(config).values():
         _check_teacher(node, where)
-    _check_distiller(config.get("distiller", {}))
+    if "peers" in config:
+        _check_peers(config)
+    else:
+        _check_distiller(config.get("distiller", {}))
     if "trainer" in config:
         given_to_trainer = ("parts", "work_dir", "optimizer", "schedule")
         check_arguments(build_trainer, config["trainer"], "trainer", given_to_trainer)
@@ -124,6 +129,16 @@ def _check_teacher(node: dict[str, Any], where: str) -> None:
     with located(f"{where}.recipe"):
         student = read_config(recipe)["student"]
     check_classifier({**node, "network": student["network"]}, where)
+
+
+def _check_peers(config: Config) -> None:
+    if "teacher" in config or "teachers" in config:
+        raise UserError("`peers` learn from one another, without a teacher; leave one of them out")
+    for name, node in _mapping(config["peers"], "peers").items():
+        where = f"peers.{name}"
+        check_classifier(merge(config["student"], _mapping(node, where)), where)
+    given = ("student", "peers")
+    check_arguments(MutualDistiller, config.get("distiller", {}), "distiller", given)
 
 
 def _check_distiller(node: Config) -> None:

@@ -62,6 +62,7 @@ class Distiller(nn.Module):
         self.train_student = train_student
         if not train_student:
             student.eval().requires_grad_(False)
+        self.peers = nn.ModuleDict()  # networks trained beside the student; see `mutual`
         self.criteria = nn.ModuleDict({name: term.criterion for name, term in terms.items()})
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.tap_shapes: dict[str, dict[str, Any]] = {}

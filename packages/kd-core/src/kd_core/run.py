@@ -153,6 +153,8 @@ def run(
             err.print(f"resumed {last} {where}")
     trainer.train()
     result = {**facts, **_scores(trainer, parts)}
+    peers = trainer.distiller.peers.items()
+    result |= {"peers": {name: parts.test(peer.eval()) for name, peer in peers}} if peers else {}
     if distributed.rank() == 0:
         _export(trainer, parts)
         checkpoint.save_json(result, trainer.work_dir / "result.json")
@@ -198,3 +200,5 @@ def _export(trainer: Trainer, parts: Parts) -> None:
     for name, criterion in trainer.distiller.criteria.items():
         if criterion.state_dict():
             checkpoint.save(criterion.state_dict(), trainer.work_dir / "criteria" / f"{name}.pth")
+    for name, peer in trainer.distiller.peers.items():
+        checkpoint.save(network_of(peer).state_dict(), trainer.work_dir / "peers" / f"{name}.pth")
