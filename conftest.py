@@ -13,7 +13,8 @@ _ERRORS = pytest.StashKey[dict[str, list[float]]]()
 
 
 def pytest_addoption(parser):
-    """Add `--golden`."""
+    """Add `--golden` and `--slow`."""
+    parser.addoption("--slow", action="store_true", help="run what takes minutes too")
     text = "compare every method with its reference's numbers only, and print the worst errors"
     parser.addoption("--golden", action="store_true", help=text)
 
@@ -24,7 +25,9 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Keep the comparisons alone where they are asked for."""
+    """Keep the comparisons alone where they are asked for; leave out what is slow."""
+    if not config.getoption("--slow"):
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
     if config.getoption("--golden"):
         items[:] = [item for item in items if "golden" in getattr(item, "fixturenames", ())]
 

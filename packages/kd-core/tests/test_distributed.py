@@ -12,8 +12,10 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812
 from kd_core import checkpoint, distributed
+from kd_core.criteria.crd import CRD
 from kd_core.criteria.fitnet import FitNet
 from kd_core.criteria.kd import KD
+from kd_core.criteria.rkd import RKD
 from kd_core.distiller import Distiller
 from kd_core.hooks import Hook
 from kd_core.interrupt import Interrupted
@@ -167,6 +169,9 @@ def resume(folder):
 def collectives(folder):
     rank, cpu = distributed.rank(), torch.device("cpu")
     rows = torch.full((2 - rank, 3), float(rank))
+    own = torch.full((2 - rank,), float(rank), requires_grad=True)
+    gathered = distributed.gather_with_gradient(own)
+    ((rank + 1) * gathered * torch.arange(1.0, 4.0)).sum().backward()
     norm = nn.BatchNorm1d(2)
     norm.running_mean.fill_(rank)
     norm.num_batches_tracked.fill_(5)
@@ -177,13 +182,66 @@ def collectives(folder):
         "sum": distributed.reduce_sum(torch.tensor([1.0, rank])),
         "min": distributed.reduce_min(torch.tensor([1.0, -rank])),
         "any": [distributed.any_process(flag, cpu) for flag in (False, rank == 1, True)],
+        "gathered": gathered.detach(),
+        "asked": own.grad,
         "rows": distributed.gather_rows(rows),
         "one_empty": distributed.gather_rows(rows[: 1 - rank]),
         "labels": distributed.gather_rows(torch.arange(2 - rank)),
     }
 
 
-WORK = (collectives, train, resume, train_batchnorm, stop_one, save_by_clocks_that_differ, meet_nan)
+def joint_batch():
+    """A linear student, five images and what a teacher makes of them, and their batch."""
+    torch.manual_seed(3)
+    student = nn.Linear(4, 6)
+    contrast = torch.randint(12, (5, 4))
+    batch = {"index": torch.tensor([0, 5, 7, 11, 5]), "contrast": contrast}
+    return student, torch.randn(5, 4), torch.randn(5, 8), batch
+
+
+def own_part():
+    """Return where this process's samples are: rank 1 has the last two of five."""
+    if not distributed.is_distributed():
+        return slice(None)
+    return (slice(0, 3), slice(3, 5))[distributed.rank()]
+
+
+def relate(folder=None):
+    """Take the gradient of the relations in the joint batch, averaged as DDP averages it."""
+    student, image, teacher, batch = joint_batch()
+    model, part = student, own_part()
+    if distributed.is_distributed():
+        model = nn.parallel.DistributedDataParallel(student)
+    loss = RKD(gather=True)(model(image[part]), teacher[part], batch)
+    loss.backward()
+    return {"loss": loss.detach(), "gradient": student.weight.grad}
+
+
+def remember(folder=None):
+    """Fill the memories of CRD in two steps."""
+    _, student, teacher, batch = joint_batch()
+    torch.manual_seed(4)  # DDP would make the embeddings equal
+    criterion = CRD(((4,),), ((8,),), torch.arange(12) % 3, dim=4)
+    before = criterion.memories.clone()
+    part = own_part()
+    batch = {name: value[part] for name, value in batch.items()}
+    for step in (1, 2):
+        criterion(step * student[part], teacher[part], batch)
+    moved = (criterion.memories != before).any(2)
+    return {"memories": criterion.memories, "constants": criterion.constants, "moved": moved}
+
+
+WORK = (
+    relate,
+    remember,
+    collectives,
+    train,
+    resume,
+    train_batchnorm,
+    stop_one,
+    save_by_clocks_that_differ,
+    meet_nan,
+)
 
 
 def main(rank, folder):
@@ -284,6 +342,27 @@ class TestTwoProcesses:
             assert found["min"].tolist() == [1, -1]
             assert found["any"] == [False, True, True]
 
+    def test_gradients_of_gathered_rows_are_the_sum_of_what_all_processes_ask(self, ranks):
+        for rank, found in enumerate(ranks["collectives"]):
+            assert found["gathered"].tolist() == [0.0, 0.0, 1.0]
+            # Rank r weights the three rows with (r + 1) times 1, 2, 3.
+            assert found["asked"].tolist() == [[3.0, 6.0], [9.0]][rank]
+
+    def test_relations_of_gathered_batches_are_those_of_one_process_on_the_joint_batch(self, ranks):
+        expected = relate()
+        for found in ranks["relate"]:
+            torch.testing.assert_close(found["loss"], expected["loss"])
+            torch.testing.assert_close(found["gradient"], expected["gradient"])
+
+    def test_memories_are_equal_and_filled_by_all_as_by_one_process_on_the_joint_batch(self, ranks):
+        first, second = ranks["remember"]
+        expected = remember()
+        for name in ("memories", "constants"):
+            assert torch.equal(first[name], second[name])
+            torch.testing.assert_close(first[name], expected[name])
+        for moved in first["moved"]:
+            assert moved.nonzero().flatten().tolist() == [0, 5, 7, 11]
+
     def test_statistics_are_averaged_and_counters_are_not(self, ranks):
         for found in ranks["collectives"]:
             assert found["statistics"]["running_mean"].tolist() == [0.5, 0.5]
@@ -301,8 +380,8 @@ class TestTwoProcesses:
 class TestOneProcess:
     def test_collectives_are_the_identity(self):
         value = torch.tensor([1.0, 2.0])
-        for function in (distributed.reduce_sum, distributed.reduce_min, distributed.gather_rows):
-            assert function(value) is value
+        for name in ("reduce_sum", "reduce_min", "gather_rows", "gather_with_gradient"):
+            assert getattr(distributed, name)(value) is value
         assert [distributed.any_process(flag, value.device) for flag in (True, False)] == [
             True,
             False,

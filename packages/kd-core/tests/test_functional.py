@@ -6,10 +6,14 @@ from kd_core.errors import UserError
 from kd_core.functional import (
     batch_mean,
     full_precision,
+    halving_sum,
     kl_divergence,
     levels,
     mse,
+    pool_to_match,
     promote,
+    require_same_channels,
+    spatial_attention,
     tensors,
     z_score,
 )
@@ -106,3 +110,36 @@ def test_equal_logits_are_standardised_to_zero_with_a_finite_gradient():
 def test_two_classes_are_not_standardised():
     with pytest.raises(UserError, match="standardize=True needs at least 3 classes, there are 2"):
         z_score(torch.zeros(4, 2))
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "size"),
+    [((8, 8), (4, 4), (4, 4)), ((3, 3), (5, 7), (3, 3)), ((2, 9), (4, 4), (2, 4))],
+)
+def test_the_larger_map_is_pooled_to_the_smaller_whichever_it_is(student, teacher, size):
+    maps = torch.randn(2, 3, *student), torch.randn(2, 5, *teacher)
+    for pooled, given in zip(pool_to_match(*maps), maps, strict=True):
+        torch.testing.assert_close(pooled, torch.nn.functional.adaptive_avg_pool2d(given, size))
+
+
+def test_maps_of_one_size_are_left_alone():
+    maps = torch.zeros(2, 3, 4, 5), torch.zeros(2, 6, 4, 5)
+    assert [a is b for a, b in zip(pool_to_match(*maps), maps, strict=True)] == [True, True]
+
+
+def test_the_loss_of_the_deepest_level_counts_whole():
+    assert halving_sum([torch.tensor(8.0), torch.tensor(2.0), torch.tensor(1.0)]) == 2 + 1 + 1
+
+
+def test_attention_is_the_mean_power_of_channels_as_a_unit_vector():
+    maps = torch.tensor([3.0, -1.0, -4.0, 0.0]).view(1, 2, 1, 2)
+    expected = torch.tensor([[7.0, 1.0]]) / 50**0.5
+    torch.testing.assert_close(spatial_attention(maps, power=1), expected)
+    expected = torch.tensor([[25.0, 1.0]]) / 626**0.5
+    torch.testing.assert_close(spatial_attention(maps), expected)
+
+
+def test_channels_may_be_required_to_agree_at_every_level():
+    require_same_channels("X", ((4, 8, 8), (6, 4, 4)), ((4, 2, 2), (6, 1, 1)))
+    with pytest.raises(UserError, match=r"X compares .*have \[4, 6\], the teacher's \[4, 8\]"):
+        require_same_channels("X", ((4, 8, 8), (6, 4, 4)), ((4, 8, 8), (8, 4, 4)))

@@ -1,6 +1,7 @@
 """The few collective operations that the trainer and the criteria need; no-ops in one process."""
 
 import os
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -64,16 +65,18 @@ def any_process(flag: bool, device: torch.device) -> bool:
 
 def gather_rows(rows: Tensor) -> Tensor:
     """Concatenate the rows of all processes in rank order; their numbers may differ."""
-    if not is_distributed():
-        return rows
-    counts = [torch.zeros((), dtype=torch.int64, device=rows.device) for _ in range(world_size())]
-    dist.all_gather(counts, torch.tensor(len(rows), device=rows.device))
-    most = int(max(counts))
-    padded = rows.new_zeros((most, *rows.shape[1:]))
-    padded[: len(rows)] = rows
-    parts = [torch.empty_like(padded) for _ in counts]
-    dist.all_gather(parts, padded)
-    return torch.cat([part[: int(n)] for part, n in zip(parts, counts, strict=True)])
+    return torch.cat(_rows_by_rank(rows)) if is_distributed() else rows
+
+
+def gather_with_gradient(rows: Tensor) -> Tensor:
+    """Concatenate rows as `gather_rows` does, and let gradients through.
+
+    Rows get the sum of the gradients that all processes have for them, and all processes must run
+    the backward. Where each computes the same loss of all rows, that is as many times the gradient
+    of one loss as there are processes; DDP's average over the processes turns it into the gradient
+    that one process has on the joint batch.
+    """
+    return _GatherRows.apply(rows) if is_distributed() else rows
 
 
 def average_buffers(module: nn.Module) -> None:
@@ -83,6 +86,32 @@ def average_buffers(module: nn.Module) -> None:
             if buffer.is_floating_point():
                 dist.all_reduce(buffer)
                 buffer.div_(world_size())
+
+
+class _GatherRows(torch.autograd.Function):
+    """The gathering of rows, and the sum of gradients that undoes it."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        parts = _rows_by_rank(rows)
+        ctx.counts = [len(part) for part in parts]
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return reduce_sum(gradient.contiguous()).split(ctx.counts)[rank()]
+
+
+def _rows_by_rank(rows: Tensor) -> list[Tensor]:
+    """Return the rows of every process."""
+    counts = [torch.zeros((), dtype=torch.int64, device=rows.device) for _ in range(world_size())]
+    dist.all_gather(counts, torch.tensor(len(rows), device=rows.device))
+    most = int(max(counts))
+    padded = rows.new_zeros((most, *rows.shape[1:]))
+    padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded)
+    return [part[: int(count)] for part, count in zip(parts, counts, strict=True)]
 
 
 def _reduce(value: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:

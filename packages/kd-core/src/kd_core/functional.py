@@ -69,9 +69,37 @@ def levels(student: Maps, teacher: Maps) -> list[tuple[Tensor, Tensor]]:
     return list(zip(*pair, strict=True))
 
 
+def pool_to_match(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Average-pool the larger of two maps [N, C, H, W] to the height and width of the smaller.
+
+    The pooling is adaptive, so sides need not be multiples of one another.
+    """
+    size = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))
+
+    def pool(maps: Tensor) -> Tensor:
+        return maps if maps.shape[2:] == size else F.adaptive_avg_pool2d(maps, size)
+
+    return pool(student), pool(teacher)
+
+
+def spatial_attention(maps: Tensor, *, power: float = 2) -> Tensor:
+    """Return where maps [N, C, H, W] are large: the mean power of their channels.
+
+    Returns:
+        Rows [N, H * W] of unit length.
+    """
+    return F.normalize(maps.abs().pow(power).mean(1).flatten(1))
+
+
 def batch_mean(values: Tensor) -> Tensor:
     """Sum over everything but average over the batch: values [N, ...]; 0, with graph, at N = 0."""
     return values.sum() / max(len(values), 1)
+
+
+def halving_sum(losses: Sequence[Tensor]) -> Tensor:
+    """Sum the losses of levels, shallow to deep; each counts half of the next deeper one."""
+    halved = [loss / 2**height for height, loss in enumerate(reversed(losses))]
+    return torch.stack(halved).sum()
 
 
 def mse(student: Tensor, teacher: Tensor) -> Tensor:
@@ -80,7 +108,7 @@ def mse(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         UserError: If the shapes differ: nothing is broadcast.
     """
-    _require_same_shape(student, teacher)
+    require_same_shape(student, teacher)
     return F.mse_loss(student, teacher, reduction="sum") / max(student.numel(), 1)
 
 
@@ -94,8 +122,53 @@ def kl_divergence(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         UserError: If the shapes differ: nothing is broadcast.
     """
-    _require_same_shape(student, teacher)
-    return F.kl_div(student, teacher, reduction="sum", log_target=True) / max(len(student), 1)
+    return batch_mean(kl_rows(student, teacher))
+
+
+def kl_rows(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return KL(teacher || student) of every row, [N], of log-probabilities [N, C].
+
+    Raises:
+        UserError: If the shapes differ: nothing is broadcast.
+    """
+    require_same_shape(student, teacher)
+    return F.kl_div(student, teacher, reduction="none", log_target=True).sum(1)
+
+
+def require_same_shape(student: Tensor, teacher: Tensor) -> None:
+    """Refuse to compare element by element what would have to be broadcast."""
+    if student.shape != teacher.shape:
+        raise UserError(
+            f"student is {list(student.shape)}, teacher {list(teacher.shape)}; "
+            "this comparison is element by element and needs the same shape"
+        )
+
+
+def kept_shares(teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the shares of samples and of classes that MLKD's masks of the batch keep.
+
+    Kept are samples of which the teacher is at most as sure (largest probability), and classes to
+    which it gives at most as much probability (sum over the batch), as the median of their kind:
+    one half, and more where values are equal or their number is odd. 0 samples of 0 are kept.
+
+    Args:
+        teacher: Logits, [N, C].
+    """
+    probabilities = teacher.detach().softmax(1)
+    return _share_to_median(probabilities.amax(1)), _share_to_median(probabilities.sum(0))
+
+
+def require_same_channels(
+    name: str, student: Sequence[Sequence[int]], teacher: Sequence[Sequence[int]]
+) -> None:
+    """Refuse shapes [C, H, W] of levels whose channels a method would compare one by one."""
+    channels = [[shape[0] for shape in side] for side in (student, teacher)]
+    if channels[0] != channels[1]:
+        raise UserError(
+            f"{name} compares channels one by one, but the student's levels have {channels[0]}, "
+            f"the teacher's {channels[1]}; take networks of one family and width (resnet56 and "
+            "resnet20), tap levels of equal channels, or use a method that adapts them, such as AB"
+        )
 
 
 def z_score(logits: Tensor, *, eps: float = 1e-7) -> Tensor:
@@ -121,17 +194,15 @@ def require_three_classes(num_classes: int) -> None:
         )
 
 
+def _share_to_median(values: Tensor) -> Tensor:
+    """Return the share of values [K] that do not exceed their median; 0 at K = 0."""
+    # Torch's is the lower of two middle values; as many reach up to it as up to their mean.
+    return batch_mean((values <= values.median()).to(values.dtype))
+
+
 def _no_autocast(values: Any) -> AbstractContextManager[object]:
     """Switch autocast off where it is on, for the device of the first tensor."""
     device = next((tensor.device.type for tensor in tensors(values)), "cpu")
     if torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()
-
-
-def _require_same_shape(student: Tensor, teacher: Tensor) -> None:
-    if student.shape != teacher.shape:
-        raise UserError(
-            f"student is {list(student.shape)}, teacher {list(teacher.shape)}; "
-            "this comparison is element by element and needs the same shape"
-        )

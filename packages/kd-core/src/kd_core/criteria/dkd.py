@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 
 from kd_core.criterion import Criterion, Shapes
-from kd_core.functional import full_precision, kl_divergence, require_three_classes, z_score
+from kd_core.functional import (
+    batch_mean,
+    full_precision,
+    kl_rows,
+    require_three_classes,
+    z_score,
+)
 
 
 @full_precision
@@ -46,14 +52,28 @@ def dkd(
     teacher = teacher.detach()
     if standardize:
         student, teacher = z_score(student), z_score(teacher)
-    student_pair, student_rest = _decouple(student / temperature, label)
-    teacher_pair, teacher_rest = _decouple(teacher / temperature, label)
-    tckd = kl_divergence(student_pair, teacher_pair)
-    nckd = kl_divergence(student_rest, teacher_rest)
+    losses = dkd_rows(student, teacher, label, alpha=alpha, beta=beta, temperature=temperature)
+    return batch_mean(losses)
+
+
+def dkd_rows(
+    student: Tensor,
+    teacher: Tensor,
+    label: Tensor,
+    *,
+    alpha: float,
+    beta: float,
+    temperature: float,
+) -> Tensor:
+    """Return the loss of every sample, [N]; see `dkd`."""
+    student_pair, student_rest = decouple(student / temperature, label)
+    teacher_pair, teacher_rest = decouple(teacher / temperature, label)
+    tckd = kl_rows(student_pair, teacher_pair)
+    nckd = kl_rows(student_rest, teacher_rest)
     return (alpha * tckd + beta * nckd) * temperature**2
 
 
-def _decouple(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+def decouple(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     """Return the log-probabilities of target and rest [N, 2], and inside the rest [N, C]."""
     label = label.unsqueeze(1)
     # Out goes the target, but finitely: -inf less -inf in the divergence would be NaN.

@@ -48,19 +48,29 @@ class FitNet(Criterion):
         super().__init__()
         self.check_shapes(student_shapes, teacher_shapes)
         pairs = zip(student_shapes, teacher_shapes, strict=True)
-        self.regressors = nn.ModuleList(_regressor(s, t) for s, t in pairs)
+        self.regressors = nn.ModuleList(regressor(s, t) for s, t in pairs)
 
     def forward(self, student: Maps, teacher: Maps, batch: Mapping[str, Any]) -> Tensor:
         """Return the loss of maps [N, C, H, W]; `batch` is not used."""
         maps = zip(self.regressors, levels(student, teacher), strict=True)
-        return fitnet(tuple(regressor(s) for regressor, (s, _) in maps), teacher)
+        return fitnet(tuple(regress(s) for regress, (s, _) in maps), teacher)
 
 
-def _regressor(student: Sequence[int], teacher: Sequence[int]) -> nn.Sequential:
-    """Bring a map of the student's shape to the teacher's: convolution, BatchNorm, ReLU."""
-    return nn.Sequential(
-        _convolution(student, teacher), nn.BatchNorm2d(teacher[0]), nn.ReLU(inplace=True)
-    )
+def regressor(
+    student: Sequence[int], teacher: Sequence[int], *, activation: bool = True
+) -> nn.Sequential:
+    """Return what brings a map of the student's shape to the teacher's.
+
+    Args:
+        student: [C, H, W].
+        teacher: [C, H, W].
+        activation: End in a ReLU, after convolution and BatchNorm.
+
+    Raises:
+        UserError: If the student's map is smaller than the teacher's, but not by half.
+    """
+    layers = [_convolution(student, teacher), nn.BatchNorm2d(teacher[0])]
+    return nn.Sequential(*layers, *([nn.ReLU(inplace=True)] if activation else []))
 
 
 def _convolution(student: Sequence[int], teacher: Sequence[int]) -> nn.Module:
@@ -72,7 +82,7 @@ def _convolution(student: Sequence[int], teacher: Sequence[int]) -> nn.Module:
     kernel = (1 + height - target[0], 1 + width - target[1])
     if min(kernel) < 1:
         raise UserError(
-            f"FitNet: no regressor from the student's {height}x{width} map to the teacher's "
+            f"no regressor from the student's {height}x{width} map to the teacher's "
             f"{target[0]}x{target[1]}; tap a student map of half that size, or of at least it"
         )
     return nn.Conv2d(inputs, outputs, kernel)

@@ -1,0 +1,10 @@
+r"""CTKD (arXiv:2211.16231). Compose with data and pair:
+
+python tools/cls_train.py configs/cls/data/cifar100.py \
+    configs/cls/pairs/resnet32x4_resnet8x4.py configs/cls/methods/ctkd.py
+"""
+
+distiller = dict(
+    task_weight=0.1,
+    terms=dict(ctkd=dict(criterion=dict(type="kd_core.criteria.ctkd.CTKD"), weight=0.9)),
+)

@@ -1,0 +1,24 @@
+r"""FSP (CVPR 2017) for 30 epochs, then the task alone. Compose with data and pair:
+
+python tools/cls_train.py configs/cls/data/cifar100.py \
+    configs/cls/pairs/resnet32x4_resnet8x4.py configs/cls/methods/fsp.py
+"""
+
+stages = dict(
+    init=dict(
+        distiller=dict(
+            task_weight=0,
+            terms=dict(
+                fsp=dict(
+                    criterion=dict(type="kd_core.criteria.fsp.FSP"),
+                    student=["@stem", "@stages"],
+                    teacher=["@stem", "@stages"],
+                )
+            ),
+        ),
+        schedule=dict(type="kd_core.schedule.constant"),
+        # The classifier takes no part, which DDP must know.
+        trainer=dict(epochs=30, find_unused_parameters=True),
+    ),
+    train=dict(student=dict(weights="stage:init/student.pth")),
+)

@@ -1,0 +1,36 @@
+r"""FT (arXiv:1802.04977): first its paraphraser, then the student. Compose with data and pair:
+
+python tools/cls_train.py configs/cls/data/cifar100.py \
+    configs/cls/pairs/resnet32x4_resnet8x4.py configs/cls/methods/ft.py
+"""
+
+stages = dict(
+    paraphrase=dict(
+        distiller=dict(
+            train_student=False,
+            terms=dict(
+                paraphrase=dict(
+                    criterion=dict(type="kd_core.criteria.ft.Paraphraser"),
+                    student=[],
+                    teacher="@stages[-1]",
+                )
+            ),
+        ),
+        optimizer=dict(lr=0.01),
+        schedule=dict(type="kd_core.schedule.constant"),
+        trainer=dict(epochs=30),
+    ),
+    student=dict(
+        distiller=dict(
+            terms=dict(
+                ft=dict(
+                    criterion=dict(type="kd_core.criteria.ft.FT"),
+                    student="@stages[-1]",
+                    teacher="@stages[-1]",
+                    weight=200.0,
+                    weights="stage:paraphrase/criteria/paraphrase.pth",
+                )
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,17 @@
+r"""SD-KD (arXiv:2403.13512). Compose with data and pair:
+
+python tools/cls_train.py configs/cls/data/cifar100.py \
+    configs/cls/pairs/resnet32x4_resnet8x4.py configs/cls/methods/sd_kd.py
+"""
+
+distiller = dict(
+    task_weight=0.1,
+    terms=dict(
+        sd_kd=dict(
+            criterion=dict(type="kd_core.criteria.sdd.SDD", base="kd"),
+            student="@map",
+            teacher="@map",
+            weight=0.9,
+        )
+    ),
+)

@@ -1,0 +1,61 @@
+"""AT: where the teacher's feature maps are large."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (the name all of torch's users know)
+from torch import Tensor
+
+from kd_core.criterion import Criterion
+from kd_core.functional import Maps, full_precision, levels, mse, pool_to_match
+
+
+@full_precision
+def at(student: Maps, teacher: Maps, *, p: float = 2) -> Tensor:
+    """Match attention: the mean power of a map's channels, scaled to unit length; sum of levels.
+
+    Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017, arXiv:1612.03928. The
+    larger map is average-pooled to the smaller. As in the authors' code, a level is the mean over
+    positions and samples of the squared difference; their weight for that is 1000.
+
+    Differs from RepDistiller and mdistiller: an odd power is that of the absolute value, as in the
+    paper; and nothing is cut off when the numbers of levels differ, which in theirs compares
+    unlike stages.
+
+    Args:
+        student: One map [N, C, H, W] or a tuple, shallow to deep.
+        teacher: As many maps, of any shape. No gradient flows into them.
+        p: The power, 1 or more.
+
+    Raises:
+        UserError: If the numbers of levels or of samples differ.
+    """
+    pairs = [pool_to_match(s, t.detach()) for s, t in levels(student, teacher)]
+    return torch.stack([mse(_attention(s, p), _attention(t, p)) for s, t in pairs]).sum()
+
+
+def _attention(maps: Tensor, p: float) -> Tensor:
+    """Return rows [N, H * W] of unit length."""
+    return F.normalize(maps.abs().pow(p).mean(1).flatten(1), dim=1)
+
+
+class AT(Criterion):
+    """See `at`.
+
+    Which levels meet is a matter of the taps: the role `@stages` counts the ends of a network's
+    stages and leaves its stem out, so that networks with and without a stem map fit together.
+
+    Args:
+        p: The power, 1 or more.
+    """
+
+    takes = "maps"
+
+    def __init__(self, *, p: float = 2) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, student: Maps, teacher: Maps, batch: Mapping[str, Any]) -> Tensor:
+        """Return the loss of maps [N, C, H, W]; `batch` is not used."""
+        return at(student, teacher, p=self.p)

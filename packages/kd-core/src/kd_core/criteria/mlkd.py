@@ -1,0 +1,125 @@
+"""MLKD: KD and the correlations of classes and of samples, at several temperatures."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kd_core.criteria.kd import kd
+from kd_core.criterion import Criterion, Shapes
+from kd_core.errors import UserError
+from kd_core.functional import full_precision, kept_shares, mse, require_three_classes
+
+
+@full_precision
+def class_correlation(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+    """Match how classes occur together: the Gram matrices [C, C] of the probabilities.
+
+    Jin et al., "Multi-Level Logit Distillation", CVPR 2023. The sum of squares over C, without a
+    factor temperature².
+
+    Args:
+        student: Logits, [N, C].
+        teacher: Logits, [N, C]. No gradient flows into it.
+        temperature: Divides the logits.
+
+    Raises:
+        UserError: If the numbers of classes differ.
+    """
+    p, q = ((logits / temperature).softmax(1) for logits in (student, teacher.detach()))
+    return mse(p.T @ p, q.T @ q) * student.shape[1]
+
+
+@full_precision
+def batch_correlation(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+    """Match how alike samples are: the Gram matrices [N, N] of the probabilities.
+
+    As `class_correlation`, from the same paper; the sum of squares over N.
+
+    Args:
+        student: Logits, [N, C].
+        teacher: Logits, [N, C]. No gradient flows into it.
+        temperature: Divides the logits.
+
+    Raises:
+        UserError: If the batches differ in size.
+    """
+    p, q = ((logits / temperature).softmax(1) for logits in (student, teacher.detach()))
+    return mse(p @ p.T, q @ q.T) * len(student)
+
+
+class MLKD(Criterion):
+    """KD, `class_correlation` and `batch_correlation`, summed over temperatures.
+
+    With one view of each image, as in the code of Streamlined Knowledge Distillation (CVPR 2026):
+    kept samples * (KD + batch correlation) + kept classes * class correlation, see `kept_shares`.
+
+    With a weak and a strong view (`batch["num_views"]` of 2, the weak one first), as in the
+    authors' code: that sum for the weak view, and KD once more, now unscaled, for the strong one.
+
+    Both codes mean to leave samples and classes out, but take the mean before they mask it, so that
+    the masks only scale it: about by one half. And the authors' code compares the strong view at
+    its first three temperatures only and repeats the weak view at the last two. Results were
+    published with both, so both are reproduced here; `strong_temperatures=temperatures` mends the
+    latter. Their correlations of the strong view never reach the loss and are left out.
+
+    With `standardize`, Sun et al., CVPR 2024, arXiv:2403.01427: in the KD parts alone.
+
+    Args:
+        temperatures: Divide the logits; the authors' are 4, 3, 5, 2, 6 with two views.
+        strong_temperatures: Those of `temperatures` at which KD takes the strong view; at the
+            others it takes the weak one again.
+        standardize: Give each row of both logits zero mean and unit deviation in KD.
+    """
+
+    takes = "logits"
+
+    def __init__(
+        self,
+        *,
+        temperatures: Sequence[float] = (4.0, 3.0, 2.0),
+        strong_temperatures: Sequence[float] = (4.0, 3.0, 5.0),
+        standardize: bool = False,
+    ) -> None:
+        super().__init__()
+        self.temperatures = tuple(temperatures)
+        self.strong_temperatures = tuple(strong_temperatures)
+        self.standardize = standardize
+        self._kd = partial(kd, standardize=standardize)
+
+    def check_shapes(self, student: Shapes, teacher: Shapes) -> None:
+        """Refuse also to standardise fewer than three classes."""
+        super().check_shapes(student, teacher)
+        if self.standardize:
+            require_three_classes(student[0][-1])
+
+    def forward(self, student: Tensor, teacher: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """Return the loss of logits [N, C], or [2 * N, C] where `batch["num_views"]` is 2."""
+        views = batch.get("num_views", 1)
+        if views not in (1, 2):
+            raise UserError(
+                f"MLKD: batch['num_views'] is {views}; give one view of each image, or a weak and "
+                "a strong one"
+            )
+        weak, *strong = zip(student.chunk(views), teacher.chunk(views), strict=True)
+        loss = self._three_levels(*weak)
+        return loss + self._second_kd(weak, strong[0]) if strong else loss
+
+    def _three_levels(self, student: Tensor, teacher: Tensor) -> Tensor:
+        samples, classes = kept_shares(teacher)
+        losses = [
+            samples * self._kd(student, teacher, temperature=t)
+            + samples * batch_correlation(student, teacher, temperature=t)
+            + classes * class_correlation(student, teacher, temperature=t)
+            for t in self.temperatures
+        ]
+        return torch.stack(losses).sum()
+
+    def _second_kd(self, weak: Sequence[Tensor], strong: Sequence[Tensor]) -> Tensor:
+        views = [strong if t in self.strong_temperatures else weak for t in self.temperatures]
+        losses = [
+            self._kd(*view, temperature=t) for view, t in zip(views, self.temperatures, strict=True)
+        ]
+        return torch.stack(losses).sum()

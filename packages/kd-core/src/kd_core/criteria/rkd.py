@@ -1,0 +1,133 @@
+"""RKD: the distances and angles inside the batch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch.nn.functional as F  # noqa: N812 (the name all of torch's users know)
+from torch import Tensor
+
+from kd_core.criterion import Criterion
+from kd_core.distributed import gather_rows, gather_with_gradient
+from kd_core.functional import full_precision, require_same_shape
+
+
+@full_precision
+def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Match the distances inside the batch, each divided by their mean.
+
+    Section 3.2.1 of Park et al., "Relational Knowledge Distillation", CVPR 2019, arXiv:1904.05068.
+
+    Args:
+        student: Embeddings, [N, D]; in any unit, since the mean distance divides it out.
+        teacher: Embeddings, [N, E]; E may differ from D. No gradient flows into it.
+
+    Raises:
+        UserError: If the numbers of samples differ.
+    """
+    return _huber(_distances(student), _distances(teacher.detach())).to(student.dtype)
+
+
+@full_precision
+def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:
+    """Match the cosine of the angle at each sample between each two others.
+
+    Section 3.2.2 of Park et al., as `rkd_distance`, where the arguments are described. Takes N³
+    numbers and of the order of N³ + N² D operations.
+
+    Differs from the authors' code: the cosines come from distances and not from the N² difference
+    vectors, which would take N² D numbers and N³ D operations.
+    """
+    return _huber(_angles(student), _angles(teacher.detach()))
+
+
+@full_precision
+def rkd(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    distance_weight: float = 25.0,
+    angle_weight: float = 50.0,
+) -> Tensor:
+    """Sum `rkd_distance` and `rkd_angle`, weighted as in RepDistiller and mdistiller.
+
+    Args:
+        student: Embeddings, [N, D].
+        teacher: Embeddings, [N, E]; E may differ from D. No gradient flows into it.
+        distance_weight: Factor of the distances.
+        angle_weight: Factor of the angles.
+
+    Raises:
+        UserError: If the numbers of samples differ.
+    """
+    distance, angle = rkd_distance(student, teacher), rkd_angle(student, teacher)
+    return distance_weight * distance + angle_weight * angle
+
+
+def _distances(rows: Tensor) -> Tensor:
+    """Return the distances over their mean, float64 [N, N]; 0 if there is but one sample."""
+    squared, inverse = _separations(rows)
+    distances = squared * inverse
+    pairs = len(rows) * (len(rows) - 1)
+    return distances / (distances.sum() / max(pairs, 1)).clamp(min=1e-12)
+
+
+def _angles(rows: Tensor) -> Tensor:
+    """Return at [i, j, k] the cosine of the angle at i between j and k, by the law of cosines."""
+    squared, inverse = (table.to(rows.dtype) for table in _separations(rows))
+    twice = squared[:, :, None] + squared[:, None, :] - squared
+    return twice * (inverse[:, :, None] * inverse[:, None, :] / 2)
+
+
+def _separations(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return squared and inverse distances, float64 [N, N]; both are 0 where samples are equal."""
+    # Distances are small differences of large products: float32 would lose near neighbours. The
+    # products are N² D operations of float64, little beside a network.
+    rows = rows.double()
+    products = rows @ rows.mT
+    lengths = products.diagonal()
+    scale = lengths[:, None] + lengths
+    squared = scale - 2 * products
+    equal = squared <= 1e-13 * scale  # what is left by rounding, the embeddings' own and this one
+    inverse = squared.masked_fill(equal, 1).rsqrt().masked_fill(equal, 0)
+    return squared.masked_fill(equal, 0), inverse
+
+
+def _huber(student: Tensor, teacher: Tensor) -> Tensor:
+    require_same_shape(student, teacher)
+    return F.smooth_l1_loss(student, teacher, reduction="sum") / max(student.numel(), 1)
+
+
+class RKD(Criterion):
+    """See `rkd`.
+
+    Args:
+        distance_weight: Factor of the distances.
+        angle_weight: Factor of the angles.
+        gather: Compare the samples of all processes' batches, as one process would on the joint
+            batch, and not those of each process among themselves.
+    """
+
+    takes = "vectors"
+
+    def __init__(
+        self,
+        *,
+        distance_weight: float = 25.0,
+        angle_weight: float = 50.0,
+        gather: bool = False,
+    ) -> None:
+        super().__init__()
+        self.distance_weight = distance_weight
+        self.angle_weight = angle_weight
+        self.gather = gather
+
+    def forward(self, student: Tensor, teacher: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """Return the loss of embeddings [N, D]; `batch` is not used."""
+        if self.gather:
+            student, teacher = gather_with_gradient(student), gather_rows(teacher.detach())
+        return rkd(
+            student,
+            teacher,
+            distance_weight=self.distance_weight,
+            angle_weight=self.angle_weight,
+        )

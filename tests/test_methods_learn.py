@@ -1,0 +1,95 @@
+"""Every method lowers its loss on a fixed batch, for every pair, or says why it cannot.
+
+    uv run pytest tests/test_methods_learn.py --slow
+
+runs all pairs; without `--slow` two small ones.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from kd_cls.assemble import assemble, build_data
+from kd_cls.config import read_config, stage_configs
+from kd_cls.teachers import build_teachers
+from kd_core.errors import UserError
+from kd_core.run import build_trainer
+
+ROOT = Path(__file__).parents[1]
+METHODS = sorted(ROOT.glob("configs/cls/methods/*.py"))
+ZOO = "kd_cls.models.build_model"
+SMALL = [(f"{ZOO}:resnet14", f"{ZOO}:resnet8"), (f"{ZOO}:vgg8", f"{ZOO}:MobileNetV2")]
+LARGE = [
+    (f"{ZOO}:resnet32x4", f"{ZOO}:resnet8x4"),
+    (f"{ZOO}:wrn_40_2", f"{ZOO}:ShuffleV1"),
+    (f"{ZOO}:vgg13", f"{ZOO}:MobileNetV2"),
+    (f"{ZOO}:ResNet50", f"{ZOO}:vgg8"),
+    ("torchvision.models.resnet34:", "torchvision.models.resnet18:"),
+]
+PAIRS = [*SMALL, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in LARGE)]
+
+UNSTEADY = {
+    "crd": "negatives are drawn in every step, from a memory that moves",
+    "ctkd": "its temperature is trained to raise the loss",
+    "mgd": "the mask is drawn in every step",
+}
+"""Methods whose loss need not fall on a fixed batch, so that only its finiteness is checked."""
+
+NEEDS_EQUAL_CHANNELS = ("fsp", "afds")
+"""Methods that refuse pairs of other widths; such a pair is a network and its like."""
+
+DATA = """
+data = dict(type="kd_cls.data.synthetic", num_classes=20, num_train=40, batch_size=8)
+optimizer = dict(type="torch.optim.SGD", lr=0.002, momentum=0.9)
+schedule = dict(type="kd_core.schedule.multi_step", milestones=[150])
+trainer = dict(epochs=240, tensorboard=False)
+"""
+
+
+def network(text):
+    path, _, name = text.partition(":")
+    return f"dict(type={path!r}, name={name!r})" if name else f"dict(type={path!r})"
+
+
+def configs(folder, method, teacher, student):
+    """Return the stages of a method for two networks, each to be trained on synthetic images."""
+    pair = f"student = dict(network={network(student)})\n"
+    if "peers = " not in method.read_text(encoding="utf-8"):
+        pair += f"teacher = dict(network={network(teacher)}, weights='random')\n"
+    (folder / "data.py").write_text(DATA)
+    (folder / "pair.py").write_text(pair)
+    stages = stage_configs(read_config([folder / "data.py", folder / "pair.py", method]))
+    for config in stages:
+        config["optimizer"] = {"type": "torch.optim.SGD", "lr": 0.002, "momentum": 0.9}
+        for term in config.get("distiller", {}).get("terms", {}).values():
+            term["warmup_epochs"] = 0
+    return stages
+
+
+def losses(config):
+    """Train on one batch for 20 steps; return the sum of the losses of every step."""
+    data = build_data(config, 0, torch.device("cpu"))
+    teachers = build_teachers(config, 0, data, Path(), lambda *args: None, untrained=True)
+    built = assemble(config, 0, torch.device("cpu"), data, teachers)
+    nodes = {name: config[name] for name in ("optimizer", "schedule")}
+    trainer = build_trainer(built.parts, Path(), **nodes, **config["trainer"])
+    built.distiller.train()
+    batch = next(built.parts.loader.epoch(0))
+    return [sum(trainer.step([batch]).values()).item() for _ in range(20)]
+
+
+def curves_of(folder, method, teacher, student):
+    return [losses(config) for config in configs(folder, method, teacher, student)]
+
+
+@pytest.mark.parametrize(("teacher", "student"), PAIRS)
+@pytest.mark.parametrize("method", METHODS, ids=lambda path: path.stem)
+def test_loss_falls_on_a_fixed_batch(method, teacher, student, tmp_path):
+    if method.stem in NEEDS_EQUAL_CHANNELS:
+        with pytest.raises(UserError, match="channels"):
+            curves_of(tmp_path, method, teacher, student)
+        teacher = student
+    for curve in curves_of(tmp_path, method, teacher, student):
+        first, last = sum(curve[:3]) / 3, sum(curve[-3:]) / 3
+        assert torch.tensor(curve).isfinite().all(), curve
+        assert last < first or method.stem in UNSTEADY, curve
