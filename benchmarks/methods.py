@@ -64,7 +64,7 @@ def parse() -> argparse.Namespace:
 
 def run(method: str, seed: int, args: argparse.Namespace) -> Cell:
     """Train one cell in a process of its own, and return what was measured."""
-    files = [CONFIGS / f"data/{args.data}.py"]
+    files = [CONFIGS / "data" / f"{args.data}.py"]
     if method == ALONE:
         files.append(CONFIGS / f"networks/{args.student}.py")
     else:

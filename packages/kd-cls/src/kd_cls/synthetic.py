@@ -35,5 +35,5 @@ def _data(node: dict[str, Any]) -> dict[str, Any]:
         "type": "kd_cls.data.synthetic",
         "image_size": node.get("image_size", image_size),
         "num_classes": num_classes,
-        **{key: node[key] for key in ("batch_size", "mean", "std") if key in node},
+        **{key: node[key] for key in ("batch_size", "mean", "std", "augment") if key in node},
     }

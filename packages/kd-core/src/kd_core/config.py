@@ -110,10 +110,7 @@ def save_config(config: Mapping[str, Any], path: str | Path) -> None:
 
 
 def _tune(config: dict[str, Any]) -> dict[str, Any]:
-    """Merge `tuned` into the terms that the method has; the rest of it is for other methods.
-
-    Terms of stages are meant too.
-    """
+    """Merge `tuned` into the terms that the method or a stage has; the rest is for others."""
     tuned = config.pop(_TUNED, {})
     terms = config.get("distiller", {}).get("terms", {})
     used = {name: value for name, value in tuned.items() if name in terms}
