@@ -211,3 +211,11 @@ class TestLogits:
     def test_what_is_no_logits_is_named_with_its_place(self, data, batch):
         with pytest.raises(UserError, match="teacher: Identity returned"):
             check_logits(Classifier(nn.Identity()), batch, data, "teacher")
+
+
+def test_without_pretrained_reaches_the_network_inside_another():
+    inner = {"type": "torchvision.models.resnet18", "weights": "DEFAULT"}
+    node = without_pretrained({"type": "x.Deployed", "network": inner, "tap": "layer4"})
+    assert node["network"] == {"type": "torchvision.models.resnet18", "weights": None}
+    assert node["tap"] == "layer4"
+    assert inner["weights"] == "DEFAULT"

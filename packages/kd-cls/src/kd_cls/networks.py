@@ -99,8 +99,16 @@ def is_pretrained(network: Mapping[str, Any]) -> bool:
 
 
 def without_pretrained(network: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a network's node that asks for no pretrained weights, hence needs no download."""
-    return {**network, **{key: off for key, off in _PRETRAINED.items() if key in network}}
+    """Return a network's node that asks for no pretrained weights, hence needs no download.
+
+    A node inside it, of a network that a method has added to, does not either.
+    """
+    return {
+        key: without_pretrained(value)
+        if isinstance(value, Mapping)
+        else _PRETRAINED.get(key, value)
+        for key, value in network.items()
+    }
 
 
 def replace_head(network: nn.Module, num_classes: int) -> None:
