@@ -12,10 +12,11 @@ import argparse
 import json
 import re
 import resource
+import runpy
 import subprocess
 import sys
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
@@ -70,7 +71,7 @@ def run(method: str, seed: int, args: argparse.Namespace) -> Cell:
     else:
         files += [CONFIGS / f"pairs/{args.pair}.py", CONFIGS / f"methods/{method}.py"]
     folder = Path(args.work_dir) / f"{method.replace(' ', '_')}-{seed}"
-    options = [f"trainer.epochs={args.epochs}", *args.options]
+    options = [f"trainer.epochs={args.epochs}", *stage_epochs(files, args.epochs), *args.options]
     command = [sys.executable, str(Path(__file__)), "--child", *map(str, files)]
     command += ["--work-dir", str(folder), "--seeds", str(seed), "--resume"]
     done = subprocess.run(
@@ -88,12 +89,24 @@ def run(method: str, seed: int, args: argparse.Namespace) -> Cell:
         "top1_last": result["last"]["top1"],
         "top1_best": result["best"]["top1"],
         "train_seconds": result["train_seconds"],
-        "images_per_second": result["images_per_second"],
+        "ms_per_step": round(1000 * batch_size(files) / result["images_per_second"], 1),
         "extra_parameters": extra_parameters(folder) if extra else 0,
         "peak_memory_mb": int(peak) // 1024,
         "device": result["environment"]["device"],
         "commit": result["environment"]["commit"],
     }
+
+
+def stage_epochs(files: list[Path], epochs: int) -> list[str]:
+    """Return options that give stages with a length of their own no more than the budget."""
+    stages = runpy.run_path(str(files[-1])).get("stages", {})
+    own = [name for name, stage in stages.items() if "epochs" in stage.get("trainer", {})]
+    return [f"stages.{name}.trainer.epochs={epochs}" for name in own]
+
+
+def batch_size(files: list[Path]) -> int:
+    """Return the batch size that the data file sets."""
+    return runpy.run_path(str(files[0]))["data"]["batch_size"]
 
 
 def extra_parameters(folder: Path) -> int:
@@ -131,12 +144,12 @@ def table(cells: list[Cell]) -> str:
     }
     rows = sorted(methods.items(), key=lambda item: -mean(c["top1_last"] for c in item[1]))
     lines = [
-        "| method | seeds | top-1, last | top-1, best | images/s | extra numbers | peak memory |",
+        "| method | seeds | top-1, last | top-1, best | ms/step | extra numbers | peak memory |",
         "|---|---|---|---|---|---|---|",
     ]
     for method, group in rows:
         last, best = (spread([c[f"top1_{which}"] for c in group]) for which in ("last", "best"))
-        speed = f"{mean(c['images_per_second'] for c in group):,.0f}"
+        speed = f"{median(c['ms_per_step'] for c in group):,.0f}"
         memory = f"{max(c['peak_memory_mb'] for c in group):,} MB"
         extra = f"{group[0]['extra_parameters']:,}"
         lines.append(

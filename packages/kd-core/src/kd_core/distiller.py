@@ -86,6 +86,7 @@ class Distiller(nn.Module):
         losses, seen = self._run_student(batch)
         wanted = dict.fromkeys(self.source(name) for name in self.terms)
         shown = {teacher: self.run_teacher(teacher, batch, seen) for teacher in wanted}
+        batch = self.complete(batch, seen)
         if self._steps_per_epoch:
             batch = {**batch, "epoch": self.steps / self._steps_per_epoch}
         for name, term in self.terms.items():
@@ -105,6 +106,14 @@ class Distiller(nn.Module):
     def run_teacher(self, name: str, batch: Batch, seen: dict[str, Any]) -> dict[str, Any]:
         """Return what a teacher's taps give for the batch; `seen` is what the student's gave."""
         return self.teachers[name](batch)
+
+    def own_taps(self) -> list[str]:
+        """Return taps of the student that `run_teacher` or `complete` read, beside the terms'."""
+        return []
+
+    def complete(self, batch: Batch, seen: dict[str, Any]) -> Batch:
+        """Return the batch with what criteria need and only the student's pass can tell."""
+        return batch
 
     def listen(self, sample: Batch) -> None:
         """Run a batch through all models without leaving a trace, and check every term's shapes."""
@@ -203,6 +212,7 @@ class Distiller(nn.Module):
             with located(f"teacher {name!r}"):
                 teacher.listen(paths)
         paths = [path for term in self.terms.values() for path in tap_list(term.student)]
+        paths += self.own_taps()
         with located("student"):
             return FeatureTap(network_of(self.student), paths)
 

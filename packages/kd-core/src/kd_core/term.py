@@ -65,42 +65,47 @@ def build_terms(
     student: nn.Module,
     teachers: Mapping[str, nn.Module],
     sample: Batch,
+    *,
+    where: str = "distiller.terms",
     **provided: Any,
 ) -> dict[str, Term]:
     """Build terms from config nodes; no shape need be written in them.
 
     A node has the arguments of `Term`, its criterion being a node of its own, and may name a file
     with `weights` of the whole criterion or of some of its submodules (the product of an earlier
-    stage). One pass of the sample through
-    each network fills a criterion's `student_shapes` and `teacher_shapes`; `provided` fills
-    `num_classes` and whatever else a constructor asks for.
+    stage). One pass of the sample through each network fills a criterion's `student_shapes` and
+    `teacher_shapes`; `provided` fills `num_classes` and whatever else a constructor asks for.
+    Messages name a node by its place under `where`.
     """
-    terms = {}
-    for name, node in nodes.items():
-        where = f"distiller.terms.{name}"
-        check_term(node, where)
-        arguments = {
-            key: value for key, value in node.items() if key not in ("criterion", "weights")
-        }
-        source = str(arguments.get("source") or next(iter(teachers), "teacher"))
-        if source not in teachers:
-            raise UserError(f"{where}: there is no teacher {source!r}{nearest(source, teachers)}")
-        given = {}
-        for side, model in (("student", student), ("teacher", teachers[source])):
-            with located(f"{where}.{side}"):
-                given[side] = _shapes(model, arguments.get(side, "output"), sample)
-        criterion = build(
-            node["criterion"],
-            where=f"{where}.criterion",
-            student_shapes=given["student"],
-            teacher_shapes=given["teacher"],
-            **provided,
-        )
-        with located(where):
-            terms[name] = Term(criterion, **arguments)
-            if node.get("weights"):
-                load_weights(criterion, node["weights"], parts=True)
-    return terms
+    return {
+        name: _build_term(node, f"{where}.{name}", student, teachers, sample, provided)
+        for name, node in nodes.items()
+    }
+
+
+def _build_term(
+    node: Mapping[str, Any],
+    where: str,
+    student: nn.Module,
+    teachers: Mapping[str, nn.Module],
+    sample: Batch,
+    provided: Mapping[str, Any],
+) -> Term:
+    check_term(node, where)
+    arguments = {k: value for k, value in node.items() if k not in ("criterion", "weights")}
+    source = str(arguments.get("source") or next(iter(teachers), "teacher"))
+    if source not in teachers:
+        raise UserError(f"{where}: there is no teacher {source!r}{nearest(source, teachers)}")
+    given = {}
+    for side, model in (("student", student), ("teacher", teachers[source])):
+        with located(f"{where}.{side}"):
+            given[f"{side}_shapes"] = _shapes(model, arguments.get(side, "output"), sample)
+    criterion = build(node["criterion"], where=f"{where}.criterion", **given, **provided)
+    with located(where):
+        term = Term(criterion, **arguments)
+        if node.get("weights"):
+            load_weights(criterion, node["weights"], parts=True)
+    return term
 
 
 def check_term(node: Mapping[str, Any], where: str) -> None:
