@@ -1,5 +1,6 @@
 """The commands that print what the docs claim."""
 
+import importlib
 import json
 import runpy
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 METHODS = ROOT / "benchmarks/methods.py"
@@ -57,3 +59,62 @@ def test_table_in_the_docs_is_that_of_its_results(monkeypatch, capsys):
     assert len(rows) > 2
     text = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
     assert all(row in text for row in rows)
+
+
+@pytest.fixture
+def criteria(monkeypatch):
+    """Return the module of the benchmark of criteria."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("criteria")
+
+
+@pytest.fixture
+def in_float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def test_criteria_are_measured_beside_the_plain_way(criteria, monkeypatch, tmp_path, capsys):
+    options = [
+        "--small",
+        "--repeats",
+        "1",
+        "--device",
+        "cpu",
+        "--out",
+        str(tmp_path / "rows.jsonl"),
+    ]
+    monkeypatch.setattr(sys, "argv", ["criteria.py", *options])
+    criteria.main()
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert [row["criterion"] for row in rows] == list(criteria.CASES)
+    numbers = ("ours_ms", "plain_ms", "ours_mb", "plain_mb")
+    assert all(row[number] > 0 for row in rows for number in numbers)
+    assert len(capsys.readouterr().out.splitlines()) == 2 + len(rows)
+
+
+def test_plain_way_that_is_too_big_is_not_run(criteria, monkeypatch, capsys):
+    monkeypatch.setattr(criteria, "LIMIT", 0)
+    monkeypatch.setattr(sys, "argv", ["criteria.py", "--small", "--criteria", "rkd"])
+    monkeypatch.setattr(criteria.plain_losses, "rkd", None)
+    criteria.main()
+    assert "| not run | |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["nst", "crd", "rkd", "kdsvd", "ofd"])
+def test_plain_way_has_the_same_loss_and_gradients(criteria, name, in_float64):
+    torch.manual_seed(0)
+    (size,) = criteria.SMALL[name]
+    case = criteria.CASES[name](torch.device("cpu"), *size)
+    # CRD's negatives are all samples of other classes, so it does not matter how they are drawn.
+    torch.testing.assert_close(case.plain(), case.ours())
+
+
+def test_peak_is_what_is_in_use_at_once(criteria):
+    def step():
+        both = torch.ones(1_000_000), torch.ones(500_000)  # 4 bytes each
+        del both
+        return [torch.ones(1_000_000)]
+
+    assert criteria.peak(step, torch.device("cpu"))[0] == pytest.approx(6, rel=0.01)
