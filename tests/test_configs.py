@@ -12,7 +12,6 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path for name in ("cls", "demo") for path in ROOT.glob(f"configs/{name}/**/*.py"))
 README = ROOT / "configs/cls/README.md"
-PAIRS = sorted(ROOT.glob("configs/cls/pairs/*.py"))
 TOOL = "tools/cls_train.py"
 QUICK = ["--dry-run", "--cfg-options", "data.batch_size=2"]
 
@@ -82,11 +81,3 @@ def test_readme_lists_every_file_to_compose():
 def test_documented_command_takes_a_step(arguments, folder, capsys):
     assert dry_run(arguments) == 0
     assert "one training step done" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("pair", PAIRS, ids=name_of)
-def test_pair_has_taps_for_hints(pair, folder, capsys):
-    (arguments,) = documented(pair)
-    fitnet = [name.replace("methods/dkd", "methods/fitnet") for name in arguments]
-    assert dry_run(fitnet) == 0
-    assert "FitNet" in capsys.readouterr().err

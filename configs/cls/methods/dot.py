@@ -2,8 +2,6 @@ r"""DOT (arXiv:2307.08436) on top of KD: two gradients, two momenta. Compose wit
 
 python tools/cls_train.py configs/cls/data/cifar100.py \
     configs/cls/pairs/resnet32x4_resnet8x4.py configs/cls/methods/dot.py
-
-On ImageNet the authors use trainer.step.delta=0.09, temperature 1 and weights 0.5.
 """
 
 distiller = dict(

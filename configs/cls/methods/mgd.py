@@ -1,7 +1,7 @@
-r"""MGD (arXiv:2205.01529) as its authors run it on ImageNet. Compose with data and pair:
+r"""MGD (arXiv:2205.01529) with its authors' weight for ImageNet. Compose with data and pair:
 
-torchrun --nproc-per-node 8 tools/cls_train.py configs/cls/data/imagenet.py \
-    configs/cls/pairs/imagenet_resnet34_resnet18.py configs/cls/methods/mgd.py
+python tools/cls_train.py configs/cls/data/cifar100.py \
+    configs/cls/pairs/resnet32x4_resnet8x4.py configs/cls/methods/mgd.py
 """
 
 distiller = dict(

@@ -4,8 +4,8 @@ python tools/cls_train.py configs/cls/data/cifar100.py \
     configs/cls/pairs/resnet32x4_resnet8x4.py configs/cls/methods/mlkd_views.py
 
 Weights and learning rate are the authors' for CIFAR-100; the strong view is torchvision's
-RandAugment. Students MobileNetV2, ShuffleV1 and ShuffleV2 want --cfg-options optimizer.lr=0.01; the
-authors train MobileNetV2 and wrn_40_2's ShuffleV1 for 480 epochs, resnet32x4's ShuffleNets for 960.
+RandAugment. Students MobileNetV2, ShuffleV1 and ShuffleV2 have rate and epochs of their own: see
+mlkd_views_480.py and mlkd_views_960.py.
 """
 
 data = dict(

@@ -10,4 +10,5 @@ teacher = dict(
 )
 tuned = dict(
     sdd=dict(criterion=dict(beta=8.0)),
+    sd_nkd=dict(criterion=dict(beta=8.0)),
 )

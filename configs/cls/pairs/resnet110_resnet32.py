@@ -11,6 +11,7 @@ teacher = dict(
 tuned = dict(
     dkd=dict(criterion=dict(beta=2.0)),
     sdd=dict(criterion=dict(beta=2.0)),
+    sd_nkd=dict(criterion=dict(beta=2.0)),
     reviewkd=dict(weight=1.0),
     catkd=dict(weight=1.8),
     afd=dict(teacher="@blocks[1::2]"),

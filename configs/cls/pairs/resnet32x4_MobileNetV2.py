@@ -10,5 +10,14 @@ teacher = dict(
 )
 optimizer = dict(lr=0.01)
 tuned = dict(
+    # The student has a stage more. The references leave out its shallowest in OFD and ReviewKD,
+    # its deepest elsewhere.
+    ofd=dict(student="@preact[-3:]"),
+    reviewkd=dict(student=["@stages[-3:]", "@avgpool"]),
+    at=dict(student="@stages[:3]"),
+    nst=dict(student="@stages[:3]"),
+    vid=dict(student="@stages[:3]"),
+    ab=dict(student="@preact[:3]"),
     sdd=dict(criterion=dict(beta=8.0)),
+    sd_nkd=dict(criterion=dict(beta=8.0)),
 )

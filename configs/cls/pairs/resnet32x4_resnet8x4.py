@@ -12,7 +12,7 @@ tuned = dict(
     dkd=dict(criterion=dict(beta=8.0)),
     sdd=dict(criterion=dict(beta=8.0)),
     sd_kd=dict(criterion=dict(scales=(1, 2))),
-    sd_nkd=dict(criterion=dict(scales=(1, 2))),
+    sd_nkd=dict(criterion=dict(beta=8.0, scales=(1, 2))),
     reviewkd=dict(weight=5.0),
     catkd=dict(weight=15.0),
 )

@@ -11,6 +11,7 @@ teacher = dict(
 tuned = dict(
     dkd=dict(criterion=dict(beta=2.0)),
     sdd=dict(criterion=dict(beta=2.0)),
+    sd_nkd=dict(criterion=dict(beta=2.0)),
     reviewkd=dict(weight=0.6),
     catkd=dict(weight=0.7),
 )

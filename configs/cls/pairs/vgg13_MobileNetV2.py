@@ -12,5 +12,6 @@ optimizer = dict(lr=0.01)
 tuned = dict(
     dkd=dict(criterion=dict(beta=6.0)),
     sdd=dict(criterion=dict(beta=6.0)),
+    sd_nkd=dict(criterion=dict(beta=6.0)),
     catkd=dict(weight=15.0, criterion=dict(resolution=2, normalize=True)),
 )

@@ -11,5 +11,6 @@ teacher = dict(
 tuned = dict(
     dkd=dict(criterion=dict(beta=6.0)),
     sdd=dict(criterion=dict(beta=6.0)),
+    sd_nkd=dict(criterion=dict(beta=6.0)),
     catkd=dict(weight=4.5),
 )

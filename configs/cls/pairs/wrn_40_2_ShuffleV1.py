@@ -12,6 +12,7 @@ optimizer = dict(lr=0.01)
 tuned = dict(
     dkd=dict(criterion=dict(beta=8.0)),
     sdd=dict(criterion=dict(beta=8.0)),
+    sd_nkd=dict(criterion=dict(beta=8.0)),
     reviewkd=dict(weight=5.0),
     catkd=dict(weight=80.0, criterion=dict(resolution=4, normalize=True)),
 )

@@ -11,6 +11,7 @@ teacher = dict(
 tuned = dict(
     dkd=dict(criterion=dict(beta=6.0)),
     sdd=dict(criterion=dict(beta=6.0)),
+    sd_nkd=dict(criterion=dict(beta=6.0)),
     reviewkd=dict(weight=5.0),
     catkd=dict(weight=12.0),
 )
