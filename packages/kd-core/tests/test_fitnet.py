@@ -87,3 +87,16 @@ def test_batchnorm_refuses_a_single_1x1_map_as_documented():
     maps = (torch.zeros(1, 3, 1, 1),), (torch.zeros(1, 5, 1, 1),)
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         criterion(*maps, {})
+
+
+def test_linear_form_adds_a_convolution_only_where_channels_differ():
+    linear = FitNet(((8, 4, 4), (6, 2, 2)), ((8, 4, 4), (5, 2, 2)), linear=True)
+    assert sum(parameter.numel() for parameter in linear.parameters()) == 6 * 5 + 5
+    maps = (-torch.rand(2, 8, 4, 4), torch.zeros(2, 6, 2, 2))
+    teacher = (maps[0], linear.regressors[1](maps[1]))
+    assert linear(maps, teacher, {}) == 0  # of both signs: no ReLU stands between
+
+
+def test_linear_form_refuses_maps_of_other_sizes():
+    with pytest.raises(UserError, match="equal size"):
+        FitNet(((8, 4, 4),), ((8, 2, 2),), linear=True)

@@ -78,11 +78,13 @@ class Seen(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("mask", "over", "ratio"), [("channels", (2, 3), 0.15), ("positions", (1,), 0.65)]
+    ("arguments", "over", "ratio"),
+    [({}, (2, 3), 0.15), ({"mask": "positions", "ratio": 0.65}, (1,), 0.65)],
+    ids=["channels", "positions"],
 )
-def test_whole_channels_or_positions_are_hidden_in_the_given_share(mask, over, ratio):
+def test_whole_channels_or_positions_are_hidden_in_the_given_share(arguments, over, ratio):
     torch.manual_seed(0)
-    criterion = MGD(((64, 8, 8),), ((64, 8, 8),), mask=mask, ratio=ratio)
+    criterion = MGD(((64, 8, 8),), ((64, 8, 8),), **arguments)
     criterion.generators[0] = Seen()
     ones = torch.ones(32, 64, 8, 8)
     criterion((ones,), (ones,), {})

@@ -21,9 +21,15 @@ def detectron2():
 
 
 def test_without_detectron2_both_ways_to_get_it_are_named():
-    program = "import sys; sys.modules['detectron2'] = None; import kd_det"
+    program = """
+import sys; sys.modules["detectron2"] = None
+import kd_det.criteria.crosskd; print("criteria need no Detectron2")
+kd_det.require_detectron2()
+"""
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 1
+    assert "criteria need no Detectron2" in done.stdout
+    assert "UserWarning: kd_det needs detectron2" in done.stderr
     assert "ImportError: kd_det needs detectron2" in done.stderr
     assert "uv sync" in done.stderr
     assert "github.com/facebookresearch/detectron2" in done.stderr

@@ -1,7 +1,12 @@
 """Distil Detectron2 detectors. So far: Detectron2 on today's libraries."""
 
+import warnings
+
 from kd_det.compat import has_extension, require_detectron2
 
-require_detectron2()
+try:
+    require_detectron2()
+except ImportError as missing:
+    warnings.warn(f"{missing} Until then, only kd_det.criteria can be used.", stacklevel=2)
 
 __all__ = ["has_extension", "require_detectron2"]

@@ -2,11 +2,16 @@
 
 import importlib.util
 import sys
+import tempfile
 import warnings
+from collections.abc import Callable
+from functools import partial
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from PIL import Image
 
 _MISSING = (
@@ -76,3 +81,44 @@ def _stand_in_for_extension() -> None:
     extension = _Extension()
     sys.modules["detectron2._C"] = extension
     sys.modules["detectron2"]._C = extension  # type: ignore[attr-defined]
+
+
+def restart_loader(trainer: Any, build: Callable[[], Any]) -> None:
+    """Give Detectron2's inner trainer another data loader and begin it.
+
+    Release 0.6 keeps an iterator made in its constructor; the official main has a method.
+    """
+    if hasattr(trainer, "reset_data_loader"):
+        trainer.reset_data_loader(build)
+    else:
+        trainer.data_loader = build()
+        trainer._data_loader_iter = iter(trainer.data_loader)
+
+
+def launch_on_cpu(main: Callable[..., None], processes: int, args: tuple[Any, ...]) -> None:
+    """Run a function in several processes with gloo; Detectron2's launcher demands CUDA and NCCL.
+
+    Args:
+        main: What every process calls, picklable.
+        processes: How many.
+        args: Its arguments.
+    """
+    if processes == 1:
+        main(*args)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(_cpu_process, (main, processes, f"file://{folder}/store", args), nprocs=processes)
+
+
+def _cpu_process(
+    rank: int, main: Callable[..., None], processes: int, store: str, args: tuple[Any, ...]
+) -> None:
+    from detectron2.engine import defaults
+    from detectron2.utils import comm
+
+    dist.init_process_group("gloo", init_method=store, world_size=processes, rank=rank)
+    comm._LOCAL_PROCESS_GROUP = dist.new_group(list(range(processes)))
+    # DefaultTrainer names a CUDA device for DDP, which refuses one for a model on the CPU.
+    defaults.create_ddp_model = partial(defaults.create_ddp_model, device_ids=None)
+    main(*args)
+    dist.destroy_process_group()

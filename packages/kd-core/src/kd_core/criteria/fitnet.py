@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from kd_core.criteria.mgd import aligners, require_same_sizes
 from kd_core.criterion import Criterion, Shapes
 from kd_core.errors import UserError
 from kd_core.functional import Maps, full_precision, levels, mse
@@ -36,17 +37,26 @@ class FitNet(Criterion):
     Args:
         student_shapes: [C, H, W] of each tapped map.
         teacher_shapes: [C, H, W] of each tapped map.
+        linear: For maps of both signs and any size, such as a feature pyramid's: in place of the
+            regressor a 1x1 convolution where channels differ, and nothing where they do not.
 
     Raises:
-        UserError: If a student map is smaller than the teacher's, but not by half.
+        UserError: If a student map is smaller than the teacher's, but not by half; if `linear`, if
+            it is of another size at all.
     """
 
     takes = "maps"
     exempt: ClassVar = {"zero_at_identity": "a regressor stands between the two maps"}
 
-    def __init__(self, student_shapes: Shapes, teacher_shapes: Shapes) -> None:
+    def __init__(
+        self, student_shapes: Shapes, teacher_shapes: Shapes, *, linear: bool = False
+    ) -> None:
         super().__init__()
         self.check_shapes(student_shapes, teacher_shapes)
+        if linear:
+            require_same_sizes("FitNet(linear=True)", student_shapes, teacher_shapes)
+            self.regressors = aligners(student_shapes, teacher_shapes)
+            return
         pairs = zip(student_shapes, teacher_shapes, strict=True)
         self.regressors = nn.ModuleList(regressor(s, t) for s, t in pairs)
 

@@ -9,12 +9,19 @@ from torch import Tensor
 
 from kd_core.criterion import Criterion
 from kd_core.functional import tensors
+from kd_core.testing.checks import is_finite, make_seeded, require, require_finite, value_of
 from kd_core.testing.constructors import (
     arguments_are_documented,
     class_and_function_share_their_defaults,
 )
+from kd_core.testing.extremes import (
+    empty_batch_is_finite,
+    one_class_is_finite,
+    single_sample_is_finite,
+    survives_extreme_logits,
+)
 from kd_core.testing.host_reads import NoHostReads
-from kd_core.testing.samples import Inputs, make, map_tensors, sample
+from kd_core.testing.samples import map_tensors, sample
 
 Class = type[Criterion]
 
@@ -44,16 +51,16 @@ def check_contract(cls: Class, **overrides: Any) -> None:
 def gradient_reaches_the_student_only(cls: Class, **overrides: Any) -> None:
     """Every tensor of the student gets a gradient, none of the teacher does."""
     student, teacher, batch = sample(cls, **overrides)
-    _make(cls, overrides)(student, teacher, batch).backward()
+    make_seeded(cls, overrides)(student, teacher, batch).backward()
     for leaf in tensors(student):
-        _require(leaf.grad is not None and bool(leaf.grad.any()), "no gradient in the student")
+        require(leaf.grad is not None and bool(leaf.grad.any()), "no gradient in the student")
     for leaf in tensors(teacher):
-        _require(leaf.grad is None, "a gradient in the teacher; detach it")
+        require(leaf.grad is None, "a gradient in the teacher; detach it")
 
 
 def adapters_receive_gradient(cls: Class, **overrides: Any) -> None:
     """Every parameter of the criterion that is not frozen is trained by its loss."""
-    criterion = _make(cls, overrides)
+    criterion = make_seeded(cls, overrides)
     generator = torch.Generator().manual_seed(0)
     for parameter in criterion.parameters():  # so that a zero initialisation hides nothing
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
@@ -62,10 +69,10 @@ def adapters_receive_gradient(cls: Class, **overrides: Any) -> None:
         if not parameter.requires_grad:  # what an earlier stage has trained
             continue
         gradient = parameter.grad
-        _require(gradient is not None and _finite(gradient), f"no finite gradient in {name}")
+        require(gradient is not None and is_finite(gradient), f"no finite gradient in {name}")
         # Of a bias in front of a BatchNorm it is zero, rightly.
         zero = gradient is not None and not gradient.any()
-        _require(parameter.ndim < 2 or not zero, f"a zero gradient in {name}")
+        require(parameter.ndim < 2 or not zero, f"a zero gradient in {name}")
 
 
 def zero_at_identity(cls: Class, **overrides: Any) -> None:
@@ -73,27 +80,17 @@ def zero_at_identity(cls: Class, **overrides: Any) -> None:
     student, _, batch = sample(cls, dtype=torch.float64, **overrides)
     shapes = tuple(tuple(tensor.shape[1:]) for tensor in tensors(student))
     overrides |= {"student_shapes": shapes, "teacher_shapes": shapes}
-    loss = _make(cls, overrides).double()(student, map_tensors(Tensor.clone, student), batch)
-    _require(abs(loss.item()) < 1e-6, f"{loss.item()} for equal student and teacher")
-    _require_finite(loss, student)
+    loss = make_seeded(cls, overrides).double()(student, map_tensors(Tensor.clone, student), batch)
+    require(abs(loss.item()) < 1e-6, f"{loss.item()} for equal student and teacher")
+    require_finite(loss, student)
 
 
 def order_of_the_batch_does_not_matter(cls: Class, **overrides: Any) -> None:
     """The samples of a batch may come in any order."""
     inputs = sample(cls, dtype=torch.float64, **overrides)
     turned = map_tensors(lambda tensor: _roll(tensor, cls.views), inputs)
-    values = [_value(_make(cls, overrides).double(), given) for given in (inputs, turned)]
+    values = [value_of(make_seeded(cls, overrides).double(), given) for given in (inputs, turned)]
     torch.testing.assert_close(*values)
-
-
-def empty_batch_is_finite(cls: Class, **overrides: Any) -> None:
-    """No sample gives a finite loss with its graph, and leaves finite buffers."""
-    _require_finite_batch(cls, 0, overrides)
-
-
-def single_sample_is_finite(cls: Class, **overrides: Any) -> None:
-    """One sample gives a finite loss with its graph, and leaves finite buffers."""
-    _require_finite_batch(cls, 1, overrides)
 
 
 def nan_is_not_hidden(cls: Class, **overrides: Any) -> None:
@@ -103,18 +100,20 @@ def nan_is_not_hidden(cls: Class, **overrides: Any) -> None:
         values = leaf.detach().view(-1)
         for place in (0, -1):
             kept, values[place] = values[place].clone(), torch.nan
-            loss = _value(_make(cls, overrides), inputs)
+            loss = value_of(make_seeded(cls, overrides), inputs)
             values[place] = kept
-            _require(bool(loss.isnan()), f"{loss.item()} with a NaN in the student")
+            require(bool(loss.isnan()), f"{loss.item()} with a NaN in the student")
 
 
 def result_is_a_scalar_in_the_precision_of_the_input(cls: Class, **overrides: Any) -> None:
     """Float32 and float64 stay what they are, and agree."""
     values = []
     for dtype in (torch.float32, torch.float64):
-        value = _value(_make(cls, overrides).to(dtype), sample(cls, dtype=dtype, **overrides))
-        _require(value.shape == (), f"a result of shape {list(value.shape)}")
-        _require(value.dtype == dtype, f"{value.dtype} from {dtype}")
+        value = value_of(
+            make_seeded(cls, overrides).to(dtype), sample(cls, dtype=dtype, **overrides)
+        )
+        require(value.shape == (), f"a result of shape {list(value.shape)}")
+        require(value.dtype == dtype, f"{value.dtype} from {dtype}")
         values.append(value.double())
     torch.testing.assert_close(*values, rtol=1e-3, atol=1e-5)
 
@@ -124,40 +123,40 @@ def autocast_loses_nothing(cls: Class, **overrides: Any) -> None:
     inputs = sample(cls, dtype=torch.bfloat16, **overrides)
     wide = map_tensors(lambda x: x.float() if x.is_floating_point() else x, inputs)
     with torch.autocast("cpu", torch.bfloat16):
-        value = _value(_make(cls, overrides), inputs)
-    _require(value.dtype == torch.float32, f"{value.dtype} under autocast")
-    torch.testing.assert_close(value, _value(_make(cls, overrides), wide))
+        value = value_of(make_seeded(cls, overrides), inputs)
+    require(value.dtype == torch.float32, f"{value.dtype} under autocast")
+    torch.testing.assert_close(value, value_of(make_seeded(cls, overrides), wide))
 
 
 def inputs_are_unchanged(cls: Class, **overrides: Any) -> None:
     """Neither the networks' outputs nor the batch are written to."""
     given = map_tensors(Tensor.detach, sample(cls, **overrides))
     before = map_tensors(Tensor.clone, given)
-    _value(_make(cls, overrides), given)
+    value_of(make_seeded(cls, overrides), given)
     for now, then in zip(tensors(given), tensors(before), strict=True):
-        _require(bool((now == then).all()), "an input was written to")
+        require(bool((now == then).all()), "an input was written to")
 
 
 def state_dict_keeps_the_value(cls: Class, **overrides: Any) -> None:
     """What the loss depends on, besides arguments, is in the state dict."""
     inputs = sample(cls, **overrides)
-    first, second = _make(cls, overrides), _make(cls, overrides, seed=1)
-    _value(first, inputs)  # moves the buffers
+    first, second = make_seeded(cls, overrides), make_seeded(cls, overrides, seed=1)
+    value_of(first, inputs)  # moves the buffers
     second.load_state_dict(first.state_dict())
     for training in (True, False):
-        values = [_value(criterion.train(training), inputs) for criterion in (first, second)]
+        values = [value_of(criterion.train(training), inputs) for criterion in (first, second)]
         torch.testing.assert_close(*values)
 
 
 def two_calls_agree(cls: Class, **overrides: Any) -> None:
     """The same input gives the same value again: no draw, no memory."""
-    criterion, inputs = _make(cls, overrides), sample(cls, **overrides)
+    criterion, inputs = make_seeded(cls, overrides), sample(cls, **overrides)
     torch.testing.assert_close(criterion(*inputs), criterion(*inputs))
 
 
 def nothing_is_read_back(cls: Class, **overrides: Any) -> None:
     """Neither forward nor backward reads a value on the host: the step can be captured."""
-    criterion, inputs = _make(cls, overrides), sample(cls, **overrides)
+    criterion, inputs = make_seeded(cls, overrides), sample(cls, **overrides)
     with NoHostReads():
         criterion(*inputs).backward()
 
@@ -167,13 +166,13 @@ def cuda_agrees_with_cpu(cls: Class, **overrides: Any) -> None:
     if not torch.cuda.is_available():
         raise SkipTest("no CUDA device")
     values = [
-        _value(
-            _make(cls, overrides).double().to(device),
+        value_of(
+            make_seeded(cls, overrides).double().to(device),
             sample(cls, dtype=torch.float64, device=device, **overrides),
         )
         for device in ("cpu", "cuda")
     ]
-    _require(values[1].device.type == "cuda", f"a result on {values[1].device}")
+    require(values[1].device.type == "cuda", f"a result on {values[1].device}")
     torch.testing.assert_close(values[0], values[1].cpu())
 
 
@@ -181,7 +180,7 @@ def exemptions_have_a_rule_and_a_reason(cls: Class, **overrides: Any) -> None:
     """`exempt` names rules that exist."""
     names = {rule.__name__ for rule in RULES}
     for name, reason in cls.exempt.items():
-        _require(name in names and bool(reason), f"exemption {name!r} lacks a rule or a reason")
+        require(name in names and bool(reason), f"exemption {name!r} lacks a rule or a reason")
 
 
 RULES: tuple[Callable[..., None], ...] = (
@@ -191,6 +190,8 @@ RULES: tuple[Callable[..., None], ...] = (
     order_of_the_batch_does_not_matter,
     empty_batch_is_finite,
     single_sample_is_finite,
+    one_class_is_finite,
+    survives_extreme_logits,
     nan_is_not_hidden,
     result_is_a_scalar_in_the_precision_of_the_input,
     autocast_loses_nothing,
@@ -208,43 +209,3 @@ RULES: tuple[Callable[..., None], ...] = (
 def _roll(tensor: Tensor, views: int) -> Tensor:
     """Put the last sample first, in every view."""
     return tensor.unflatten(0, (views, -1)).roll(1, 1).flatten(0, 1) if tensor.dim() else tensor
-
-
-def _make(cls: Class, overrides: dict[str, Any], seed: int = 0) -> Criterion:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return make(cls, **overrides)
-
-
-def _value(criterion: Criterion, inputs: Inputs) -> Tensor:
-    """Return the loss; what it draws, if anything, is the same every time."""
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(0)
-        value: Tensor = criterion(*inputs)
-    return value
-
-
-def _require_finite_batch(cls: Class, size: int, overrides: dict[str, Any]) -> None:
-    criterion = _make(cls, overrides)
-    student, teacher, batch = sample(cls, size=size, **overrides)
-    loss = criterion(student, teacher, batch)
-    _require(loss.requires_grad, "a loss without its graph")
-    _require_finite(loss, (student, tuple(criterion.parameters())))
-    for name, state in criterion.state_dict().items():
-        _require(_finite(state), f"{name} is not finite any more")
-
-
-def _require_finite(loss: Tensor, leaves: Any) -> None:
-    _require(_finite(loss), f"a loss of {loss.item()}")
-    loss.backward()
-    for leaf in tensors(leaves):
-        _require(leaf.grad is None or _finite(leaf.grad), "a gradient that is not finite")
-
-
-def _finite(tensor: Tensor) -> bool:
-    return bool(tensor.isfinite().all())
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise AssertionError(message)

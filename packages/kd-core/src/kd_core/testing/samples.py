@@ -98,6 +98,10 @@ def sample(
     batch = {"image": image, "label": known["labels"][index], "index": index}
     batch |= {"epoch": torch.tensor(2.5)}
     moved: dict[str, Any] = {name: value.to(device) for name, value in batch.items()}
+    # The same boxes in every image, so that these may come in any order.
+    boxes = torch.tensor([[1.0, 2.0, 5.0, 6.0], [3.0, 0.0, 7.5, 4.0]], device=device)
+    moved |= {"boxes": [boxes] * rows, "padded_size": (8, 8)}
+    moved |= {"image_sizes": torch.tensor([[7, 8]], device=device).expand(rows, 2)}
     views = {"num_views": cls.views} if cls.views > 1 else {}
     return draw(known["student_shapes"]), draw(known["teacher_shapes"]), moved | views
 

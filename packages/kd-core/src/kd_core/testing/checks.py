@@ -1,0 +1,44 @@
+"""What the rules of the contract are made of: a criterion of fixed draws, and what must hold."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kd_core.criterion import Criterion
+from kd_core.functional import tensors
+from kd_core.testing.samples import Inputs, make
+
+
+def make_seeded(cls: type[Criterion], overrides: dict[str, Any], seed: int = 0) -> Criterion:
+    """Construct a criterion whose initialisation is the same every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make(cls, **overrides)
+
+
+def value_of(criterion: Criterion, inputs: Inputs) -> Tensor:
+    """Return the loss; what it draws, if anything, is the same every time."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        value: Tensor = criterion(*inputs)
+    return value
+
+
+def require_finite(loss: Tensor, leaves: Any) -> None:
+    """Demand a finite loss and, of every leaf that gets one, a finite gradient."""
+    require(is_finite(loss), f"a loss of {loss.item()}")
+    loss.backward()
+    for leaf in tensors(leaves):
+        require(leaf.grad is None or is_finite(leaf.grad), "a gradient that is not finite")
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Tell whether no element is infinite or NaN."""
+    return bool(tensor.isfinite().all())
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise an AssertionError unless the condition holds."""
+    if not condition:
+        raise AssertionError(message)

@@ -1,0 +1,140 @@
+"""The KD node: what a Detectron2 config says about distillation."""
+
+import copy
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from detectron2.config import CfgNode, get_cfg
+from kd_core.errors import UserError, nearest
+
+DEFAULTS: dict[str, Any] = {
+    "STUDENT": ["@fpn"],
+    "TEACHER": ["@fpn"],
+    "WEIGHT": 1.0,
+    "WARMUP_ITERS": 0,
+    "ARGS": {},
+}
+"""What a term is when its node says no more than CRITERION."""
+
+
+def add_kd_config(cfg: CfgNode) -> None:
+    """Give a Detectron2 config its KD node, without a teacher and without terms.
+
+    `KD.TERMS.<name>` has CRITERION (an import path) and, if the defaults do not suit, ARGS (its
+    constructor's arguments), STUDENT and TEACHER (taps; `@fpn`, all maps of the FPN, by default),
+    WEIGHT and WARMUP_ITERS. The loss is logged as `loss_<name>`.
+    """
+    cfg.KD = CfgNode()
+    cfg.KD.TEACHER = CfgNode()
+    cfg.KD.TEACHER.CONFIG = ""  # YAML, relative to the working directory
+    cfg.KD.TEACHER.WEIGHTS = ""  # .pth or .pkl of a whole detector; `random` leaves it untrained
+    cfg.KD.TEACHER.OPTS = []  # KEY VALUE pairs that change the teacher's config
+    cfg.KD.TERMS = CfgNode(new_allowed=True)
+    cfg.KD.TASK_WEIGHT = 1.0  # factor of the detector's own losses
+    # Beginnings of names of weights that start as the teacher's: head., backbone.fpn_output
+    cfg.KD.INHERIT = []
+
+
+def read_config(file: str | Path, options: Sequence[str] = ()) -> CfgNode:
+    """Read a YAML file over Detectron2's defaults and the KD node's, then KEY VALUE options.
+
+    `KD.TEACHER.CONFIG` may be relative to the YAML file; it becomes an absolute path.
+
+    Raises:
+        UserError: If a file is missing or unsafe, or a key does not exist or has another type.
+    """
+    cfg = get_cfg()
+    add_kd_config(cfg)
+    path = Path(file)
+    if not path.is_file():
+        hint = nearest(path.name, [other.name for other in path.parent.glob("*.yaml")])
+        raise UserError(f"no config file {str(file)!r}{hint}")
+    _merge(cfg, str(file), lambda: cfg.merge_from_file(str(path), allow_unsafe=False))
+    for name in cfg.KD.TERMS:  # whole, so that options can change what the file leaves out
+        cfg.KD.TERMS[name] = CfgNode(_term(f"KD.TERMS.{name}", cfg.KD.TERMS[name]))
+    _merge(cfg, "options", lambda: cfg.merge_from_list(list(options)))
+    beside = path.parent / cfg.KD.TEACHER.CONFIG
+    if cfg.KD.TEACHER.CONFIG and beside.is_file():
+        cfg.KD.TEACHER.CONFIG = str(beside.resolve())
+    return cfg
+
+
+def teacher_config(cfg: CfgNode) -> CfgNode:
+    """Return the teacher's config, on the student's device.
+
+    Raises:
+        UserError: If `KD.TEACHER` names no config or no weights.
+    """
+    node = cfg.KD.TEACHER
+    for key, wanted in (
+        ("CONFIG", "the YAML of the teacher"),
+        ("WEIGHTS", "the .pth or .pkl of a trained detector (or `random`, to try things out)"),
+    ):
+        if not node[key]:
+            raise UserError(
+                f"KD.TERMS needs a teacher, but KD.TEACHER.{key} is empty: set {wanted}"
+            )
+    teacher = read_config(node.CONFIG, node.OPTS)
+    teacher.MODEL.DEVICE = cfg.MODEL.DEVICE
+    return teacher
+
+
+def term_nodes(cfg: CfgNode) -> dict[str, dict[str, Any]]:
+    """Return the nodes of `KD.TERMS` in the form that `kd_core.term.build_terms` takes.
+
+    Raises:
+        UserError: If a key is unknown, or a term has no CRITERION.
+    """
+    nodes = {}
+    for name, node in cfg.KD.TERMS.items():
+        term = _term(f"KD.TERMS.{name}", node)
+        nodes[name] = {
+            "criterion": {"type": term["CRITERION"], **term["ARGS"]},
+            "student": term["STUDENT"],
+            "teacher": term["TEACHER"],
+            "weight": float(term["WEIGHT"]),
+            "warmup_epochs": float(term["WARMUP_ITERS"]),  # an iteration counts as an epoch
+        }
+    return nodes
+
+
+def _term(where: str, node: Any) -> dict[str, Any]:
+    """Return a term's node with all its keys."""
+    if not isinstance(node, dict):
+        raise UserError(f"{where} is {node!r}; wanted a node with CRITERION")
+    for key in node:
+        if key not in ("CRITERION", *DEFAULTS):
+            raise UserError(f"{where} has no key {key!r}{nearest(key, ('CRITERION', *DEFAULTS))}")
+    if "CRITERION" not in node:
+        raise UserError(f"{where}: no CRITERION, such as kd_core.criteria.reviewkd.ReviewKD")
+    term = {**copy.deepcopy(DEFAULTS), **node}
+    for side in ("STUDENT", "TEACHER"):
+        term[side] = [term[side]] if isinstance(term[side], str) else list(term[side])
+    return term
+
+
+def _merge(cfg: CfgNode, where: str, merge: Any) -> None:
+    """Merge into a config, and say in one line what does not fit."""
+    try:
+        merge()
+    except yaml.YAMLError as error:
+        raise UserError(f"{where}: not plain YAML ({error})") from error
+    except (KeyError, AssertionError, ValueError, OSError) as error:
+        text = str(error.args[0] if error.args else error)
+        match = re.fullmatch(r"Non-existent (?:config )?key: (\S+)", text)
+        if match:
+            text = f"no key {match[1]}{_nearest_key(cfg, match[1])}"
+        raise UserError(f"{where}: {text}") from error
+
+
+def _nearest_key(cfg: CfgNode, path: str) -> str:
+    """Return a hint about the first part of a path that a config lacks."""
+    node: Any = cfg
+    for part in path.split("."):
+        if not isinstance(node, dict) or part not in node:
+            return nearest(part, node) if isinstance(node, dict) else ""
+        node = node[part]
+    return ""

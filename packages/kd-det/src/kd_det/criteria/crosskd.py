@@ -1,0 +1,223 @@
+"""CrossKD: the student's dense head, finished by the teacher's."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from kd_core.criteria.pkd import channel_statistics, standardize
+from kd_core.criterion import Borrowed, Criterion, Shapes
+from kd_core.errors import UserError
+from kd_core.functional import full_precision
+from torch import Tensor, nn
+
+_TAPS = re.compile(r"head\.cls_subnet\.(\d+)\[\*\] head\.bbox_subnet\.(\d+)\[\*\]")
+
+
+@full_precision
+def align(student: Tensor, teacher: Tensor) -> Tensor:
+    """Give every channel of the student's maps the mean and deviation that the teacher's have.
+
+    Args:
+        student: [N, C, H, W].
+        teacher: [N, C, any height, any width]. No gradient flows into it.
+    """
+    deviation, mean = channel_statistics(teacher.detach())
+    return standardize(student) * deviation + mean
+
+
+@full_precision
+def crosskd_class(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    weight: Tensor,
+    normalizer: float | Tensor,
+    beta: float = 1.0,
+) -> Tensor:
+    """Match class probabilities by binary cross-entropy, focused on where they differ most.
+
+    Of Wang et al., "CrossKD: Cross-Head Knowledge Distillation for Object Detection", CVPR 2024,
+    arXiv:2306.11369: the quality focal loss with the teacher's probabilities as qualities. The
+    focus takes part in the gradient.
+
+    Args:
+        student: Cross-head logits, [..., C], an independent probability (sigmoid) per class.
+        teacher: Logits of the same shape. No gradient flows into them.
+        weight: Of each anchor, [...].
+        normalizer: What the sum is divided by: the number of positive anchors.
+        beta: Power of the difference of the probabilities, which weighs each class.
+    """
+    target = teacher.detach().sigmoid()
+    focus = (student.sigmoid() - target).abs() ** beta
+    errors = F.binary_cross_entropy_with_logits(student, target, reduction="none")
+    return ((focus * errors).sum(-1) * weight).sum() / normalizer
+
+
+@full_precision
+def crosskd_box(
+    student: Tensor, teacher: Tensor, *, weight: Tensor, normalizer: float | Tensor
+) -> Tensor:
+    """Match boxes by 1 minus their generalised intersection over union; see `crosskd_class`.
+
+    Args:
+        student: Boxes decoded from cross-head predictions, [..., 4]: left, top, right, bottom.
+        teacher: Boxes of the same shape, in the same unit. No gradient flows into them.
+        weight: Of each anchor, [...]: the teacher's confidence, its largest class probability.
+        normalizer: What the sum is divided by: the number of positive anchors.
+    """
+    # Torchvision's and fvcore's own read the device.
+    sides = student.unflatten(-1, (2, 2)), teacher.detach().unflatten(-1, (2, 2))
+    (first, last), (first_shown, last_shown) = (side.unbind(-2) for side in sides)
+    overlap = _area((last.minimum(last_shown) - first.maximum(first_shown)).clamp_min(0))
+    union = _area(last - first) + _area(last_shown - first_shown) - overlap
+    hull = _area(last.maximum(last_shown) - first.minimum(first_shown))
+    giou = overlap / (union + 1e-7) - (hull - union) / (hull + 1e-7)
+    return ((1 - giou) * weight).sum() / normalizer
+
+
+def _area(sides: Tensor) -> Tensor:
+    return sides[..., 0] * sides[..., 1]
+
+
+class CrossKD(Criterion):
+    """See `crosskd_class` and `crosskd_box`; between two RetinaNets of Detectron2.
+
+    What both subnets of the student's head give after their third convolution (and its norm) is
+    brought to the teacher's statistics (`align`), per level, and goes through what follows in the
+    teacher's head. Taps of either network are `["head.cls_subnet.4[*]", "head.bbox_subnet.4[*]"]`,
+    with norm layers 7 instead of 4.
+
+    Of `batch` it needs what the student itself is trained with: `anchors`, one tensor [R_l, 4] in
+    pixels per level, and `gt_labels` [N, R], R being the sum of R_l: the class of each anchor,
+    the number of classes for background, -1 if ignored.
+
+    Differs from the authors' code: the normalizer is the number of positive anchors in the batch
+    of one GPU, at least 1, where theirs counts at least one in every image.
+
+    Args:
+        class_weight: Weight of the classes.
+        box_weight: Weight of the boxes.
+        beta: Power of the difference of the probabilities, which weighs each class.
+    """
+
+    takes = "maps"
+
+    def __init__(
+        self, *, class_weight: float = 1.0, box_weight: float = 1.0, beta: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.class_weight = class_weight
+        self.box_weight = box_weight
+        self.beta = beta
+        self._teacher: Borrowed[nn.Module] | None = None
+        self._cuts = [0, 0]  # where the teacher's branches go on
+
+    def check_shapes(self, student: Shapes, teacher: Shapes) -> None:
+        """Refuse what is not two branches with all their levels, of the teacher's channels.
+
+        Raises:
+            UserError: If so.
+        """
+        channels = _channels("student", student), _channels("teacher", teacher)
+        if channels[0] != channels[1]:
+            raise UserError(
+                f"CrossKD: the student's branches have {channels[0]} channels by level, the "
+                f"teacher's, through whose head they go, {channels[1]}; take detectors whose "
+                "heads have the same width and levels, or another method, such as PKD"
+            )
+
+    def bind(
+        self, student: nn.Module, teacher: nn.Module, taps: tuple[Sequence[str], Sequence[str]]
+    ) -> None:
+        """Find what follows the taps in the teacher's head, and how its boxes are decoded.
+
+        Raises:
+            UserError: If the taps are not of two RetinaNets' heads, or the classes differ.
+        """
+        for network, paths in zip((student, teacher), taps, strict=True):
+            match = _TAPS.fullmatch(" ".join(paths))
+            if match is None or not hasattr(network, "box2box_transform"):
+                raise UserError(
+                    f"CrossKD finishes predictions in a RetinaNet's head, but {list(paths)} are no "
+                    f"taps in it, or {type(network).__name__} is another detector; tap @towers of "
+                    "two RetinaNets"
+                )
+            self._cuts = [int(place) + 1 for place in match.groups()]
+        if student.num_classes != teacher.num_classes:
+            raise UserError(
+                f"CrossKD: the student has {student.num_classes} classes, the teacher "
+                f"{teacher.num_classes}; use such a teacher, or a method on maps, such as PKD"
+            )
+        self._teacher = Borrowed(teacher)
+
+    def forward(
+        self,
+        student: Sequence[Sequence[Tensor]],
+        teacher: Sequence[Sequence[Tensor]],
+        batch: Mapping[str, Any],
+    ) -> Tensor:
+        """Return the loss of the maps of both branches, each a tuple of levels [N, C, H, W].
+
+        Args:
+            student: What the taps of the class branch and of the box branch give.
+            teacher: The same of the teacher.
+            batch: See the class.
+        """
+        if self._teacher is None:
+            raise UserError("CrossKD has no head yet: call bind(student, teacher, taps) first")
+        network: Any = self._teacher.module
+        aligned = [
+            [align(s, t) for s, t in zip(*branch, strict=True)]
+            for branch in zip(student, teacher, strict=True)
+        ]
+        logits, boxes = _finish(network, self._cuts, aligned, batch["anchors"])
+        with torch.no_grad():
+            shown_logits, shown_boxes = _finish(network, self._cuts, teacher, batch["anchors"])
+        labels = batch["gt_labels"]
+        weight = (labels >= 0).to(logits.dtype)
+        positives = ((labels >= 0) & (labels != network.num_classes)).sum().clamp_min(1)
+        confidence = shown_logits.sigmoid().amax(-1) * weight
+        classes = crosskd_class(
+            logits, shown_logits, weight=weight, normalizer=positives, beta=self.beta
+        )
+        regions = crosskd_box(boxes, shown_boxes, weight=confidence, normalizer=positives)
+        return self.class_weight * classes + self.box_weight * regions
+
+
+def _finish(
+    network: Any,
+    cuts: Sequence[int],
+    branches: Sequence[Sequence[Tensor]],
+    anchors: Sequence[Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Return class logits [N, R, classes] and boxes [N, R, 4] of what is left of a head."""
+    head = network.head
+    logits = _run(head.cls_subnet[cuts[0] :], head.cls_score, branches[0], network.num_classes)
+    deltas = _run(head.bbox_subnet[cuts[1] :], head.bbox_pred, branches[1], 4)
+    places = torch.cat(tuple(anchors)).expand(len(deltas), -1, -1)
+    boxes = network.box2box_transform.apply_deltas(deltas.flatten(0, 1), places.flatten(0, 1))
+    return logits, boxes.view_as(deltas)
+
+
+def _run(layers: nn.Module, predict: nn.Module, levels: Sequence[Tensor], values: int) -> Tensor:
+    """Return so many values for every anchor, [N, R, values].
+
+    All levels in their order: a head with BatchNorms has other statistics for each, and counts its
+    calls to know which.
+    """
+    outputs = [predict(layers(maps)) for maps in levels]
+    # Detectron2's order of anchors: by height, by width, then those of one place.
+    rows = [maps.unflatten(1, (-1, values)).permute(0, 3, 4, 1, 2) for maps in outputs]
+    return torch.cat([row.flatten(1, 3) for row in rows], 1)
+
+
+def _channels(side: str, branches: Sequence[Any]) -> list[list[int]]:
+    """Return the channels of every level of the two branches."""
+    if len(branches) != 2 or not all(isinstance(s, Sequence) for b in branches for s in b):
+        raise UserError(
+            f"CrossKD takes two branches of all levels of a RetinaNet's head, but the {side}'s "
+            f"taps give {branches}; tap @towers"
+        )
+    return [[shape[0] for shape in branch] for branch in branches]

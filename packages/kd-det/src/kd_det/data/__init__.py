@@ -1,0 +1,1 @@
+"""Data of detection: COCO files, their check, and generated shapes."""

@@ -1,0 +1,185 @@
+"""Read a whole data set in the COCO format and tell what a detector cannot learn from."""
+
+from argparse import ArgumentParser
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from detectron2.data.detection_utils import SizeMismatchError, check_image_size, read_image
+from kd_core.checkpoint import save_json
+from kd_core.cli import run_main
+from kd_core.console import err, out
+from kd_core.errors import UserError
+from rich.markup import escape
+from rich.progress import track
+from rich.table import Table
+
+from kd_det.data.register import read_coco
+
+UNUSABLE = {
+    "missing_files": "missing files",
+    "unreadable_files": "files that cannot be decoded",
+    "wrong_sizes": "images of another size than the JSON says",
+    "empty_boxes": "boxes without width or height",
+    "boxes_outside": "boxes that reach outside their image",
+}
+"""Parts of the report that make a data set unusable, and what they are called."""
+
+_TOLERANCE = 1.0  # pixels that a box may reach outside: COCO's own are rounded
+_SHOWN = 5  # entries of a list on the terminal; --out has all
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool; returns the exit status: 1 if anything is unusable."""
+    return run_main(_main, argv)
+
+
+def _main(argv: list[str]) -> int:
+    args = _parser().parse_args(argv)
+    report = check(args.json, args.images, workers=args.workers)
+    if args.out:
+        save_json(report, Path(args.out))
+    out.print(_categories_table(report["categories"]))
+    out.print(_table(report))
+    for line in _findings(report):
+        out.print(line)
+    return int(not report["usable"])
+
+
+def check(json_file: str | Path, image_root: str | Path, *, workers: int = 4) -> dict[str, Any]:
+    """Return a report about a data set; every image is decoded as in training.
+
+    Args:
+        json_file: COCO's instances file.
+        image_root: Folder that its `file_name`s start from.
+        workers: Threads that decode images.
+
+    Returns:
+        Counts, the lists of `UNUSABLE`, and `usable`: whether all of these are empty. Boxes are
+        named by their annotation's id.
+
+    Raises:
+        UserError: If the JSON is no COCO instances file, or the folder is missing.
+    """
+    content, folder = read_coco(json_file), Path(image_root)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder of images")
+    if workers < 1:
+        raise UserError(f"--workers {workers}: wanted a number of threads, at least 1")
+    report = {
+        "json": str(json_file),
+        "image_root": str(image_root),
+        **_counts(content),
+        **_boxes(content),
+        **_files(content["images"], folder, workers),
+    }
+    report["usable"] = not any(report[key] for key in UNUSABLE)
+    return report
+
+
+def _counts(content: dict[str, Any]) -> dict[str, Any]:
+    annotations, images = content["annotations"], content["images"]
+    of_category = Counter(annotation["category_id"] for annotation in annotations)
+    with_boxes = {annotation["image_id"] for annotation in annotations}
+    return {
+        "images": len(images),
+        "boxes": len(annotations),
+        "crowd_boxes": sum(bool(annotation["iscrowd"]) for annotation in annotations),
+        "images_without_boxes": sum(image["id"] not in with_boxes for image in images),
+        "categories": {
+            category["name"]: of_category[category["id"]]
+            for category in sorted(content["categories"], key=lambda category: category["id"])
+        },
+    }
+
+
+def _boxes(content: dict[str, Any]) -> dict[str, list[int]]:
+    images = {image["id"]: image for image in content["images"]}
+    empty, outside = [], []
+    for annotation in content["annotations"]:
+        image = images[annotation["image_id"]]
+        x, y, width, height = annotation["bbox"]
+        right, bottom = image["width"] + _TOLERANCE, image["height"] + _TOLERANCE
+        if not (width > 0 and height > 0):
+            empty.append(annotation["id"])
+        elif min(x, y) < -_TOLERANCE or x + width > right or y + height > bottom:
+            outside.append(annotation["id"])
+    return {"empty_boxes": empty, "boxes_outside": outside}
+
+
+def _files(images: Sequence[dict[str, Any]], folder: Path, workers: int) -> dict[str, Any]:
+    """Decode all images; what is wrong, by file name."""
+    found: dict[str, Any] = {"missing_files": [], "unreadable_files": {}, "wrong_sizes": {}}
+    for image, (problem, text) in zip(images, _decoded(images, folder, workers), strict=True):
+        if problem == "missing_files":
+            found[problem].append(image["file_name"])
+        elif problem:
+            found[problem][image["file_name"]] = text
+    return found
+
+
+def _decoded(
+    images: Sequence[dict[str, Any]], folder: Path, workers: int
+) -> Iterable[tuple[str, str]]:
+    def problem(image: dict[str, Any]) -> tuple[str, str]:
+        file = folder / image["file_name"]
+        if not file.is_file():
+            return "missing_files", ""
+        try:
+            check_image_size(dict(image), read_image(str(file), "BGR"))
+        except SizeMismatchError as error:
+            return "wrong_sizes", str(error)
+        except Exception as error:  # decoders raise what they like
+            return "unreadable_files", f"{type(error).__name__}: {error}"
+        return "", ""
+
+    with ThreadPoolExecutor(workers) as pool:
+        checked = pool.map(problem, images)
+        yield from track(checked, "images", total=len(images), console=err, transient=True)
+
+
+def _categories_table(categories: dict[str, int]) -> Table:
+    table = Table("category", title="categories")
+    table.add_column("boxes", justify="right")
+    for name, count in categories.items():
+        table.add_row(escape(name), f"{count:,}")
+    return table
+
+
+def _table(report: dict[str, Any]) -> Table:
+    table = Table("", title="data set")
+    table.add_column("count", justify="right")
+    for key in ("images", "images_without_boxes", "boxes", "crowd_boxes"):
+        table.add_row(key.replace("_", " "), f"{report[key]:,}")
+    for key, name in UNUSABLE.items():
+        count = len(report[key])
+        table.add_row(name, f"{count:,}", style="red" if count else None)
+    return table
+
+
+def _findings(report: dict[str, Any]) -> Iterator[str]:
+    for key, name in UNUSABLE.items():
+        found = report[key]
+        if not found:
+            continue
+        shown = list(found.items() if isinstance(found, dict) else found)[:_SHOWN]
+        more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        listed = ", ".join(
+            f"{entry[0]} ({entry[1]})" if isinstance(entry, tuple) else str(entry)
+            for entry in shown
+        )
+        yield escape(f"{name}: {listed}{more}")
+    if report["usable"]:
+        yield "all usable"
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("json", metavar="JSON", help="a COCO instances file")
+    parser.add_argument("images", metavar="IMAGES", help="folder that its file names start from")
+    parser.add_argument("--out", metavar="FILE.json", help="write the report to this file too")
+    parser.add_argument("--workers", type=int, default=4, help="threads (default: 4)")
+    parser.add_argument("--debug", action="store_true", help="show a traceback for every error")
+    return parser

@@ -1,0 +1,8 @@
+"""The demo."""
+
+from argparse import Namespace
+
+
+def main(args: Namespace) -> None:
+    """Run it."""
+    raise NotImplementedError

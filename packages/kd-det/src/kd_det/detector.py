@@ -1,0 +1,123 @@
+"""Detectors as tasks: a student as it is, and a teacher that runs only what it is asked for."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
+from detectron2.structures import Instances
+from kd_core.errors import UserError
+from kd_core.task import Batch, Task
+from torch import Tensor, nn
+
+ROI_LOGITS = "roi_heads.box_predictor[0]"
+"""Tap of a box head's class logits, [regions, classes + 1]."""
+
+
+class Detector(Task):
+    """A Detectron2 model, trained and evaluated by its own code.
+
+    Its batch has `inputs`: the list of dicts that Detectron2's models take. Roles: `@fpn` (maps of
+    the backbone, large to small), `@roi_logits` (class logits of a Faster R-CNN's box head), and
+    `@towers` (the two towers of a RetinaNet's head before their last layer, of all levels).
+
+    Args:
+        network: What `detectron2.modeling.build_model` returns.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(network, roles=detector_roles(network))
+
+    def forward(self, batch: Batch) -> Any:
+        """Return the model's own losses while training, else its predictions."""
+        return self.network(batch["inputs"])
+
+
+class TeacherDetector(Detector):
+    """A detector that shows what it makes of a student's images and regions.
+
+    Images are brought into its own channel order and normalised by its own statistics. Only the
+    parts that `listen_to` asks for run: the backbone, a dense head, the box head on the regions in
+    `batch["proposals"]`. A model without these parts predicts as in evaluation.
+
+    Args:
+        network: The detector.
+        input_format: Channel order that it was trained with: "RGB" or "BGR".
+        given_format: Channel order of the images in the batches, the student's.
+
+    Raises:
+        UserError: If the two formats cannot be turned into each other.
+    """
+
+    def __init__(self, network: nn.Module, *, input_format: str, given_format: str) -> None:
+        super().__init__(network)
+        self.reverse = input_format != given_format
+        if self.reverse and {input_format, given_format} != {"RGB", "BGR"}:
+            raise UserError(
+                f"the teacher takes {input_format} images, the student {given_format}; only RGB "
+                "and BGR can be turned into each other: set INPUT.FORMAT of both"
+            )
+        self.parts = [name for name in ("backbone", "head", "roi_heads") if has_part(network, name)]
+
+    def listen_to(self, paths: Iterable[str]) -> None:
+        """Run only what these taps need from now on."""
+        needed = {"backbone", *(path.partition(".")[0].partition("[")[0] for path in paths)}
+        self.parts = [name for name in self.parts if name in needed]
+        if needed - set(self.parts):
+            self.parts = []
+
+    def forward(self, batch: Batch) -> Any:
+        """Run the parts; their taps take what they show."""
+        network: Any = self.network
+        inputs = batch["inputs"]
+        if self.reverse:
+            inputs = [{**one, "image": one["image"].flip(0)} for one in inputs]
+        if "backbone" not in self.parts:
+            return network(inputs)
+        features = network.backbone(network.preprocess_image(inputs).tensor)
+        if "head" in self.parts:
+            network.head([features[name] for name in network.head_in_features])
+        if "roi_heads" in self.parts:
+            class_logits(network.roi_heads, features, batch["proposals"])
+        return None
+
+
+def class_logits(
+    heads: StandardROIHeads, features: dict[str, Tensor], regions: Sequence[Instances]
+) -> Tensor:
+    """Return what a box head says of given regions, [regions of all images, classes + 1]."""
+    levels = [features[name] for name in heads.box_in_features]
+    boxes = [region.proposal_boxes for region in regions]
+    return heads.box_predictor(heads.box_head(heads.box_pooler(levels, boxes)))[0]
+
+
+def has_part(network: Any, name: str) -> bool:
+    """Tell whether a detector has a part that can be run by itself."""
+    if name == "backbone":
+        return hasattr(network, "preprocess_image") and hasattr(network, "backbone")
+    if name == "head":
+        return hasattr(network, "head") and hasattr(network, "head_in_features")
+    heads = getattr(network, "roi_heads", None)
+    return isinstance(heads, StandardROIHeads) and not isinstance(heads, CascadeROIHeads)
+
+
+def detector_roles(network: Any) -> dict[str, list[str]]:
+    """Return taps by role; those that a detector lacks are left out."""
+    roles = {}
+    backbone: Any = getattr(network, "backbone", None)
+    if hasattr(backbone, "output_shape"):
+        names = getattr(network, "head_in_features", None) or list(backbone.output_shape())
+        roles["fpn"] = [f"backbone[{name}]" for name in names]
+    if has_part(network, "roi_heads"):
+        roles["roi_logits"] = [ROI_LOGITS]
+    head = getattr(network, "head", None)
+    towers = [getattr(head, name, None) for name in ("cls_subnet", "bbox_subnet")]
+    if all(isinstance(tower, nn.Sequential) and _cut(tower) >= 0 for tower in towers):
+        names = [f"cls_subnet.{_cut(towers[0])}", f"bbox_subnet.{_cut(towers[1])}"]
+        roles["towers"] = [f"head.{name}[*]" for name in names]
+    return roles
+
+
+def _cut(tower: Any) -> int:
+    """Return the place of the layer before the last but one activation of a tower, or -1."""
+    activations = [place for place, layer in enumerate(tower) if isinstance(layer, nn.ReLU)]
+    return activations[-2] - 1 if len(activations) > 1 else -1

@@ -1,0 +1,174 @@
+"""From a Detectron2 config to a detector that learns from another."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
+from kd_core import Distiller
+from kd_core.errors import UserError, located
+from kd_core.task import Batch
+from kd_core.term import build_terms
+from torch import Tensor, nn
+
+import kd_det.backbones  # noqa: F401  registers MobileNetV2 with Detectron2
+from kd_det.config import teacher_config, term_nodes
+from kd_det.detector import ROI_LOGITS, Detector, TeacherDetector
+from kd_det.weights import load_teacher
+
+PADDED = "backbone:in"  # the batch of images as the student sees it
+REGIONS = "roi_heads[0]"  # the regions that the student's box head was trained on
+ANCHORS = "anchor_generator"
+
+Inputs = list[dict[str, Any]]
+
+
+class DetectionDistiller(Distiller):
+    """Train a detector on its own losses and on its teacher's maps and logits.
+
+    It takes what Detectron2's models take and returns what they return, so their trainers train it.
+    Criteria find in the batch `boxes` (a tuple of [boxes, 4] in pixels of the resized images, one
+    an image), `image_sizes` (int64 [N, 2], height and width), `padded_size` (height and width of
+    the padded batch), for logits of regions `label` (their classes, background included), and for
+    RetinaNet's towers `anchors` (a list of [R, 4], one a level) and `gt_labels` ([N, all R]: the
+    class, the number of classes for background, -1 for what is ignored).
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name, teacher in self.teachers.items():
+            if isinstance(teacher.model, TeacherDetector):
+                teacher.model.listen_to(self._teacher_paths(name))
+
+    @property
+    def network(self) -> nn.Module:
+        """The student: a plain Detectron2 model."""
+        student = self.student
+        assert isinstance(student, Detector)
+        return student.network
+
+    def forward(self, batch: Inputs | Batch) -> Any:
+        """Return named losses while training, the student's predictions otherwise."""
+        return super().forward({"inputs": batch} if isinstance(batch, list) else batch)
+
+    def own_taps(self) -> list[str]:
+        """Return the taps that fill the batch."""
+        wanted = [tap for term in self.terms.values() for tap in term.student]
+        taps = [PADDED] if hasattr(self.network, "backbone") else []
+        if ROI_LOGITS in wanted:
+            taps.append(REGIONS)
+        if any(tap.startswith("head.") for tap in wanted) and hasattr(self.network, ANCHORS):
+            taps.append(ANCHORS)
+        return taps
+
+    def run_teacher(self, name: str, batch: Batch, seen: dict[str, Any]) -> dict[str, Any]:
+        """Show the teacher the student's images and regions."""
+        if REGIONS in seen:
+            batch = {**batch, "proposals": seen[REGIONS]}
+        return self.teachers[name](batch)
+
+    def complete(self, batch: Batch, seen: dict[str, Any]) -> Batch:
+        """Return the batch as the class describes it."""
+        device = self.steps.device
+        truth = [one["instances"].to(device) for one in batch["inputs"]]
+        sizes = [one["image"].shape[-2:] for one in batch["inputs"]]
+        batch = {
+            **batch,
+            "boxes": tuple(one.gt_boxes.tensor for one in truth),
+            "image_sizes": torch.tensor(sizes, device=device),
+        }
+        if PADDED in seen:
+            batch["padded_size"] = tuple(seen[PADDED].shape[-2:])
+        if REGIONS in seen:
+            batch["label"] = torch.cat([regions.gt_classes for regions in seen[REGIONS]])
+        if ANCHORS in seen:
+            student: Any = self.network
+            labels, _ = student.label_anchors(seen[ANCHORS], truth)
+            batch["anchors"] = [boxes.tensor for boxes in seen[ANCHORS]]
+            batch["gt_labels"] = torch.stack(labels)
+        return batch
+
+
+def build_distiller(cfg: CfgNode) -> DetectionDistiller:
+    """Build student, teacher and terms of a config, on `MODEL.DEVICE`.
+
+    The student's weights are not loaded; Detectron2's checkpointer does that.
+
+    Raises:
+        UserError: If the KD node does not fit the two detectors.
+    """
+    nodes = term_nodes(cfg)
+    teacher_cfg = teacher_config(cfg)
+    student = Detector(build_model(cfg))
+    _check_regions(cfg, nodes)
+    teacher = TeacherDetector(
+        build_model(teacher_cfg),
+        input_format=teacher_cfg.INPUT.FORMAT,
+        given_format=cfg.INPUT.FORMAT,
+    )
+    if cfg.KD.TEACHER.WEIGHTS != "random":
+        with located("KD.TEACHER.WEIGHTS"):
+            load_teacher(teacher.network, cfg.KD.TEACHER.WEIGHTS)
+    teachers, sample = {"teacher": teacher}, sample_batch(student.network)
+    terms = build_terms(
+        nodes, student, teachers, sample, where="KD.TERMS", num_classes=_num_classes(cfg)
+    )
+    distiller = DetectionDistiller(
+        student,
+        teachers,
+        {f"loss_{name}": term for name, term in terms.items()},
+        task_weight=cfg.KD.TASK_WEIGHT,
+        sample=sample,
+    )
+    distiller.begin(steps_per_epoch=1)  # Detectron2 counts iterations, and so do warm-ups here
+    return distiller.to(cfg.MODEL.DEVICE)
+
+
+def inherit(student: nn.Module, teacher: nn.Module, prefixes: Sequence[str]) -> None:
+    """Copy the teacher's weights whose names begin with one of the prefixes into the student.
+
+    Raises:
+        UserError: If no name begins so, or the student has no such tensor of this shape.
+    """
+    own = student.state_dict()
+    for prefix in prefixes:
+        state = {k: value for k, value in teacher.state_dict().items() if k.startswith(prefix)}
+        unfit = [k for k, value in state.items() if k not in own or own[k].shape != value.shape]
+        if unfit or not state:
+            problem = f"{unfit[0]!r} has no counterpart of its shape" if unfit else "nothing has it"
+            raise UserError(
+                f"KD.INHERIT: {prefix!r}: {problem} in the student; name the beginning of weights "
+                "that both detectors have, such as roi_heads. or backbone.fpn_output"
+            )
+        student.load_state_dict(state, strict=False)
+
+
+def sample_batch(network: nn.Module, size: int = 128) -> Batch:
+    """Return a grey image and one region, with which shapes can be found out."""
+    image = torch.full((3, size, size), 128, dtype=torch.uint8)
+    device = next(network.parameters()).device
+    region = Instances((size, size), proposal_boxes=_whole(size, device))
+    return {"inputs": [{"image": image, "height": size, "width": size}], "proposals": [region]}
+
+
+def _whole(size: int, device: torch.device) -> Boxes:
+    corners: Tensor = torch.tensor([[0.0, 0.0, size, size]], device=device)
+    return Boxes(corners)
+
+
+def _check_regions(cfg: CfgNode, nodes: dict[str, dict[str, Any]]) -> None:
+    """Refuse regions that are replaced after the student's logits were computed."""
+    taps = [node[side] for node in nodes.values() for side in ("student", "teacher")]
+    if cfg.MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES and "@roi_logits" in taps:
+        raise UserError(
+            "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES replaces the regions that the student's logits "
+            "are of, so the teacher cannot be asked about the same ones; set it to False"
+        )
+
+
+def _num_classes(cfg: CfgNode) -> int:
+    if cfg.MODEL.META_ARCHITECTURE == "RetinaNet":
+        return cfg.MODEL.RETINANET.NUM_CLASSES
+    return cfg.MODEL.ROI_HEADS.NUM_CLASSES + 1  # background is a class of a box head

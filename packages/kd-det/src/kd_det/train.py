@@ -1,0 +1,134 @@
+"""Train or distil a detector: `tools/det_train.py`."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.structures import Boxes, Instances, PolygonMasks
+from detectron2.utils.events import EventStorage
+from kd_core import report
+from kd_core.cli import run_main
+from kd_core.console import out
+from kd_core.errors import UserError
+
+from kd_det import demo
+from kd_det.compat import launch_on_cpu
+from kd_det.config import read_config
+from kd_det.data.register import check_data, parse_set, register_coco
+from kd_det.distiller import DetectionDistiller, Inputs
+from kd_det.trainer import DistillationTrainer
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool; returns the exit status."""
+    return run_main(_main, argv)
+
+
+def argument_parser() -> ArgumentParser:
+    """Return the parser of Detectron2's arguments and of the few of ours."""
+    parser: ArgumentParser = default_argument_parser()
+    parser.description = "Train or distil a detector; without --config-file, the demo runs."
+    parser.add_argument(
+        "--register",
+        nargs="+",
+        default=[],
+        metavar="NAME=JSON:IMAGES",
+        help="data sets of yours in COCO's format, to be named in DATASETS",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="build all, run one step")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="INT", help="of the demo")
+    parser.add_argument("--work-dir", metavar="DIR", help="of the demo")
+    parser.add_argument("--debug", action="store_true", help="show a traceback for every error")
+    return parser
+
+
+def _main(argv: list[str]) -> None:
+    args = argument_parser().parse_args(argv)
+    if not args.config_file:
+        demo.main(args)
+        return
+    register(args)
+    cfg = read_config(args.config_file, args.opts)
+    if args.dry_run:
+        dry_run(cfg)
+        return
+    check(cfg, args)
+    if cfg.MODEL.DEVICE == "cpu":
+        launch_on_cpu(work, args.num_gpus, (cfg, args))
+    else:
+        machines = args.num_machines, args.machine_rank, args.dist_url
+        launch(work, args.num_gpus, *machines, args=(cfg, args))
+
+
+def register(args: Namespace) -> None:
+    """Register the data sets that the arguments name."""
+    for text in args.register:
+        register_coco(*parse_set(text))
+
+
+def check(cfg: CfgNode, args: Namespace) -> None:
+    """Refuse, before any work, data that does not fit and a folder that holds another run."""
+    check_data(cfg)
+    if cfg.MODEL.DEVICE != "cpu" and not torch.cuda.is_available():
+        raise UserError(
+            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but there is no CUDA device here; "
+            "add MODEL.DEVICE cpu"
+        )
+    last = Path(cfg.OUTPUT_DIR, "last_checkpoint")
+    if last.exists() and not (args.resume or args.eval_only):
+        raise UserError(
+            f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} holds a run; add --resume to go on with it, or name "
+            "another folder"
+        )
+
+
+def work(cfg: CfgNode, args: Namespace) -> Any:
+    """Train or evaluate in one process; return the results of evaluation."""
+    register(args)  # this may be another process
+    default_setup(cfg, args)
+    if args.eval_only:
+        return DistillationTrainer.evaluate(cfg, resume=args.resume)
+    trainer = DistillationTrainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    if isinstance(trainer.distiller, DetectionDistiller):
+        out.print(report.terms_table(trainer.distiller))
+    return trainer.train()
+
+
+def dry_run(cfg: CfgNode) -> None:
+    """Build everything with random weights, print the terms and take one step; no data is read."""
+    if cfg.KD.TERMS:
+        cfg.KD.TEACHER.WEIGHTS = "random"
+    if not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+    model = DistillationTrainer.build_model(cfg).train()
+    optimizer = DistillationTrainer.build_optimizer(cfg, model)
+    with EventStorage():
+        losses = model(synthetic_inputs(masks=cfg.MODEL.MASK_ON))
+    torch.stack(list(losses.values())).sum().backward()
+    optimizer.step()
+    if isinstance(model, DetectionDistiller):
+        out.print(report.terms_table(model))
+    shown = "  ".join(f"{name} {loss.item():.4g}" for name, loss in losses.items())
+    out.print(f"dry run: one training step done: {shown}")
+
+
+def synthetic_inputs(size: int = 128, *, masks: bool = False) -> Inputs:
+    """Return two images of noise with one object of the first category each."""
+    generator = torch.Generator().manual_seed(0)
+    low, high = size // 4, 3 * size // 4
+    inputs = []
+    for _ in range(2):
+        truth = Instances((size, size))
+        truth.gt_boxes = Boxes(torch.tensor([[low, low, high, high]], dtype=torch.float32))
+        truth.gt_classes = torch.zeros(1, dtype=torch.int64)
+        if masks:
+            truth.gt_masks = PolygonMasks([[np.array([low, low, high, low, high, high])]])
+        image = torch.randint(256, (3, size, size), dtype=torch.uint8, generator=generator)
+        inputs.append({"image": image, "instances": truth, "height": size, "width": size})
+    return inputs

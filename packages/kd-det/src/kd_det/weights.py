@@ -1,0 +1,203 @@
+"""Weights of detectors, `.pkl` files of Detectron2 among them, read without running code."""
+
+import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils.file_io import PathManager
+from fvcore.common.checkpoint import Checkpointer
+from kd_core import checkpoint
+from kd_core.errors import UserError
+from kd_core.weights import read_state_dict
+from torch import Tensor, nn
+
+# Of old files: Detectron2 no longer saves them, or never reads them.
+_PASSED_OVER = re.compile(
+    r"^pixel_(mean|std)$|\banchor_generator\.cell_anchors\b|\.num_batches_tracked$"
+)
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """Stand in for `codecs.encode`, by which protocol 2 writes bytes."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"bytes as {encoding}")
+    return text.encode(encoding)
+
+
+_HARMLESS: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("_codecs", "encode"): _latin1,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+}
+for _package in ("numpy.core", "numpy._core"):  # renamed by NumPy 2
+    _HARMLESS[f"{_package}.multiarray", "_reconstruct"] = np.empty(0).__reduce__()[0]
+    _HARMLESS[f"{_package}.multiarray", "scalar"] = np.float64(0).__reduce__()[0]
+    _HARMLESS[f"{_package}.numeric", "_frombuffer"] = np.empty(0).__reduce_ex__(5)[0]
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows NumPy arrays and plain containers; nothing else can be named, so nothing else runs."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _HARMLESS:
+            raise UserError(
+                f"holds a {module}.{name}, which cannot be read safely: loading it may run code of "
+                f"the file's author. Weights need NumPy arrays alone; if you trust the author, "
+                f"read the file once with pickle and torch.save its tensors as .pth"
+            )
+        return _HARMLESS[module, name]
+
+
+def read_pickle(path: str | Path) -> dict[str, Any]:
+    """Read a `.pkl` file of Detectron2 or Caffe2, which may hold arrays and plain containers.
+
+    Returns:
+        The fields that Detectron2's checkpointer works with: the weights as `model`; for Caffe2
+        also `__author__` and `matching_heuristics`, since its names have to be translated.
+
+    Raises:
+        UserError: If it holds anything else, or is damaged.
+    """
+    contents = _unpickle(path)
+    weights = contents
+    for field in ("model", "blobs"):  # of Detectron2, of Caffe2's detectors
+        weights = weights.get(field, weights) if isinstance(weights, dict) else None
+    if not isinstance(weights, dict):
+        raise UserError(
+            f"{path}: wanted a dict of weights, or one as 'model' or 'blobs', "
+            f"got {type(contents).__name__} {contents!r:.80}"
+        )
+    if "model" in contents:
+        return contents
+    weights = {name: v for name, v in weights.items() if not str(name).endswith("_momentum")}
+    return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
+
+
+def local_file(path: str | Path) -> Path:
+    """Return where a file is, downloading `https://` and `detectron2://` names into a cache.
+
+    Raises:
+        UserError: If it cannot be downloaded.
+    """
+    try:
+        return Path(PathManager.get_local_path(str(path))).expanduser()
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be downloaded ({error}); download it elsewhere and give the file's path"
+        ) from error
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a weights file to the CPU, by their names in the file.
+
+    Args:
+        path: A file, or a name that Detectron2 downloads. A `.pkl` is read as `read_pickle` does,
+            all other files as `kd_core.weights.read_state_dict` does.
+
+    Raises:
+        UserError: If the file cannot be read, is not safe, or has the names of Caffe2, which
+            Detectron2 can only guess.
+    """
+    file = local_file(path)
+    if file.suffix != ".pkl" or not file.is_file():  # the latter for its hint at files nearby
+        return read_state_dict(file)
+    contents = read_pickle(file)
+    if contents.get("__author__") == "Caffe2":
+        raise UserError(
+            f"{path}: holds names of Caffe2, as an ImageNet backbone of MSRA or a model of "
+            f"Detectron 1 does. A student's MODEL.WEIGHTS may be such a file; elsewhere, load it "
+            f"with Detectron2 into its own detector and save that"
+        )
+    try:
+        return {name: torch.from_numpy(array) for name, array in contents["model"].items()}
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: wanted arrays by name, but found others ({error})") from error
+
+
+def load_teacher(model: nn.Module, path: str | Path) -> None:
+    """Load a whole trained detector; nothing is loaded unless all of it fits.
+
+    Passed over are what old files hold and Detectron2 no longer reads: `pixel_mean`, `pixel_std`,
+    cell anchors and batch counters.
+
+    Args:
+        model: Detector as Detectron2 builds it from the config of the weights.
+        path: See `read_weights`.
+
+    Raises:
+        UserError: If the file cannot be read, holds a backbone alone, or is of another detector.
+    """
+    state = _needed(read_weights(path))
+    differences = mismatch(state, _needed(model.state_dict()))
+    if differences:
+        advice = "give the teacher the config (depth, heads, classes) that these weights are of"
+        parts = {name.partition(".")[0] for name in state}
+        if parts <= {"backbone"} or parts.isdisjoint(name for name, _ in model.named_children()):
+            advice = (
+                "this is a backbone alone or no detector, where a teacher is a whole trained "
+                "detector, such as those of Detectron2's model zoo"
+            )
+        raise UserError(f"{path}: does not fit {type(model).__name__}: {differences}; {advice}")
+    model.load_state_dict(state, strict=False)
+
+
+def mismatch(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """Say how a state dict differs in names and shapes from the wanted one; "" if it does not."""
+    shapes = [
+        f"{name} is {list(state[name].shape)} in the file, {list(tensor.shape)} in the network"
+        for name, tensor in wanted.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    wrong = {
+        "missing": [name for name in wanted if name not in state],
+        "unexpected": [name for name in state if name not in wanted],
+        "of another shape": shapes,
+    }
+    return ", ".join(f"{len(few)} {what} ({_few(few)})" for what, few in wrong.items() if few)
+
+
+class _WeightsOnly(Checkpointer):
+    """Reads what `torch.save` wrote, with `weights_only=True` in any environment."""
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        return checkpoint.load(Path(filename))
+
+
+class SafeCheckpointer(DetectionCheckpointer, _WeightsOnly):
+    """Detectron2's checkpointer, reading files without running code that they might hold.
+
+    Formats, matching of names and messages are Detectron2's: it asks the second base for the
+    contents of a `.pth` file; it would unpickle a `.pkl` file by itself.
+    """
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        if filename.endswith(".pkl"):
+            return read_pickle(filename)
+        return super()._load_file(filename)
+
+
+def _unpickle(path: str | Path) -> Any:
+    try:
+        with open(path, "rb") as file:
+            return _Unpickler(file, encoding="latin1").load()
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except Exception as error:  # a damaged pickle may raise anything
+        raise UserError(
+            f"{path}: damaged, or no pickle of weights ({type(error).__name__}); get it once more"
+        ) from error
+
+
+def _needed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in state.items() if not _PASSED_OVER.search(name)}
+
+
+def _few(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

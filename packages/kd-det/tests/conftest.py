@@ -1,0 +1,148 @@
+"""Tiny detectors, a tiny data set in COCO's format, and a batch."""
+
+import copy
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+CLASSES = 3
+MODELS = {
+    "faster_rcnn": {
+        "META_ARCHITECTURE": "GeneralizedRCNN",
+        "BACKBONE": {"NAME": "build_resnet_fpn_backbone", "FREEZE_AT": 0},
+        "RESNETS": {"OUT_FEATURES": ["res2", "res3", "res4", "res5"]},
+        "FPN": {"IN_FEATURES": ["res2", "res3", "res4", "res5"]},
+        "ANCHOR_GENERATOR": {"SIZES": [[8], [16], [32], [64], [128]]},
+        "RPN": {
+            "IN_FEATURES": ["p2", "p3", "p4", "p5", "p6"],
+            "PRE_NMS_TOPK_TRAIN": 50,
+            "POST_NMS_TOPK_TRAIN": 20,
+            "PRE_NMS_TOPK_TEST": 50,
+            "POST_NMS_TOPK_TEST": 20,
+            "BATCH_SIZE_PER_IMAGE": 16,
+        },
+        "ROI_HEADS": {
+            "NAME": "StandardROIHeads",
+            "NUM_CLASSES": CLASSES,
+            "BATCH_SIZE_PER_IMAGE": 8,
+            "IN_FEATURES": ["p2", "p3", "p4", "p5"],
+        },
+        "ROI_BOX_HEAD": {"NAME": "FastRCNNConvFCHead", "NUM_FC": 1, "FC_DIM": 16},
+    },
+    "retinanet": {
+        "META_ARCHITECTURE": "RetinaNet",
+        "BACKBONE": {"NAME": "build_retinanet_resnet_fpn_backbone", "FREEZE_AT": 0},
+        "RESNETS": {"OUT_FEATURES": ["res3", "res4", "res5"]},
+        "FPN": {"IN_FEATURES": ["res3", "res4", "res5"]},
+        "ANCHOR_GENERATOR": {"SIZES": [[16], [32], [64], [128], [256]]},
+        "RETINANET": {"NUM_CLASSES": CLASSES, "NUM_CONVS": 2},
+    },
+}
+
+
+def detector(kind, width=16, name="shapes_tiny_train"):
+    """Return a config, as YAML would give it, of a detector that takes milliseconds."""
+    model = copy.deepcopy(MODELS[kind])
+    model |= {"DEVICE": "cpu", "WEIGHTS": "", "PIXEL_STD": [57.0, 57.0, 57.0]}
+    thin = {"DEPTH": 50, "RES2_OUT_CHANNELS": 16, "WIDTH_PER_GROUP": 4, "STEM_OUT_CHANNELS": 8}
+    model["RESNETS"] |= {**thin, "NORM": "BN"}
+    model["FPN"] |= {"OUT_CHANNELS": width}
+    size = {"MIN_SIZE_TRAIN": [64], "MAX_SIZE_TRAIN": 96, "MIN_SIZE_TEST": 64, "MAX_SIZE_TEST": 96}
+    solver = {"IMS_PER_BATCH": 2, "BASE_LR": 0.005, "MAX_ITER": 4, "WARMUP_ITERS": 2, "STEPS": [3]}
+    solver["CLIP_GRADIENTS"] = {"ENABLED": True, "CLIP_TYPE": "norm"}
+    return {
+        "VERSION": 2,
+        "SEED": 3,
+        "MODEL": model,
+        "INPUT": size,
+        "SOLVER": solver,
+        "DATALOADER": {"NUM_WORKERS": 0, "ASPECT_RATIO_GROUPING": False},
+        "DATASETS": {"TRAIN": [name], "TEST": [name]},
+    }
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a config with a KD node and its teacher; return the path."""
+
+    def write(kind, terms=None, *, width=16, teacher=None, **nodes):
+        config = detector(kind, width) | nodes
+        if terms is not None:
+            file = tmp_path / "teacher.yaml"
+            file.write_text(yaml.safe_dump(detector(teacher or kind)))
+            named = {"CONFIG": file.name, "WEIGHTS": "random"}
+            config["KD"] = {"TEACHER": named, "TERMS": terms} | nodes.get("KD", {})
+        path = tmp_path / f"{kind}.yaml"
+        path.write_text(yaml.safe_dump(config))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def build(write):
+    """Build the distiller of such a config, in training mode."""
+    pytest.importorskip("detectron2")
+    from kd_det.config import read_config
+    from kd_det.distiller import build_distiller
+
+    def build(kind, terms, options=(), **arguments):
+        torch.manual_seed(0)
+        return build_distiller(read_config(write(kind, terms, **arguments), options)).train()
+
+    return build
+
+
+@pytest.fixture
+def inputs():
+    """Return a batch of two images of different sizes, with three boxes and with one."""
+    pytest.importorskip("detectron2")
+    from detectron2.structures import Boxes, Instances
+
+    generator = torch.Generator().manual_seed(0)
+    corners = [[[8, 8, 40, 40], [20, 4, 60, 30], [2, 30, 30, 60]], [[10, 10, 50, 44]]]
+    batch = []
+    for (height, width), boxes in zip([(64, 64), (48, 80)], corners, strict=True):
+        truth = Instances((height, width))
+        truth.gt_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32))
+        truth.gt_classes = torch.arange(len(boxes))
+        image = torch.randint(256, (3, height, width), dtype=torch.uint8, generator=generator)
+        batch.append({"image": image, "instances": truth, "height": height, "width": width})
+    return batch
+
+
+@pytest.fixture
+def storage():
+    """Give Detectron2's models the storage that they write to in training."""
+    pytest.importorskip("detectron2")
+    from detectron2.utils.events import EventStorage
+
+    with EventStorage() as storage:
+        yield storage
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """Write eight images with a coloured rectangle each; return the JSON and the folder."""
+    rng, folder = np.random.default_rng(0), tmp_path / "images"
+    folder.mkdir()
+    images, annotations = [], []
+    for number in range(1, 9):
+        pixels = rng.integers(0, 100, (64, 80, 3), dtype=np.uint8)
+        x, y, w, h = (int(v) for v in rng.integers([2, 2, 20, 20], [40, 30, 36, 32]))
+        category = number % CLASSES + 1
+        pixels[y : y + h, x : x + w, category - 1] = 250
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "height": 64, "width": 80})
+        box = {"bbox": [x, y, w, h], "area": w * h, "iscrowd": 0}
+        annotations.append({"id": number, "image_id": number, "category_id": category, **box})
+    categories = [{"id": i, "name": name} for i, name in enumerate(("red", "green", "blue"), 1)]
+    file = tmp_path / "boxes.json"
+    parts = {"images": images, "annotations": annotations, "categories": categories}
+    file.write_text(json.dumps(parts))
+    return Path(file), folder

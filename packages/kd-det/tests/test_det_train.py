@@ -1,0 +1,178 @@
+"""A run stops and goes on exactly; its checkpoints are plain Detectron2's."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+
+pytest.importorskip("detectron2")
+from kd_det.config import read_config
+from kd_det.train import main
+
+TERMS = {
+    "review": {"CRITERION": "kd_core.criteria.reviewkd.ReviewKD", "WARMUP_ITERS": 3},
+    "dkd": {
+        "CRITERION": "kd_core.criteria.dkd.DKD",
+        "STUDENT": "@roi_logits",
+        "TEACHER": "@roi_logits",
+    },
+}
+
+
+@pytest.fixture
+def command(write, coco, tmp_path, monkeypatch):
+    """Return a function that runs the tool on the tiny data, and the path of its config."""
+    json_file, images = coco
+    name = f"set_{tmp_path.name}"
+    path = write("faster_rcnn", TERMS, DATASETS={"TRAIN": [name], "TEST": [name]})
+    monkeypatch.chdir(tmp_path)
+
+    def command(*options, flags=(), file=path):
+        registered = ["--register", f"{name}={json_file}:{images}"]
+        return main([*registered, "--config-file", str(file), *flags, *map(str, options)])
+
+    command.path = path
+    command.arguments = ["--register", f"{name}={json_file}:{images}", "--config-file", str(path)]
+    return command
+
+
+def checkpoint(folder, name="model_final"):
+    return torch.load(folder / f"{name}.pth", weights_only=True)
+
+
+def assert_equal(first, second, place=""):
+    assert type(first) is type(second), place
+    if isinstance(first, dict):
+        assert first.keys() == second.keys(), place
+        for key in first:
+            assert_equal(first[key], second[key], f"{place}.{key}")
+    elif isinstance(first, list | tuple):
+        assert len(first) == len(second), place
+        for index, pair in enumerate(zip(first, second, strict=True)):
+            assert_equal(*pair, f"{place}[{index}]")
+    elif isinstance(first, torch.Tensor):
+        assert torch.equal(first, second), place
+    else:
+        assert first == second, place
+
+
+def test_resumed_run_equals_uninterrupted_run(command, tmp_path, capsys):
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    schedule = ["TEST.EVAL_PERIOD", 2, "SOLVER.CHECKPOINT_PERIOD", 2]
+    assert command("OUTPUT_DIR", whole, *schedule) == 0
+    # Stopped in its third iteration: only what the second one wrote is left.
+    assert command("OUTPUT_DIR", halves, *schedule) == 0
+    (halves / "model_final.pth").unlink()
+    (halves / "last_checkpoint").write_text("model_0000001.pth")
+    assert command("OUTPUT_DIR", halves, *schedule, flags=["--resume"]) == 0
+    assert_equal(checkpoint(whole), checkpoint(halves))
+    assert checkpoint(whole)["distiller"]["steps"] == 4
+
+
+def test_checkpoint_is_a_plain_detectors(command, tmp_path, capsys):
+    from detectron2.checkpoint import DetectionCheckpointer
+    from detectron2.config import get_cfg
+    from detectron2.engine import DefaultPredictor
+    from kd_det.distiller import build_distiller
+
+    assert command("OUTPUT_DIR", tmp_path / "run") == 0
+    file = tmp_path / "run/model_final.pth"
+    cfg = read_config(command.path)
+    student = build_distiller(cfg).network.eval()
+    DetectionCheckpointer(student).load(str(file))
+    config = yaml.safe_load(command.path.read_text())
+    del config["KD"]
+    (tmp_path / "plain.yaml").write_text(yaml.safe_dump(config))
+    plain = get_cfg()
+    plain.merge_from_file(str(tmp_path / "plain.yaml"))
+    plain.MODEL.WEIGHTS = str(file)
+    plain.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
+    student.roi_heads.box_predictor.test_score_thresh = 0.0
+    image = torch.randint(256, (64, 80, 3), dtype=torch.uint8).numpy()
+    predictor = DefaultPredictor(plain)
+    boxes = predictor(image)["instances"].pred_boxes.tensor
+    predictor.model = student
+    assert len(boxes) > 0
+    assert torch.equal(predictor(image)["instances"].pred_boxes.tensor, boxes)
+    assert not any(
+        name.startswith(("student", "teacher")) for name in checkpoint(tmp_path / "run")["model"]
+    )
+
+
+def test_evaluation_alone(command, tmp_path, capsys):
+    assert command("OUTPUT_DIR", tmp_path / "run") == 0
+    weights = ["MODEL.WEIGHTS", tmp_path / "run/model_final.pth"]
+    assert command("OUTPUT_DIR", tmp_path / "eval", *weights, flags=["--eval-only"]) == 0
+    assert (tmp_path / "eval/inference").is_dir()
+
+
+TWO_PROCESSES = """
+import sys
+from pathlib import Path
+
+import torch
+from kd_det.compat import launch_on_cpu
+from kd_det.train import argument_parser, register
+from kd_det.config import read_config
+
+def work(args):
+    from detectron2.utils import comm
+    from kd_det.trainer import DistillationTrainer
+
+    register(args)
+    cfg = read_config(args.config_file, args.opts)
+    trainer = DistillationTrainer(cfg)
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    torch.save(trainer.distiller.state_dict(), Path(cfg.OUTPUT_DIR, f"{comm.get_rank()}.pt"))
+
+if __name__ == "__main__":
+    launch_on_cpu(work, 2, (argument_parser().parse_args(),))
+"""
+
+
+def test_two_processes_end_with_equal_weights(command, tmp_path):
+    (tmp_path / "two.py").write_text(TWO_PROCESSES)
+    options = ["OUTPUT_DIR", str(tmp_path), "SOLVER.MAX_ITER", "2", "DATASETS.TEST", "()"]
+    run = [sys.executable, str(tmp_path / "two.py"), *command.arguments, *options]
+    done = subprocess.run(run, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    parameters = [key for key in first if "running" not in key]  # BatchNorm's are each rank's own
+    assert any(key.startswith("criteria.") for key in parameters)
+    assert all(torch.equal(first[key], second[key]) for key in parameters)
+
+
+def test_dry_run_reads_no_data(command, capsys):
+    assert command("DATASETS.TRAIN", "('nowhere',)", flags=["--dry-run"]) == 0
+    assert "one training step done" in capsys.readouterr().out
+
+
+class TestRefusals:
+    @pytest.fixture
+    def error(self, command, capsys):
+        def error(*options, **arguments):
+            assert command(*options, **arguments) == 2
+            lines = capsys.readouterr().err.strip().splitlines()
+            assert len(lines) == 1
+            return lines[0]
+
+        return error
+
+    def test_folder_that_holds_a_run(self, error, tmp_path):
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run/last_checkpoint").write_text("model_final.pth")
+        assert "holds a run; add --resume" in error("OUTPUT_DIR", tmp_path / "run")
+
+    def test_config_file_that_is_not_there(self, error, tmp_path):
+        message = error(file=tmp_path / "faster_rcn.yaml")
+        assert "no config file" in message
+        assert "'faster_rcnn.yaml'" in message
+
+    def test_data_set_that_is_not_registered(self, error):
+        assert "no data set 'nowhere'" in error("DATASETS.TRAIN", "('nowhere',)")
+
+    def test_model_of_other_categories(self, error):
+        assert "has 3 categories" in error("MODEL.ROI_HEADS.NUM_CLASSES", 5)

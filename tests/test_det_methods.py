@@ -1,0 +1,182 @@
+"""Every detection method lowers its loss, and every config of configs/det builds and steps."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from kd_core.errors import UserError
+
+pytest.importorskip("detectron2")
+import kd_det  # noqa: F401  before Detectron2
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
+from kd_det.config import read_config
+from kd_det.distiller import build_distiller
+from kd_det.train import main
+
+CONFIGS = Path(__file__).parents[1] / "configs/det"
+METHODS = sorted(CONFIGS.glob("methods/*.yaml"))
+DISTILLED = sorted(path for path in CONFIGS.glob("*.yaml") if "KD:" in path.read_text())
+IN_CI = {"faster_rcnn_R_18_FPN_reviewkd_dkd", "mask_rcnn_MNV2_FPN_reviewkd"}
+REGIONS_ONLY = ("kd", "dkd", "reviewkd_dkd")  # no RetinaNet has regions
+
+THIN = {"DEPTH": 50, "RES2_OUT_CHANNELS": 16, "WIDTH_PER_GROUP": 4, "STEM_OUT_CHANNELS": 8}
+TINY = {
+    "faster_rcnn": {
+        "RPN": {"POST_NMS_TOPK_TRAIN": 20, "BATCH_SIZE_PER_IMAGE": 16},
+        "ROI_HEADS": {"NUM_CLASSES": 3, "BATCH_SIZE_PER_IMAGE": 16},
+        "ROI_BOX_HEAD": {"FC_DIM": 16},
+        "ANCHOR_GENERATOR": {"SIZES": [[8], [16], [32], [64], [128]]},
+    },
+    "retinanet": {"RETINANET": {"NUM_CLASSES": 3, "NUM_CONVS": 2}},
+}
+
+
+def tiny(base, kind):
+    """Return a config of a thin detector over the project's base config."""
+    model = copy.deepcopy(TINY[kind]) | {"DEVICE": "cpu", "WEIGHTS": ""}
+    model |= {"RESNETS": THIN | {"NORM": "BN"}, "FPN": {"OUT_CHANNELS": 16}}
+    model |= {"PIXEL_STD": [57.0, 57.0, 57.0], "BACKBONE": {"FREEZE_AT": 0}}
+    return {"_BASE_": base, "MODEL": model}
+
+
+def cases():
+    for method in METHODS:
+        name, _, suffix = method.stem.rpartition("_")
+        kinds = {"rcnn": ["faster_rcnn"], "retinanet": ["retinanet"]}
+        for kind in kinds.get(suffix if name else "", ["faster_rcnn", "retinanet"]):
+            yield pytest.param(method, kind, id=f"{method.stem}-{kind}")
+
+
+@pytest.fixture
+def build(tmp_path):
+    """Build a tiny detector that learns by a method from another of its kind."""
+
+    def build(method, kind):
+        torch.manual_seed(0)
+        base = {"faster_rcnn": "Base-RCNN-FPN.yaml", "retinanet": "Base-RetinaNet.yaml"}[kind]
+        teacher = tiny(str(CONFIGS / base), kind)
+        (tmp_path / "teacher.yaml").write_text(yaml.safe_dump(teacher))
+        student = tiny([str(CONFIGS / base), str(method)], kind)
+        student["KD"] = {"TEACHER": {"CONFIG": "teacher.yaml", "WEIGHTS": "random"}}
+        (tmp_path / "student.yaml").write_text(yaml.safe_dump(student))
+        distiller = build_distiller(read_config(tmp_path / "student.yaml")).train()
+        settle(distiller.teachers["teacher"].network)
+        return distiller
+
+    return build
+
+
+def settle(network):
+    """Give the BatchNorms of an untrained network statistics, without which its maps explode."""
+    norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.train().momentum = 1.0
+    with torch.no_grad():
+        network.backbone(torch.randn(2, 3, 64, 64))
+    network.eval()
+
+
+def image(boxes, seed=0, size=64):
+    truth = Instances((size, size))
+    truth.gt_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
+    truth.gt_classes = torch.arange(len(boxes)) % 3
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(256, (3, size, size), dtype=torch.uint8, generator=generator)
+    return {"image": pixels, "instances": truth, "height": size, "width": size}
+
+
+def losses_of(distiller, inputs, steps):
+    """Train on one batch; return the sum of the losses of every step."""
+    optimizer = torch.optim.Adam(distiller.parameters(), lr=0.001)
+    totals = []
+    with EventStorage() as storage:
+        if hasattr(distiller.network, "anchor_generator"):
+            # A RetinaNet divides by a moving average of the positives, which begins at 100: while
+            # it falls, the loss rises.
+            distiller(inputs)
+            positives = storage.latest()["num_pos_anchors"][0] * len(inputs)
+            distiller.network.loss_normalizer = max(positives, 1)
+        for _ in range(steps):
+            total = torch.stack(list(distiller(inputs).values())).sum()
+            optimizer.zero_grad()
+            total.backward()
+            optimizer.step()
+            totals.append(total.item())
+    return totals
+
+
+def unless_refused(build, method, kind):
+    """Build, or check that what has no regions is told so."""
+    if kind == "retinanet" and method.stem in REGIONS_ONLY:
+        with pytest.raises(UserError, match=r"'@roi_logits': the network has no such role"):
+            build(method, kind)
+        return None
+    if kind == "faster_rcnn" and method.stem == "crosskd":
+        with pytest.raises(UserError, match=r"'@towers': the network has no such role"):
+            build(method, kind)
+        return None
+    return build(method, kind)
+
+
+@pytest.mark.parametrize(("method", "kind"), cases())
+def test_loss_falls_on_a_fixed_batch(method, kind, build):
+    distiller = unless_refused(build, method, kind)
+    if distiller is None:
+        return
+    boxes = [[8, 8, 40, 40], [20, 4, 60, 30]], [[10, 10, 50, 44]]
+    totals = losses_of(distiller, [image(b, seed) for seed, b in enumerate(boxes)], 20)
+    assert sum(totals[-3:]) < sum(totals[:3]), totals
+
+
+@pytest.mark.parametrize(("method", "kind"), cases())
+def test_images_without_boxes_are_fine(method, kind, build):
+    distiller = unless_refused(build, method, kind)
+    if distiller is None:
+        return
+    some, none = image([[8, 8, 40, 40]]), image([], 1)
+    for inputs in ([some, none], [none, none]):
+        assert torch.tensor(losses_of(distiller, inputs, 2)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=() if path.stem in IN_CI else pytest.mark.slow, id=path.stem)
+        for path in DISTILLED
+    ],
+)
+def test_config_builds_and_takes_a_step(path, capsys):
+    few = ["MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "8", "MODEL.WEIGHTS", ""]
+    assert main(["--config-file", str(path), "--dry-run", *few]) == 0
+    assert "one training step done" in capsys.readouterr().out
+
+
+def test_every_pair_has_every_method():
+    rcnn = {m.stem.removesuffix("_rcnn") for m in METHODS} - {"crosskd"}
+    rcnn = {name for name in rcnn if not name.endswith("_retinanet")}
+    for network in ("R_18", "R_50", "MNV2"):
+        prefix = f"faster_rcnn_{network}_FPN_"
+        names = {p.stem.removeprefix(prefix) for p in DISTILLED if p.stem.startswith(prefix)}
+        assert names == rcnn
+
+
+def test_no_foreground_among_the_proposals(build):
+    distiller = build(CONFIGS / "methods/reviewkd_dkd.yaml", "faster_rcnn")
+    network = distiller.network
+    network.roi_heads.proposal_append_gt = False
+    sample = network.roi_heads._sample_proposals
+
+    def background_only(indices, labels, classes):
+        return sample(indices, torch.zeros_like(labels), classes)
+
+    network.roi_heads._sample_proposals = background_only
+    seen = []
+    distiller.criteria["loss_dkd"].register_forward_pre_hook(
+        lambda _, args: seen.append(args[2]["label"])
+    )
+    totals = losses_of(distiller, [image([[8, 8, 40, 40]], seed) for seed in range(2)], 2)
+    assert torch.tensor(totals).isfinite().all()
+    assert seen[0].eq(3).all()
