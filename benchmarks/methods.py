@@ -22,7 +22,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs/cls"
 ALONE = "student alone"
-SKIPPED = ("dml", "kd_imagenet")  # no teacher; for other data
+SKIPPED = ("dml",)  # it has no teacher
 
 Cell = dict[str, Any]
 
@@ -46,8 +46,9 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    known = [ALONE, *sorted(p.stem for p in CONFIGS.glob("methods/*.py"))]
-    known = [name for name in known if name not in SKIPPED and not name.endswith("_imagenet")]
+    files = [p for p in CONFIGS.glob("methods/*.py") if "_base_" not in p.read_text("utf-8")]
+    names = [p.stem for p in sorted(files) if not p.stem.endswith("_imagenet")]
+    known = [ALONE, *(name for name in names if name not in SKIPPED)]
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--methods", nargs="+", default=known, choices=known)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -56,7 +57,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--pair", default="cifar10_resnet20_resnet8", help="in configs/cls/pairs")
     parser.add_argument("--student", default="resnet8", help="file in configs/cls/networks")
     parser.add_argument("--work-dir", default="runs/methods")
-    parser.add_argument("--options", nargs="*", default=[], help="further --cfg-options")
+    fast = ["trainer.precision=bf16", "trainer.channels_last=True"]  # 2.7 times on one core
+    parser.add_argument("--options", nargs="*", default=fast, help="further --cfg-options")
     default = ROOT / "docs/results/cifar10_resnet20_resnet8.jsonl"
     parser.add_argument("--results", default=str(default))
     parser.add_argument("--table", action="store_true", help="print the table and run nothing")

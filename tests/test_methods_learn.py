@@ -16,7 +16,11 @@ from kd_core.errors import UserError
 from kd_core.run import build_trainer
 
 ROOT = Path(__file__).parents[1]
-METHODS = sorted(ROOT.glob("configs/cls/methods/*.py"))
+METHODS = [
+    path
+    for path in sorted(ROOT.glob("configs/cls/methods/*.py"))
+    if "_base_" not in path.read_text(encoding="utf-8")  # the same method at another rate
+]
 ZOO = "kd_cls.models.build_model"
 SMALL = [(f"{ZOO}:resnet14", f"{ZOO}:resnet8"), (f"{ZOO}:wrn_16_1", f"{ZOO}:ShuffleV2_x0_2")]
 LARGE = [
@@ -78,9 +82,21 @@ def losses(config):
     built = assemble(config, 0, torch.device("cpu"), data, teachers)
     nodes = {name: config[name] for name in ("optimizer", "schedule")}
     trainer = build_trainer(built.parts, Path(), **nodes, **config["trainer"])
-    built.distiller.train()
     batch = next(built.parts.loader.epoch(0))
+    for teacher in teachers.values():
+        settle(teacher, batch)
+    built.distiller.train()
     return [sum(trainer.step([batch]).values()).item() for _ in range(20)]
+
+
+def settle(teacher, batch):
+    """Give an untrained network's BatchNorms statistics, without which its outputs explode."""
+    for module in teacher.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.train().momentum = 1.0
+    with torch.no_grad():
+        teacher(batch)
+    teacher.eval()
 
 
 def curves_of(folder, method, teacher, student):

@@ -59,9 +59,22 @@ def test_training_commands_run(command, monkeypatch, tmp_path):
     assert main([*given, "--dry-run"]) == 0
 
 
+@pytest.mark.parametrize("command", [c for c in commands() if "tools/det_train.py --" in c])
+def test_detection_commands_run(command, monkeypatch):
+    pytest.importorskip("detectron2")
+    from kd_det import train
+
+    monkeypatch.chdir(ROOT)
+    given = shlex.split(command.partition("tools/det_train.py")[2])
+    few = ["MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "8"]
+    assert train.main([*given, "--dry-run", *few]) == 0
+
+
 def test_every_option_of_the_table_exists():
     known = training_parser("").format_help()
-    shown = set(re.findall(r"(?<![\w-])--(?!nproc|pairs|golden)[a-z][a-z-]+", README))
+    shown = set(
+        re.findall(r"(?<![\w-])--(?!nproc|pairs|golden|config-file|num-gpus)[a-z][a-z-]+", README)
+    )
     assert shown
     assert all(option in known for option in shown)
 
@@ -69,6 +82,7 @@ def test_every_option_of_the_table_exists():
 def test_every_command_is_one_that_these_tests_know():
     known = ("pip install uv", "uv run pytest", f"uv run {TOOL}", "uv run tools/cls_export.py")
     known += ("uv run tools/cls_predict.py", "uv run torchrun", "uv run benchmarks/step.py")
+    known += ("uv run tools/det_train.py",)
     assert all(command.startswith(known) for command in commands())
 
 

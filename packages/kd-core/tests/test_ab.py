@@ -52,6 +52,12 @@ def test_neurons_beyond_the_margin_on_the_teachers_side_cost_nothing():
     assert ab(-teacher, teacher) == pytest.approx(2 * 16 * 3 / 1000)
 
 
+def test_the_module_takes_the_margin_too():
+    shapes = [tuple(maps.shape[1:]) for maps in STUDENT]
+    loss = AB(shapes, shapes, margin=0.3)(STUDENT, TEACHER, {})
+    torch.testing.assert_close(loss, ab(STUDENT, TEACHER, margin=0.3))
+
+
 def test_only_the_sign_of_the_teacher_counts():
     torch.testing.assert_close(ab(STUDENT, [100 * maps for maps in TEACHER]), ab(STUDENT, TEACHER))
 

@@ -81,6 +81,11 @@ def test_blocks_start_as_the_authors_do():
     assert not excite.bias.any()
 
 
+def test_a_block_has_one_hidden_channel_at_least():
+    shapes = ((4, 8, 8),)
+    assert AFDS(shapes, shapes, hidden_ratio=0.1).attention[0][1].out_channels == 1
+
+
 def test_channels_that_differ_are_refused_at_construction_with_what_would_do():
     with pytest.raises(UserError, match=r"AFDS compares channels .* \[16\].* \[32\].*such as AB"):
         AFDS(((16, 4, 4),), ((32, 4, 4),))

@@ -69,6 +69,33 @@ class NeedsTwoSamples(Sound):
         return (student - teacher.detach()).square().sum() / (len(student) - 1)
 
 
+class DividesByTheOtherClasses(Sound):
+    def forward(self, student, teacher, batch):
+        other = batch["label"][:, None] != batch["label"]
+        mean = (student @ student.mT * other).sum() / other.sum()
+        return super().forward(student, teacher, batch) + 0 * mean
+
+
+class TakesTheRootOfADistance(Sound):
+    def forward(self, student, teacher, batch):
+        distances = (student[:1] - student[1:]).square().sum(1).sqrt()
+        return super().forward(student, teacher, batch) + 0 * distances.sum()
+
+
+class TakesTheLogarithmOfProbabilities(Sound):
+    takes = "logits"
+
+    def forward(self, student, teacher, batch):
+        p, q = student.softmax(1), teacher.detach().softmax(1)
+        return batch_mean(q * (q / p).log())
+
+
+class DividesSquares(Sound):
+    def forward(self, student, teacher, batch):
+        student, teacher = (x**6 for x in (student, teacher.detach()))
+        return batch_mean((student - teacher).square() / (student.square() + 1))
+
+
 class HidesNaN(Sound):
     def forward(self, student, teacher, batch):
         return super().forward(student.nan_to_num(), teacher, batch)
@@ -151,6 +178,10 @@ BROKEN = [
     (contract.order_of_the_batch_does_not_matter, PrefersTheFirstSample),
     (contract.empty_batch_is_finite, DividesByTheBatch),
     (contract.single_sample_is_finite, NeedsTwoSamples),
+    (contract.one_class_is_finite, DividesByTheOtherClasses),
+    (contract.one_class_is_finite, TakesTheRootOfADistance),
+    (contract.survives_extreme_logits, TakesTheLogarithmOfProbabilities),
+    (contract.survives_extreme_logits, DividesSquares),
     (contract.nan_is_not_hidden, HidesNaN),
     (contract.result_is_a_scalar_in_the_precision_of_the_input, KeepsTheSamplesApart),
     (contract.result_is_a_scalar_in_the_precision_of_the_input, RoundsToFloat32),

@@ -93,6 +93,12 @@ def test_the_target_takes_no_part_in_what_the_rest_teaches():
     torch.testing.assert_close(*values)
 
 
+def test_a_constant_added_to_all_logits_changes_nothing():
+    student, teacher, label = SECOND
+    moved = dkd(student - 1e5, teacher - 1e5, label)
+    torch.testing.assert_close(moved, dkd(student, teacher, label))
+
+
 def test_labels_are_not_read_back():
     student, teacher, _ = SECOND
     with NoHostReads():

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from kd_core.criteria.ft import FT, Paraphraser, ft
 from kd_core.errors import UserError
-from kd_core.testing import fill, waves
+from kd_core.testing import fill, make, waves
 from kd_core.weights import load_weights
 
 STUDENT, TEACHER = waves((4, 6, 8, 8), 0.7, 0.3), waves((4, 6, 8, 8), 0.7, 0.8)
@@ -87,6 +87,15 @@ def test_layers_have_as_many_parameters_as_the_paper_draws():
     assert counts == [encoder + decoder, translator]
 
 
+def test_the_translator_has_a_layer_of_the_students_width_and_two_of_the_factors():
+    widths = [
+        (layer.in_channels, layer.out_channels)
+        for layer in FT(((5, 8, 8),), ((12, 8, 8),)).translator.modules()
+        if isinstance(layer, torch.nn.Conv2d)
+    ]
+    assert widths == [(5, 5), (5, 6), (6, 6)]
+
+
 def test_what_the_first_stage_has_trained_is_loaded_frozen_and_left_in_eval_mode(tmp_path):
     first, second = Paraphraser(SHAPES[1]), FT(*SHAPES)
     torch.save(first.state_dict(), tmp_path / "paraphrase.pth")
@@ -114,3 +123,9 @@ def test_a_paraphraser_needs_no_student_and_minds_none():
     criterion.check_shapes(((100,),), SHAPES[1])
     with pytest.raises(UserError, match="Paraphraser takes maps"):
         criterion.check_shapes((), ((100,),))
+
+
+def test_what_the_stage_before_trains_is_frozen_and_asked_for():
+    assert FT.trained_before == ("paraphraser",)
+    frozen = [name for name, p in make(FT).named_parameters() if not p.requires_grad]
+    assert {name.partition(".")[0] for name in frozen} == {"paraphraser"}

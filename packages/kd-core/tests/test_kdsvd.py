@@ -75,6 +75,14 @@ def test_equals_the_equation_written_as_a_loop(k):
     assert KDSVD(k=k)(STUDENT, TEACHER, {}).item() == pytest.approx(expected, rel=1e-9)
 
 
+def test_the_student_may_have_the_teachers_vector_in_fourth_place_and_not_further_down():
+    for width, found in ((4, True), (5, False)):
+        strengths = torch.arange(1.0, width + 1)
+        teacher, student = (torch.diag(x)[None, None] for x in (strengths, strengths.flip(0)))
+        loss = kdsvd((student, student), (teacher, teacher))
+        assert (loss < 1e-6) == found
+
+
 def test_more_levels_are_more_pairs():
     student, teacher = ((*side, side[0]) for side in (STUDENT, TEACHER))
     pairs = [kdsvd(student[i : i + 2], teacher[i : i + 2]) for i in (0, 1)]

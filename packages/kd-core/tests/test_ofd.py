@@ -91,7 +91,8 @@ def slow_ofd(student, teacher, margins):
 
 def test_equals_the_equation_written_as_a_loop():
     student = STUDENT[:2, :3], STUDENT[2:4, :5, :2], STUDENT[4:6, 5:9]
-    teacher = TEACHER[:2, :3], TEACHER[2:4, :5, :2], TEACHER[4:6, 5:9]
+    teacher = TEACHER[:2, :3], TEACHER[2:4, :5, :2], TEACHER[4:6, 5:9].clone()
+    teacher[2][0, 0, 0] = 0.0  # neither positive nor negative
     margins = MARGIN[:3], MARGIN[:5], MARGIN[5:9]
     expected = slow_ofd(student, teacher, margins)
     assert ofd(student, teacher, margins).item() == pytest.approx(expected, rel=1e-12)
@@ -129,7 +130,8 @@ def test_a_margin_is_finite_and_not_positive_whatever_the_weight(dtype):
     assert values.isfinite().all()
     assert (values <= 0).all()
     torch.testing.assert_close(margin(-weight, bias), values)  # of a normal, the sign is lost
-    torch.testing.assert_close(values[:3], bias[:3])  # without deviation, all of it is negative
+    dead = weight == 0  # gives its bias always
+    torch.testing.assert_close(values[dead], bias[dead].clamp(max=0))
 
 
 def test_a_margin_changes_its_formula_where_a_thousandth_is_negative():
@@ -146,6 +148,15 @@ def test_every_margin_belongs_to_its_level():
     for values, layer in pairs:
         assert torch.equal(values, margin(layer.weight, layer.bias))
     assert not torch.equal(*criterion.margins.split(3))
+
+
+def test_every_level_is_cut_at_its_own_margin():
+    criterion = bound(shapes(4, 4), shapes(3, 3), ["shallow", "deep"], Teacher())
+    student, teacher = torch.randn(2, 2, 4, 4, 4), torch.randn(2, 2, 3, 4, 4)
+    connected = [connect(maps) for connect, maps in zip(criterion.connectors, student, strict=True)]
+    expected = ofd(connected, [*teacher], criterion.margins.split(3))
+    torch.testing.assert_close(criterion([*student], [*teacher], {}), expected)
+    assert expected != ofd(connected, [*teacher], criterion.margins.split(3)[::-1])
 
 
 def test_batchnorms_may_be_named():

@@ -160,7 +160,8 @@ def slow_fusion(block, maps, deeper, size):
 
 
 def test_levels_are_reviewed_from_the_deepest_to_the_shallowest():
-    own, target = ((3, 4, 4), (5, 2, 2), (7, 1, 1)), ((4, 8, 8), (6, 4, 4), (8, 1, 1))
+    # What is enlarged, before a fusion and after it, is no 1x1 map: those would hide how.
+    own, target = ((3, 4, 4), (5, 2, 2), (7, 1, 1)), ((4, 8, 8), (6, 2, 2), (8, 1, 1))
     criterion = ReviewKD(own, target)
     student, teacher = (tuple(torch.randn(2, *shape) for shape in side) for side in (own, target))
     outputs, fused = [], None

@@ -103,6 +103,20 @@ def test_the_heads_loss_is_the_cross_entropy_of_finding_the_image_of_a_rotation(
     torch.testing.assert_close(criterion((), teacher, batch), expected)
 
 
+def test_a_head_is_two_layers_with_an_activation_between():
+    head, vectors = SSKDHead(((8,),)).teacher_head, torch.randn(5, 8)
+    hidden = (vectors @ head[0].weight.mT + head[0].bias).clamp(min=0)
+    expected = hidden @ head[-1].weight.mT + head[-1].bias
+    torch.testing.assert_close(head(vectors), expected)
+
+
+def test_short_projections_have_their_cosines_too():
+    criterion, (_, teacher, batch) = make(SSKDHead), sample(SSKDHead)
+    criterion.teacher_head = torch.nn.Identity()
+    losses = [criterion((), scale * teacher, batch) for scale in (1, 1e-4)]
+    torch.testing.assert_close(*losses)
+
+
 def test_the_head_needs_nothing_of_the_student():
     criterion, (_, teacher, batch) = SSKDHead(((8,),)), sample(SSKDHead)
     criterion.check_shapes((), ((8,),))
@@ -194,3 +208,9 @@ def test_a_batch_without_its_quarter_turns_is_refused(cls, views):
 def test_logits_and_vectors_are_refused_in_the_wrong_order():
     with pytest.raises(UserError, match="student has 7 classes, teacher 8"):
         SSKD(((7,), (6,)), ((8,), (7,)))
+
+
+def test_what_the_stage_before_trains_is_frozen_and_asked_for():
+    assert SSKD.trained_before == ("teacher_head",)
+    frozen = [name for name, p in make(SSKD).named_parameters() if not p.requires_grad]
+    assert {name.partition(".")[0] for name in frozen} == {"teacher_head"}

@@ -81,6 +81,18 @@ def test_the_loss_of_a_term_has_no_weight_in_it():
     assert term.loss({"a": 1}, {"a": 1}, {}) == 3
 
 
+class OfALaterStage(OfLogits):
+    trained_before = ("head", "scale")
+
+
+def test_a_criterion_of_a_later_stage_needs_the_weights_of_the_one_before():
+    node = {"criterion": {"type": OfALaterStage, "num_classes": 5}}
+    wanted = r"terms.own: OfALaterStage needs .* its head, scale, which would stay random; set wei"
+    with pytest.raises(UserError, match=wanted):
+        built({"own": node})
+    built({"own": {**node, "weights": None}})  # of a stage that a dry run leaves out
+
+
 def test_a_negative_warmup_is_refused():
     with pytest.raises(UserError, match="warmup_epochs is -1; it cannot be negative"):
         Term(KD(), warmup_epochs=-1)

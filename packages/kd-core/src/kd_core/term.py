@@ -103,6 +103,12 @@ def _build_term(
     criterion = build(node["criterion"], where=f"{where}.criterion", **given, **provided)
     with located(where):
         term = Term(criterion, **arguments)
+        if criterion.trained_before and "weights" not in node:  # None is a file yet to be made
+            raise UserError(
+                f"{type(criterion).__name__} needs what an earlier stage has trained, its "
+                f"{', '.join(criterion.trained_before)}, which would stay random; set "
+                "weights='stage:NAME/criteria/TERM.pth', or to a file of it"
+            )
         if node.get("weights"):
             load_weights(criterion, node["weights"], parts=True)
     return term

@@ -72,7 +72,8 @@ class AFDS(Criterion):
         super().__init__()
         self.check_shapes(student_shapes, teacher_shapes)
         self.attention = nn.ModuleList(
-            _squeeze_and_excite(shape[0], int(shape[0] * hidden_ratio)) for shape in teacher_shapes
+            _squeeze_and_excite(shape[0], max(1, int(shape[0] * hidden_ratio)))
+            for shape in teacher_shapes
         )
 
     def check_shapes(self, student: Shapes, teacher: Shapes) -> None:

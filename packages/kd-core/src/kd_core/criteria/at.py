@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (the name all of torch's users know)
 from torch import Tensor
 
 from kd_core.criterion import Criterion
-from kd_core.functional import Maps, full_precision, levels, mse, pool_to_match
+from kd_core.functional import Maps, full_precision, levels, mse, pool_to_match, spatial_attention
 
 
 @full_precision
@@ -32,12 +31,8 @@ def at(student: Maps, teacher: Maps, *, p: float = 2) -> Tensor:
         UserError: If the numbers of levels or of samples differ.
     """
     pairs = [pool_to_match(s, t.detach()) for s, t in levels(student, teacher)]
-    return torch.stack([mse(_attention(s, p), _attention(t, p)) for s, t in pairs]).sum()
-
-
-def _attention(maps: Tensor, p: float) -> Tensor:
-    """Return rows [N, H * W] of unit length."""
-    return F.normalize(maps.abs().pow(p).mean(1).flatten(1), dim=1)
+    rows = [[spatial_attention(maps, power=p) for maps in pair] for pair in pairs]
+    return torch.stack([mse(*pair) for pair in rows]).sum()
 
 
 class AT(Criterion):

@@ -142,7 +142,8 @@ def _products(memory: Tensor, contrast: Tensor, vectors: Tensor) -> Tensor:
     if len(memory) <= 8 * contrast.shape[1]:
         # Fewer numbers than the rows. A copy: it is written to before the backward reads it.
         return (vectors @ memory.clone().T).gather(1, contrast)
-    return (memory[contrast] @ vectors.unsqueeze(2)).squeeze(2)
+    rows = F.embedding(contrast, memory)  # on a CPU twice as fast as indexing
+    return (rows @ vectors.unsqueeze(2)).squeeze(2)
 
 
 def _random_below(limits: Tensor) -> Tensor:

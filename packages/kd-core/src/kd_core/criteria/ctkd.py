@@ -7,13 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_core.criteria.kd import kd
-from kd_core.criterion import Criterion, Shapes
+from kd_core.criteria.kd import Standardizable, kd
+from kd_core.criterion import Criterion
 from kd_core.errors import UserError
-from kd_core.functional import require_three_classes
 
 
-class CTKD(Criterion):
+class CTKD(Standardizable, Criterion):
     """KD at a learned temperature, 1 + 20 * sigmoid(theta).
 
     Li et al., "Curriculum Temperature for Knowledge Distillation", AAAI 2023, arXiv:2211.16231; the
@@ -38,12 +37,6 @@ class CTKD(Criterion):
         self.ramp_epochs = ramp_epochs
         self.standardize = standardize
 
-    def check_shapes(self, student: Shapes, teacher: Shapes) -> None:
-        """Refuse also to standardise fewer than three classes."""
-        super().check_shapes(student, teacher)
-        if self.standardize:
-            require_three_classes(student[0][-1])
-
     def forward(self, student: Tensor, teacher: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """Return the loss of logits [N, C] in `batch["epoch"]`.
 
@@ -58,7 +51,7 @@ class CTKD(Criterion):
         factor = self._factor(batch["epoch"])
         # Theta in value, but its gradient is multiplied by the factor.
         theta = self.theta * factor + (self.theta - self.theta * factor).detach()
-        temperature: Any = 1 + 20 * theta.sigmoid()  # a tensor, through which KD differentiates
+        temperature = 1 + 20 * theta.sigmoid()
         return kd(student, teacher, temperature=temperature, standardize=self.standardize)
 
     def _factor(self, epoch: Tensor) -> Tensor:

@@ -6,14 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_core.criterion import Criterion, Shapes
-from kd_core.functional import (
-    batch_mean,
-    full_precision,
-    kl_rows,
-    require_three_classes,
-    z_score,
-)
+from kd_core.criteria.kd import Standardizable
+from kd_core.criterion import Criterion
+from kd_core.functional import batch_mean, full_precision, kl_rows, z_score
 
 
 @full_precision
@@ -85,7 +80,7 @@ def decouple(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     return pair.log_softmax(1), rest
 
 
-class DKD(Criterion):
+class DKD(Standardizable, Criterion):
     """See `dkd`; needs `batch["label"]`.
 
     Args:
@@ -111,12 +106,6 @@ class DKD(Criterion):
         self.beta = beta
         self.temperature = temperature
         self.standardize = standardize
-
-    def check_shapes(self, student: Shapes, teacher: Shapes) -> None:
-        """Refuse also to standardise fewer than three classes."""
-        super().check_shapes(student, teacher)
-        if self.standardize:
-            require_three_classes(student[0][-1])
 
     def forward(self, student: Tensor, teacher: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """Return the loss of logits [N, C] and `batch["label"]` [N]."""

@@ -62,6 +62,7 @@ class FT(Criterion):
 
     takes = "maps"
     example: ClassVar = (((4, 8, 8),), ((6, 4, 4),))
+    trained_before = ("paraphraser",)
     exempt: ClassVar = {"zero_at_identity": "translator and paraphraser stand before the two"}
 
     def __init__(

@@ -11,7 +11,11 @@ from kd_core.functional import full_precision, kl_divergence, require_three_clas
 
 @full_precision
 def kd(
-    student: Tensor, teacher: Tensor, *, temperature: float = 4.0, standardize: bool = False
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    temperature: float | Tensor = 4.0,
+    standardize: bool = False,
 ) -> Tensor:
     """Match the class probabilities, softened by a temperature.
 
@@ -22,7 +26,7 @@ def kd(
     Args:
         student: Logits, [N, C].
         teacher: Logits, [N, C]. No gradient flows into it.
-        temperature: Divides the logits.
+        temperature: Divides the logits; gradients flow into a tensor.
         standardize: Give each row of both logits zero mean and unit deviation first.
 
     Raises:
@@ -35,7 +39,19 @@ def kd(
     return kl_divergence(student, teacher) * temperature**2
 
 
-class KD(Criterion):
+class Standardizable:
+    """Of criteria that may standardise logits: the check that there are enough classes for it."""
+
+    standardize: bool
+
+    def check_shapes(self, student: Shapes, teacher: Shapes) -> None:
+        """Refuse also to standardise fewer than three classes."""
+        super().check_shapes(student, teacher)  # type: ignore[misc]  # that of Criterion
+        if self.standardize:
+            require_three_classes(student[0][-1])
+
+
+class KD(Standardizable, Criterion):
     """See `kd`.
 
     Args:
@@ -49,12 +65,6 @@ class KD(Criterion):
         super().__init__()
         self.temperature = temperature
         self.standardize = standardize
-
-    def check_shapes(self, student: Shapes, teacher: Shapes) -> None:
-        """Refuse also to standardise fewer than three classes."""
-        super().check_shapes(student, teacher)
-        if self.standardize:
-            require_three_classes(student[0][-1])
 
     def forward(self, student: Tensor, teacher: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """Return the loss of logits [N, C]; `batch` is not used."""

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_core.criteria.kd import kd
-from kd_core.criterion import Criterion, Shapes
+from kd_core.criteria.kd import Standardizable, kd
+from kd_core.criterion import Criterion
 from kd_core.errors import UserError
-from kd_core.functional import full_precision, kept_shares, mse, require_three_classes
+from kd_core.functional import full_precision, kept_shares, mse
 
 
 @full_precision
@@ -50,7 +50,7 @@ def batch_correlation(student: Tensor, teacher: Tensor, *, temperature: float) -
     return mse(p @ p.T, q @ q.T) * len(student)
 
 
-class MLKD(Criterion):
+class MLKD(Standardizable, Criterion):
     """KD, `class_correlation` and `batch_correlation`, summed over temperatures.
 
     With one view of each image, as in the code of Streamlined Knowledge Distillation (CVPR 2026):
@@ -88,12 +88,6 @@ class MLKD(Criterion):
         self.strong_temperatures = tuple(strong_temperatures)
         self.standardize = standardize
         self._kd = partial(kd, standardize=standardize)
-
-    def check_shapes(self, student: Shapes, teacher: Shapes) -> None:
-        """Refuse also to standardise fewer than three classes."""
-        super().check_shapes(student, teacher)
-        if self.standardize:
-            require_three_classes(student[0][-1])
 
     def forward(self, student: Tensor, teacher: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """Return the loss of logits [N, C], or [2 * N, C] where `batch["num_views"]` is 2."""

@@ -58,14 +58,15 @@ def margin(weight: Tensor, bias: Tensor) -> Tensor:
 
     That is E[x | x < 0] of a normal distribution of mean `bias` and deviation |`weight`|. Where
     less than a thousandth of it is negative, it is -3 deviations, as in the authors' code. Unlike
-    there, a weight of 0 gives the limit and no division by zero.
+    there, a weight of 0 (a dead channel) gives the limit: its bias, which is all that it ever
+    says, where that is negative, or 0.
 
     Args:
         weight: Of the BatchNorm, [C].
         bias: Of the BatchNorm, [C].
     """
-    deviation = weight.abs().clamp_min(1e-12)
-    ratio = bias / deviation
+    deviation = weight.abs()
+    ratio = bias / deviation  # NaN where both are 0, for which nothing counts as negative
     negative = torch.special.ndtr(-ratio)  # the share of it
     density = torch.exp(-0.5 * ratio**2) / math.sqrt(2 * math.pi)
     return torch.where(negative > 0.001, bias - deviation * density / negative, -3 * deviation)

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from kd_core.criteria.dkd import decouple, dkd_rows
+from kd_core.criteria.dkd import dkd_rows
+from kd_core.criteria.nkd import nkd_rows
 from kd_core.criterion import Criterion, Shapes
 from kd_core.errors import UserError, nearest
 from kd_core.functional import batch_mean, full_precision, kl_rows, require_same_shape
@@ -64,25 +64,9 @@ def sdd(
         weights = {"alpha": alpha, "beta": beta, "temperature": temperature}
         losses = dkd_rows(student, teacher, label, **weights)
     else:
-        losses = _nkd_rows(student, teacher, label, beta, temperature, all_classes)
+        inputs = student, teacher, label
+        losses = nkd_rows(*inputs, gamma=beta, temperature=temperature, all_classes=all_classes)
     return batch_mean(counts.flatten() * losses)
-
-
-def _nkd_rows(
-    student: Tensor,
-    teacher: Tensor,
-    label: Tensor,
-    gamma: float,
-    temperature: float,
-    all_classes: bool,
-) -> Tensor:
-    """Return the loss of every sample, [N]: see `nkd`, of which it is the mean."""
-    shown = teacher.softmax(1) * student.log_softmax(1)
-    student, teacher = student / temperature, teacher / temperature
-    if not all_classes:
-        student, teacher = (decouple(logits, label)[1] for logits in (student, teacher))
-    others = F.cross_entropy(student, teacher.softmax(1), reduction="none")
-    return gamma * temperature**2 * others - shown.gather(1, label[:, None]).squeeze(1)
 
 
 def _require_base(base: str) -> None:

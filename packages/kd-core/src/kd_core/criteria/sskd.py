@@ -107,6 +107,7 @@ class SSKD(Criterion):
 
     takes = ("logits", "vectors")
     views = 4
+    trained_before = ("teacher_head",)
     exempt: ClassVar = {"zero_at_identity": "each network has a head of its own"}
 
     def __init__(

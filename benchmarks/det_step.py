@@ -1,0 +1,140 @@
+"""Cost of a detector's distillation step, against plain training and the teacher's backbone.
+
+(a) bare: the student's own training step, and the teacher's backbone on the same images.
+(b) ours: the same student in the distiller, everything included.
+(c) own: what the method itself computes: criteria forward and backward, the teacher's box head.
+
+All three are interleaved in one run; (b - c) / a is what the machinery costs.
+
+python benchmarks/det_step.py --methods reviewkd dkd --pairs 20 --size 256
+"""
+
+import argparse
+import copy
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import kd_det  # noqa: F401  before Detectron2
+import torch
+from detectron2.solver import build_optimizer
+from detectron2.utils.events import EventStorage
+from kd_core.report import environment
+from kd_det.config import read_config
+from kd_det.detector import TeacherDetector, class_logits
+from kd_det.distiller import REGIONS, DetectionDistiller, build_distiller
+from kd_det.train import synthetic_inputs
+from torch import Tensor, nn
+
+CONFIGS = Path(__file__).parents[1] / "configs/det"
+
+
+def main() -> None:
+    """Print medians and the ratio of every method; write JSON if asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", default="faster_rcnn_R_18_FPN", help="in configs/det")
+    parser.add_argument("--methods", nargs="+", default=["reviewkd", "dkd"])
+    parser.add_argument("--size", type=int, default=256, help="pixels of the images' sides")
+    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("opts", nargs="*", help="further KEY VALUE of the config, after --")
+    args = parser.parse_args()
+    results = [measure(method, args) for method in args.methods]
+    report = {"results": results, "environment": environment(torch.device(_device()))}
+    print(json.dumps(report, indent=2))
+    if args.output:
+        args.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def measure(method: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Return the medians of the three, in ms, and the ratio."""
+    options = ["KD.TEACHER.WEIGHTS", "random", "MODEL.DEVICE", _device(), *args.opts]
+    options += ["SOLVER.BASE_LR", "0.0"]  # untrained weights would diverge; the work is the same
+    cfg = read_config(CONFIGS / f"{args.network}_{method}.yaml", options)
+    distiller = build_distiller(cfg).train()
+    plain = copy.deepcopy(distiller.network)
+    inputs = synthetic_inputs(args.size, masks=cfg.MODEL.MASK_ON)
+    steps = {
+        "bare": stepper(cfg, plain, inputs),
+        "ours": stepper(cfg, distiller, inputs),
+        "own": own_cost(distiller, inputs),
+    }
+    teacher = distiller.teachers["teacher"].network
+    ms: dict[str, list[float]] = {name: [] for name in steps}
+    with EventStorage():
+        for number in range(args.warmup + args.pairs):
+            for name, step in steps.items():
+                began = _now()
+                step()
+                if name == "bare":
+                    look(teacher, inputs)
+                if number >= args.warmup:
+                    ms[name].append(1e3 * (_now() - began))
+    ratios = [(b - c) / a for a, b, c in zip(*ms.values(), strict=True)]
+    medians = {f"{name}_ms": round(median(values), 1) for name, values in ms.items()}
+    return {"config": f"{args.network}_{method}", **medians, "ratio": round(median(ratios), 3)}
+
+
+def stepper(cfg: Any, model: nn.Module, inputs: Any) -> Callable[[], None]:
+    """Return a training step of a model with its own optimizer."""
+    optimizer = build_optimizer(cfg, model)
+
+    def step() -> None:
+        losses: Tensor = sum(model(inputs).values())
+        optimizer.zero_grad()
+        losses.backward()
+        optimizer.step()
+
+    return step
+
+
+@torch.no_grad()
+def look(teacher: Any, inputs: Any) -> None:
+    """Run what every method on maps needs of the teacher."""
+    teacher.backbone(teacher.preprocess_image(inputs).tensor)
+
+
+def own_cost(distiller: DetectionDistiller, inputs: Any) -> Callable[[], None]:
+    """Return a function that runs criteria, and the teacher's box head if it is asked, alone."""
+    batch: Any = {"inputs": inputs}
+    with EventStorage():
+        _, seen = distiller._run_student(batch)
+    shown = distiller.run_teacher("teacher", batch, seen)
+    batch = distiller.complete(batch, seen)
+    leaves = {key: _leaf(value) for key, value in seen.items()}
+    teacher: Any = distiller.teachers["teacher"].model
+    assert isinstance(teacher, TeacherDetector)
+    network: Any = teacher.network
+    with torch.no_grad():
+        features = network.backbone(network.preprocess_image(inputs).tensor)
+
+    def run() -> None:
+        if REGIONS in seen:
+            with torch.no_grad():
+                class_logits(network.roi_heads, features, seen[REGIONS])
+        for term in distiller.terms.values():
+            term.loss(leaves, shown, batch).backward()
+
+    return run
+
+
+def _leaf(value: Any) -> Any:
+    return value.detach().requires_grad_() if isinstance(value, Tensor) else value
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+if __name__ == "__main__":
+    main()
