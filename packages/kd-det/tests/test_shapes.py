@@ -1,6 +1,7 @@
 """Generated shapes: whole or absent, the same for a seed, and described as COCO wants."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ from kd_core.errors import UserError
 from PIL import Image
 
 pytest.importorskip("detectron2")
+import kd_det
 from kd_det.data import shapes as module
+from kd_det.data.register import check_data
 from kd_det.data.scenes import OUTLINES, draw_scene
 from kd_det.data.shapes import cache_folder, register_shapes, shapes
 
@@ -172,13 +175,34 @@ def test_images_have_the_size_that_the_json_says(made, annotations):
             assert file.size == (image["width"], image["height"]) == (128, 128)
 
 
-def test_registered_shapes_are_two_data_sets_of_detectron2(tmp_path, monkeypatch):
+@pytest.fixture
+def catalogs(monkeypatch):
+    """Return Detectron2's catalogs, which forget what a test registers."""
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
     for catalog in (DatasetCatalog, MetadataCatalog):
         monkeypatch.setattr(catalog, "data", dict(catalog.data))
+    return DatasetCatalog, MetadataCatalog
+
+
+def test_registered_shapes_are_two_data_sets_of_detectron2(tmp_path, catalogs):
+    DatasetCatalog, MetadataCatalog = catalogs  # noqa: N806
     register_shapes(tmp_path / "set", **SMALL)
     register_shapes(tmp_path / "set", **SMALL)
     assert len(DatasetCatalog.get("shapes_train")) == 3
     assert len(DatasetCatalog.get("shapes_val")) == 2
     assert MetadataCatalog.get("shapes_val").thing_classes == list(OUTLINES)
+
+
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_the_demo_s_detectors_fit_them(role, tmp_path, catalogs):
+    from detectron2.config import get_cfg
+    from detectron2.modeling import build_model
+
+    register_shapes(tmp_path / "set", **SMALL)
+    cfg = get_cfg()
+    cfg.merge_from_file(str(Path(kd_det.__file__).parent / "configs" / f"{role}.yaml"))
+    cfg.MODEL.DEVICE = "cpu"
+    check_data(cfg)
+    model = build_model(cfg)
+    assert model.num_classes == len(OUTLINES)

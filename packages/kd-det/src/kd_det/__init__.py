@@ -1,4 +1,4 @@
-"""Distil Detectron2 detectors. So far: Detectron2 on today's libraries."""
+"""Distil Detectron2 detectors; importing this prepares Detectron2 for today's libraries."""
 
 import warnings
 

@@ -1,8 +1,188 @@
-"""The demo."""
+"""The demo: what distillation does for a small detector, in minutes and offline."""
 
+import hashlib
+import json
+import logging
+import time
 from argparse import Namespace
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.detection_utils import read_image
+from detectron2.engine import DefaultPredictor, HookBase
+from detectron2.utils.env import seed_all_rng
+from kd_core import report
+from kd_core.checkpoint import save_json
+from kd_core.console import err, out
+from kd_core.errors import UserError
+from kd_core.seeds import repeat, text
+from kd_core.workdir import choose
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from kd_det.config import read_config
+from kd_det.data.shapes import register_shapes
+from kd_det.draw import Row, draw_predictions, predicted_boxes, true_boxes
+from kd_det.trainer import DistillationTrainer, student_of
+
+CONFIGS = Path(__file__).parent / "configs"
+STUDENTS = {"student": "student.yaml", "student + distillation": "distilled.yaml"}
+METRICS = ("AP", "AP50", "AP75")
+EVALUATIONS = 4  # in a run, the last one included
+PICTURES = 5
 
 
 def main(args: Namespace) -> None:
-    """Run it."""
-    raise NotImplementedError
+    """Train a teacher, then the same student without and with it, once for every seed.
+
+    Both students start from the same weights and see the same images in every seed. Ends with a
+    table, `predictions.png` and `demo.json`.
+
+    Args:
+        args: The tool's arguments; trailing KEY VALUE pairs change both students, not the teacher.
+    """
+    if args.eval_only or args.dry_run or args.num_gpus > 1:
+        raise UserError("the demo takes no --eval-only, --dry-run or --num-gpus; name a config")
+    register_shapes()
+    work_dir = choose(args.work_dir, ["det_demo"], resume=args.resume)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    options = ["MODEL.DEVICE", device, *args.opts]
+    students = {name: read_config(CONFIGS / file, options) for name, file in STUDENTS.items()}
+    teacher_cfg = read_config(CONFIGS / "teacher.yaml", ["MODEL.DEVICE", device])
+    recipe = hashlib.sha256(teacher_cfg.dump().encode()).hexdigest()[:12]
+    teacher_folder = work_dir.parent / "teachers" / f"shapes-{recipe}"
+    teacher = finished(teacher_folder) or run(teacher_cfg, "teacher", 0, teacher_folder)
+    seeds: Sequence[int] = args.seeds or (0,)
+    summaries = {}
+    for name, cfg in students.items():
+        cfg.KD.TEACHER.WEIGHTS = str(teacher_folder / "model_final.pth")
+        folder = work_dir / name.replace(" + ", "_")
+        summaries[name] = repeat(partial(run, cfg, name), seeds, folder, resume=args.resume)
+    save_json({"teacher": teacher, "students": summaries}, work_dir / "demo.json")
+    out.print(_table(teacher, summaries))
+    folders = {"teacher": teacher_folder}
+    for name in students:
+        found = work_dir / name.replace(" + ", "_")
+        folders[name] = found / f"seed-{seeds[0]}" if len(seeds) > 1 else found
+    picture({"teacher": teacher_cfg, **students}, folders, work_dir / "predictions.png")
+    out.print(f"predictions: {work_dir / 'predictions.png'}")
+
+
+def run(cfg: CfgNode, name: str, seed: int, folder: Path) -> dict[str, Any]:
+    """Train one detector, going on with what is in the folder; return and write its result."""
+    cfg = cfg.clone()
+    cfg.merge_from_list(["SEED", seed, "OUTPUT_DIR", str(folder)])
+    cfg.merge_from_list(["TEST.EVAL_PERIOD", max(cfg.SOLVER.MAX_ITER // EVALUATIONS, 1)])
+    folder.mkdir(parents=True, exist_ok=True)
+    _log_to(folder / "log.txt")
+    seed_all_rng(seed)
+    trainer = DistillationTrainer(cfg)
+    trainer.resume_or_load(resume=True)
+    label = f"{name}, seed {seed}"
+    trainer.register_hooks([ShowProgress(label)])
+    began = time.perf_counter()
+    with (folder / "log.txt").open("a", encoding="utf-8") as file, redirect_stdout(file):
+        trainer.train()  # pycocotools prints
+    scores = evaluations(folder / "metrics.json", cfg.SOLVER.MAX_ITER)
+    best = max(scores, key=lambda one: one["AP50"])
+    result = {
+        "seed": seed,
+        "metric": "AP50",
+        "last": scores[-1],
+        "best": {**best, "chosen_on": "test data"},
+        "student_parameters": report.parameter_count(student_of(trainer.model)),
+        "train_seconds": round(time.perf_counter() - began, 2),
+        "environment": report.environment(torch.device(cfg.MODEL.DEVICE)),
+    }
+    save_json(result, folder / "result.json")
+    return result
+
+
+def finished(folder: Path) -> dict[str, Any] | None:
+    """Return the result of a run that is complete in a folder."""
+    file = folder / "result.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def evaluations(file: Path, length: int) -> list[dict[str, float]]:
+    """Return iteration and APs of every evaluation in Detectron2's log of a run of some length."""
+    found = {}
+    for line in file.read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        if "bbox/AP" in record:
+            scores = {name: record[f"bbox/{name}"] for name in METRICS}
+            # It counts from 0, but the end of training is one iteration later.
+            iteration = min(record["iteration"] + 1, length)
+            found[iteration] = {"iteration": iteration, **scores}
+    return [found[iteration] for iteration in sorted(found)]
+
+
+class ShowProgress(HookBase):
+    """Shows a bar with the time that is left."""
+
+    def __init__(self, label: str) -> None:
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+        self.bar = Progress(*columns, TimeRemainingColumn(), console=err)
+        self.task = self.bar.add_task(label)
+
+    def before_train(self) -> None:
+        """Show the bar."""
+        self.bar.update(self.task, total=self.trainer.max_iter, completed=self.trainer.start_iter)
+        self.bar.start()
+
+    def after_step(self) -> None:
+        """Move on."""
+        self.bar.advance(self.task)
+
+    def after_train(self) -> None:
+        """Leave the bar as it is."""
+        self.bar.stop()
+
+
+def picture(configs: dict[str, CfgNode], folders: dict[str, Path], path: Path) -> None:
+    """Draw the first validation images with true boxes and each detector's."""
+    predictors = {}
+    for name, cfg in configs.items():
+        cfg = cfg.clone()
+        cfg.MODEL.WEIGHTS = str(folders[name] / "model_final.pth")
+        predictors[name] = DefaultPredictor(cfg)
+    rows = []
+    for record in DatasetCatalog.get("shapes_val")[:PICTURES]:
+        image = read_image(record["file_name"], format="BGR")
+        columns = {"ground truth": true_boxes(record)}
+        for name, predict in predictors.items():
+            columns[name] = predicted_boxes(predict(image)["instances"])
+        rows.append(Row(image[:, :, ::-1], columns))
+    draw_predictions(rows, path, MetadataCatalog.get("shapes_val").thing_classes)
+
+
+def _log_to(file: Path) -> None:
+    """Send Detectron2's messages to a file, and nothing to the screen."""
+    for name in ("detectron2", "fvcore"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        for handler in logger.handlers:
+            handler.close()
+        handler = logging.FileHandler(file)
+        handler.setFormatter(logging.Formatter("[%(asctime)s %(name)s]: %(message)s"))
+        logger.handlers = [handler]
+
+
+def _table(teacher: dict[str, Any], summaries: dict[str, Any]) -> Table:
+    count = len(next(iter(summaries.values()))["seeds"])
+    title = f"shapes, last iteration, {count} seed{'s' * (count > 1)}"
+    table = Table("", *METRICS, "parameters", "seconds a run", title=title)
+    rows = {"teacher": ([f"{teacher['last'][name]:.2f}" for name in METRICS], teacher)}
+    for name, summary in summaries.items():
+        rows[name] = ([text(summary["last"][metric]) for metric in METRICS], summary)
+    for name, (scores, result) in rows.items():
+        parameters, seconds = result["student_parameters"], result["train_seconds"]
+        table.add_row(name, *scores, f"{parameters:,}", f"{seconds:.1f}")
+    return table

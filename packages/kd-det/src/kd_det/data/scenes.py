@@ -11,6 +11,7 @@ _RADII = (0.05, 0.2)  # of a shape, of the image's side
 _MOST_HIDDEN = 0.4  # of a shape's area, by those in front of it
 _MOST_TURN = 0.4  # of a shape out of its upright position, in radians
 _STROKES = 5  # lines of clutter
+_SPREAD = 0.08  # standard deviation of a category's hue, in turns; the next is 1/6 away
 _CONTRAST = 80  # least distance of a shape's colour from what is behind it, in RGB of 255
 _NOISE = 12  # standard deviation of a pixel's noise, of 255
 _FINER = 4  # subpixels a side that masks are drawn with
@@ -45,8 +46,8 @@ OUTLINES = {
 def draw_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[Shape]]:
     """Draw a background, clutter of no category, and one to seven shapes.
 
-    Colours, textures and angles tell nothing about the category. Of a shape, up to 40 % may be
-    hidden by others.
+    The colour hints at the category and does not settle it. Of a shape, up to 40 % may be hidden
+    by others.
 
     Args:
         rng: What everything is drawn from.
@@ -63,12 +64,12 @@ def draw_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[Sh
         shape = _shape(rng, size)
         mask = _mask(shape.corners, size)
         left = [seen * (1 - mask) for seen in visible]
-        if any(
-            seen.sum() < (1 - _MOST_HIDDEN) * area for seen, area in zip(left, areas, strict=True)
-        ):
+        shares = [seen.sum() / area for seen, area in zip(left, areas, strict=True)]
+        if min(shares, default=1) < 1 - _MOST_HIDDEN:
             continue
         behind = (pixels * mask[..., None]).sum((0, 1)) / mask.sum()
-        pixels += mask[..., None] * (_texture(rng, size, behind) - pixels)
+        colour = _colour(rng, shape.category, behind)
+        pixels += mask[..., None] * (_texture(rng, size, colour) - pixels)
         shapes.append(shape)
         visible = [*left, mask]
         areas.append(mask.sum())
@@ -115,29 +116,25 @@ def _mask(corners: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(image.reduce(_FINER), dtype=np.float64) / 255
 
 
-def _texture(rng: np.random.Generator, size: int, behind: np.ndarray) -> np.ndarray:
-    """Return stripes, a chequered pattern, a gradient or one colour, [size, size, 3]."""
-    first = _colour(rng, behind)
-    second = first * rng.uniform(0.3, 0.7)
+def _texture(rng: np.random.Generator, size: int, colour: np.ndarray) -> np.ndarray:
+    """Return stripes, a chequered pattern, a gradient or the plain colour, [size, size, 3]."""
+    dark = colour * rng.uniform(0.3, 0.7)
     angle, phase = rng.uniform(0, 2 * np.pi, 2)
     period = rng.uniform(5, 12)
     y, x = np.mgrid[:size, :size] * (2 * np.pi / period)
     u = np.cos(angle) * x + np.sin(angle) * y + phase
     v = np.cos(angle) * y - np.sin(angle) * x + phase
-    patterns = (
-        lambda: np.sin(u) > 0,
-        lambda: np.sin(u) * np.sin(v) > 0,
-        lambda: 0.5 + 0.5 * np.sin(u / 5),
-        lambda: np.zeros_like(u),
-    )
-    share = patterns[rng.integers(len(patterns))]()[..., None]
-    return first + share * (second - first)
+    stripes, waves = np.sin(u) > 0, 0.5 + 0.5 * np.sin(u / 5)
+    patterns = [stripes, stripes ^ (np.sin(v) > 0), waves, np.zeros_like(u)]
+    share = patterns[rng.integers(len(patterns))][..., None]
+    return colour + share * (dark - colour)
 
 
-def _colour(rng: np.random.Generator, behind: np.ndarray) -> np.ndarray:
-    """Choose a bright colour that stands out against another, [3]."""
+def _colour(rng: np.random.Generator, category: str, behind: np.ndarray) -> np.ndarray:
+    """Choose a bright colour about a category's own that stands out against another, [3]."""
     while True:
-        hue, saturation, value = rng.uniform((0, 0.6, 0.6), 1)
-        colour = 255 * np.array(hsv_to_rgb(hue, saturation, value))
+        hue = list(OUTLINES).index(category) / len(OUTLINES) + rng.normal(0, _SPREAD)
+        saturation, value = rng.uniform(0.6, 1, 2)
+        colour = 255 * np.array(hsv_to_rgb(hue % 1, saturation, value))
         if np.linalg.norm(colour - behind) > _CONTRAST:
             return colour

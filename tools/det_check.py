@@ -1,0 +1,8 @@
+"""Check a data set in the COCO format before training on it; see `--help`."""
+
+import sys
+
+from kd_det.data.check import main
+
+if __name__ == "__main__":
+    sys.exit(main())
