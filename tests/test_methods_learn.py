@@ -13,6 +13,7 @@ from kd_cls.assemble import assemble, build_data
 from kd_cls.config import read_config, stage_configs
 from kd_cls.teachers import build_teachers
 from kd_core.errors import UserError
+from kd_core.probe import settle
 from kd_core.run import build_trainer
 
 ROOT = Path(__file__).parents[1]
@@ -87,16 +88,6 @@ def losses(config):
         settle(teacher, batch)
     built.distiller.train()
     return [sum(trainer.step([batch]).values()).item() for _ in range(20)]
-
-
-def settle(teacher, batch):
-    """Give an untrained network's BatchNorms statistics, without which its outputs explode."""
-    for module in teacher.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.train().momentum = 1.0
-    with torch.no_grad():
-        teacher(batch)
-    teacher.eval()
 
 
 def curves_of(folder, method, teacher, student):

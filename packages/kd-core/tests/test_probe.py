@@ -3,7 +3,7 @@
 import pytest
 import torch
 from kd_core.errors import UserError
-from kd_core.probe import shapes, tap_values, untouched
+from kd_core.probe import settle, shapes, tap_values, untouched
 from kd_core.taps import FeatureTap, OverwrittenTapError
 from torch import nn
 
@@ -105,3 +105,16 @@ def test_shapes_leave_out_the_batch_and_keep_the_structure():
     image = torch.zeros(2, 3, 6, 5)
     value = {"a": (image, [image[:, 0]]), "b": {"c": torch.zeros(2)}, "d": "text"}
     assert shapes(value) == {"a": ((3, 6, 5), ((6, 5),)), "b": {"c": ()}, "d": None}
+
+
+def test_settled_network_has_maps_of_unit_size():
+    layers = [layer for _ in range(8) for layer in (nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))]
+    network = nn.Sequential(*layers).eval()
+    for layer in network[::2]:
+        nn.init.normal_(layer.weight, std=10.0)
+    image = torch.randn(2, 4, 8, 8)
+    assert network(image).std() > 1e3
+    settle(network, image)
+    assert network(image).std().item() == pytest.approx(1, abs=0.05)
+    assert not network[1]._forward_pre_hooks
+    assert not network.training

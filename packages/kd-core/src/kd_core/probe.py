@@ -51,6 +51,31 @@ def tap_values(
     return tap, seen
 
 
+def settle(model: nn.Module, batch: Any) -> None:
+    """Give the normalisation layers of an untrained model statistics, those of a batch.
+
+    Without them the maps of a deep random network grow until a loss against them overflows.
+
+    Args:
+        model: Its layers with `running_mean` and `running_var`, frozen ones too, are changed.
+        batch: What the model is called with.
+    """
+
+    def measure(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+        dims = [0, *range(2, args[0].ndim)]
+        layer.running_mean.copy_(args[0].mean(dims))
+        layer.running_var.copy_(args[0].var(dims, correction=0))
+
+    layers = [m for m in model.modules() if getattr(m, "running_var", None) is not None]
+    handles = [layer.register_forward_pre_hook(measure) for layer in layers]
+    try:
+        with untouched(model):
+            model(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def shapes(value: Any) -> Any:
     """Replace every tensor of a nested value by its shape without the batch dimension."""
     if isinstance(value, Tensor):

@@ -9,9 +9,10 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from kd_core import Distiller
 from kd_core.errors import UserError, located
+from kd_core.probe import settle
 from kd_core.task import Batch
 from kd_core.term import build_terms
-from torch import Tensor, nn
+from torch import nn
 
 import kd_det.backbones  # noqa: F401  registers MobileNetV2 with Detectron2
 from kd_det.config import teacher_config, term_nodes
@@ -108,10 +109,12 @@ def build_distiller(cfg: CfgNode) -> DetectionDistiller:
         input_format=teacher_cfg.INPUT.FORMAT,
         given_format=cfg.INPUT.FORMAT,
     )
-    if cfg.KD.TEACHER.WEIGHTS != "random":
+    teachers, sample = {"teacher": teacher}, sample_batch(student.network)
+    if cfg.KD.TEACHER.WEIGHTS == "random":
+        settle(teacher, sample)
+    else:
         with located("KD.TEACHER.WEIGHTS"):
             load_teacher(teacher.network, cfg.KD.TEACHER.WEIGHTS)
-    teachers, sample = {"teacher": teacher}, sample_batch(student.network)
     terms = build_terms(
         nodes, student, teachers, sample, where="KD.TERMS", num_classes=_num_classes(cfg)
     )
@@ -146,16 +149,15 @@ def inherit(student: nn.Module, teacher: nn.Module, prefixes: Sequence[str]) -> 
 
 
 def sample_batch(network: nn.Module, size: int = 128) -> Batch:
-    """Return a grey image and one region, with which shapes can be found out."""
-    image = torch.full((3, size, size), 128, dtype=torch.uint8)
-    device = next(network.parameters()).device
-    region = Instances((size, size), proposal_boxes=_whole(size, device))
-    return {"inputs": [{"image": image, "height": size, "width": size}], "proposals": [region]}
-
-
-def _whole(size: int, device: torch.device) -> Boxes:
-    corners: Tensor = torch.tensor([[0.0, 0.0, size, size]], device=device)
-    return Boxes(corners)
+    """Return two images of noise and a region of each, with which shapes can be found out."""
+    generator, device = torch.Generator().manual_seed(0), next(network.parameters()).device
+    inputs, regions = [], []
+    for _ in range(2):
+        image = torch.randint(256, (3, size, size), dtype=torch.uint8, generator=generator)
+        inputs.append({"image": image, "height": size, "width": size})
+        corners = torch.tensor([[0.0, 0.0, size, size]], device=device)
+        regions.append(Instances((size, size), proposal_boxes=Boxes(corners)))
+    return {"inputs": inputs, "proposals": regions}
 
 
 def _check_regions(cfg: CfgNode, nodes: dict[str, dict[str, Any]]) -> None:
