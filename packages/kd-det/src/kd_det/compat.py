@@ -84,12 +84,14 @@ def _stand_in_for_extension() -> None:
 
 
 def restart_loader(trainer: Any, build: Callable[[], Any]) -> None:
-    """Give Detectron2's inner trainer another data loader and begin it.
+    """Give Detectron2's inner trainer another data loader and begin it, which draws a seed.
 
-    Release 0.6 keeps an iterator made in its constructor; the official main has a method.
+    Release 0.6 keeps an iterator made in its constructor; the official main has a method, and makes
+    the iterator when it is first looked at.
     """
     if hasattr(trainer, "reset_data_loader"):
         trainer.reset_data_loader(build)
+        iter(trainer._data_loader_iter)
     else:
         trainer.data_loader = build()
         trainer._data_loader_iter = iter(trainer.data_loader)

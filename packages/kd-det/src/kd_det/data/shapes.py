@@ -24,11 +24,14 @@ def shapes(
     folder: str | Path | None = None,
     *,
     num_train: int = 1000,
+    num_few: int = 100,
     num_val: int = 200,
     image_size: int = 128,
     seed: int = 0,
 ) -> Path:
     """Return a folder of shapes on noisy backgrounds: `train.json`, `train/`, `val.json`, `val/`.
+
+    `few.json` is of the first training images only, for a student that has few labels.
 
     It is drawn (some seconds) unless it is there already, and is whole or absent. An image depends
     on its split, its number, `image_size` and `seed` alone.
@@ -37,6 +40,7 @@ def shapes(
         folder: Where the set is; None takes a folder that is named by the other arguments, in
             `$KD_CACHE` or else in `~/.cache/kd`.
         num_train: Training images.
+        num_few: How many of them `few.json` has.
         num_val: Validation images.
         image_size: Side of the images in pixels.
         seed: Seed of all images.
@@ -45,12 +49,12 @@ def shapes(
         UserError: If a number is not positive, or the folder holds something else.
     """
     counts = dict(zip(_SPLITS, (num_train, num_val), strict=True))
-    if min(num_train, num_val) < 1 or image_size < 32:
+    if min(num_few, num_val) < 1 or num_few > num_train or image_size < 32:
         raise UserError(
-            f"shapes: wanted at least 1 image a split and 32 pixels a side, got num_train="
-            f"{num_train}, num_val={num_val}, image_size={image_size}"
+            "shapes: wanted 1 <= num_few <= num_train, 1 <= num_val and 32 pixels a side, got "
+            f"{num_train=}, {num_few=}, {num_val=}, {image_size=}"
         )
-    name = f"shapes{_VERSION}_{num_train}_{num_val}_{image_size}_seed{seed}"
+    name = f"shapes{_VERSION}_{num_train}_{num_few}_{num_val}_{image_size}_seed{seed}"
     folder = cache_folder() / name if folder is None else Path(folder)
     if not folder.exists():
         _write(folder, counts, image_size, seed)
