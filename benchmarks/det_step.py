@@ -55,7 +55,8 @@ def measure(method: str, args: argparse.Namespace) -> dict[str, Any]:
     options = ["KD.TEACHER.WEIGHTS", "random", "MODEL.DEVICE", _device(), *args.opts]
     options += ["SOLVER.BASE_LR", "0.0"]  # untrained weights would diverge; the work is the same
     cfg = read_config(CONFIGS / f"{args.network}_{method}.yaml", options)
-    distiller = build_distiller(cfg).train()
+    distiller = build_distiller(cfg)
+    distiller.train()
     plain = copy.deepcopy(distiller.network)
     inputs = synthetic_inputs(args.size, masks=cfg.MODEL.MASK_ON)
     steps = {

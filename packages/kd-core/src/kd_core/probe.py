@@ -61,7 +61,7 @@ def settle(model: nn.Module, batch: Any) -> None:
         batch: What the model is called with.
     """
 
-    def measure(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def measure(layer: Any, args: tuple[Tensor, ...]) -> None:
         dims = [0, *range(2, args[0].ndim)]
         layer.running_mean.copy_(args[0].mean(dims))
         layer.running_var.copy_(args[0].var(dims, correction=0))
