@@ -15,7 +15,7 @@ from kd_det.data.register import check_data
 from kd_det.data.scenes import OUTLINES, draw_scene
 from kd_det.data.shapes import cache_folder, register_shapes, shapes
 
-SMALL = {"num_train": 3, "num_val": 2, "image_size": 64}
+SMALL = {"num_train": 3, "num_few": 2, "num_val": 2, "image_size": 64}
 
 
 def contents(folder):
@@ -26,7 +26,7 @@ def contents(folder):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    return shapes(tmp_path_factory.mktemp("made") / "shapes", num_train=30, num_val=5)
+    return shapes(tmp_path_factory.mktemp("made") / "shapes", num_train=30, num_few=5, num_val=5)
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +52,16 @@ def test_no_image_of_one_split_is_in_the_other(made):
 
 
 def test_a_larger_set_begins_with_the_smaller_one(tmp_path, made):
-    few = contents(shapes(tmp_path / "few", num_train=2, num_val=1) / "train")
+    few = contents(shapes(tmp_path / "few", num_train=2, num_few=1, num_val=1) / "train")
     assert few.items() <= contents(made / "train").items()
+
+
+def test_the_few_are_the_first_of_the_training_images(made, annotations):
+    few = json.loads((made / "few.json").read_text())
+    assert few["images"] == annotations["images"][:5]
+    count = len(few["annotations"])
+    assert few["annotations"] == annotations["annotations"][:count]
+    assert annotations["annotations"][count]["image_id"] == 6
 
 
 def test_every_category_occurs_and_has_its_name(annotations):
@@ -112,12 +120,12 @@ def test_what_is_there_is_not_drawn_again(tmp_path, monkeypatch):
     assert [entry.name for entry in tmp_path.iterdir()] == [first.name]
 
 
-@pytest.mark.parametrize("key", ["num_train", "num_val", "image_size", "seed"])
+@pytest.mark.parametrize("key", ["num_train", "num_few", "num_val", "image_size", "seed"])
 def test_other_settings_have_another_folder(key, tmp_path, monkeypatch):
     monkeypatch.setenv("KD_CACHE", str(tmp_path))
     monkeypatch.setattr(module, "_write", lambda *args: None)
     monkeypatch.setattr(module, "_check", lambda *args: None)
-    changed = {"num_train": 4, "num_val": 4, "image_size": 96, "seed": 1}[key]
+    changed = {"image_size": 96}.get(key, 3 if key != "num_train" else 4)
     assert shapes(**SMALL) != shapes(**{**SMALL, key: changed})
 
 
@@ -141,15 +149,14 @@ def test_an_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_of_two_processes_that_draw_at_once_one_wins(tmp_path, monkeypatch):
-    write, folder = module._write_split, tmp_path / "set"
+    draw, folder = module._draw, tmp_path / "set"
 
-    def race(temporary, split, *args):
-        write(temporary, split, *args)
-        if split == "val":
-            monkeypatch.setattr(module, "_write_split", write)
-            shapes(folder, **SMALL)
+    def race(*args):
+        monkeypatch.setattr(module, "_draw", draw)
+        shapes(folder, **SMALL)
+        return draw(*args)
 
-    monkeypatch.setattr(module, "_write_split", race)
+    monkeypatch.setattr(module, "_draw", race)
     assert shapes(folder, **SMALL) == folder
     assert [entry.name for entry in tmp_path.iterdir()] == ["set"]
 
@@ -157,15 +164,24 @@ def test_of_two_processes_that_draw_at_once_one_wins(tmp_path, monkeypatch):
 def test_a_folder_that_lost_files_is_refused(tmp_path):
     folder = shapes(tmp_path / "set", **SMALL)
     next((folder / "val").iterdir()).unlink()
-    with pytest.raises(UserError, match=r"2 images .* in val/, found 1; delete the folder"):
+    with pytest.raises(UserError, match=r"2 images in val/, found 1; delete the folder"):
         shapes(folder, **SMALL)
-    with pytest.raises(UserError, match="the 9 images"):
-        shapes(folder, **SMALL | {"num_train": 9})
 
 
-@pytest.mark.parametrize("wrong", [{"num_train": 0}, {"num_val": -1}, {"image_size": 8}])
+@pytest.mark.parametrize("change", [{"num_train": 9}, {"seed": 1}, {"image_size": 96}])
+def test_a_folder_of_other_settings_is_refused(change, tmp_path):
+    folder = shapes(tmp_path / "set", **SMALL)
+    with pytest.raises(UserError, match=r"wanted shapes of .*, got .*'seed': 0}; name another"):
+        shapes(folder, **SMALL | change)
+    with pytest.raises(UserError, match=r"got no few\.json"):
+        shapes(tmp_path, **SMALL)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"num_train": 1}, {"num_few": 0}, {"num_val": -1}, {"image_size": 8}]
+)
 def test_impossible_sizes_are_refused(wrong, tmp_path):
-    with pytest.raises(UserError, match=r"wanted at least .* got num_train="):
+    with pytest.raises(UserError, match=r"wanted 1 <= num_few .* got num_train="):
         shapes(tmp_path / "set", **SMALL | wrong)
 
 
@@ -190,6 +206,7 @@ def test_registered_shapes_are_two_data_sets_of_detectron2(tmp_path, catalogs):
     register_shapes(tmp_path / "set", **SMALL)
     register_shapes(tmp_path / "set", **SMALL)
     assert len(DatasetCatalog.get("shapes_train")) == 3
+    assert len(DatasetCatalog.get("shapes_few")) == 2
     assert len(DatasetCatalog.get("shapes_val")) == 2
     assert MetadataCatalog.get("shapes_val").thing_classes == list(OUTLINES)
 

@@ -32,7 +32,7 @@ from kd_det.draw import Row, draw_predictions, predicted_boxes, true_boxes
 from kd_det.trainer import DistillationTrainer, student_of
 
 CONFIGS = Path(__file__).parent / "configs"
-STUDENTS = {"student": "student.yaml", "student + distillation": "distilled.yaml"}
+STUDENTS = {"student": "student.yaml", "student + FitNet": "distilled.yaml"}
 METRICS = ("AP", "AP50", "AP75")
 EVALUATIONS = 4  # in a run, the last one included
 PICTURES = 5

@@ -1,5 +1,6 @@
 """A generated data set of shapes in the COCO format: for the demo, for tests, for trying things."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -48,25 +49,32 @@ def shapes(
     Raises:
         UserError: If a number is not positive, or the folder holds something else.
     """
-    counts = dict(zip(_SPLITS, (num_train, num_val), strict=True))
     if min(num_few, num_val) < 1 or num_few > num_train or image_size < 32:
         raise UserError(
             "shapes: wanted 1 <= num_few <= num_train, 1 <= num_val and 32 pixels a side, got "
             f"{num_train=}, {num_few=}, {num_val=}, {image_size=}"
         )
-    name = f"shapes{_VERSION}_{num_train}_{num_few}_{num_val}_{image_size}_seed{seed}"
+    settings = {
+        "version": _VERSION,
+        "num_train": num_train,
+        "num_few": num_few,
+        "num_val": num_val,
+        "image_size": image_size,
+        "seed": seed,
+    }
+    name = "_".join(["shapes", *map(str, settings.values())])
     folder = cache_folder() / name if folder is None else Path(folder)
     if not folder.exists():
-        _write(folder, counts, image_size, seed)
-    _check(folder, counts, name)
+        _write(folder, settings)
+    _check(folder, settings)
     return folder
 
 
 def register_shapes(folder: str | Path | None = None, **settings: int) -> None:
-    """Draw `shapes` and register its splits as `shapes_train` and `shapes_val`."""
+    """Draw `shapes` and register `shapes_train`, `shapes_few` and `shapes_val`."""
     made = shapes(folder, **settings)
-    for split in _SPLITS:
-        register_coco(f"shapes_{split}", made / f"{split}.json", made / split)
+    for part, split in (("train", "train"), ("few", "train"), ("val", "val")):
+        register_coco(f"shapes_{part}", made / f"{part}.json", made / split)
 
 
 def cache_folder() -> Path:
@@ -74,13 +82,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("KD_CACHE") or "~/.cache/kd").expanduser()
 
 
-def _write(folder: Path, counts: dict[str, int], image_size: int, seed: int) -> None:
+def _write(folder: Path, settings: dict[str, int]) -> None:
     """Draw all in a folder beside it, which takes its place when it is complete."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        for split in _SPLITS:
-            _write_split(temporary, split, counts[split], image_size, seed)
+        train, val = (_draw(temporary / split, split, settings) for split in _SPLITS)
+        for part, images in (("train", train), ("few", train[: settings["num_few"]]), ("val", val)):
+            save_json(_coco(images, settings), temporary / f"{part}.json")
         temporary.chmod(0o755)  # mkdtemp's folder is its owner's alone
         temporary.rename(folder)
     except OSError:
@@ -90,32 +99,50 @@ def _write(folder: Path, counts: dict[str, int], image_size: int, seed: int) -> 
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write_split(folder: Path, split: str, count: int, image_size: int, seed: int) -> None:
-    (folder / split).mkdir()
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    numbers = track(range(1, count + 1), f"shapes: {split}", console=err, transient=True)
-    for number in numbers:
-        rng = np.random.default_rng([seed, _SPLITS.index(split), number])
-        pixels, found = draw_scene(rng, image_size)
-        name, size = f"{number:06}.jpg", {"height": image_size, "width": image_size}
-        Image.fromarray(pixels).save(folder / split / name, quality=90)
-        images.append({"id": number, "file_name": name, **size})
-        for shape in found:
-            annotations.append({"id": len(annotations) + 1, "image_id": number, **_coco(shape)})
-    categories = [{"id": _number(name), "name": name} for name in OUTLINES]
-    content = {"images": images, "annotations": annotations, "categories": categories}
-    save_json(content, folder / f"{split}.json")
+def _draw(folder: Path, split: str, settings: dict[str, int]) -> list[list[Shape]]:
+    """Draw the images of a split into a new folder; return the shapes of each."""
+    folder.mkdir()
+    found = []
+    numbers = range(settings[f"num_{split}"])
+    for number in track(numbers, f"shapes: {split}", console=err, transient=True):
+        rng = np.random.default_rng([settings["seed"], _SPLITS.index(split), number])
+        pixels, shapes = draw_scene(rng, settings["image_size"])
+        Image.fromarray(pixels).save(folder / _file_name(number), quality=90)
+        found.append(shapes)
+    return found
 
 
-def _coco(shape: Shape) -> dict[str, Any]:
+def _file_name(number: int) -> str:
+    return f"{number:06}.jpg"
+
+
+def _coco(images: list[list[Shape]], settings: dict[str, int]) -> dict[str, Any]:
+    """Return the content of COCO's file, which counts from 1, for images with these shapes."""
+    size = {"height": settings["image_size"], "width": settings["image_size"]}
+    annotations = [
+        {"image_id": number + 1, **_annotation(shape)}
+        for number, shapes in enumerate(images)
+        for shape in shapes
+    ]
+    return {
+        "info": settings,
+        "images": [
+            {"id": number + 1, "file_name": _file_name(number), **size}
+            for number in range(len(images))
+        ],
+        "annotations": [{"id": number, **one} for number, one in enumerate(annotations, 1)],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(OUTLINES, 1)],
+    }
+
+
+def _annotation(shape: Shape) -> dict[str, Any]:
     """Return what COCO says about a shape: category, box, area and polygon."""
     corners = shape.corners.round(2)
     (left, top), (right, bottom) = corners.min(0).tolist(), corners.max(0).tolist()
     x, y = corners.T
     area = abs(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))) / 2  # the shoelace formula
     return {
-        "category_id": _number(shape.category),
+        "category_id": list(OUTLINES).index(shape.category) + 1,
         "bbox": [left, top, round(right - left, 2), round(bottom - top, 2)],
         "area": round(float(area), 2),
         "iscrowd": 0,
@@ -123,16 +150,18 @@ def _coco(shape: Shape) -> dict[str, Any]:
     }
 
 
-def _number(category: str) -> int:
-    return list(OUTLINES).index(category) + 1  # COCO counts from 1
-
-
-def _check(folder: Path, counts: dict[str, int], name: str) -> None:
-    """Refuse a folder that lost files, or that holds anything else."""
-    for split, count in counts.items():
-        found = len(list((folder / split).glob("*.jpg")))
+def _check(folder: Path, settings: dict[str, int]) -> None:
+    """Refuse a folder that lost files, has other settings, or holds anything else."""
+    few = folder / "few.json"
+    came = json.loads(few.read_bytes()).get("info") if few.is_file() else "no few.json"
+    if came != settings:
+        raise UserError(
+            f"{folder}: wanted shapes of {settings}, got {came}; name another folder, or delete it"
+        )
+    for split in _SPLITS:
+        count, found = settings[f"num_{split}"], len(list((folder / split).glob("*.jpg")))
         if found != count or not (folder / f"{split}.json").is_file():
             raise UserError(
-                f"{folder}: wanted {split}.json and the {count} images of {name} in {split}/, "
-                f"found {found}; delete the folder, or name another one"
+                f"{folder}: wanted {split}.json and {count} images in {split}/, found {found}; "
+                "delete the folder, and it is drawn again"
             )
