@@ -33,7 +33,8 @@ def main() -> None:
     results = Path(args.results)
     if not args.table:
         known = {(cell["method"], cell["seed"]) for cell in read(results)}
-        wanted = [(method, seed) for seed in args.seeds for method in args.methods]
+        methods = dict.fromkeys(args.methods)
+        wanted = [(method, seed) for seed in args.seeds for method in methods]
         missing = [cell for cell in wanted if cell not in known]
         for number, (method, seed) in enumerate(missing, start=1):
             print(f"[{number}/{len(missing)}] {method}, seed {seed}", flush=True)

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -116,7 +117,8 @@ def evaluations(file: Path, length: int) -> list[dict[str, float]]:
     for line in file.read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
         if "bbox/AP" in record:
-            scores = {name: record[f"bbox/{name}"] for name in METRICS}
+            # NaN where there was not one prediction.
+            scores = {name: np.nan_to_num(record[f"bbox/{name}"]).item() for name in METRICS}
             # It counts from 0, but the end of training is one iteration later.
             iteration = min(record["iteration"] + 1, length)
             found[iteration] = {"iteration": iteration, **scores}

@@ -1,0 +1,56 @@
+"""The demo compares a student with and without its teacher, and leaves files behind."""
+
+import json
+import re
+import shutil
+from functools import partial
+
+import pytest
+
+pytest.importorskip("detectron2")
+from kd_det import demo
+from kd_det.data.shapes import register_shapes
+from kd_det.train import main
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """Make the demo a matter of seconds: two iterations, a few images, a cache of its own."""
+    monkeypatch.setenv("KD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "CONFIGS", shutil.copytree(demo.CONFIGS, tmp_path / "configs"))
+    for file in (tmp_path / "configs").glob("*.yaml"):
+        text = re.sub(r"MAX_ITER: \d+", "MAX_ITER: 2", file.read_text())
+        file.write_text(re.sub(r"WARMUP_ITERS: \d+", "WARMUP_ITERS: 1", text))
+    few = partial(register_shapes, num_train=8, num_few=4, num_val=2)
+    monkeypatch.setattr(demo, "register_shapes", few)
+    from detectron2.data import DatasetCatalog
+
+    for name in ("shapes_train", "shapes_few", "shapes_val"):
+        if name in DatasetCatalog:
+            DatasetCatalog.remove(name)
+    yield
+    for name in ("shapes_train", "shapes_few", "shapes_val"):
+        DatasetCatalog.remove(name)
+
+
+def test_demo_ends_with_a_table_and_a_picture(small, tmp_path, capsys):
+    assert main(["--work-dir", "runs/demo", "--seeds", "0", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "teacher" in shown
+    assert "student + FitNet" in shown
+    summary = json.loads((tmp_path / "runs/demo/demo.json").read_text())
+    for student in summary["students"].values():
+        assert student["seeds"] == [0, 1]
+        assert student["last"]["AP50"]["n"] == 2
+    assert (tmp_path / "runs/demo/predictions.png").stat().st_size > 10_000
+    # A second run with --resume reads what is there.
+    (teacher,) = (tmp_path / "runs/teachers").iterdir()
+    before = (teacher / "model_final.pth").stat().st_mtime_ns
+    assert main(["--work-dir", "runs/demo", "--seeds", "0", "1", "--resume"]) == 0
+    assert (teacher / "model_final.pth").stat().st_mtime_ns == before
+
+
+def test_demo_takes_no_arguments_of_a_config(capsys):
+    assert main(["--dry-run"]) == 2
+    assert "the demo takes no --eval-only, --dry-run" in capsys.readouterr().err
