@@ -200,6 +200,13 @@ class TestRefusals:
     def test_data_set_that_is_not_registered(self, error):
         assert "no data set 'nowhere'" in error("DATASETS.TRAIN", "('nowhere',)")
 
+    def test_weights_of_the_student_that_are_not_there(self, error):
+        message = error("MODEL.WEIGHTS", "resnet18.pth")
+        assert "no file 'resnet18.pth'; tools/det_convert.py makes it" in message
+
+    def test_evaluation_of_nothing(self, error):
+        assert "--eval-only needs MODEL.WEIGHTS" in error(flags=["--eval-only"])
+
     def test_model_of_other_categories(self, error):
         assert "has 3 categories" in error("MODEL.ROI_HEADS.NUM_CLASSES", 5)
 

@@ -141,6 +141,39 @@ def test_weights_of_another_shape_cannot_be_inherited(build):
         inherit(distiller.network, distiller.teachers["teacher"].network, ["head."])
 
 
+@pytest.fixture
+def wrapped():
+    """Register a meta-architecture of a user's own, which hides its parts."""
+    from detectron2.modeling import META_ARCH_REGISTRY, build_model
+
+    class Wrapped(torch.nn.Module):
+        def __init__(self, cfg):
+            super().__init__()
+            cfg = cfg.clone()
+            cfg.defrost()
+            cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
+            self.inner = build_model(cfg)
+
+        def forward(self, inputs):
+            return self.inner(inputs)
+
+    META_ARCH_REGISTRY.register(Wrapped)
+    yield
+    META_ARCH_REGISTRY._obj_map.pop("Wrapped")
+
+
+def test_a_meta_architecture_of_ones_own_is_tapped_by_path(wrapped, build, inputs, storage):
+    paths = {"STUDENT": "inner.backbone[p3]", "TEACHER": "inner.backbone[p3]"}
+    other = {"CONFIG": "teacher.yaml", "WEIGHTS": "random"}
+    other["OPTS"] = ["MODEL.META_ARCHITECTURE", "Wrapped"]
+    options = ["MODEL.META_ARCHITECTURE", "Wrapped"]
+    distiller = build("retinanet", {"fitnet": FITNET | paths}, options, KD={"TEACHER": other})
+    losses = distiller(inputs)
+    assert set(losses) == {"loss_cls", "loss_box_reg", "loss_fitnet"}
+    losses["loss_fitnet"].backward()
+    assert distiller.network.inner.backbone.fpn_lateral3.weight.grad.abs().sum() > 0
+
+
 class TestRefusals:
     def test_unknown_key_of_a_term(self, build):
         with pytest.raises(UserError, match=r"KD.TERMS.dkd has no key 'WEIHGT'.*'WEIGHT'"):

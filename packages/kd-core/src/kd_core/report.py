@@ -19,7 +19,8 @@ from kd_core.probe import shapes, untouched
 from kd_core.roles import tap_list
 from kd_core.task import Batch, network_of
 
-_PACKAGES = ("kd-core", "kd-cls", "torch", "torchvision", "numpy", "mmengine-lite", "fvcore")
+_OURS = ("kd-core", "kd-cls", "kd-det", "kd-reid")
+_PACKAGES = (*_OURS, "torch", "torchvision", "numpy", "mmengine-lite", "fvcore")
 
 
 def parameter_count(module: nn.Module) -> int:

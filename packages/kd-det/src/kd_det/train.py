@@ -79,11 +79,24 @@ def check(cfg: CfgNode, args: Namespace) -> None:
             f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but there is no CUDA device here; "
             "add MODEL.DEVICE cpu"
         )
+    _check_weights(cfg, args)
     last = Path(cfg.OUTPUT_DIR, "last_checkpoint")
     if last.exists() and not (args.resume or args.eval_only):
         raise UserError(
             f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} holds a run; add --resume to go on with it, or name "
             "another folder"
+        )
+
+
+def _check_weights(cfg: CfgNode, args: Namespace) -> None:
+    """Refuse student's weights that are not there, before minutes go into the data set."""
+    weights = cfg.MODEL.WEIGHTS
+    if args.eval_only and not (weights or args.resume):
+        raise UserError("--eval-only needs MODEL.WEIGHTS, or --resume for a run's last checkpoint")
+    if weights and "://" not in weights and not Path(weights).is_file():
+        raise UserError(
+            f"MODEL.WEIGHTS: no file {weights!r}; tools/det_convert.py makes it from torchvision's "
+            "ImageNet weights, and MODEL.WEIGHTS '' starts from random ones"
         )
 
 
