@@ -24,14 +24,19 @@ def small(tmp_path, monkeypatch):
         file.write_text(re.sub(r"WARMUP_ITERS: \d+", "WARMUP_ITERS: 1", text))
     few = partial(register_shapes, num_train=8, num_few=4, num_val=2)
     monkeypatch.setattr(demo, "register_shapes", few)
-    from detectron2.data import DatasetCatalog
+    forget()
+    yield
+    forget()
+
+
+def forget():
+    from detectron2.data import DatasetCatalog, MetadataCatalog
 
     for name in ("shapes_train", "shapes_few", "shapes_val"):
         if name in DatasetCatalog:
             DatasetCatalog.remove(name)
-    yield
-    for name in ("shapes_train", "shapes_few", "shapes_val"):
-        DatasetCatalog.remove(name)
+        if name in MetadataCatalog.list():
+            MetadataCatalog.remove(name)
 
 
 def test_demo_ends_with_a_table_and_a_picture(small, tmp_path, capsys):
