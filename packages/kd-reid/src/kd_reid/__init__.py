@@ -1,8 +1,9 @@
-"""Distil person re-identification models of torchreid. So far: finding torchreid."""
+"""Distil person re-identification models of torchreid. So far: its data and its evaluation."""
 
 try:
-    # Never a path below these: PyPI's torchreid and the official one have them in other places.
-    from torchreid import data, engine, losses, metrics, models, optim, utils
+    # Its parts are reached as `torchreid.models`, never by a path below: PyPI's torchreid and the
+    # official one have them in other places.
+    import torchreid
 except ImportError as error:
     raise ImportError(
         f"kd_reid needs torchreid ({error}): `pip install 'torchreid>=0.2.5' scipy gdown "
@@ -10,4 +11,4 @@ except ImportError as error:
         name="torchreid",
     ) from error
 
-__all__ = ["data", "engine", "losses", "metrics", "models", "optim", "utils"]
+__all__ = ["torchreid"]

@@ -1,0 +1,192 @@
+"""Read a whole re-identification set; tell what is unusable, and whether it can be evaluated."""
+
+from argparse import ArgumentParser
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from kd_core.checkpoint import save_json
+from kd_core.cli import run_main
+from kd_core.console import err, out
+from kd_core.errors import UserError
+from rich.markup import escape
+from rich.progress import track
+from rich.table import Table
+
+from kd_reid.data.folders import DISTRACTOR, is_market, read_image, read_splits
+from kd_reid.data.splits import Record, Splits, by_identity
+
+UNUSABLE = {
+    "missing_files": "missing files",
+    "unreadable_files": "files that cannot be decoded",
+    "leaked_identities": "identities both to train on and to search for",
+}
+"""Parts of the report that make a data set unusable, and what they are called."""
+
+_SHOWN = 5  # entries of a list on the terminal; --out has all
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool; returns the exit status: 1 if anything is unusable."""
+    return run_main(_main, argv)
+
+
+def _main(argv: list[str]) -> int:
+    args = _parser().parse_args(argv)
+    report = check(args.source, args.camera, workers=args.workers)
+    if args.out:
+        save_json(report, Path(args.out))
+    out.print(_table(report))
+    for line in _findings(report):
+        out.print(line)
+    return int(not report["usable"])
+
+
+def check(source: str | Path, camera: str | None = None, *, workers: int = 4) -> dict[str, Any]:
+    """Return a report about a data set; every image is decoded as in training.
+
+    Args:
+        source: A folder with a folder for each identity, a CSV file, or a folder in the layout of
+            Market-1501.
+        camera: Where the path below an identity's folder has the camera; see `read_folder`.
+        workers: Threads that decode images.
+
+    Returns:
+        Counts (`splits` of Market-1501's layout alone; `one_image` and `one_camera` are identities
+        with no more than that), the lists of `UNUSABLE`, and `usable`: whether all of these are
+        empty. `searchable_identities` have an image for which another one, by another camera if
+        cameras are known, is to be found; `evaluation_possible` tells whether there are any.
+
+    Raises:
+        UserError: If nothing can be read, or not as a data set.
+    """
+    if workers < 1:
+        raise UserError(f"--workers {workers}: wanted a number of threads, at least 1")
+    market = is_market(source)
+    splits = read_splits(source, camera=camera, train_fraction=0)
+    records = [record for part in splits for record in part]
+    searchable = _searchable(splits)
+    report = {
+        "source": str(source),
+        "splits": {name: len(part) for name, part in splits._asdict().items()} if market else {},
+        **_counts(records, DISTRACTOR if market else None),
+        "searchable_identities": len(searchable),
+        "evaluation_possible": bool(searchable),
+        "leaked_identities": sorted(
+            set(by_identity(splits.train)) & set(by_identity(splits.query))
+        ),
+        **_files(records, workers),
+    }
+    report["usable"] = not any(report[key] for key in UNUSABLE)
+    return report
+
+
+def _counts(records: Sequence[Record], distractor: str | None) -> dict[str, Any]:
+    people = by_identity(record for record in records if record.identity != distractor)
+    cameras = {name: {record.camera for record in images} for name, images in people.items()}
+    known = records[0].camera is not None
+    return {
+        "images": len(records),
+        "distractors": sum(record.identity == distractor for record in records),
+        "identities": len(people),
+        "cameras": len({record.camera for record in records}) if known else None,
+        "one_image": sum(len(images) == 1 for images in people.values()),
+        "one_camera": sum(len(seen) == 1 for seen in cameras.values()) if known else None,
+    }
+
+
+def _identities(records: Sequence[Record]) -> set[str]:
+    return {record.identity for record in records}
+
+
+def _searchable(splits: Splits) -> set[str]:
+    """Return the identities with a query that has a match."""
+    matches = by_identity(splits.gallery)
+    return {
+        query.identity
+        for query in splits.query
+        for found in matches.get(query.identity, ())
+        if found.camera is None or found.camera != query.camera
+    }
+
+
+def _files(records: Sequence[Record], workers: int) -> dict[str, Any]:
+    """Decode all images; the missing ones, and what is wrong with others, by path."""
+    missing: list[str] = []
+    unreadable: dict[str, str] = {}
+    paths = [record.path for record in records]
+    with ThreadPoolExecutor(workers) as pool:
+        problems = pool.map(_problem, paths)
+        shown = track(problems, "images", total=len(paths), console=err, transient=True)
+        for path, problem in zip(paths, shown, strict=True):
+            if problem is None:
+                continue
+            if Path(path).is_file():
+                unreadable[path] = problem
+            else:
+                missing.append(path)
+    return {"missing_files": missing, "unreadable_files": unreadable}
+
+
+def _problem(path: str) -> str | None:
+    try:
+        read_image(path)
+    except UserError as error:
+        return str(error.__cause__)
+    return None
+
+
+def _table(report: dict[str, Any]) -> Table:
+    table = Table("", title="data set")
+    table.add_column("count", justify="right")
+    rows = {
+        "images": report["images"],
+        **{f"  {name}": count for name, count in report["splits"].items()},
+        "distractors": report["distractors"],
+        "identities": report["identities"],
+        "  of one image": report["one_image"],
+        "  seen by one camera": report["one_camera"],
+        "cameras": report["cameras"],
+    }
+    for name, count in rows.items():
+        table.add_row(name, "unknown" if count is None else f"{count:,}")
+    for key, name in UNUSABLE.items():
+        count = len(report[key])
+        table.add_row(name, f"{count:,}", style="red" if count else None)
+    return table
+
+
+def _findings(report: dict[str, Any]) -> Iterator[str]:
+    for key, name in UNUSABLE.items():
+        found = list(report[key])
+        if found:
+            more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+            yield escape(f"{name}: {', '.join(found[:_SHOWN])}{more}")
+    if report["usable"]:
+        yield "all usable"
+    needed = "two images" if report["cameras"] is None else "images by two cameras"
+    if report["evaluation_possible"]:
+        count = report["searchable_identities"]
+        yield f"evaluation is possible: {count:,} identities can be searched for ({needed})"
+    else:
+        yield f"evaluation is not possible: there is no identity with {needed}"
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a folder with a folder for each identity; a CSV file of path, identity and, if "
+        "known, camera; or a folder in the layout of Market-1501",
+    )
+    parser.add_argument(
+        "--camera",
+        metavar="REGEX",
+        help="its group is the camera in a path below an identity's folder, such as 'cam(\\d+)'",
+    )
+    parser.add_argument("--out", metavar="FILE.json", help="write the report to this file too")
+    parser.add_argument("--workers", type=int, default=4, help="threads (default: 4)")
+    parser.add_argument("--debug", action="store_true", help="show a traceback for every error")
+    return parser

@@ -1,0 +1,198 @@
+"""Generated pedestrians in the layout of Market-1501: for the demo, for tests, for tries."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from kd_core.checkpoint import save_json
+from kd_core.console import err
+from kd_core.errors import UserError
+from PIL import Image
+from rich.progress import track
+
+from kd_reid.data.cameras import Camera, draw_camera, photograph
+from kd_reid.data.looks import draw_look
+
+FIRST_TEST_IDENTITY = 751
+"""Those below it are for training. Readers of Market-1501 refuse what lies beyond its 1501
+identities and six cameras."""
+
+_VERSION = 1  # of what is drawn; part of the folder's name
+_RANGES = {
+    "num_train_ids": (1, 750),
+    "num_test_ids": (1, 751),
+    "num_cameras": (2, 6),
+    "images_per_camera": (2, 999),
+    "image_height": (32, 1024),
+    "seed": (0, 2**32 - 1),
+}
+_SETTINGS = "pedestrians.json"
+_QUALITY = 90  # of JPEG
+_DISTRACTORS = 2  # images in the gallery for each test identity
+_EMPTY = 0.3  # share of them with nobody in the middle
+_LOOK, _CAMERA, _IMAGE = range(3)  # what a seed is for
+
+
+class Picture(NamedTuple):
+    """An image of the set: what it shows, and thereby its name."""
+
+    folder: str
+    identity: int  # 0 is a distractor, somebody or nobody; -1 is junk
+    camera: int  # from 1
+    number: int  # counts images of an identity and camera; of junk, the identity that it shows
+
+    @property
+    def file_name(self) -> str:
+        """Return the name that Market-1501 would give it."""
+        person = f"{self.identity:04}" if self.identity >= 0 else "-1"
+        return f"{person}_c{self.camera}s1_{self.number:06}_00.jpg"
+
+
+def pedestrians(
+    folder: str | Path | None = None,
+    *,
+    num_train_ids: int = 100,
+    num_test_ids: int = 80,
+    num_cameras: int = 4,
+    images_per_camera: int = 4,
+    image_height: int = 64,
+    seed: int = 0,
+) -> Path:
+    """Return a folder with `bounding_box_train/`, `query/` and `bounding_box_test/`.
+
+    Identities share kinds of clothes, build and things, so that no single one tells who somebody
+    is; cameras differ in place, direction, light and sharpness. The query has one image of each
+    test identity and camera, the gallery the others, and strangers (identity 0), and what should be
+    left out (junk, -1): cut-off images of test identities.
+
+    It is drawn (some seconds) unless it is there already, and is whole or absent. An image depends
+    on `seed`, its height, identity, camera and number alone.
+
+    Args:
+        folder: Where the set is; None takes a folder that is named by the other arguments, in
+            `$KD_CACHE` or else in `~/.cache/kd`.
+        num_train_ids: Identities for training, numbered from 1.
+        num_test_ids: Identities of query and gallery, numbered from 751.
+        num_cameras: Each sees every identity.
+        images_per_camera: Images of an identity by each camera.
+        image_height: In pixels; images are half as wide.
+        seed: Seed of all images.
+
+    Raises:
+        UserError: If a number is out of range, or the folder holds something else.
+    """
+    settings = {
+        "version": _VERSION,
+        "num_train_ids": num_train_ids,
+        "num_test_ids": num_test_ids,
+        "num_cameras": num_cameras,
+        "images_per_camera": images_per_camera,
+        "image_height": image_height,
+        "seed": seed,
+    }
+    for key, (least, most) in _RANGES.items():
+        if not least <= settings[key] <= most:
+            raise UserError(f"pedestrians: wanted {key} of {least} to {most}, got {settings[key]}")
+    name = "_".join(["pedestrians", *map(str, settings.values())])
+    folder = cache_folder() / name if folder is None else Path(folder)
+    if not folder.exists():
+        _write(folder, settings)
+    _check(folder, settings)
+    return folder
+
+
+def cache_folder() -> Path:
+    """Return where generated data is kept: `$KD_CACHE`, or else `~/.cache/kd`."""
+    return Path(os.environ.get("KD_CACHE") or "~/.cache/kd").expanduser()
+
+
+def _write(folder: Path, settings: dict[str, int]) -> None:
+    """Draw all in a folder beside it, which takes its place when it is complete."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        _draw(temporary, settings)
+        save_json(settings, temporary / _SETTINGS)
+        temporary.chmod(0o755)  # mkdtemp's folder is its owner's alone
+        temporary.rename(folder)
+    except OSError:
+        if not folder.exists():  # else another process was faster
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _draw(folder: Path, settings: dict[str, int]) -> None:
+    seed, height = settings["seed"], settings["image_height"]
+    cameras = {
+        number: draw_camera(np.random.default_rng([seed, _CAMERA, number]), height)
+        for number in range(1, settings["num_cameras"] + 1)
+    }
+    pictures = list(_pictures(settings))
+    for name in {picture.folder for picture in pictures}:
+        (folder / name).mkdir()
+    for picture in track(pictures, "pedestrians", console=err, transient=True):
+        image = _image(picture, cameras[picture.camera], seed, height)
+        image.save(folder / picture.folder / picture.file_name, quality=_QUALITY)
+
+
+def _pictures(settings: dict[str, int]) -> Iterator[Picture]:
+    """List the whole set."""
+    cameras = range(1, settings["num_cameras"] + 1)
+    numbers = range(settings["images_per_camera"])
+    train = range(1, settings["num_train_ids"] + 1)
+    test = range(FIRST_TEST_IDENTITY, FIRST_TEST_IDENTITY + settings["num_test_ids"])
+    for identity, camera, number in product(train, cameras, numbers):
+        yield Picture("bounding_box_train", identity, camera, number)
+    for identity, camera, number in product(test, cameras, numbers):
+        yield Picture("bounding_box_test" if number else "query", identity, camera, number)
+    for number in range(_DISTRACTORS * len(test)):
+        yield Picture("bounding_box_test", 0, cameras[number % len(cameras)], number)
+    for identity in test:
+        yield Picture("bounding_box_test", -1, cameras[identity % len(cameras)], identity)
+
+
+def _image(picture: Picture, camera: Camera, seed: int, height: int) -> Image.Image:
+    # + 1, since seeds are not negative
+    rng = np.random.default_rng(
+        [seed, _IMAGE, picture.identity + 1, picture.camera, picture.number]
+    )
+    if picture.identity == 0:
+        look = None if rng.random() < _EMPTY else draw_look(rng)
+        return photograph(rng, camera, look, height)
+    shown = picture.number if picture.identity < 0 else picture.identity
+    look = draw_look(np.random.default_rng([seed, _LOOK, shown]))
+    image = photograph(rng, camera, look, height)
+    return _cut_off(rng, image) if picture.identity < 0 else image
+
+
+def _cut_off(rng: np.random.Generator, image: Image.Image) -> Image.Image:
+    """Return a quarter of an image, enlarged, as of a detector that found half a person."""
+    wide, tall = image.size
+    left, top = rng.uniform(0, 0.5, 2) * image.size
+    return image.resize(image.size, box=(left, top, left + wide / 2, top + tall / 2))
+
+
+def _check(folder: Path, settings: dict[str, int]) -> None:
+    """Refuse a folder that lost files, has other settings, or holds anything else."""
+    file = folder / _SETTINGS
+    came = json.loads(file.read_bytes()) if file.is_file() else f"no {_SETTINGS}"
+    if came != settings:
+        raise UserError(
+            f"{folder}: wanted pedestrians of {settings}, got {came}; name another folder, or "
+            "delete it"
+        )
+    for name, count in Counter(picture.folder for picture in _pictures(settings)).items():
+        found = len(list((folder / name).glob("*.jpg")))
+        if found != count:
+            raise UserError(
+                f"{folder}: wanted {count} images in {name}/, found {found}; delete the folder, "
+                "and it is drawn again"
+            )

@@ -1,0 +1,47 @@
+"""Distances between every query and every gallery image."""
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (the name all of torch's users know)
+from kd_core.errors import UserError
+from kd_core.functional import full_precision
+from torch import Tensor
+
+
+@full_precision
+def squared_euclidean(query: Tensor, gallery: Tensor) -> Tensor:
+    """Return the squared Euclidean distance of every query to every gallery image.
+
+    The ranking that torchreid calls "euclidean". Differs from torchreid: what rounding makes
+    negative is zero, so that a root can be taken (`rerank` needs one).
+
+    Args:
+        query: Embeddings, [Q, D].
+        gallery: Embeddings, [G, D].
+
+    Returns:
+        [Q, G], in float32 at least.
+
+    Raises:
+        UserError: If the two are not matrices with equal numbers of columns.
+    """
+    _check(query, gallery)
+    norms = query.square().sum(1, keepdim=True) + gallery.square().sum(1)
+    return torch.addmm(norms, query, gallery.T, alpha=-2).clamp_(min=0)
+
+
+@full_precision
+def cosine_distance(query: Tensor, gallery: Tensor) -> Tensor:
+    """Return one minus the cosine of every query [Q, D] with every gallery image [G, D].
+
+    Half the squared Euclidean distance of the normalised embeddings. See `squared_euclidean`.
+    """
+    _check(query, gallery)
+    return 1 - F.normalize(query) @ F.normalize(gallery).T
+
+
+def _check(query: Tensor, gallery: Tensor) -> None:
+    if query.dim() != 2 or gallery.dim() != 2 or query.shape[1] != gallery.shape[1]:
+        raise UserError(
+            "distances need embeddings [Q, D] and [G, D] of one network, "
+            f"got {list(query.shape)} and {list(gallery.shape)}"
+        )

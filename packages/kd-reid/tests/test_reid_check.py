@@ -1,0 +1,130 @@
+"""The check of a set finds all that is wrong, and tells whether it can be evaluated."""
+
+import json
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("torchreid")
+from kd_reid.data.check import check, main
+
+
+def paint(root, *names):
+    for number, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 32), (number, 0, 0)).save(root / name)
+    return root
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Return a folder of three identities: by two cameras, by one, and of one image."""
+    names = ["a/c1_1.png", "a/c2_1.png", "b/c1_1.png", "b/c1_2.png", "d/c3.png"]
+    return paint(tmp_path / "own", *names)
+
+
+@pytest.fixture
+def market(tmp_path):
+    return paint(
+        tmp_path / "market",
+        "bounding_box_train/0001_c1s1_000000_00.jpg",
+        "bounding_box_train/0002_c3s1_000000_00.jpg",
+        "query/0003_c1s1_000000_00.jpg",
+        "query/0004_c1s1_000000_00.jpg",
+        "bounding_box_test/0003_c2s1_000000_00.jpg",
+        "bounding_box_test/0004_c1s1_000001_00.jpg",
+        "bounding_box_test/0000_c1s1_000001_00.jpg",
+        "bounding_box_test/-1_c1s1_000001_00.jpg",
+    )
+
+
+def test_a_sound_set_passes_and_is_counted(own, capsys):
+    assert main([str(own), "--camera", r"c(\d)"]) == 0
+    shown = capsys.readouterr().out
+    assert "all usable\nevaluation is possible: 1 identities can be searched for" in shown
+    report = check(own, r"c(\d)")
+    assert (report["images"], report["identities"], report["cameras"]) == (5, 3, 3)
+    assert (report["one_image"], report["one_camera"]) == (1, 2)
+
+
+def test_without_cameras_two_images_are_enough(own, capsys):
+    report = check(own)
+    assert (report["cameras"], report["one_camera"]) == (None, None)
+    assert report["searchable_identities"] == 2
+    assert main([str(own)]) == 0
+    shown = capsys.readouterr().out
+    assert "unknown" in shown
+    assert "2 identities can be searched for (two images)" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"), [([], "two images"), (["--camera", "c(.)"], "images by two cameras")]
+)
+def test_it_tells_when_evaluation_is_not_possible(arguments, text, tmp_path, capsys):
+    paint(tmp_path, "a/c1.png", "b/c1.png")
+    assert main([str(tmp_path), *arguments]) == 0
+    assert f"evaluation is not possible: there is no identity with {text}" in (
+        capsys.readouterr().out
+    )
+
+
+def test_the_layout_of_market_1501_is_counted_by_its_folders(market):
+    report = check(market)
+    assert report["splits"] == {"train": 2, "query": 2, "gallery": 3}
+    assert (report["images"], report["distractors"], report["identities"]) == (7, 1, 4)
+    assert report["searchable_identities"] == 1
+    assert report["usable"]
+
+
+def test_an_identity_to_train_on_and_to_search_for_is_found(market, capsys):
+    paint(market, "bounding_box_train/0004_c1s1_000009_00.jpg")
+    assert check(market)["leaked_identities"] == ["0004"]
+    assert main([str(market)]) == 1
+    assert "identities both to train on and to search for: 0004" in capsys.readouterr().out
+
+
+def test_a_missing_file_is_found(own, tmp_path, capsys):
+    file = tmp_path / "list.csv"
+    file.write_text("path,identity\nown/a/c1_1.png,a\nown/a/lost.png,a\n")
+    lost = str(tmp_path / "own/a/lost.png")
+    report = check(file)
+    assert report["missing_files"] == [lost]
+    assert report["unreadable_files"] == {}
+    assert main([str(file)]) == 1
+    assert f"missing files: {lost}" in capsys.readouterr().out
+
+
+def test_a_file_that_ends_early_is_found(own):
+    file = own / "a/c1_1.png"
+    Image.effect_noise((64, 64), 50).save(file)
+    file.write_bytes(file.read_bytes()[:-2000])
+    report = check(own)
+    assert "truncated" in report["unreadable_files"][str(file)]
+    assert not report["usable"]
+
+
+def test_the_report_can_be_written(own, tmp_path):
+    (own / "a/c1_1.png").write_bytes(b"")
+    assert main([str(own), "--out", str(tmp_path / "report.json")]) == 1
+    assert json.loads((tmp_path / "report.json").read_text()) == check(own)
+
+
+def test_long_lists_are_cut_on_the_terminal_only(tmp_path, capsys):
+    file = tmp_path / "list.csv"
+    file.write_text("path,identity\n" + "".join(f"{n}.jpg,a\n" for n in range(8)))
+    assert main([str(file)]) == 1
+    assert "4.jpg, and 3 more" in capsys.readouterr().out
+    assert len(check(file)["missing_files"]) == 8
+
+
+def test_wrong_arguments_are_one_line(own, capsys):
+    for wrong, text in (
+        (["nowhere"], "nowhere: there is no such folder"),
+        (["nothing.csv"], "nothing.csv: there is no such file"),
+        ([str(own), "--workers", "0"], "--workers 0"),
+        ([str(own), "--camera", "("], "not a regular expression"),
+    ):
+        assert main(wrong) == 2
+        shown = capsys.readouterr()
+        assert text in shown.err
+        assert shown.err.count("\n") == 1
