@@ -40,6 +40,9 @@ UNSTEADY = {
 }
 """Methods whose loss need not fall on a fixed batch, so that only its finiteness is checked."""
 
+RATES = {"catkd": 2e-4}  # its weight depends on the pair, and is not that of the pairs here
+"""Learning rates that differ from 0.002."""
+
 REFUSALS = {
     "fsp": "equal channels",
     "afds": "channels",
@@ -70,7 +73,8 @@ def configs(folder, method, teacher, student):
     (folder / "pair.py").write_text(pair)
     stages = stage_configs(read_config([folder / "data.py", folder / "pair.py", method]))
     for config in stages:
-        config["optimizer"] = {"type": "torch.optim.SGD", "lr": 0.002, "momentum": 0.9}
+        rate = RATES.get(method.stem, 0.002)
+        config["optimizer"] = {"type": "torch.optim.SGD", "lr": rate, "momentum": 0.9}
         for term in config.get("distiller", {}).get("terms", {}).values():
             term["warmup_epochs"] = 0
     return stages
