@@ -67,6 +67,8 @@ def main(args: Namespace) -> None:
         summaries[name] = repeat(partial(run, cfg, name), seeds, folder, resume=args.resume)
     save_json({"teacher": teacher, "students": summaries}, work_dir / "demo.json")
     out.print(_table(teacher, summaries))
+    if len(seeds) == 1:
+        out.print("one seed says little; --seeds 0 1 2 shows mean and standard deviation")
     folders = {"teacher": teacher_folder}
     for name in students:
         found = work_dir / name.replace(" + ", "_")
