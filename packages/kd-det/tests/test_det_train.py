@@ -127,6 +127,19 @@ def test_checkpoint_is_a_plain_detectors(command, tmp_path, capsys):
     assert torch.equal(torch.load(tmp_path / "boxes.pt"), ours)
 
 
+def test_distilled_student_can_teach(command, tmp_path, capsys):
+    from kd_det.distiller import build_distiller
+
+    file = tmp_path / "run/model_final.pth"
+    assert command("OUTPUT_DIR", file.parent) == 0
+    cfg = read_config(command.path, ["KD.TEACHER.WEIGHTS", str(file)])
+    teacher = build_distiller(cfg).teachers["teacher"].network.state_dict()
+    taught = torch.load(file, weights_only=True)["model"]
+    names = [name for name in taught if not name.endswith("num_batches_tracked")]
+    assert names
+    assert all(torch.equal(teacher[name], taught[name]) for name in names)
+
+
 def test_evaluation_alone(command, tmp_path, capsys):
     assert command("OUTPUT_DIR", tmp_path / "run") == 0
     weights = ["MODEL.WEIGHTS", tmp_path / "run/model_final.pth"]

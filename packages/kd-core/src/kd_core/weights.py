@@ -131,11 +131,11 @@ def _why_unreadable(path: Path, error: Exception) -> str:
 
 def _unwrap(contents: Any) -> Any:
     if isinstance(contents, Mapping):
-        if isinstance(contents.get("distiller"), Mapping):
-            return _student(contents)
-        for key in _WRAPPERS:
+        for key in _WRAPPERS:  # first: a distilled detector's file has both, its student as `model`
             if isinstance(contents.get(key), Mapping):
                 return _unwrap(contents[key])
+        if isinstance(contents.get("distiller"), Mapping):
+            return _student(contents)
     return contents
 
 

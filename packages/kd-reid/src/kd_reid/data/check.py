@@ -96,10 +96,6 @@ def _counts(records: Sequence[Record], distractor: str | None) -> dict[str, Any]
     }
 
 
-def _identities(records: Sequence[Record]) -> set[str]:
-    return {record.identity for record in records}
-
-
 def _searchable(splits: Splits) -> set[str]:
     """Return the identities with a query that has a match."""
     matches = by_identity(splits.gallery)
