@@ -1,5 +1,6 @@
-"""Folders of runs: where a run goes, and that none is overwritten."""
+"""Folders: where a run goes, and that none is overwritten; where generated data is kept."""
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -36,3 +37,8 @@ def choose(given: str | None, names: Iterable[str], *, resume: bool) -> Path:
 def has_run(folder: Path) -> bool:
     """Tell whether a folder holds a run, or runs of several seeds."""
     return any(next(folder.glob(f"**/{trace}"), None) for trace in _TRACES)
+
+
+def cache_folder() -> Path:
+    """Return where generated data is kept: `$KD_CACHE`, or else `~/.cache/kd`."""
+    return Path(os.environ.get("KD_CACHE") or "~/.cache/kd").expanduser()

@@ -1,16 +1,14 @@
 """A generated data set of shapes in the COCO format: for the demo, for tests, for trying things."""
 
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from kd_core.checkpoint import save_json
+from kd_core.checkpoint import atomic_folder, save_json
 from kd_core.console import err
 from kd_core.errors import UserError
+from kd_core.workdir import cache_folder
 from PIL import Image
 from rich.progress import track
 
@@ -77,26 +75,11 @@ def register_shapes(folder: str | Path | None = None, **settings: int) -> None:
         register_coco(f"shapes_{part}", made / f"{part}.json", made / split)
 
 
-def cache_folder() -> Path:
-    """Return where generated data is kept: `$KD_CACHE`, or else `~/.cache/kd`."""
-    return Path(os.environ.get("KD_CACHE") or "~/.cache/kd").expanduser()
-
-
 def _write(folder: Path, settings: dict[str, int]) -> None:
-    """Draw all in a folder beside it, which takes its place when it is complete."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        train, val = (_draw(temporary / split, split, settings) for split in _SPLITS)
+    with atomic_folder(folder) as new:
+        train, val = (_draw(new / split, split, settings) for split in _SPLITS)
         for part, images in (("train", train), ("few", train[: settings["num_few"]]), ("val", val)):
-            save_json(_coco(images, settings), temporary / f"{part}.json")
-        temporary.chmod(0o755)  # mkdtemp's folder is its owner's alone
-        temporary.rename(folder)
-    except OSError:
-        if not folder.exists():  # else another process was faster
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            save_json(_coco(images, settings), new / f"{part}.json")
 
 
 def _draw(folder: Path, split: str, settings: dict[str, int]) -> list[list[Shape]]:

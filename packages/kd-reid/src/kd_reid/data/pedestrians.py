@@ -1,9 +1,6 @@
 """Generated pedestrians in the layout of Market-1501: for the demo, for tests, for tries."""
 
 import json
-import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from itertools import product
@@ -11,9 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from kd_core.checkpoint import save_json
+from kd_core.checkpoint import atomic_folder, save_json
 from kd_core.console import err
 from kd_core.errors import UserError
+from kd_core.workdir import cache_folder
 from PIL import Image
 from rich.progress import track
 
@@ -108,25 +106,10 @@ def pedestrians(
     return folder
 
 
-def cache_folder() -> Path:
-    """Return where generated data is kept: `$KD_CACHE`, or else `~/.cache/kd`."""
-    return Path(os.environ.get("KD_CACHE") or "~/.cache/kd").expanduser()
-
-
 def _write(folder: Path, settings: dict[str, int]) -> None:
-    """Draw all in a folder beside it, which takes its place when it is complete."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        _draw(temporary, settings)
-        save_json(settings, temporary / _SETTINGS)
-        temporary.chmod(0o755)  # mkdtemp's folder is its owner's alone
-        temporary.rename(folder)
-    except OSError:
-        if not folder.exists():  # else another process was faster
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with atomic_folder(folder) as new:
+        _draw(new, settings)
+        save_json(settings, new / _SETTINGS)
 
 
 def _draw(folder: Path, settings: dict[str, int]) -> None:
