@@ -88,11 +88,12 @@ def load_weights(
     unexpected = [k for k in state if k not in own]
     reshaped = [k for k in state if k in own and state[k].shape != own[k].shape]
     if reshaped or len(unexpected) == len(state) or (strict and (missing or unexpected)):
-        shapes = _shapes(reshaped, state, own, guess=not missing and not unexpected)
-        wrong = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-        listed = [f"{len(names)} {what} ({_few(names)})" for what, names in wrong.items() if names]
+        shapes = reshaped_text(reshaped, state, own)
+        if shapes and not missing and not unexpected:
+            shapes[0] += _guess(reshaped)
         raise UserError(
-            f"{path}: does not fit {type(module).__name__}: {', '.join(listed)}; "
+            f"{path}: does not fit {type(module).__name__}: "
+            f"{differences(missing, unexpected, shapes)}; "
             f"build the network that the file was made for"
         )
     module.load_state_dict(state, strict=strict and not parts)
@@ -160,17 +161,32 @@ def _names(folder: Path) -> Iterable[str]:
     return (file.name for file in folder.iterdir() if file.is_file())
 
 
+def differences(missing: Sequence[str], unexpected: Sequence[str], shapes: Sequence[str]) -> str:
+    """Say in one line how a file's tensors differ from a network's; "" if they do not.
+
+    Args:
+        missing: Names that only the network has.
+        unexpected: Names that only the file has.
+        shapes: What `reshaped_text` says of names that both have.
+    """
+    wrong = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    return ", ".join(f"{len(few)} {what} ({_few(few)})" for what, few in wrong.items() if few)
+
+
+def reshaped_text(
+    names: Iterable[str], state: Mapping[str, Tensor], own: Mapping[str, Tensor]
+) -> list[str]:
+    """Return both shapes of each of these tensors, in the file and in the network."""
+    return [
+        f"{name} is {list(state[name].shape)} in the file, {list(own[name].shape)} in the network"
+        for name in names
+    ]
+
+
 def _few(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
-def _shapes(
-    names: Sequence[str], state: Mapping[str, Tensor], own: Mapping[str, Tensor], *, guess: bool
-) -> list[str]:
-    shapes = [
-        f"{name} is {list(state[name].shape)} in the file, {list(own[name].shape)} in the network"
-        for name in names
-    ]
-    if guess and len({name.rpartition(".")[0] for name in names}) == 1:
-        shapes[0] += " (other number of classes?)"
-    return shapes
+def _guess(reshaped: Sequence[str]) -> str:
+    one_module = len({name.rpartition(".")[0] for name in reshaped}) == 1
+    return " (other number of classes?)" if one_module else ""

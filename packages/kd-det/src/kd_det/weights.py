@@ -3,7 +3,7 @@
 import pickle
 import re
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from detectron2.utils.file_io import PathManager
 from fvcore.common.checkpoint import Checkpointer
 from kd_core import checkpoint
 from kd_core.errors import UserError
-from kd_core.weights import read_state_dict
+from kd_core.weights import differences, read_state_dict, reshaped_text
 from torch import Tensor, nn
 
 # Of old files: Detectron2 no longer saves them, or never reads them.
@@ -135,8 +135,8 @@ def load_teacher(model: nn.Module, path: str | Path) -> None:
         UserError: If the file cannot be read, holds a backbone alone, or is of another detector.
     """
     state = _needed(read_weights(path))
-    differences = mismatch(state, _needed(model.state_dict()))
-    if differences:
+    wrong = mismatch(state, _needed(model.state_dict()))
+    if wrong:
         advice = "give the teacher the config (depth, heads, classes) that these weights are of"
         parts = {name.partition(".")[0] for name in state}
         if parts <= {"backbone"} or parts.isdisjoint(name for name, _ in model.named_children()):
@@ -144,23 +144,16 @@ def load_teacher(model: nn.Module, path: str | Path) -> None:
                 "this is a backbone alone or no detector, where a teacher is a whole trained "
                 "detector, such as those of Detectron2's model zoo"
             )
-        raise UserError(f"{path}: does not fit {type(model).__name__}: {differences}; {advice}")
+        raise UserError(f"{path}: does not fit {type(model).__name__}: {wrong}; {advice}")
     model.load_state_dict(state, strict=False)
 
 
 def mismatch(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
     """Say how a state dict differs in names and shapes from the wanted one; "" if it does not."""
-    shapes = [
-        f"{name} is {list(state[name].shape)} in the file, {list(tensor.shape)} in the network"
-        for name, tensor in wanted.items()
-        if name in state and state[name].shape != tensor.shape
-    ]
-    wrong = {
-        "missing": [name for name in wanted if name not in state],
-        "unexpected": [name for name in state if name not in wanted],
-        "of another shape": shapes,
-    }
-    return ", ".join(f"{len(few)} {what} ({_few(few)})" for what, few in wrong.items() if few)
+    missing = [name for name in wanted if name not in state]
+    unexpected = [name for name in state if name not in wanted]
+    reshaped = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
+    return differences(missing, unexpected, reshaped_text(reshaped, state, wanted))
 
 
 class _WeightsOnly(Checkpointer):
@@ -197,7 +190,3 @@ def _unpickle(path: str | Path) -> Any:
 
 def _needed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value for name, value in state.items() if not _PASSED_OVER.search(name)}
-
-
-def _few(names: Sequence[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
