@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_core.criteria.mgd import aligners, require_same_sizes
+from kd_core.aligners import aligners, require_same_sizes
 from kd_core.criterion import Criterion, Shapes
 from kd_core.functional import Maps, full_precision, kl_divergence, levels, require_same_shape
 
