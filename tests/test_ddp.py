@@ -22,9 +22,10 @@ SCRIPT = """
 import os, sys
 import torch
 from kd_cls import train
+from kd_core import tool
 from kd_core.task import network_of
 
-run = train.run
+run = tool.run
 
 def run_and_keep(trainer, parts, **options):
     result = run(trainer, parts, **options)
@@ -37,7 +38,7 @@ def run_and_keep(trainer, parts, **options):
     torch.save(state, f"rank{os.environ['RANK']}.pt")
     return result
 
-train.run = run_and_keep
+tool.run = run_and_keep
 sys.exit(train.main(sys.argv[1:]))
 """
 

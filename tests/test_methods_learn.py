@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from kd_cls.assemble import assemble, build_data
-from kd_cls.config import read_config, stage_configs
-from kd_cls.teachers import build_teachers
+from kd_cls.kit import KIT
+from kd_core.assembly import assemble, build_data
 from kd_core.errors import UserError
 from kd_core.probe import settle
+from kd_core.recipes import build_teachers
 from kd_core.run import build_trainer
+from kd_core.run_config import read_config, stage_configs
 
 ROOT = Path(__file__).parents[1]
 METHODS = [
@@ -71,7 +72,7 @@ def configs(folder, method, teacher, student):
         pair += f"teacher = dict(network={network(teacher)}, weights='random')\n"
     (folder / "data.py").write_text(DATA)
     (folder / "pair.py").write_text(pair)
-    stages = stage_configs(read_config([folder / "data.py", folder / "pair.py", method]))
+    stages = stage_configs(read_config(KIT, [folder / "data.py", folder / "pair.py", method]))
     for config in stages:
         rate = RATES.get(method.stem, 0.002)
         config["optimizer"] = {"type": "torch.optim.SGD", "lr": rate, "momentum": 0.9}
@@ -83,8 +84,8 @@ def configs(folder, method, teacher, student):
 def losses(config):
     """Train on one batch for 20 steps; return the sum of the losses of every step."""
     data = build_data(config, 0, torch.device("cpu"))
-    teachers = build_teachers(config, 0, data, Path(), lambda *args: None, untrained=True)
-    built = assemble(config, 0, torch.device("cpu"), data, teachers)
+    teachers = build_teachers(KIT, config, 0, data, Path(), lambda *args: None, untrained=True)
+    built = assemble(KIT, config, 0, torch.device("cpu"), data, teachers)
     nodes = {name: config[name] for name in ("optimizer", "schedule")}
     trainer = build_trainer(built.parts, Path(), **nodes, **config["trainer"])
     batch = next(built.parts.loader.epoch(0))

@@ -4,10 +4,11 @@ import json
 
 import pytest
 import torch
-from kd_cls.assemble import assemble, build_data, sample_batch
 from kd_cls.classifier import Classifier
 from kd_cls.data import image_folder, synthetic
+from kd_cls.kit import KIT
 from kd_cls.models import build_model
+from kd_core.assembly import assemble, build_data
 from kd_core.task import network_of
 from PIL import Image
 
@@ -30,7 +31,7 @@ def put_together(data):
     def with_terms(seed=0, **terms):
         teachers = {"teacher": Classifier(build_model("resnet14", num_classes=3))} if terms else {}
         config = {"student": STUDENT, "distiller": {"terms": terms}}
-        return assemble(config, seed, CPU, data, teachers)
+        return assemble(KIT, config, seed, CPU, data, teachers)
 
     return with_terms
 
@@ -67,7 +68,7 @@ def test_the_data_s_seed_is_that_of_the_run_unless_it_has_its_own():
 class TestSample:
     def test_is_two_training_images_whatever_the_batch_size(self, data):
         batch_size = data.train.batch_size
-        assert sample_batch(data)["image"].shape == (2, 3, 16, 16)
+        assert data.train.sample(2)["image"].shape == (2, 3, 16, 16)
         assert data.train.batch_size == batch_size
 
     def test_leaves_no_worker_process_behind(self, tmp_path):
@@ -75,7 +76,7 @@ class TestSample:
             (tmp_path / name).mkdir(parents=True)
             Image.new("RGB", (16, 16)).save(tmp_path / name / "0.png")
         data = image_folder(str(tmp_path), image_size=16, workers=1, resident=False)
-        assert sample_batch(data)["image"].shape == (2, 3, 16, 16)
+        assert data.train.sample(2)["image"].shape == (2, 3, 16, 16)
         assert data.train._loader is None
         assert torch.multiprocessing.active_children() == []
 

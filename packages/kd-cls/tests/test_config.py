@@ -1,9 +1,10 @@
 """Every name in a config is checked when it is read, those of later stages and recipes too."""
 
 import pytest
-from kd_cls.config import read_config, stage_configs, teacher_nodes
+from kd_cls.kit import KIT
 from kd_core.config import parse_options, save_config
 from kd_core.errors import UserError
+from kd_core.run_config import read_config, stage_configs, teacher_nodes
 
 NETWORK = {"type": "kd_cls.models.build_model", "name": "resnet8"}
 KD = {"criterion": {"type": "kd_core.criteria.kd.KD"}}
@@ -34,7 +35,7 @@ def read(tmp_path):
 
     def write_and_read(config, *options, training=True):
         save_config(config, tmp_path / "config.py")
-        return read_config(tmp_path / "config.py", parse_options(options), training=training)
+        return read_config(KIT, tmp_path / "config.py", parse_options(options), training=training)
 
     return write_and_read
 

@@ -10,7 +10,7 @@ from kd_cls.data.augment import (
     Views,
     apply,
 )
-from kd_cls.data.draws import Draws
+from kd_core.data.draws import Draws
 from kd_core.errors import UserError
 from torchvision.transforms import v2
 

@@ -4,8 +4,8 @@ import torch
 from kd_cls import data
 from kd_cls.data import DeviceLoader, image_folders
 from kd_cls.data.augment import Flip, Rotate
-from kd_cls.data.folder_loader import FolderLoader
-from kd_cls.data.image_files import read_image
+from kd_core.data.folder_loader import FolderLoader
+from kd_core.data.image_files import read_image
 from kd_core.errors import UserError
 from PIL import Image
 from torchvision.transforms import v2

@@ -2,7 +2,7 @@ import pytest
 import torch
 from kd_cls.data import DeviceLoader
 from kd_cls.data.augment import CropFlip, PerImage, Rotate
-from kd_cls.data.draws import Draws
+from kd_core.data.draws import Draws
 from kd_core.errors import UserError
 from torchvision.transforms import v2
 

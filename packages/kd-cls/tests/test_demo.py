@@ -4,14 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
-from kd_cls import demo, train
-from kd_cls.assemble import metadata
+from kd_cls import train
 from kd_cls.classifier import Classifier
-from kd_cls.config import read_config
 from kd_cls.data import synthetic
+from kd_cls.kit import KIT
 from kd_cls.models import build_model
-from kd_cls.teachers import recipe_folder
-from kd_core import checkpoint
+from kd_core import checkpoint, tool
+from kd_core.recipes import recipe_folder
+from kd_core.run_config import read_config
 
 SHORT = ["trainer.epochs=2", "schedule.warmup_epochs=1", "distiller.terms.dkd.warmup_epochs=1"]
 SHORT += ["data.train_per_class=173"]  # which leaves few test images
@@ -22,10 +22,10 @@ ARGUMENTS = ["--seeds", "0", "1", "--cfg-options", *SHORT]
 def folder(tmp_path, monkeypatch):
     """Work in a folder where the teacher's recipe was run, though its weights are random."""
     monkeypatch.chdir(tmp_path)
-    recipe = read_config(demo.CONFIG)["teacher"]["recipe"]
-    made, settings = recipe_folder(recipe, Path("runs/teachers")), read_config(recipe)
+    recipe = read_config(KIT, KIT.demo_config)["teacher"]["recipe"]
+    made, settings = recipe_folder(KIT, recipe, Path("runs/teachers")), read_config(KIT, recipe)
     teacher = Classifier(build_model(settings["student"]["network"]["name"], num_classes=10))
-    facts = metadata(settings["student"]["network"], synthetic(), teacher)
+    facts = KIT.metadata(settings["student"]["network"], synthetic(), teacher)
     checkpoint.export(teacher.network.state_dict(), made / "student", facts)
     result = {"last": {"top1": 98.7}, "student_parameters": 272474, "train_seconds": 20.5}
     checkpoint.save_json(result, made / "result.json")
@@ -51,7 +51,8 @@ def test_it_ends_with_a_table_curves_and_numbers(capsys):
 
 def test_the_students_differ_in_the_teacher_only():
     assert train.main([*ARGUMENTS[3:], "--seeds", "3"]) == 0
-    alone, distilled = (read_config(f"runs/demo/{name}/config.py") for name in ("student", "dkd"))
+    files = [f"runs/demo/{name}/config.py" for name in ("student", "dkd")]
+    alone, distilled = (read_config(KIT, file) for file in files)
     assert distilled.keys() - alone.keys() == {"teacher", "distiller"}
     assert all(distilled[name] == alone[name] for name in alone)
     assert alone["seed"] == 3
@@ -62,7 +63,7 @@ def test_the_students_differ_in_the_teacher_only():
 def test_it_goes_on_where_it_stopped(monkeypatch):
     assert train.main([*ARGUMENTS[3:], "--seeds", "0"]) == 0
     before = Path("runs/demo/dkd/result.json").read_bytes()
-    monkeypatch.delattr(train, "run")  # so that nothing can be trained
+    monkeypatch.delattr(tool, "run")  # so that nothing can be trained
     assert train.main([*ARGUMENTS[3:], "--seeds", "0", "--resume"]) == 0
     assert Path("runs/demo/dkd/result.json").read_bytes() == before
 

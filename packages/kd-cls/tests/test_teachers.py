@@ -2,15 +2,16 @@
 
 import pytest
 import torch
-from kd_cls.assemble import assemble, metadata
 from kd_cls.classifier import Classifier
 from kd_cls.data import synthetic
+from kd_cls.kit import KIT
 from kd_cls.models import build_model
 from kd_cls.networks import class_count
-from kd_cls.teachers import build_teachers, recipe_folder, unfinished
 from kd_core import checkpoint
+from kd_core.assembly import assemble
 from kd_core.config import save_config
 from kd_core.errors import UserError
+from kd_core.recipes import build_teachers, recipe_folder, unfinished
 
 NETWORK = {"type": "kd_cls.models.build_model", "name": "resnet8"}
 RECIPE = {
@@ -56,13 +57,13 @@ class Train:
         checkpoint.export(
             student.network.state_dict(),
             folder / "student",
-            metadata(config["student"]["network"], data, student),
+            KIT.metadata(config["student"]["network"], data, student),
         )
         checkpoint.save_json({}, folder / "result.json")
 
 
 def one(node, data, folder, train=None, **options):
-    return build_teachers({"teacher": node}, 0, data, folder, train or Train(), **options)[
+    return build_teachers(KIT, {"teacher": node}, 0, data, folder, train or Train(), **options)[
         "teacher"
     ]
 
@@ -85,7 +86,8 @@ class TestWeights:
     def test_that_are_random_follow_from_the_seed(self, data, tmp_path, recipe):
         nodes = {"trained": {"recipe": recipe}, "random": {"network": NETWORK, "weights": "random"}}
         first, again, other = (
-            build_teachers({"teachers": nodes}, seed, data, tmp_path, Train()) for seed in (0, 0, 1)
+            build_teachers(KIT, {"teachers": nodes}, seed, data, tmp_path, Train())
+            for seed in (0, 0, 1)
         )
         weights = [built["random"].network.conv1.weight for built in (first, again, other)]
         assert torch.equal(weights[0], weights[1])  # though the other was trained meanwhile
@@ -98,7 +100,7 @@ class TestWeights:
     def test_of_several_teachers_are_missed_by_name(self, data, tmp_path):
         teachers = {"big": {"network": NETWORK, "weights": "random"}, "old": {"network": NETWORK}}
         with pytest.raises(UserError, match=r"teachers\.old: no weights"):
-            build_teachers({"teachers": teachers}, 0, data, tmp_path, Train())
+            build_teachers(KIT, {"teachers": teachers}, 0, data, tmp_path, Train())
 
     def test_that_do_not_fit_are_refused(self, data, tmp_path, weights):
         node = {"network": {**NETWORK, "name": "resnet14"}, "weights": weights}
@@ -112,24 +114,24 @@ class TestWeights:
 class TestRecipe:
     def test_is_trained_once_and_reused(self, data, tmp_path, recipe):
         train = Train()
-        assert unfinished({"teacher": {"recipe": recipe}}, tmp_path)
+        assert unfinished(KIT, {"teacher": {"recipe": recipe}}, tmp_path)
         first = one({"recipe": recipe}, data, tmp_path, train)
         again = one({"recipe": recipe}, data, tmp_path, train)
         assert train.configs == [RECIPE]
-        assert not unfinished({"teacher": {"recipe": recipe}}, tmp_path)
+        assert not unfinished(KIT, {"teacher": {"recipe": recipe}}, tmp_path)
         for name, value in first.network.state_dict().items():
             assert torch.equal(again.network.state_dict()[name], value)
 
     def test_a_run_that_was_cut_off_is_gone_on_with(self, data, tmp_path, recipe):
-        train, folder = Train(), recipe_folder(recipe, tmp_path)
+        train, folder = Train(), recipe_folder(KIT, recipe, tmp_path)
         checkpoint.save({}, folder / "student.pth")  # the last files were not written
         one({"recipe": recipe}, data, tmp_path, train)
         assert len(train.configs) == 1
 
     def test_another_recipe_has_another_folder(self, tmp_path, recipe):
-        folder = recipe_folder(recipe, tmp_path)
+        folder = recipe_folder(KIT, recipe, tmp_path)
         save_config({**RECIPE, "trainer": {"epochs": 2}}, recipe)
-        assert recipe_folder(recipe, tmp_path) != folder
+        assert recipe_folder(KIT, recipe, tmp_path) != folder
 
     def test_teacher_sees_images_as_it_was_trained(self, data, tmp_path, recipe):
         teacher = one({"recipe": recipe}, data, tmp_path)
@@ -163,13 +165,13 @@ class TestOtherClasses:
     @pytest.fixture
     def teachers(self, data, tmp_path):
         node = {"network": {**NETWORK, "num_classes": 5}, "weights": "random"}
-        return build_teachers({"teacher": node}, 0, data, tmp_path, Train())
+        return build_teachers(KIT, {"teacher": node}, 0, data, tmp_path, Train())
 
     @pytest.fixture
     def put_together(self, data, teachers):
         def with_terms(**terms):
             config = {"student": {"network": NETWORK}, "distiller": {"terms": terms}}
-            return assemble(config, 0, CPU, data, teachers)
+            return assemble(KIT, config, 0, CPU, data, teachers)
 
         return with_terms
 

@@ -5,13 +5,11 @@ from collections import Counter
 
 import pytest
 from kd_core.errors import UserError
-from PIL import Image
 
 pytest.importorskip("torchreid")
 from kd_reid.data.folders import (
     read_csv,
     read_folder,
-    read_image,
     read_market,
     read_own,
     read_splits,
@@ -249,16 +247,3 @@ def test_missing_images_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"1\.jpg: there is no such image \(2 are missing\)"):
         require_files(images)
     require_files(images[:1])
-
-
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
-def test_images_of_any_mode_become_colour(mode, tmp_path):
-    file = tmp_path / "image.tif"
-    Image.new(mode, (4, 8)).save(file)
-    image = read_image(file)
-    assert (image.mode, image.size) == ("RGB", (4, 8))
-
-
-def test_a_damaged_image_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"1\.jpg: cannot be decoded as an image"):
-        read_image(touch(tmp_path, "1.jpg") / "1.jpg")

@@ -6,6 +6,7 @@ from typing import Any
 import torchvision
 from kd_core.build import build, check, check_arguments
 from kd_core.errors import UserError, located, nearest
+from kd_core.kit import RANDOM
 from kd_core.probe import untouched
 from kd_core.task import Batch
 from kd_core.weights import load_weights
@@ -14,9 +15,6 @@ from torch import nn
 from kd_cls.classifier import Classifier
 from kd_cls.data import DataSplits
 from kd_cls.models.roles import network_roles
-
-RANDOM = "random"
-"""As `weights` of a node: leave the network as it is initialised, even a pretrained one."""
 
 _PRETRAINED = {"weights": None, "pretrained": False}  # how torchvision and timm say no
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from kd_core.cli import run_main
 from kd_core.console import out
+from kd_core.data.image_files import read_image
 from kd_core.errors import UserError
 from rich.table import Table
 from rich.text import Text
@@ -16,7 +17,6 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as vision
 
 from kd_cls.classifier import Classifier
-from kd_cls.data.image_files import read_image
 from kd_cls.student import find_student, load_student, read_facts
 
 

@@ -1,21 +1,20 @@
 """A finished student: the classifier that a run exported, rebuilt from its file alone."""
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from kd_core import finished
 from kd_core.build import build
-from kd_core.errors import UserError, nearest
+from kd_core.errors import UserError
+from kd_core.finished import find_student
 from kd_core.weights import load_weights, read_state_dict
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from kd_cls.classifier import Classifier
 from kd_cls.networks import replace_head, without_pretrained
 
-FILE = "student.safetensors"
 FACTS = ("network", "classes", "mean", "std", "image_size")
 
 
@@ -38,29 +37,6 @@ def load_student(path: str | Path) -> Classifier:
     return classifier.eval()
 
 
-def find_student(path: str | Path) -> Path:
-    """Return the file of a student: `path` itself, or `student.safetensors` in the folder `path`.
-
-    Raises:
-        UserError: If there is none.
-    """
-    path = Path(path).expanduser()
-    if path.is_dir():
-        if (path / FILE).is_file():
-            return path / FILE
-        others = [str(file.parent) for file in path.glob(f"**/{FILE}")]
-        hint = nearest("", others) or "; a run writes it when it is finished"
-        raise UserError(f"{path} has no {FILE}{hint}")
-    if not path.is_file():
-        raise UserError(f"{path} is neither a run's folder nor a {FILE}")
-    if path.suffix != ".safetensors":
-        raise UserError(
-            f"{path}: wanted a run's folder or its {FILE}, since only that file says which network "
-            "and classes its weights are of"
-        )
-    return path
-
-
 def read_facts(file: Path) -> dict[str, Any]:
     """Return what the file of a student says about itself.
 
@@ -71,17 +47,7 @@ def read_facts(file: Path) -> dict[str, Any]:
     Raises:
         UserError: If the file is damaged or says nothing of the kind.
     """
-    try:
-        with safe_open(file, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{file}: damaged, or no safetensors file ({error})") from error
-    missing = [name for name in FACTS if name not in metadata]
-    if missing:
-        raise UserError(
-            f"{file} does not say its {', '.join(missing)}; name a file that kd-cls-train wrote"
-        )
-    return {name: json.loads(metadata[name]) for name in FACTS}
+    return finished.read_facts(file, FACTS)
 
 
 def _rebuild(node: Mapping[str, Any], num_classes: int, file: Path) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kd_cls.networks import RANDOM
+from kd_core.kit import RANDOM
 
 SHAPES = {
     "cifar10": (32, 10),

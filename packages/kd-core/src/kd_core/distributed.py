@@ -63,6 +63,11 @@ def any_process(flag: bool, device: torch.device) -> bool:
     return bool(reduce_sum(torch.tensor(int(flag), device=device)))
 
 
+def shard(loader: Any) -> Any:
+    """Return this process's part of a loader."""
+    return loader.shard(rank(), world_size())
+
+
 def gather_rows(rows: Tensor) -> Tensor:
     """Concatenate the rows of all processes in rank order; their numbers may differ."""
     return torch.cat(_rows_by_rank(rows)) if is_distributed() else rows

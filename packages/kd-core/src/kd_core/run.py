@@ -195,8 +195,11 @@ def _scores(trainer: Trainer, parts: Parts) -> dict[str, Any]:
 
 
 def _export(trainer: Trainer, parts: Parts) -> None:
-    network = network_of(trainer.predictor())
-    checkpoint.export(network.state_dict(), trainer.work_dir / "student", parts.metadata)
+    model = trainer.predictor()
+    products = model.products() if isinstance(model, Task) else {"student": model.state_dict()}
+    checkpoint.export(products.pop("student"), trainer.work_dir / "student", parts.metadata)
+    for name, product in products.items():
+        checkpoint.save(product, trainer.work_dir / f"{name}.pth")
     for name, criterion in trainer.distiller.criteria.items():
         if criterion.state_dict():
             checkpoint.save(criterion.state_dict(), trainer.work_dir / "criteria" / f"{name}.pth")

@@ -24,7 +24,7 @@ def repeat(run: Run, seeds: Sequence[int], work_dir: Path, *, resume: bool) -> d
     """
     results = []
     for seed in seeds:
-        folder = _folder(work_dir, seed, seeds)
+        folder = seed_folder(work_dir, seed, seeds)
         finished = folder / "result.json"
         if resume and finished.is_file():
             results.append(json.loads(finished.read_text(encoding="utf-8")))
@@ -38,7 +38,7 @@ def repeat(run: Run, seeds: Sequence[int], work_dir: Path, *, resume: bool) -> d
 
 def read_histories(work_dir: Path, seeds: Sequence[int]) -> list[list[dict[str, Any]]]:
     """Return the epochs' records of every seed that `repeat` ran."""
-    files = [_folder(work_dir, seed, seeds) / "log.jsonl" for seed in seeds]
+    files = [seed_folder(work_dir, seed, seeds) / "log.jsonl" for seed in seeds]
     return [list(map(json.loads, file.read_text(encoding="utf-8").splitlines())) for file in files]
 
 
@@ -83,5 +83,6 @@ def summary_table(summary: dict[str, Any]) -> Table:
     return table
 
 
-def _folder(work_dir: Path, seed: int, seeds: Sequence[int]) -> Path:
+def seed_folder(work_dir: Path, seed: int, seeds: Sequence[int]) -> Path:
+    """Return the folder that `repeat` gives a seed."""
     return work_dir / f"seed-{seed}" if len(seeds) > 1 else work_dir

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Batch = dict[str, Any]
 
@@ -36,6 +36,16 @@ class Task(nn.Module):
     def training_metrics(self) -> dict[str, float]:
         """Return what all processes measured in training since the last call, or nothing."""
         return {}
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Prepare for an epoch of training, counted from 0; called in training mode."""
+
+    def products(self) -> dict[str, dict[str, Tensor]]:
+        """Return the weights that a finished run writes, by the name of the file.
+
+        Those of `student` must fit the plain network.
+        """
+        return {"student": self.network.state_dict()}
 
     def use_channels_last(self) -> None:
         """Keep the network in NHWC memory; a subclass brings its images into it too."""

@@ -152,6 +152,9 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         self.distiller.train()
+        for model in (self.distiller.student, *self.distiller.peers.values()):
+            if isinstance(model, Task):
+                model.begin_epoch(self.epoch)
         if not self.step_in_epoch:
             self.epoch_began = self.seconds
         self._call("before_epoch")

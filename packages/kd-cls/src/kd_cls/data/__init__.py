@@ -1,8 +1,9 @@
 """Data of classification: a config's `data` node names one of these functions."""
 
+from kd_core.data.loader import DeviceLoader, SplitLoader
+
 from kd_cls.data.arrays import cifar10, cifar100, digits, stl10, synthetic
 from kd_cls.data.image_folders import image_folder, imagenet, tiny_imagenet
-from kd_cls.data.loader import DeviceLoader, SplitLoader
 from kd_cls.data.splits import DataSplits
 
 __all__ = [

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from kd_core.data.draws import epoch_order
+from kd_core.data.loader import DeviceLoader
 from kd_core.errors import UserError
 from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
 from kd_cls.data.augment import Augment, CropFlip, Resize
-from kd_cls.data.draws import epoch_order
 from kd_cls.data.folders import require
-from kd_cls.data.loader import DeviceLoader
 from kd_cls.data.options import Options, Statistics, with_options
 from kd_cls.data.splits import (
     DataSplits,

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from kd_core.data.folder_loader import FolderLoader, decode
+from kd_core.data.image_files import Transform
+from kd_core.data.loader import DeviceLoader, SplitLoader
 from kd_core.errors import UserError
 from torch import Tensor
 from torchvision.transforms import v2
 
 from kd_cls.data.augment import Augment, CropFlip, Flip, Rotate
-from kd_cls.data.folder_loader import FolderLoader, decode
 from kd_cls.data.folders import Files, class_names, require, scan, scan_annotated
-from kd_cls.data.image_files import Transform
-from kd_cls.data.loader import DeviceLoader, SplitLoader
 from kd_cls.data.options import Options, Statistics, with_options
 from kd_cls.data.splits import DataSplits, first_of_each_class, make_splits
 

@@ -1,11 +1,10 @@
 """What all data sets take, in one place."""
 
-import functools
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kd_core.data.options import shared_arguments
 from kd_core.errors import UserError
 
 from kd_cls.data.augment import Augment
@@ -58,18 +57,4 @@ class Options:
         }
 
 
-def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a function whose first argument is `Options` take their fields as keywords.
-
-    They appear in its signature, so that `kd_core.build` knows them and a misspelt one.
-    """
-    shared = inspect.signature(Options).parameters
-    own = list(inspect.signature(function).parameters.values())[1:]
-
-    @functools.wraps(function)
-    def factory(*args: Any, **arguments: Any) -> Any:
-        options = Options(**{name: arguments.pop(name) for name in shared if name in arguments})
-        return function(options, *args, **arguments)
-
-    factory.__signature__ = inspect.Signature([*own, *shared.values()])  # type: ignore[attr-defined]
-    return factory
+with_options = shared_arguments(Options)

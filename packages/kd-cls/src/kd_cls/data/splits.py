@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from kd_core.data.draws import epoch_order
+from kd_core.data.loader import SplitLoader
 from kd_core.errors import UserError
 from kd_core.seed import mix
 from torch import Tensor
 
-from kd_cls.data.draws import epoch_order
-from kd_cls.data.loader import SplitLoader
 from kd_cls.data.options import Options, Statistics
 
 Labelled = tuple[Any, Tensor]  # samples (a tensor, or an array of paths) and labels int64 [N]
@@ -53,6 +53,11 @@ class DataSplits:
     def labels(self) -> Tensor:
         """Return the labels of the training samples, int64 [num_samples], on the host."""
         return self.train.labels.cpu()
+
+    def to(self, device: torch.device) -> None:
+        """Let all loaders make their batches on a device."""
+        for loader in (self.train, self.test, *([self.val] if self.val else [])):
+            loader.to(device)
 
 
 def make_splits(

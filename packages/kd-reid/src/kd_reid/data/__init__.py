@@ -1,1 +1,6 @@
-"""Data of re-identification: a user's own, the layout of Market-1501, generated pedestrians."""
+"""Data of re-identification: a config's `data` node names one of these functions."""
+
+from kd_reid.data.loading import ReidData
+from kd_reid.data.sets import generated, market1501, people, public, synthetic
+
+__all__ = ["ReidData", "generated", "market1501", "people", "public", "synthetic"]

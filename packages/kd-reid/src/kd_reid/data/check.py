@@ -9,12 +9,13 @@ from typing import Any
 from kd_core.checkpoint import save_json
 from kd_core.cli import run_main
 from kd_core.console import err, out
+from kd_core.data.image_files import read_image
 from kd_core.errors import UserError
 from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from kd_reid.data.folders import DISTRACTOR, is_market, read_image, read_splits
+from kd_reid.data.folders import DISTRACTOR, is_market, read_splits
 from kd_reid.data.splits import Record, Splits, by_identity
 
 UNUSABLE = {

@@ -7,7 +7,6 @@ from itertools import pairwise
 from pathlib import Path
 
 from kd_core.errors import UserError, nearest
-from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from kd_reid.data.splits import Record, Splits, split
@@ -147,21 +146,6 @@ def require_files(records: Iterable[Record]) -> None:
     missing = [record.path for record in records if not Path(record.path).is_file()]
     if missing:
         raise UserError(f"{missing[0]}: there is no such image ({len(missing)} are missing)")
-
-
-def read_image(path: str | Path) -> Image.Image:
-    """Decode an image to RGB.
-
-    Raises:
-        UserError: If it is damaged or missing.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except Exception as error:  # decoders raise what they like: OSError, SyntaxError, struct.error
-        raise UserError(
-            f"{path}: cannot be decoded as an image ({error}); replace or remove it"
-        ) from error
 
 
 def _require(folder: Path) -> Path:

@@ -6,18 +6,18 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from kd_core import distributed
-from kd_core.console import err
-from kd_core.errors import UserError
-from kd_core.task import Batch
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kd_cls.data.augment import apply
-from kd_cls.data.draws import Draws
-from kd_cls.data.image_files import ImageFiles, Transform
-from kd_cls.data.loader import SplitLoader
+from kd_core import distributed
+from kd_core.console import err
+from kd_core.data.augment import apply
+from kd_core.data.draws import Draws
+from kd_core.data.image_files import ImageFiles, Transform, height_and_width
+from kd_core.data.loader import SplitLoader
+from kd_core.errors import UserError
+from kd_core.task import Batch
 
 _FEW_IMAGES = 2000  # a second of decoding: not worth starting workers or drawing a bar
 
@@ -34,7 +34,7 @@ class FolderLoader(SplitLoader):
         labels: int64 [N].
         transform: From a PIL image to a PIL image or uint8 tensor of `image_size`; it may draw from
             torch's or Python's generator, not from NumPy's.
-        image_size: Side of the images in pixels.
+        image_size: Height and width of the images in pixels, or the side of squares.
         workers: Worker processes; None takes one for each core up to eight, 0 none.
         options: See `SplitLoader`.
     """
@@ -45,7 +45,7 @@ class FolderLoader(SplitLoader):
         labels: Tensor,
         transform: Transform,
         *,
-        image_size: int,
+        image_size: int | tuple[int, int],
         workers: int | None = None,
         **options: Any,
     ) -> None:
@@ -94,14 +94,18 @@ class FolderLoader(SplitLoader):
             if isinstance(images, str):
                 self._loader = None  # ends the workers before the traceback takes hold of them
                 raise UserError(images)
-            index = order[part]
+            index = order[part] % len(self.labels)
             images = images.to(self.device, non_blocking=True)
             batch = {"image": images, "label": self.labels[index], "index": index}
             yield apply(self.augment, batch, draws[part])
 
 
 def decode(
-    files: np.ndarray, transform: Transform, *, image_size: int, workers: int | None = None
+    files: np.ndarray,
+    transform: Transform,
+    *,
+    image_size: int | tuple[int, int],
+    workers: int | None = None,
 ) -> Tensor:
     """Read all images once, in worker processes if they are many; uint8 [N, 3, H, W].
 
@@ -116,7 +120,7 @@ def decode(
         workers=workers if len(files) > _FEW_IMAGES else 0,
         batch_size=256,
     )
-    images = torch.empty(len(files), 3, image_size, image_size, dtype=torch.uint8)
+    images = torch.empty(len(files), 3, *height_and_width(image_size), dtype=torch.uint8)
     quiet = len(files) <= _FEW_IMAGES or distributed.rank() > 0
     batches = track(
         loader.epoch(0),

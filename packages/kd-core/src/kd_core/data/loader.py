@@ -2,15 +2,29 @@
 
 import copy
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import torch
-from kd_core.errors import UserError
-from kd_core.task import Batch
 from torch import Tensor
 
-from kd_cls.data.augment import Augment, apply
-from kd_cls.data.draws import Draws, epoch_order
+from kd_core.data.augment import Augment, apply
+from kd_core.data.draws import Draws, epoch_order
+from kd_core.errors import UserError
+from kd_core.task import Batch
+
+
+class Sampler(Protocol):
+    """An order of an epoch other than a shuffle: samples may come several times, or not at all."""
+
+    def __len__(self) -> int:
+        """Return the number of places in every epoch."""
+
+    def order(self, epoch: int) -> Tensor:
+        """Return which sample takes each place, int64 [places].
+
+        The k-th further time that a sample comes, it is written as index + k * samples, so that it
+        is augmented anew.
+        """
 
 
 class SplitLoader:
@@ -26,6 +40,7 @@ class SplitLoader:
         augment: Augmentations run on the device, in order.
         data_seed: Seed of order and augmentation.
         drop_last: Whether to leave out a last, shorter batch.
+        sampler: Gives the order instead of a shuffle.
     """
 
     def __init__(
@@ -37,10 +52,13 @@ class SplitLoader:
         augment: Sequence[Augment] = (),
         data_seed: int = 0,
         drop_last: bool = False,
+        sampler: Sampler | None = None,
     ) -> None:
-        if batch_size < 1 or (drop_last and len(labels) < batch_size):
+        self.sampler = sampler
+        count = len(labels) if sampler is None else len(sampler)
+        if batch_size < 1 or (drop_last and count < batch_size):
             raise UserError(
-                f"batch_size {batch_size}: no batch can be made of {len(labels)} samples"
+                f"batch_size {batch_size}: no batch can be made of {count} samples"
                 f"{' with drop_last' if drop_last else ''}; choose a smaller positive number"
             )
         self.labels, self.batch_size, self.shuffle = labels, batch_size, shuffle
@@ -73,7 +91,15 @@ class SplitLoader:
         part._rank, part._world_size = rank, world_size
         return part
 
+    def sample(self, count: int) -> Batch:
+        """Return a batch of another size, the first of the first epoch."""
+        part = self.shard(0, 1)  # a copy, so that its worker processes do not outlive it
+        part.batch_size = count
+        return next(part.epoch(0))
+
     def _order(self, epoch: int) -> Tensor:
+        if self.sampler is not None:
+            return self.sampler.order(epoch)
         if self.shuffle:
             return epoch_order(len(self.labels), self.data_seed, epoch)
         return torch.arange(len(self.labels))
@@ -88,7 +114,8 @@ class SplitLoader:
         return parts
 
     def _end(self) -> int:
-        count, rest = len(self.labels), len(self.labels) % self.batch_size
+        count = len(self.labels) if self.sampler is None else len(self.sampler)
+        rest = count % self.batch_size
         # In training every process needs an image: an empty batch has no loss and no statistics.
         too_few = self.shuffle and rest < self._world_size
         return count - rest if self.drop_last or too_few else count
@@ -118,6 +145,6 @@ class DeviceLoader(SplitLoader):
         draws = Draws(order, self.data_seed, epoch, self.device)
         order = order.to(self.device)
         for part in self._parts(start):
-            index = order[part]
+            index = order[part] % len(self.labels)
             batch = {"image": self.images[index], "label": self.labels[index], "index": index}
             yield apply(self.augment, batch, draws[part])

@@ -1,21 +1,18 @@
-"""Read the configs of classification runs; every name is checked before any work starts."""
+"""Read the configs of runs; every name is checked before any work starts."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kd_core.assembly import build_distiller
 from kd_core.build import check, check_arguments
 from kd_core.config import load_config, merge
 from kd_core.errors import UserError, located
+from kd_core.kit import Config, Kit
 from kd_core.mutual import MutualDistiller
 from kd_core.run import build_trainer
 from kd_core.stages import replace_products
 from kd_core.term import check_term
-
-from kd_cls.assemble import build_distiller
-from kd_cls.networks import check_classifier
-
-Config = Mapping[str, Any]
 
 NAMES = (
     "data",
@@ -36,10 +33,10 @@ NAMES = (
 _SEEDS = ("seed", "data_seed")
 _GIVEN = {"data": ("data_seed",), "optimizer": ("params",), "schedule": ("epochs",)}
 _GIVEN_TO_CRITERIA = ("num_classes", "num_samples", "labels", "student_shapes", "teacher_shapes")
-_OF_RECIPE = ("network", "new_head", "label_smoothing")
 
 
 def read_config(
+    kit: Kit,
     paths: str | Path | Sequence[str | Path],
     options: Mapping[str, Any] | None = None,
     *,
@@ -50,6 +47,7 @@ def read_config(
     The recipes that train its teachers are checked too.
 
     Args:
+        kit: Of the task.
         paths: One python file or several.
         options: Values by dotted path.
         training: Whether what only training needs must be there.
@@ -57,9 +55,9 @@ def read_config(
     Raises:
         UserError: If anything is missing or unknown.
     """
-    config = load_config(paths, options, known=NAMES)
+    config = load_config(paths, options, known=(*NAMES, *kit.extra_names))
     for stage in stage_configs(config):
-        _check(stage, training)
+        _check(kit, stage, training)
     return config
 
 
@@ -92,7 +90,7 @@ def teacher_nodes(config: Config) -> dict[str, tuple[str, dict[str, Any]]]:
     return {name: (places[name], dict(_mapping(node, places[name]))) for name, node in nodes}
 
 
-def _check(config: Config, training: bool) -> None:
+def _check(kit: Kit, config: Config, training: bool) -> None:
     for name in ("data", "student", *(("optimizer", "schedule", "trainer") if training else ())):
         if name not in config:
             raise UserError(f"the config has no {name!r}; compose it from data, pair and method")
@@ -105,38 +103,39 @@ def _check(config: Config, training: bool) -> None:
         if name in config:
             _mapping(config[name], name, has_type=True)
             check(config[name], name, given)
-    check_classifier(config["student"], "student")
+    kit.check_model(config["student"], "student")
     for where, node in teacher_nodes(config).values():
-        _check_teacher(node, where)
+        _check_teacher(kit, node, where)
     if "peers" in config:
-        _check_peers(config)
+        _check_peers(kit, config)
     else:
         _check_distiller(config.get("distiller", {}))
+    kit.check_extra(config)
     if "trainer" in config:
         given_to_trainer = ("parts", "work_dir", "optimizer", "schedule")
         check_arguments(build_trainer, config["trainer"], "trainer", given_to_trainer)
         check(config["trainer"], "trainer", ("distiller", "optimizer"))
 
 
-def _check_teacher(node: dict[str, Any], where: str) -> None:
+def _check_teacher(kit: Kit, node: dict[str, Any], where: str) -> None:
     if "recipe" not in node:
-        check_classifier(node, where)
+        kit.check_model(node, where)
         return
     recipe = node.pop("recipe")
-    for name in _OF_RECIPE:
+    for name in kit.of_recipe:
         if name in node:
             raise UserError(f"{where}: {name!r} is what its recipe says; leave one of them out")
     with located(f"{where}.recipe"):
-        student = read_config(recipe)["student"]
-    check_classifier({**node, "network": student["network"]}, where)
+        student = read_config(kit, recipe)["student"]
+    kit.check_model({**node, "network": student["network"]}, where)
 
 
-def _check_peers(config: Config) -> None:
+def _check_peers(kit: Kit, config: Config) -> None:
     if "teacher" in config or "teachers" in config:
         raise UserError("`peers` learn from one another, without a teacher; leave one of them out")
     for name, node in _mapping(config["peers"], "peers").items():
         where = f"peers.{name}"
-        check_classifier(merge(config["student"], _mapping(node, where)), where)
+        kit.check_model(merge(config["student"], _mapping(node, where)), where)
     given = ("student", "peers")
     check_arguments(MutualDistiller, config.get("distiller", {}), "distiller", given)
 

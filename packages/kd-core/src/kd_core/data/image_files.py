@@ -5,38 +5,44 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from kd_core.errors import UserError
-from kd_core.seed import mix
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms.v2 import functional as vision
 
-from kd_cls.data.draws import borrowed_generators, seed_generators
+from kd_core.data.draws import borrowed_generators, seed_generators
+from kd_core.errors import UserError
+from kd_core.seed import mix
 
 Transform = Callable[[Image.Image], Image.Image | Tensor]
 
 
 class ImageFiles(Dataset[Tensor]):
-    """Image files as uint8 tensors; `__getitems__` takes (epoch, index) pairs, runs in workers."""
+    """Image files as uint8 tensors; `__getitems__` takes (epoch, index) pairs, runs in workers.
+
+    An index beyond the last is that of a sample which comes several times; see `Sampler`.
+    """
 
     def __init__(
-        self, files: np.ndarray, transform: Transform, image_size: int, data_seed: int
+        self,
+        files: np.ndarray,
+        transform: Transform,
+        image_size: int | tuple[int, int],
+        data_seed: int,
     ) -> None:
         self.files, self.transform = files, transform
-        self.image_size, self.data_seed = image_size, data_seed
+        self.size, self.data_seed = height_and_width(image_size), data_seed
 
     def __getitems__(self, pairs: Sequence[tuple[int, int]]) -> Tensor | str:
         """Return the images, uint8 [n, 3, H, W], or what is wrong with one of them.
 
         An exception would arrive from a worker wrapped in its traceback, hence the text.
         """
-        images = torch.empty(len(pairs), 3, self.image_size, self.image_size, dtype=torch.uint8)
+        images = torch.empty(len(pairs), 3, *self.size, dtype=torch.uint8)
         with borrowed_generators():
             for image, (epoch, index) in zip(images, pairs, strict=True):
                 seed_generators(mix(self.data_seed, epoch, index))
                 try:
-                    image.copy_(self._load(os.fsdecode(self.files[index])))
+                    image.copy_(self._load(os.fsdecode(self.files[index % len(self.files)])))
                 except UserError as error:
                     return str(error)
         return images
@@ -44,14 +50,19 @@ class ImageFiles(Dataset[Tensor]):
     def _load(self, file: str) -> Tensor:
         image = self.transform(read_image(file))
         if isinstance(image, Image.Image):
-            image = vision.pil_to_tensor(image)
-        wanted = (3, self.image_size, self.image_size)
+            image = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        wanted = (3, *self.size)
         if tuple(image.shape) != wanted or image.dtype != torch.uint8:
             raise UserError(
                 f"{file}: the transform gave {image.dtype} {tuple(image.shape)} where uint8 "
-                f"{wanted} is wanted; end it with a crop or resize to image_size={self.image_size}"
+                f"{wanted} is wanted; end it with a crop or resize to {self.size}"
             )
         return image
+
+
+def height_and_width(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Return a size in pixels as height and width; one number is the side of a square."""
+    return (size, size) if isinstance(size, int) else size
 
 
 def read_image(file: str) -> Image.Image:

@@ -6,36 +6,34 @@ from pathlib import Path
 from typing import Any
 
 from kd_core.errors import UserError
+from kd_core.kit import RANDOM, Kit
+from kd_core.run_config import read_config, teacher_nodes
 from kd_core.seed import mix, seed_everything
 from kd_core.stages import FINISHED, ensure, key_of
-
-from kd_cls.classifier import Classifier
-from kd_cls.config import read_config, teacher_nodes
-from kd_cls.data import DataSplits
-from kd_cls.models.roles import network_roles
-from kd_cls.networks import RANDOM, build_classifier, is_pretrained
-from kd_cls.student import load_student
+from kd_core.task import Task
 
 Train = Callable[[dict[str, Any], Path], Any]
 
 
 def build_teachers(
+    kit: Kit,
     config: Mapping[str, Any],
     seed: int,
-    data: DataSplits,
+    data: Any,
     folder: Path,
     train: Train,
     *,
     untrained: bool = False,
-) -> dict[str, Classifier]:
+) -> dict[str, Task]:
     """Build the teachers of a config, training those whose recipe was not run yet.
 
-    A teacher node has the keys of `build_classifier`; its `weights` are a file or, to say that an
-    untrained teacher is meant, "random". Instead of a network it may name a `recipe`: the config
+    A teacher node has the keys of the kit's `build_model`; its `weights` are a file or, to say that
+    an untrained teacher is meant, "random". Instead of a network it may name a `recipe`: the config
     file (or files) of its own training, whose result is kept in `folder` and reused by every
     student. Weights that come with a recipe are taken instead of training it.
 
     Args:
+        kit: Of the task.
         config: A checked config.
         seed: Of what is random in a teacher: all of an untrained one, or a new head.
         data: Of the student; gives classes and statistics that the node leaves open.
@@ -52,51 +50,43 @@ def build_teachers(
             node["weights"] = RANDOM
         recipe = node.pop("recipe", None)
         if recipe and not node.get("weights"):
-            built[name] = _from_recipe(recipe, node, folder, train, where)
+            built[name] = _from_recipe(kit, recipe, node, folder, train, where)
             continue
         if recipe:
-            node = {**_network_of(recipe), **node}
-        if not node.get("weights") and not is_pretrained(node["network"]):
+            node = {**_network_of(kit, recipe), **node}
+        if not node.get("weights") and not kit.is_pretrained(node["network"]):
             raise UserError(
                 f"{where}: no weights; name a file (weights=...), a recipe to train it first, "
                 f'or weights="{RANDOM}" for an untrained one'
             )
         seed_everything(mix(seed, 0))  # whether or not another was trained just now
-        built[name] = build_classifier(data, where, **node)
+        built[name] = kit.build_model(data, where, **node)
     return built
 
 
-def unfinished(config: Mapping[str, Any], folder: Path) -> list[Path]:
+def unfinished(kit: Kit, config: Mapping[str, Any], folder: Path) -> list[Path]:
     """Return where the teachers will be that have to be trained first."""
     nodes = [node for _, node in teacher_nodes(config).values()]
     wanted = [node["recipe"] for node in nodes if "recipe" in node and not node.get("weights")]
-    folders = [recipe_folder(recipe, folder) for recipe in wanted]
+    folders = [recipe_folder(kit, recipe, folder) for recipe in wanted]
     return [path for path in folders if not (path / FINISHED).is_file()]
 
 
-def recipe_folder(recipe: Any, folder: Path) -> Path:
+def recipe_folder(kit: Kit, recipe: Any, folder: Path) -> Path:
     """Return where the teacher of a recipe is, or will be, kept."""
-    return folder / f"teacher-{key_of(read_config(recipe))}"
+    return folder / f"teacher-{key_of(read_config(kit, recipe))}"
 
 
 def _from_recipe(
-    recipe: Any, node: dict[str, Any], folder: Path, train: Train, where: str
-) -> Classifier:
-    product = recipe_folder(recipe, folder)
-    training = partial(train, read_config(recipe), product)
+    kit: Kit, recipe: Any, node: dict[str, Any], folder: Path, train: Train, where: str
+) -> Task:
+    product = recipe_folder(kit, recipe, folder)
+    training = partial(train, read_config(kit, recipe), product)
     ensure(product / FINISHED, training, f"training of {where}")
-    trained = load_student(product)
-    return Classifier(
-        trained.network,
-        mean=node.get("mean", trained.mean.flatten().tolist()),
-        std=node.get("std", trained.std.flatten().tolist()),
-        size=node.get("size", trained.size),
-        roles={**network_roles(trained.network), **node.get("roles", {})},
-    )
+    return kit.load_finished(product, node)
 
 
-def _network_of(recipe: Any) -> dict[str, Any]:
+def _network_of(kit: Kit, recipe: Any) -> dict[str, Any]:
     """Return what a recipe says of its network, for weights that come from elsewhere."""
-    student = read_config(recipe)["student"]
-    names = ("network", "new_head", "mean", "std", "size", "roles")
-    return {name: student[name] for name in names if name in student}
+    student = read_config(kit, recipe)["student"]
+    return {name: student[name] for name in kit.of_network if name in student}

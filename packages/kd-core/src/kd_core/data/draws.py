@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from typing import Self
 
 import torch
-from kd_core.seed import mix, random_bits
 from torch import Tensor
+
+from kd_core.seed import mix, random_bits
 
 
 class Draws:

@@ -1,0 +1,104 @@
+"""What is special about image classification among the tasks of the training tool."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from kd_core import distributed
+from kd_core.hooks import Evaluate
+from kd_core.kit import Config, Kit
+from kd_core.task import Batch
+from torch import nn
+
+from kd_cls.classifier import Classifier
+from kd_cls.data import DataSplits
+from kd_cls.evaluation import evaluate, evaluator
+from kd_cls.models.roles import network_roles
+from kd_cls.networks import (
+    build_classifier,
+    check_classifier,
+    check_logits,
+    class_count,
+    is_pretrained,
+)
+from kd_cls.student import load_student
+from kd_cls.synthetic import with_stand_ins
+
+
+class ClassificationKit(Kit):
+    """Classifiers: logits, accuracy."""
+
+    title = "Train or distil an image classifier"
+    metric = "top1"
+    demo_config = Path(__file__).parent / "configs" / "dkd.py"
+    of_recipe = ("network", "new_head", "label_smoothing")
+    of_network = ("network", "new_head", "mean", "std", "size", "roles")
+
+    def build_model(self, data: DataSplits, where: str, /, **node: Any) -> Classifier:
+        """Build the classifier of a node: see `build_classifier` for its keys."""
+        return build_classifier(data, where, **node)
+
+    def check_model(self, node: Config, where: str) -> None:
+        """Check a node."""
+        check_classifier(node, where)
+
+    def is_pretrained(self, network: Config) -> bool:
+        """Tell whether torchvision or timm is to download weights."""
+        return is_pretrained(network)
+
+    def load_finished(self, folder: Path, node: Config) -> Classifier:
+        """Rebuild a finished student as a teacher."""
+        trained = load_student(folder)
+        return Classifier(
+            trained.network,
+            mean=node.get("mean", trained.mean.flatten().tolist()),
+            std=node.get("std", trained.std.flatten().tolist()),
+            size=node.get("size", trained.size),
+            roles={**network_roles(trained.network), **node.get("roles", {})},
+        )
+
+    def check_student(
+        self, student: nn.Module, sample: Batch, data: DataSplits, where: str
+    ) -> None:
+        """Refuse logits of another number than the data's classes."""
+        check_logits(student, sample, data, where)
+
+    def evaluators(self, config: Config, data: DataSplits) -> tuple[Evaluate, Evaluate | None]:
+        """Return the evaluations on test and validation set."""
+        return evaluator(distributed.shard(data.test)), (
+            evaluator(distributed.shard(data.val)) if data.val else None
+        )
+
+    def metadata(self, network: Config, data: DataSplits, student: Classifier) -> dict[str, str]:
+        """Say what `load_student` and `kd-cls-predict` need."""
+        facts = {
+            "network": network,
+            "classes": data.classes,
+            "mean": student.mean.flatten().tolist(),
+            "std": student.std.flatten().tolist(),
+            "image_size": student.size or data.image_size,
+        }
+        return {name: json.dumps(value) for name, value in facts.items()}
+
+    def stand_ins(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Replace data sets by random images, and leave pretrained weights out."""
+        return with_stand_ins(config)
+
+    def score_teacher(
+        self, teacher: nn.Module, sample: Batch, data: DataSplits, test: Evaluate
+    ) -> dict[str, float] | None:
+        """Measure a teacher that knows the same classes."""
+        return test(teacher) if class_count(teacher, sample) == data.num_classes else None
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        config: Config,
+        data: DataSplits,
+        teachers: dict[str, Any],
+    ) -> dict[str, float]:
+        """Measure a model, and how often it agrees with every teacher of the same classes."""
+        return evaluate(model, distributed.shard(data.test), teachers)
+
+
+KIT = ClassificationKit()

@@ -1,0 +1,1 @@
+"""Batches on the device: loaders, augmentations, image files."""

@@ -1,0 +1,98 @@
+"""A demo of distillation: a teacher, then one student trained without and with it."""
+
+import json
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from kd_core import distributed
+from kd_core.checkpoint import save_json
+from kd_core.config import parse_options
+from kd_core.errors import UserError
+from kd_core.kit import Kit
+from kd_core.recipes import recipe_folder
+from kd_core.run_config import read_config
+from kd_core.seeds import repeat, text
+from kd_core.workdir import choose
+
+STUDENT = "student"
+
+
+@dataclass
+class Comparison:
+    """What a demo trained.
+
+    Attributes:
+        work_dir: Folder of the runs, with `demo.json`.
+        seeds: Those of the students.
+        teacher: The teacher's result, see `kd_core.run.run`.
+        students: Summaries by label, see `kd_core.seeds.repeat`.
+        folders: Where the runs of each label are; of the teacher, its own.
+    """
+
+    work_dir: Path
+    seeds: Sequence[int]
+    teacher: dict[str, Any]
+    students: dict[str, dict[str, Any]]
+    folders: dict[str, Path]
+
+    def table(self, title: str, metrics: dict[str, str]) -> Table:
+        """Return the last epoch's metrics, mean ± sd, whose columns are named by the dict."""
+        count = len(self.seeds)
+        title = f"{title}, last epoch, {count} seed{'s' * (count > 1)}"
+        table = Table("", *metrics.values(), "parameters", "seconds a run", title=title)
+        for name, run in {"teacher": self.teacher, **self.students}.items():
+            last = run["last"]
+            cells = [
+                text(last[metric]) if name in self.students else f"{last[metric]:.2f}"
+                for metric in metrics
+            ]
+            table.add_row(
+                name, *cells, f"{run['student_parameters']:,}", f"{run['train_seconds']:.1f}"
+            )
+        return table
+
+
+def compare(
+    kit: Kit,
+    args: Namespace,
+    train_seed: Callable[..., dict[str, Any]],
+    *,
+    name: str,
+    method: str,
+    seeds: Sequence[int],
+) -> Comparison:
+    """Train a teacher, then the same student without and with it, over several seeds.
+
+    Both students share initialisation, data order and augmentation in every seed.
+
+    Args:
+        kit: Its demo config is the distilled student.
+        args: The tool's arguments; its options change both students, not the teacher.
+        train_seed: See `TrainingTool.train_seed`.
+        name: Of the demo's folder in `runs`.
+        method: What distils, for the label; its lower-case form is the folder.
+        seeds: Where the arguments name none.
+    """
+    if args.eval_only or distributed.is_distributed():
+        raise UserError("the demo takes no --eval-only and no torchrun; name a CONFIG")
+    distilled = read_config(kit, kit.demo_config, parse_options(args.cfg_options))
+    alone = {key: node for key, node in distilled.items() if key not in ("teacher", "distiller")}
+    work_dir = choose(args.work_dir, [name], resume=args.resume)
+    seeds = args.seeds or seeds
+    configs = {STUDENT: alone, f"{STUDENT} + {method}": distilled}
+    folders = dict(zip(configs, (work_dir / STUDENT, work_dir / method.lower()), strict=True))
+    students = {}
+    for label, config in configs.items():
+        one = partial(train_seed, config, resume=args.resume, teachers=work_dir.parent)
+        students[label] = repeat(one, seeds, folders[label], resume=args.resume)
+    recipe = distilled["teacher"]["recipe"]
+    folder = folders["teacher"] = recipe_folder(kit, recipe, work_dir.parent / "teachers")
+    teacher = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    save_json({"teacher": teacher, "students": students}, work_dir / "demo.json")
+    return Comparison(work_dir, seeds, teacher, students, folders)

@@ -1,0 +1,116 @@
+"""Augmentations of re-identification on a whole uint8 batch, beside those of `kd_core.data`."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
+from kd_core.data.draws import Draws
+from kd_core.errors import UserError
+from kd_core.task import Batch
+from torch import Tensor
+
+from kd_reid.data.statistics import IMAGENET_MEAN, IMAGENET_STD
+
+FILL = tuple(mean + std * mean for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True))
+"""torchreid and the strong baseline erase after normalisation, with ImageNet's mean as it is: as a
+pixel that is mean + std * mean."""
+
+
+class RandomErasing:
+    """Cover a rectangle of every other image with one colour.
+
+    Zhong et al., "Random Erasing Data Augmentation", arXiv:1708.04896.
+
+    Args:
+        probability: Share of the images.
+        area: Smallest and largest share of the image that is covered.
+        aspect: Smallest height over width; the largest is its inverse.
+        fill: The colour, in [0, 1].
+    """
+
+    tries = 16  # of a rectangle that fits; nearly all do at once
+
+    def __init__(
+        self,
+        probability: float = 0.5,
+        *,
+        area: tuple[float, float] = (0.02, 0.4),
+        aspect: float = 0.3,
+        fill: Sequence[float] = FILL,
+    ) -> None:
+        if not (0 <= probability <= 1 and 0 < area[0] <= area[1] < 1 and 0 < aspect <= 1):
+            raise UserError(
+                "RandomErasing: probability is in [0, 1], area rises within (0, 1), aspect is in "
+                f"(0, 1]; got {probability}, {area}, {aspect}"
+            )
+        self.probability, self.area, self.aspect = probability, area, aspect
+        self.fill = tuple(round(255 * value) for value in fill)
+
+    def __call__(self, batch: Batch, draws: Draws) -> Batch:
+        """Erase in `image` uint8 [N, 3, H, W]."""
+        images = batch["image"]
+        height, width = images.shape[-2:]
+        erased = draws.uniform(0, 1) < self.probability
+        box_height, box_width = self._box(height * width, draws)
+        fits = (box_height < height) & (box_width < width)
+        first = fits.int().argmax(0, keepdim=True)
+        box_height, box_width = box_height.gather(0, first)[0], box_width.gather(0, first)[0]
+        erased = erased & fits.any(0)
+        # Places count from 0 to the last at which the whole rectangle is inside.
+        top = (draws.uniform(0, 1) * (height - box_height + 1)).long()
+        left = (draws.uniform(0, 1) * (width - box_width + 1)).long()
+        rows = _between(torch.arange(height, device=images.device), top, box_height)
+        columns = _between(torch.arange(width, device=images.device), left, box_width)
+        covered = (rows[:, :, None] & columns[:, None, :] & erased[:, None, None])[:, None]
+        colour = torch.tensor(self.fill, dtype=images.dtype, device=images.device)
+        return {**batch, "image": torch.where(covered, colour[:, None, None], images)}
+
+    def _box(self, pixels: int, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Draw heights and widths in pixels, [tries, N]."""
+        heights, widths = [], []
+        for _ in range(self.tries):
+            area = draws.uniform(*self.area) * pixels
+            aspect = draws.uniform(self.aspect, 1 / self.aspect)
+            heights.append((area * aspect).sqrt().round().long())
+            widths.append((area / aspect).sqrt().round().long())
+        return torch.stack(heights), torch.stack(widths)
+
+
+class ZoomCrop:
+    """Enlarge every other image by an eighth and crop it at random to the size it had.
+
+    torchreid's `random_crop`, which enlarges the file as it is; here an image is enlarged that was
+    brought to its size before.
+
+    Args:
+        probability: Share of the images.
+        scale: Factor of height and width.
+    """
+
+    def __init__(self, probability: float = 0.5, *, scale: float = 1.125) -> None:
+        if not (0 <= probability <= 1 and scale >= 1):
+            raise UserError(
+                f"ZoomCrop: probability is in [0, 1], scale 1 or more; got {probability}, {scale}"
+            )
+        self.probability, self.scale = probability, scale
+
+    def __call__(self, batch: Batch, draws: Draws) -> Batch:
+        """Crop `image` uint8 [N, 3, H, W]."""
+        images = batch["image"]
+        height, width = images.shape[-2:]
+        size = round(height * self.scale), round(width * self.scale)
+        large = F.interpolate(images.float(), size, mode="bilinear", align_corners=False)
+        large = large.round().to(images.dtype)
+        top, left = draws.below(size[0] - height + 1), draws.below(size[1] - width + 1)
+        y = top[:, None] + torch.arange(height, device=images.device)
+        x = left[:, None] + torch.arange(width, device=images.device)
+        image = torch.arange(len(images), device=images.device)[:, None, None, None]
+        channel = torch.arange(images.shape[1], device=images.device)[:, None, None]
+        crops = large[image, channel, y[:, None, :, None], x[:, None, None, :]]
+        zoomed = (draws.uniform(0, 1) < self.probability)[:, None, None, None]
+        return {**batch, "image": torch.where(zoomed, crops, images)}
+
+
+def _between(places: Tensor, first: Tensor, count: Tensor) -> Tensor:
+    """Tell which places are among `count` ones from `first` on, bool [N, places]."""
+    return (places >= first[:, None]) & (places < (first + count)[:, None])

@@ -1,0 +1,48 @@
+"""The demo: what distillation does for a small re-identification network, in minutes, offline."""
+
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from kd_core.assembly import build_data
+from kd_core.config import parse_options
+from kd_core.console import out
+from kd_core.demo import Comparison, compare
+from kd_core.run_config import read_config
+from kd_core.seeds import seed_folder
+from torch import Tensor
+
+from kd_reid.evaluation import Evaluation, extract
+from kd_reid.galleries import draw_galleries, telling_queries
+from kd_reid.kit import KIT
+from kd_reid.student import load_student
+
+SEEDS = (0, 1, 2)
+ROWS = 6  # of the picture
+METRICS = {"rank1": "rank-1 %", "mAP": "mAP %"}
+
+
+def main(args: Namespace, train_seed: Callable[..., dict[str, Any]]) -> None:
+    """Train a teacher, then the same student without and with it; see `kd_core.demo.compare`.
+
+    Ends with a table, `galleries.png` and `demo.json`.
+    """
+    found = compare(KIT, args, train_seed, name="reid_demo", method="KD", seeds=SEEDS)
+    picture = found.work_dir / "galleries.png"
+    draw(found, read_config(KIT, KIT.demo_config, parse_options(args.cfg_options)), picture)
+    out.print(found.table("drawn pedestrians", METRICS))
+    out.print(f"ranked galleries: {picture}")
+
+
+def draw(found: Comparison, config: dict[str, Any], path: Path) -> None:
+    """Draw what both students of the first seed ranked first, where they differ."""
+    data = build_data(config, 0, torch.device("cpu"))
+    distances: dict[str, Tensor] = {}
+    for label in found.students:
+        run = seed_folder(found.folders[label], found.seeds[0], found.seeds)
+        evaluation = Evaluation(data, **config.get("evaluation", {}))
+        distances[label] = evaluation.distances(extract(load_student(run), data))
+    queries = telling_queries(list(distances.values()), data, ROWS)
+    draw_galleries(distances, data, path, queries=queries)

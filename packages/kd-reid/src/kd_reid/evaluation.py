@@ -1,0 +1,130 @@
+"""Evaluate embedders: how early the right images come when a person is searched for."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from kd_core import distributed
+from kd_core.data.loader import SplitLoader
+from kd_core.errors import UserError, nearest
+from torch import Tensor, nn
+
+from kd_reid.data.loading import People, ReidData
+from kd_reid.metrics import evaluate_rank, rerank, squared_euclidean
+from kd_reid.metrics.distance import cosine_distance
+
+DISTANCES = {"euclidean": squared_euclidean, "cosine": cosine_distance}
+_RANKS = (1, 5, 10, 20)
+
+
+class Features(NamedTuple):
+    """The embeddings of everything that is searched for, and searched in."""
+
+    query: Tensor  # [Q, D]
+    gallery: Tensor  # [G, D]
+
+
+@dataclass
+class Evaluation:
+    """How to measure; a config's `evaluation` node. Called with a model, it returns metrics.
+
+    Metrics are percentages: `rank1` to `rank20`, `mAP` (precision at each right image, as in
+    torchreid) and `mAP_trapezoid` (as in Market-1501's own code). Features are computed once for
+    all of them.
+
+    Args:
+        data: What to search for and in.
+        distance: "euclidean", torchreid's, or "cosine", for networks with a neck.
+        reranking: Also give `reranked_rank1` and so on, after k-reciprocal re-ranking.
+        squared_twice: Re-rank squares of squared distances, as torchreid's published numbers do.
+
+    Raises:
+        UserError: If there is no such distance.
+    """
+
+    data: ReidData
+    distance: str = "euclidean"
+    reranking: bool = False
+    squared_twice: bool = False
+
+    def __post_init__(self) -> None:
+        if self.distance not in DISTANCES:
+            raise UserError(
+                f"evaluation.distance is {self.distance!r}{nearest(self.distance, DISTANCES)}"
+            )
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """Measure a model."""
+        return self.measure(extract(model, self.data))
+
+    def measure(self, features: Features) -> dict[str, float]:
+        """Measure features that `extract` gave."""
+        found = self._scores(self.distances(features), _RANKS)
+        if self.reranking:
+            better = rerank(*self._plain_distances(features), squared_twice=self.squared_twice)
+            scores = self._scores(better, _RANKS)
+            found |= {f"reranked_{name}": value for name, value in scores.items()}
+        return found
+
+    def distances(self, features: Features) -> Tensor:
+        """Return the distance of every query to every gallery image, [Q, G]."""
+        return DISTANCES[self.distance](*features)
+
+    def _plain_distances(self, features: Features) -> Iterator[Tensor]:
+        # Of normalised features, 1 - cos is half the square of the Euclidean distance.
+        query, gallery = features
+        for pair in ((query, query), (query, gallery), (gallery, gallery)):
+            yield DISTANCES[self.distance](*pair).clamp_(min=0).sqrt_()
+
+    def _scores(self, distance: Tensor, ranks: tuple[int, ...]) -> dict[str, float]:
+        sides = numbered(self.data, distance.device)
+        arguments = (sides.query_ids, sides.gallery_ids, sides.query_cameras, sides.gallery_cameras)
+        cmc, mean_ap = evaluate_rank(distance, *arguments, max_rank=ranks[-1])
+        trapezoid = evaluate_rank(distance, *arguments, max_rank=1, ap="trapezoid")[1]
+        scores = {f"rank{rank}": float(cmc[min(rank, len(cmc)) - 1]) for rank in ranks}
+        scores |= {"mAP": mean_ap, "mAP_trapezoid": trapezoid}
+        return {name: round(100 * value, 4) for name, value in scores.items()}
+
+
+class Numbered(NamedTuple):
+    """Identities and cameras as numbers; cameras are None where they are not known."""
+
+    query_ids: Tensor
+    gallery_ids: Tensor
+    query_cameras: Tensor | None
+    gallery_cameras: Tensor | None
+
+
+def numbered(data: ReidData, device: torch.device) -> Numbered:
+    """Number the identities and cameras of both sides of a search."""
+    sides = (data.query.records, data.gallery.records)
+    people, cameras = (
+        {name: number for number, name in enumerate(sorted({value(r) for s in sides for r in s}))}
+        for value in (lambda record: record.identity, lambda record: record.camera or "")
+    )
+    known = all(record.camera is not None for side in sides for record in side)
+    ids = [torch.tensor([people[r.identity] for r in side], device=device) for side in sides]
+    seen = [torch.tensor([cameras[r.camera or ""] for r in side], device=device) for side in sides]
+    return Numbered(ids[0], ids[1], *((seen[0], seen[1]) if known else (None, None)))
+
+
+@torch.no_grad()
+def extract(model: nn.Module, data: ReidData) -> Features:
+    """Return the embeddings of all images of query and gallery, in every process."""
+    model.eval()
+    return Features(_rows(model, data.query), _rows(model, data.gallery))
+
+
+def _rows(model: nn.Module, people: People) -> Tensor:
+    loader: SplitLoader = distributed.shard(people.loader)
+    places, rows = [], []
+    for batch in loader.epoch(0):
+        if len(batch["index"]):
+            rows.append(model(batch).embedding.float())
+            places.append(batch["index"])
+    gathered = distributed.gather_rows(torch.cat(rows))
+    place = distributed.gather_rows(torch.cat(places))
+    ordered = torch.empty_like(gathered)
+    ordered[place] = gathered  # processes had every other part of the batches
+    return ordered

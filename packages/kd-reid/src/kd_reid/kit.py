@@ -1,0 +1,92 @@
+"""What is special about re-identification among the tasks of the training tool."""
+
+from pathlib import Path
+from typing import Any
+
+from kd_core.build import check_arguments
+from kd_core.hooks import Evaluate
+from kd_core.kit import RANDOM, Config, Kit
+from kd_core.task import Batch, network_of
+from torch import nn
+
+from kd_reid.data import ReidData
+from kd_reid.embedder import Embedder
+from kd_reid.evaluation import Evaluation
+from kd_reid.networks import build_embedder, check_embedder, check_identities
+from kd_reid.student import facts_of, load_plain, load_student
+
+
+class ReidKit(Kit):
+    """Embedders: ranks, mAP."""
+
+    title = "Train or distil a person re-identification network"
+    metric = "rank1"
+    demo_config = Path(__file__).parent / "configs" / "distilled.py"
+    extra_names = ("evaluation",)
+    of_recipe = (
+        "network",
+        "bnneck",
+        "backbone_weights",
+        "label_smoothing",
+        "metric_losses",
+        "fixed_base_epochs",
+    )
+    of_network = ("network", "bnneck", "mean", "std", "size", "roles")
+
+    def build_model(self, data: ReidData, where: str, /, **node: Any) -> Embedder:
+        """Build the embedder of a node: see `build_embedder` for its keys."""
+        return build_embedder(data, where, **node)
+
+    def check_model(self, node: Config, where: str) -> None:
+        """Check a node."""
+        check_embedder(node, where)
+
+    def check_extra(self, config: Config) -> None:
+        """Check the options of the evaluation."""
+        check_arguments(Evaluation, config.get("evaluation", {}), "evaluation", ("data",))
+
+    def is_pretrained(self, network: Config) -> bool:
+        """Tell whether torchreid is to download weights."""
+        return bool(network.get("pretrained"))
+
+    def load_finished(self, folder: Path, node: Config) -> Embedder:
+        """Rebuild a finished student as a teacher."""
+        return load_student(folder, node.get("roles"))
+
+    def check_student(self, student: nn.Module, sample: Batch, data: ReidData, where: str) -> None:
+        """Refuse logits of another number than the data's identities."""
+        check_identities(student, sample, data, where)
+
+    def evaluators(self, config: Config, data: ReidData) -> tuple[Evaluate, Evaluate | None]:
+        """Return the search of the gallery for the queries; nothing is held out."""
+        return Evaluation(data, **config.get("evaluation", {})), None
+
+    def metadata(self, network: Config, data: ReidData, student: Embedder) -> dict[str, str]:
+        """Say what `load_student` needs."""
+        return facts_of(network, data.num_classes, student, data.image_size)
+
+    def stand_ins(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Replace data sets by random images, and leave pretrained weights out."""
+        own = {"weights": config["student"].get("weights") or RANDOM, "backbone_weights": None}
+        return {**config, "student": {**config["student"], **own}, "data": _data(config["data"])}
+
+    def score_teacher(
+        self, teacher: nn.Module, sample: Batch, data: ReidData, test: Evaluate
+    ) -> dict[str, float]:
+        """Measure a teacher, whoever it was trained on."""
+        return test(teacher)
+
+    def load_checkpoint(self, model: nn.Module, path: Path) -> None:
+        """Load any checkpoint of a run, with the neck that is beside plain weights."""
+        load_plain(network_of(model), path)
+
+
+def _data(node: dict[str, Any]) -> dict[str, Any]:
+    kept = ("batch_size", "instances", "image_size", "augment", "mean", "std", "drop_last")
+    given = {key: node[key] for key in kept if key in node}
+    people = -(-given.get("batch_size", 64) // (given.get("instances") or 4))
+    # As many identities as a batch wants, and never so few that a metric loss has no negatives.
+    return {"type": "kd_reid.data.synthetic", "num_ids": max(people, 8), **given}
+
+
+KIT = ReidKit()

@@ -1,0 +1,51 @@
+"""Losses on embeddings and identities; those of pytorch-metric-learning serve as well."""
+
+import torch
+from kd_core.errors import UserError
+from kd_core.functional import full_precision
+from torch import Tensor, nn
+
+
+class BatchHardTriplet(nn.Module):
+    """Triplet loss with the hardest positive and the hardest negative of every image in the batch.
+
+    Hermans et al., "In Defense of the Triplet Loss for Person Re-Identification", arXiv:1703.07737.
+    It wants batches with several images of each identity, see `instances` of the data. On several
+    GPUs each searches its own part of the batch.
+
+    Args:
+        margin: By which the negative should be farther away, in units of the embedding.
+    """
+
+    def __init__(self, margin: float = 0.3) -> None:
+        super().__init__()
+        if margin < 0:
+            raise UserError(f"margin is {margin}; it cannot be negative")
+        self.margin = margin
+
+    def forward(self, embedding: Tensor, label: Tensor) -> Tensor:
+        """Return the mean loss of embeddings [N, D] with identities int64 [N]."""
+        return batch_hard_triplet(embedding, label, margin=self.margin)
+
+
+@full_precision
+def batch_hard_triplet(embedding: Tensor, label: Tensor, *, margin: float = 0.3) -> Tensor:
+    """Return mean_i max(0, max_p |x_i - x_p| - min_n |x_i - x_n| + margin).
+
+    Equal to torchreid's: an image is among its own positives. One whose batch shows no other
+    identity counts 0.
+
+    Args:
+        embedding: [N, D].
+        label: Identities, int64 [N].
+        margin: See `BatchHardTriplet`.
+    """
+    squares = embedding.square().sum(1)
+    squared = squares[:, None] + squares - 2 * embedding @ embedding.T
+    distance = squared.clamp(min=1e-12).sqrt()
+    same = label[:, None] == label
+    if not len(label):
+        return embedding.sum()
+    positive = distance.masked_fill(~same, -torch.inf).amax(1)
+    negative = distance.masked_fill(same, torch.inf).amin(1)
+    return (positive - negative + margin).clamp(min=0).mean()

@@ -1,0 +1,170 @@
+"""From a config's student or teacher node to an embedder."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kd_core.build import build, check, check_arguments
+from kd_core.errors import UserError, located
+from kd_core.kit import RANDOM
+from kd_core.probe import untouched
+from kd_core.task import Batch
+from kd_core.weights import differences, load_weights, read_state_dict
+from torch import nn
+
+from kd_reid.data.loading import ReidData
+from kd_reid.embedder import Embedder, Embedding
+from kd_reid.neck import CLASSIFIER, attach, neck_of
+
+_STAGES = {
+    "OSNet": ("conv2", "conv3", "conv4", "conv5"),
+    "ResNet": ("layer1", "layer2", "layer3", "layer4"),
+    "DenseNet": tuple(f"features.denseblock{number}" for number in (1, 2, 3, 4)),
+}
+"""Ends of the stages of torchreid's networks, by the name of their class."""
+
+
+def build_embedder(
+    data: ReidData,
+    where: str,
+    /,
+    *,
+    network: Mapping[str, Any],
+    weights: str | None = None,
+    backbone_weights: str | None = None,
+    bnneck: bool = False,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    size: Sequence[int] | None = None,
+    label_smoothing: float = 0.0,
+    metric_losses: Mapping[str, Mapping[str, Any]] | None = None,
+    fixed_base_epochs: int = 0,
+    roles: Mapping[str, Any] | None = None,
+) -> Embedder:
+    """Build the embedder of a config node.
+
+    Args:
+        data: Gives the number of identities and, unless the node does, the normalisation.
+        where: Place of the node in the config.
+        network: Node of a network, see `Embedder`; `num_classes` is filled in unless it is given,
+            as for a teacher that knows other people.
+        weights: File with the network's weights; or "random", which leaves pretrained ones out.
+        backbone_weights: File with weights of everything but the classifier, such as those
+            that torchreid trained on ImageNet.
+        bnneck: Put a `BNNeck` before the classifier.
+        mean: Of each channel, in [0, 1].
+        std: Standard deviation of each channel, in [0, 1].
+        size: Height and width that images are resized to for this network.
+        label_smoothing: Of the student's own `id` loss.
+        metric_losses: Nodes of the student's losses on embeddings, by name.
+        fixed_base_epochs: See `Embedder`.
+        roles: Tap paths by role, for networks of which they are not known.
+    """
+    given = without_pretrained(network) if weights == RANDOM else network
+    built = build(given, f"{where}.network", num_classes=data.num_classes)
+    if not isinstance(built, nn.Module):
+        raise UserError(
+            f"{where}.network: {network['type']} gave a {type(built).__name__}, no module"
+        )
+    with located(where):
+        if backbone_weights and not weights:
+            load_backbone(built, backbone_weights)
+        if bnneck:
+            attach(built)
+        if weights and weights != RANDOM:
+            load_weights(built, weights)
+        losses = {
+            name: build(node, f"metric_losses.{name}")
+            for name, node in (metric_losses or {}).items()
+        }
+        return Embedder(
+            built,
+            mean=mean or data.mean,
+            std=std or data.std,
+            size=size,
+            label_smoothing=label_smoothing,
+            metric_losses=losses,
+            fixed_base_epochs=fixed_base_epochs,
+            roles={**network_roles(built), **(roles or {})},
+        )
+
+
+def check_embedder(node: Mapping[str, Any], where: str) -> None:
+    """Check a student or teacher node as `build_embedder` would, without building anything."""
+    check_arguments(build_embedder, node, where)
+    check(node, where, ("num_classes",))
+    network = node["network"]
+    if not isinstance(network, Mapping) or "type" not in network:
+        raise UserError(
+            f"{where}.network: wanted a dict with `type`, the import path of a network, got "
+            f"{network!r}"
+        )
+    if node.get("weights") and node.get("backbone_weights"):
+        raise UserError(f"{where}: weights are of the whole network; leave backbone_weights out")
+
+
+def without_pretrained(network: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a network's node that asks for no pretrained weights, hence needs no download."""
+    return {key: False if key == "pretrained" else value for key, value in network.items()}
+
+
+def load_backbone(network: nn.Module, path: str) -> None:
+    """Load a file into everything but the classifier.
+
+    Raises:
+        UserError: If the file lacks anything else, or a shape differs.
+    """
+    own, state = network.state_dict(), read_state_dict(path)
+    body = {name for name in own if not name.startswith(CLASSIFIER)}
+    body -= {name for name in body if name.endswith("num_batches_tracked") and name not in state}
+    missing = sorted(body - state.keys())
+    shapes = [
+        f"{name} is {list(state[name].shape)} in the file, {list(own[name].shape)} in the network"
+        for name in sorted(body & state.keys())
+        if state[name].shape != own[name].shape
+    ]
+    if missing or shapes:
+        raise UserError(
+            f"{path}: does not fit {type(network).__name__}: {differences(missing, [], shapes)}; "
+            "backbone_weights wants a file of the same network, of which only the classifier's "
+            "weights may differ"
+        )
+    network.load_state_dict({name: state[name] for name in body}, strict=False)
+
+
+def network_roles(network: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Return the tap paths of a network by role.
+
+    `logits` and `embedding` are those of the first head, the embedding being what metric losses
+    see; `pooled` is another name of it. `stages` and `map` are known for OSNet, ResNet, DenseNet.
+    """
+    heads = [
+        name
+        for name, module in network.named_modules()
+        if name.startswith(CLASSIFIER) and isinstance(module, nn.Linear)
+    ]
+    roles: dict[str, tuple[str, ...]] = {}
+    if neck_of(network) is not None:
+        heads = [CLASSIFIER]
+    if heads:
+        roles = {"logits": (heads[0],), "embedding": (f"{heads[0]}:in",)}
+        roles["pooled"] = roles["embedding"]
+    stages = _STAGES.get(type(network).__name__, ())
+    return {**roles, "stages": stages, "map": stages[-1:]} if stages else roles
+
+
+def look(embedder: nn.Module, batch: Batch) -> Embedding:
+    """Return what an embedder says of a batch, without leaving a trace."""
+    with untouched(embedder):
+        found: Embedding = embedder(batch)
+    return found
+
+
+def check_identities(embedder: nn.Module, batch: Batch, data: ReidData, where: str) -> None:
+    """Refuse a student whose logits do not fit the data's identities, before any training."""
+    with located(where):
+        count = look(embedder, batch).logits[0].shape[1]
+    if count != data.num_classes:
+        raise UserError(
+            f"{where}: the network gives {count} logits, the data has {data.num_classes} "
+            "identities; leave num_classes out of the network's node"
+        )
