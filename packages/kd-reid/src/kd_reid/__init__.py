@@ -1,9 +1,14 @@
-"""Distil person re-identification models of torchreid. So far: its data and its evaluation."""
+"""Distil person re-identification models of torchreid."""
+
+import warnings
 
 try:
     # Its parts are reached as `torchreid.models`, never by a path below: PyPI's torchreid and the
     # official one have them in other places.
-    import torchreid
+    with warnings.catch_warnings():
+        # That its compiled ranking is missing: it is not used here.
+        warnings.filterwarnings("ignore", message="Cython evaluation")
+        import torchreid
 except ImportError as error:
     raise ImportError(
         f"kd_reid needs torchreid ({error}): `pip install 'torchreid>=0.2.5' scipy gdown "

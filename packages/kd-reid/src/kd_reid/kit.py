@@ -46,8 +46,8 @@ class ReidKit(Kit):
         check_arguments(Evaluation, config.get("evaluation", {}), "evaluation", ("data",))
 
     def is_pretrained(self, network: Config) -> bool:
-        """Tell whether torchreid is to download weights."""
-        return bool(network.get("pretrained"))
+        """Tell that what torchreid downloads was trained on ImageNet, and is no teacher yet."""
+        return False
 
     def load_finished(self, folder: Path, node: Config) -> Embedder:
         """Rebuild a finished student as a teacher."""

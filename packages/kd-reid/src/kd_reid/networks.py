@@ -59,7 +59,7 @@ def build_embedder(
         fixed_base_epochs: See `Embedder`.
         roles: Tap paths by role, for networks of which they are not known.
     """
-    given = without_pretrained(network) if weights == RANDOM else network
+    given = without_pretrained(network) if weights or backbone_weights else network
     built = build(given, f"{where}.network", num_classes=data.num_classes)
     if not isinstance(built, nn.Module):
         raise UserError(

@@ -1,0 +1,6 @@
+"""The demo's student, trained alone on drawn pedestrians.
+
+python tools/reid_train.py configs/demo/reid_student.py
+"""
+
+_base_ = "../../packages/kd-reid/src/kd_reid/configs/student.py"

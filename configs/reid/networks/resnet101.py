@@ -1,0 +1,7 @@
+r"""resnet101 of torchreid, from weights trained on ImageNet, which torchreid downloads.
+
+python tools/reid_train.py configs/reid/data/market1501.py configs/reid/recipes/resnet50.py \
+    configs/reid/networks/resnet101.py
+"""
+
+student = dict(network=dict(type="kd_reid.models.build_model", name="resnet101", pretrained=True))

@@ -1,0 +1,232 @@
+"""The training tool on few small images of people: what it does and what it leaves."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from kd_core.weights import read_state_dict
+from kd_reid import torchreid, train
+from kd_reid.data.pedestrians import pedestrians
+from kd_reid.student import load_student
+
+ALONE = """
+data = dict(type="kd_reid.data.market1501", root="set", image_size=(32, 16), batch_size=8)
+student = dict(network=dict(type="kd_reid.models.build_model", name="osnet_x0_25"))
+optimizer = dict(type="torch.optim.Adam", lr=0.001)
+schedule = dict(type="kd_core.schedule.cosine")
+trainer = dict(epochs=2, tensorboard=False)
+"""
+TRICKS = """
+_base_ = "alone.py"
+data = dict(instances=4, augment=[dict(type="kd_reid.data.augment.RandomErasing")])
+student = dict(
+    bnneck=True,
+    label_smoothing=0.1,
+    metric_losses=dict(triplet=dict(type="kd_reid.losses.BatchHardTriplet")),
+)
+evaluation = dict(distance="cosine", reranking=True)
+"""
+DISTILLED = """
+_base_ = "alone.py"
+teacher = dict(recipe="tricks.py")
+distiller = dict(
+    terms=dict(
+        kd=dict(
+            criterion=dict(type="kd_core.criteria.kd.KD"), student="@logits", teacher="@logits"
+        ),
+        rkd=dict(
+            criterion=dict(type="kd_core.criteria.rkd.RKD"),
+            student="@embedding",
+            teacher="@embedding",
+        ),
+    ),
+)
+"""
+FIXED = """
+_base_ = "alone.py"
+student = dict(fixed_base_epochs=1)
+trainer = dict(keep_every=1)
+"""
+CONFIGS = {"alone": ALONE, "tricks": TRICKS, "distilled": DISTILLED, "fixed": FIXED}
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    few = {"num_train_ids": 5, "num_test_ids": 4, "num_cameras": 2, "images_per_camera": 4}
+    return pedestrians(tmp_path_factory.mktemp("people") / "set", image_height=32, **few)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch, people):
+    """Work in a folder with the configs and the images."""
+    for name, text in CONFIGS.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    (tmp_path / "set").symlink_to(people)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def read(path):
+    return json.loads(Path(path).read_text())
+
+
+def plain_network(identities=5):
+    return torchreid.models.build_model(
+        "osnet_x0_25", identities, loss="softmax", pretrained=False, use_gpu=False
+    )
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_a_run_ends_with_ranks_and_a_student_that_plain_torchreid_loads(capsys):
+    assert train.main(["alone.py"]) == 0
+    result = read("runs/alone/result.json")
+    assert result["metric"] == "rank1"
+    assert {"rank1", "rank5", "rank10", "rank20", "mAP", "mAP_trapezoid"} <= result["last"].keys()
+    network = plain_network()
+    network.load_state_dict(torch.load("runs/alone/student.pth", weights_only=True))
+    assert same(network.state_dict(), read_state_dict("runs/alone/student.safetensors"))
+    assert not Path("runs/alone/neck.pth").exists()
+    assert "rank1" in capsys.readouterr().out
+
+
+def test_the_tricks_are_trained_and_measured():
+    assert train.main(["tricks.py"]) == 0
+    record = json.loads(Path("runs/tricks/log.jsonl").read_text().splitlines()[-1])
+    assert {"loss_id", "loss_triplet", "reranked_rank1", "reranked_mAP"} <= record.keys()
+    plain_network().load_state_dict(torch.load("runs/tricks/student.pth", weights_only=True))
+    assert Path("runs/tricks/neck.pth").is_file()
+
+
+class TestCheckpoints:
+    @pytest.mark.parametrize("file", ["last.pth", "best.pth", "student.pth", "student.safetensors"])
+    def test_every_file_of_a_run_can_be_evaluated(self, file, capsys):
+        options = ["--cfg-options", "trainer.epochs=1"]
+        assert train.main(["tricks.py", *options]) == 0
+        last = read("runs/tricks/result.json")["last"]
+        capsys.readouterr()
+        assert train.main(["tricks.py", "--eval-only", f"runs/tricks/{file}"]) == 0
+        shown = dict(line.split() for line in capsys.readouterr().out.splitlines() if line.strip())
+        assert float(shown["mAP"]) == pytest.approx(last["mAP"], abs=1e-3)
+        assert float(shown["reranked_mAP"]) == pytest.approx(last["reranked_mAP"], abs=1e-3)
+
+    def test_plain_weights_need_the_neck_beside_them(self, capsys):
+        assert train.main(["tricks.py", "--cfg-options", "trainer.epochs=1"]) == 0
+        Path("runs/tricks/neck.pth").unlink()
+        assert train.main(["tricks.py", "--eval-only", "runs/tricks/student.pth"]) == 2
+        assert "neck.pth" in capsys.readouterr().err
+
+    def test_a_finished_student_is_rebuilt_from_its_folder(self):
+        assert train.main(["tricks.py"]) == 0
+        embedder = load_student("runs/tricks")
+        images = torch.randint(0, 256, (2, 3, 64, 32), dtype=torch.uint8)
+        found = embedder({"image": images})
+        assert found.embedding.shape == (2, 512)
+        assert not torch.equal(found.embedding, found.features[0])  # the neck is there
+
+
+@pytest.mark.parametrize("name", ["tricks", "fixed"])
+def test_a_resumed_run_ends_as_if_it_had_not_stopped(name, capsys):
+    options = ["--cfg-options", "trainer.epochs=2", "trainer.keep_every=1"]
+    assert train.main([f"{name}.py", *options]) == 0
+    Path("runs/stopped").mkdir()
+    shutil.copy(f"runs/{name}/epoch_0001.pth", "runs/stopped/last.pth")
+    assert train.main([f"{name}.py", *options, "--work-dir", "runs/stopped", "--resume"]) == 0
+    assert "after 1 epochs" in capsys.readouterr().err
+    for file in ("student.pth", "last.pth"):
+        ends = [torch.load(f"runs/{run}/{file}", weights_only=True) for run in (name, "stopped")]
+        states = [end.get("distiller", end) for end in ends]
+        assert same(*states)
+
+
+def test_the_base_is_fixed_for_its_epochs_only():
+    assert train.main(["fixed.py"]) == 0
+    start, end = (
+        torch.load(f"runs/fixed/epoch_000{n}.pth", weights_only=True)["distiller"] for n in (1, 2)
+    )
+    changed = {k for k in start if not torch.equal(start[k], end[k])}
+    assert "student.network.conv1.conv.weight" in changed
+    config = ["fixed.py", "--cfg-options", "trainer.epochs=1", "optimizer.lr=0"]
+    assert train.main([*config, "--work-dir", "runs/still"]) == 0
+    still = torch.load("runs/still/last.pth", weights_only=True)["distiller"]
+    body = [k for k in start if k.startswith("student.network.") and "classifier" not in k]
+    assert all(torch.equal(start[k], still[k]) for k in body)
+    assert not torch.equal(*(s["student.network.classifier.weight"] for s in (start, still)))
+
+
+class TestDistillation:
+    def test_the_teacher_is_trained_by_its_recipe_first_and_measured(self, capsys):
+        assert train.main(["distilled.py"]) == 0
+        captured = capsys.readouterr()
+        assert "teacher 'teacher': rank1" in captured.err
+        (made,) = Path("runs/teachers").iterdir()
+        assert (made / "neck.pth").is_file()
+        record = json.loads(Path("runs/distilled/log.jsonl").read_text().splitlines()[-1])
+        assert {"loss_id", "loss_kd", "loss_rkd"} <= record.keys()
+        assert read("runs/distilled/result.json")["teachers"]["teacher"]["mAP"] > 0
+
+    def test_seeds_are_summarised(self):
+        options = ["--cfg-options", "trainer.epochs=1"]
+        assert train.main(["alone.py", "--seeds", "0", "1", *options]) == 0
+        summary = read("runs/alone/summary.json")
+        assert summary["last"]["rank1"]["n"] == 2
+        assert {"mean", "sd"} <= summary["last"]["mAP"].keys()
+
+    def test_a_teacher_of_other_people_teaches_by_embeddings_only(self, capsys):
+        node = "teacher = dict(weights='random', network=dict("
+        node += "type='kd_reid.models.build_model', name='resnet18', num_classes=9))"
+        both = DISTILLED.replace('teacher = dict(recipe="tricks.py")', node)
+        Path("both.py").write_text(both)
+        assert train.main(["both.py", "--cfg-options", "trainer.epochs=1"]) == 2
+        assert "term 'kd'" in capsys.readouterr().err
+        kd = both[both.index("        kd=dict(") : both.index("        rkd=dict(")]
+        Path("relational.py").write_text(both.replace(kd, ""))
+        assert train.main(["relational.py", "--cfg-options", "trainer.epochs=1"]) == 0
+        assert read("runs/relational/result.json")["teachers"]["teacher"]["rank1"] >= 0
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("option", "message"),
+        [
+            ("evaluation.distanc=cosine", "'distanc'"),
+            ("evaluation.distance=manhattan", "evaluation.distance is 'manhattan'"),
+            ("student.bnnec=True", "did you mean 'bnneck'"),
+            ("student.network.name=osnet", "no network 'osnet'"),
+            ("data.root=nowhere", "nowhere"),
+            ("data.instances=3", "instances=3 must divide batch_size=8"),
+            ("student.network.num_classes=7", "the data has 5 identities"),
+        ],
+    )
+    def test_it_is_told_in_one_line(self, option, message, capsys):
+        assert train.main(["alone.py", "--cfg-options", option]) == 2
+        shown = capsys.readouterr().err
+        assert message in shown
+        assert shown.count("\n") == 1
+        assert not Path("runs").exists()
+
+    def test_backbone_weights_are_everything_but_the_classifier(self, capsys):
+        network = plain_network(identities=1000)
+        torch.save(network.state_dict(), "imagenet.pth")
+        options = ["student.backbone_weights=imagenet.pth", "trainer.epochs=1", "optimizer.lr=0"]
+        assert train.main(["alone.py", "--cfg-options", *options]) == 0
+        student = read_state_dict("runs/alone/student.pth")
+        assert torch.equal(student["conv1.conv.weight"], network.conv1.conv.weight)
+        assert student["classifier.weight"].shape[0] == 5
+        other = torchreid.models.build_model("osnet_x0_5", 9, pretrained=False, use_gpu=False)
+        torch.save(other.state_dict(), "imagenet.pth")
+        assert train.main(["alone.py", "--cfg-options", *options]) == 2
+        assert "imagenet.pth: does not fit OSNet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "shown"), [("--dry-run", "step done"), ("--list-taps", "conv5")]
+)
+def test_it_can_be_looked_at(option, shown, capsys):
+    assert train.main(["distilled.py", option]) == 0
+    assert shown in capsys.readouterr().out
+    assert not Path("runs").exists()
