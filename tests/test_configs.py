@@ -5,15 +5,21 @@ import shlex
 from pathlib import Path
 
 import pytest
-from kd_cls.train import main
+from kd_cls.train import main as train_classifier
 from kd_core.config import load_config
+from kd_reid.train import main as train_embedder
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = sorted(path for name in ("cls", "demo") for path in ROOT.glob(f"configs/{name}/**/*.py"))
-README = ROOT / "configs/cls/README.md"
-TOOL = "tools/cls_train.py"
-QUICK = ["--dry-run", "--cfg-options", "data.batch_size=2"]
+CONFIGS = sorted(
+    path for name in ("cls", "reid", "demo") for path in ROOT.glob(f"configs/{name}/**/*.py")
+)
+READMES = [ROOT / f"configs/{name}/README.md" for name in ("cls", "reid")]
+TOOLS = {"tools/cls_train.py": train_classifier, "tools/reid_train.py": train_embedder}
+QUICK = {
+    "tools/cls_train.py": ["data.batch_size=2"],
+    "tools/reid_train.py": ["data.batch_size=8", "data.image_size=[64, 32]"],
+}
 
 
 def name_of(path):
@@ -21,24 +27,23 @@ def name_of(path):
 
 
 def documented(path):
-    """Return the arguments of the commands in a config's docstring, or in a text."""
+    """Return the commands in a config's docstring, or in a text: the tool and its arguments."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
         text = ast.get_docstring(ast.parse(text), clean=False) or ""
-    lines = [line for line in text.replace("\\\n", " ").splitlines() if TOOL in line]
-    return [shlex.split(line.partition(TOOL)[2], comments=True) for line in lines]
+    lines = text.replace("\\\n", " ").splitlines()
+    found = [(tool, line.partition(tool)[2]) for tool in TOOLS for line in lines if tool in line]
+    return [(tool, *shlex.split(arguments, comments=True)) for tool, arguments in found]
 
 
 def commands():
     """Return all documented commands, each once."""
-    found = {
-        tuple(arguments): None for path in [*CONFIGS, README] for arguments in documented(path)
-    }
-    return [list(arguments) for arguments in found]
+    paths = [*CONFIGS, *READMES]
+    return list(dict.fromkeys(command for path in paths for command in documented(path)))
 
 
-def named(arguments):
-    return "+".join(Path(name).stem for name in arguments if name.endswith(".py"))
+def named(command):
+    return "+".join(Path(name).stem for name in command[1:] if name.endswith(".py"))
 
 
 @pytest.fixture
@@ -53,31 +58,39 @@ def folder(tmp_path, monkeypatch):
         for name in ("train/cat", "train/dog", "test/cat", "test/dog"):
             (tmp_path / "data" / place / name).mkdir(parents=True)
             Image.new("RGB", (40, 30)).save(tmp_path / "data" / place / name / "0.png")
+    for person in range(8):
+        for place in (f"cam{camera}_{shot}.png" for camera in (1, 2) for shot in (1, 2)):
+            (tmp_path / "data/people" / str(person)).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (16, 32)).save(tmp_path / "data/people" / str(person) / place)
     monkeypatch.chdir(tmp_path)
 
 
-def dry_run(arguments):
+def dry_run(command):
     """Run a command on small batches; images of 224 pixels are made smaller too."""
+    tool, *arguments = command
     files = [str(ROOT / name) if name.startswith("configs/") else name for name in arguments]
     large = any(Path(name).name in ("imagenet.py", "image_folder.py") for name in arguments)
-    return main([*files, *QUICK, *(["data.image_size=64"] if large else [])])
+    smaller = ["data.image_size=64"] if large else []
+    return TOOLS[tool]([*files, "--dry-run", "--cfg-options", *QUICK[tool], *smaller])
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=name_of)
 def test_config_loads_and_says_how_it_is_used(path):
     assert load_config(path)
     file = str(path.relative_to(ROOT))
-    assert any(file in arguments for arguments in documented(path)), f"no command with {file}"
+    assert any(file in command for command in documented(path)), f"no command with {file}"
 
 
-def test_readme_lists_every_file_to_compose():
-    text = README.read_text(encoding="utf-8")
-    files = [path for path in CONFIGS if path.parent.name in ("data", "pairs", "methods")]
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.parent.name)
+def test_readme_lists_every_file_to_compose(readme):
+    text = readme.read_text(encoding="utf-8")
+    folders = ("data", "pairs", "methods", "recipes")
+    files = [path for path in CONFIGS if path.parent in [readme.parent / f for f in folders]]
     assert files
     assert [path for path in files if f"{path.parent.name}/{path.name}" not in text] == []
 
 
-@pytest.mark.parametrize("arguments", commands(), ids=named)
-def test_documented_command_takes_a_step(arguments, folder, capsys):
-    assert dry_run(arguments) == 0
+@pytest.mark.parametrize("command", commands(), ids=named)
+def test_documented_command_takes_a_step(command, folder, capsys):
+    assert dry_run(command) == 0
     assert "one training step done" in capsys.readouterr().out

@@ -1,7 +1,10 @@
 r"""Your own images in data/people: a folder for each identity; or data.source=FILE.csv.
 
+`data.camera` finds the camera in a path; leave it out where none is known.
+
 python tools/reid_train.py configs/reid/data/people.py configs/reid/recipes/osnet.py \
-    configs/reid/networks/osnet_x0_25.py --cfg-options data.source=DIR "data.camera='cam(\d+)'"
+    configs/reid/networks/osnet_x0_25.py --cfg-options data.source=data/people \
+    "data.camera=cam(\d+)"
 """
 
 data = dict(type="kd_reid.data.people", source="data/people")

@@ -63,3 +63,12 @@ def test_batches_of_different_sizes_are_refused():
         sp(FIRST[0], FIRST[1][:7])
     with pytest.raises(UserError, match="student has 2 maps, teacher 1"):
         sp(FIRST, FIRST[:1])
+
+
+def test_vectors_do_as_well_as_maps():
+    student, teacher = waves((5, 6), 0.7, 0.2), waves((5, 9), 0.7, 0.9)
+    SP().check_shapes(((6,),), ((9,),))
+    maps = (student[..., None, None], teacher[..., None, None])
+    assert SP()((student,), (teacher,), {}).item() == pytest.approx(sp(*maps).item(), rel=1e-12)
+    with pytest.raises(UserError, match=r"tap of the student gives \[N, 6, 3\]"):
+        SP().check_shapes(((6, 3),), ((9,),))

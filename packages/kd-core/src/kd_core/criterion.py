@@ -57,6 +57,9 @@ class Criterion(nn.Module):
     """`logits`, `vectors`, `tokens` (one tensor each), `maps` (a tuple, shallow to deep), or a
     tuple of such names: one tensor of each, in this order."""
 
+    vectors_too: ClassVar[bool] = False
+    """Whether what takes maps takes vectors [N, D] as well."""
+
     views: ClassVar[int] = 1
     """Views of every image that a batch must hold, view-major; see `batch["num_views"]`."""
 
@@ -135,7 +138,7 @@ class Criterion(nn.Module):
             )
         for kind, shape in zip(kinds, shapes, strict=True):
             form, rank = KINDS[kind]
-            if not _is_shape(shape) or len(shape) != rank:
+            if not _is_shape(shape) or len(shape) not in (rank, 1 if self.vectors_too else rank):
                 raise UserError(
                     f"{name} takes {kind} {form}, but a tap of the {side} gives "
                     f"{_described(shape)}; tap another module, or use another criterion"

@@ -15,6 +15,9 @@ from kd_reid.evaluation import Evaluation
 from kd_reid.networks import build_embedder, check_embedder, check_identities
 from kd_reid.student import facts_of, load_plain, load_student
 
+_NAMED = [f"kd_reid.data.{name}" for name in ("market1501", "public", "generated")]
+"""Data that a config may name without having them."""
+
 
 class ReidKit(Kit):
     """Embedders: ranks, mAP."""
@@ -82,6 +85,8 @@ class ReidKit(Kit):
 
 
 def _data(node: dict[str, Any]) -> dict[str, Any]:
+    if str(node["type"]) not in _NAMED:
+        return node
     kept = ("batch_size", "instances", "image_size", "augment", "mean", "std", "drop_last")
     given = {key: node[key] for key in kept if key in node}
     people = -(-given.get("batch_size", 64) // (given.get("instances") or 4))
