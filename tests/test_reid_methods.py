@@ -15,7 +15,7 @@ from kd_reid import torchreid
 from kd_reid.train import main
 
 ROOT = Path(__file__).parents[1]
-OWN = sorted(ROOT.glob("configs/reid/methods/*.py"))
+OWN = [path for path in sorted(ROOT.glob("configs/reid/methods/*.py")) if path.stem != "dml"]
 SHARED = [ROOT / f"configs/cls/methods/{name}.py" for name in ("at", "nst", "cc", "vid", "fitnet")]
 """Methods of classification that find what they tap by roles which these networks have too."""
 

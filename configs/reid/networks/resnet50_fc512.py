@@ -4,4 +4,6 @@ python tools/reid_train.py configs/reid/data/market1501.py configs/reid/recipes/
     configs/reid/networks/resnet50_fc512.py
 """
 
-student = dict(network=dict(type="kd_reid.models.build_model", name="resnet50_fc512", pretrained=True))
+student = dict(
+    network=dict(type="kd_reid.models.build_model", name="resnet50_fc512", pretrained=True)
+)

@@ -188,6 +188,25 @@ class TestDistillation:
         assert train.main(["relational.py", "--cfg-options", "trainer.epochs=1"]) == 0
         assert read("runs/relational/result.json")["teachers"]["teacher"]["rank1"] >= 0
 
+    def test_how_many_people_a_teacher_knows_is_in_its_file(self, capsys):
+        torch.save(plain_network(identities=9).state_dict(), "other.pth")
+        options = ["--cfg-options", "teacher.weights=other.pth", "trainer.epochs=1"]
+        plain = DISTILLED.replace("tricks.py", "alone.py")
+        kd = plain[plain.index("        kd=dict(") : plain.index("        rkd=dict(")]
+        Path("plain.py").write_text(plain.replace(kd, ""))
+        assert train.main(["plain.py", *options]) == 0
+        assert not Path("runs/teachers").exists()
+        assert train.main(["alone.py", "--cfg-options", "student.weights=other.pth"]) == 2
+        assert "backbone_weights" in capsys.readouterr().err
+
+
+def test_two_networks_teach_one_another():
+    Path("mutual.py").write_text("_base_ = 'alone.py'\npeers = dict(peer=dict())\n")
+    assert train.main(["mutual.py", "--cfg-options", "trainer.epochs=1"]) == 0
+    record = json.loads(Path("runs/mutual/log.jsonl").read_text())
+    assert {"loss_id", "loss_id_peer", "loss_dml", "loss_dml_peer"} <= record.keys()
+    assert read("runs/mutual/result.json")["peers"]["peer"]["rank1"] >= 0
+
 
 class TestMistakes:
     @pytest.mark.parametrize(

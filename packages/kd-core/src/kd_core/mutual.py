@@ -10,6 +10,7 @@ from kd_core.criteria.kd import kd
 from kd_core.distiller import Distiller
 from kd_core.errors import UserError, nearest
 from kd_core.losses import sum_losses
+from kd_core.roles import roles_of, tap_list
 from kd_core.step import TrainStep
 from kd_core.taps import FeatureTap
 from kd_core.task import Batch, Task, network_of
@@ -28,7 +29,8 @@ class MutualDistiller(Distiller):
     (one hundred on CIFAR-100): `reduction="elementwise"` reproduces that.
 
     Args:
-        student: A `Task` whose network returns logits [N, C].
+        student: A `Task` whose network returns logits [N, C], or whose role `logits` says where
+            they are.
         peers: Others, by name.
         weight: Factor of the divergence from the peers.
         temperature: Divides the logits; its square multiplies the divergence.
@@ -70,9 +72,10 @@ class MutualDistiller(Distiller):
         own, logits = {}, {}
         for name, member in self.members.items():
             learns = torch.is_grad_enabled() and self._only in (None, name)
-            with torch.set_grad_enabled(learns), FeatureTap(network_of(member), "output") as seen:
+            tap = FeatureTap(network_of(member), logits_of(member))
+            with torch.set_grad_enabled(learns), tap as seen:
                 own[name] = member(batch)
-            logits[name] = seen["output"]
+            (logits[name],) = seen.values()
         losses: dict[str, Tensor] = {}
         for name in [self._only] if self._only is not None else self.members:
             losses |= {_named(loss, name): value for loss, value in own[name].items()}
@@ -140,6 +143,11 @@ class AlternatingStep(TrainStep):
                 total[name] = total.get(name, 0) + loss.detach() / len(batches)
         self.optimizer.step()
         return total
+
+
+def logits_of(model: nn.Module) -> list[str]:
+    """Return the tap of a model's logits: what its role of this name says, or else its output."""
+    return tap_list("@logits" if roles_of(model).get("logits") else "output", model)
 
 
 def _named(loss: str, member: str) -> str:

@@ -45,8 +45,8 @@ def build_embedder(
     Args:
         data: Gives the number of identities and, unless the node does, the normalisation.
         where: Place of the node in the config.
-        network: Node of a network, see `Embedder`; `num_classes` is filled in unless it is given,
-            as for a teacher that knows other people.
+        network: Node of a network, see `Embedder`; `num_classes` is filled in: what the file of
+            its weights says, for a teacher may know other people, or else the data.
         weights: File with the network's weights; or "random", which leaves pretrained ones out.
         backbone_weights: File with weights of everything but the classifier, such as those
             that torchreid trained on ImageNet.
@@ -60,7 +60,8 @@ def build_embedder(
         roles: Tap paths by role, for networks of which they are not known.
     """
     given = without_pretrained(network) if weights or backbone_weights else network
-    built = build(given, f"{where}.network", num_classes=data.num_classes)
+    identities = identities_in(weights) if weights and weights != RANDOM else None
+    built = build(given, f"{where}.network", num_classes=identities or data.num_classes)
     if not isinstance(built, nn.Module):
         raise UserError(
             f"{where}.network: {network['type']} gave a {type(built).__name__}, no module"
@@ -105,6 +106,13 @@ def check_embedder(node: Mapping[str, Any], where: str) -> None:
 def without_pretrained(network: Mapping[str, Any]) -> dict[str, Any]:
     """Return a network's node that asks for no pretrained weights, hence needs no download."""
     return {key: False if key == "pretrained" else value for key, value in network.items()}
+
+
+def identities_in(path: str) -> int | None:
+    """Return how many identities the classifier in a file of weights tells apart, if it has one."""
+    state = read_state_dict(path)
+    heads = (f"{CLASSIFIER}.weight", f"{CLASSIFIER}.linear.weight")  # the second of a neck
+    return next((len(state[name]) for name in heads if name in state), None)
 
 
 def load_backbone(network: nn.Module, path: str) -> None:
@@ -166,5 +174,6 @@ def check_identities(embedder: nn.Module, batch: Batch, data: ReidData, where: s
     if count != data.num_classes:
         raise UserError(
             f"{where}: the network gives {count} logits, the data has {data.num_classes} "
-            "identities; leave num_classes out of the network's node"
+            "identities; leave num_classes out of the network's node, and give weights that were "
+            "trained on other people as backbone_weights"
         )
