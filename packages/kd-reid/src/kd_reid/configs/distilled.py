@@ -1,4 +1,4 @@
-"""The demo's student with RKD on embeddings and KD on identities, from the demo's teacher.
+"""The demo's student with KD (arXiv:1503.02531) on the identities, from the demo's teacher.
 
 python tools/reid_train.py configs/demo/reid_distilled.py
 """

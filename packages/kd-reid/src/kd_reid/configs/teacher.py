@@ -1,8 +1,10 @@
-"""The demo's teacher: a wider network.
+"""The demo's teacher: a ResNet18, fifty times larger.
 
 python tools/reid_train.py configs/demo/reid_teacher.py
 """
 
 _base_ = "student.py"
 
-student = dict(network=dict(name="osnet_x1_0"))
+student = dict(network=dict(name="resnet18"))
+optimizer = dict(lr=0.001)
+trainer = dict(epochs=10, eval_every=5)
