@@ -200,6 +200,15 @@ class TestDistillation:
         assert "backbone_weights" in capsys.readouterr().err
 
 
+def test_a_loss_of_pytorch_metric_learning_is_named_by_its_path():
+    pytest.importorskip("pytorch_metric_learning")
+    node = "dict(type='pytorch_metric_learning.losses.CircleLoss', gamma=64)"
+    student = f"student = dict(metric_losses=dict(circle={node}))"
+    Path("circle.py").write_text(f"_base_ = 'alone.py'\ndata = dict(instances=4)\n{student}\n")
+    assert train.main(["circle.py", "--cfg-options", "trainer.epochs=1"]) == 0
+    assert json.loads(Path("runs/circle/log.jsonl").read_text())["loss_circle"] > 0
+
+
 def test_two_networks_teach_one_another():
     Path("mutual.py").write_text("_base_ = 'alone.py'\npeers = dict(peer=dict())\n")
     assert train.main(["mutual.py", "--cfg-options", "trainer.epochs=1"]) == 0
