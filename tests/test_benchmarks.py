@@ -129,3 +129,54 @@ def test_overhead_of_detection_is_measured(monkeypatch, capsys):
     (result,) = json.loads(capsys.readouterr().out)["results"]
     assert 0 < result["own_ms"] < result["ours_ms"]
     assert result["ratio"] > 0
+
+
+@pytest.fixture
+def reid_ranking(monkeypatch):
+    """Return the module of the benchmark of ranking."""
+    pytest.importorskip("torchreid")
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("reid_ranking")
+
+
+def test_ranking_is_measured_beside_torchreid(reid_ranking, monkeypatch, tmp_path, capsys):
+    out = tmp_path / "report.json"
+    options = ["--small", "--repeats", "1", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["reid_ranking.py", *options])
+    assert reid_ranking.main() == 0
+    report = json.loads(out.read_text())
+    for part in ("ranking", "reranking"):
+        beside, alone = report[part], report[f"{part}_alone"]
+        assert beside["difference"] < 1e-6
+        assert beside["ratio"] == pytest.approx(beside["theirs_s"] / beside["ours_s"])
+        assert 0.1 < alone["imports_gib"] < alone["inputs_gib"] <= alone["peak_gib"] < 3
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + len(reid_ranking.PARTS) + len(reid_ranking.LIMITS)
+
+
+@pytest.mark.parametrize("miss", [None, 0, 1, 2, 3, 4])
+def test_a_limit_that_is_missed_fails_the_benchmark_of_ranking(
+    reid_ranking, monkeypatch, capsys, miss
+):
+    report = {
+        part: {"queries": 1, "gallery": 1, "ours_s": 1.0} | {limit.number: 0}
+        for part in reid_ranking.PARTS
+        for limit in reid_ranking.LIMITS
+    }
+    for number, limit in enumerate(reid_ranking.LIMITS):
+        worse = number == miss
+        edge = limit.least * (0.99 if worse else 1) or limit.most * (1.01 if worse else 1)
+        report[limit.part][limit.number] = edge
+    monkeypatch.setattr(reid_ranking, "measure", lambda part, args: report[part])
+    monkeypatch.setattr(sys, "argv", ["reid_ranking.py"])
+    assert reid_ranking.main() == (miss is not None)
+    assert capsys.readouterr().out.count("| NO |") == (miss is not None)
+
+
+def test_equal_distances_are_moved_apart_in_their_order(reid_ranking):
+    distance = torch.randint(20, (4, 50), generator=torch.Generator().manual_seed(0)) / 7
+    apart = reid_ranking.untied(distance)
+    assert all(len(row.unique()) == 50 for row in apart)
+    torch.testing.assert_close(apart, distance, rtol=1e-5, atol=1e-40)
+    far = distance[:, :, None] < distance[:, None]
+    assert (apart[:, :, None] < apart[:, None])[far].all()

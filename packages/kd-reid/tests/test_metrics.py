@@ -2,6 +2,7 @@
 
 import math
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torchreid
 from kd_core.errors import UserError
 from kd_core.testing import waves
 from kd_reid.metrics import cosine_distance, evaluate_rank, rerank, squared_euclidean
+from torch.utils._python_dispatch import TorchDispatchMode
 
 ARGUMENTS = {
     "query_ids": [1, 2, 3],
@@ -265,6 +267,18 @@ def slow_rerank(query_query, query_gallery, gallery_gallery, k1, k2, lambda_valu
     return torch.tensor(result, dtype=torch.float64).view_as(query_gallery)
 
 
+class Largest(TorchDispatchMode):
+    """Keeps the number of entries of the largest dense tensor that an operator returns."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.layout is torch.strided:
+            self.numel = max(self.numel, result.numel())
+        return result
+
+
 SETTINGS = [(20, 6, 0.3), (7, 1, 0.0), (2, 7, 0.5), (6, 3, 1.0)]
 
 
@@ -310,6 +324,22 @@ class TestReranking:
         whole = rerank(*crowd())
         monkeypatch.setattr(sys.modules["kd_reid.metrics.reranking"], "CHUNK", chunk)
         assert torch.equal(rerank(*crowd()), whole)
+
+    def test_the_matrix_of_all_images_is_never_made(self, monkeypatch):
+        monkeypatch.setattr(sys.modules["kd_reid.metrics.reranking"], "CHUNK", 10 * 200)
+        sides = crowd(100, 100)
+        with Largest() as largest:
+            rerank(*sides, k1=3)
+        assert largest.numel == 100 * 100
+
+    def test_it_does_not_warn(self):
+        torch.set_warn_always(True)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                rerank(*crowd())
+        finally:
+            torch.set_warn_always(False)
 
     def test_it_finds_more_of_the_right_images(self):
         generator = torch.Generator().manual_seed(0)

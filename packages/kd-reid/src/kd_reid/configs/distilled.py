@@ -9,7 +9,10 @@ teacher = dict(recipe="{{ fileDirname }}/teacher.py")
 distiller = dict(
     terms=dict(
         kd=dict(
-            criterion=dict(type="kd_core.criteria.kd.KD"), student="@logits", teacher="@logits"
+            criterion=dict(type="kd_core.criteria.kd.KD"),
+            student="@logits",
+            teacher="@logits",
+            weight=4.0,
         ),
     )
 )

@@ -1,6 +1,5 @@
 """Distances between every query and every gallery image."""
 
-import torch
 import torch.nn.functional as F  # noqa: N812 (the name all of torch's users know)
 from kd_core.errors import UserError
 from kd_core.functional import full_precision
@@ -26,7 +25,7 @@ def squared_euclidean(query: Tensor, gallery: Tensor) -> Tensor:
     """
     _check(query, gallery)
     norms = query.square().sum(1, keepdim=True) + gallery.square().sum(1)
-    return torch.addmm(norms, query, gallery.T, alpha=-2).clamp_(min=0)
+    return norms.addmm_(query, gallery.T, alpha=-2).clamp_(min=0)  # in the memory of the norms
 
 
 @full_precision

@@ -81,7 +81,7 @@ def _rank(
     Queries without a right image are missing. Ranks count from 0. What is removed sorts
     last, where it moves no rank.
     """
-    if not distance.isfinite().all():
+    if not all(bound.isfinite() for bound in distance.aminmax()):
         raise UserError("distance holds values that are not finite; look at the embeddings")
     same = query_ids[:, None] == gallery_ids
     removed = (same & (query_cams[:, None] == gallery_cams)) | (gallery_ids == JUNK)

@@ -1,12 +1,15 @@
 """Re-ranking by the neighbours that query and gallery images share."""
 
+import warnings
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
 import torch
-import torch.nn.functional as F  # noqa: N812 (the name all of torch's users know)
 from kd_core.errors import UserError
 from kd_core.functional import full_precision
 from torch import Tensor
 
-CHUNK = 2**22  # matrix entries encoded at a time
+CHUNK = 2**22  # distances at a time, about 30 bytes each
 
 
 @torch.no_grad()
@@ -49,73 +52,125 @@ def rerank(
     if k1 < 1 or k2 < 1 or not 0 <= lambda_value <= 1:
         given = f"k1={k1}, k2={k2}, lambda_value={lambda_value}"
         raise UserError(f"k1 and k2 are 1 or more, lambda_value is between 0 and 1, got {given}")
-    queries = len(query_query)
-    distance = _relative(query_query, query_gallery, gallery_gallery, 4 if squared_twice else 2)
-    original = distance[:queries, queries:].clone()
-    neighbours = distance.topk(min(max(k1 + 1, k2), len(distance)), largest=False).indices
-    encoding = _encode(distance, neighbours, k1)
+    queries, total = len(query_query), sum(query_gallery.shape)
+    size, power = max(CHUNK // total, 1), 4 if squared_twice else 2
+    halves = (query_query, query_gallery.T), (query_gallery, gallery_gallery)
+
+    def chunks() -> Iterator[Tensor]:  # made anew each time, since all together are large
+        return chain.from_iterable(_relative(*half, power, size) for half in halves)
+
+    count = min(max(k1 + 1, k2), total)
+    neighbours = torch.cat([rows.topk(count, largest=False).indices for rows in chunks()])
+    encoding = _encode(chunks(), neighbours, k1)
     if k2 > 1:
-        encoding = F.embedding_bag(neighbours[:, :k2], encoding, mode="mean")
-    return _jaccard(encoding[:queries], encoding[queries:]).lerp_(original, lambda_value)
+        encoding = _average(encoding, neighbours[:, :k2])
+    mixture = _jaccard(encoding, queries)
+    for mixed, rows in zip(mixture.split(size), _relative(*halves[0], power, size), strict=True):
+        mixed.lerp_(rows[:, queries:], lambda_value)
+    return mixture
 
 
-def _relative(
-    query_query: Tensor, query_gallery: Tensor, gallery_gallery: Tensor, power: int
-) -> Tensor:
-    """Return the powers of the distances of all images, each image's divided by their largest."""
-    queries = torch.cat([query_query.T, query_gallery], dim=1)
-    gallery = torch.cat([query_gallery.T, gallery_gallery.T], dim=1)
-    distance = torch.cat([queries, gallery]).pow_(power)
-    return distance.div_(distance.amax(1, keepdim=True).clamp(min=_tiny(distance)))
+def _relative(to_query: Tensor, to_gallery: Tensor, power: int, size: int) -> Iterator[Tensor]:
+    """Yield powers of images' distances to all, each image's divided by its largest.
+
+    Args:
+        to_query: Distances of the queries to the images, [Q, n].
+        to_gallery: Distances of the gallery to the images, [G, n].
+        power: What distances are raised to.
+        size: Number of images at a time.
+
+    Yields:
+        The rows of `size` images, [size, Q + G]; of the rest in the end.
+    """
+    for parts in zip(to_query.split(size, 1), to_gallery.split(size, 1), strict=True):
+        rows = torch.cat(parts).T.contiguous().pow_(power)
+        yield rows.div_(rows.amax(1, keepdim=True).clamp(min=_tiny(rows)))
 
 
-def _encode(distance: Tensor, neighbours: Tensor, k1: int) -> Tensor:
-    """Overwrite each image's distances [N, N] with its weights on its reciprocal neighbours.
+def _encode(chunks: Iterable[Tensor], neighbours: Tensor, k1: int) -> Tensor:
+    """Return each image's weights on its reciprocal neighbours, sparse [N, N].
 
     A reciprocal neighbour brings its own of half the number along, if the image has more than two
     thirds of these already.
     """
+    total = len(neighbours)
     near, half = neighbours[:, : k1 + 1], neighbours[:, : round(k1 / 2) + 1]
     mutual, half_mutual = _reciprocal(near), _reciprocal(half)
-    size = max(CHUNK // len(distance), 1)
-    chunks = zip(distance.split(size), near.split(size), mutual.split(size), strict=True)
-    for rows, images, chosen in chunks:
-        members = _members(images, chosen, len(distance))
-        friends, valid = half[images], half_mutual[images]  # [n, k1 + 1, half + 1]
-        known = members.gather(1, friends.flatten(1)).view_as(friends) & valid
-        accepted = chosen & (3 * known.sum(2) > 2 * valid.sum(2))
-        valid = valid & accepted[:, :, None]
-        members = members | _members(friends.flatten(1), valid.flatten(1), len(distance))
-        rows.neg_().exp_().mul_(members)
-        rows.div_(rows.sum(1, keepdim=True).clamp(min=_tiny(rows)))
-    return distance
+    indices, values, start = [], [], 0
+    for rows in chunks:
+        here = slice(start, start + len(rows))
+        images = _expand(mutual[here], half_mutual[near[here]], total)
+        new = (images < total) & (images.diff(prepend=images.new_full((len(rows), 1), -1)) > 0)
+        weights = rows.gather(1, images.clamp(max=total - 1)).neg_().exp_().mul_(new)
+        weights.div_(weights.sum(1, keepdim=True).clamp(min=_tiny(weights)))
+        indices.append(torch.stack([new.nonzero()[:, 0] + start, images[new]]))
+        values.append(weights[new])
+        start += len(rows)
+    return _sparse(torch.cat(indices, 1), torch.cat(values), total)
+
+
+def _expand(mutual: Tensor, friends: Tensor, total: int) -> Tensor:
+    """Return reciprocal neighbours and those that they bring, sorted, some of them repeatedly.
+
+    Args:
+        mutual: Reciprocal neighbours of some images, [n, k]; `total` stands for none.
+        friends: Reciprocal neighbours of their neighbours, [n, k, h]; likewise.
+        total: Number of all images.
+    """
+    known = torch.zeros(len(mutual), total + 1, dtype=torch.bool, device=mutual.device)
+    known.scatter_(1, mutual, True)[:, total] = False
+    shared = known.gather(1, friends.flatten(1)).view_as(friends).sum(2)
+    accepted = (mutual < total) & (3 * shared > 2 * (friends < total).sum(2))
+    brought = friends.masked_fill(~accepted[:, :, None], total)
+    return torch.cat([mutual, brought.flatten(1)], 1).sort(1).values
 
 
 def _reciprocal(neighbours: Tensor) -> Tensor:
-    """Tell which of the nearest images [N, k] have the image among their own nearest."""
-    image = torch.arange(len(neighbours), device=neighbours.device)[:, None, None]
-    return (neighbours[neighbours] == image).any(2)
+    """Return the nearest images [N, k], those without the image among their own nearest as N."""
+    total = len(neighbours)
+    image = torch.arange(total, device=neighbours.device)[:, None, None]
+    return neighbours.masked_fill(~(neighbours[neighbours] == image).any(2), total)
 
 
-def _members(images: Tensor, chosen: Tensor, total: int) -> Tensor:
-    """Return sets as booleans [n, total], given images [n, k] and which of them are chosen."""
-    column = torch.where(chosen, images, total)  # one more column takes those not chosen
-    sets = torch.zeros(len(images), total + 1, dtype=torch.bool, device=images.device)
-    return sets.scatter_(1, column, True)[:, :total]
+def _average(encoding: Tensor, neighbours: Tensor) -> Tensor:
+    """Return the mean encoding, sparse [N, N], of each image's neighbours [N, k]."""
+    total, k = neighbours.shape
+    image = torch.arange(total, device=neighbours.device).repeat_interleave(k)
+    share = encoding.values().new_full((total * k,), 1 / k)
+    shares = _sparse(torch.stack([image, neighbours.flatten()]), share, total)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of sparse tensors in CSR, which this makes on its way
+        return torch.sparse.mm(shares, encoding).coalesce()
 
 
-def _jaccard(query: Tensor, gallery: Tensor) -> Tensor:
-    """Return the Jaccard distances of encodings [Q, N] and [G, N] whose rows sum to one.
+def _jaccard(encoding: Tensor, queries: int) -> Tensor:
+    """Return the Jaccard distances [Q, G] of sparse encodings [Q + G, Q + G] whose rows sum to one.
 
-    Only the few columns where a query's encoding is not zero count, so queries go one by one.
+    Few images have a weight on the same neighbour, so the gallery is looked up by neighbours.
     """
-    columns = gallery.T.contiguous()
-    shared = [
-        torch.minimum(row[used, None], columns[used]).sum(0)
-        for row, used in ((row, row.nonzero()[:, 0]) for row in query)
-    ]
-    intersection = torch.stack(shared)
+    (image, neighbour), weight = encoding.indices(), encoding.values()
+    own = image < queries
+    counts = image[own].bincount(minlength=queries).tolist()
+    order = neighbour[~own].argsort(stable=True)
+    gallery, other = image[~own][order] - queries, weight[~own][order]
+    sharing = neighbour[~own].bincount(minlength=len(encoding))  # gallery images, by neighbour
+    first = sharing.cumsum(0) - sharing  # where these start in the ordered gallery
+    intersection = weight.new_zeros(queries, len(encoding) - queries)
+    entries = neighbour[own].split(counts), weight[own].split(counts)
+    for row, neighbours, weights in zip(intersection, *entries, strict=True):
+        times = sharing[neighbours]
+        skipped = first[neighbours] - times.cumsum(0) + times
+        found = skipped.repeat_interleave(times)
+        found += torch.arange(len(found), device=found.device)
+        smaller = torch.minimum(other[found], weights.repeat_interleave(times))
+        row.index_add_(0, gallery[found], smaller)
     return 1 - intersection / (2 - intersection)
+
+
+def _sparse(indices: Tensor, values: Tensor, total: int) -> Tensor:
+    """Return a sparse matrix [total, total]."""
+    shape = (total, total)
+    return torch.sparse_coo_tensor(indices, values, shape, check_invariants=False).coalesce()
 
 
 def _tiny(values: Tensor) -> float:
@@ -133,5 +188,5 @@ def _check(query_query: Tensor, query_gallery: Tensor, gallery_gallery: Tensor) 
             f"for query_gallery {shapes[1]}, query_query is {[queries, queries]} and "
             f"gallery_gallery {[images, images]}, got {shapes[0]} and {shapes[2]}"
         )
-    if not all(side.isfinite().all() for side in sides):
+    if not all(bound.isfinite() for side in sides for bound in side.aminmax()):
         raise UserError("distances hold values that are not finite; look at the embeddings")
