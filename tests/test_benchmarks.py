@@ -158,15 +158,11 @@ def test_ranking_is_measured_beside_torchreid(reid_ranking, monkeypatch, tmp_pat
 def test_a_limit_that_is_missed_fails_the_benchmark_of_ranking(
     reid_ranking, monkeypatch, capsys, miss
 ):
-    report = {
-        part: {"queries": 1, "gallery": 1, "ours_s": 1.0} | {limit.number: 0}
-        for part in reid_ranking.PARTS
-        for limit in reid_ranking.LIMITS
-    }
+    sizes = {"queries": 1, "gallery": 1, "ours_s": 1.0}
+    report = {part: dict(sizes) for part in reid_ranking.PARTS}
     for number, limit in enumerate(reid_ranking.LIMITS):
-        worse = number == miss
-        edge = limit.least * (0.99 if worse else 1) or limit.most * (1.01 if worse else 1)
-        report[limit.part][limit.number] = edge
+        least, most = (0.99, 1.01) if number == miss else (1, 1)
+        report[limit.part][limit.number] = limit.least * least or limit.most * most
     monkeypatch.setattr(reid_ranking, "measure", lambda part, args: report[part])
     monkeypatch.setattr(sys, "argv", ["reid_ranking.py"])
     assert reid_ranking.main() == (miss is not None)

@@ -1,6 +1,7 @@
 """Every config loads, and every command that a config documents builds and takes a step."""
 
 import ast
+import re
 import shlex
 from pathlib import Path
 
@@ -31,6 +32,8 @@ def documented(path):
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
         text = ast.get_docstring(ast.parse(text), clean=False) or ""
+    else:
+        text = "\n".join(re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
     lines = text.replace("\\\n", " ").splitlines()
     found = [(tool, line.partition(tool)[2]) for tool in TOOLS for line in lines if tool in line]
     return [(tool, *shlex.split(arguments, comments=True)) for tool, arguments in found]
@@ -38,7 +41,7 @@ def documented(path):
 
 def commands():
     """Return all documented commands, each once."""
-    paths = [*CONFIGS, *READMES]
+    paths = [*CONFIGS, *READMES, ROOT / "packages/kd-reid/README.md"]
     return list(dict.fromkeys(command for path in paths for command in documented(path)))
 
 

@@ -70,6 +70,17 @@ def test_detection_commands_run(command, monkeypatch):
     assert train.main([*given, "--dry-run", *few]) == 0
 
 
+@pytest.mark.parametrize("command", [c for c in commands() if "tools/reid_train.py " in c])
+def test_reid_commands_run(command, monkeypatch):
+    pytest.importorskip("torchreid")
+    from kd_reid import train
+
+    monkeypatch.chdir(ROOT)
+    given = shlex.split(command.partition("tools/reid_train.py")[2])
+    few = ["data.batch_size=8", "data.image_size=[64, 32]"]
+    assert train.main([*given, "--dry-run", "--cfg-options", *few]) == 0
+
+
 def test_every_option_of_the_table_exists():
     known = training_parser("").format_help()
     shown = set(
@@ -82,7 +93,7 @@ def test_every_option_of_the_table_exists():
 def test_every_command_is_one_that_these_tests_know():
     known = ("pip install uv", "uv run pytest", f"uv run {TOOL}", "uv run tools/cls_export.py")
     known += ("uv run tools/cls_predict.py", "uv run torchrun", "uv run benchmarks/step.py")
-    known += ("uv run tools/det_train.py",)
+    known += ("uv run tools/det_train.py", "uv run tools/reid_train.py")
     assert all(command.startswith(known) for command in commands())
 
 

@@ -1,6 +1,7 @@
 """The training tool on few small images of people: what it does and what it leaves."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -215,6 +216,19 @@ def test_two_networks_teach_one_another():
     record = json.loads(Path("runs/mutual/log.jsonl").read_text())
     assert {"loss_id", "loss_id_peer", "loss_dml", "loss_dml_peer"} <= record.keys()
     assert read("runs/mutual/result.json")["peers"]["peer"]["rank1"] >= 0
+
+
+def test_what_the_readme_does_with_a_run_works(capsys):
+    readme = Path(__file__).parents[1] / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 3
+    options = ["--work-dir", "runs/NAME", "--cfg-options", "trainer.epochs=1"]
+    assert train.main(["tricks.py", *options]) == 0
+    for block in blocks:
+        scope = {"images": torch.zeros(2, 3, 32, 16, dtype=torch.uint8)}
+        exec(block.replace("751", "5"), scope)
+        assert "mean_ap" in scope or "network" in scope or scope["embeddings"].shape == (2, 512)
 
 
 class TestMistakes:

@@ -1,0 +1,55 @@
+"""Two processes under torchrun train one embedder, and search as one process does."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from kd_reid import train
+from kd_reid.data.pedestrians import pedestrians
+
+CONFIG = """
+data = dict(type="kd_reid.data.market1501", root="set", image_size=(32, 16), batch_size=8,
+            instances=4)
+student = dict(
+    network=dict(type="kd_reid.models.build_model", name="osnet_x0_25"),
+    bnneck=True,
+    fixed_base_epochs=1,
+    metric_losses=dict(triplet=dict(type="kd_reid.losses.BatchHardTriplet")),
+)
+optimizer = dict(type="torch.optim.Adam", lr=0.001)
+schedule = dict(type="kd_core.schedule.cosine")
+trainer = dict(epochs=2, tensorboard=False, find_unused_parameters=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Train in two processes."""
+    folder = tmp_path_factory.mktemp("ddp")
+    people = {"num_train_ids": 5, "num_test_ids": 3, "num_cameras": 3, "images_per_camera": 3}
+    pedestrians(folder / "set", image_height=32, **people)
+    (folder / "config.py").write_text(CONFIG)
+    script = "import sys\nfrom kd_reid.train import main\nsys.exit(main(sys.argv[1:]))\n"
+    (folder / "script.py").write_text(script)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    done = subprocess.run(
+        [*torchrun, "--nproc-per-node", "2", "script.py", "config.py", "--work-dir", "run"],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_what_two_processes_measured_is_what_one_measures(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    last = json.loads((folder / "run/result.json").read_text())["last"]
+    assert train.main(["config.py", "--eval-only", "run/last.pth"]) == 0
+    shown = dict(line.split() for line in capsys.readouterr().out.splitlines() if line.strip())
+    assert float(shown["mAP"]) == pytest.approx(last["mAP"], abs=0.1)
+    assert float(shown["rank5"]) == pytest.approx(last["rank5"], abs=0.1)
