@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torchvision
-from kd_core.build import build, check, check_arguments
+from kd_core.build import build_network, check, check_arguments, require_type
 from kd_core.errors import UserError, located, nearest
 from kd_core.kit import RANDOM
 from kd_core.probe import untouched
@@ -54,11 +54,7 @@ def build_classifier(
     """
     given = without_pretrained(network) if weights == RANDOM else network
     classes = {} if new_head or is_pretrained(network) else {"num_classes": data.num_classes}
-    built = build(given, f"{where}.network", **classes)
-    if not isinstance(built, nn.Module):
-        raise UserError(
-            f"{where}.network: {network['type']} gave a {type(built).__name__}, no module"
-        )
+    built = build_network(given, f"{where}.network", **classes)
     with located(where):
         if new_head:
             replace_head(built, data.num_classes)
@@ -81,14 +77,9 @@ def check_classifier(node: Mapping[str, Any], where: str) -> None:
     """Check a student or teacher node as `build_classifier` would, without building anything."""
     check_arguments(build_classifier, node, where)
     check(node, where, ("num_classes",))
-    network = node["network"]
-    if not isinstance(network, Mapping) or "type" not in network:
-        raise UserError(
-            f"{where}.network: wanted a dict with `type`, the import path of a network, got "
-            f"{network!r}"
-        )
+    require_type(node["network"], f"{where}.network", "a network")
     with located(f"{where}.network"):
-        torchvision_weights(network)
+        torchvision_weights(node["network"])
 
 
 def is_pretrained(network: Mapping[str, Any]) -> bool:

@@ -149,6 +149,22 @@ def _parameters(function: Callable[..., Any]) -> _Parameters:
     )
 
 
+def build_network(node: Mapping[str, Any], where: str, **provided: Any) -> nn.Module:
+    """Build a node that must give a module; see `build`."""
+    built = build(node, where, **provided)
+    if not isinstance(built, nn.Module):
+        raise UserError(f"{where}: {node['type']} gave a {type(built).__name__}, no module")
+    return built
+
+
+def require_type(node: Any, where: str, of: str) -> None:
+    """Refuse what is no node with a `type`; `of` says what the type is the import path of."""
+    if not isinstance(node, Mapping) or "type" not in node:
+        raise UserError(
+            f"{where}: wanted a dict with `type`, the import path of {of}, got {node!r}"
+        )
+
+
 def _build_inside(value: Any, where: str, provided: Mapping[str, Any]) -> Any:
     if isinstance(value, Mapping):
         if "type" in value:

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
-from kd_core import distributed
 from kd_core.errors import UserError
-from kd_core.task import Batch, Task
+from kd_core.image_task import ImageTask
+from kd_core.task import Batch
 from torch import Tensor, nn
 
 from kd_reid.data.statistics import IMAGENET_MEAN, IMAGENET_STD
@@ -23,7 +23,7 @@ class Embedding(NamedTuple):
     features: tuple[Tensor, ...]  # before each head, [N, D]; what metric losses see
 
 
-class Embedder(Task):
+class Embedder(ImageTask):
     """Prepare images as the network wants them; give losses in training, embeddings in evaluation.
 
     The losses are `id`, the cross-entropy of the identity (the mean over heads, for networks such
@@ -45,11 +45,6 @@ class Embedder(Task):
         UserError: If mean and std are not three numbers each, or the smoothing not in [0, 1].
     """
 
-    mean: Tensor
-    std: Tensor
-    correct: Tensor
-    seen: Tensor
-
     def __init__(
         self,
         network: nn.Module,
@@ -62,20 +57,13 @@ class Embedder(Task):
         fixed_base_epochs: int = 0,
         roles: Mapping[str, str | Sequence[str]] | None = None,
     ) -> None:
-        super().__init__(network, roles=roles)
-        if not 0 <= label_smoothing <= 1:
-            raise UserError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
+        super().__init__(
+            network, mean=mean, std=std, size=size, label_smoothing=label_smoothing, roles=roles
+        )
         if fixed_base_epochs < 0:
             raise UserError(f"fixed_base_epochs is {fixed_base_epochs}; it cannot be negative")
-        self.size = None if size is None else _height_and_width(size)
-        self.label_smoothing = label_smoothing
         self.metric_losses = nn.ModuleDict(metric_losses or {})
         self.fixed_base_epochs = fixed_base_epochs
-        # Not persistent: they belong to the config, and old checkpoints must not bring others.
-        self.register_buffer("mean", _per_channel(mean, "mean"), persistent=False)
-        self.register_buffer("std", _per_channel(std, "std"), persistent=False)
-        self.register_buffer("correct", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
     def forward(self, batch: Batch) -> dict[str, Tensor] | Embedding:
         """Return `{"id": ..., ...}` while training, else what `embed` returns."""
@@ -83,9 +71,8 @@ class Embedder(Task):
         if not self.training:
             return found
         label = batch["label"]
-        self.correct += (found.logits[0].detach().argmax(dim=1) == label).sum()
-        self.seen += len(label)
-        losses = {"id": _mean([self._identity(logits, label) for logits in found.logits])}
+        self.count(found.logits[0], label)
+        losses = {"id": _mean([self.cross_entropy(logits, label) for logits in found.logits])}
         for name, loss in self.metric_losses.items():
             losses[name] = _mean([loss(rows.float(), label) for rows in found.features])
         return losses
@@ -102,17 +89,6 @@ class Embedder(Task):
             return Embedding(features[0], logits, features)
         return Embedding(torch.cat([F.normalize(rows) for rows in features], 1), logits, features)
 
-    def prepare(self, images: Tensor) -> Tensor:
-        """Return images as the network wants them, float [N, 3, H, W]."""
-        if images.dtype == torch.uint8:
-            images = images.float() / 255
-        if self.size is not None and tuple(images.shape[-2:]) != self.size:
-            images = F.interpolate(images, self.size, mode="bilinear", antialias=True)
-        images = (images - self.mean) / self.std
-        if self.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return images
-
     def begin_epoch(self, epoch: int) -> None:
         """Freeze all but the classifier for the first epochs, or let everything be trained."""
         fixed = epoch < self.fixed_base_epochs
@@ -123,22 +99,12 @@ class Embedder(Task):
                 module.train(not fixed)
                 module.requires_grad_(not fixed)
 
-    def training_metrics(self) -> dict[str, float]:
-        """Return how often the identity was right since the last call, in percent."""
-        correct, seen = distributed.reduce_sum(torch.stack([self.correct, self.seen])).tolist()
-        self.correct.zero_()
-        self.seen.zero_()
-        return {"train_top1": round(100 * correct / seen, 4)} if seen else {}
-
     def products(self) -> dict[str, dict[str, Tensor]]:
         """Return the weights for the plain network and, in a file of its own, the neck's."""
         neck = neck_of(self.network)
         if neck is None:
             return super().products()
         return {"student": without_neck(self.network), "neck": neck.state_dict()}
-
-    def _identity(self, logits: Tensor, label: Tensor) -> Tensor:
-        return F.cross_entropy(logits.float(), label, label_smoothing=self.label_smoothing)
 
 
 @contextmanager
@@ -176,16 +142,3 @@ def _tensors(part: Any) -> tuple[Tensor, ...]:
 
 def _mean(losses: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(losses)).mean()
-
-
-def _per_channel(values: Sequence[float], name: str) -> Tensor:
-    """Return the values as a tensor [3, 1, 1]."""
-    if not isinstance(values, Sequence) or len(values) != 3:
-        raise UserError(f"{name} needs three numbers, one a channel; got {values!r}")
-    return torch.tensor(values, dtype=torch.float32).view(3, 1, 1)
-
-
-def _height_and_width(size: Sequence[int]) -> tuple[int, int]:
-    if not isinstance(size, Sequence) or len(size) != 2:
-        raise UserError(f"size needs height and width in pixels, such as (256, 128); got {size!r}")
-    return int(size[0]), int(size[1])

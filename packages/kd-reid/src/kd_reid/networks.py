@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kd_core.build import build, check, check_arguments
+from kd_core.build import build, build_network, check, check_arguments, require_type
 from kd_core.errors import UserError, located
 from kd_core.kit import RANDOM
 from kd_core.probe import untouched
@@ -61,11 +61,7 @@ def build_embedder(
     """
     given = without_pretrained(network) if weights or backbone_weights else network
     identities = identities_in(weights) if weights and weights != RANDOM else None
-    built = build(given, f"{where}.network", num_classes=identities or data.num_classes)
-    if not isinstance(built, nn.Module):
-        raise UserError(
-            f"{where}.network: {network['type']} gave a {type(built).__name__}, no module"
-        )
+    built = build_network(given, f"{where}.network", num_classes=identities or data.num_classes)
     with located(where):
         if backbone_weights and not weights:
             load_backbone(built, backbone_weights)
@@ -93,12 +89,7 @@ def check_embedder(node: Mapping[str, Any], where: str) -> None:
     """Check a student or teacher node as `build_embedder` would, without building anything."""
     check_arguments(build_embedder, node, where)
     check(node, where, ("num_classes",))
-    network = node["network"]
-    if not isinstance(network, Mapping) or "type" not in network:
-        raise UserError(
-            f"{where}.network: wanted a dict with `type`, the import path of a network, got "
-            f"{network!r}"
-        )
+    require_type(node["network"], f"{where}.network", "a network")
     if node.get("weights") and node.get("backbone_weights"):
         raise UserError(f"{where}: weights are of the whole network; leave backbone_weights out")
 
