@@ -10,6 +10,7 @@ import torch
 from kd_core.weights import read_state_dict
 from kd_reid import torchreid, train
 from kd_reid.data.pedestrians import pedestrians
+from kd_reid.kit import KIT
 from kd_reid.student import load_student
 
 ALONE = """
@@ -272,3 +273,13 @@ def test_it_can_be_looked_at(option, shown, capsys):
     assert train.main(["distilled.py", option]) == 0
     assert shown in capsys.readouterr().out
     assert not Path("runs").exists()
+
+
+def test_a_teacher_keeps_what_it_was_trained_with_unless_its_node_says_otherwise():
+    assert train.main(["tricks.py", "--cfg-options", "trainer.epochs=1"]) == 0
+    kept = KIT.load_finished(Path("runs/tricks"), {})
+    changed = KIT.load_finished(Path("runs/tricks"), {"size": [64, 32], "roles": {"own": "conv1"}})
+    assert tuple(kept.size) == (32, 16)
+    assert tuple(changed.size) == (64, 32)
+    assert changed.roles["own"] == "conv1"
+    assert changed.roles["logits"] == kept.roles["logits"] == ("classifier",)

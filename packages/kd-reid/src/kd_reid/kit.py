@@ -54,7 +54,14 @@ class ReidKit(Kit):
 
     def load_finished(self, folder: Path, node: Config) -> Embedder:
         """Rebuild a finished student as a teacher."""
-        return load_student(folder, node.get("roles"))
+        trained = load_student(folder)
+        return Embedder(
+            trained.network,
+            mean=node.get("mean", trained.mean.flatten().tolist()),
+            std=node.get("std", trained.std.flatten().tolist()),
+            size=node.get("size", trained.size),
+            roles={**trained.roles, **node.get("roles", {})},
+        ).eval()
 
     def check_student(self, student: nn.Module, sample: Batch, data: ReidData, where: str) -> None:
         """Refuse logits of another number than the data's identities."""

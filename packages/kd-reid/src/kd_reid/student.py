@@ -18,7 +18,7 @@ from kd_reid.networks import network_roles, without_pretrained
 FACTS = ("network", "identities", "mean", "std", "image_size", "bnneck")
 
 
-def load_student(path: str | Path, roles: Mapping[str, Any] | None = None) -> Embedder:
+def load_student(path: str | Path) -> Embedder:
     """Rebuild the embedder of a finished run, in evaluation mode on the CPU.
 
     Called with `{"image": images}`, uint8 or floats in [0, 1] of any size, it returns an
@@ -26,7 +26,6 @@ def load_student(path: str | Path, roles: Mapping[str, Any] | None = None) -> Em
 
     Args:
         path: Folder of the run, or its `student.safetensors`.
-        roles: Further tap paths by role.
 
     Raises:
         UserError: If there is no such file, or the network cannot be built or does not fit.
@@ -44,7 +43,7 @@ def load_student(path: str | Path, roles: Mapping[str, Any] | None = None) -> Em
         mean=facts["mean"],
         std=facts["std"],
         size=facts["image_size"],
-        roles={**network_roles(network), **(roles or {})},
+        roles=network_roles(network),
     )
     return embedder.eval()
 

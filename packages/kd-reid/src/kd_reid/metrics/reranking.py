@@ -28,7 +28,7 @@ def rerank(
 
     Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR 2017,
     arXiv:1701.08398, as the authors' code has it: distances are squared and divided by each image's
-    largest. It needs about four times the memory of the largest argument.
+    largest. Beside its arguments it needs about three times the memory of `query_gallery`.
 
     torchreid hands distances that are squared already to that code, so its published numbers rest
     on the fourth power; `squared_twice` is for reproducing them.
@@ -164,7 +164,7 @@ def _jaccard(encoding: Tensor, queries: int) -> Tensor:
         found += torch.arange(len(found), device=found.device)
         smaller = torch.minimum(other[found], weights.repeat_interleave(times))
         row.index_add_(0, gallery[found], smaller)
-    return 1 - intersection / (2 - intersection)
+    return 1 - intersection.div_(2 - intersection)
 
 
 def _sparse(indices: Tensor, values: Tensor, total: int) -> Tensor:
