@@ -1,0 +1,58 @@
+"""Similarity distillation: which other images of the batch each image is like."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (the name all of torch's users know)
+from kd_core.criterion import Criterion
+from kd_core.functional import full_precision, kl_divergence
+from torch import Tensor
+
+
+@full_precision
+def similarity(student: Tensor, teacher: Tensor, *, temperature: float = 0.1) -> Tensor:
+    """Match how each image's likeness is shared out among all others, by KL(teacher || student).
+
+    Of no one paper: PKT (arXiv:1803.10837) with a softmax over the cosines divided by a
+    temperature, where PKT takes the cosines as they are, and without the cosine of an image with
+    itself. It is the mean over images; there is no factor temperature². One image has no others,
+    and two have no choice: there the loss is 0.
+
+    Args:
+        student: Embeddings, [N, D]; of any length, since only their directions count.
+        teacher: Embeddings, [N, E]; E may differ from D. No gradient flows into it.
+        temperature: Divides the cosines; the smaller, the more the nearest images count.
+
+    Raises:
+        UserError: If the numbers of images differ.
+    """
+    sides = (student, teacher.detach())
+    shares = [(_cosines_of_others(side) / temperature).log_softmax(1) for side in sides]
+    return kl_divergence(*shares)
+
+
+def _cosines_of_others(vectors: Tensor) -> Tensor:
+    """Return the cosines of every image with all but itself, [N, N - 1]; [0, 0] at N = 0."""
+    unit = F.normalize(vectors, dim=1)
+    image = torch.arange(len(vectors), device=vectors.device)
+    others = image[:-1] + (image[:-1] >= image[:, None])
+    return (unit @ unit.mT).gather(1, others)
+
+
+class Similarity(Criterion):
+    """See `similarity`.
+
+    Args:
+        temperature: Divides the cosines; the smaller, the more the nearest images count.
+    """
+
+    takes = "vectors"
+
+    def __init__(self, *, temperature: float = 0.1) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, student: Tensor, teacher: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """Return the loss of embeddings [N, D]; `batch` is not used."""
+        return similarity(student, teacher, temperature=self.temperature)
