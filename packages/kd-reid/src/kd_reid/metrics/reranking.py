@@ -9,7 +9,7 @@ from kd_core.errors import UserError
 from kd_core.functional import full_precision
 from torch import Tensor
 
-CHUNK = 2**22  # distances at a time, about 30 bytes each
+CHUNK = 2**22  # distances, or weights that two images share, at a time; up to 50 bytes each
 
 
 @torch.no_grad()
@@ -149,21 +149,20 @@ def _jaccard(encoding: Tensor, queries: int) -> Tensor:
     Few images have a weight on the same neighbour, so the gallery is looked up by neighbours.
     """
     (image, neighbour), weight = encoding.indices(), encoding.values()
-    own = image < queries
-    counts = image[own].bincount(minlength=queries).tolist()
+    own, images = image < queries, len(encoding) - queries
     order = neighbour[~own].argsort(stable=True)
     gallery, other = image[~own][order] - queries, weight[~own][order]
     sharing = neighbour[~own].bincount(minlength=len(encoding))  # gallery images, by neighbour
     first = sharing.cumsum(0) - sharing  # where these start in the ordered gallery
-    intersection = weight.new_zeros(queries, len(encoding) - queries)
-    entries = neighbour[own].split(counts), weight[own].split(counts)
-    for row, neighbours, weights in zip(intersection, *entries, strict=True):
-        times = sharing[neighbours]
-        skipped = first[neighbours] - times.cumsum(0) + times
-        found = skipped.repeat_interleave(times)
+    intersection = weight.new_zeros(queries * images)
+    entries = image[own] * images, weight[own], first[neighbour[own]], sharing[neighbour[own]]
+    counts = ((entries[3].cumsum(0) - entries[3]) // CHUNK).bincount().tolist()
+    for row, mine, start, times in zip(*(e.split(counts) for e in entries), strict=True):
+        found = (start - times.cumsum(0) + times).repeat_interleave(times)
         found += torch.arange(len(found), device=found.device)
-        smaller = torch.minimum(other[found], weights.repeat_interleave(times))
-        row.index_add_(0, gallery[found], smaller)
+        smaller = torch.minimum(mine.repeat_interleave(times), other[found])
+        intersection.index_add_(0, row.repeat_interleave(times) + gallery[found], smaller)
+    intersection = intersection.view(queries, images)
     return 1 - intersection.div_(2 - intersection)
 
 
