@@ -38,6 +38,9 @@ PUBLISHED = {
 }
 """By pair: rate, DKD's beta, weights of ReviewKD and CAT-KD, MLKD's rate and epochs; or unknown."""
 
+OWN_TEACHERS = ("dml", "sl_ens", "sl_kd")
+"""Methods that compose with a network, not with a pair."""
+
 RECIPES = {
     "kd": (512, 0.2),
     "at": (512, 0.2),
@@ -100,7 +103,7 @@ def files(row, column):
     epochs = PUBLISHED[column][-1] if column in PUBLISHED else None
     variants = (f"{row}_{data}", f"{row}_{epochs}", row)
     method = next(name for name in variants if name in METHODS)
-    place = "networks" if row == "dml" else "pairs"
+    place = "networks" if row in OWN_TEACHERS else "pairs"
     paths = (f"data/{data}", f"{place}/{column}", f"methods/{method}")
     return [str(CONFIGS / f"{path}.py") for path in paths]
 
@@ -109,7 +112,7 @@ def cells():
     """Yield every row with every column; all of them take minutes."""
     rows = sorted({re.sub(r"_(imagenet|\d+)$", "", method) for method in METHODS})
     for row in rows:
-        for column in NETWORKS if row == "dml" else PUBLISHED:
+        for column in NETWORKS if row in OWN_TEACHERS else PUBLISHED:
             marks = [] if row == "reviewkd" else [pytest.mark.slow]
             yield pytest.param(row, column, marks=marks)
 

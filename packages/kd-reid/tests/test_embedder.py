@@ -3,11 +3,15 @@
 import pytest
 import torch
 from kd_core.errors import UserError
+from kd_core.roles import tap_list
+from kd_core.taps import FeatureTap
+from kd_core.testing.host_reads import NoHostReads
 from kd_reid import torchreid
 from kd_reid.embedder import Embedder
 from kd_reid.losses import BatchHardTriplet
 from kd_reid.models import build_model, model_names
 from kd_reid.neck import BNNeck, attach, with_neck
+from kd_reid.networks import network_roles
 from torch import nn
 
 LARGE = ["nasnsetmobile", "inceptionv4", "inceptionresnetv2", "xception", "resnet152"]
@@ -84,6 +88,42 @@ def test_in_training_it_gives_the_weighted_parts_and_counts_right_answers(osnet)
     right = (found.logits[0].argmax(1) == LABEL).float().mean().item()
     assert embedder.training_metrics() == {"train_top1": 100 * right}
     assert embedder.training_metrics() == {}
+
+
+def test_metric_losses_compute_in_full_precision_under_autocast(osnet):
+    class Products(nn.Module):
+        def forward(self, rows, label):
+            self.dtype = (rows @ rows.T).dtype
+            return rows.sum()
+
+    loss = Products()
+    with torch.autocast("cpu", torch.bfloat16):
+        Embedder(osnet, metric_losses={"products": loss}).train()(batch())
+    assert loss.dtype == torch.float32
+
+
+def test_a_step_reads_nothing_from_the_device():
+    network = build_model("osnet_x0_25", 5)
+    attach(network)
+    embedder = Embedder(network, metric_losses={"triplet": BatchHardTriplet()}).train()
+    with NoHostReads():
+        sum(embedder(batch()).values()).backward()
+
+
+def test_the_map_is_what_is_pooled():
+    network = build_model("densenet121", 5).eval()
+    embedder = Embedder(network, roles=network_roles(network))
+    with torch.no_grad(), FeatureTap(network, tap_list("@map", embedder)) as seen:
+        embedding = embedder.eval()(batch()).embedding
+    (maps,) = seen.values()
+    assert torch.allclose(maps.mean((2, 3)), embedding, rtol=1e-4, atol=1e-4)
+
+
+def test_hacnn_makes_its_tensors_where_its_images_are():
+    network = build_model("hacnn", 5)
+    network.use_gpu = True  # as it is left by images on a GPU
+    with torch.no_grad():
+        assert len(Embedder(network).eval()(batch("hacnn")).logits) == 2
 
 
 def test_images_are_resized_and_normalised_on_the_device(osnet):
@@ -175,14 +215,11 @@ class TestBadInput:
         with pytest.raises(UserError, match=r"no network 'osnet_x025'.*osnet_x0_25"):
             build_model("osnet_x025", 5)
 
-    def test_options_are_torchreid_s(self):
-        with pytest.raises(UserError, match=r"resnet18 cannot be built.*colour"):
-            build_model("resnet18", 5, colour=1)
-
-    def test_the_last_stride_is_set_in_resnets_only(self):
+    @pytest.mark.parametrize("name", ["resnet18", "resnet50_fc512", "se_resnet50"])
+    def test_the_last_stride_is_set_in_resnets_only(self, name):
         shapes = []
         for stride in (2, 1):
-            network = build_model("resnet18", 5, last_stride=stride)
+            network = build_model(name, 5, last_stride=stride)
             shapes.append(network.featuremaps(images()).shape[-2:])
         assert shapes == [(2, 1), (4, 2)]
         with pytest.raises(UserError, match="last_stride is for ResNets"):
@@ -200,11 +237,16 @@ class TestBadInput:
             ({"size": (256,)}, "size needs height and width"),
             ({"label_smoothing": 2}, "label_smoothing must be"),
             ({"fixed_base_epochs": -1}, "cannot be negative"),
+            ({"metric_losses": {"id": BatchHardTriplet()}}, "choose another"),
         ],
     )
     def test_settings_are_checked(self, osnet, options, message):
         with pytest.raises(UserError, match=message):
             Embedder(osnet, **options)
+
+    def test_a_network_of_one_size_only_says_what_to_set(self):
+        with pytest.raises(UserError, match=r"HACNN: .*\(160, 64\).*size=\[height, width\]"):
+            Embedder(build_model("hacnn", 5)).eval()({"image": images()})
 
     def test_a_failed_download_says_what_to_do(self, monkeypatch):
         def fail(*args, **kwargs):

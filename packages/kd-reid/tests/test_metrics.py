@@ -10,7 +10,13 @@ import torch
 import torchreid
 from kd_core.errors import UserError
 from kd_core.testing import waves
-from kd_reid.metrics import cosine_distance, evaluate_rank, rerank, squared_euclidean
+from kd_reid.metrics import (
+    cosine_distance,
+    evaluate_rank,
+    evaluate_rank_both,
+    rerank,
+    squared_euclidean,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 
 ARGUMENTS = {
@@ -391,3 +397,13 @@ class TestReranking:
         sides[side][0, 0] = math.nan
         with pytest.raises(UserError, match="not finite"):
             rerank(*sides)
+
+
+def test_both_precisions_come_of_one_ranking():
+    distance = squared_euclidean(*embeddings())
+    cmc, means = evaluate_rank_both(distance, **ARGUMENTS)
+    for ap in ("step", "trapezoid"):
+        alone = evaluate_rank(distance, **ARGUMENTS, ap=ap)
+        assert torch.equal(cmc, alone[0])
+        assert means[ap] == alone[1]
+    assert means["trapezoid"] < means["step"]

@@ -58,6 +58,8 @@ class TestIdentitySampler:
     def test_it_refuses_what_cannot_be_made_up(self):
         with pytest.raises(UserError, match="instances=5 must divide batch_size=12"):
             sampler(instances=5)
+        with pytest.raises(UserError, match="must divide batch_size=0"):
+            sampler(batch_size=0)
         with pytest.raises(UserError, match="wants 12 identities a batch, the training set has 6"):
             sampler(instances=1)
 
@@ -199,8 +201,9 @@ class TestLoading:
             data.public("msmt", root=str(tmp_path))
 
     def test_empty_parts_and_wrong_settings_are_refused(self, market, tmp_path):
-        with pytest.raises(UserError, match="image_size: wanted height and width"):
-            load(market, image_size=(32,))
+        for size in ((32,), 32):
+            with pytest.raises(UserError, match="image_size: wanted height and width"):
+                load(market, image_size=size)
         with pytest.raises(UserError, match="resident must be"):
             load(market, resident="yes")
         with pytest.raises(UserError, match="no batch can be made of 24 samples"):

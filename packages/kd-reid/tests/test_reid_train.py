@@ -11,7 +11,9 @@ from kd_core.weights import read_state_dict
 from kd_reid import torchreid, train
 from kd_reid.data.pedestrians import pedestrians
 from kd_reid.kit import KIT
+from kd_reid.models import build_model
 from kd_reid.student import load_student
+from kd_reid.weights import identities_in
 
 ALONE = """
 data = dict(type="kd_reid.data.market1501", root="set", image_size=(32, 16), batch_size=8)
@@ -116,6 +118,37 @@ class TestCheckpoints:
         assert float(shown["mAP"]) == pytest.approx(last["mAP"], abs=1e-3)
         assert float(shown["reranked_mAP"]) == pytest.approx(last["reranked_mAP"], abs=1e-3)
 
+    @pytest.mark.parametrize("file", ["best.pth", "student.pth"])
+    def test_every_file_of_a_run_with_a_neck_is_a_teacher_s(self, file, capsys):
+        assert train.main(["tricks.py", "--cfg-options", "trainer.epochs=1"]) == 0
+        taught = read("runs/tricks/result.json")["last"]["mAP"]
+        options = [f"teacher.weights=runs/tricks/{file}", "trainer.epochs=1"]
+        same_data = ["data.instances=4", "evaluation.distance=cosine"]
+        assert train.main(["distilled.py", "--cfg-options", *options, *same_data]) == 0
+        found = read("runs/distilled/result.json")["teachers"]["teacher"]["mAP"]
+        assert found == pytest.approx(taught, abs=1e-3)
+
+    def test_a_neck_of_other_people_is_refused(self, capsys):
+        assert train.main(["tricks.py", "--cfg-options", "trainer.epochs=1"]) == 0
+        neck = torch.load("runs/tricks/neck.pth", weights_only=True)
+        neck["linear.weight"] = torch.zeros(9, 512)
+        torch.save(neck, "runs/tricks/neck.pth")
+        assert train.main(["tricks.py", "--eval-only", "runs/tricks/student.pth"]) == 2
+        assert "such as classifier.linear.weight" in capsys.readouterr().err
+
+    def test_evaluating_a_file_downloads_nothing(self, monkeypatch):
+        torch.save(plain_network().state_dict(), "plain.pth")
+        build, asked = torchreid.models.build_model, []
+
+        def without_download(*args, pretrained, **options):
+            asked.append(pretrained)
+            return build(*args, pretrained=False, **options)
+
+        monkeypatch.setattr(torchreid.models, "build_model", without_download)
+        options = ["--cfg-options", "student.network.pretrained=True"]
+        assert train.main(["alone.py", "--eval-only", "plain.pth", *options]) == 0
+        assert asked == [False]
+
     def test_plain_weights_need_the_neck_beside_them(self, capsys):
         assert train.main(["tricks.py", "--cfg-options", "trainer.epochs=1"]) == 0
         Path("runs/tricks/neck.pth").unlink()
@@ -201,6 +234,31 @@ class TestDistillation:
         assert train.main(["alone.py", "--cfg-options", "student.weights=other.pth"]) == 2
         assert "backbone_weights" in capsys.readouterr().err
 
+    @pytest.mark.parametrize("name", ["hacnn", "pcb_p4", "osnet_x0_25"])
+    def test_so_it_is_for_networks_with_several_heads(self, name):
+        torch.save(build_model(name, 9).state_dict(), "other.pth")
+        assert identities_in("other.pth") == 9
+
+    def test_a_recipe_for_other_people_is_refused_before_it_is_run(self, capsys):
+        people = "data = dict(_delete_=True, type='kd_reid.data.synthetic', num_ids=9, "
+        text = f"_base_ = 'alone.py'\n{people}image_size=(32, 16), batch_size=8)\n"
+        Path("others.py").write_text(text)
+        Path("mixed.py").write_text(DISTILLED.replace("tricks.py", "others.py"))
+        assert train.main(["mixed.py"]) == 2
+        assert "5 classes, teacher 9" in capsys.readouterr().err
+        assert not Path("runs/teachers").exists()
+
+    def test_a_student_that_is_not_trained_stays_as_it_is(self):
+        stage = "train_student=False, terms=dict(fit=dict(student='@map', teacher='@map', "
+        stage += "criterion=dict(type='kd_core.criteria.fitnet.FitNet'))))"
+        node = "dict(weights='random', network=dict(type='kd_reid.models.build_model', "
+        node += "name='osnet_x0_25'))"
+        text = f"_base_ = 'fixed.py'\nteacher = {node}\ndistiller = dict({stage}\n"
+        Path("criteria.py").write_text(text)
+        assert train.main(["criteria.py"]) == 0
+        state = torch.load("runs/criteria/student.pth", weights_only=True)
+        assert all(not v for k, v in state.items() if k.endswith("num_batches_tracked"))
+
 
 def test_a_loss_of_pytorch_metric_learning_is_named_by_its_path():
     pytest.importorskip("pytorch_metric_learning")
@@ -242,6 +300,7 @@ class TestMistakes:
             ("student.network.name=osnet", "no network 'osnet'"),
             ("data.root=nowhere", "nowhere"),
             ("data.instances=3", "instances=3 must divide batch_size=8"),
+            ("student.network.colour=7", "'colour'"),
             ("student.network.num_classes=7", "the data has 5 identities"),
         ],
     )

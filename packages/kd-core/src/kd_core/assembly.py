@@ -1,6 +1,6 @@
 """From a config to the parts of a run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from kd_core import distributed
 from kd_core.build import build
 from kd_core.config import merge
 from kd_core.distiller import Distiller
+from kd_core.ensemble import with_ensembles
 from kd_core.kit import Config, Kit
 from kd_core.mutual import MutualDistiller
 from kd_core.run import Parts
@@ -83,14 +84,19 @@ def build_distiller(
     /,
     *,
     terms: Mapping[str, Any] | None = None,
+    ensembles: Mapping[str, Sequence[str]] | None = None,
     task_weight: float | Mapping[str, float] = 1.0,
     train_student: bool = True,
 ) -> Distiller:
-    """Build the distiller of a config's node: see `Distiller` for its keys."""
+    """Build the distiller of a config's node: see `Distiller` for its keys.
+
+    `ensembles` lists teachers by the name of an `Ensemble` of them, from which terms may learn.
+    """
+    models = with_ensembles(teachers, ensembles or {})
     built = build_terms(
         terms or {},
         student,
-        teachers,
+        models,
         sample,
         num_classes=data.num_classes,
         num_samples=data.num_samples,
@@ -98,7 +104,7 @@ def build_distiller(
     )
     return Distiller(
         student,
-        teachers,
+        models,
         built,
         task_weight=task_weight,
         train_student=train_student,

@@ -24,6 +24,7 @@ def build_teachers(
     train: Train,
     *,
     untrained: bool = False,
+    own_data: Callable[[Mapping[str, Any]], Any] | None = None,
 ) -> dict[str, Task]:
     """Build the teachers of a config, training those whose recipe was not run yet.
 
@@ -40,12 +41,17 @@ def build_teachers(
         folder: Where trained teachers are kept, named by the hash of their recipe.
         train: Trains a config in a folder, resuming what is there.
         untrained: Neither load nor train weights; for a dry run.
+        own_data: Gives the data of a recipe that was not run yet, so that its untrained teacher
+            has the classes which the trained one will have; None takes the student's data.
 
     Raises:
         UserError: If a teacher has no weights, or they do not fit.
     """
     built = {}
     for name, (where, node) in teacher_nodes(config).items():
+        of_teacher = data
+        if own_data is not None and _missing(kit, node, folder):
+            of_teacher = own_data(read_config(kit, node["recipe"]))
         if untrained:
             node["weights"] = RANDOM
         recipe = node.pop("recipe", None)
@@ -60,21 +66,27 @@ def build_teachers(
                 f'or weights="{RANDOM}" for an untrained one'
             )
         seed_everything(mix(seed, 0))  # whether or not another was trained just now
-        built[name] = kit.build_model(data, where, **node)
+        built[name] = kit.build_model(of_teacher, where, **node)
     return built
 
 
 def unfinished(kit: Kit, config: Mapping[str, Any], folder: Path) -> list[Path]:
     """Return where the teachers will be that have to be trained first."""
     nodes = [node for _, node in teacher_nodes(config).values()]
-    wanted = [node["recipe"] for node in nodes if "recipe" in node and not node.get("weights")]
-    folders = [recipe_folder(kit, recipe, folder) for recipe in wanted]
-    return [path for path in folders if not (path / FINISHED).is_file()]
+    return [path for node in nodes if (path := _missing(kit, node, folder))]
 
 
 def recipe_folder(kit: Kit, recipe: Any, folder: Path) -> Path:
     """Return where the teacher of a recipe is, or will be, kept."""
     return folder / f"teacher-{key_of(read_config(kit, recipe))}"
+
+
+def _missing(kit: Kit, node: Mapping[str, Any], folder: Path) -> Path | None:
+    """Return where a node's teacher will be, if its recipe has to be run first."""
+    if "recipe" not in node or node.get("weights"):
+        return None
+    path = recipe_folder(kit, node["recipe"], folder)
+    return None if (path / FINISHED).is_file() else path
 
 
 def _from_recipe(

@@ -1,7 +1,7 @@
 """The training tool of a task: `tools/cls_train.py`, `tools/reid_train.py`."""
 
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from kd_core.cli import run_main, training_parser
 from kd_core.config import parse_options, save_config
 from kd_core.console import err, out
 from kd_core.errors import UserError
-from kd_core.kit import Kit
+from kd_core.kit import RANDOM, Kit
 from kd_core.recipes import build_teachers, unfinished
 from kd_core.run import build_trainer, run, use_channels_last
 from kd_core.run_config import read_config, stage_configs
@@ -169,6 +169,8 @@ class TrainingTool:
                 f"the teacher that belongs into {missing[0]} is not trained; set teacher.weights, "
                 "or --work-dir to the folder of the run"
             )
+        # The file has every weight: none need be downloaded only to be overwritten.
+        config = {**config, "student": {**config["student"], "weights": RANDOM}}
         built = self.assemble(config, config.get("seed", 0), device, folder)
         predictor = built.distiller.predictor()
         self.kit.load_checkpoint(predictor, Path(args.eval_only))
@@ -203,13 +205,18 @@ class TrainingTool:
             own_seed = recipe.get("seed", 0)
             self.train_seed(recipe, own_seed, folder, device=device, resume=True, teachers=teachers)
 
+        def data_of(recipe: Mapping[str, Any]) -> Any:
+            same = recipe["data"] == config["data"]
+            return data if same else build_data(recipe, seed, torch.device("cpu"))
+
         kit, folder = self.kit, teachers / "teachers"
         data = build_data(config, seed, device)
         get_teachers = partial(build_teachers, kit, config, seed, data, folder, train_teacher)
         put_together = partial(assemble, kit, config, seed, device, data)
         if not untrained and unfinished(kit, config, folder):
-            # A misspelt tap must show now, not after the hours that the teacher takes.
-            put_together(get_teachers(untrained=True))
+            # A misspelt tap must show now, not after the hours that the teacher takes; and so must
+            # classes that differ from those of the teacher's own data.
+            put_together(get_teachers(untrained=True, own_data=data_of))
         return put_together(get_teachers(untrained=untrained))
 
     def teacher_scores(self, built: Assembly) -> dict[str, Any]:

@@ -153,7 +153,7 @@ class Trainer:
     def _train_epoch(self) -> None:
         self.distiller.train()
         for model in (self.distiller.student, *self.distiller.peers.values()):
-            if isinstance(model, Task):
+            if isinstance(model, Task) and model.training:  # not where criteria alone are
                 model.begin_epoch(self.epoch)
         if not self.step_in_epoch:
             self.epoch_began = self.seconds

@@ -2,17 +2,20 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from kd_core.errors import UserError
+from kd_core.functional import full_precision
 from kd_core.image_task import ImageTask
 from kd_core.task import Batch
 from torch import Tensor, nn
 
 from kd_reid.data.statistics import IMAGENET_MEAN, IMAGENET_STD
 from kd_reid.neck import CLASSIFIER, neck_of, without_neck
+
+ID = "id"  # name of the cross-entropy among the losses
 
 
 class Embedding(NamedTuple):
@@ -62,6 +65,8 @@ class Embedder(ImageTask):
         )
         if fixed_base_epochs < 0:
             raise UserError(f"fixed_base_epochs is {fixed_base_epochs}; it cannot be negative")
+        if ID in (metric_losses or {}):
+            raise UserError(f"metric_losses: {ID!r} is the cross-entropy's name; choose another")
         self.metric_losses = nn.ModuleDict(metric_losses or {})
         self.fixed_base_epochs = fixed_base_epochs
 
@@ -72,9 +77,9 @@ class Embedder(ImageTask):
             return found
         label = batch["label"]
         self.count(found.logits[0], label)
-        losses = {"id": _mean([self.cross_entropy(logits, label) for logits in found.logits])}
+        losses = {ID: _mean([self.cross_entropy(logits, label) for logits in found.logits])}
         for name, loss in self.metric_losses.items():
-            losses[name] = _mean([loss(rows.float(), label) for rows in found.features])
+            losses[name] = _mean([_in_full(loss, rows, label) for rows in found.features])
         return losses
 
     def embed(self, images: Tensor) -> Embedding:
@@ -117,6 +122,10 @@ def _all_outputs(network: nn.Module) -> Iterator[None]:
     before, network.training = network.training, True
     try:
         yield
+    except AssertionError as error:  # of HACNN, which takes one size only
+        raise UserError(
+            f"{type(network).__name__}: {error}; give its node size=[height, width]"
+        ) from error
     finally:
         network.training = before
 
@@ -138,6 +147,12 @@ def _pair(given: Any, network: nn.Module) -> tuple[tuple[Tensor, ...], tuple[Ten
 def _tensors(part: Any) -> tuple[Tensor, ...]:
     parts = tuple(part) if isinstance(part, tuple | list) else (part,)
     return parts if all(isinstance(x, Tensor) and x.dim() == 2 for x in parts) else ()
+
+
+@full_precision
+def _in_full(loss: nn.Module, rows: Tensor, label: Tensor) -> Tensor:
+    # Losses of other packages multiply embeddings too, and autocast would do so in bfloat16.
+    return cast(Tensor, loss(rows, label))
 
 
 def _mean(losses: Sequence[Tensor]) -> Tensor:

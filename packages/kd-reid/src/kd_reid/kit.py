@@ -13,7 +13,8 @@ from kd_reid.data import ReidData
 from kd_reid.embedder import Embedder
 from kd_reid.evaluation import Evaluation
 from kd_reid.networks import build_embedder, check_embedder, check_identities
-from kd_reid.student import facts_of, load_plain, load_student
+from kd_reid.student import facts_of, load_student
+from kd_reid.weights import load_plain
 
 _NAMED = [f"kd_reid.data.{name}" for name in ("market1501", "public", "generated")]
 """Data that a config may name without having them."""

@@ -17,7 +17,6 @@ def build_model(
     *,
     pretrained: bool = False,
     last_stride: int | None = None,
-    **options: Any,
 ) -> nn.Module:
     """Build a network of torchreid, such as `osnet_x0_25` or `resnet50`.
 
@@ -30,29 +29,28 @@ def build_model(
             place that has them; see `backbone_weights` of a config's node for a file of yours.
         last_stride: Of the last stage of a ResNet; 1 keeps maps larger, as the strong baseline does
             (torchreid's `resnet50` has 2).
-        options: Further arguments of the network's own function, such as `dropout_p`.
 
     Raises:
-        UserError: If torchreid has no network of this name, it knows no such option, or its weights
-            cannot be had.
+        UserError: If torchreid has no network of this name, or its weights cannot be had.
     """
     names = model_names()
     if name not in names:
         raise UserError(f"torchreid has no network {name!r}{nearest(name, names)}")
-    arguments = {"loss": "triplet", "use_gpu": False, **options}
     try:
-        network = torchreid.models.build_model(
-            name, num_classes, pretrained=pretrained, **arguments
+        network: nn.Module = torchreid.models.build_model(
+            name, num_classes, loss="triplet", pretrained=pretrained, use_gpu=False
         )
     except Exception as error:
-        if isinstance(error, TypeError) or not pretrained:
-            raise UserError(f"torchreid's {name} cannot be built: {error}") from error
+        if not pretrained:
+            raise
         raise UserError(  # whatever a download may raise
             f"torchreid could not download weights of {name} ({type(error).__name__}: {error}); "
             "set network.pretrained=False, and backbone_weights to a file if you have one"
         ) from error
     if last_stride is not None:
         _set_last_stride(network, last_stride)
+    if hasattr(network, "use_gpu"):
+        network.register_forward_pre_hook(_use_gpu_as_images_do)
     return network
 
 
@@ -63,12 +61,24 @@ def model_names() -> list[str]:
     return list(ast.literal_eval(printed.getvalue()))
 
 
+def _use_gpu_as_images_do(network: nn.Module, given: tuple[Any, ...]) -> None:
+    # HACNN is told on construction whether tensors that it makes belong on the GPU.
+    network.use_gpu = given[0].is_cuda
+
+
 def _set_last_stride(network: nn.Module, stride: int) -> None:
     first = getattr(network, "layer4", [None])[0]
-    layers = [] if first is None else [m for m in first.modules() if isinstance(m, nn.Conv2d)]
-    strided = [layer for layer in layers if layer.kernel_size == (3, 3)]
     shortcut = getattr(first, "downsample", None)
-    if not strided or shortcut is None:
-        raise UserError(f"last_stride is for ResNets; {type(network).__name__} is none")
+    if first is None or shortcut is None:
+        raise UserError(
+            f"last_stride is for ResNets; {type(network).__name__} is none: leave it out, or set "
+            "it to None"
+        )
+    # Which layer of the block has the stride differs: conv1 of SENet's, conv2 of ResNet's
+    before = shortcut[0].stride
+    inside = [m for name, m in first.named_children() if name.startswith("conv")]
+    strided = [conv for conv in inside if conv.stride == before]
+    if len(strided) > 1:  # all are 1
+        strided = [conv for conv in strided if conv.kernel_size == (3, 3)]
     for layer in (strided[0], shortcut[0]):
         layer.stride = (stride, stride)

@@ -8,12 +8,12 @@ from kd_core.errors import UserError, located
 from kd_core.kit import RANDOM
 from kd_core.probe import untouched
 from kd_core.task import Batch
-from kd_core.weights import differences, load_weights, read_state_dict
 from torch import nn
 
 from kd_reid.data.loading import ReidData
 from kd_reid.embedder import Embedder, Embedding
 from kd_reid.neck import CLASSIFIER, attach, neck_of
+from kd_reid.weights import identities_in, load_backbone, load_plain
 
 _STAGES = {
     "OSNet": ("conv2", "conv3", "conv4", "conv5"),
@@ -21,6 +21,9 @@ _STAGES = {
     "DenseNet": tuple(f"features.denseblock{number}" for number in (1, 2, 3, 4)),
 }
 """Ends of the stages of torchreid's networks, by the name of their class."""
+
+_MAP = {"DenseNet": "global_avgpool:in"}  # behind its last BatchNorm and ReLU
+"""The map that is pooled, where it is not what the last stage gives."""
 
 
 def build_embedder(
@@ -47,7 +50,8 @@ def build_embedder(
         where: Place of the node in the config.
         network: Node of a network, see `Embedder`; `num_classes` is filled in: what the file of
             its weights says, for a teacher may know other people, or else the data.
-        weights: File with the network's weights; or "random", which leaves pretrained ones out.
+        weights: File with the network's weights, with `neck.pth` beside it if it is of the plain
+            network and `bnneck` is wanted; or "random", which leaves pretrained ones out.
         backbone_weights: File with weights of everything but the classifier, such as those
             that torchreid trained on ImageNet.
         bnneck: Put a `BNNeck` before the classifier.
@@ -68,7 +72,7 @@ def build_embedder(
         if bnneck:
             attach(built)
         if weights and weights != RANDOM:
-            load_weights(built, weights)
+            load_plain(built, weights)
         losses = {
             name: build(node, f"metric_losses.{name}")
             for name, node in (metric_losses or {}).items()
@@ -99,37 +103,6 @@ def without_pretrained(network: Mapping[str, Any]) -> dict[str, Any]:
     return {key: False if key == "pretrained" else value for key, value in network.items()}
 
 
-def identities_in(path: str) -> int | None:
-    """Return how many identities the classifier in a file of weights tells apart, if it has one."""
-    state = read_state_dict(path)
-    heads = (f"{CLASSIFIER}.weight", f"{CLASSIFIER}.linear.weight")  # the second of a neck
-    return next((len(state[name]) for name in heads if name in state), None)
-
-
-def load_backbone(network: nn.Module, path: str) -> None:
-    """Load a file into everything but the classifier.
-
-    Raises:
-        UserError: If the file lacks anything else, or a shape differs.
-    """
-    own, state = network.state_dict(), read_state_dict(path)
-    body = {name for name in own if not name.startswith(CLASSIFIER)}
-    body -= {name for name in body if name.endswith("num_batches_tracked") and name not in state}
-    missing = sorted(body - state.keys())
-    shapes = [
-        f"{name} is {list(state[name].shape)} in the file, {list(own[name].shape)} in the network"
-        for name in sorted(body & state.keys())
-        if state[name].shape != own[name].shape
-    ]
-    if missing or shapes:
-        raise UserError(
-            f"{path}: does not fit {type(network).__name__}: {differences(missing, [], shapes)}; "
-            "backbone_weights wants a file of the same network, of which only the classifier's "
-            "weights may differ"
-        )
-    network.load_state_dict({name: state[name] for name in body}, strict=False)
-
-
 def network_roles(network: nn.Module) -> dict[str, tuple[str, ...]]:
     """Return the tap paths of a network by role.
 
@@ -148,7 +121,10 @@ def network_roles(network: nn.Module) -> dict[str, tuple[str, ...]]:
         roles = {"logits": (heads[0],), "embedding": (f"{heads[0]}:in",)}
         roles["pooled"] = roles["embedding"]
     stages = _STAGES.get(type(network).__name__, ())
-    return {**roles, "stages": stages, "map": stages[-1:]} if stages else roles
+    if not stages:
+        return roles
+    pooled_map = _MAP.get(type(network).__name__, stages[-1])
+    return {**roles, "stages": stages, "map": (pooled_map,)}
 
 
 def look(embedder: nn.Module, batch: Batch) -> Embedding:

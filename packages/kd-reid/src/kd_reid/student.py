@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from kd_core.build import build
-from kd_core.errors import UserError, located
 from kd_core.finished import find_student, read_facts
-from kd_core.weights import load_weights, read_state_dict
 from torch import nn
 
 from kd_reid.embedder import Embedder
-from kd_reid.neck import attach, neck_of, with_neck
+from kd_reid.neck import attach, neck_of
 from kd_reid.networks import network_roles, without_pretrained
+from kd_reid.weights import load_plain
 
 FACTS = ("network", "identities", "mean", "std", "image_size", "bnneck")
 
@@ -46,26 +45,6 @@ def load_student(path: str | Path) -> Embedder:
         roles=network_roles(network),
     )
     return embedder.eval()
-
-
-def load_plain(network: nn.Module, path: Path) -> None:
-    """Load any checkpoint of a run; weights of the plain network go with `neck.pth` beside them.
-
-    Raises:
-        UserError: If they do not fit, or the network has a neck and the file none.
-    """
-    state = read_state_dict(path)
-    if neck_of(network) is None or not any(name == "classifier.weight" for name in state):
-        load_weights(network, path)
-        return
-    neck = path.parent / "neck.pth"
-    if not neck.is_file():
-        raise UserError(
-            f"{path} is of the plain network, and the neck is not beside it; copy the run's "
-            f"neck.pth to {neck}, or name its best.pth or last.pth"
-        )
-    with located(str(path)):
-        network.load_state_dict(with_neck(state, read_state_dict(neck)))
 
 
 def facts_of(

@@ -30,7 +30,7 @@ class IdentitySampler:
     def __init__(
         self, labels: Tensor, *, batch_size: int, instances: int, data_seed: int = 0
     ) -> None:
-        if instances < 1 or batch_size % instances:
+        if instances < 1 or batch_size < 1 or batch_size % instances:
             raise UserError(
                 f"instances={instances} must divide batch_size={batch_size}: a batch has so many "
                 "images of each identity"

@@ -1,7 +1,7 @@
 """How well embeddings find a person again: distances, ranking, re-ranking."""
 
 from kd_reid.metrics.distance import cosine_distance, squared_euclidean
-from kd_reid.metrics.ranking import evaluate_rank
+from kd_reid.metrics.ranking import evaluate_rank, evaluate_rank_both
 from kd_reid.metrics.reranking import rerank
 
-__all__ = ["cosine_distance", "evaluate_rank", "rerank", "squared_euclidean"]
+__all__ = ["cosine_distance", "evaluate_rank", "evaluate_rank_both", "rerank", "squared_euclidean"]

@@ -35,7 +35,7 @@ def cosine_distance(query: Tensor, gallery: Tensor) -> Tensor:
     Half the squared Euclidean distance of the normalised embeddings. See `squared_euclidean`.
     """
     _check(query, gallery)
-    return 1 - F.normalize(query) @ F.normalize(gallery).T
+    return (F.normalize(query) @ F.normalize(gallery).T).neg_().add_(1)
 
 
 def _check(query: Tensor, gallery: Tensor) -> None:

@@ -51,8 +51,39 @@ def evaluate_rank(
     Raises:
         UserError: If shapes do not fit, a distance is not finite, or no query has a right image.
     """
+    if ap not in APS:
+        raise UserError(f"ap is one of {', '.join(APS)}, got {ap!r}{nearest(ap, APS)}")
+    sides = (query_ids, gallery_ids, query_cams, gallery_cams)
+    cmc, means = _measure(distance, *sides, max_rank)
+    return cmc, means[ap]
+
+
+@torch.no_grad()
+def evaluate_rank_both(
+    distance: Any,
+    query_ids: Any,
+    gallery_ids: Any,
+    query_cams: Any = None,
+    gallery_cams: Any = None,
+    max_rank: int = 50,
+) -> tuple[Tensor, dict[str, float]]:
+    """Rank once and return the CMC, and mean average precision by each of `APS`.
+
+    See `evaluate_rank` for the arguments.
+    """
+    return _measure(distance, query_ids, gallery_ids, query_cams, gallery_cams, max_rank)
+
+
+def _measure(
+    distance: Any,
+    query_ids: Any,
+    gallery_ids: Any,
+    query_cams: Any,
+    gallery_cams: Any,
+    max_rank: int,
+) -> tuple[Tensor, dict[str, float]]:
     distance = torch.as_tensor(distance)
-    _check(distance, query_cams, gallery_cams, max_rank, ap)
+    _check(distance, query_cams, gallery_cams, max_rank)
     if query_cams is None:
         query_cams, gallery_cams = [0] * distance.shape[0], [1] * distance.shape[1]
     ids, cams = (
@@ -61,11 +92,12 @@ def evaluate_rank(
     )
     size = max(CHUNK // distance.shape[1], 1)
     chunks = zip(distance.split(size), ids[0].split(size), cams[0].split(size), strict=True)
-    ranked = [_rank(*chunk, ids[1], cams[1], ap) for chunk in chunks]
-    first, precision, length = (torch.cat(parts) for parts in zip(*ranked, strict=True))
+    ranked = [_rank(*chunk, ids[1], cams[1]) for chunk in chunks]
+    first, length, *precisions = (torch.cat(parts) for parts in zip(*ranked, strict=True))
     _report_left_out(len(distance) - len(first), len(distance))
     ranks = torch.arange(min(max_rank, int(length.max())), device=first.device)
-    return (first[:, None] <= ranks).double().mean(0), float(precision.mean())
+    means = {name: float(values.mean()) for name, values in zip(APS, precisions, strict=True)}
+    return (first[:, None] <= ranks).double().mean(0), means
 
 
 def _rank(
@@ -74,9 +106,8 @@ def _rank(
     query_cams: Tensor,
     gallery_ids: Tensor,
     gallery_cams: Tensor,
-    ap: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the rank of the first right image, AP and length of the list of each query.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the rank of the first right image, the length of the list and both APs, by query.
 
     Queries without a right image are missing. Ranks count from 0. What is removed sorts
     last, where it moves no rank.
@@ -91,16 +122,17 @@ def _rank(
     count = right.sum(1)
     start = count.cumsum(0) - count
     before = torch.arange(len(rank), device=rank.device) - start[query]  # right images ahead
-    precision = (before + 1).double() / (rank + 1)
-    if ap == "trapezoid":
-        previous = torch.where(rank == 0, 1, before.double() / rank)
-        precision = (precision + previous) / 2
-    total = precision.new_zeros(len(distance)).index_add_(0, query, precision)
+    step = (before + 1).double() / (rank + 1)
+    trapezoid = (step + torch.where(rank == 0, 1, before.double() / rank)) / 2
     valid = count > 0
-    return rank[start[valid]], total[valid] / count[valid], (~removed).sum(1)[valid]
+    step, trapezoid = (
+        precision.new_zeros(len(distance)).index_add_(0, query, precision)[valid] / count[valid]
+        for precision in (step, trapezoid)
+    )
+    return rank[start[valid]], (~removed).sum(1)[valid], step, trapezoid
 
 
-def _check(distance: Tensor, query_cams: Any, gallery_cams: Any, max_rank: int, ap: str) -> None:
+def _check(distance: Tensor, query_cams: Any, gallery_cams: Any, max_rank: int) -> None:
     if distance.dim() != 2 or not distance.numel() or not distance.is_floating_point():
         raise UserError(
             "distance is a matrix of floats, [queries, gallery] with some of each, "
@@ -110,8 +142,6 @@ def _check(distance: Tensor, query_cams: Any, gallery_cams: Any, max_rank: int, 
         raise UserError("query_cams and gallery_cams belong together; give both or neither")
     if max_rank < 1:
         raise UserError(f"max_rank is 1 or more, got {max_rank}")
-    if ap not in APS:
-        raise UserError(f"ap is one of {', '.join(APS)}, got {ap!r}{nearest(ap, APS)}")
 
 
 def _labels(name: str, distance: Tensor, query: Any, gallery: Any) -> tuple[Tensor, Tensor]:
@@ -133,4 +163,4 @@ def _report_left_out(left_out: int, queries: int) -> None:
         )
     if left_out:
         text = f"{left_out} of {queries} queries have no right image to find and are left out"
-        warnings.warn(text, stacklevel=4)  # past no_grad, to the caller
+        warnings.warn(text, stacklevel=5)  # past no_grad, to the caller

@@ -1,0 +1,32 @@
+r"""SL-Ens: one soft label from the mean of several teachers' logits, see sl.py. They are its own,
+so compose with data and network:
+
+python tools/cls_train.py configs/cls/data/cifar100.py \
+    configs/cls/networks/resnet20.py configs/cls/methods/sl_ens.py
+
+The authors' code has no SL-Ens. Logits are averaged because with the mean of the probabilities
+it would be SL-KD (sl_kd.py) but for a factor, and the published results differ. Finished teachers
+are named with teachers.first.weights=FILE; a file after this one can give other recipes, or a third
+teacher, and then also the longer list.
+"""
+
+_base_ = "sl.py"
+
+teachers = dict(
+    first=dict(
+        recipe=[
+            "{{ fileDirname }}/../data/cifar100.py",
+            "{{ fileDirname }}/../networks/resnet56.py",
+        ],
+    ),
+    second=dict(
+        recipe=[
+            "{{ fileDirname }}/../data/cifar100.py",
+            "{{ fileDirname }}/../networks/resnet110.py",
+        ],
+    ),
+)
+distiller = dict(
+    ensembles=dict(mean=["first", "second"]),
+    terms=dict(sl=dict(source="mean")),
+)
