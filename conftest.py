@@ -1,6 +1,8 @@
 """Settings of all tests, and the comparison with the references' own numbers."""
 
 import os
+import subprocess
+import sys
 from collections import defaultdict
 
 import pytest
@@ -40,6 +42,26 @@ def pytest_terminal_summary(terminalreporter, config):
     for method, errors in sorted(config.stash[_ERRORS].items()):
         line = f"{method:<14} {len(errors):>3} numbers   worst {max(errors):.1e}"
         terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def torchrun():
+    """Return a function that runs a script in a folder, in two processes on the CPU."""
+
+    def run(folder, *command):
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        done = subprocess.run(
+            [*launcher, "--nproc-per-node", "2", *command],
+            cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return run
 
 
 @pytest.fixture

@@ -1,9 +1,6 @@
 """Two processes under torchrun train one student."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -44,21 +41,12 @@ sys.exit(train.main(sys.argv[1:]))
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, torchrun):
     """Run the tool's `main` in two processes; each leaves what it ended with."""
     folder = tmp_path_factory.mktemp("ddp")
     (folder / "config.py").write_text(CONFIG)
     (folder / "script.py").write_text(SCRIPT)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*torchrun, "--nproc-per-node", "2", "script.py", "config.py", "--work-dir", "run"],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    torchrun(folder, "script.py", "config.py", "--work-dir", "run")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""The demo's teacher: a ResNet18, fifty times larger.
+"""The demo's teacher: a ResNet18, 44 times larger.
 
 python tools/reid_train.py configs/demo/reid_teacher.py
 """

@@ -1,9 +1,6 @@
 """Two processes under torchrun train one embedder, and search as one process does."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 from kd_reid import train
@@ -25,7 +22,7 @@ trainer = dict(epochs=2, tensorboard=False, find_unused_parameters=True)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, torchrun):
     """Train in two processes."""
     folder = tmp_path_factory.mktemp("ddp")
     people = {"num_train_ids": 5, "num_test_ids": 3, "num_cameras": 3, "images_per_camera": 3}
@@ -33,16 +30,7 @@ def folder(tmp_path_factory):
     (folder / "config.py").write_text(CONFIG)
     script = "import sys\nfrom kd_reid.train import main\nsys.exit(main(sys.argv[1:]))\n"
     (folder / "script.py").write_text(script)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*torchrun, "--nproc-per-node", "2", "script.py", "config.py", "--work-dir", "run"],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    torchrun(folder, "script.py", "config.py", "--work-dir", "run")
     return folder
 
 

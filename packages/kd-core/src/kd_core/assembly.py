@@ -11,7 +11,7 @@ from kd_core.build import build
 from kd_core.config import merge
 from kd_core.distiller import Distiller
 from kd_core.ensemble import with_ensembles
-from kd_core.kit import Config, Kit
+from kd_core.kit import Config, Data, Kit
 from kd_core.mutual import MutualDistiller
 from kd_core.run import Parts
 from kd_core.seed import mix, seed_everything
@@ -23,7 +23,7 @@ from kd_core.term import build_terms
 class Assembly:
     """Everything that a config describes, built and on its device."""
 
-    data: Any
+    data: Data
     distiller: Distiller
     parts: Parts
     sample: Batch
@@ -39,7 +39,7 @@ def assemble(
     config: Config,
     seed: int,
     device: torch.device,
-    data: Any,
+    data: Data,
     teachers: Mapping[str, Task],
 ) -> Assembly:
     """Build student and terms, on the device.
@@ -77,7 +77,7 @@ def assemble(
 
 
 def build_distiller(
-    data: Any,
+    data: Data,
     student: Task,
     teachers: Mapping[str, Task],
     sample: Batch,
@@ -113,7 +113,7 @@ def build_distiller(
 
 
 def build_mutual(
-    kit: Kit, config: Config, data: Any, student: Task, sample: Batch
+    kit: Kit, config: Config, data: Data, student: Task, sample: Batch
 ) -> MutualDistiller:
     """Build the student's peers, each a student's node with overrides, and what they all learn."""
     peers = {}

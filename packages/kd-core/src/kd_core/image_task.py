@@ -51,7 +51,7 @@ class ImageTask(Task):
         if not 0 <= label_smoothing <= 1:
             raise UserError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
         self.size = size
-        self._height_and_width = None if size is None else _height_and_width(size)
+        self._height_and_width = None if size is None else height_and_width(size)
         self.label_smoothing = label_smoothing
         # Not persistent: they belong to the config, and old checkpoints must not bring others.
         shift, scale = (
@@ -99,7 +99,12 @@ def _per_channel(values: Sequence[float], name: str) -> Tensor:
     return torch.tensor(values, dtype=torch.float32).view(3, 1, 1)
 
 
-def _height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
+def height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
+    """Return a size in pixels as height and width; one number is the side of a square.
+
+    Raises:
+        UserError: If it is neither a number nor two.
+    """
     if isinstance(size, int):
         return size, size
     if not isinstance(size, Sequence) or len(size) != 2:

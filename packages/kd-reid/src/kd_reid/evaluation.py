@@ -60,10 +60,10 @@ class Evaluation:
 
     def measure(self, features: Features) -> dict[str, float]:
         """Measure features that `extract` gave."""
-        found = self._scores(self.distances(features), _RANKS)
+        found = self._scores(self.distances(features))
         if self.reranking:
             better = rerank(*self._plain_distances(features), squared_twice=self.squared_twice)
-            scores = self._scores(better, _RANKS)
+            scores = self._scores(better)
             found |= {f"reranked_{name}": value for name, value in scores.items()}
         return found
 
@@ -77,11 +77,11 @@ class Evaluation:
         for pair in ((query, query), (query, gallery), (gallery, gallery)):
             yield DISTANCES[self.distance](*pair).clamp_(min=0).sqrt_()
 
-    def _scores(self, distance: Tensor, ranks: tuple[int, ...]) -> dict[str, float]:
+    def _scores(self, distance: Tensor) -> dict[str, float]:
         sides = numbered(self.data, distance.device)
         arguments = (sides.query_ids, sides.gallery_ids, sides.query_cameras, sides.gallery_cameras)
-        cmc, means = evaluate_rank_both(distance, *arguments, max_rank=ranks[-1])
-        scores = {f"rank{rank}": float(cmc[min(rank, len(cmc)) - 1]) for rank in ranks}
+        cmc, means = evaluate_rank_both(distance, *arguments, max_rank=_RANKS[-1])
+        scores = {f"rank{rank}": float(cmc[min(rank, len(cmc)) - 1]) for rank in _RANKS}
         scores |= {"mAP": means["step"], "mAP_trapezoid": means["trapezoid"]}
         return {name: round(100 * value, 4) for name, value in scores.items()}
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 from kd_core.checkpoint import atomic_path
 from kd_core.data.image_files import read_image
 from PIL import Image, ImageDraw, ImageFont
@@ -11,7 +10,6 @@ from torch import Tensor
 
 from kd_reid.data import ReidData
 from kd_reid.data.splits import Record
-from kd_reid.evaluation import numbered
 
 HIT, MISS, QUERY, INK = "#1a9850", "#d73027", "#4d4d4d", "black"
 _HEIGHT, _WIDTH, _FRAME, _GAP, _TITLE = 128, 64, 4, 6, 22  # pixels
@@ -65,13 +63,14 @@ def ranked(distance: Tensor, data: ReidData, query: int) -> list[Record]:
         data: What was searched for and in.
         query: Its number.
     """
-    sides = numbered(data, distance.device)
-    left_out = torch.zeros_like(distance, dtype=torch.bool)
-    if sides.query_cameras is not None and sides.gallery_cameras is not None:
-        same_camera = sides.gallery_cameras == sides.query_cameras[query]
-        left_out = (sides.gallery_ids == sides.query_ids[query]) & same_camera
-    order = distance.argsort(stable=True)
-    return [data.gallery.records[place] for place in order[~left_out[order]].tolist()]
+    wanted = data.query.records[query]
+    order = [data.gallery.records[place] for place in distance.argsort(stable=True).tolist()]
+    return [
+        found
+        for found in order
+        if found.camera is None
+        or (found.identity, found.camera) != (wanted.identity, wanted.camera)
+    ]
 
 
 def telling_queries(distances: Sequence[Tensor], data: ReidData, count: int) -> list[int]:

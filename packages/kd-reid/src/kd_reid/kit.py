@@ -14,7 +14,7 @@ from kd_reid.embedder import Embedder
 from kd_reid.evaluation import Evaluation
 from kd_reid.networks import build_embedder, check_embedder, check_identities
 from kd_reid.student import facts_of, load_student
-from kd_reid.weights import load_plain
+from kd_reid.weights import load_checkpoint
 
 _NAMED = [f"kd_reid.data.{name}" for name in ("market1501", "public", "generated")]
 """Data that a config may name without having them."""
@@ -89,7 +89,7 @@ class ReidKit(Kit):
 
     def load_checkpoint(self, model: nn.Module, path: Path) -> None:
         """Load any checkpoint of a run, with the neck that is beside plain weights."""
-        load_plain(network_of(model), path)
+        load_checkpoint(network_of(model), path)
 
 
 def _data(node: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import nn
 from kd_reid.data.loading import ReidData
 from kd_reid.embedder import Embedder, Embedding
 from kd_reid.neck import CLASSIFIER, attach, neck_of
-from kd_reid.weights import identities_in, load_backbone, load_plain
+from kd_reid.weights import identities_in, load_backbone, load_checkpoint
 
 _STAGES = {
     "OSNet": ("conv2", "conv3", "conv4", "conv5"),
@@ -72,7 +72,7 @@ def build_embedder(
         if bnneck:
             attach(built)
         if weights and weights != RANDOM:
-            load_plain(built, weights)
+            load_checkpoint(built, weights)
         losses = {
             name: build(node, f"metric_losses.{name}")
             for name, node in (metric_losses or {}).items()

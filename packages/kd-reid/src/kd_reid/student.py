@@ -12,7 +12,7 @@ from torch import nn
 from kd_reid.embedder import Embedder
 from kd_reid.neck import attach, neck_of
 from kd_reid.networks import network_roles, without_pretrained
-from kd_reid.weights import load_plain
+from kd_reid.weights import load_checkpoint
 
 FACTS = ("network", "identities", "mean", "std", "image_size", "bnneck")
 
@@ -36,7 +36,7 @@ def load_student(path: str | Path) -> Embedder:
     )
     if facts["bnneck"]:
         attach(network)
-    load_plain(network, file)
+    load_checkpoint(network, file)
     embedder = Embedder(
         network,
         mean=facts["mean"],

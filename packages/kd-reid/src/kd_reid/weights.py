@@ -20,7 +20,7 @@ def identities_in(path: str) -> int | None:
     return next(heads, None)
 
 
-def load_plain(network: nn.Module, path: str | Path) -> None:
+def load_checkpoint(network: nn.Module, path: str | Path) -> None:
     """Load any checkpoint of a run; weights of the plain network go with `neck.pth` beside them.
 
     Raises:

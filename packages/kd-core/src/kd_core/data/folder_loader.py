@@ -14,9 +14,10 @@ from kd_core import distributed
 from kd_core.console import err
 from kd_core.data.augment import apply
 from kd_core.data.draws import Draws
-from kd_core.data.image_files import ImageFiles, Transform, height_and_width
+from kd_core.data.image_files import ImageFiles, Transform
 from kd_core.data.loader import SplitLoader
 from kd_core.errors import UserError
+from kd_core.image_task import height_and_width
 from kd_core.task import Batch
 
 _FEW_IMAGES = 2000  # a second of decoding: not worth starting workers or drawing a bar

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from kd_core.data.draws import borrowed_generators, seed_generators
 from kd_core.errors import UserError
+from kd_core.image_task import height_and_width
 from kd_core.seed import mix
 
 Transform = Callable[[Image.Image], Image.Image | Tensor]
@@ -58,11 +59,6 @@ class ImageFiles(Dataset[Tensor]):
                 f"{wanted} is wanted; end it with a crop or resize to {self.size}"
             )
         return image
-
-
-def height_and_width(size: int | tuple[int, int]) -> tuple[int, int]:
-    """Return a size in pixels as height and width; one number is the side of a square."""
-    return (size, size) if isinstance(size, int) else size
 
 
 def read_image(file: str) -> Image.Image:

@@ -54,14 +54,14 @@ class SplitLoader:
         drop_last: bool = False,
         sampler: Sampler | None = None,
     ) -> None:
-        self.sampler = sampler
-        count = len(labels) if sampler is None else len(sampler)
+        self.labels, self.sampler = labels, sampler
+        count = self._count()
         if batch_size < 1 or (drop_last and count < batch_size):
             raise UserError(
                 f"batch_size {batch_size}: no batch can be made of {count} samples"
                 f"{' with drop_last' if drop_last else ''}; choose a smaller positive number"
             )
-        self.labels, self.batch_size, self.shuffle = labels, batch_size, shuffle
+        self.batch_size, self.shuffle = batch_size, shuffle
         self.augment, self.data_seed, self.drop_last = tuple(augment), data_seed, drop_last
         self.device = torch.device("cpu")
         self._rank, self._world_size = 0, 1
@@ -113,9 +113,11 @@ class SplitLoader:
             parts.append(slice(first + low, first + high))
         return parts
 
+    def _count(self) -> int:
+        return len(self.labels) if self.sampler is None else len(self.sampler)
+
     def _end(self) -> int:
-        count = len(self.labels) if self.sampler is None else len(self.sampler)
-        rest = count % self.batch_size
+        count, rest = self._count(), self._count() % self.batch_size
         # In training every process needs an image: an empty batch has no loss and no statistics.
         too_few = self.shuffle and rest < self._world_size
         return count - rest if self.drop_last or too_few else count

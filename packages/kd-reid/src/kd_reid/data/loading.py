@@ -11,6 +11,7 @@ from kd_core.data.folder_loader import FolderLoader, decode
 from kd_core.data.loader import DeviceLoader, SplitLoader
 from kd_core.data.options import shared_arguments
 from kd_core.errors import UserError
+from kd_core.image_task import height_and_width
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
@@ -127,7 +128,7 @@ def load(splits: Splits, options: Options) -> ReidData:
             raise UserError(f"the set has no images for {part}; training needs all three parts")
         require_files(records)
     labels, identities = relabel(splits.train)
-    size = (int(options.image_size[0]), int(options.image_size[1]))
+    size = height_and_width(options.image_size)
     resident = options.resident
     if resident == "auto":
         pixels = 3 * size[0] * size[1] * sum(len(part) for part in splits)

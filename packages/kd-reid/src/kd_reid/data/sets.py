@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from kd_core.data.loader import DeviceLoader
+from kd_core.image_task import height_and_width
 
 from kd_reid.data.folders import read_market, read_splits
 from kd_reid.data.loading import (
@@ -125,7 +126,7 @@ def synthetic(options: Options, *, num_ids: int = 8, images_per_id: int = 4) -> 
         num_ids: Identities, the same ones in all three parts.
         images_per_id: Images of each identity in each part.
     """
-    size = (int(options.image_size[0]), int(options.image_size[1]))
+    size = height_and_width(options.image_size)
     labels = torch.arange(num_ids).repeat_interleave(images_per_id)
     generator = torch.Generator().manual_seed(options.data_seed)
     shape = (len(labels), 3, *size)
