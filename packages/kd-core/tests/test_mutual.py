@@ -50,7 +50,7 @@ def test_each_learns_the_task_and_the_mean_of_the_others():
 
 def test_elementwise_reduction_is_that_of_public_code(golden):
     student, teacher = waves((4, 10), 0.7, 0.3, 3), waves((4, 10), 0.7, 1.1, 4)
-    members = {"": student, "peer": teacher}
+    members = {"": [student], "peer": [teacher]}
     distiller, _ = make(reduction="elementwise")
     golden(distiller._divergence("", members), 0.07985965769566698)
 
@@ -99,3 +99,42 @@ def test_mistakes_are_refused():
     alone, optimizer = Distiller(Classify(nn.Linear(3, 4)), {}, {}), make()[1]
     with pytest.raises(UserError, match="name `peers`"):
         AlternatingStep(alone, optimizer)
+
+
+class Net(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.body, self.fc = nn.Linear(3, width), nn.Linear(width, 4)
+
+    def forward(self, images):
+        return self.fc(self.body(images).relu())
+
+
+def make_coding(**options):
+    torch.manual_seed(0)
+    student, peer = (Classify(Net(width), roles={"pooled": "fc:in"}) for width in (5, 7))
+    options = {"widths": [2, 6], "sample": batch(), **options}
+    return MutualDistiller(student, {"peer": peer}, **options).train()
+
+
+@pytest.mark.parametrize("reduction", ["batchmean", "elementwise"])
+def test_codes_of_any_features_are_taught_beside_the_logits(reduction):
+    distiller = make_coding(reduction=reduction)
+    own, other = (
+        [m.network(batch()["image"]), *(e(m.network.body(batch()["image"]).relu()) for e in codes)]
+        for m, codes in zip(distiller.members.values(), distiller.encoders.values(), strict=True)
+    )
+    divide = [4, 2, 6] if reduction == "elementwise" else [1, 1, 1]
+    parts = zip(own, other, (1.0, 2.0, 8.0), divide, strict=True)
+    expected = sum(kd(s, t, temperature=heat) / by for s, t, heat, by in parts)
+    losses = distiller(batch())
+    torch.testing.assert_close(losses["dml"], expected)
+    losses["dml"].backward()
+    assert all(p.grad is not None for p in distiller.encoders["student"].parameters())
+    assert all(p.grad is None for p in distiller.encoders["peer"].parameters())
+
+
+def test_codes_need_a_sample_and_a_temperature_each():
+    for wrong in ({"sample": None}, {"widths": [2]}):
+        with pytest.raises(UserError, match="need a temperature each"):
+            make_coding(**wrong)

@@ -25,6 +25,11 @@ class Train:
         return [name for name, _ in self.ran]
 
 
+def run(config, folder, train):
+    """Run the stages in folders that are named by their settings."""
+    return run_stages(config, lambda name, stage: folder / f"{name}-{key_of(stage)}", train)
+
+
 def three(first_lr=0.1):
     return {
         "data": {"batch_size": 4},
@@ -39,13 +44,13 @@ def three(first_lr=0.1):
 
 def test_a_config_without_stages_is_returned_as_it_is(tmp_path):
     train = Train()
-    assert run_stages({"a": {"b": 1}}, tmp_path, train) == {"a": {"b": 1}}
+    assert run({"a": {"b": 1}}, tmp_path, train) == {"a": {"b": 1}}
     assert train.ran == []
 
 
 def test_stages_run_in_order_and_the_last_is_left_to_the_caller(tmp_path):
     train = Train()
-    last = run_stages(three(), tmp_path, train)
+    last = run(three(), tmp_path, train)
     assert train.names == ["teacher", "warm"]
     settings = train.ran[1][1]
     assert settings["data"] == {"batch_size": 4}
@@ -57,7 +62,7 @@ def test_stages_run_in_order_and_the_last_is_left_to_the_caller(tmp_path):
 
 def test_a_product_is_named_by_later_stages(tmp_path):
     train = Train()
-    last = run_stages(three(), tmp_path, train)
+    last = run(three(), tmp_path, train)
     with open(train.ran[1][1]["start"]) as file:
         assert file.read() == "product of t"
     with open(last["student"]["weights"][0]) as file:
@@ -66,30 +71,30 @@ def test_a_product_is_named_by_later_stages(tmp_path):
 
 
 def test_stages_that_are_done_are_skipped(tmp_path):
-    first = run_stages(three(), tmp_path, Train())
+    first = run(three(), tmp_path, Train())
     again = Train()
-    assert run_stages(three(), tmp_path, again) == first
+    assert run(three(), tmp_path, again) == first
     assert again.ran == []
 
 
 def test_a_stage_that_was_cut_off_runs_again_in_its_folder(tmp_path):
     cut = Train(fail=["w"])
     with pytest.raises(KeyboardInterrupt):
-        run_stages(three(), tmp_path, cut)
+        run(three(), tmp_path, cut)
     again = Train()
-    run_stages(three(), tmp_path, again)
+    run(three(), tmp_path, again)
     assert again.names == ["warm"]
     assert again.ran[0][1] == cut.ran[1][1]
 
 
 def test_changed_settings_run_the_stage_that_has_them_and_those_after_it(tmp_path):
-    run_stages(three(), tmp_path, Train())
+    run(three(), tmp_path, Train())
     again, later = Train(), three()
-    run_stages(three(first_lr=0.2), tmp_path, again)
+    run(three(first_lr=0.2), tmp_path, again)
     assert again.names == ["teacher"]  # its product is the same, and `warm` has its own rate
     later["stages"]["warm"]["optimizer"]["lr"] = 2.0
     again = Train()
-    run_stages(later, tmp_path, again)
+    run(later, tmp_path, again)
     assert again.names == ["warm"]
 
 
@@ -108,9 +113,9 @@ def test_a_reference_to_no_earlier_stage_names_the_nearest(tmp_path):
     config = three()
     config["stages"]["main"]["student"] = "stage:teachr"
     with pytest.raises(UserError, match=r"no earlier stage 'teachr'; did you mean 'teacher'"):
-        run_stages(config, tmp_path, Train())
+        run(config, tmp_path, Train())
     with pytest.raises(UserError, match="no earlier stage 'main'"):
-        run_stages({"stages": {"main": {"x": "stage:main"}}}, tmp_path, Train())
+        run({"stages": {"main": {"x": "stage:main"}}}, tmp_path, Train())
 
 
 def test_a_product_is_made_once_and_must_be_there_afterwards(tmp_path):
@@ -127,8 +132,8 @@ def test_a_product_is_made_once_and_must_be_there_afterwards(tmp_path):
 
 
 def test_a_stage_cut_off_before_its_last_file_goes_on(tmp_path):
-    run_stages(three(), tmp_path, Train())
+    run(three(), tmp_path, Train())
     next(tmp_path.glob("teacher-*/result.json")).unlink()  # its student.pth is there
     again = Train()
-    run_stages(three(), tmp_path, again)
+    run(three(), tmp_path, again)
     assert again.names == ["teacher"]

@@ -1,15 +1,19 @@
 """Deep mutual learning: networks that teach one another while they learn."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kd_core import distributed
+from kd_core.criteria.granularity import TEMPERATURES, make_encoders
 from kd_core.criteria.kd import kd
 from kd_core.distiller import Distiller
 from kd_core.errors import UserError, nearest
+from kd_core.functional import promote
 from kd_core.losses import sum_losses
+from kd_core.probe import tap_values
 from kd_core.roles import roles_of, tap_list
 from kd_core.step import TrainStep
 from kd_core.taps import FeatureTap
@@ -28,6 +32,11 @@ class MutualDistiller(Distiller):
     Some public code averages the divergence over classes too, which makes it weaker by their number
     (one hundred on CIFAR-100): `reduction="elementwise"` reproduces that.
 
+    With `widths`, the networks teach one another codes of their pooled vectors too, as in Shao and
+    Chen, "Multi-granularity for knowledge distillation", arXiv:2108.06681; see
+    `kd_core.criteria.granularity`. Every network's encoders are trained with it and are no part of
+    what is deployed.
+
     Args:
         student: A `Task` whose network returns logits [N, C], or whose role `logits` says where
             they are.
@@ -35,10 +44,13 @@ class MutualDistiller(Distiller):
         weight: Factor of the divergence from the peers.
         temperature: Divides the logits; its square multiplies the divergence.
         reduction: "batchmean", the paper's, or "elementwise".
-        sample: A batch to run through all networks once, for checks.
+        widths: Of the codes, (64, 256) in the paper; none for mutual learning by logits alone.
+        temperatures: One for each code.
+        sample: A batch to run through all networks once, for checks; codes need it.
 
     Raises:
-        UserError: If there is no peer, a reduction is unknown, or the numbers of classes differ.
+        UserError: If there is no peer, a reduction is unknown, or the numbers of classes differ; if
+            there are codes and no sample, or no temperature for one.
     """
 
     def __init__(
@@ -49,6 +61,8 @@ class MutualDistiller(Distiller):
         weight: float = 1.0,
         temperature: float = 1.0,
         reduction: str = "batchmean",
+        widths: Sequence[int] = (),
+        temperatures: Sequence[float] = TEMPERATURES,
         sample: Batch | None = None,
     ) -> None:
         super().__init__(student, {}, {}, sample=sample)
@@ -59,6 +73,10 @@ class MutualDistiller(Distiller):
         self.peers.update(peers)
         self.weight, self.temperature, self.reduction = weight, temperature, reduction
         self._only: str | None = None
+        self.code_temperatures = tuple(temperatures) if widths else ()
+        self.encoders = nn.ModuleDict()
+        if widths:
+            self._make_encoders(widths, sample)
 
     @property
     def members(self) -> dict[str, nn.Module]:
@@ -69,31 +87,57 @@ class MutualDistiller(Distiller):
         """Return the losses of all while training, the student's prediction otherwise."""
         if not self.training:
             return super().forward(batch)
-        own, logits = {}, {}
+        own, shown = {}, {}
         for name, member in self.members.items():
             learns = torch.is_grad_enabled() and self._only in (None, name)
-            tap = FeatureTap(network_of(member), logits_of(member))
-            with torch.set_grad_enabled(learns), tap as seen:
-                own[name] = member(batch)
-            (logits[name],) = seen.values()
+            with torch.set_grad_enabled(learns):
+                own[name], shown[name] = self._show(name, member, batch)
         losses: dict[str, Tensor] = {}
         for name in [self._only] if self._only is not None else self.members:
             losses |= {_named(loss, name): value for loss, value in own[name].items()}
-            losses[_named("dml", name)] = self.weight * self._divergence(name, logits)
+            losses[_named("dml", name)] = self.weight * self._divergence(name, shown)
         return losses
 
     def learn_only(self, name: str | None) -> None:
         """Give the losses of one member only from now on; None gives those of all."""
         self._only = name
 
-    def _divergence(self, name: str, logits: dict[str, Tensor]) -> Tensor:
-        taught = [
-            kd(logits[name], shown, temperature=self.temperature)
-            for other, shown in logits.items()
-            if other != name
-        ]
-        mean = torch.stack(taught).mean()
-        return mean / logits[name].shape[1] if self.reduction == "elementwise" else mean
+    def _show(self, name: str, member: nn.Module, batch: Batch) -> tuple[Any, list[Tensor]]:
+        """Return a member's own losses, and what it teaches the others: logits, then codes."""
+        taps = logits_of(member) + (pooled_of(member) if self.encoders else [])
+        with FeatureTap(network_of(member), taps) as seen:
+            own = member(batch)
+        logits, *vectors = (seen[path] for path in taps)
+        if not vectors:
+            return own, [logits]
+        with torch.autocast(logits.device.type, enabled=False):
+            return own, [logits, *self.encoders[_key(name)](promote(vectors[0]))]
+
+    def _divergence(self, name: str, shown: Mapping[str, Sequence[Tensor]]) -> Tensor:
+        """Return the mean over the others of how far their logits and codes are from a member's."""
+        levels = []
+        for place, temperature in enumerate((self.temperature, *self.code_temperatures)):
+            student = shown[name][place]
+            taught = [
+                kd(student, other[place], temperature=temperature)
+                for peer, other in shown.items()
+                if peer != name
+            ]
+            mean = torch.stack(taught).mean()
+            levels.append(mean / student.shape[1] if self.reduction == "elementwise" else mean)
+        return torch.stack(levels).sum()
+
+    def _make_encoders(self, widths: Sequence[int], sample: Batch | None) -> None:
+        if sample is None or len(widths) != len(self.code_temperatures):
+            raise UserError(
+                f"codes of widths {list(widths)} need a temperature each, not "
+                f"{list(self.code_temperatures)}, and a sample that tells the vectors' size"
+            )
+        for name, member in self.members.items():
+            tap = FeatureTap(network_of(member), pooled_of(member))
+            (vectors,) = tap_values(member, tap, sample)[1].values()
+            made = make_encoders(vectors.shape[1], widths)
+            self.encoders[_key(name)] = made.to(vectors.device)
 
 
 class AlternatingStep(TrainStep):
@@ -148,6 +192,16 @@ class AlternatingStep(TrainStep):
 def logits_of(model: nn.Module) -> list[str]:
     """Return the tap of a model's logits: what its role of this name says, or else its output."""
     return tap_list("@logits" if roles_of(model).get("logits") else "output", model)
+
+
+def pooled_of(model: nn.Module) -> list[str]:
+    """Return the tap of the vector that a model's classifier gets."""
+    role = "embedding" if roles_of(model).get("embedding") else "pooled"
+    return tap_list(f"@{role}", model)
+
+
+def _key(member: str) -> str:
+    return member or "student"  # a module needs a name
 
 
 def _named(loss: str, member: str) -> str:

@@ -81,6 +81,46 @@ def recipe_folder(kit: Kit, recipe: Any, folder: Path) -> Path:
     return folder / f"teacher-{key_of(read_config(kit, recipe))}"
 
 
+def stage_folder(
+    kit: Kit, work_dir: Path, shared: Path, name: str, settings: Mapping[str, Any]
+) -> Path:
+    """Return where a stage is kept: `<name>-<key>`, whose key hashes its settings.
+
+    Of a teacher's recipe, what it says counts, not its path. A stage of the teachers alone (see
+    `is_of_teachers`) is in `shared`, student and seed left out of the key: every student, seed and
+    run of these teachers takes it from there. Any other is in the run's own folder.
+
+    Args:
+        kit: Of the task.
+        work_dir: Folder of the run.
+        shared: Folder of teachers.
+        name: Of the stage.
+        settings: Its whole config.
+    """
+    hashed = dict(settings)
+    for where, node in teacher_nodes(settings).values():
+        top, *inner = where.split(".")
+        if "recipe" in node:
+            known = {**node, "recipe": read_config(kit, node["recipe"])}
+            hashed[top] = {**hashed[top], **{key: known for key in inner}} if inner else known
+    if is_of_teachers(settings):
+        work_dir = shared
+        hashed = {key: hashed[key] for key in hashed if key not in ("student", "seed")}
+    return work_dir / f"{name}-{key_of(hashed)}"
+
+
+def is_of_teachers(settings: Mapping[str, Any]) -> bool:
+    """Tell whether a stage trains only criteria, and these look only at teachers.
+
+    A teacher with random weights differs with the seed of the run, so its stage is the run's own.
+    """
+    distiller = settings.get("distiller", {})
+    terms = distiller.get("terms", {}).values()
+    blind = all("student" in term and not term["student"] for term in terms)
+    random = any(node.get("weights") == RANDOM for _, node in teacher_nodes(settings).values())
+    return distiller.get("train_student") is False and blind and not random
+
+
 def _missing(kit: Kit, node: Mapping[str, Any], folder: Path) -> Path | None:
     """Return where a node's teacher will be, if its recipe has to be run first."""
     if "recipe" not in node or node.get("weights"):

@@ -43,18 +43,19 @@ def ensure(product: Path, make: Callable[[], None], title: str) -> Path:
 
 
 def run_stages(
-    config: Mapping[str, Any], work_dir: Path, train: Callable[[dict[str, Any], Path], Any]
+    config: Mapping[str, Any],
+    folder_of: Callable[[str, dict[str, Any]], Path],
+    train: Callable[[dict[str, Any], Path], Any],
 ) -> dict[str, Any]:
     """Run the stages of a config in order; return the last one's config, for the caller to train.
 
     `stages` is a dict of overrides by name. Each is merged over the rest of the config and trained
-    in `work_dir/<name>-<key>`, where the key hashes its settings: a stage that is done is skipped,
-    also in another run of the same folder. Any text `stage:NAME/FILE` in a later stage becomes the
-    path of that file among the products of stage NAME.
+    in a folder of its own; a stage that is done there is skipped. Any text `stage:NAME/FILE` in a
+    later stage becomes the path of that file among the products of stage NAME.
 
     Args:
         config: With or without `stages`; without, it is returned as it is.
-        work_dir: Folder of the run.
+        folder_of: Gives the folder of a stage, from its name and settings.
         train: Trains a config in a folder, resuming what is there; writes `result.json` last.
     """
     rest = {name: value for name, value in config.items() if name != "stages"}
@@ -62,7 +63,7 @@ def run_stages(
     *earlier, last = config.get("stages", {}).items() or [("", {})]
     for name, overrides in earlier:
         settings = replace_products(merge(rest, overrides), folders)
-        folder = folders[name] = work_dir / f"{name}-{key_of(settings)}"
+        folder = folders[name] = folder_of(name, settings)
         ensure(folder / FINISHED, partial(train, settings, folder), f"stage {name}")
     return replace_products(merge(rest, last[1]), folders)
 

@@ -15,7 +15,7 @@ from kd_core.config import parse_options, save_config
 from kd_core.console import err, out
 from kd_core.errors import UserError
 from kd_core.kit import RANDOM, Kit
-from kd_core.recipes import build_teachers, unfinished
+from kd_core.recipes import build_teachers, is_of_teachers, stage_folder, unfinished
 from kd_core.run import build_trainer, run, use_channels_last
 from kd_core.run_config import read_config, stage_configs
 from kd_core.seeds import repeat, summary_table
@@ -102,9 +102,15 @@ class TrainingTool:
         """
         for later in stage_configs(config)[1:]:  # a misspelt tap must show before the first stage
             self.assemble(later, seed, device, teachers, untrained=True)
-        stage = partial(self._train_stage, seed=seed, device=device, teachers=teachers)
-        last = run_stages(config, work_dir, partial(stage, resume=True))
-        return stage(last, work_dir, resume=resume)
+        stage = partial(self._train_stage, device=device, teachers=teachers)
+
+        def earlier(settings: Config, folder: Path) -> None:
+            # What serves every student must not depend on the seed of the first.
+            stage(settings, folder, seed=0 if is_of_teachers(settings) else seed, resume=True)
+
+        folder_of = partial(stage_folder, self.kit, work_dir, teachers / "teachers")
+        last = run_stages(config, folder_of, earlier)
+        return stage(last, work_dir, seed=seed, resume=resume)
 
     def _train_stage(
         self,
