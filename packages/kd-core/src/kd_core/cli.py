@@ -51,6 +51,28 @@ def training_parser(description: str) -> ArgumentParser:
     parser.add_argument(
         "--list-taps", action="store_true", help="print the layers that can be tapped"
     )
+    return _with_options(parser)
+
+
+def comparison_parser(description: str) -> ArgumentParser:
+    """Return the parser of a comparison tool."""
+    parser = _Parser(description=description, allow_abbrev=False)
+    parser.add_argument("configs", metavar="CONFIG", nargs="*", help="files of every row")
+    parser.add_argument("--rows", metavar="FILE", help="a table: further files of each row")
+    parser.add_argument(
+        "--sweep",
+        metavar=("KEY", "VALUE"),
+        nargs="+",
+        help="a row for every value of an option, such as distiller.terms.reviewkd.weight 1 5",
+    )
+    parser.add_argument("--only", metavar="ROW", nargs="+", help="labels of the rows to run")
+    parser.add_argument("--seeds", metavar="INT", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--work-dir", metavar="DIR", help="folder; what is finished there is kept")
+    parser.add_argument("--dry-run", action="store_true", help="take one step of each row")
+    return _with_options(parser)
+
+
+def _with_options(parser: ArgumentParser) -> ArgumentParser:
     parser.add_argument(
         "--cfg-options",
         metavar="KEY=VALUE",

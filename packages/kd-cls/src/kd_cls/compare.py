@@ -1,0 +1,7 @@
+"""Train the rows of a table and print it: `tools/cls_compare.py`."""
+
+from kd_core.comparison import ComparisonTool
+
+from kd_cls.train import TOOL
+
+main = ComparisonTool(TOOL).main

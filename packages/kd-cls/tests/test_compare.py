@@ -1,0 +1,126 @@
+"""Tables whose rows are configs: what is in them, and that nothing finished is run again."""
+
+import json
+from pathlib import Path
+
+import pytest
+from kd_cls.compare import main
+from kd_core.comparison import markdown
+
+TINY = """
+data = dict(
+    type="kd_cls.data.synthetic", num_train=16, num_test=8, batch_size=8, image_size=32, augment=[]
+)
+student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
+teacher = dict(
+    network=dict(type="kd_cls.models.build_model", name="resnet8"), weights="random"
+)
+optimizer = dict(type="torch.optim.SGD", lr=0.01)
+schedule = dict(type="kd_core.schedule.constant")
+trainer = dict(epochs=1, tensorboard=False)
+"""
+KD = "distiller = dict(terms=dict(kd=dict(criterion=dict(type='kd_core.criteria.kd.KD'))))"
+ROWS = """
+rows = {
+    "alone": [],
+    "KD": ["{{ fileDirname }}/kd.py"],
+    "weak KD": dict(files=["{{ fileDirname }}/kd.py"], options=["distiller.terms.kd.weight=0.1"]),
+}
+metrics = dict(top1="top-1 %", ece="ECE")
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, text in {"tiny": TINY, "kd": KD, "table": ROWS}.items():
+        Path(f"{name}.py").write_text(text)
+
+
+def cells(text):
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
+
+
+def results():
+    return json.loads(Path("runs/table-table/table.json").read_text())
+
+
+def test_a_table_has_its_rows_over_the_seeds(capsys):
+    assert main(["tiny.py", "--rows", "table.py", "--seeds", "0", "1"]) == 0
+    table = cells(capsys.readouterr().out)
+    assert [row[0] for row in table[2:]] == ["alone", "KD", "weak KD"]
+    assert table[0][1:3] == ["seeds", "top-1 %, last"]
+    assert table[0][4] == "ECE"
+    found = results()
+    values = [run["last"]["top1"] for run in found["KD"]]
+    assert table[3][2].startswith(f"{sum(values) / 2:.2f} ± ")
+    gaps = [a - b["last"]["top1"] for a, b in zip(values, found["alone"], strict=True)]
+    assert table[3][-1].startswith(f"{sum(gaps) / 2:+.2f} ± ")
+    assert table[2][-1] == ""
+    assert cells(Path("runs/table-table/table.md").read_text()) == table
+    assert [run["seed"] for run in found["weak KD"]] == [0, 1]
+    assert found["alone"][0]["teachers"] == {}  # not even built
+    assert list(found["KD"][0]["teachers"]) == ["teacher"]
+
+
+def test_what_is_finished_is_not_run_again_and_what_is_changed_is(capsys):
+    arguments = ["tiny.py", "--rows", "table.py", "--seeds", "0"]
+    assert main([*arguments, "--only", "alone"]) == 0
+    capsys.readouterr()
+    assert main([*arguments, "--only", "alone", "KD"]) == 0
+    assert capsys.readouterr().err.count("epoch 1/1") == 1
+    assert main([*arguments, "--only", "alone", "--cfg-options", "optimizer.lr=0.02"]) == 0
+    assert capsys.readouterr().err.count("epoch 1/1") == 1
+
+
+def test_a_sweep_has_a_row_for_every_value():
+    arguments = ["tiny.py", "kd.py", "--sweep", "distiller.terms.kd.weight", "0.5", "2"]
+    assert main([*arguments, "--seeds", "0", "--work-dir", "sweep"]) == 0
+    found = json.loads(Path("sweep/table.json").read_text())
+    assert list(found) == [f"distiller.terms.kd.weight = {value}" for value in ("0.5", "2")]
+    configs = [path.read_text() for path in Path("sweep").glob("*/config.py")]
+    assert sorted("weight=0.5" in text for text in configs) == [False, True]
+
+
+def test_a_dry_run_takes_a_step_of_every_row_and_leaves_nothing(capsys):
+    assert main(["tiny.py", "--rows", "table.py", "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("one training step done") == 3
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tiny.py"], "nothing to compare"),
+        (["--rows", "table.py"], "nothing to compare"),
+        (
+            ["tiny.py", "--rows", "table.py", "--only", "K"],
+            "no row 'K'; valid names: KD, alone, weak KD",
+        ),
+        (["tiny.py", "--rows", "tabel.py"], "no config file tabel.py; did you mean 'table.py'"),
+        (["tiny.py", "--rows", "table.py", "--sweep", "optimizr.lr", "1"], "did you mean 'optim"),
+    ],
+)
+def test_mistakes_cost_one_line_and_no_time(arguments, message, capsys):
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+def test_an_unknown_metric_names_the_nearest(capsys):
+    Path("table.py").write_text(ROWS.replace("ece=", "eec="))
+    assert main(["tiny.py", "--rows", "table.py", "--only", "alone", "--seeds", "0"]) == 2
+    assert "there is no 'eec'; did you mean 'ece'" in capsys.readouterr().err
+
+
+def test_differences_are_between_runs_of_one_seed():
+    def run(value):
+        scores = {"top1": value, "ece": 0.1}
+        return {"last": scores, "best": {**scores, "chosen_on": "test data"}}
+
+    table = cells(markdown({"a": [run(50), run(60)], "b": [run(52), run(61)]}, "top1", {}))
+    assert table[3] == ["b", "2", "56.50 ± 6.36", "56.50 ± 6.36", "+1.50 ± 0.71"]
