@@ -6,8 +6,10 @@ import shlex
 from pathlib import Path
 
 import pytest
+from kd_cls.compare import main as compare_classifiers
 from kd_cls.train import main as train_classifier
 from kd_core.config import load_config
+from kd_reid.compare import main as compare_embedders
 from kd_reid.train import main as train_embedder
 from PIL import Image
 
@@ -16,10 +18,15 @@ CONFIGS = sorted(
     path for name in ("cls", "reid", "demo") for path in ROOT.glob(f"configs/{name}/**/*.py")
 )
 READMES = [ROOT / f"configs/{name}/README.md" for name in ("cls", "reid")]
-TOOLS = {"tools/cls_train.py": train_classifier, "tools/reid_train.py": train_embedder}
+TOOLS = {
+    "tools/cls_train.py": train_classifier,
+    "tools/cls_compare.py": compare_classifiers,
+    "tools/reid_train.py": train_embedder,
+    "tools/reid_compare.py": compare_embedders,
+}
 QUICK = {
-    "tools/cls_train.py": ["data.batch_size=2"],
-    "tools/reid_train.py": ["data.batch_size=8", "data.image_size=[64, 32]"],
+    "cls": ["data.batch_size=2"],
+    "reid": ["data.batch_size=8", "data.image_size=[64, 32]"],
 }
 
 
@@ -74,7 +81,15 @@ def dry_run(command):
     files = [str(ROOT / name) if name.startswith("configs/") else name for name in arguments]
     large = any(Path(name).name in ("imagenet.py", "image_folder.py") for name in arguments)
     smaller = ["data.image_size=64"] if large else []
-    return TOOLS[tool]([*files, "--dry-run", "--cfg-options", *QUICK[tool], *smaller])
+    task = tool.removeprefix("tools/").partition("_")[0]
+    if tool.endswith("compare.py"):  # all rows are read, and one is run
+        files += ["--only", one_row(files)]
+    return TOOLS[tool]([*files, "--dry-run", "--cfg-options", *QUICK[task], *smaller])
+
+
+def one_row(arguments):
+    """Return the label of a table's last row."""
+    return list(load_config(arguments[arguments.index("--rows") + 1])["rows"])[-1]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=name_of)

@@ -79,13 +79,11 @@ class ComparisonTool:
         if not rows or not (files or all(own for own, _ in rows.values())):
             raise UserError("nothing to compare: name CONFIG files, and --rows FILE or --sweep")
         configs = {}
-        for label, (own, options) in rows.items():
-            if label in (args.only or rows):
-                changed = parse_options([*options, *args.cfg_options])
-                configs[label] = _without_idle_teacher(
-                    read_config(self.kit, [*files, *own], changed)
-                )
-        return configs
+        for label, (own, options) in rows.items():  # all are checked, whichever will run
+            changed = parse_options([*options, *args.cfg_options])
+            config = read_config(self.kit, [*files, *own], changed)
+            configs[label] = _without_idle_teacher(config)
+        return {label: configs[label] for label in args.only or rows}
 
     def _compare(
         self,
