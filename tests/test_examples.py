@@ -1,11 +1,13 @@
 """The examples that the README shows run as they stand."""
 
+import re
 import runpy
 from pathlib import Path
 
 import pytest
 import torch
 from kd_cls.train import main
+from kd_core.testing import check_contract
 
 ROOT = Path(__file__).parents[1]
 STUDENT = ROOT / "configs/examples/torchvision_student.py"
@@ -46,3 +48,27 @@ def test_that_student_trains(tmp_path, monkeypatch):
     status = main([str(STUDENT), "--work-dir", str(tmp_path / "run"), "--cfg-options", *options])
     assert status == 0
     assert (tmp_path / "run/criteria/hint.pth").is_file()
+
+
+def test_a_criterion_of_one_s_own_is_found_in_the_working_folder_and_obeys_the_contract(
+    tmp_path, capsys
+):
+    source = (ROOT / "examples/own_criterion.py").read_text(encoding="utf-8")
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "examples/own_criterion.py").write_text(source)
+    config = (ROOT / "configs/examples/own_criterion.py").read_text(encoding="utf-8")
+    (tmp_path / "mine.py").write_text(config.replace("configs/", f"{ROOT}/configs/"))
+    assert main(["mine.py", "--dry-run"]) == 0
+    assert "one training step done" in capsys.readouterr().out
+    names = runpy.run_path("examples/own_criterion.py")
+    check_contract(names["DirectionDistance"])
+
+
+def test_the_guide_shows_them_as_they_are():
+    guide = (ROOT / "docs/own_method.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^```python\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    for path in ("examples/own_criterion.py", "configs/examples/own_criterion.py"):
+        assert (ROOT / path).read_text(encoding="utf-8") in shown
+    for path in re.findall(r"`((?:configs|kd_core)/[\w/]+\.py)`", guide):
+        folder = "packages/kd-core/src" if path.startswith("kd_core") else "."
+        assert (ROOT / folder / path).is_file()

@@ -1,5 +1,6 @@
 """What the command-line tools share: their arguments, and errors as one line."""
 
+import os
 import sys
 import traceback
 from argparse import ArgumentParser
@@ -16,13 +17,16 @@ def run_main(function: Callable[[list[str]], int | None], argv: Sequence[str] | 
     """Call a tool's main function and return the exit status of the process.
 
     A `UserError` becomes one line on stderr and status 2; with `--debug` among the arguments, a
-    traceback and status 2. Ctrl-C gives 130. Other exceptions are bugs, and pass.
+    traceback and status 2. Ctrl-C gives 130. Other exceptions are bugs, and pass. The working
+    folder is put on Python's path, so that configs can name modules in it.
 
     Args:
         function: Takes the list of arguments; returns the exit status, or None for 0.
         argv: The arguments; by default those of the process.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where a user's own modules are, behind all others
     try:
         return function(arguments) or 0
     except UserError as error:
