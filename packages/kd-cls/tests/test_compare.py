@@ -122,5 +122,8 @@ def test_differences_are_between_runs_of_one_seed():
         scores = {"top1": value, "ece": 0.1}
         return {"last": scores, "best": {**scores, "chosen_on": "test data"}}
 
-    table = cells(markdown({"a": [run(50), run(60)], "b": [run(52), run(61)]}, "top1", {}))
-    assert table[3] == ["b", "2", "56.50 ± 6.36", "56.50 ± 6.36", "+1.50 ± 0.71"]
+    results = {"a": [run(50), run(60)], "b": [run(52), run(61)], "c": [run(53), run(60)]}
+    table = cells(markdown(results, "top1", {}, {"c": "b"}))
+    assert table[3] == ["b", "2", "56.50 ± 6.36", "56.50 ± 6.36", "+1.50 ± 0.71 from a"]
+    assert table[4][-1] == "+0.00 ± 1.41 from b"
+    assert cells(markdown({"c": results["c"]}, "top1", {}, {"c": "b"}))[2][-1] == ""

@@ -25,7 +25,7 @@ Config = dict[str, Any]
 Results = dict[str, list[dict[str, Any]]]
 """Of every row, the results of its seeds; see `kd_core.run.run`."""
 
-_NAMES = ("files", "rows", "metrics")
+_NAMES = ("files", "rows", "metrics", "against")
 _DIGITS = {"ece": 4, "ece_10": 4, "cross_entropy": 4}
 
 
@@ -34,7 +34,8 @@ class ComparisonTool:
 
     A table's file has `rows`: by label the config files that a row adds to those of the command
     line, or a dict of such `files` and of `options`. It may have `files` for a command line without
-    any, and `metrics`: the headings of further columns, by metric.
+    any; `metrics`, the headings of columns by metric; and `against`, by label the row that a row is
+    compared with, where that is not the first.
 
     Args:
         tool: Trains one config.
@@ -59,7 +60,7 @@ class ComparisonTool:
                     err.rule(label)
                     self.tool.dry_run(config, device)
                 return
-            self._compare(configs, args, given.get("metrics", {}), device)
+            self._compare(configs, args, given, device)
         finally:
             distributed.stop()
 
@@ -89,7 +90,7 @@ class ComparisonTool:
         self,
         configs: dict[str, Config],
         args: Namespace,
-        metrics: Mapping[str, str],
+        given: Mapping[str, Any],
         device: torch.device,
     ) -> None:
         name = Path(args.rows or args.configs[-1]).stem
@@ -105,7 +106,8 @@ class ComparisonTool:
             repeat(one, args.seeds, folder, resume=True)
             results[label] = [_read(seed_folder(folder, seed, args.seeds)) for seed in args.seeds]
             if distributed.rank() == 0:
-                table = markdown(results, self.kit.metric, metrics)
+                headings, against = given.get("metrics", {}), given.get("against", {})
+                table = markdown(results, self.kit.metric, headings, against)
                 checkpoint.save_json(results, work_dir / "table.json")
                 checkpoint.save_text(table + "\n", work_dir / "table.md")
         if distributed.rank() == 0:
@@ -113,8 +115,13 @@ class ComparisonTool:
             err.print(f"results in {work_dir}")
 
 
-def markdown(results: Results, metric: str, others: Mapping[str, str]) -> str:
-    """Return a table in Markdown: last and best epoch, other metrics, difference from row one.
+def markdown(
+    results: Results,
+    metric: str,
+    others: Mapping[str, str],
+    against: Mapping[str, str] | None = None,
+) -> str:
+    """Return a table in Markdown: last and best epoch, other metrics, difference from another row.
 
     Differences are between runs of one seed, so that what the seeds do to both rows cancels.
 
@@ -122,20 +129,24 @@ def markdown(results: Results, metric: str, others: Mapping[str, str]) -> str:
         results: Of every row, as many results in the same order of seeds.
         metric: Of the first columns.
         others: Headings of further metrics, of the last epoch.
+        against: By label, what a row is compared with: the first row, unless this says another.
     """
     first = next(iter(results))
     chosen = results[first][0]["best"]["chosen_on"]
     title = others.get(metric, metric)
     headings = ["", "seeds", f"{title}, last", f"{title}, best (chosen on {chosen})"]
     further = {name: heading for name, heading in others.items() if name != metric}
-    headings += [*further.values(), f"{title}, last, minus {first}"]
+    headings += [*further.values(), f"{title}, last: difference"]
     lines = [headings, ["---"] * len(headings)]
     for label, runs in results.items():
         cells = [label, str(len(runs)), _cell(runs, "last", metric), _cell(runs, "best", metric)]
         cells += [_cell(runs, "last", name) for name in further]
-        pairs = zip(runs, results[first], strict=True)
-        gaps = [run["last"][metric] - other["last"][metric] for run, other in pairs]
-        cells.append("" if label == first else _signed(gaps))
+        other = (against or {}).get(label, first)
+        gaps = [
+            run["last"][metric] - reference["last"][metric]
+            for run, reference in zip(runs, results.get(other, []), strict=False)
+        ]
+        cells.append(f"{_signed(gaps)} from {other}" if gaps and other != label else "")
         lines.append(cells)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
