@@ -49,6 +49,8 @@ REFUSALS = {
     "afds": "channels",
     "kdsvd": "equal widths",
     "mgd": "equal size",
+    "reviewkd_torchvision": "no such role",
+    "deit_hard": "has no module 'head'",
 }
 """Methods that refuse some pairs at construction, and what they then ask for."""
 

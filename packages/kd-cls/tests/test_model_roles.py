@@ -42,7 +42,7 @@ def seen(network):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_all_roles_are_known_and_fit_each_other(name):
     values = seen(NETWORKS[name]())
-    assert set(values) == set(ALL)
+    assert set(values) - {"preact_blocks"} == set(ALL)
     assert len(values["stem"]) == (name != "MobileNetV1")
     stages, preact = values["stages"], values["preact"]
     assert [map.shape for map in stages] == [map.shape for map in preact]
@@ -59,6 +59,14 @@ def test_preactivations_are_the_stages_before_their_relu(name):
     values = seen(NETWORKS[name]())
     for stage, before in zip(values["stages"], values["preact"], strict=True):
         torch.testing.assert_close(stage, before.relu())
+        assert (before < 0).any()
+
+
+@pytest.mark.parametrize("name", ["torchvision resnet18", "torchvision resnet50", "timm resnet50"])
+def test_every_block_has_a_preactivation(name):
+    values = seen(NETWORKS[name]())
+    for block, before in zip(values["blocks"], values["preact_blocks"], strict=True):
+        torch.testing.assert_close(block, before.relu())
         assert (before < 0).any()
 
 
@@ -85,3 +93,20 @@ def test_torchvisions_mobilenet_has_stages_and_a_map():
     values = seen(torchvision.models.mobilenet_v2(num_classes=3))
     assert [map.shape[1] for map in values["stages"]] == [24, 32, 96, 320]
     assert values["map"][0].shape[1] == values["pooled"][0].shape[1] == 1280
+
+
+def test_torchvisions_mobilenet_has_preactivations_where_it_has_activations():
+    network = torchvision.models.mobilenet_v2(num_classes=3)
+    roles = network_roles(network)
+    values = seen(network)
+    paths = ("features.3.conv.1.1", "features.6.conv.1.1", "features.13.conv.1.1", "features.18.1")
+    assert roles["preact"] == paths
+    assert roles["preact_blocks"][0] == "features.1.conv.0.1"  # the block that does not expand
+    assert [map.shape[1] for map in values["preact"]] == [144, 192, 576, 1280]
+    assert [map.shape[2] for map in values["preact"]] == [16, 8, 4, 2]
+    assert len(values["preact_blocks"]) == 18
+    assert all((map < 0).any() for map in values["preact_blocks"])  # its ReLU6 works in place
+    for path in roles["preact_blocks"]:
+        parent, _, name = path.rpartition(".")
+        following = network.get_submodule(f"{parent}.{int(name) + 1}")
+        assert isinstance(following, torch.nn.ReLU6)

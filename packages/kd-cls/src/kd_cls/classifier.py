@@ -1,7 +1,10 @@
 """Classifier: a network, how its images are normalised, and cross-entropy."""
 
 from collections.abc import Mapping, Sequence
+from typing import Self
 
+import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
 from kd_core.errors import UserError
 from kd_core.image_task import ImageTask
 from kd_core.task import Batch
@@ -10,6 +13,9 @@ from torch import Tensor, nn
 
 class Classifier(ImageTask):
     """Prepare images as the network wants them; give losses in training, logits in evaluation.
+
+    Where images are mixed (`kd_core.data.mix`), the loss is the sum of the cross-entropies with the
+    classes they are made of, by weight, and right is the class of the largest weight.
 
     Args:
         network: From images [N, 3, H, W] to logits [N, C].
@@ -53,8 +59,42 @@ class Classifier(ImageTask):
         if not self.training:
             return logits
         label = batch["label"]
+        if "mixed_labels" in batch:
+            labels, weights = batch["mixed_labels"], batch["mixed_weights"]
+            self.count(logits, labels.gather(1, weights.argmax(1, keepdim=True)).squeeze(1))
+            return {"ce": self.mixed_cross_entropy(logits, labels, weights)}
         if self.task_views is not None:
             rows = len(label) * self.task_views // batch.get("num_views", 1)
             logits, label = logits[:rows], label[:rows]
         self.count(logits, label)
         return {"ce": self.cross_entropy(logits, label)}
+
+    def mixed_cross_entropy(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        """Return the weighted sum of smoothed cross-entropies, mean over the batch, in float32.
+
+        Args:
+            logits: [N, C].
+            labels: Classes of every image, int64 [N, K].
+            weights: How much each counts, [N, K].
+        """
+        smoothing = self.label_smoothing
+        losses = [
+            F.cross_entropy(logits.float(), label, reduction="none", label_smoothing=smoothing)
+            for label in labels.unbind(1)
+        ]
+        return (torch.stack(losses, 1) * weights).sum(1).mean()
+
+
+class LinearProbe(Classifier):
+    """A classifier whose network is frozen but for its head, which is trained on its features.
+
+    The network stays in eval mode, so that BatchNorm keeps its statistics and dropout is off. What
+    requires no gradient is the builder's to say; with nothing trained before the head, no backward
+    pass goes through the network.
+    """
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch the task to training, never the network."""
+        super().train(mode)
+        self.network.eval()
+        return self

@@ -9,10 +9,10 @@ from kd_core.errors import UserError, located, nearest
 from kd_core.kit import RANDOM
 from kd_core.probe import untouched
 from kd_core.task import Batch
-from kd_core.weights import load_weights
+from kd_core.weights import load_weights, read_state_dict
 from torch import nn
 
-from kd_cls.classifier import Classifier
+from kd_cls.classifier import Classifier, LinearProbe
 from kd_cls.data import DataSplits
 from kd_cls.models.roles import network_roles
 
@@ -30,6 +30,7 @@ def build_classifier(
     std: Sequence[float] | None = None,
     size: int | None = None,
     new_head: bool = False,
+    linear_probe: bool = False,
     label_smoothing: float = 0.0,
     task_views: int | None = None,
     roles: Mapping[str, Any] | None = None,
@@ -48,6 +49,8 @@ def build_classifier(
         size: Pixels that images are resized to for this network.
         new_head: Replace the last linear layer by a new one for the data's classes, to fine-tune
             a network that was pretrained on others.
+        linear_probe: Train a new head alone, on a network that stays as it is; see `LinearProbe`.
+            The head in the file of `weights` may be one for other classes.
         label_smoothing: Of the student's own loss.
         task_views: Views of each image that the student's own loss sees; None for all.
         roles: Tap paths by role, for networks of which they are not known.
@@ -56,13 +59,16 @@ def build_classifier(
     classes = {} if new_head or is_pretrained(network) else {"num_classes": data.num_classes}
     built = build_network(given, f"{where}.network", **classes)
     with located(where):
-        if new_head:
+        if linear_probe:
+            _make_probe(built, network, weights, data.num_classes)
+        elif new_head:
             replace_head(built, data.num_classes)
-        if weights and weights != RANDOM:
+        if weights and weights != RANDOM and not linear_probe:
             load_weights(built, weights)
         if mean is None and std is None:
             mean, std = pretrained_statistics(built, network) or (data.mean, data.std)
-        return Classifier(
+        kind = LinearProbe if linear_probe else Classifier
+        return kind(
             built,
             mean=mean,
             std=std,
@@ -102,12 +108,44 @@ def without_pretrained(network: Mapping[str, Any]) -> dict[str, Any]:
 
 def replace_head(network: nn.Module, num_classes: int) -> None:
     """Replace the last linear layer by a freshly initialised one."""
+    name, head = last_linear(network)
+    owner = network.get_submodule(name.rpartition(".")[0])
+    setattr(owner, name.rpartition(".")[2], nn.Linear(head.in_features, num_classes))
+
+
+def last_linear(network: nn.Module) -> tuple[str, nn.Linear]:
+    """Return path and module of the last linear layer, whatever its name: the head.
+
+    Raises:
+        UserError: If there is none.
+    """
     linear = [(name, m) for name, m in network.named_modules() if isinstance(m, nn.Linear)]
     if not linear:
         raise UserError(f"new_head: {type(network).__name__} has no linear layer to replace")
-    name, head = linear[-1]
-    owner = network.get_submodule(name.rpartition(".")[0])
-    setattr(owner, name.rpartition(".")[2], nn.Linear(head.in_features, num_classes))
+    return linear[-1]
+
+
+def _make_probe(
+    built: nn.Module, node: Mapping[str, Any], weights: str | None, num_classes: int
+) -> None:
+    """Load all but the head, give the network a new one, and freeze the rest.
+
+    Raises:
+        UserError: If nobody has trained the network, or the file does not fit.
+    """
+    if not weights and not is_pretrained(node):
+        raise UserError(
+            "linear_probe: the network was not trained; name a file (weights=..., such as "
+            "runs/NAME/student.pth), or a network with pretrained weights"
+        )
+    if weights and weights != RANDOM:
+        name, head = last_linear(built)
+        of_file = read_state_dict(weights).get(f"{name}.weight", head.weight)
+        replace_head(built, len(of_file))  # so that all of the file must fit
+        load_weights(built, weights)
+    replace_head(built, num_classes)
+    built.requires_grad_(False)
+    last_linear(built)[1].requires_grad_(True)
 
 
 def pretrained_statistics(

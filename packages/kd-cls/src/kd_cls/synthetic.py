@@ -13,6 +13,9 @@ SHAPES = {
 }
 """Image size and number of classes of the data sets that a config may name without having them."""
 
+KEPT = ("batch_size", "mean", "std", "augment", "copies", "random_labels")
+"""What a stand-in takes from the data set's node."""
+
 
 def with_stand_ins(config: dict[str, Any]) -> dict[str, Any]:
     """Return a config that needs no download.
@@ -35,5 +38,5 @@ def _data(node: dict[str, Any]) -> dict[str, Any]:
         "type": "kd_cls.data.synthetic",
         "image_size": node.get("image_size", image_size),
         "num_classes": num_classes,
-        **{key: node[key] for key in ("batch_size", "mean", "std", "augment") if key in node},
+        **{key: node[key] for key in KEPT if key in node},
     }

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kd_core.data.mix import check_mixing
 from kd_core.data.options import shared_arguments
 from kd_core.errors import UserError
 
@@ -21,6 +22,12 @@ class Options:
         data_seed: Seed of order, augmentation and hold-out split.
         val_fraction: Part of every class that is held out of the training set as `val`.
         limit_per_class: Training images of each class to use, the first ones; None uses all.
+        random_labels: Whether every training image gets a class drawn at random, once, from
+            `data_seed`; the labels of `val` and of the test set stay true. A control: nothing can
+            be learned that helps, so the accuracy is 1 / classes on average, and a method that has
+            more was shown the true labels. From Zhang et al., "Understanding deep learning requires
+            rethinking generalization", ICLR 2017, arXiv:1611.03530.
+        copies: Times that every training image comes in an epoch, each time augmented anew.
         augment: Augmentations of a training batch on the device, in order (`kd_cls.data.augment`);
             None takes those of the data set's usual recipe, an empty list none.
         drop_last: Whether to leave out a last, shorter training batch.
@@ -32,6 +39,8 @@ class Options:
     data_seed: int = 0
     val_fraction: float = 0.0
     limit_per_class: int | None = None
+    random_labels: bool = False
+    copies: int = 1
     augment: Sequence[Augment] | None = None
     drop_last: bool = False
     mean: Statistics | None = None
@@ -42,6 +51,7 @@ class Options:
             raise UserError(f"val_fraction must be in [0, 1), got {self.val_fraction}")
         if self.limit_per_class is not None and self.limit_per_class < 1:
             raise UserError(f"limit_per_class must be positive, got {self.limit_per_class}")
+        check_mixing(self.augment or ())
 
     def loader_arguments(
         self, training: bool, recipe: Sequence[Augment], evaluation: Sequence[Augment] = ()
@@ -53,6 +63,7 @@ class Options:
             "data_seed": self.data_seed,
             "shuffle": training,
             "drop_last": self.drop_last and training,
+            "copies": self.copies if training else 1,
             "augment": augment if training else evaluation,
         }
 

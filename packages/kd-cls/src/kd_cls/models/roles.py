@@ -15,9 +15,10 @@ def network_roles(network: nn.Module) -> Roles:
 
     `stem`, `stages` (the end of each, without the stem), `preact` (the same before the last
     activation; the stages themselves where they are linear), `blocks` (every residual block),
-    `map` (what is pooled), `avgpool` ([N, D, 1, 1]) and `pooled` (what the classifier gets). All of
-    them for the zoo and for torchvision's and timm's ResNets, some for torchvision's MobileNetV2;
-    of another network only `pooled`, the input of its last linear layer.
+    `preact_blocks` (these before their last activation), `map` (what is pooled), `avgpool`
+    ([N, D, 1, 1]) and `pooled` (what the classifier gets). All of them for torchvision's and timm's
+    ResNets, all but `preact_blocks` for the zoo, some for torchvision's MobileNetV2; of another
+    network only `pooled`, the input of its last linear layer.
     """
     taps = getattr(network, "taps", None)
     if isinstance(taps, Taps):
@@ -28,10 +29,28 @@ def network_roles(network: nn.Module) -> Roles:
     roles: Roles = {"pooled": (f"{linear[-1]}:in",)} if linear else {}
     features = getattr(network, "features", None)
     if type(network).__name__ == "MobileNetV2" and isinstance(features, nn.Sequential):
-        stages = tuple(f"features.{place}" for place in (3, 6, 13, 17))
-        roles |= {"stem": ("features.0",), "stages": stages, "preact": stages}
-        roles |= {"map": ("features",)}
+        roles |= _of_mobilenet(features)
     return roles
+
+
+def _of_mobilenet(features: nn.Sequential) -> Roles:
+    """Return the roles of torchvision's MobileNetV2.
+
+    Its blocks end linearly, in few channels. Before an activation are the many channels that the
+    depthwise convolution gives inside a block, and those of the convolution behind all blocks.
+    """
+    inner = []
+    for place, block in enumerate(features[1:-1], 1):
+        layers = sum(1 for _ in block.get_submodule("conv").children())  # 4; 3 in the first block
+        inner.append(f"features.{place}.conv.{layers - 3}.1")  # the BatchNorm of the depthwise one
+    last = f"features.{len(features) - 1}.1"
+    return {
+        "stem": ("features.0",),
+        "stages": tuple(f"features.{place}" for place in (3, 6, 13, 17)),
+        "preact": (*(inner[place - 1] for place in (3, 6, 13)), last),
+        "preact_blocks": (*inner, last),
+        "map": ("features",),
+    }
 
 
 def _of_zoo(network: nn.Module, taps: Taps) -> Roles:
@@ -54,12 +73,13 @@ def _of_resnet(network: nn.Module) -> Roles:
     stages = ("layer1", "layer2", "layer3", "layer4")
     timm = hasattr(network, "act1")
     blocks = [_blocks(network, [stage]) for stage in stages]
-    preact = [f"{last[-1]}.{_last_activation(network, last[-1])}" for last in blocks]
+    preact = [[f"{path}.{_last_activation(network, path)}" for path in paths] for paths in blocks]
     return {
         "stem": ("act1" if timm else "relu",),
         "stages": stages,
-        "preact": tuple(preact),
+        "preact": tuple(paths[-1] for paths in preact),
         "blocks": tuple(path for paths in blocks for path in paths),
+        "preact_blocks": tuple(path for paths in preact for path in paths),
         "map": ("layer4",),
         "avgpool": ("global_pool.pool" if timm else "avgpool",),
         "pooled": ("fc:in",),

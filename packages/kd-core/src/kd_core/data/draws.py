@@ -1,6 +1,7 @@
 """Random numbers that are functions of the sample, never of a running generator."""
 
 import copy
+import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,15 +25,23 @@ class Draws:
         data_seed: Seed of all data choices.
         epoch: Number of the epoch.
         device: Where the numbers are wanted.
+        samples: Samples in the set, where they may come several times; see `Sampler`.
     """
 
     def __init__(
-        self, index: Tensor, data_seed: int, epoch: int, device: torch.device | str = "cpu"
+        self,
+        index: Tensor,
+        data_seed: int,
+        epoch: int,
+        device: torch.device | str = "cpu",
+        *,
+        samples: int | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.count = 0
         self._index, self._counters = index, (data_seed, epoch)
-        self._part = slice(None)
+        self._samples = math.inf if samples is None else samples
+        self._part: slice | Tensor = slice(None)
         self._epoch_bits: list[Tensor] = []  # one [N] for each call, shared by all batches
 
     def __getitem__(self, part: slice) -> Self:
@@ -52,6 +61,16 @@ class Draws:
         """Draw one seed for every sample, on the host: for transforms that own their randomness."""
         counters, self.count = (*self._counters, self.count), self.count + 1
         return random_bits(self._index[self._part], *counters).tolist()
+
+    def of_copies(self) -> tuple[Tensor, Self]:
+        """Return the places, in the batch, of samples after their first copy, and their draws.
+
+        The places are int64 on the host; there is none where every sample comes once.
+        """
+        places = (self._index[self._part] >= self._samples).nonzero().flatten()
+        copies = copy.copy(self)
+        copies._part = torch.arange(len(self._index))[self._part][places]
+        return places, copies
 
     def _bits(self) -> Tensor:
         while len(self._epoch_bits) <= self.count:

@@ -75,7 +75,7 @@ class FolderLoader(SplitLoader):
             UserError: If an image cannot be read, naming its file.
         """
         order = self._order(epoch)
-        draws = Draws(order, self.data_seed, epoch, self.device)
+        draws = Draws(order, self.data_seed, epoch, self.device, samples=len(self.labels))
         parts, host_order = self._parts(start), order
         # Were `self` in this generator, a loader left early would be garbage in a cycle, whose
         # workers Python ends in the wrong order: five seconds of waiting.

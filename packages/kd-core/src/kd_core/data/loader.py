@@ -41,6 +41,8 @@ class SplitLoader:
         data_seed: Seed of order and augmentation.
         drop_last: Whether to leave out a last, shorter batch.
         sampler: Gives the order instead of a shuffle.
+        copies: Times that every sample comes in an epoch, unless a sampler says it; each time it is
+            augmented anew.
     """
 
     def __init__(
@@ -53,8 +55,11 @@ class SplitLoader:
         data_seed: int = 0,
         drop_last: bool = False,
         sampler: Sampler | None = None,
+        copies: int = 1,
     ) -> None:
-        self.labels, self.sampler = labels, sampler
+        if copies < 1:
+            raise UserError(f"copies is {copies}; every sample comes once at least")
+        self.labels, self.sampler, self.copies = labels, sampler, copies
         count = self._count()
         if batch_size < 1 or (drop_last and count < batch_size):
             raise UserError(
@@ -101,8 +106,8 @@ class SplitLoader:
         if self.sampler is not None:
             return self.sampler.order(epoch)
         if self.shuffle:
-            return epoch_order(len(self.labels), self.data_seed, epoch)
-        return torch.arange(len(self.labels))
+            return epoch_order(self._count(), self.data_seed, epoch)
+        return torch.arange(self._count())
 
     def _parts(self, start: int) -> list[slice]:
         """Return the places of each batch in the epoch's order, this rank's only."""
@@ -114,7 +119,7 @@ class SplitLoader:
         return parts
 
     def _count(self) -> int:
-        return len(self.labels) if self.sampler is None else len(self.sampler)
+        return len(self.labels) * self.copies if self.sampler is None else len(self.sampler)
 
     def _end(self) -> int:
         count, rest = self._count(), self._count() % self.batch_size
@@ -144,7 +149,7 @@ class DeviceLoader(SplitLoader):
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from number `start` on."""
         order = self._order(epoch)
-        draws = Draws(order, self.data_seed, epoch, self.device)
+        draws = Draws(order, self.data_seed, epoch, self.device, samples=len(self.labels))
         order = order.to(self.device)
         for part in self._parts(start):
             index = order[part] % len(self.labels)

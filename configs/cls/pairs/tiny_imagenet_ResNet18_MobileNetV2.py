@@ -1,0 +1,13 @@
+r"""ResNet18 teaches MobileNetV2 on Tiny-ImageNet, as in DOT; the teacher is trained first.
+
+python tools/cls_train.py configs/cls/data/tiny_imagenet.py \
+    configs/cls/pairs/tiny_imagenet_ResNet18_MobileNetV2.py configs/cls/methods/dot.py
+"""
+
+student = dict(network=dict(type="kd_cls.models.build_model", name="MobileNetV2"))
+teacher = dict(
+    recipe=[
+        "{{ fileDirname }}/../data/tiny_imagenet.py",
+        "{{ fileDirname }}/../networks/ResNet18.py",
+    ],
+)

@@ -1,0 +1,33 @@
+"""Training sets of weakly and strongly augmented copies of the same samples."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from kd_core.data.augment import Augment, apply
+from kd_core.data.draws import Draws
+from kd_core.task import Batch
+
+
+class StrongCopies:
+    """Augment samples that come several times an epoch once more, all but their first copy.
+
+    With `copies=2` of a loader, every epoch has each sample once weakly and once strongly
+    augmented, wherever the shuffle puts them. `Views` puts two views of a sample into one batch.
+
+    Args:
+        augment: Augmentations that keep the number and the size of images.
+    """
+
+    def __init__(self, augment: Sequence[Augment]) -> None:
+        self.augment = tuple(augment)
+
+    def __call__(self, batch: Batch, draws: Draws) -> Batch:
+        """Augment some of `image` [N, 3, H, W]; the others stay as they are."""
+        places, own = draws.of_copies()
+        places = places.to(draws.device)
+        chosen = {k: v[places] for k, v in batch.items() if isinstance(v, Tensor)}
+        image = batch["image"].clone()
+        image[places] = apply(self.augment, chosen, own)["image"]
+        draws.count = own.count
+        return {**batch, "image": image}
