@@ -11,6 +11,9 @@ of 0.1, with the factor temperature² 0.9 in all:
 python tools/cls_train.py configs/cls/data/cifar100.py \
     configs/cls/pairs/resnet56_resnet20.py configs/cls/methods/sl.py --cfg-options \
     distiller.terms.sl.criterion.temperature=3.0 distiller.terms.sl.weight=0.1
+
+So does recipes/label_optimization.py, with the rest of its recipe. Its "use_gt", 1 added to the
+teacher's logit of the true class, is distiller.terms.sl.criterion.ground_truth=true.
 """
 
 distiller = dict(

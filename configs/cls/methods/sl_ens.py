@@ -1,8 +1,10 @@
 r"""SL-Ens: one soft label from the mean of several teachers' logits, see sl.py. They are its own,
-so compose with data and network:
+so compose with data and network, or with a pair, whose teacher is left out:
 
 python tools/cls_train.py configs/cls/data/cifar100.py \
     configs/cls/networks/resnet20.py configs/cls/methods/sl_ens.py
+python tools/cls_train.py configs/cls/data/cifar100.py \
+    configs/cls/pairs/resnet56_resnet20.py configs/cls/methods/sl_ens.py
 
 The authors' code has no SL-Ens. Logits are averaged because with the mean of the probabilities
 it would be SL-KD (sl_kd.py) but for a factor, and the published results differ. Finished teachers
@@ -12,6 +14,7 @@ teacher, and then also the longer list.
 
 _base_ = "sl.py"
 
+teacher = None  # of a pair
 teachers = dict(
     first=dict(
         recipe=[

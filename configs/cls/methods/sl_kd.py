@@ -1,8 +1,10 @@
 r"""SL-KD: the sum of the losses with the soft labels of several teachers, see sl.py. They are its
-own, so compose with data and network:
+own, so compose with data and network, or with a pair, whose teacher is left out:
 
 python tools/cls_train.py configs/cls/data/cifar100.py \
     configs/cls/networks/resnet20.py configs/cls/methods/sl_kd.py
+python tools/cls_train.py configs/cls/data/cifar100.py \
+    configs/cls/pairs/resnet56_resnet20.py configs/cls/methods/sl_kd.py
 
 The sum equals the loss with the mean of the teachers' probabilities, times their number: with two
 teachers the gradient is twice as large. sl_ens.py averages logits instead. The authors' code has no
@@ -13,6 +15,7 @@ its term.
 
 _base_ = "sl.py"
 
+teacher = None  # of a pair
 teachers = dict(
     first=dict(
         recipe=[

@@ -1,10 +1,15 @@
 """The classifier: what a network is shown, what it is asked, what it may answer."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from kd_cls.classifier import Classifier
+from kd_cls.data.augment import RICAP, CutMix, Mixup
+from kd_core.data.draws import Draws
 from kd_core.errors import UserError
+from kd_core.testing import NoHostReads
 from torch import nn
 
 MEAN, STD = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
@@ -92,6 +97,39 @@ class TestLoss:
         whole = Classifier(Pooled()).train()(batch)["ce"]
         assert not torch.isclose(first, whole)
 
+    @pytest.mark.parametrize("smoothing", [0.0, 0.1])
+    def test_of_mixed_images_is_that_with_their_labels_by_weight(self, smoothing):
+        labels = torch.tensor([[0, 1], [1, 1], [2, 0], [1, 2], [0, 2]])
+        weights = torch.tensor([[0.7, 0.3], [0.2, 0.8], [1.0, 0.0], [0.5, 0.5], [0.1, 0.9]])
+        batch = {"image": images(), "label": torch.tensor([2, 2, 2, 2, 2])}
+        batch |= {"mixed_labels": labels, "mixed_weights": weights}
+        loss = Classifier(Pooled(), label_smoothing=smoothing)(batch)["ce"]
+        logits = batch["image"].float().div(255).mean((2, 3)).tolist()
+        expected = 0.0
+        for row, pair, shares in zip(logits, labels.tolist(), weights.tolist(), strict=True):
+            target = [smoothing / 3] * 3
+            for label, share in zip(pair, shares, strict=True):
+                target[label] += (1 - smoothing) * share
+            total = math.log(sum(math.exp(value) for value in row))
+            expected += sum(t * (total - v) for t, v in zip(target, row, strict=True)) / 5
+        assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+    def test_of_images_mixed_from_one_class_is_the_usual_one(self):
+        label = torch.tensor([0, 1, 2, 1, 0])
+        batch = {"image": images(), "label": label}
+        shares = torch.tensor([[0.1, 0.2, 0.3, 0.4]]).expand(5, -1)
+        mixed = {**batch, "mixed_labels": label[:, None].expand(-1, 4), "mixed_weights": shares}
+        classifier = Classifier(Pooled())
+        torch.testing.assert_close(classifier(mixed)["ce"], classifier(batch)["ce"])
+
+    @pytest.mark.parametrize("mix", [Mixup(), CutMix(), RICAP()], ids=lambda m: type(m).__name__)
+    def test_of_mixed_images_reads_nothing_back(self, mix):
+        label = torch.tensor([0, 1, 2, 1, 0])
+        batch = mix({"image": images(), "label": label}, Draws(torch.arange(5), 0, 0))
+        classifier = Classifier(nn.Sequential(Pooled(), nn.Linear(3, 3)), mean=MEAN, std=STD)
+        with NoHostReads():
+            classifier(batch)["ce"].backward()
+
     def test_is_float32_where_the_network_computes_in_bfloat16(self):
         classifier = Classifier(Answers(torch.randn(5, 3, dtype=torch.bfloat16)))
         loss = classifier({"image": images(), "label": torch.zeros(5, dtype=torch.int64)})
@@ -107,6 +145,14 @@ class TestTrainingAccuracy:
         assert classifier.training_metrics() == {"train_top1": round(400 / 6, 4)}
         classifier({"image": image, "label": torch.tensor([0, 2, 1])})
         assert classifier.training_metrics() == {"train_top1": round(100 / 3, 4)}
+
+    def test_of_mixed_images_counts_the_class_of_the_largest_weight(self):
+        classifier = Classifier(Answers(torch.eye(3)))
+        labels = torch.tensor([[1, 0, 2], [1, 0, 2], [0, 1, 2]])
+        weights = torch.tensor([[0.2, 0.7, 0.1], [0.3, 0.5, 0.2], [0.1, 0.2, 0.7]])
+        batch = {"image": images()[:3], "label": torch.tensor([1, 1, 1])}
+        classifier({**batch, "mixed_labels": labels, "mixed_weights": weights})
+        assert classifier.training_metrics() == {"train_top1": round(200 / 3, 4)}
 
     def test_is_absent_when_nothing_was_trained(self):
         assert Classifier(Pooled()).training_metrics() == {}

@@ -77,7 +77,8 @@ def test_what_only_training_needs_may_be_absent_otherwise(read):
         ("data=cifar10", r"data: wanted a dict.* got 'cifar10'"),
         ("student=resnet8", r"student: wanted a dict, got 'resnet8'"),
         ("student.network=resnet8", r"student\.network: wanted a dict with `type`.* 'resnet8'"),
-        ("teacher=none", "teacher: wanted a dict, got None"),
+        ("teacher=resnet8", "teacher: wanted a dict, got 'resnet8'"),
+        ("student=none", "student: wanted a dict, got None"),
         ("seed=zero", "seed: wanted a whole number, got 'zero'"),
         ("stages=3", "stages: wanted a dict, got 3"),
     ],
@@ -105,8 +106,28 @@ class TestTeachers:
         assert teacher_nodes(CONFIG) == {}
 
     def test_one_and_several_at_once_are_refused(self, read):
-        with pytest.raises(UserError, match="not both"):
+        with pytest.raises(UserError, match=r"not both.*`teacher = None` leaves"):
             read({**DISTILLED, "teachers": {}})
+
+    def test_none_is_no_teacher(self, read):
+        several = {"a": {"network": NETWORK, "weights": "random"}}
+        config = {**DISTILLED, "teacher": None, "teachers": several}
+        assert read(config) == config
+        assert [*teacher_nodes(config)] == ["a"]
+        assert teacher_nodes({**CONFIG, "teacher": None}) == {}
+
+    def test_none_in_a_later_file_leaves_the_teacher_of_a_pair_out(self, tmp_path):
+        several = {"a": {"network": NETWORK, "weights": "random"}}
+        save_config(DISTILLED, tmp_path / "pair.py")
+        save_config({"teacher": None, "teachers": several}, tmp_path / "method.py")
+        config = read_config(KIT, [tmp_path / "pair.py", tmp_path / "method.py"])
+        assert teacher_nodes(config) == {"a": ("teachers.a", several["a"])}
+
+    def test_none_goes_with_peers_and_one_does_not(self, read):
+        config = {**CONFIG, "peers": {"peer": {}}}
+        assert read({**config, "teacher": None})["peers"] == {"peer": {}}
+        with pytest.raises(UserError, match="`peers` learn from one another, without a teacher"):
+            read({**config, "teacher": DISTILLED["teacher"]})
 
     def test_a_misspelt_recipe_names_its_neighbour(self, read, tmp_path):
         save_config(CONFIG, tmp_path / "teacher.py")

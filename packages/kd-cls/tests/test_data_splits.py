@@ -3,7 +3,7 @@ import inspect
 import pytest
 import torch
 from kd_cls import data
-from kd_cls.data.augment import CropFlip, Flip
+from kd_cls.data.augment import RICAP, CropFlip, Flip, Mixup, Views
 from kd_cls.data.splits import check_labels
 from kd_core.build import build
 from kd_core.errors import UserError
@@ -58,6 +58,48 @@ def test_limit_keeps_the_first_of_each_class():
     assert torch.equal(limited.train.images, whole.train.images[:6])
     assert limited.labels.tolist() == [0, 1, 2, 0, 1, 2]
     assert len(limited.test.labels) == len(whole.test.labels)
+
+
+class TestRandomLabels:
+    def test_are_independent_of_the_true_ones_and_even(self):
+        true = data.synthetic(num_classes=5, num_train=5000, image_size=1)
+        drawn = data.synthetic(num_classes=5, num_train=5000, image_size=1, random_labels=True)
+        both = torch.bincount(true.labels * 5 + drawn.labels, minlength=25)
+        assert both.sum() == 5000
+        assert both.min() > 150
+        assert both.max() < 250
+        assert torch.equal(true.train.images, drawn.train.images)
+
+    def test_are_drawn_once_from_the_data_seed(self):
+        options = {"num_train": 200, "image_size": 1, "random_labels": True}
+        one, again, other = (data.synthetic(**options, data_seed=seed) for seed in (0, 0, 1))
+        assert torch.equal(one.labels, again.labels)
+        assert not torch.equal(one.labels, other.labels)
+        for epoch in (0, 1):
+            for batch in one.train.epoch(epoch):
+                assert torch.equal(batch["label"], one.labels[batch["index"]])
+
+    def test_are_of_the_training_set_alone(self):
+        options = {"num_train": 200, "image_size": 1, "val_fraction": 0.25}
+        true, drawn = (data.synthetic(**options, random_labels=flag) for flag in (False, True))
+        assert torch.equal(true.val.labels, drawn.val.labels)
+        assert torch.equal(true.test.labels, drawn.test.labels)
+        assert not torch.equal(true.labels, drawn.labels)
+        assert pixels(true.train) == pixels(drawn.train)
+
+    def test_of_an_image_do_not_depend_on_what_is_held_out(self):
+        options = {"num_train": 200, "image_size": 4, "random_labels": True}
+        whole, part = (data.synthetic(**options, val_fraction=f) for f in (0.0, 0.25))
+        known = dict(zip(pixels(whole.train), whole.labels.tolist(), strict=True))
+        assert [known[image] for image in pixels(part.train)] == part.labels.tolist()
+
+
+@pytest.mark.parametrize(
+    "augment", [[Mixup(), CropFlip()], [Views([[], [RICAP()]])]], ids=["early", "view"]
+)
+def test_mixing_at_the_wrong_place_is_refused_before_anything_is_read(augment):
+    with pytest.raises(UserError, match="must be the last of the list"):
+        data.cifar100(root="nowhere", augment=augment)
 
 
 def test_a_config_node_builds_the_data_with_its_augmentations():

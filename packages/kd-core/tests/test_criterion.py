@@ -85,3 +85,13 @@ def test_a_tuple_of_kinds_takes_one_tensor_of_each():
         Pair().check_shapes(((10,),), ((10,), (6,)))
     with pytest.raises(UserError, match=r"takes vectors \[N, D\], but .* gives \[N, 4, 8, 8\]"):
         Pair().check_shapes(((10,), (4, 8, 8)), ((10,), (6,)))
+
+
+def test_a_label_of_mixed_images_is_refused_but_methods_without_labels_take_them():
+    logits = torch.randn(4, 5)
+    batch = {"label": torch.arange(4), "index": torch.arange(4), "mixed_labels": torch.ones(4, 2)}
+    with pytest.raises(UserError, match="DKD needs one label for every image, but these are mixed"):
+        DKD()(logits, logits + 1, batch)
+    assert KD()(logits, logits, batch) == 0
+    del batch["mixed_labels"]
+    assert DKD()(logits, logits, batch).isfinite()

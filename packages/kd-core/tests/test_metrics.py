@@ -1,8 +1,19 @@
 import math
+from itertools import combinations, permutations
 
 import pytest
 import torch
-from kd_core.metrics import accuracy, agreement, expected_calibration_error, linear_cka
+from kd_core.errors import UserError
+from kd_core.metrics import (
+    accuracy,
+    agreement,
+    calibration_bins,
+    expected_calibration_error,
+    linear_cka,
+    minibatch_cka,
+    noise_unevenness,
+    unbiased_hsic,
+)
 from kd_core.testing import NoHostReads
 
 
@@ -50,6 +61,14 @@ def test_bins_are_closed_at_the_right():
 def test_full_confidence_falls_in_the_last_bin():
     error = expected_calibration_error(torch.tensor([[1e3, 0.0]]), torch.tensor([1]))
     assert error == 1
+
+
+def test_bins_of_a_reliability_diagram_are_sums_over_their_samples():
+    probability = torch.tensor([[0.6, 0.4], [0.7, 0.3], [0.1, 0.9]], dtype=torch.float64)
+    found = calibration_bins(probability.log(), torch.tensor([0, 1, 1]), bins=4)
+    assert found.size.tolist() == [0, 0, 2, 1]
+    assert found.confidence.tolist() == pytest.approx([0, 0, 1.3, 0.9])
+    assert found.correct.tolist() == [0, 0, 1, 1]
 
 
 def test_accuracy_equals_the_definition_written_as_a_loop():
@@ -111,12 +130,112 @@ def test_cka_flattens_maps():
     torch.testing.assert_close(linear_cka(x, x.flatten(1)), torch.tensor(1.0))
 
 
+def slow_unbiased_hsic(k, m):
+    """The U-statistic: over all quadruples of different samples."""
+    quadruples = list(permutations(range(len(k)), 4))
+    total = sum(k[i, j] * (m[i, j] + m[q, r] - 2 * m[i, q]) for i, j, q, r in quadruples)
+    return total.item() / len(quadruples)
+
+
+def test_unbiased_hsic_equals_the_definition_written_as_a_loop():
+    x, y = (random_logits(size=7, classes=4, seed=seed)[0].double() for seed in (1, 2))
+    k, m = x @ x.T, y @ y.T
+    assert unbiased_hsic(k, m).item() == pytest.approx(slow_unbiased_hsic(k, m), rel=1e-9)
+
+
+def slow_unbiased_cka(x, y):
+    k, m = x @ x.T, y @ y.T
+    norm = math.sqrt(slow_unbiased_hsic(k, k) * slow_unbiased_hsic(m, m))
+    return slow_unbiased_hsic(k, m) / norm
+
+
+def layers(size, seed):
+    """Features of two layers, with something in common between all seeds, far from zero."""
+    shared = random_logits(size, classes=3)[0].double()
+    own = random_logits(size, classes=5, seed=seed)[0].double()
+    return [torch.cat([shared, own], 1) + 50, torch.cat([own, shared.square()], 1).view(size, 2, 4)]
+
+
+def test_batched_cka_of_one_batch_is_that_of_the_whole_set_for_all_pairs_of_layers():
+    student, teacher = layers(7, seed=1), layers(7, seed=2)[:1]
+    found = minibatch_cka([(student, teacher)])
+    assert found.shape == (2, 1)
+    for value, layer in zip(found[:, 0].tolist(), student, strict=True):
+        expected = slow_unbiased_cka(layer.flatten(1), teacher[0])
+        assert value == pytest.approx(expected, rel=1e-6)
+
+
+def test_batches_tell_what_the_whole_set_tells():
+    # Averaged over all subsets of a size, a U-statistic is that of the whole set.
+    student, teacher = layers(8, seed=1), layers(8, seed=2)
+    subsets = [list(chosen) for chosen in combinations(range(8), 5)]
+    batches = [([x[s] for x in student], [y[s] for y in teacher]) for s in subsets]
+    whole = minibatch_cka([(student, teacher)])
+    torch.testing.assert_close(minibatch_cka(iter(batches)), whole)
+    assert not torch.allclose(minibatch_cka(batches[:1]), whole, rtol=1e-2)
+
+
+def test_batched_cka_does_not_rise_where_features_outnumber_samples():
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 64, 4096, generator=generator)
+    assert linear_cka(x, y) > 0.9
+    assert minibatch_cka([([x], [y])]).abs() < 0.1
+    torch.testing.assert_close(minibatch_cka([([x], [3 * x + 5])]), torch.ones(1, 1).double())
+
+
+def test_batches_of_fewer_than_four_samples_are_left_out():
+    student, teacher = layers(8, seed=1), layers(8, seed=2)
+    short = ([x[:3] for x in student], [y[:3] for y in teacher])
+    whole = minibatch_cka([(student, teacher)])
+    torch.testing.assert_close(minibatch_cka([short, (student, teacher), short]), whole)
+    with pytest.raises(UserError, match="4 samples at least"):
+        minibatch_cka([short])
+
+
+def test_longer_batches_count_more():
+    x, y = layers(12, seed=1)[0] - 50, layers(12, seed=2)[0] - 50
+    parts = [(x[:4], y[:4]), (x[4:], y[4:])]
+
+    def joined(*weights):
+        sums = torch.zeros(3, dtype=torch.float64)
+        for (a, b), weight in zip(parts, weights, strict=True):
+            pairs = ((a, b), (a, a), (b, b))
+            values = [unbiased_hsic(left @ left.T, right @ right.T) for left, right in pairs]
+            sums += weight * torch.stack(values)
+        return (sums[0] / (sums[1] * sums[2]).sqrt()).item()
+
+    found = minibatch_cka([([a], [b]) for a, b in parts]).item()
+    assert found == pytest.approx(joined(4, 8), rel=1e-6)
+    assert found != pytest.approx(joined(1, 1), rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("probability", "expected"),
+    [
+        ([0.7, 0.1, 0.1, 0.1], 0.0),
+        ([0.1, 0.2, 0.0, 0.7], 0.2),  # against 0.1 each: 0 + 0.1 + 0.1
+        ([0.4, 0.4, 0.1, 0.1], 0.4),  # of equals one is the prediction: 0.2 + 0.1 + 0.1
+        ([0.4, 0.6], 0.0),  # nothing to be uneven
+    ],
+)
+def test_noise_is_uneven_by_hand(probability, expected):
+    logits = torch.tensor([probability], dtype=torch.float64).log()
+    assert noise_unevenness(logits).item() == pytest.approx(expected, abs=1e-12)
+    two = torch.cat([logits, torch.zeros_like(logits)])  # the second is even
+    assert noise_unevenness(two).item() == pytest.approx(expected / 2, abs=1e-12)
+
+
+def test_one_class_has_no_noise():
+    assert noise_unevenness(torch.randn(3, 1)) == 0
+
+
 def test_no_sample_gives_zero():
     logits, label = torch.zeros(0, 5), torch.zeros(0, dtype=torch.int64)
     values = (
         *accuracy(logits, label),
         agreement(logits, logits),
         expected_calibration_error(logits, label),
+        noise_unevenness(logits),
     )
     assert all(value == 0 for value in values)
 
@@ -129,11 +248,15 @@ def test_nothing_is_read_back_and_low_precision_is_taken():
         agreement(logits, logits)
         error = expected_calibration_error(logits, label)
         similarity = linear_cka(logits, logits)
-    assert error.dtype == similarity.dtype == torch.float32
+        minibatch_cka([([logits], [logits])])
+        noise = noise_unevenness(logits)
+    assert error.dtype == similarity.dtype == noise.dtype == torch.float32
 
 
 def test_a_nan_is_not_hidden():
     logits, label = random_logits()
     logits[3, 2] = torch.nan
     assert expected_calibration_error(logits, label).isnan()
+    assert noise_unevenness(logits).isnan()
     assert linear_cka(logits, logits).isnan()
+    assert minibatch_cka([([logits], [logits])]).isnan()

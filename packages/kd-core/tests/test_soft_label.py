@@ -5,7 +5,7 @@ import torch
 from kd_core.criteria.kd import kd
 from kd_core.criteria.soft_label import LabelSmoothing, SoftLabel, label_smoothing, soft_label
 from kd_core.errors import UserError
-from kd_core.testing import waves
+from kd_core.testing import check_contract, waves
 
 STUDENT, TEACHER = waves((4, 10), 0.7, 0.3, 3), waves((4, 10), 0.7, 1.1, 4)
 LABEL = torch.tensor([3, 0, 7, 3])
@@ -64,6 +64,20 @@ def test_sl_kd_is_sl_with_the_mean_probabilities_times_the_teachers_not_with_mea
     torch.testing.assert_close(total, 3 * of_probabilities)
     of_logits = soft_label(STUDENT, teachers.mean(0))
     assert abs(total - 3 * of_logits) > 0.1
+
+
+def test_the_ground_truth_adds_one_to_the_logit_of_the_true_class():
+    raised = TEACHER.clone()
+    for row, label in zip(raised, LABEL.tolist(), strict=True):
+        row[label] += 1
+    value = SoftLabel(temperature=3.0, ground_truth=True)(STUDENT, TEACHER, {"label": LABEL})
+    torch.testing.assert_close(value, soft_label(STUDENT, raised, temperature=3.0))
+    without = SoftLabel(temperature=3.0)(STUDENT, TEACHER, {"label": LABEL})
+    assert abs(value - without) > 0.01
+
+
+def test_the_contract_holds_with_ground_truth_too():
+    check_contract(SoftLabel, ground_truth=True)
 
 
 def test_label_smoothing_equals_the_equation_written_as_a_loop():

@@ -29,7 +29,8 @@ def locate(path: str) -> Any:
     if owner is None:
         hint = _hint(parts[0], [module.name for module in pkgutil.iter_modules()])
         raise UserError(
-            f"{path!r}: there is no module {parts[0]!r}{hint} (is it here, or its folder on PYTHONPATH?)"
+            f"{path!r}: there is no module {parts[0]!r}{hint} "
+            "(is it here, or its folder on PYTHONPATH?)"
         )
     for end in range(2, len(parts) + 1):
         owner = _member(owner, parts[:end], prefer_attribute=end == len(parts))

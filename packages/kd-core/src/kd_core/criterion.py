@@ -74,7 +74,13 @@ class Criterion(nn.Module):
 
     @full_precision
     def __call__(self, student: Any, teacher: Any, batch: Mapping[str, Any]) -> Tensor:
-        """Return the loss, computed in full precision whatever is given."""
+        """Return the loss, computed in full precision whatever is given.
+
+        Raises:
+            UserError: If it reads `label` or `index` of a batch whose images are mixed.
+        """
+        if "mixed_labels" in batch:
+            batch = _Mixed(type(self).__name__, batch)
         return super().__call__(student, teacher, batch)
 
     def check_shapes(self, student: Shapes, teacher: Shapes) -> None:
@@ -143,6 +149,22 @@ class Criterion(nn.Module):
                     f"{name} takes {kind} {form}, but a tap of the {side} gives "
                     f"{_described(shape)}; tap another module, or use another criterion"
                 )
+
+
+class _Mixed(dict[str, Any]):
+    """A batch of mixed images, none of which has one label or one place in the training set."""
+
+    def __init__(self, reader: str, batch: Mapping[str, Any]) -> None:
+        super().__init__(batch)
+        self.reader = reader
+
+    def __getitem__(self, key: str) -> Any:
+        if key in ("label", "index"):
+            raise UserError(
+                f"{self.reader} needs one {key} for every image, but these are mixed from several; "
+                "use a method that takes no labels (KD, SL), or leave the mixing out"
+            )
+        return super().__getitem__(key)
 
 
 def _is_shape(value: Any) -> bool:

@@ -78,12 +78,18 @@ def stage_configs(config: Config) -> list[dict[str, Any]]:
 def teacher_nodes(config: Config) -> dict[str, tuple[str, dict[str, Any]]]:
     """Return the place and a copy of the node of each teacher: of `teachers`, or `teacher` alone.
 
+    A `teacher` that is None is none: so a method with teachers of its own takes leave of a pair's.
+
     Raises:
         UserError: If a config has both.
     """
-    if "teacher" in config and "teachers" in config:
-        raise UserError("give `teacher` (one) or `teachers` (several, by name), not both")
-    if "teacher" in config:
+    alone = config.get("teacher") is not None
+    if alone and "teachers" in config:
+        raise UserError(
+            "give `teacher` (one) or `teachers` (several, by name), not both; a later file with "
+            "`teacher = None` leaves that of a pair out"
+        )
+    if alone:
         return {"teacher": ("teacher", dict(_mapping(config["teacher"], "teacher")))}
     nodes = _mapping(config.get("teachers", {}), "teachers").items()
     places = {name: f"teachers.{name}" for name, _ in nodes}
@@ -97,7 +103,7 @@ def _check(kit: Kit, config: Config, training: bool) -> None:
     for name, value in config.items():
         if name in _SEEDS and not isinstance(value, int):
             raise UserError(f"{name}: wanted a whole number, got {value!r}")
-        if name not in _SEEDS:
+        if name not in _SEEDS and not (name == "teacher" and value is None):
             _mapping(value, name)
     for name, given in _GIVEN.items():
         if name in config:
@@ -131,7 +137,7 @@ def _check_teacher(kit: Kit, node: dict[str, Any], where: str) -> None:
 
 
 def _check_peers(kit: Kit, config: Config) -> None:
-    if "teacher" in config or "teachers" in config:
+    if teacher_nodes(config):
         raise UserError("`peers` learn from one another, without a teacher; leave one of them out")
     for name, node in _mapping(config["peers"], "peers").items():
         where = f"peers.{name}"

@@ -108,9 +108,8 @@ class TrainingTool:
             # What serves every student must not depend on the seed of the first.
             stage(settings, folder, seed=0 if is_of_teachers(settings) else seed, resume=True)
 
-        folder_of = partial(stage_folder, self.kit, work_dir, teachers / "teachers")
-        last = run_stages(config, folder_of, earlier)
-        return stage(last, work_dir, seed=seed, resume=resume)
+        place = partial(stage_folder, self.kit, work_dir, teachers / "teachers")
+        return stage(run_stages(config, place, earlier), work_dir, seed=seed, resume=resume)
 
     def _train_stage(
         self,

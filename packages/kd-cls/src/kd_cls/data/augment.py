@@ -11,13 +11,17 @@ from kd_core.data.augment import (
     apply,
 )
 from kd_core.data.draws import Draws
+from kd_core.data.mix import RICAP, CutMix, Mixup
 from kd_core.task import Batch
 from torchvision.transforms.v2 import functional as vision
 
 __all__ = [
+    "RICAP",
     "Augment",
     "CropFlip",
+    "CutMix",
     "Flip",
+    "Mixup",
     "PerImage",
     "QuarterTurns",
     "Resize",

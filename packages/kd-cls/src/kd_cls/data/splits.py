@@ -8,13 +8,14 @@ import torch
 from kd_core.data.draws import epoch_order
 from kd_core.data.loader import SplitLoader
 from kd_core.errors import UserError
-from kd_core.seed import mix
+from kd_core.seed import mix, random_below
 from torch import Tensor
 
 from kd_cls.data.options import Options, Statistics
 
 Labelled = tuple[Any, Tensor]  # samples (a tensor, or an array of paths) and labels int64 [N]
 _HOLD_OUT = 0x5EED  # keeps the split apart from the order of an epoch
+_RANDOM_LABELS = 0x1ABE1  # and random labels from the augmentations
 
 
 @dataclass
@@ -84,8 +85,11 @@ def make_splits(
         image_size: Side of the images in pixels.
     """
     held = _held_out(train[1], options.val_fraction, options.data_seed, classes)
+    shown = train
+    if options.random_labels:
+        shown = train[0], random_labels(len(held), len(classes), options.data_seed)
     return DataSplits(
-        train=loader(*select(train, ~held), training=True),
+        train=loader(*select(shown, ~held), training=True),
         test=loader(*test, training=False),
         val=loader(*select(train, held), training=False) if held.any() else None,
         classes=tuple(classes),
@@ -106,6 +110,11 @@ def first_of_each_class(samples: Labelled, limit: int | None) -> Labelled:
         return samples
     labels = samples[1]
     return select(samples, rank_in_class(labels, torch.arange(len(labels))) < limit)
+
+
+def random_labels(count: int, num_classes: int, data_seed: int) -> Tensor:
+    """Draw a class for every sample, int64 [count], each a function of (data_seed, index)."""
+    return random_below(num_classes, torch.arange(count), data_seed, _RANDOM_LABELS)
 
 
 def rank_in_class(labels: Tensor, visit: Tensor) -> Tensor:

@@ -1,0 +1,81 @@
+"""SL-Enc: the teacher's soft label, perturbed by what a small trained network makes of noise."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from kd_core.criterion import Criterion
+from kd_core.functional import batch_mean, full_precision, require_same_shape
+
+
+@full_precision
+def perturbed_soft_label(
+    student: Tensor, teacher: Tensor, perturbation: Tensor, *, temperature: float = 1.0
+) -> Tensor:
+    """Take the cross-entropy with the teacher's class probabilities, its logits being perturbed.
+
+    It is `soft_label` but for what is added to the teacher's logits. The factor temperature² is
+    inside.
+
+    Args:
+        student: Logits, [N, C].
+        teacher: Logits, [N, C]. No gradient flows into it.
+        perturbation: What is added to the teacher's logits, [N, C]. It gets a gradient.
+        temperature: Divides the logits.
+
+    Raises:
+        UserError: If the shapes differ.
+    """
+    require_same_shape(student, teacher)
+    require_same_shape(student, perturbation)
+    label = ((teacher.detach() + perturbation) / temperature).softmax(1)
+    losses = F.cross_entropy(student / temperature, label, reduction="none")
+    return temperature**2 * batch_mean(losses)
+
+
+class SoftLabelEncoder(Criterion):
+    """Soft labels whose logits a generator perturbs by up to 1; for a student without ground truth.
+
+    SL-Enc of "Label Optimization", ICCV 2021 submission 8285: softmax(g(noise)) is added to the
+    teacher's logits, where g is a linear layer from 100 standard normal numbers to 50, ReLU,
+    BatchNorm and a linear layer to the classes. It is trained by the same loss, beside the student.
+    The authors' code defines g but never builds it, and calls a loss that there is none of; this is
+    what it describes. Their temperature is 3, their weight 0.1.
+
+    Noise is drawn anew for every image and step. `batch["noise"]`, where it is given, is used
+    instead: [M, 100], of which the first N rows are those of the images. BatchNorm needs two rows
+    at least, so M is 2 where a batch has fewer images.
+
+    Args:
+        num_classes: Number of classes.
+        temperature: Divides the logits.
+    """
+
+    takes = "logits"
+    exempt: ClassVar = {
+        "zero_at_identity": "a cross-entropy ends at the entropy of the label",
+        "two_calls_agree": "the noise is drawn",
+        "order_of_the_batch_does_not_matter": "the noise is drawn for each place in the batch",
+        "cuda_agrees_with_cpu": "the noise is drawn, by another generator on each device",
+    }
+
+    def __init__(self, num_classes: int, *, temperature: float = 1.0) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.generator = nn.Sequential(
+            nn.Linear(100, 50), nn.ReLU(), nn.BatchNorm1d(50), nn.Linear(50, num_classes)
+        )
+
+    def forward(self, student: Tensor, teacher: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """Return the loss of logits [N, C]; of `batch`, `noise` is used if it is there."""
+        noise = batch["noise"] if "noise" in batch else self._draw(student)
+        perturbation = self.generator(noise)[: len(student)].softmax(1)
+        return perturbed_soft_label(student, teacher, perturbation, temperature=self.temperature)
+
+    def _draw(self, student: Tensor) -> Tensor:
+        """Return a row of noise for each image, and two at least."""
+        rows = max(len(student), 2)
+        return torch.randn(rows, 100, device=student.device).to(student.dtype)

@@ -1,0 +1,239 @@
+"""Augmentations that mix the images of a batch with one another, on its device."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kd_core.data.augment import Augment
+from kd_core.data.draws import Draws
+from kd_core.errors import UserError
+from kd_core.seed import random_bits
+from kd_core.task import Batch
+
+
+class Mix(ABC):
+    """Make every image of a batch from several; the last of the augmentations.
+
+    Adds `mixed_labels`, int64 [N, K], the classes that each image is made of, and `mixed_weights`,
+    float32 [N, K], how much of the image each of them is: a row sums to 1. A class may stand there
+    twice. `label` and `index` stay those of the image in whose place the mixed one is, so what
+    reads `label` is told of one class only, which may be a small part of the image; `crop_id` goes,
+    because it tells the image no longer.
+
+    How images are mixed is drawn once a batch, a function of (data_seed, epoch, the batch's first
+    sample), and with whom, of (data_seed, epoch, the batch's samples). In data-parallel training
+    every process mixes its own part, by numbers of its own.
+    """
+
+    def __call__(self, batch: Batch, draws: Draws) -> Batch:
+        """Mix `image` [N, 3, H, W], each with its `label`."""
+        name = type(self).__name__
+        if "num_views" in batch:
+            raise UserError(
+                f"{name}: the batch has several views of every image, which would no longer be "
+                "views of one; leave either the views or the mixing out"
+            )
+        if "mixed_labels" in batch:
+            raise UserError(f"{name}: the images are mixed already; keep one of the two")
+        image, sources, weights = self.mix(batch["image"], _Numbers(draws))
+        rest = {key: value for key, value in batch.items() if key != "crop_id"}
+        return {
+            **rest,
+            "image": image,
+            "mixed_labels": batch["label"][sources].T,
+            "mixed_weights": weights.expand(len(image), -1),
+        }
+
+    @abstractmethod
+    def mix(self, image: Tensor, numbers: "_Numbers") -> tuple[Tensor, Tensor, Tensor]:
+        """Return the images, the places in the batch of what they are made of, and the shares.
+
+        Args:
+            image: uint8 [N, 3, H, W], or floats in [0, 1].
+            numbers: Random ones of this batch.
+
+        Returns:
+            Images [N, 3, H, W], int64 [K, N] and float32 [K].
+        """
+
+
+class Mixup(Mix):
+    """Average every image with another one: floats in [0, 1], two labels.
+
+    Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018, arXiv:1710.09412.
+
+    Args:
+        alpha: Of Beta(alpha, alpha), from which the image's own share is drawn; 1 is uniform.
+    """
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        self.share = SymmetricBeta(alpha)
+
+    def mix(self, image: Tensor, numbers: "_Numbers") -> tuple[Tensor, Tensor, Tensor]:
+        """Add each image times a share to another times the rest."""
+        share, order = self.share(numbers.uniform()), numbers.order()
+        image = image.float() / 255 if image.dtype == torch.uint8 else image
+        mixed = torch.lerp(image[order], image, share.to(image.dtype))
+        return mixed, _with_itself(order), torch.stack([share, 1 - share])
+
+
+class CutMix(Mix):
+    """Put a box of another image into every image, at the same place: two labels.
+
+    Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable
+    Features", ICCV 2019, arXiv:1905.04899. The box has the image's proportions and its centre
+    anywhere in it; what lies outside is cut off, and the weights are those of the box that is left.
+
+    Args:
+        alpha: Of Beta(alpha, alpha), from which the image's own share is drawn; 1 is uniform.
+    """
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        self.share = SymmetricBeta(alpha)
+
+    def mix(self, image: Tensor, numbers: "_Numbers") -> tuple[Tensor, Tensor, Tensor]:
+        """Paste one box, the same for the whole batch."""
+        length, order = (1 - self.share(numbers.uniform())).sqrt(), numbers.order()
+        rows, columns = (_interval(side, length, numbers) for side in image.shape[-2:])
+        box = rows[:, None] & columns
+        cut = box.float().mean()
+        mixed = torch.where(box, image[order], image)
+        return mixed, _with_itself(order), torch.stack([1 - cut, cut])
+
+
+class RICAP(Mix):
+    """Tile every image from random crops of four: four labels.
+
+    Takahashi et al., "Data Augmentation using Random Image Cropping and Patching for Deep CNNs",
+    2018, arXiv:1811.09030. Where the four tiles meet, and where each is cut from its image, is the
+    same for the whole batch; each tile is from an image of its own.
+
+    Args:
+        beta: Of Beta(beta, beta), from which the height and the width of the upper left tile are
+            drawn, as parts of the image's.
+    """
+
+    def __init__(self, beta: float = 0.3) -> None:
+        self.share = SymmetricBeta(beta)
+
+    def mix(self, image: Tensor, numbers: "_Numbers") -> tuple[Tensor, Tensor, Tensor]:
+        """Gather each pixel from the image of its tile."""
+        channel, y, x = (torch.arange(size, device=image.device) for size in image.shape[1:])
+        above, left = ((len(p) * self.share(numbers.uniform())).round().long() for p in (y, x))
+        tile = 2 * (y >= above)[:, None] + (x >= left)  # [H, W], 0 to 3
+        moves, areas = [], []
+        for number in range(4):
+            down, height = _crop(len(y), above, number >= 2, numbers)
+            right, width = _crop(len(x), left, number % 2 == 1, numbers)
+            moves.append(torch.stack([down, right]))
+            areas.append(height * width)
+        sources = torch.stack([numbers.order() for _ in range(4)])
+        down, right = torch.stack(moves, 1)[:, tile].unbind()
+        whose = sources[tile].movedim(2, 0)[:, None]  # [N, 1, H, W]
+        mixed = image[whose, channel[:, None, None], y[:, None] + down, x + right]
+        return mixed, sources, torch.stack(areas) / tile.numel()
+
+
+class SymmetricBeta:
+    """Turn a number uniform in [0, 1] into one of Beta(alpha, alpha), by its inverse distribution.
+
+    A sampler that tries again until it succeeds would have to ask the device each time. Up to one
+    half the inverse is tabulated as a function of x ** alpha, of which it is smooth; the rest is
+    its mirror image. The error is below 1e-6.
+
+    Args:
+        alpha: Positive.
+
+    Raises:
+        UserError: If it is not.
+    """
+
+    def __init__(self, alpha: float) -> None:
+        if not alpha > 0:
+            raise UserError(f"Beta({alpha}, {alpha}): the parameter must be positive")
+        self.alpha = alpha
+        power = np.linspace(0, 0.5**alpha, 2**14 + 1)  # of x: its density is then bounded
+        density = (1 - power ** (1 / alpha)) ** (alpha - 1)
+        reached = np.concatenate([[0], np.cumsum(density[1:] + density[:-1])])
+        steps = np.linspace(0, reached[-1], 2**12 + 1)
+        self._table = torch.from_numpy(np.interp(steps, reached, power)).float()
+
+    def __call__(self, uniform: Tensor) -> Tensor:
+        """Return float32 in [0, 1] for float32 in [0, 1], of any shape."""
+        if self._table.device != uniform.device:
+            self._table = self._table.to(uniform.device)
+        last = len(self._table) - 1
+        place = 2 * last * torch.minimum(uniform, 1 - uniform)
+        below = place.long().clamp(max=last - 1)
+        power = torch.lerp(self._table.take(below), self._table.take(below + 1), place - below)
+        x = power ** (1 / self.alpha)
+        return torch.where(uniform < 0.5, x, 1 - x)
+
+
+def check_mixing(augments: Sequence[Augment], *, inside: bool = False) -> None:
+    """Refuse a list in which images are mixed before its end, or inside another augmentation.
+
+    What came after would have to treat floats, and images of several classes; what makes views, or
+    treats some of a batch, takes the images alone, without the labels that they were mixed from.
+
+    Args:
+        augments: Augmentations in order.
+        inside: Whether they are those of another one, such as `Views`.
+
+    Raises:
+        UserError: Naming the one that stands at the wrong place.
+    """
+    for number, augment in enumerate(augments, start=1):
+        if isinstance(augment, Mix) and (inside or number < len(augments)):
+            raise UserError(
+                f"augment: {type(augment).__name__} must be the last of the list, after the "
+                "crops, and not inside another augmentation"
+            )
+        for inner in (*getattr(augment, "views", ()), getattr(augment, "augment", ())):
+            check_mixing(inner, inside=True)
+
+
+class _Numbers:
+    """Random numbers of one batch, all made from one draw; every call gives others."""
+
+    def __init__(self, draws: Draws) -> None:
+        self._key = draws.below(2**31)
+        self._calls = 0
+
+    def below(self, limit: Tensor | int) -> Tensor:
+        """Draw one integer in [0, limit), int64 []."""
+        return self._bits()[:1].sum() * limit >> 31  # the sum of none is 0: empty batches pass
+
+    def uniform(self) -> Tensor:
+        """Draw one number in [0, 1), float32 []."""
+        return 2.0**-24 * (self._bits()[:1].sum() >> 7).float()
+
+    def order(self) -> Tensor:
+        """Draw an order of the batch, int64 [N]."""
+        return self._bits().argsort(stable=True)
+
+    def _bits(self) -> Tensor:
+        self._calls += 1
+        return random_bits(self._key, self._calls)
+
+
+def _with_itself(order: Tensor) -> Tensor:
+    """Return the batch's own order and another one, int64 [2, N]."""
+    return torch.stack([torch.arange(len(order), device=order.device), order])
+
+
+def _interval(side: int, length: Tensor, numbers: _Numbers) -> Tensor:
+    """Draw an interval of a part of a side, clipped to it: bool [side]."""
+    half = (side * length).long() // 2
+    centre = numbers.below(side)
+    place = torch.arange(side, device=length.device)
+    return (place >= centre - half) & (place < centre + half)
+
+
+def _crop(side: int, first: Tensor, second: bool, numbers: _Numbers) -> tuple[Tensor, Tensor]:
+    """Draw where a tile is cut from: how far from its own place, and how long it is."""
+    start, size = (first, side - first) if second else (torch.zeros_like(first), first)
+    return numbers.below(side - size + 1) - start, size
