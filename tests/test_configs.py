@@ -18,6 +18,7 @@ CONFIGS = sorted(
     path for name in ("cls", "reid", "demo") for path in ROOT.glob(f"configs/{name}/**/*.py")
 )
 READMES = [ROOT / f"configs/{name}/README.md" for name in ("cls", "reid")]
+SYSTEMS = ROOT / "docs/systems.md"
 TOOLS = {
     "tools/cls_train.py": train_classifier,
     "tools/cls_compare.py": compare_classifiers,
@@ -39,6 +40,8 @@ def documented(path):
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
         text = ast.get_docstring(ast.parse(text), clean=False) or ""
+    elif path == SYSTEMS:
+        text = "\n".join(re.findall(r"`(tools/[^`]+)`", text))
     else:
         text = "\n".join(re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
     lines = text.replace("\\\n", " ").splitlines()
@@ -48,7 +51,7 @@ def documented(path):
 
 def commands():
     """Return all documented commands, each once."""
-    paths = [*CONFIGS, *READMES, ROOT / "packages/kd-reid/README.md"]
+    paths = [*CONFIGS, *READMES, SYSTEMS, ROOT / "packages/kd-reid/README.md"]
     return list(dict.fromkeys(command for path in paths for command in documented(path)))
 
 
@@ -72,19 +75,22 @@ def folder(tmp_path, monkeypatch):
         for place in (f"cam{camera}_{shot}.png" for camera in (1, 2) for shot in (1, 2)):
             (tmp_path / "data/people" / str(person)).mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (16, 32)).save(tmp_path / "data/people" / str(person) / place)
+    for name in ("configs", "examples"):
+        (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
 
 
 def dry_run(command):
     """Run a command on small batches; images of 224 pixels are made smaller too."""
     tool, *arguments = command
-    files = [str(ROOT / name) if name.startswith("configs/") else name for name in arguments]
     large = any(Path(name).name in ("imagenet.py", "image_folder.py") for name in arguments)
     smaller = ["data.image_size=64"] if large else []
+    if any(Path(name).name == "cifar100_224.py" for name in arguments):
+        smaller = ["data.image_size=64", "data.augment=[]"]  # or it is scaled to 256 all the same
     task = tool.removeprefix("tools/").partition("_")[0]
     if tool.endswith("compare.py"):  # all rows are read, and one is run
-        files += ["--only", one_row(files)]
-    return TOOLS[tool]([*files, "--dry-run", "--cfg-options", *QUICK[task], *smaller])
+        arguments += [] if "--sweep" in arguments else ["--only", one_row(arguments)]
+    return TOOLS[tool]([*arguments, "--dry-run", "--cfg-options", *QUICK[task], *smaller])
 
 
 def one_row(arguments):
