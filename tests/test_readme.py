@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from kd_cls import export, predict
 from kd_cls.train import main
-from kd_core.cli import training_parser
+from kd_core.cli import comparison_parser, training_parser
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -81,8 +81,15 @@ def test_reid_commands_run(command, monkeypatch):
     assert train.main([*given, "--dry-run", "--cfg-options", *few]) == 0
 
 
+def test_comparisons_and_analyses_are_commands_of_the_systems_page():
+    page = (ROOT / "docs/systems.md").read_text(encoding="utf-8")  # where each is run by a test
+    shown = [c.removeprefix("uv run ") for c in commands() if re.search("cls_(comp|ana)", c)]
+    assert len(shown) == 2
+    assert all(f"`{command}`" in page for command in shown)
+
+
 def test_every_option_of_the_table_exists():
-    known = training_parser("").format_help()
+    known = training_parser("").format_help() + comparison_parser("").format_help()
     shown = set(
         re.findall(r"(?<![\w-])--(?!nproc|pairs|golden|config-file|num-gpus)[a-z][a-z-]+", README)
     )
@@ -94,6 +101,7 @@ def test_every_command_is_one_that_these_tests_know():
     known = ("pip install uv", "uv run pytest", f"uv run {TOOL}", "uv run tools/cls_export.py")
     known += ("uv run tools/cls_predict.py", "uv run torchrun", "uv run benchmarks/step.py")
     known += ("uv run tools/det_train.py", "uv run tools/reid_train.py")
+    known += ("uv run tools/cls_compare.py", "uv run tools/cls_analyse.py")
     assert all(command.startswith(known) for command in commands())
 
 
