@@ -6,7 +6,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 from kd_cls.compare import main as compare_classifiers
+from kd_cls.models import build_model
 from kd_cls.train import main as train_classifier
 from kd_core.config import load_config
 from kd_reid.compare import main as compare_embedders
@@ -59,9 +61,17 @@ def named(command):
     return "+".join(Path(name).stem for name in command[1:] if name.endswith(".py"))
 
 
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """Return a file with the weights of a student, for commands that go on from one."""
+    file = tmp_path_factory.mktemp("weights") / "student.pth"
+    torch.save(build_model("resnet8x4", num_classes=100).state_dict(), file)
+    return file
+
+
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """Work where there is nothing but a few images; refuse downloads."""
+def folder(tmp_path, monkeypatch, weights):
+    """Work where there are but the configs, a few images and a student; refuse downloads."""
 
     def refuse(*args, **kwargs):
         raise AssertionError("a download was tried")
@@ -75,8 +85,11 @@ def folder(tmp_path, monkeypatch):
         for place in (f"cam{camera}_{shot}.png" for camera in (1, 2) for shot in (1, 2)):
             (tmp_path / "data/people" / str(person)).mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (16, 32)).save(tmp_path / "data/people" / str(person) / place)
-    for name in ("configs", "examples"):
+    for name in ("configs", "examples", "packages"):
         (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "runs/NAME").mkdir(parents=True)
+    for name in ("FILE", "runs/NAME/student.pth"):
+        (tmp_path / name).symlink_to(weights)
     monkeypatch.chdir(tmp_path)
 
 
