@@ -60,6 +60,15 @@ def test_measures_are_percentages_the_cross_entropy_and_a_fraction():
     confidence = logits.softmax(1).max(1).values
     expected = ((1 - confidence[0]) * 3 + confidence[3]) / 4  # they fall into different bins
     assert values["ece"] == pytest.approx(expected.item(), abs=1e-5)
+    assert list(values) == ["top1", "top5", "cross_entropy", "ece", "ece_10"]
+
+
+def test_calibration_is_told_for_fifteen_and_for_ten_bins():
+    # Confidences 0.59 (right) and 0.51 (wrong) are two of fifteen bins, but one of ten.
+    logits = torch.tensor([[0.59, 0.41], [0.51, 0.49]]).log()
+    values = measure(logits, torch.tensor([0, 1]))
+    assert values["ece"] == pytest.approx((0.41 + 0.51) / 2, abs=1e-5)
+    assert values["ece_10"] == pytest.approx((0.51 - 0.41) / 2, abs=1e-5)
 
 
 def test_top5_of_three_classes_is_everything():

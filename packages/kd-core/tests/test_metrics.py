@@ -165,6 +165,13 @@ def test_batched_cka_of_one_batch_is_that_of_the_whole_set_for_all_pairs_of_laye
         assert value == pytest.approx(expected, rel=1e-6)
 
 
+def test_features_far_from_zero_lose_no_digits():
+    x, y = (random_logits(20, classes=4, seed=seed)[0].float() for seed in (1, 2))
+    exact = minibatch_cka([([x.double()], [y.double()])])
+    shifted = minibatch_cka([([x + 10_000], [y + 10_000])])
+    torch.testing.assert_close(shifted, exact, rtol=1e-2, atol=1e-3)
+
+
 def test_batches_tell_what_the_whole_set_tells():
     # Averaged over all subsets of a size, a U-statistic is that of the whole set.
     student, teacher = layers(8, seed=1), layers(8, seed=2)

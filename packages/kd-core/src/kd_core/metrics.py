@@ -1,11 +1,15 @@
 """Measures of one network or of two; tensors that stay on their device."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from kd_core.errors import UserError
 from kd_core.functional import batch_mean, full_precision
+
+SMALLEST_BATCH = 4  # of which the unbiased HSIC exists: it draws four different samples
 
 
 def accuracy(logits: Tensor, label: Tensor, topk: Sequence[int] = (1, 5)) -> tuple[Tensor, ...]:
@@ -24,13 +28,44 @@ def accuracy(logits: Tensor, label: Tensor, topk: Sequence[int] = (1, 5)) -> tup
     return tuple(batch_mean(hit[:, :k].any(1).float()) for k in topk)
 
 
+class CalibrationBins(NamedTuple):
+    """Sums over the samples whose confidence falls in a bin, [bins] each."""
+
+    size: Tensor
+    confidence: Tensor
+    correct: Tensor
+
+
 @torch.no_grad()
 @full_precision
+def calibration_bins(logits: Tensor, label: Tensor, bins: int = 15) -> CalibrationBins:
+    """Sort samples by confidence, the probability of their arg-max, into bins of equal width.
+
+    The bins of a reliability diagram (Guo et al., see `expected_calibration_error`), open at the
+    left and closed at the right.
+
+    Args:
+        logits: [N, C].
+        label: int64 [N].
+        bins: Number of bins.
+    """
+    confidence, prediction = logits.softmax(1).max(1)
+    edges = torch.linspace(0, 1, bins + 1, dtype=confidence.dtype, device=confidence.device)
+    where = torch.bucketize(confidence, edges[1:-1])
+    correct = (prediction == label).to(confidence.dtype)
+
+    def total(values: Tensor) -> Tensor:
+        return values.new_zeros(bins).index_add(0, where, values)
+
+    return CalibrationBins(total(torch.ones_like(confidence)), total(confidence), total(correct))
+
+
+@torch.no_grad()
 def expected_calibration_error(logits: Tensor, label: Tensor, bins: int = 15) -> Tensor:
     """Return the gap between confidence and accuracy, averaged over bins of equal width.
 
     Equation 3 of Guo et al., "On Calibration of Modern Neural Networks", ICML 2017,
-    arXiv:1706.04599. Bins are open at the left and closed at the right.
+    arXiv:1706.04599.
 
     Args:
         logits: [N, C].
@@ -40,16 +75,35 @@ def expected_calibration_error(logits: Tensor, label: Tensor, bins: int = 15) ->
     Returns:
         A fraction of 1 (not percent).
     """
-    confidence, prediction = logits.softmax(1).max(1)
-    edges = torch.linspace(0, 1, bins + 1, dtype=confidence.dtype, device=confidence.device)
-    where = torch.bucketize(confidence, edges[1:-1])
-    surplus = confidence - (prediction == label).to(confidence.dtype)
-    return surplus.new_zeros(bins).index_add(0, where, surplus).abs().sum() / max(len(label), 1)
+    found = calibration_bins(logits, label, bins)
+    return (found.confidence - found.correct).abs().sum() / max(len(label), 1)
 
 
 def agreement(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the fraction of samples for which both logits [N, C] have the same arg-max."""
     return batch_mean((student.argmax(1) == teacher.argmax(1)).float())
+
+
+@torch.no_grad()
+@full_precision
+def noise_unevenness(logits: Tensor) -> Tensor:
+    """Return how far the probabilities besides the largest are from equal ones, over the samples.
+
+    The sum over all classes c but the arg-max of |p_c - (1 - p_max) / (C - 1)|, averaged over the
+    samples. From the authors' code, which fits four classes only, of Shao and Chen,
+    "Multi-granularity for Knowledge Distillation", IVC 2021, arXiv:2108.06681.
+
+    Args:
+        logits: [N, C].
+
+    Returns:
+        A scalar in [0, 2); 0 where what is not the prediction is spread evenly.
+    """
+    probability = logits.softmax(1)
+    largest = probability.argmax(1, keepdim=True)
+    rest = probability.scatter(1, largest, 0)
+    even = rest.sum(1, keepdim=True) / (logits.shape[1] - 1)  # of one class nan, which goes
+    return batch_mean((rest - even).abs().scatter(1, largest, 0))
 
 
 @full_precision
@@ -69,3 +123,73 @@ def linear_cka(x: Tensor, y: Tensor) -> Tensor:
     x, y = x.flatten(1), y.flatten(1)
     x, y = x - x.mean(0), y - y.mean(0)
     return (x.T @ y).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm())
+
+
+@torch.no_grad()
+def minibatch_cka(batches: Iterable[tuple[Sequence[Tensor], Sequence[Tensor]]]) -> Tensor:
+    """Compare all layers of two networks by linear CKA, holding one batch at a time.
+
+    Equation 4 of Nguyen et al., "Do Wide and Deep Networks Learn the Same Things?", ICLR 2021,
+    arXiv:2010.15327: HSIC is averaged over the batches, each value unbiased, so that the result
+    tends to that of the whole set whatever the size of the batches. Unlike `linear_cka`, it does
+    not rise where features outnumber samples. Weighed by their samples, which the paper, of equal
+    batches, need not do.
+
+    Args:
+        batches: Random parts of a set (not sorted by class): for each, the features of the
+            student's layers and of the teacher's layers, [n, ...] each, flattened to [n, D].
+            Batches of fewer than four samples are left out, since the estimate needs as many.
+
+    Returns:
+        [student's layers, teacher's layers], 1 for equal up to rotation and scale; noise can take
+        it a little out of [0, 1]. NaN where a layer is constant.
+
+    Raises:
+        UserError: If no batch has four samples.
+    """
+    cross = own = shown = torch.zeros(())
+    seen = 0
+    for student, teacher in batches:
+        count = len(student[0])
+        if count < SMALLEST_BATCH:
+            continue
+        x, y = _centred_grams(student), _centred_grams(teacher)
+        cross = cross.to(x) + count * unbiased_hsic(x[:, None], y)
+        own = own.to(x) + count * unbiased_hsic(x, x)
+        shown = shown.to(x) + count * unbiased_hsic(y, y)
+        seen += count
+    if not seen:
+        raise UserError(f"CKA needs a batch of {SMALLEST_BATCH} samples at least")
+    return cross / (own[:, None] * shown).sqrt()
+
+
+def unbiased_hsic(k: Tensor, m: Tensor) -> Tensor:
+    """Estimate the Hilbert-Schmidt independence criterion of two kernels without bias.
+
+    Equation 5 of Song et al., "Feature Selection via Dependence Maximization", JMLR 13, 2012.
+
+    Args:
+        k: Kernel of the samples, symmetric [..., n, n], n at least 4.
+        m: Another of the same samples; the dimensions before are broadcast.
+
+    Returns:
+        [...]; negative values occur.
+    """
+    n = k.shape[-1]
+    diagonal = torch.eye(n, dtype=torch.bool, device=k.device)
+    k, m = k.masked_fill(diagonal, 0), m.masked_fill(diagonal, 0)
+    k_rows, m_rows = k.sum(-1), m.sum(-1)
+    total = k_rows.sum(-1) * m_rows.sum(-1) / ((n - 1) * (n - 2))
+    rows = (k_rows * m_rows).sum(-1) * 2 / (n - 2)
+    return ((k * m).sum((-2, -1)) + total - rows) / (n * (n - 3))
+
+
+@full_precision
+def _centred_grams(layers: Sequence[Tensor]) -> Tensor:
+    """Return the Gram matrices [layers, n, n] of centred features, in float64.
+
+    HSIC does not depend on the mean; left in, it would drown the rest in rounding.
+    """
+    flat = [layer.flatten(1) for layer in layers]
+    centred = [rows - rows.mean(0) for rows in flat]
+    return torch.stack([(rows @ rows.T).double() for rows in centred])

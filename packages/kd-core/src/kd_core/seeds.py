@@ -77,7 +77,7 @@ def summary_table(summary: dict[str, Any]) -> Table:
     count = len(summary["seeds"])
     table = Table("", *summary["last"], title=f"student, {count} seed{'s' * (count > 1)}")
     for which, label in (("last", "last epoch"), ("best", f"best on {summary['chosen_on']}")):
-        digits = {"epoch": 0, "ece": 4, "cross_entropy": 4}
+        digits = {"epoch": 0, "ece": 4, "ece_10": 4, "cross_entropy": 4}
         row = [text(value, digits.get(name, 2)) for name, value in summary[which].items()]
         table.add_row(label, *row)
     return table

@@ -1,0 +1,1 @@
+"""Analyses of trained classifiers: tables and pictures, by `kd-cls-analyse`."""

@@ -1,0 +1,167 @@
+"""A grid of images and what every model looks at in them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
+from kd_core.errors import UserError, located
+from torch import Tensor
+
+from kd_cls.analysis.class_maps import Method, class_maps
+from kd_cls.analysis.features import choose
+from kd_cls.analysis.figure import new_figure, save, set_title
+from kd_cls.analysis.subject import Subject
+from kd_cls.predict import load_image
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Target = Literal["predicted", "true"]
+TARGETS = get_args(Target)
+MOST_IMAGES = 40  # more rows make no picture
+_PANEL = 1.45  # inches
+
+
+class Shown(NamedTuple):
+    """Images to look at.
+
+    Attributes:
+        images: uint8 [N, 3, H, W].
+        names: A name of each: the true class, or the file.
+        label: The true classes, int64 [N]; None where they are unknown.
+    """
+
+    images: Tensor
+    names: list[str]
+    label: Tensor | None
+
+
+class Seen(NamedTuple):
+    """What a model sees in them: heat in [0, 1], [N, H, W]; classes and their probabilities."""
+
+    heat: Tensor
+    classes: list[str]
+    probability: list[float]
+
+
+def analyse(
+    subject: Subject,
+    path: Path,
+    *,
+    limit: int | None = 6,
+    files: Sequence[str] = (),
+    method: Method = "auto",
+    target: Target = "predicted",
+    layer: str | None = None,
+) -> dict[str, Any]:
+    """Draw, over every image, where each model sees a class.
+
+    Args:
+        subject: The models; the teacher's column is the first.
+        path: PNG file.
+        limit: Number of test images, see `choose`.
+        files: Image files to look at instead.
+        method: See `class_maps`.
+        target: Whether the predicted or the true class is looked for.
+        layer: See `class_maps`; for all models.
+
+    Returns:
+        By model: a list of `image`, `class` and `probability`.
+
+    Raises:
+        UserError: If there are too many images, or files whose true classes are asked for.
+    """
+    shown = _files(subject, files) if files else _test_images(subject, limit)
+    if target == "true" and shown.label is None:
+        raise UserError("the true classes of image files are not known; use --target predicted")
+    wanted = shown.label if target == "true" else None
+    seen = {}
+    for label, model in subject.all_models.items():
+        with located(label):
+            maps, logits = class_maps(model, shown.images, wanted, method=method, layer=layer)
+        seen[label] = _seen(maps, logits, wanted, shown.images, subject.data.classes)
+    draw(shown, seen, path)
+    return {
+        label: [
+            {"image": image, "class": name, "probability": round(probability, 4)}
+            for image, name, probability in zip(
+                shown.names, found.classes, found.probability, strict=True
+            )
+        ]
+        for label, found in seen.items()
+    }
+
+
+def as_heat(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Return maps [N, h, w] in the size of the images, from 0 (no evidence) to 1 (the most)."""
+    heat = F.interpolate(maps[:, None].float(), tuple(size), mode="bilinear")[:, 0].relu()
+    return heat / heat.amax((1, 2), keepdim=True).clamp(min=1e-12)
+
+
+def draw(shown: Shown, seen: Mapping[str, Seen], path: Path) -> None:
+    """Draw a row an image and a column a model, behind the column of images.
+
+    Args:
+        shown: The images.
+        seen: By model.
+        path: PNG file.
+    """
+    count, columns = len(shown.images), 1 + len(seen)
+    figure = new_figure(_PANEL * columns + 0.4, (_PANEL + 0.2) * count + 0.4)
+    axes = figure.subplots(count, columns, squeeze=False)
+    pictures = shown.images.permute(0, 2, 3, 1).cpu().numpy()
+    for row, picture in enumerate(pictures):
+        _show(axes[row, 0], picture, shown.names[row])
+        for panel, found in zip(axes[row, 1:], seen.values(), strict=True):
+            _show(panel, picture, f"{found.classes[row]} {found.probability[row]:.2f}")
+            heat = found.heat[row].cpu().numpy()
+            panel.imshow(heat, cmap="jet", vmin=0, vmax=1, alpha=0.45)
+    for panel, label in zip(axes[0], ("image", *seen), strict=True):
+        panel.annotate(
+            label,
+            (0.5, 1.22),
+            xycoords="axes fraction",
+            ha="center",
+            va="bottom",
+            weight="bold",
+            fontsize="small",
+            parse_math=False,
+        )
+    save(figure, path)
+
+
+def _show(panel: "Axes", picture: Any, title: str) -> None:
+    panel.imshow(picture)
+    panel.set(xticks=[], yticks=[])
+    set_title(panel, title, width=20, fontsize="small")
+
+
+def _seen(
+    maps: Tensor, logits: Tensor, wanted: Tensor | None, images: Tensor, classes: Sequence[str]
+) -> Seen:
+    chosen = logits.argmax(1) if wanted is None else wanted
+    probability = logits.float().softmax(1).gather(1, chosen[:, None])[:, 0]
+    names = [classes[number] for number in chosen.tolist()]
+    return Seen(as_heat(maps, images.shape[-2:]), names, probability.tolist())
+
+
+def _test_images(subject: Subject, limit: int | None) -> Shown:
+    part = choose(subject.test, limit)
+    count = len(part.labels) if part.sampler is None else len(part.sampler)
+    _require_few(count)
+    batch = part.sample(count)
+    names = [subject.data.classes[label] for label in batch["label"].tolist()]
+    return Shown(batch["image"], names, batch["label"])
+
+
+def _files(subject: Subject, files: Sequence[str]) -> Shown:
+    _require_few(len(files))
+    images = torch.stack([load_image(file, subject.data.image_size) for file in files])
+    return Shown(images.to(subject.test.device), [Path(file).name for file in files], None)
+
+
+def _require_few(count: int) -> None:
+    if count > MOST_IMAGES:
+        raise UserError(f"{count} images are too many for one picture: at most {MOST_IMAGES}")

@@ -1,0 +1,69 @@
+"""Figures of several panels; matplotlib is imported only here, and only when one is drawn."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import fill
+from typing import TYPE_CHECKING, Any, Literal
+
+from kd_core.checkpoint import atomic_path
+from kd_core.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Layout = Literal["constrained", "compressed"]
+DPI = 150
+FEW_CLASSES = 20  # which a legend or the ticks of an axis can name
+MOST_COLUMNS = 4
+
+
+def require_png(path: Path) -> None:
+    """Refuse a name that is not one of a PNG file, before any work.
+
+    Raises:
+        UserError: If it is not, or is a folder.
+    """
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise UserError(f"--out {path}: wanted the name of a PNG file, such as picture.png")
+
+
+def new_figure(width: float, height: float, *, layout: Layout = "constrained") -> "Figure":
+    """Return an empty figure, in inches; the layout `compressed` suits square panels.
+
+    Raises:
+        UserError: If matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError("pictures need the package matplotlib") from error
+    return Figure(figsize=(width, height), dpi=DPI, layout=layout)
+
+
+def panels(
+    count: int, *, width: float = 3.6, height: float = 3.4, layout: Layout = "constrained"
+) -> tuple["Figure", Sequence["Axes"]]:
+    """Return a figure with panels side by side, four in a row at most; sizes are of one, inches."""
+    columns = min(count, MOST_COLUMNS)
+    rows = -(-count // columns)
+    figure = new_figure(width * columns + 0.8, height * rows, layout=layout)
+    axes: list[Axes] = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
+    for spare in axes[count:]:
+        spare.remove()
+    return figure, axes[:count]
+
+
+def set_title(axes: "Axes", text: str, *, width: int = 36, **style: Any) -> None:
+    """Write a title, wrapped, as it is: names may hold what matplotlib takes for mathematics."""
+    wrapped = "\n".join(fill(line, width) for line in text.splitlines())
+    axes.set_title(wrapped, parse_math=False, **style)
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DPI)

@@ -1,0 +1,88 @@
+"""Compare trained classifiers, in tables and pictures: `kd-cls-analyse`."""
+
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from kd_core.assembly import build_data
+from kd_core.build import check, require_type
+from kd_core.checkpoint import save_json
+from kd_core.cli import run_main
+from kd_core.config import load_config, parse_options
+from kd_core.console import out
+from kd_core.errors import UserError
+from kd_core.run_config import NAMES
+
+from kd_cls.analysis import cam, cka, correlation, reliability, tables, tsne
+from kd_cls.analysis.arguments import PICTURES, parser
+from kd_cls.analysis.figure import require_png
+from kd_cls.analysis.models import labels_of, load_model
+from kd_cls.analysis.subject import Subject
+
+_MEASURE = {"evaluate": tables.evaluate, "noise": tables.noise}
+_DRAW: dict[str, Callable[..., dict[str, Any]]] = {
+    "tsne": tsne.analyse,
+    "correlation": correlation.analyse,
+    "cka": cka.analyse,
+    "cam": cam.analyse,
+    "reliability": reliability.analyse,
+}
+_TEACHER = "teacher"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool; returns the exit status."""
+    return run_main(_main, argv)
+
+
+def _main(argv: list[str]) -> None:
+    args = parser(str(__doc__)).parse_args(argv)
+    numbers = _draw(args) if args.what in PICTURES else _measure(args)
+    if args.json:
+        save_json(numbers, Path(args.json))
+        out.print(f"wrote {args.json}", markup=False)
+
+
+def read_subject(args: Namespace) -> Subject:
+    """Build the data and the models that the arguments name.
+
+    Raises:
+        UserError: If one of them does not exist or does not fit.
+    """
+    config = load_config(args.data, parse_options(args.cfg_options), known=NAMES)
+    if "data" not in config:
+        raise UserError(
+            f"{args.data} has no `data`; name a file such as configs/cls/data/cifar10.py"
+        )
+    require_type(config["data"], "data", "a data set")
+    check(config["data"], "data", ("data_seed",))
+    labels = labels_of(args.models, args.labels)
+    if args.teacher:
+        labels_of([args.teacher, *args.models], [_TEACHER, *labels])  # refuses another "teacher"
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    data = build_data(config, 0, device)
+    networks = Path(args.data).expanduser().parent.parent / "networks"
+    load = partial(load_model, data=data, networks=networks)
+    return Subject(
+        data,
+        {label: load(spec) for label, spec in zip(labels, args.models, strict=True)},
+        (_TEACHER, load(args.teacher)) if args.teacher else None,
+    )
+
+
+def _measure(args: Namespace) -> dict[str, Any]:
+    numbers = _MEASURE[args.what](read_subject(args), args.limit)
+    out.print(tables.as_table(numbers, args.what))
+    return dict(numbers)
+
+
+def _draw(args: Namespace) -> dict[str, Any]:
+    path = Path(args.out)
+    require_png(path)
+    own = {name: getattr(args, name) for name in args.own}
+    numbers = _DRAW[args.what](read_subject(args), path, limit=args.limit, **own)
+    out.print(f"wrote {path}", markup=False)
+    return numbers

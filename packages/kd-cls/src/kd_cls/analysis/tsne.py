@@ -1,0 +1,103 @@
+"""Pooled features in the plane, by t-SNE."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from kd_core.errors import UserError
+
+from kd_cls.analysis.features import choose, collect
+from kd_cls.analysis.figure import FEW_CLASSES, panels, save, set_title
+from kd_cls.analysis.subject import Subject
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FEWEST = 5  # images that t-SNE has a meaning for
+
+
+def analyse(
+    subject: Subject, path: Path, *, limit: int | None = 2000, perplexity: float = 30
+) -> dict[str, Any]:
+    """Draw the features that every model classifies, coloured by the true class.
+
+    Args:
+        subject: The models; the teacher's panel is the first.
+        path: PNG file.
+        limit: Number of images, see `choose`; the time grows with it.
+        perplexity: Of t-SNE, the number of neighbours that it heeds.
+
+    Returns:
+        `label` of the images, and by model their places in the plane.
+    """
+    loader = choose(subject.test, limit)
+    points = {}
+    for label, model in subject.all_models.items():
+        found = collect(model, loader, "@pooled", title=label)
+        points[label] = embed(found.features.cpu().numpy(), perplexity)
+    classes = found.label.cpu().numpy()
+    draw(points, classes, subject.data.classes, path)
+    places = {label: array.round(3).tolist() for label, array in points.items()}
+    return {"label": classes.tolist(), "points": places}
+
+
+def embed(features: np.ndarray, perplexity: float = 30) -> np.ndarray:
+    """Return places in the plane, [N, 2], always the same for the same features.
+
+    Van der Maaten and Hinton, "Visualizing Data using t-SNE", JMLR 9, 2008, from the two principal
+    components on.
+
+    Args:
+        features: [N, D].
+        perplexity: Cut to a third of the images, since it must be below their number.
+
+    Raises:
+        UserError: If there are too few images, or features that are not finite.
+    """
+    from sklearn.manifold import TSNE  # slow to import
+
+    if len(features) < FEWEST:
+        raise UserError(f"t-SNE of {len(features)} images: wanted {FEWEST} at least")
+    if not np.isfinite(features).all():
+        raise UserError("t-SNE: the features of this model are not finite")
+    fitted = TSNE(init="pca", random_state=0, perplexity=min(perplexity, (len(features) - 1) / 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of principal components without variance
+        return fitted.fit_transform(features)
+
+
+def draw(
+    points: Mapping[str, np.ndarray], label: np.ndarray, classes: Sequence[str], path: Path
+) -> None:
+    """Draw one panel a model.
+
+    Args:
+        points: By model, places [N, 2].
+        label: True classes, int64 [N].
+        classes: Their names.
+        path: PNG file.
+    """
+    figure, axes = panels(len(points))
+    for panel, (name, places) in zip(axes, points.items(), strict=True):
+        _scatter(panel, places, label, classes)
+        set_title(panel, name)
+        panel.set(xticks=[], yticks=[], xlabel="t-SNE 1", ylabel="t-SNE 2")
+    if len(classes) <= FEW_CLASSES:
+        entries = axes[0].get_legend_handles_labels()
+        figure.legend(*entries, loc="outside right center", markerscale=3, frameon=False)
+    save(figure, path)
+
+
+def _scatter(panel: "Axes", places: np.ndarray, label: np.ndarray, classes: Sequence[str]) -> None:
+    from matplotlib import colormaps
+
+    several = len(classes) <= FEW_CLASSES
+    named = colormaps["tab10" if len(classes) <= 10 else "tab20"]
+    size = min(12.0, 6000 / len(places))
+    for number, name in enumerate(classes):
+        colour = named(number) if several else colormaps["hsv"](number / len(classes))
+        of_class = places[label == number]
+        x, y = of_class.T
+        panel.scatter(x, y, s=size, color=colour, alpha=0.6, linewidths=0, label=name)

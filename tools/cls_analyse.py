@@ -1,0 +1,8 @@
+"""Compare trained classifiers, in tables and pictures; see `--help`."""
+
+import sys
+
+from kd_cls.analysis.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())
