@@ -73,9 +73,9 @@ def folder(tmp_path_factory):
     (folder / "configs").symlink_to(ROOT / "configs")
     cifar = folder / "data/cifar-100-python"
     cifar.mkdir(parents=True)
-    pixels = np.random.default_rng(0).integers(0, 256, (60, 3072), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (130, 3072), dtype=np.uint8)
     for name in ("train", "test"):
-        labels = [index % 20 for index in range(60)]
+        labels = [index % 20 for index in range(130)]
         (cifar / name).write_bytes(pickle.dumps({"data": pixels, "fine_labels": labels}))
     names = {"fine_label_names": [f"class {index}" for index in range(100)]}
     (cifar / "meta").write_bytes(pickle.dumps(names))
@@ -86,7 +86,7 @@ def folder(tmp_path_factory):
         take_any_checksum(patch)
         for name in ("NAME", "OTHER"):
             files = ["configs/cls/data/cifar100.py", "configs/cls/networks/resnet8.py"]
-            options = ["trainer.epochs=1", "data.batch_size=20", "trainer.tensorboard=false"]
+            options = ["trainer.epochs=1", "data.batch_size=65", "trainer.tensorboard=false"]
             run = [*files, "--work-dir", f"runs/{name}", "--cfg-options", *options]
             assert main(run) == 0
     return folder
