@@ -17,22 +17,30 @@ class ModelAverage:
     Args:
         network: What is averaged.
         decay: Share of the old average that each step keeps, e.g. 0.999.
+        warmup: Keep less of it at first, 1 - 1 / (step + 1) in step 0, 1, 2, so that the average is
+            that of all weights so far until `decay` is reached.
 
     Raises:
         UserError: If `decay` is not between 0 and 1.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
+    def __init__(self, network: nn.Module, decay: float, *, warmup: bool = False) -> None:
         if not 0 < decay < 1:
             raise UserError(f"trainer.ema is {decay}; want a decay between 0 and 1 such as 0.999")
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
-        self.decay = decay
+        self.decay, self.warmup = decay, warmup
 
     @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
-        """Move the average one step towards the network; counters and statistics are copied."""
+    def update(self, network: nn.Module, step: int = 0) -> None:
+        """Move the average one step towards the network; counters and statistics are copied.
+
+        Args:
+            network: As it is after an optimizer step.
+            step: How many steps were taken before that one; the warm-up goes by it.
+        """
+        decay = min(self.decay, 1 - 1 / (step + 1)) if self.warmup else self.decay
         average: list[Tensor] = list(self.network.parameters())
         current: list[Tensor] = list(network.parameters())
-        torch._foreach_lerp_(average, current, 1 - self.decay)
+        torch._foreach_lerp_(average, current, 1 - decay)
         for kept, buffer in zip(self.network.buffers(), network.buffers(), strict=True):
             kept.copy_(buffer)

@@ -56,6 +56,7 @@ def build_trainer(
     clip_norm: float | None = None,
     step: Mapping[str, Any] | None = None,
     ema: float | None = None,
+    ema_warmup: bool = False,
     sync_batchnorm: bool = False,
     find_unused_parameters: bool = False,
     eval_every: int = 1,
@@ -81,6 +82,7 @@ def build_trainer(
         step: Node of another training step, such as `kd_core.dot.DOTStep`; distiller, optimizer,
             precision, clip_norm and find_unused_parameters are filled in.
         ema: Decay of the student's moving average, which is then evaluated and exported.
+        ema_warmup: Let the average forget faster at first; see `ModelAverage`.
         sync_batchnorm: Compute BN statistics over all processes.
         find_unused_parameters: For networks with parts that some batches do not use, under DDP.
         eval_every: Epochs between evaluations.
@@ -130,6 +132,7 @@ def build_trainer(
         hooks=hooks,
         accumulate=accumulate,
         ema=ema,
+        ema_warmup=ema_warmup,
         log_every=log_every,
     )
 

@@ -37,6 +37,9 @@ class Task(nn.Module):
         """Return what all processes measured in training since the last call, or nothing."""
         return {}
 
+    def meet_average(self, network: nn.Module) -> None:
+        """Get to know the moving average of the network, if the trainer keeps one."""
+
     def begin_epoch(self, epoch: int) -> None:
         """Prepare for an epoch of training, counted from 0; called in training mode."""
 

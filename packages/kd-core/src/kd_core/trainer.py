@@ -39,6 +39,7 @@ class Trainer:
         hooks: Called in this order.
         accumulate: Batches a step.
         ema: Decay of a moving average of the student, which is then evaluated and deployed.
+        ema_warmup: See `ModelAverage`.
         log_every: Steps between looks at the device: non-finite losses, and wishes of other
             processes.
     """
@@ -56,13 +57,14 @@ class Trainer:
         hooks: Iterable[Hook] = (),
         accumulate: int = 1,
         ema: float | None = None,
+        ema_warmup: bool = False,
         log_every: int = 50,
     ) -> None:
         self.distiller, self.loader, self.step, self.optimizer = distiller, loader, step, optimizer
         self.schedule, self.epochs, self.work_dir = schedule, epochs, work_dir
         self.hooks = list(hooks)
         self.accumulate, self.log_every = accumulate, log_every
-        self.average = ModelAverage(network_of(distiller.student), ema) if ema is not None else None
+        self.average = self._start_average(ema, ema_warmup) if ema is not None else None
         self.steps_per_epoch = -(-len(loader) // accumulate)
         if not self.steps_per_epoch:
             raise UserError("the training set has no batch; a smaller batch_size, or more images")
@@ -150,6 +152,13 @@ class Trainer:
         on_interval = self.steps_done % self.log_every == 0
         return on_interval and distributed.any_process(wish, self.distiller.steps.device)
 
+    def _start_average(self, decay: float, warmup: bool) -> ModelAverage:
+        student = self.distiller.student
+        average = ModelAverage(network_of(student), decay, warmup=warmup)
+        if isinstance(student, Task):
+            student.meet_average(average.network)
+        return average
+
     def _train_epoch(self) -> None:
         self.distiller.train()
         for model in (self.distiller.student, *self.distiller.peers.values()):
@@ -178,7 +187,7 @@ class Trainer:
         self.losses = self.step(batches)
         self.meter.update(self.losses)
         if self.average:
-            self.average.update(network_of(self.distiller.student))
+            self.average.update(network_of(self.distiller.student), self.steps_done)
         self.step_in_epoch += 1
 
     def _finish_epoch(self) -> None:

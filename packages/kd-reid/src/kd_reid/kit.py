@@ -1,14 +1,20 @@
 """What is special about re-identification among the tasks of the training tool."""
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kd_core.build import check_arguments
+from kd_core.errors import UserError, located
 from kd_core.hooks import Evaluate
 from kd_core.kit import RANDOM, Config, Kit
 from kd_core.task import Batch, network_of
 from torch import nn
 
+from kd_reid.adaptation.evaluation import BeforeAndAfter
+from kd_reid.adaptation.student import AdaptiveEmbedder
+from kd_reid.adaptation.target import UnlabelledData
 from kd_reid.data import ReidData
 from kd_reid.embedder import Embedder
 from kd_reid.evaluation import Evaluation
@@ -18,6 +24,8 @@ from kd_reid.weights import load_checkpoint
 
 _NAMED = [f"kd_reid.data.{name}" for name in ("market1501", "public", "generated")]
 """Data that a config may name without having them."""
+
+_UNLABELLED = "kd_reid.adaptation.unlabelled"
 
 
 class ReidKit(Kit):
@@ -37,13 +45,37 @@ class ReidKit(Kit):
     )
     of_network = ("network", "bnneck", "mean", "std", "size", "roles")
 
-    def build_model(self, data: ReidData, where: str, /, **node: Any) -> Embedder:
-        """Build the embedder of a node: see `build_embedder` for its keys."""
-        return build_embedder(data, where, **node)
+    def build_model(
+        self, data: ReidData, where: str, /, *, adaptation: Config | None = None, **node: Any
+    ) -> Embedder:
+        """Build the embedder of a node: see `build_embedder` for its keys.
+
+        Args:
+            data: What it is trained on.
+            where: Place of the node in the config.
+            adaptation: Arguments of an `AdaptiveEmbedder`, if it is one.
+            node: The other keys.
+        """
+        embedder = build_embedder(data, where, **node)
+        if adaptation is None:
+            return embedder
+        if not isinstance(data, UnlabelledData):
+            raise UserError(
+                f"{where}.adaptation is for images without labels; set data.type to {_UNLABELLED}"
+            )
+        with located(f"{where}.adaptation"):
+            return AdaptiveEmbedder(embedder, data, **adaptation)
 
     def check_model(self, node: Config, where: str) -> None:
         """Check a node."""
-        check_embedder(node, where)
+        check_embedder(_source(node), where)
+        adaptation = node.get("adaptation")
+        if adaptation is None:
+            return
+        if not isinstance(adaptation, Mapping):
+            raise UserError(f"{where}.adaptation: wanted a dict of arguments, got {adaptation!r}")
+        given = ("source", "data")
+        check_arguments(AdaptiveEmbedder, adaptation, f"{where}.adaptation", given)
 
     def check_extra(self, config: Config) -> None:
         """Check the options of the evaluation."""
@@ -66,11 +98,17 @@ class ReidKit(Kit):
 
     def check_student(self, student: nn.Module, sample: Batch, data: ReidData, where: str) -> None:
         """Refuse logits of another number than the data's identities."""
+        if isinstance(data, UnlabelledData) and not isinstance(student, AdaptiveEmbedder):
+            raise UserError(f"{where}: the data has no labels; give it adaptation=dict()")
         check_identities(student, sample, data, where)
 
     def evaluators(self, config: Config, data: ReidData) -> tuple[Evaluate, Evaluate | None]:
         """Return the search of the gallery for the queries; nothing is held out."""
-        return Evaluation(data, **config.get("evaluation", {})), None
+        evaluation, student = Evaluation(data, **config.get("evaluation", {})), config["student"]
+        if not isinstance(data, UnlabelledData) or student.get("weights") in (None, RANDOM):
+            return evaluation, None
+        source = partial(build_embedder, data, "student", **_source(student))
+        return BeforeAndAfter(evaluation, source), None
 
     def metadata(self, network: Config, data: ReidData, student: Embedder) -> dict[str, str]:
         """Say what `load_student` needs."""
@@ -92,7 +130,16 @@ class ReidKit(Kit):
         load_checkpoint(network_of(model), path)
 
 
+def _source(node: Config) -> dict[str, Any]:
+    """Return the node of what an adaptation starts from."""
+    return {key: value for key, value in node.items() if key != "adaptation"}
+
+
 def _data(node: dict[str, Any]) -> dict[str, Any]:
+    if node["type"] == _UNLABELLED:
+        hidden = _data({**node, **(node.get("arguments") or {}), "type": node["of"]})
+        if hidden["type"] == "kd_reid.data.synthetic":
+            return {**node, "of": hidden["type"], "arguments": {"num_ids": hidden["num_ids"]}}
     if str(node["type"]) not in _NAMED:
         return node
     kept = ("batch_size", "instances", "image_size", "augment", "mean", "std", "drop_last")

@@ -11,15 +11,6 @@ from kd_reid.data.looks import Look, draw_look
 _FINER = 4  # subpixels a side that everything is drawn with
 _PANORAMA = 6  # width of a camera's scenery, in images
 
-# How hard the cameras are: from ... to, of which each camera has its own
-_GAINS = (0.6, 1.4)  # brightness
-_CASTS = 0.13  # standard deviation of the logarithm of a colour channel's gain
-_GAMMAS = (0.75, 1.35)
-_HAZES = (0, 0.3)  # share of light that comes from elsewhere
-_BLURS = (0.3, 1.1)  # radius, in pixels of an image 64 high
-_NOISES = (3, 13)  # standard deviation, of 255
-_SIZES = (0.74, 0.88)  # an average person's height, of the image's
-
 # How much the images of one camera differ
 _TURN = 0.7  # standard deviation of the direction that people walk in, in radians
 _MOST_STRIDE = 0.5  # radians
@@ -28,6 +19,35 @@ _ZOOM = 0.05  # standard deviation of the logarithm of its size
 _FLICKER = 0.1  # standard deviation of the logarithm of the brightness
 _HIDDEN = 0.25  # how often something is in front of a person
 _PASSERS_BY = 0.2  # how often somebody else is behind
+
+
+class Domain(NamedTuple):
+    """A place and time with cameras of its own; from ... to, of which each camera has its own."""
+
+    walls: tuple[float, float] = (80, 200)  # brightness of the scenery, of 255
+    gains: tuple[float, float] = (0.6, 1.4)  # brightness
+    tint: tuple[float, float, float] = (0, 0, 0)  # logarithm of red's, green's and blue's gain
+    casts: float = 0.13  # standard deviation of the logarithm of a colour channel's gain
+    gammas: tuple[float, float] = (0.75, 1.35)
+    hazes: tuple[float, float] = (0, 0.3)  # share of light that comes from elsewhere
+    blurs: tuple[float, float] = (0.3, 1.1)  # radius, in pixels of an image 64 high
+    noises: tuple[float, float] = (3, 13)  # standard deviation, of 255
+    sizes: tuple[float, float] = (0.74, 0.88)  # an average person's height, of the image's
+
+
+DOMAINS = {
+    "day": Domain(),
+    "night": Domain(
+        walls=(75, 160),
+        gains=(0.7, 1.0),
+        tint=(0.2, 0, -0.3),  # lamplight
+        casts=0.05,
+        gammas=(0.9, 1.15),
+        hazes=(0, 0.12),
+        blurs=(0.3, 0.7),
+        noises=(6, 16),
+    ),
+}
 
 
 class Camera(NamedTuple):
@@ -45,20 +65,20 @@ class Camera(NamedTuple):
     noise: float  # standard deviation, of 255
 
 
-def draw_camera(rng: np.random.Generator, height: int) -> Camera:
-    """Choose place and properties of a camera whose images are so many pixels high."""
+def draw_camera(rng: np.random.Generator, height: int, domain: Domain = DOMAINS["day"]) -> Camera:
+    """Choose place and properties of a camera of a domain; its images are so many pixels high."""
     ground = rng.uniform(0.93, 0.97)
     return Camera(
-        scenery=_scenery(rng, _FINER * height),
+        scenery=_scenery(rng, _FINER * height, domain.walls),
         turn=rng.uniform(0, 2 * np.pi),
-        size=rng.uniform(*_SIZES),
+        size=rng.uniform(*domain.sizes),
         ground=ground,
-        gain=rng.uniform(*_GAINS) * np.exp(rng.normal(0, _CASTS, 3)),
-        gamma=rng.uniform(*_GAMMAS),
-        haze=rng.uniform(*_HAZES),
+        gain=rng.uniform(*domain.gains) * np.exp(domain.tint + rng.normal(0, domain.casts, 3)),
+        gamma=rng.uniform(*domain.gammas),
+        haze=rng.uniform(*domain.hazes),
         slope=rng.uniform(-0.4, 0.4),
-        blur=rng.uniform(*_BLURS),
-        noise=rng.uniform(*_NOISES),
+        blur=rng.uniform(*domain.blurs),
+        noise=rng.uniform(*domain.noises),
     )
 
 
@@ -130,10 +150,10 @@ def _exposed(rng: np.random.Generator, camera: Camera, image: Image.Image) -> Im
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def _scenery(rng: np.random.Generator, tall: int) -> Image.Image:
+def _scenery(rng: np.random.Generator, tall: int, walls: tuple[float, float]) -> Image.Image:
     """Draw a wall with windows, doors or trees, and the ground in front of it."""
     wide = _PANORAMA * tall // 2
-    wall, ground, trim = (rng.uniform(80, 200) + rng.normal(0, 15, 3) for _ in range(3))
+    wall, ground, trim = (rng.uniform(*walls) + rng.normal(0, 15, 3) for _ in range(3))
     image = Image.new("RGB", (wide, tall), _rgb(wall))
     draw = ImageDraw.Draw(image)
     horizon = rng.uniform(0.5, 0.72) * tall

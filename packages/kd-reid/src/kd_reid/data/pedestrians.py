@@ -5,17 +5,17 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from kd_core.checkpoint import atomic_folder, save_json
 from kd_core.console import err
-from kd_core.errors import UserError
+from kd_core.errors import UserError, nearest
 from kd_core.workdir import cache_folder
 from PIL import Image
 from rich.progress import track
 
-from kd_reid.data.cameras import Camera, draw_camera, photograph
+from kd_reid.data.cameras import DOMAINS, Camera, draw_camera, photograph
 from kd_reid.data.looks import draw_look
 
 FIRST_TEST_IDENTITY = 751
@@ -62,6 +62,7 @@ def pedestrians(
     images_per_camera: int = 4,
     image_height: int = 64,
     seed: int = 0,
+    domain: str = "day",
 ) -> Path:
     """Return a folder with `bounding_box_train/`, `query/` and `bounding_box_test/`.
 
@@ -82,17 +83,23 @@ def pedestrians(
         images_per_camera: Images of an identity by each camera.
         image_height: In pixels; images are half as wide.
         seed: Seed of all images.
+        domain: "day", or "night": darker and yellower, with other scenery, and people farther away.
+            Two sets have different people if their seeds differ.
 
     Raises:
-        UserError: If a number is out of range, or the folder holds something else.
+        UserError: If there is no such domain, a number is out of range, or the folder holds
+            something else.
     """
-    settings = {
+    if domain not in DOMAINS:
+        raise UserError(f"pedestrians: there is no domain {domain!r}{nearest(domain, DOMAINS)}")
+    settings: dict[str, Any] = {
         "version": _VERSION,
         "num_train_ids": num_train_ids,
         "num_test_ids": num_test_ids,
         "num_cameras": num_cameras,
         "images_per_camera": images_per_camera,
         "image_height": image_height,
+        "domain": domain,
         "seed": seed,
     }
     for key, (least, most) in _RANGES.items():
@@ -106,16 +113,16 @@ def pedestrians(
     return folder
 
 
-def _write(folder: Path, settings: dict[str, int]) -> None:
+def _write(folder: Path, settings: dict[str, Any]) -> None:
     with atomic_folder(folder) as new:
         _draw(new, settings)
         save_json(settings, new / _SETTINGS)
 
 
-def _draw(folder: Path, settings: dict[str, int]) -> None:
-    seed, height = settings["seed"], settings["image_height"]
+def _draw(folder: Path, settings: dict[str, Any]) -> None:
+    seed, height, domain = settings["seed"], settings["image_height"], DOMAINS[settings["domain"]]
     cameras = {
-        number: draw_camera(np.random.default_rng([seed, _CAMERA, number]), height)
+        number: draw_camera(np.random.default_rng([seed, _CAMERA, number]), height, domain)
         for number in range(1, settings["num_cameras"] + 1)
     }
     pictures = list(_pictures(settings))
@@ -126,7 +133,7 @@ def _draw(folder: Path, settings: dict[str, int]) -> None:
         image.save(folder / picture.folder / picture.file_name, quality=_QUALITY)
 
 
-def _pictures(settings: dict[str, int]) -> Iterator[Picture]:
+def _pictures(settings: dict[str, Any]) -> Iterator[Picture]:
     """List the whole set."""
     cameras = range(1, settings["num_cameras"] + 1)
     numbers = range(settings["images_per_camera"])
@@ -163,7 +170,7 @@ def _cut_off(rng: np.random.Generator, image: Image.Image) -> Image.Image:
     return image.resize(image.size, box=(left, top, left + wide / 2, top + tall / 2))
 
 
-def _check(folder: Path, settings: dict[str, int]) -> None:
+def _check(folder: Path, settings: dict[str, Any]) -> None:
     """Refuse a folder that lost files, has other settings, or holds anything else."""
     file = folder / _SETTINGS
     came = json.loads(file.read_bytes()) if file.is_file() else f"no {_SETTINGS}"

@@ -95,6 +95,7 @@ def generated(
     num_cameras: int = 4,
     images_per_camera: int = 4,
     drawing_seed: int = 0,
+    domain: str = "day",
 ) -> ReidData:
     """Drawn pedestrians, made once and kept in a cache folder; see `pedestrians`.
 
@@ -105,6 +106,7 @@ def generated(
         num_cameras: Cameras that see each of them.
         images_per_camera: Images that each camera takes of each.
         drawing_seed: Decides what they look like.
+        domain: Where and when they were seen, "day" or "night".
     """
     folder = pedestrians(
         num_train_ids=num_train_ids,
@@ -113,6 +115,7 @@ def generated(
         images_per_camera=images_per_camera,
         image_height=options.image_size[0],
         seed=drawing_seed,
+        domain=domain,
     )
     return load(read_market(folder), options)
 

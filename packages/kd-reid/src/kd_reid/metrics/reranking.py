@@ -1,7 +1,7 @@
 """Re-ranking by the neighbours that query and gallery images share."""
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 import torch
@@ -49,9 +49,9 @@ def rerank(
         UserError: If shapes do not fit, a distance is not finite, or a number is out of its range.
     """
     _check(query_query, query_gallery, gallery_gallery)
-    if k1 < 1 or k2 < 1 or not 0 <= lambda_value <= 1:
-        given = f"k1={k1}, k2={k2}, lambda_value={lambda_value}"
-        raise UserError(f"k1 and k2 are 1 or more, lambda_value is between 0 and 1, got {given}")
+    _check_neighbours(k1, k2)
+    if not 0 <= lambda_value <= 1:
+        raise UserError(f"lambda_value is between 0 and 1, got lambda_value={lambda_value}")
     queries, total = len(query_query), sum(query_gallery.shape)
     size, power = max(CHUNK // total, 1), 4 if squared_twice else 2
     halves = (query_query, query_gallery.T), (query_gallery, gallery_gallery)
@@ -59,15 +59,39 @@ def rerank(
     def chunks() -> Iterator[Tensor]:  # made anew each time, since all together are large
         return chain.from_iterable(_relative(*half, power, size) for half in halves)
 
-    count = min(max(k1 + 1, k2), total)
-    neighbours = torch.cat([rows.topk(count, largest=False).indices for rows in chunks()])
-    encoding = _encode(chunks(), neighbours, k1)
-    if k2 > 1:
-        encoding = _average(encoding, neighbours[:, :k2])
-    mixture = _jaccard(encoding, queries)
+    mixture = _jaccard(_encodings(chunks, total, k1, k2), queries, total - queries)
     for mixed, rows in zip(mixture.split(size), _relative(*halves[0], power, size), strict=True):
         mixed.lerp_(rows[:, queries:], lambda_value)
     return mixture
+
+
+@torch.no_grad()
+@full_precision
+def jaccard_distance(distance: Tensor, *, k1: int = 20, k2: int = 6) -> Tensor:
+    """Return the Jaccard distances of the images' k-reciprocal neighbours, all with all.
+
+    What `rerank` mixes into distances, for clustering; equal to it where one set is query and
+    gallery at once. It needs about three times the memory of its argument.
+
+    Args:
+        distance: Plain distances, not squared, [N, N].
+        k1: See `rerank`.
+        k2: See `rerank`.
+
+    Returns:
+        [N, N], between 0 and 1.
+
+    Raises:
+        UserError: If the shape does not fit, a distance is not finite, or a number is below 1.
+    """
+    _check(distance, distance, distance)
+    _check_neighbours(k1, k2)
+    total = len(distance)
+
+    def chunks() -> Iterator[Tensor]:
+        return _relative(distance[:0], distance, 2, max(CHUNK // total, 1))
+
+    return _jaccard(_encodings(chunks, total, k1, k2), total, total).clamp_(0, 1)
 
 
 def _relative(to_query: Tensor, to_gallery: Tensor, power: int, size: int) -> Iterator[Tensor]:
@@ -85,6 +109,21 @@ def _relative(to_query: Tensor, to_gallery: Tensor, power: int, size: int) -> It
     for parts in zip(to_query.split(size, 1), to_gallery.split(size, 1), strict=True):
         rows = torch.cat(parts).T.contiguous().pow_(power)
         yield rows.div_(rows.amax(1, keepdim=True).clamp(min=_tiny(rows)))
+
+
+def _encodings(chunks: Callable[[], Iterable[Tensor]], total: int, k1: int, k2: int) -> Tensor:
+    """Return each image's averaged weights on its neighbours, sparse [total, total].
+
+    Args:
+        chunks: Gives all rows of relative distances, some at a time.
+        total: Number of images.
+        k1: See `rerank`.
+        k2: See `rerank`.
+    """
+    count = min(max(k1 + 1, k2), total)
+    neighbours = torch.cat([rows.topk(count, largest=False).indices for rows in chunks()])
+    encoding = _encode(chunks(), neighbours, k1)
+    return _average(encoding, neighbours[:, :k2]) if k2 > 1 else encoding
 
 
 def _encode(chunks: Iterable[Tensor], neighbours: Tensor, k1: int) -> Tensor:
@@ -143,16 +182,25 @@ def _average(encoding: Tensor, neighbours: Tensor) -> Tensor:
         return torch.sparse.mm(shares, encoding).coalesce()
 
 
-def _jaccard(encoding: Tensor, queries: int) -> Tensor:
-    """Return the Jaccard distances [Q, G] of sparse encodings [Q + G, Q + G] whose rows sum to one.
+def _jaccard(encoding: Tensor, queries: int, images: int) -> Tensor:
+    """Return Jaccard distances of sparse encodings [N, N] whose rows sum to one.
 
     Few images have a weight on the same neighbour, so the gallery is looked up by neighbours.
+
+    Args:
+        encoding: Of all images.
+        queries: How many there are; they come first.
+        images: How many the gallery has; they come last, and may be queries too.
+
+    Returns:
+        [queries, images].
     """
     (image, neighbour), weight = encoding.indices(), encoding.values()
-    own, images = image < queries, len(encoding) - queries
-    order = neighbour[~own].argsort(stable=True)
-    gallery, other = image[~own][order] - queries, weight[~own][order]
-    sharing = neighbour[~own].bincount(minlength=len(encoding))  # gallery images, by neighbour
+    before = len(encoding) - images  # how many are not of the gallery
+    own, theirs = image < queries, image >= before
+    order = neighbour[theirs].argsort(stable=True)
+    gallery, other = image[theirs][order] - before, weight[theirs][order]
+    sharing = neighbour[theirs].bincount(minlength=len(encoding))  # gallery images, by neighbour
     first = sharing.cumsum(0) - sharing  # where these start in the ordered gallery
     intersection = weight.new_zeros(queries * images)
     entries = image[own] * images, weight[own], first[neighbour[own]], sharing[neighbour[own]]
@@ -174,6 +222,11 @@ def _sparse(indices: Tensor, values: Tensor, total: int) -> Tensor:
 
 def _tiny(values: Tensor) -> float:
     return torch.finfo(values.dtype).tiny
+
+
+def _check_neighbours(k1: int, k2: int) -> None:
+    if k1 < 1 or k2 < 1:
+        raise UserError(f"k1 and k2 are 1 or more, got k1={k1}, k2={k2}")
 
 
 def _check(query_query: Tensor, query_gallery: Tensor, gallery_gallery: Tensor) -> None:

@@ -1,0 +1,130 @@
+"""The unlabelled set: training images whose identities are found anew in every epoch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from kd_core import distributed
+from kd_core.build import build
+from kd_core.data.loader import SplitLoader
+from kd_core.errors import UserError
+from torch import Tensor
+
+from kd_reid.adaptation.clustering import OUTLIER
+from kd_reid.data.loading import Options, ReidData, with_options
+from kd_reid.data.sampler import IdentitySampler
+
+_INSTANCES = 4
+
+
+class ClusterSampler:
+    """PK batches of clusters, the same number in every epoch; outliers are left out.
+
+    See `IdentitySampler`. Until `assign` is called, every two images that follow one another are a
+    cluster: enough for a dry run.
+
+    Args:
+        samples: Images of the set, N.
+        batch_size: P * K.
+        instances: K.
+        iterations: Batches of an epoch.
+        data_seed: Seed of the order.
+    """
+
+    def __init__(
+        self, samples: int, *, batch_size: int, instances: int, iterations: int, data_seed: int
+    ) -> None:
+        self.samples, self.iterations = samples, iterations
+        self._settings = {
+            "batch_size": batch_size,
+            "instances": instances,
+            "data_seed": data_seed,
+        }
+        self.assign(torch.arange(samples) // 2)
+
+    def __len__(self) -> int:
+        """Return the images of an epoch."""
+        return self.iterations * self._settings["batch_size"]
+
+    def assign(self, label: Tensor) -> None:
+        """Take other clusters, int64 [N] on the host, from the next epoch on.
+
+        Raises:
+            UserError: If they are too few for a batch.
+        """
+        self._kept = (label != OUTLIER).nonzero()[:, 0]
+        try:
+            self._sampler = IdentitySampler(label[self._kept], **self._settings)
+        except UserError as error:
+            raise UserError(
+                f"{int(label.max()) + 1} clusters: {error}; or change adaptation.pair_share, from "
+                "which the radius of clusters follows: too small, it leaves outliers; too large, "
+                "one cluster has all"
+            ) from error
+        self._sampler.batches = self.iterations
+
+    def order(self, epoch: int) -> Tensor:
+        """Return the images of an epoch; see `kd_core.data.loader.Sampler`."""
+        places, kept = self._sampler.order(epoch), len(self._kept)
+        return self._kept[places % kept] + places // kept * self.samples
+
+
+@dataclass
+class UnlabelledData(ReidData):
+    """A set whose training labels are all `OUTLIER`, with room for any clusters.
+
+    Attributes:
+        sampler: That of `train`.
+    """
+
+    sampler: ClusterSampler
+
+    def in_order(self) -> SplitLoader:
+        """Return a loader of the training images, once each and as they are."""
+        loader = self.train.shard(0, 1)
+        loader.sampler, loader.shuffle, loader.drop_last, loader.augment = None, False, False, ()
+        return loader
+
+
+@with_options
+def unlabelled(
+    options: Options,
+    *,
+    of: str,
+    arguments: Mapping[str, Any] | None = None,
+    iterations: int = 400,
+) -> UnlabelledData:
+    """Hide the identities of a set's training images; those of query and gallery stay.
+
+    Args:
+        options: See `Options`; its fields are keywords. `instances` is 4 unless given.
+        of: Import path of the set, such as `kd_reid.data.market1501`.
+        arguments: Of the set, besides the options.
+        iterations: Batches of an epoch.
+
+    Raises:
+        UserError: If there are several processes, or batches cannot be made up as wanted.
+    """
+    if distributed.is_distributed():
+        raise UserError(
+            "adaptation runs in one process, which clusters all images; do not torchrun"
+        )
+    if iterations < 1:
+        raise UserError(f"iterations is {iterations}; want 1 or more")
+    # Without `instances`: how often a person comes in a batch must not depend on the true labels.
+    node = {**vars(options), "instances": None, "type": of, **(arguments or {})}
+    data = build(node)
+    if not isinstance(data, ReidData):
+        raise UserError(f"of={of!r} gave a {type(data).__name__}, no set of people")
+    train = data.train.shard(0, 1)
+    train.sampler = sampler = ClusterSampler(
+        data.num_samples,
+        batch_size=options.batch_size,
+        instances=options.instances or _INSTANCES,
+        iterations=iterations,
+        data_seed=options.data_seed,
+    )
+    train.labels = torch.full_like(train.labels, OUTLIER)
+    room = tuple(str(number) for number in range(data.num_samples // 2))
+    return UnlabelledData(**{**vars(data), "train": train, "identities": room}, sampler=sampler)
