@@ -9,36 +9,10 @@ The authors published neither code nor losses for re-identification: widths, tem
 of the codes are theirs for classification.
 """
 
+_base_ = "../../cls/methods/mag.py"
+
+_taps = ["@logits", "@embedding"]
 stages = dict(
-    analysis=dict(
-        distiller=dict(
-            _delete_=True,
-            train_student=False,
-            task_weight=0,
-            terms=dict(
-                analysis=dict(
-                    criterion=dict(type="kd_core.criteria.granularity.SelfAnalysis"),
-                    student=[],
-                    teacher=["@logits", "@embedding"],
-                )
-            ),
-        ),
-        optimizer=dict(
-            _delete_=True, type="torch.optim.SGD", lr=0.01, momentum=0.9, weight_decay=5e-4
-        ),
-        schedule=dict(_delete_=True, type="kd_core.schedule.multi_step", milestones=[30, 45]),
-        trainer=dict(epochs=60, eval_every=60),
-    ),
-    student=dict(
-        distiller=dict(
-            terms=dict(
-                mag=dict(
-                    criterion=dict(type="kd_core.criteria.granularity.MultiGranularity"),
-                    student=["@logits", "@embedding"],
-                    teacher=["@logits", "@embedding"],
-                    weights="stage:analysis/criteria/analysis.pth",
-                )
-            ),
-        ),
-    ),
+    analysis=dict(distiller=dict(terms=dict(analysis=dict(teacher=_taps)))),
+    student=dict(distiller=dict(terms=dict(mag=dict(student=_taps, teacher=_taps)))),
 )
