@@ -22,7 +22,8 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs/cls"
 ALONE = "student alone"
-SKIPPED = ("dml",)  # it has no teacher
+SKIPPED = ("dml", "random_labels", "deit_hard", "deit_soft", "reviewkd_torchvision")
+"""Without a teacher, or for networks of another kind."""
 OWN_OPTIONS = {"catkd": ["optimizer.lr=0.02"]}  # at 0.1 it has 20 %, 10 % and NaN
 
 Cell = dict[str, Any]
