@@ -48,7 +48,7 @@ def two_steps(pair, method, size, folder):
     config["optimizer"] = {"type": "torch.optim.SGD", "lr": 1e-6}
     config["schedule"] = {"type": "kd_core.schedule.constant"}
     if "stages" in config:
-        config["stages"]["analysis"]["trainer"] = {"epochs": 1, "eval_every": 1}
+        config["stages"]["analysis"]["trainer"] = {"epochs": 1}
     save_config(config, folder / "run.py")
     assert main([str(folder / "run.py"), "--work-dir", str(folder / "run")]) == 0
     return config, folder / "run"

@@ -20,7 +20,7 @@ teacher = dict(
 optimizer = dict(type="torch.optim.SGD", lr=0.01, momentum=0.9)
 schedule = dict(type="kd_core.schedule.constant")
 trainer = dict(epochs=1, tensorboard=False)
-stages = dict(analysis=dict(trainer=dict(epochs=3, eval_every=3)))
+stages = dict(analysis=dict(trainer=dict(epochs=3)))
 """
 
 

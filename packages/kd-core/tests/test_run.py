@@ -41,11 +41,11 @@ def network(width):
     return nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.Flatten(), nn.Linear(width * 16, 3))
 
 
-def make_parts(test, val=None):
+def make_parts(test, val=None, **options):
     torch.manual_seed(0)
     hint = FitNet(student_shapes=((4, 4, 4),), teacher_shapes=((5, 4, 4),))
     terms = {"hint": Term(hint, student=["0"], teacher=["0"])}
-    distiller = Distiller(Toy(network(4)), Toy(network(5)), terms)
+    distiller = Distiller(Toy(network(4)), Toy(network(5)), terms, **options)
     return Parts(distiller, Loader(), test, "top1", val=val, metadata={"classes": "[3]"})
 
 
@@ -87,6 +87,12 @@ def test_the_result_tells_last_and_best_and_that_the_best_was_chosen_on_test_dat
     assert result["student_parameters"] == 4 * 27 + 4 + 64 * 3 + 3
     assert result["train_seconds"] > 0
     assert result["images_per_second"] > 0
+
+
+def test_a_student_that_is_not_trained_is_measured_once(tmp_path):
+    parts = make_parts(scripted(7.0), train_student=False)
+    result, _ = run_once(tmp_path, parts)
+    assert result["last"] == {"epoch": 4, "top1": 7.0}
 
 
 def test_with_a_validation_part_the_best_weights_are_tested_and_the_last_exported(tmp_path):

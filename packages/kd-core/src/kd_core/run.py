@@ -85,7 +85,7 @@ def build_trainer(
         ema_warmup: Let the average forget faster at first; see `ModelAverage`.
         sync_batchnorm: Compute BN statistics over all processes.
         find_unused_parameters: For networks with parts that some batches do not use, under DDP.
-        eval_every: Epochs between evaluations.
+        eval_every: Epochs between evaluations; a student that is not trained has one, at the end.
         save_every: Epochs between checkpoints.
         save_minutes: Minutes between checkpoints.
         keep_every: Epochs between checkpoints that are kept.
@@ -113,8 +113,9 @@ def build_trainer(
         find_unused_parameters=find_unused_parameters,
     )
     prefix = "val_" if parts.val else ""
+    every = eval_every if distiller.train_student else epochs  # what does not change: once
     hooks: list[Hook] = [
-        EvaluateHook(parts.val or parts.test, parts.metric, every=eval_every, prefix=prefix)
+        EvaluateHook(parts.val or parts.test, parts.metric, every=every, prefix=prefix)
     ]
     if distributed.rank() == 0:
         hooks += [JsonLog(), ProgressLog(prefix + parts.metric)]
