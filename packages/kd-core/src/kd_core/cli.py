@@ -55,7 +55,7 @@ def training_parser(description: str) -> ArgumentParser:
     parser.add_argument(
         "--list-taps", action="store_true", help="print the layers that can be tapped"
     )
-    return _with_options(parser)
+    return add_options(parser)
 
 
 def comparison_parser(description: str) -> ArgumentParser:
@@ -73,17 +73,18 @@ def comparison_parser(description: str) -> ArgumentParser:
     parser.add_argument("--seeds", metavar="INT", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--work-dir", metavar="DIR", help="folder; what is finished there is kept")
     parser.add_argument("--dry-run", action="store_true", help="take one step of each row")
-    return _with_options(parser)
+    return add_options(parser)
 
 
-def _with_options(parser: ArgumentParser) -> ArgumentParser:
+def add_options(parser: ArgumentParser, example: str = "trainer.epochs=2") -> ArgumentParser:
+    """Add what every tool that reads a config takes, `--cfg-options` and `--debug`; return it."""
     parser.add_argument(
         "--cfg-options",
         metavar="KEY=VALUE",
         nargs="+",
         action="extend",
         default=[],
-        help="change the config, such as trainer.epochs=2",
+        help=f"change the config, such as {example}",
     )
     parser.add_argument("--debug", action="store_true", help="show a traceback for every error")
     return parser

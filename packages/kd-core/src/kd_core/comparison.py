@@ -1,6 +1,5 @@
 """Comparisons: a table whose rows are configs, trained over the same seeds."""
 
-import json
 import re
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from kd_core.config import load_config, parse_options
 from kd_core.console import err
 from kd_core.errors import UserError, nearest
 from kd_core.run_config import read_config, stage_configs
-from kd_core.seeds import repeat, seed_folder, spread, text
+from kd_core.seeds import DIGITS, read_results, repeat, spread, text
 from kd_core.stages import key_of
 from kd_core.tool import TrainingTool
 
@@ -26,7 +25,6 @@ Results = dict[str, list[dict[str, Any]]]
 """Of every row, the results of its seeds; see `kd_core.run.run`."""
 
 _NAMES = ("files", "rows", "metrics", "against")
-_DIGITS = {"ece": 4, "ece_10": 4, "cross_entropy": 4}
 
 
 class ComparisonTool:
@@ -50,9 +48,7 @@ class ComparisonTool:
 
     def _main(self, argv: list[str]) -> None:
         args = comparison_parser(f"Compare runs: {self.kit.title.lower()}.").parse_args(argv)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            device = distributed.start(device)
+        with distributed.joined() as device:
             given = load_config(args.rows, known=_NAMES) if args.rows else {}
             configs = self.rows(args, given)
             if args.dry_run:
@@ -61,8 +57,6 @@ class ComparisonTool:
                     self.tool.dry_run(config, device)
                 return
             self._compare(configs, args, given, device)
-        finally:
-            distributed.stop()
 
     def rows(self, args: Namespace, given: Mapping[str, Any]) -> dict[str, Config]:
         """Return every row's checked config by label.
@@ -104,7 +98,7 @@ class ComparisonTool:
                 self.tool.train_seed, config, device=device, resume=True, teachers=work_dir.parent
             )
             repeat(one, args.seeds, folder, resume=True)
-            results[label] = [_read(seed_folder(folder, seed, args.seeds)) for seed in args.seeds]
+            results[label] = read_results(folder, args.seeds)
             if distributed.rank() == 0:
                 headings, against = given.get("metrics", {}), given.get("against", {})
                 table = markdown(results, self.kit.metric, headings, against)
@@ -155,7 +149,7 @@ def _cell(runs: Sequence[Mapping[str, Any]], which: str, metric: str) -> str:
     known = runs[0][which]
     if metric not in known:
         raise UserError(f"metrics: there is no {metric!r}{nearest(metric, known)}")
-    return text(spread([run[which][metric] for run in runs]), _DIGITS.get(metric, 2))
+    return text(spread([run[which][metric] for run in runs]), DIGITS.get(metric, 2))
 
 
 def _signed(gaps: Sequence[float]) -> str:
@@ -181,8 +175,3 @@ def _without_idle_teacher(config: Config) -> Config:
 
 def _slug(label: str) -> str:
     return re.sub(r"\W+", "_", label).strip("_").lower()
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    return result

@@ -1,6 +1,8 @@
 """The few collective operations that the trainer and the criteria need; no-ops in one process."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -38,6 +40,16 @@ def stop() -> None:
     """Leave the process group, if there is one."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+
+
+@contextmanager
+def joined() -> Iterator[torch.device]:
+    """Join the process group if there is one, and leave it at the end; gives the device."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        yield start(device)
+    finally:
+        stop()
 
 
 def wait_for_all() -> None:

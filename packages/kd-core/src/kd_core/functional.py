@@ -125,6 +125,23 @@ def kl_divergence(student: Tensor, teacher: Tensor) -> Tensor:
     return batch_mean(kl_rows(student, teacher))
 
 
+def soft_cross_entropy(student: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """Return the cross-entropy of softened probabilities, mean over the batch, times temperature².
+
+    Args:
+        student: Logits, [N, C].
+        target: Logits of the probabilities to predict, [N, C]. Gradients flow into them too.
+        temperature: Divides both.
+
+    Raises:
+        UserError: If the shapes differ: nothing is broadcast.
+    """
+    require_same_shape(student, target)
+    label = (target / temperature).softmax(1)
+    losses = F.cross_entropy(student / temperature, label, reduction="none")
+    return temperature**2 * batch_mean(losses)
+
+
 def kl_rows(student: Tensor, teacher: Tensor) -> Tensor:
     """Return KL(teacher || student) of every row, [N], of log-probabilities [N, C].
 

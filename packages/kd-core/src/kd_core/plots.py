@@ -3,10 +3,15 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from kd_core.checkpoint import atomic_path
 from kd_core.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DPI = 150
 
 
 def plot_curves(
@@ -24,14 +29,7 @@ def plot_curves(
         path: PNG file.
         ylabel: What stands beside the axis; the name of the metric by default.
     """
-    try:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError("plots need the package matplotlib") from error
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = new_figure(6, 4)
     axes = figure.subplots()
     for label, histories in runs.items():
         epochs, centre, spread = _statistics(histories, metric)
@@ -43,8 +41,31 @@ def plot_curves(
     axes.set(xlabel="epoch", ylabel=ylabel or metric)
     axes.grid(alpha=0.3)
     axes.legend()
+    save_png(figure, path)
+
+
+def new_figure(
+    width: float, height: float, *, layout: Literal["constrained", "compressed"] = "constrained"
+) -> "Figure":
+    """Return an empty figure, in inches, that needs no screen.
+
+    Raises:
+        UserError: If matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError("plots need the package matplotlib") from error
+    return Figure(figsize=(width, height), dpi=DPI, layout=layout)
+
+
+def save_png(figure: "Figure", path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
+        figure.savefig(temporary, format="png", dpi=DPI)
 
 
 def _statistics(

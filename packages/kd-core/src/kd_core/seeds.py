@@ -12,6 +12,9 @@ from kd_core import checkpoint, distributed
 
 Run = Callable[[int, Path], dict[str, Any]]
 
+DIGITS = {"epoch": 0, "ece": 4, "ece_10": 4, "cross_entropy": 4}
+"""Decimal places of metrics in tables; two for all others."""
+
 
 def repeat(run: Run, seeds: Sequence[int], work_dir: Path, *, resume: bool) -> dict[str, Any]:
     """Run once for every seed, each in a folder of its own, and write `summary.json`.
@@ -34,6 +37,12 @@ def repeat(run: Run, seeds: Sequence[int], work_dir: Path, *, resume: bool) -> d
     if distributed.rank() == 0 and len(seeds) > 1:
         checkpoint.save_json(summary, work_dir / "summary.json")
     return summary
+
+
+def read_results(work_dir: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the results of every seed that `repeat` ran."""
+    files = [seed_folder(work_dir, seed, seeds) / "result.json" for seed in seeds]
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
 
 def read_histories(work_dir: Path, seeds: Sequence[int]) -> list[list[dict[str, Any]]]:
@@ -77,8 +86,7 @@ def summary_table(summary: dict[str, Any]) -> Table:
     count = len(summary["seeds"])
     table = Table("", *summary["last"], title=f"student, {count} seed{'s' * (count > 1)}")
     for which, label in (("last", "last epoch"), ("best", f"best on {summary['chosen_on']}")):
-        digits = {"epoch": 0, "ece": 4, "ece_10": 4, "cross_entropy": 4}
-        row = [text(value, digits.get(name, 2)) for name, value in summary[which].items()]
+        row = [text(value, DIGITS.get(name, 2)) for name, value in summary[which].items()]
         table.add_row(label, *row)
     return table
 

@@ -45,9 +45,7 @@ class TrainingTool:
     def _main(self, argv: list[str]) -> None:
         parser = training_parser(f"{self.kit.title}; without CONFIG, the demo runs.")
         args = parser.parse_args(argv)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            device = distributed.start(device)
+        with distributed.joined() as device:
             if not args.configs and not (args.dry_run or args.list_taps):
                 self.demo(args, partial(self.train_seed, device=device))
                 return
@@ -63,8 +61,6 @@ class TrainingTool:
                 self.evaluate_file(config, args, device)
             else:
                 self.train(config, args, device)
-        finally:
-            distributed.stop()
 
     def train(self, config: Config, args: Namespace, device: torch.device) -> dict[str, Any]:
         """Train every seed and print the summary."""

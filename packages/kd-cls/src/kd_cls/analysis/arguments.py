@@ -3,6 +3,8 @@
 from argparse import ArgumentParser
 from collections.abc import Callable
 
+from kd_core.cli import add_options
+
 from kd_cls.analysis import cam, cka, correlation
 from kd_cls.analysis.class_maps import METHODS
 
@@ -59,14 +61,7 @@ def _add_models(command: ArgumentParser, name: str) -> None:
         default=_LIMITS.get(name),
         help=f"test images, spread evenly over the set (default: {_LIMITS.get(name, 'all')})",
     )
-    command.add_argument(
-        "--cfg-options",
-        metavar="KEY=VALUE",
-        nargs="+",
-        action="extend",
-        default=[],
-        help="change the config, such as data.root=DIR",
-    )
+    add_options(command, "data.root=DIR")
 
 
 def _add_output(command: ArgumentParser, name: str) -> None:
@@ -75,7 +70,6 @@ def _add_output(command: ArgumentParser, name: str) -> None:
             "--out", metavar="FILE.png", default=f"{name}.png", help=f"(default: {name}.png)"
         )
     command.add_argument("--json", metavar="FILE", help="write the numbers to this file too")
-    command.add_argument("--debug", action="store_true", help="show a traceback for every error")
 
 
 def _tsne(command: ArgumentParser) -> tuple[str, ...]:

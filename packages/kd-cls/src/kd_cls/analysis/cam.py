@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from kd_core.errors import UserError, located
+from kd_core.plots import new_figure, save_png
 from torch import Tensor
 
 from kd_cls.analysis.class_maps import Method, class_maps
 from kd_cls.analysis.features import choose
-from kd_cls.analysis.figure import new_figure, save, set_title
+from kd_cls.analysis.figure import set_title
 from kd_cls.analysis.subject import Subject
 from kd_cls.predict import load_image
 
@@ -129,7 +130,7 @@ def draw(shown: Shown, seen: Mapping[str, Seen], path: Path) -> None:
             fontsize="small",
             parse_math=False,
         )
-    save(figure, path)
+    save_png(figure, path)
 
 
 def _show(panel: "Axes", picture: Any, title: str) -> None:

@@ -7,11 +7,12 @@ from typing import Any, Literal, get_args
 import torch
 from kd_core.data.loader import SplitLoader
 from kd_core.metrics import minibatch_cka
+from kd_core.plots import save_png
 from kd_core.roles import tap_list
 from torch import Tensor
 
 from kd_cls.analysis.features import choose, progress, run_batch, watch
-from kd_cls.analysis.figure import MOST_COLUMNS, panels, save, set_title
+from kd_cls.analysis.figure import MOST_COLUMNS, panels, set_title
 from kd_cls.analysis.subject import Subject
 from kd_cls.classifier import Classifier
 
@@ -113,7 +114,7 @@ def draw(found: Mapping[str, Mapping[str, Any]], teacher: str, path: Path) -> No
     for panel in axes[::MOST_COLUMNS]:
         panel.set(ylabel="layer of student")
     figure.colorbar(image, ax=list(axes), shrink=0.8, label="linear CKA")
-    save(figure, path)
+    save_png(figure, path)
 
 
 def _write(panel: Any, values: Sequence[Sequence[float]]) -> None:

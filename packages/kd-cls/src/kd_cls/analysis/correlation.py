@@ -6,10 +6,11 @@ from typing import Any, Literal, get_args
 
 import torch
 from kd_core.functional import full_precision
+from kd_core.plots import save_png
 from torch import Tensor
 
 from kd_cls.analysis.features import choose, collect
-from kd_cls.analysis.figure import FEW_CLASSES, MOST_COLUMNS, panels, save, set_title
+from kd_cls.analysis.figure import FEW_CLASSES, MOST_COLUMNS, panels, set_title
 from kd_cls.analysis.subject import Subject
 
 Matrix = Literal["correlation", "means"]
@@ -110,7 +111,7 @@ def draw(
         panel.set(ylabel="true class" if matrix == "means" else "logit of class")
     what = "correlation" if matrix == "correlation" else "mean logit"
     figure.colorbar(image, ax=list(axes), shrink=0.8, label=f"|{what} - that of {teacher}|")
-    save(figure, path)
+    save_png(figure, path)
 
 
 def _matrix(kind: Matrix, logits: Tensor, label: Tensor) -> Tensor:

@@ -1,19 +1,18 @@
-"""Figures of several panels; matplotlib is imported only here, and only when one is drawn."""
+"""Figures of several panels."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
 
-from kd_core.checkpoint import atomic_path
 from kd_core.errors import UserError
+from kd_core.plots import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Layout = Literal["constrained", "compressed"]
-DPI = 150
 FEW_CLASSES = 20  # which a legend or the ticks of an axis can name
 MOST_COLUMNS = 4
 
@@ -26,22 +25,6 @@ def require_png(path: Path) -> None:
     """
     if path.suffix.lower() != ".png" or path.is_dir():
         raise UserError(f"--out {path}: wanted the name of a PNG file, such as picture.png")
-
-
-def new_figure(width: float, height: float, *, layout: Layout = "constrained") -> "Figure":
-    """Return an empty figure, in inches; the layout `compressed` suits square panels.
-
-    Raises:
-        UserError: If matplotlib is not installed.
-    """
-    try:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError("pictures need the package matplotlib") from error
-    return Figure(figsize=(width, height), dpi=DPI, layout=layout)
 
 
 def panels(
@@ -61,9 +44,3 @@ def set_title(axes: "Axes", text: str, *, width: int = 36, **style: Any) -> None
     """Write a title, wrapped, as it is: names may hold what matplotlib takes for mathematics."""
     wrapped = "\n".join(fill(line, width) for line in text.splitlines())
     axes.set_title(wrapped, parse_math=False, **style)
-
-
-def save(figure: "Figure", path: Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI)

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from kd_core.errors import UserError
 from kd_core.metrics import CalibrationBins, calibration_bins
+from kd_core.plots import new_figure, save_png
 
 from kd_cls.analysis.features import choose, collect
-from kd_cls.analysis.figure import new_figure, save, set_title
+from kd_cls.analysis.figure import set_title
 from kd_cls.analysis.subject import Subject
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def draw(diagrams: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     axes[0, 0].set(ylabel="accuracy")
     axes[1, 0].set(ylabel="share")
     axes[0, 0].legend(loc="upper left", fontsize="small")
-    save(figure, path)
+    save_png(figure, path)
 
 
 def _draw_diagram(axes: "Axes", values: Mapping[str, Any]) -> None:

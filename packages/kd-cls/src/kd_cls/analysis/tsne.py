@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from kd_core.errors import UserError
+from kd_core.plots import save_png
 
 from kd_cls.analysis.features import choose, collect
-from kd_cls.analysis.figure import FEW_CLASSES, panels, save, set_title
+from kd_cls.analysis.figure import FEW_CLASSES, panels, set_title
 from kd_cls.analysis.subject import Subject
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def draw(
     if len(classes) <= FEW_CLASSES:
         entries = axes[0].get_legend_handles_labels()
         figure.legend(*entries, loc="outside right center", markerscale=3, frameon=False)
-    save(figure, path)
+    save_png(figure, path)
 
 
 def _scatter(panel: "Axes", places: np.ndarray, label: np.ndarray, classes: Sequence[str]) -> None:

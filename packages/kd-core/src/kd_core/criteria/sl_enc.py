@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from kd_core.criterion import Criterion
-from kd_core.functional import batch_mean, full_precision, require_same_shape
+from kd_core.functional import full_precision, require_same_shape, soft_cross_entropy
 
 
 @full_precision
@@ -31,9 +30,7 @@ def perturbed_soft_label(
     """
     require_same_shape(student, teacher)
     require_same_shape(student, perturbation)
-    label = ((teacher.detach() + perturbation) / temperature).softmax(1)
-    losses = F.cross_entropy(student / temperature, label, reduction="none")
-    return temperature**2 * batch_mean(losses)
+    return soft_cross_entropy(student, teacher.detach() + perturbation, temperature)
 
 
 class SoftLabelEncoder(Criterion):

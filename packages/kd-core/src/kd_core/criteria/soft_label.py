@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kd_core.criterion import Criterion, Shapes
 from kd_core.errors import UserError
-from kd_core.functional import batch_mean, full_precision, require_same_shape
+from kd_core.functional import batch_mean, full_precision, soft_cross_entropy
 
 
 @full_precision
@@ -37,10 +37,7 @@ def soft_label(student: Tensor, teacher: Tensor, *, temperature: float = 1.0) ->
     Raises:
         UserError: If the shapes differ.
     """
-    require_same_shape(student, teacher)
-    label = (teacher.detach() / temperature).softmax(1)
-    losses = F.cross_entropy(student / temperature, label, reduction="none")
-    return temperature**2 * batch_mean(losses)
+    return soft_cross_entropy(student, teacher.detach(), temperature)
 
 
 @full_precision
