@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from kd_core.errors import UserError
-from kd_core.task import Task
+from kd_core.task import Task, network_of
 from kd_core.teacher import Teacher, as_teachers
 from torch import nn
 
@@ -130,3 +130,158 @@ def test_a_teacher_sharing_parameters_with_the_student_is_refused_before_it_is_f
 def test_a_teacher_cannot_be_named_student():
     with pytest.raises(UserError, match="cannot be named 'student'"):
         as_teachers({"student": net()}, net())
+
+
+class Residual(nn.Module):
+    """Two convolutions with BatchNorms, and a sum that reads what the second BatchNorm gives."""
+
+    def __init__(self, *, reads_raw=False):
+        super().__init__()
+        self.reads_raw = reads_raw
+        self.conv1, self.bn1 = nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
+        self.conv2, self.bn2 = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4, affine=False)
+        self.relu, self.fc = nn.ReLU(inplace=True), nn.Linear(4, 5)
+
+    def forward(self, images):
+        raw = self.conv1(images)
+        first = self.relu(self.bn1(raw))
+        second = self.relu(self.bn2(self.conv2(first)) + (raw if self.reads_raw else first))
+        return self.fc(second.mean((2, 3)))
+
+
+def trained(network):
+    """Give BatchNorms statistics and parameters that are not those of a fresh network."""
+    torch.manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+            if module.affine:
+                nn.init.normal_(module.weight)
+                nn.init.normal_(module.bias)
+    return network
+
+
+def folding(network, paths, sample=None):
+    teacher = Teacher(Logits(trained(network)).double())
+    sample = {"image": (sample or batch())["image"].double()}
+    teacher.listen(paths, sample)
+    before = teacher(sample)
+    count = teacher.accelerate(sample)
+    return teacher, before, teacher(sample), count
+
+
+@pytest.mark.parametrize("paths", [["output"], ["bn2", "relu:in[*][-1]", "output"], ["bn1", "fc"]])
+def test_a_folded_teacher_gives_the_same_with_fewer_modules(paths):
+    teacher, before, after, count = folding(Residual(), paths)
+    assert count == 2
+    assert list(after) == list(before)
+    for path, value in before.items():
+        torch.testing.assert_close(after[path], value, rtol=1e-9, atol=1e-9)
+    kinds = [type(module) for module in teacher.models[1].modules()]
+    assert nn.BatchNorm2d not in kinds
+    assert nn.BatchNorm2d in [type(module) for module in teacher.network.modules()]  # as it was
+
+
+@pytest.mark.parametrize(("path", "left"), [("conv1", "bn1"), ("bn2:in", "bn2")])
+def test_a_convolution_whose_own_output_is_tapped_is_not_folded(path, left):
+    teacher, before, after, count = folding(Residual(), [path, "output"])
+    assert count == 1
+    assert type(teacher.models[1].network.get_submodule(left)) is nn.BatchNorm2d
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, rtol=1e-9, atol=1e-9)
+
+
+def test_nothing_is_folded_where_something_else_reads_a_convolution():
+    teacher, before, after, count = folding(Residual(reads_raw=True), ["output"])
+    assert (count, len(teacher.models)) == (0, 1)
+    assert torch.equal(before["output"], after["output"])
+
+
+def test_a_batchnorm_behind_an_activation_in_place_is_not_folded():
+    conv, norm, relu = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True)
+    network = nn.Sequential(conv, relu, norm, nn.Flatten(), nn.Linear(64, 5))
+    _, before, after, count = folding(network, ["output"])
+    assert count == 0
+    assert torch.equal(before["output"], after["output"])
+
+
+def test_a_convolution_that_runs_twice_is_not_folded():
+    conv, norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+    network = nn.Sequential(conv, norm, nn.ReLU(), conv, nn.Flatten(), nn.Linear(108, 5))
+    _, before, after, count = folding(network, ["output"])
+    assert count == 0
+    assert torch.equal(before["output"], after["output"])
+
+
+def test_other_taps_undo_the_folding():
+    teacher, before, _, _ = folding(Residual(), ["output"])
+    teacher.listen(["conv1", "output"])
+    sample = {"image": batch()["image"].double()}
+    assert torch.equal(teacher(sample)["output"], before["output"])
+    assert len(teacher.models) == 1
+
+
+def test_weights_held_in_bf16_give_what_autocast_gives():
+    teacher, sample = Teacher(Logits(trained(Residual()))), batch()
+    teacher.listen(["bn2", "output"], sample)
+    teacher.accelerate(sample)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = teacher(sample)
+    teacher.listen(["bn2", "output"], sample)
+    teacher.accelerate(sample, torch.bfloat16)
+    assert {p.dtype for p in teacher.models[1].parameters()} == {torch.bfloat16}
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(teacher(sample), expected, rtol=0, atol=0)
+    assert {p.dtype for p in teacher.model.parameters()} == {torch.float32}
+
+
+def test_a_teacher_without_batchnorms_is_not_copied():
+    teacher, sample = Teacher(Logits(nn.Sequential(nn.Flatten(), nn.Linear(108, 5)))), batch()
+    teacher.listen(["output"], sample)
+    assert teacher.accelerate(sample) == 0
+    assert teacher.models == [teacher.model]
+
+
+def test_what_is_not_folded_is_shared_with_the_model():
+    teacher = folding(Residual(), ["output"])[0]
+    model, copied = teacher.models
+    assert copied.network.fc.weight is model.network.fc.weight
+    assert copied.network.conv1.weight is not model.network.conv1.weight
+
+
+def ran(teacher, sample):
+    """Return the names of the modules that run for a batch."""
+    names, handles = [], []
+    for name, module in network_of(teacher.models[-1]).named_modules():
+        note = lambda *_, name=name: names.append(name)  # noqa: E731
+        handles.append(module.register_forward_hook(note))
+    teacher(sample)
+    for handle in handles:
+        handle.remove()
+    return names
+
+
+@pytest.mark.parametrize(
+    ("paths", "last"),
+    [(["bn1"], "bn1"), (["relu:in[*]"], ""), (["fc:in"], "bn2"), (["bn1", "output"], "")],
+)
+def test_a_teacher_stops_at_its_last_tap(paths, last):
+    teacher, sample = Teacher(Logits(trained(Residual()))), batch()
+    expected = teacher.listen(paths, sample)
+    names = ran(teacher, sample)
+    assert names[-1] == last if last != "bn2" else names[-2:] == ["bn2", "relu"]
+    torch.testing.assert_close(teacher(sample), expected, rtol=0, atol=0)
+
+
+def test_a_module_that_runs_twice_is_found_though_the_pass_could_stop_before():
+    relu = nn.ReLU()
+    teacher = Teacher(Logits(nn.Sequential(relu, nn.Flatten(), relu)))
+    with pytest.raises(UserError, match="ran twice"):
+        teacher.listen(["0"], batch())
+
+
+def test_a_teacher_without_taps_does_not_run():
+    teacher = Teacher(Logits(net()))
+    teacher.listen([], batch())
+    assert ran(teacher, batch()) == []

@@ -72,6 +72,7 @@ def assemble(
         val=val,
         metric=kit.metric,
         metadata=kit.metadata(distiller.deploy_node(config["student"]["network"]), data, student),
+        sample=sample,
     )
     return Assembly(data, distiller, parts, sample)
 

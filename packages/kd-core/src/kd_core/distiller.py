@@ -23,7 +23,8 @@ class Distiller(nn.Module):
 
     In training, a call with a batch returns named scalar losses: the student's own, times
     `task_weight`, and one a term. In evaluation it returns the student's prediction. Any loop that
-    needs only `losses = model(batch)` can train it. Teachers are no submodules; see `Teacher`.
+    needs only `losses = model(batch)` can train it. Teachers are no submodules; see `Teacher`. One
+    whose taps are in `batch["shown"]`, by its name, is not run.
 
     Args:
         student: A `Task`, or any model that obeys the same contract.
@@ -85,7 +86,10 @@ class Distiller(nn.Module):
         # The student runs first: a task may show the teacher what the student proposes.
         losses, seen = self._run_student(batch)
         wanted = dict.fromkeys(self.source(name) for name in self.terms)
-        shown = {teacher: self.run_teacher(teacher, batch, seen) for teacher in wanted}
+        shown = dict(batch.get("shown", {}))  # by whoever ran these teachers for several students
+        for teacher in wanted:
+            if teacher not in shown:
+                shown[teacher] = self.run_teacher(teacher, batch, seen)
         batch = self.complete(batch, seen)
         if self._steps_per_epoch:
             batch = {**batch, "epoch": self.steps / self._steps_per_epoch}
@@ -130,6 +134,11 @@ class Distiller(nn.Module):
                 term.criterion.check_shapes(
                     tap_tuple(given[0], term.student), tap_tuple(given[1], term.teacher)
                 )
+
+    def accelerate_teachers(self, sample: Batch, dtype: torch.dtype | None = None) -> None:
+        """Let every teacher give the same in less time; see `Teacher.accelerate`."""
+        for teacher in self.teachers.values():
+            teacher.accelerate(sample, dtype)
 
     def source(self, name: str) -> str:
         """Return the name of the teacher that a term learns from."""
@@ -203,7 +212,8 @@ class Distiller(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> "Distiller":
         super()._apply(fn, recurse)
         for teacher in self.teachers.values():
-            teacher.model._apply(fn, recurse)
+            for model in teacher.models:
+                model._apply(fn, recurse)
         return self
 
     def _place_taps(self) -> FeatureTap:

@@ -29,7 +29,7 @@ class LossMeter:
 
     def update(self, losses: dict[str, Tensor]) -> None:
         """Add one step's losses."""
-        values = torch.stack([loss.detach().double() for loss in losses.values()])
+        values = torch.stack([loss.detach() for loss in losses.values()]).double()
         if self.names != list(losses):
             self._start(list(losses), values)
         self._steps += 1

@@ -17,8 +17,8 @@ from kd_core.hooks import CheckpointHook, Evaluate, EvaluateHook, Hook
 from kd_core.loader import Loader
 from kd_core.loggers import JsonLog, ProgressLog, TensorBoardLog, WandbLog
 from kd_core.optimizer import build_optimizer
-from kd_core.step import TrainStep
-from kd_core.task import Task, network_of
+from kd_core.step import PRECISIONS, TrainStep
+from kd_core.task import Batch, Task, network_of
 from kd_core.trainer import Trainer
 
 
@@ -33,6 +33,7 @@ class Parts:
         val: Evaluation on a held-out part of the training set, or None.
         metric: Name of the metric that defines the best epoch; larger is better.
         metadata: What a user of the exported weights must know, as text.
+        sample: A small training batch; with it, teachers run faster (`Teacher.accelerate`).
     """
 
     distiller: Distiller
@@ -41,6 +42,7 @@ class Parts:
     metric: str
     val: Evaluate | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+    sample: Batch | None = None
 
 
 def build_trainer(
@@ -51,7 +53,7 @@ def build_trainer(
     schedule: Mapping[str, Any],
     epochs: int,
     precision: str = "fp32",
-    channels_last: bool = False,
+    channels_last: bool | None = None,
     accumulate: int = 1,
     clip_norm: float | None = None,
     step: Mapping[str, Any] | None = None,
@@ -76,7 +78,8 @@ def build_trainer(
         schedule: Node; `epochs` is filled in.
         epochs: Passes over the training set.
         precision: "fp32", or "bf16" autocast.
-        channels_last: Keep networks and images in NHWC memory.
+        channels_last: Keep networks and images in NHWC memory; None does so where it was found to
+            be faster, on CPUs and with bf16.
         accumulate: Batches an optimizer step.
         clip_norm: Largest norm of the whole gradient.
         step: Node of another training step, such as `kd_core.dot.DOTStep`; distiller, optimizer,
@@ -98,6 +101,8 @@ def build_trainer(
         if count < 1:
             raise UserError(f"trainer.{name} is {count}; want 1 or more")
     distiller = parts.distiller
+    if channels_last is None:
+        channels_last = prefers_channels_last(distiller.steps.device, precision)
     if channels_last:
         use_channels_last(distiller)
     if sync_batchnorm and distributed.is_distributed():
@@ -112,6 +117,8 @@ def build_trainer(
         clip_norm=clip_norm,
         find_unused_parameters=find_unused_parameters,
     )
+    if parts.sample is not None:
+        distiller.accelerate_teachers(parts.sample, PRECISIONS[precision])
     prefix = "val_" if parts.val else ""
     every = eval_every if distiller.train_student else epochs  # what does not change: once
     hooks: list[Hook] = [
@@ -167,10 +174,16 @@ def run(
 
 
 def use_channels_last(distiller: Distiller) -> None:
-    """Keep student and teachers in NHWC memory."""
-    for model in (distiller.student, *(teacher.model for teacher in distiller.teachers.values())):
+    """Keep student, peers and teachers in NHWC memory."""
+    teachers = [model for teacher in distiller.teachers.values() for model in teacher.models]
+    for model in (distiller.student, *distiller.peers.values(), *teachers):
         if isinstance(model, Task):
             model.use_channels_last()
+
+
+def prefers_channels_last(device: torch.device, precision: str = "fp32") -> bool:
+    """Tell whether NHWC memory makes convolutions faster (benchmarks/step.py measures it)."""
+    return device.type == "cpu" or precision == "bf16"
 
 
 def _scores(trainer: Trainer, parts: Parts) -> dict[str, Any]:

@@ -27,6 +27,10 @@ class OverwrittenTapError(UserError):
         )
 
 
+class _AllSeen(BaseException):  # no error, and none that a network may catch
+    """Ends a forward pass that has nothing more to show."""
+
+
 @dataclass(frozen=True)
 class _Tap:
     """One parsed tap: where to hook, and what to keep of what comes by."""
@@ -66,6 +70,8 @@ class FeatureTap:
         network: The module whose submodules are named; never changed.
         paths: The taps.
         copy: Taps to copy when recorded, because a later layer works in place on the same memory.
+        stop: End the pass inside the `with` once every tap has fired: what comes after is computed
+            for nothing. Only where no gradient is wanted, and nothing of the pass but its taps.
 
     Raises:
         UserError: If a name does not exist (here), or, when the `with` ends, if a tap did not fire
@@ -73,7 +79,12 @@ class FeatureTap:
     """
 
     def __init__(
-        self, network: nn.Module, paths: str | Iterable[str], *, copy: str | Iterable[str] = ()
+        self,
+        network: nn.Module,
+        paths: str | Iterable[str],
+        *,
+        copy: str | Iterable[str] = (),
+        stop: bool = False,
     ) -> None:
         if hasattr(network, "_orig_mod") or getattr(network, "_compiled_call_impl", None):
             raise UserError(
@@ -87,6 +98,9 @@ class FeatureTap:
             if path not in self.paths:
                 raise UserError(f"copy={path!r} is none of the taps{nearest(path, self.paths)}")
         self._taps = [_parse(path, network) for path in self.paths]
+        # How often `[*]` fires, and what comes after the output, is not known.
+        last = any(tap.every_call or (not tap.path and not tap.input) for tap in self._taps)
+        self._stops = stop and bool(self.paths) and not last
         self._handles: list[RemovableHandle] = []
         self._seen: dict[str, Any] = {}
         self._versions: dict[str, list[tuple[Tensor, int]]] = {}
@@ -104,16 +118,21 @@ class FeatureTap:
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:
+    ) -> bool:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
         seen, versions, self._seen, self._versions = self._seen, self._versions, {}, {}
-        if kind is None:
+        if kind is None or kind is _AllSeen:
             self._check(seen, versions)
             for tap in self._taps:
                 if tap.every_call:
                     seen[tap.name] = tap.select(seen[tap.name])
+        return kind is _AllSeen
+
+    def of(self, network: nn.Module, *, stop: bool = False) -> "FeatureTap":
+        """Return the same tap of another network; see `stop` above."""
+        return FeatureTap(network, self.paths, copy=self.copy, stop=stop)
 
     def _register(self, tap: _Tap, tapped: nn.Module) -> RemovableHandle:
         # A deepcopy of the network made meanwhile keeps the hooks; there they must do nothing.
@@ -142,6 +161,8 @@ class FeatureTap:
             value = _clone(value)
         self._versions.setdefault(tap.name, []).extend((t, t._version) for t in _tracked(value))
         self._seen[tap.name] = (*self._seen.get(tap.name, ()), value) if tap.every_call else value
+        if self._stops and len(self._seen) == len(self.paths):
+            raise _AllSeen
 
     def _check(self, seen: dict[str, Any], versions: dict[str, list[tuple[Tensor, int]]]) -> None:
         silent = [path for path in self.paths if path not in seen]

@@ -16,7 +16,7 @@ from kd_core.console import err, out
 from kd_core.errors import UserError
 from kd_core.kit import RANDOM, Kit
 from kd_core.recipes import build_teachers, is_of_teachers, stage_folder, unfinished
-from kd_core.run import build_trainer, run, use_channels_last
+from kd_core.run import build_trainer, prefers_channels_last, run, use_channels_last
 from kd_core.run_config import read_config, stage_configs
 from kd_core.seeds import repeat, summary_table
 from kd_core.stages import run_stages
@@ -175,7 +175,7 @@ class TrainingTool:
         built = self.assemble(config, config.get("seed", 0), device, folder)
         predictor = built.distiller.predictor()
         self.kit.load_checkpoint(predictor, Path(args.eval_only))
-        if config.get("trainer", {}).get("channels_last"):
+        if config.get("trainer", {}).get("channels_last", prefers_channels_last(device)):
             use_channels_last(built.distiller)
         scores = self.kit.evaluate(predictor, config, built.data, built.teachers)
         if distributed.rank() == 0:
