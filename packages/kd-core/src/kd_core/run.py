@@ -19,6 +19,7 @@ from kd_core.loggers import JsonLog, ProgressLog, TensorBoardLog, WandbLog
 from kd_core.optimizer import build_optimizer
 from kd_core.step import PRECISIONS, TrainStep
 from kd_core.task import Batch, Task, network_of
+from kd_core.teacher_cache import CachedTeachers
 from kd_core.trainer import Trainer
 
 
@@ -61,6 +62,7 @@ def build_trainer(
     ema_warmup: bool = False,
     sync_batchnorm: bool = False,
     find_unused_parameters: bool = False,
+    teacher_cache: bool | str = False,
     eval_every: int = 1,
     save_every: int = 1,
     save_minutes: float = 10.0,
@@ -88,6 +90,8 @@ def build_trainer(
         ema_warmup: Let the average forget faster at first; see `ModelAverage`.
         sync_batchnorm: Compute BN statistics over all processes.
         find_unused_parameters: For networks with parts that some batches do not use, under DDP.
+        teacher_cache: Keep what teachers show for every run of them, see `CachedTeachers`: in this
+            folder, or where the tool keeps teachers.
         eval_every: Epochs between evaluations; a student that is not trained has one, at the end.
         save_every: Epochs between checkpoints.
         save_minutes: Minutes between checkpoints.
@@ -119,6 +123,12 @@ def build_trainer(
     )
     if parts.sample is not None:
         distiller.accelerate_teachers(parts.sample, PRECISIONS[precision])
+    loader = parts.loader
+    if teacher_cache:
+        folder = work_dir / "teachers" if teacher_cache is True else Path(teacher_cache)
+        loader = CachedTeachers(loader, distiller, folder, precision=precision)
+        if distributed.rank() == 0:
+            err.print(loader.describe(epochs))
     prefix = "val_" if parts.val else ""
     every = eval_every if distiller.train_student else epochs  # what does not change: once
     hooks: list[Hook] = [
@@ -131,7 +141,7 @@ def build_trainer(
     hooks.append(CheckpointHook(epochs=save_every, minutes=save_minutes, keep_every=keep_every))
     return Trainer(
         distiller,
-        parts.loader,
+        loader,
         take_step,
         built,
         schedule=build(schedule, where="schedule", epochs=epochs),

@@ -4,6 +4,7 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -123,7 +124,7 @@ class TrainingTool:
             work_dir,
             optimizer=config["optimizer"],
             schedule=config["schedule"],
-            **config["trainer"],
+            **_with_cache(config["trainer"], teachers / "teachers"),
         )
         facts: dict[str, Any] = {"seed": seed, "data_seed": built.data.train.data_seed}
         facts["environment"] = report.environment(device)
@@ -149,16 +150,21 @@ class TrainingTool:
             config = self.kit.stand_ins(stage)
             built = self.assemble(config, config.get("seed", 0), device, Path(), untrained=True)
             _print_tables(built)
-            trainer = build_trainer(
-                built.parts,
-                Path(),
-                optimizer=config["optimizer"],
-                schedule=config["schedule"],
-                **{**config["trainer"], "tensorboard": False, "wandb": None},
-            )
-            built.distiller.train()
-            trainer.meter.update(trainer.step([next(built.parts.loader.epoch(0))]))
-            trainer.check_finite()
+            with TemporaryDirectory() as folder:
+                trainer = build_trainer(
+                    built.parts,
+                    Path(),
+                    optimizer=config["optimizer"],
+                    schedule=config["schedule"],
+                    **{
+                        **_with_cache(config["trainer"], Path(folder)),
+                        "tensorboard": False,
+                        "wandb": None,
+                    },
+                )
+                built.distiller.train()
+                trainer.meter.update(trainer.step([next(trainer.loader.epoch(0))]))
+                trainer.check_finite()
             out.print("dry run: one training step done")
 
     def evaluate_file(self, config: Config, args: Namespace, device: torch.device) -> None:
@@ -233,6 +239,15 @@ class TrainingTool:
             if distributed.rank() == 0:
                 err.print(f"teacher {name!r}: {text}")
         return scores
+
+
+def _with_cache(trainer: Config, folder: Path) -> Config:
+    """Let `teacher_cache=True` mean this folder."""
+    return (
+        {**trainer, "teacher_cache": str(folder)}
+        if trainer.get("teacher_cache") is True
+        else trainer
+    )
 
 
 def _print_tables(built: Assembly) -> None:

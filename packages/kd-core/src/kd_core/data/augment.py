@@ -48,6 +48,10 @@ class CropFlip:
             crop_id = crop_id - crop_id % 2
         return {**batch, "image": self.crop(batch["image"], crop_id), "crop_id": crop_id}
 
+    def count_views(self, shape: Sequence[int]) -> int:
+        """Return the limit of `crop_id` for images [..., H, W]."""
+        return 2 * self._positions(shape[-2]) * self._positions(shape[-1])
+
     def crop(self, images: Tensor, crop_id: Tensor) -> Tensor:
         """Make the crops that the ids name: one gather for the batch."""
         height, width = (self.size or side for side in images.shape[-2:])

@@ -1,0 +1,31 @@
+"""Short names of what results depend on: they change when it does."""
+
+import hashlib
+import re
+
+import torch
+from torch import Tensor, nn
+
+
+def fingerprint(*parts: str | Tensor) -> str:
+    """Return a hash of texts, and of tensors' types, shapes and values; 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Tensor):
+            digest.update(f"{part.dtype}{list(part.shape)}".encode())
+            digest.update(part.detach().cpu().flatten().view(torch.uint8).numpy().data)
+        else:
+            digest.update(part.encode() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def model_fingerprint(model: nn.Module) -> str:
+    """Return a hash of what a model computes with: its modules, their settings and all tensors.
+
+    Of the code of its modules it knows only their names.
+    """
+    settings = re.sub(r" at 0x\w+", "", repr(model))  # addresses differ from run to run
+    state = [*model.named_parameters(), *model.named_buffers()]
+    tensors = [part for name, tensor in state for part in (name, tensor)]
+    size = repr(getattr(model, "size", None))  # of the images; see `ImageTask`
+    return fingerprint(type(model).__qualname__, settings, size, *tensors)
