@@ -50,6 +50,7 @@ class TestTrainingParser:
             "resume": False,
             "eval_only": None,
             "seeds": None,
+            "together": False,
             "dry_run": False,
             "list_taps": False,
             "cfg_options": [],

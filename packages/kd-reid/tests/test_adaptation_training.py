@@ -143,7 +143,7 @@ class Stop(Hook):
 
     def after_step(self, trainer):
         if isinstance(trainer.distiller.student, AdaptiveEmbedder):
-            trainer._stop.signum = signal.SIGTERM * (trainer.steps_done == self.steps)
+            trainer.stop.signum = signal.SIGTERM * (trainer.steps_done == self.steps)
 
 
 @pytest.mark.parametrize("steps", [4, 6])  # between epochs, and inside the second

@@ -1,9 +1,8 @@
 """The demo: what distillation does for a small network on few labels, in minutes and offline."""
 
 from argparse import Namespace
-from collections.abc import Callable
-from typing import Any
 
+import torch
 from kd_core.console import out
 from kd_core.demo import compare
 from kd_core.plots import plot_curves
@@ -14,12 +13,12 @@ from kd_cls.kit import KIT
 SEEDS = (0, 1, 2, 3, 4)
 
 
-def main(args: Namespace, train_seed: Callable[..., dict[str, Any]]) -> None:
+def main(args: Namespace, device: torch.device) -> None:
     """Train a teacher, then the same student without and with it; see `kd_core.demo.compare`.
 
     Ends with a table, `curves.png` and `demo.json`.
     """
-    found = compare(KIT, args, train_seed, name="demo", method="DKD", seeds=SEEDS)
+    found = compare(KIT, args, device, name="demo", method="DKD", seeds=SEEDS)
     runs = {label: read_histories(found.folders[label], found.seeds) for label in found.students}
     curves = found.work_dir / "curves.png"
     plot_curves(runs, "top1", curves, ylabel="top-1 on the test set, %")

@@ -49,6 +49,7 @@ def training_parser(description: str) -> ArgumentParser:
     parser.add_argument("--resume", action="store_true", help="go on from what is in the work dir")
     parser.add_argument("--eval-only", metavar="CKPT", help="evaluate a checkpoint, do not train")
     parser.add_argument("--seeds", metavar="INT", nargs="+", type=int, help="one run for each")
+    _add_together(parser, "seeds")
     parser.add_argument(
         "--dry-run", action="store_true", help="build all, print tables, run one step"
     )
@@ -72,6 +73,7 @@ def comparison_parser(description: str) -> ArgumentParser:
     parser.add_argument("--only", metavar="ROW", nargs="+", help="labels of the rows to run")
     parser.add_argument("--seeds", metavar="INT", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--work-dir", metavar="DIR", help="folder; what is finished there is kept")
+    _add_together(parser, "rows and seeds")
     parser.add_argument("--dry-run", action="store_true", help="take one step of each row")
     return add_options(parser)
 
@@ -88,6 +90,11 @@ def add_options(parser: ArgumentParser, example: str = "trainer.epochs=2") -> Ar
     )
     parser.add_argument("--debug", action="store_true", help="show a traceback for every error")
     return parser
+
+
+def _add_together(parser: ArgumentParser, what: str) -> None:
+    text = f"train all {what} in turns, on one pass over data and teacher; needs data_seed"
+    parser.add_argument("--together", action="store_true", help=text)
 
 
 class _Parser(ArgumentParser):

@@ -16,8 +16,10 @@ from kd_core.config import load_config, parse_options
 from kd_core.console import err
 from kd_core.errors import UserError, nearest
 from kd_core.run_config import read_config, stage_configs
-from kd_core.seeds import DIGITS, read_results, repeat, spread, text
+from kd_core.runner import Runner
+from kd_core.seeds import DIGITS, read_results, repeat, seed_folder, spread, spread_of, text
 from kd_core.stages import key_of
+from kd_core.together import train_together
 from kd_core.tool import TrainingTool
 
 Config = dict[str, Any]
@@ -90,14 +92,20 @@ class ComparisonTool:
         name = Path(args.rows or args.configs[-1]).stem
         work_dir = Path(args.work_dir or f"runs/{name}-table")
         results: Results = {}
+        runner = Runner(self.kit, device, work_dir.parent)
+        # Named by what it depends on: changed settings are never taken for finished ones.
+        folders = {k: work_dir / f"{_slug(k)}-{key_of(config)}" for k, config in configs.items()}
+        if args.together:
+            runs = [
+                (config, seed, seed_folder(folders[label], seed, args.seeds))
+                for label, config in configs.items()
+                for seed in args.seeds
+            ]
+            train_together(runner, runs, resume=True)
         for number, (label, config) in enumerate(configs.items(), start=1):
             err.rule(f"row {number} of {len(configs)}: {label}")
-            # Named by what it depends on: changed settings are never taken for finished ones.
-            folder = work_dir / f"{_slug(label)}-{key_of(config)}"
-            one = partial(
-                self.tool.train_seed, config, device=device, resume=True, teachers=work_dir.parent
-            )
-            repeat(one, args.seeds, folder, resume=True)
+            folder = folders[label]
+            repeat(partial(runner.train_seed, config, resume=True), args.seeds, folder, resume=True)
             results[label] = read_results(folder, args.seeds)
             if distributed.rank() == 0:
                 headings, against = given.get("metrics", {}), given.get("against", {})
@@ -142,7 +150,9 @@ def markdown(
         ]
         cells.append(f"{_signed(gaps)} from {other}" if gaps and other != label else "")
         lines.append(cells)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    rows = [f"| {' | '.join(cells)} |" for cells in lines]
+    covers = spread_of([run.get("data_seed") for runs in results.values() for run in runs])
+    return "\n".join([*rows, "", covers] if covers else rows)
 
 
 def _cell(runs: Sequence[Mapping[str, Any]], which: str, metric: str) -> str:

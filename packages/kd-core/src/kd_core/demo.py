@@ -2,12 +2,13 @@
 
 import json
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.table import Table
 
 from kd_core import distributed
@@ -17,6 +18,7 @@ from kd_core.errors import UserError
 from kd_core.kit import Kit
 from kd_core.recipes import recipe_folder
 from kd_core.run_config import read_config
+from kd_core.runner import Runner
 from kd_core.seeds import repeat, text
 from kd_core.workdir import choose
 
@@ -61,7 +63,7 @@ class Comparison:
 def compare(
     kit: Kit,
     args: Namespace,
-    train_seed: Callable[..., dict[str, Any]],
+    device: torch.device,
     *,
     name: str,
     method: str,
@@ -74,7 +76,7 @@ def compare(
     Args:
         kit: Its demo config is the distilled student.
         args: The tool's arguments; its options change both students, not the teacher.
-        train_seed: See `TrainingTool.train_seed`.
+        device: Where everything runs.
         name: Of the demo's folder in `runs`.
         method: What distils, for the label; its lower-case form is the folder.
         seeds: Where the arguments name none.
@@ -87,9 +89,9 @@ def compare(
     seeds = args.seeds or seeds
     configs = {STUDENT: alone, f"{STUDENT} + {method}": distilled}
     folders = dict(zip(configs, (work_dir / STUDENT, work_dir / method.lower()), strict=True))
-    students = {}
+    students, runner = {}, Runner(kit, device, work_dir.parent)
     for label, config in configs.items():
-        one = partial(train_seed, config, resume=args.resume, teachers=work_dir.parent)
+        one = partial(runner.train_seed, config, resume=args.resume)
         students[label] = repeat(one, seeds, folders[label], resume=args.resume)
     recipe = distilled["teacher"]["recipe"]
     folder = folders["teacher"] = recipe_folder(kit, recipe, work_dir.parent / "teachers")

@@ -126,7 +126,7 @@ class Distiller(nn.Module):
         shown = {}
         for name, teacher in self.teachers.items():
             with located(f"teacher {name!r}"):
-                shown[name] = teacher.listen(self._teacher_paths(name), sample)
+                shown[name] = teacher.listen(self.teacher_paths(name), sample)
         self.tap_shapes = {"student": shapes(seen), **{k: shapes(v) for k, v in shown.items()}}
         for name, term in self.terms.items():
             given = self.tap_shapes["student"], self.tap_shapes[self.source(name)]
@@ -149,6 +149,15 @@ class Distiller(nn.Module):
             problem = "names no teacher (source=...)" if wanted is None else f"wants {wanted!r}"
             raise UserError(f"term {name!r} {problem}{nearest(wanted or '', self.teachers)}")
         return wanted
+
+    def teacher_paths(self, teacher: str) -> list[str]:
+        """Return the taps of a teacher that terms read."""
+        return [
+            path
+            for name, term in self.terms.items()
+            if self.source(name) == teacher
+            for path in tap_list(term.teacher)
+        ]
 
     def begin(self, steps_per_epoch: int) -> None:
         """Start counting warm-ups anew, for epochs of so many optimizer steps."""
@@ -218,21 +227,13 @@ class Distiller(nn.Module):
 
     def _place_taps(self) -> FeatureTap:
         for name, teacher in self.teachers.items():
-            paths = self._teacher_paths(name)
+            paths = self.teacher_paths(name)
             with located(f"teacher {name!r}"):
                 teacher.listen(paths)
         paths = [path for term in self.terms.values() for path in tap_list(term.student)]
         paths += self.own_taps()
         with located("student"):
             return FeatureTap(network_of(self.student), paths)
-
-    def _teacher_paths(self, teacher: str) -> list[str]:
-        return [
-            path
-            for name, term in self.terms.items()
-            if self.source(name) == teacher
-            for path in tap_list(term.teacher)
-        ]
 
     def _factor(self, name: str, term: Term) -> float | Tensor:
         if not term.warmup_epochs:

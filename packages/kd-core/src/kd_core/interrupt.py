@@ -23,12 +23,13 @@ class StopSignal:
 
     The second signal acts as it did before: a user who insists gets out at once. Not so with
     several processes, because torchrun passes on to them what the terminal sent them already; it
-    kills what does not stop in time.
+    kills what does not stop in time. Several trainers that take turns may enter one such object.
     """
 
     def __init__(self) -> None:
         self.signum = 0
         self._before: dict[int, Any] = {}
+        self._entered = 0
 
     @property
     def received(self) -> bool:
@@ -45,8 +46,9 @@ class StopSignal:
         raise Interrupted(self.signum or signal.SIGTERM, work_dir)
 
     def __enter__(self) -> "StopSignal":
+        self._entered += 1
         # Handlers can be set in the main thread only; elsewhere signals are the caller's affair.
-        if threading.current_thread() is threading.main_thread():
+        if self._entered == 1 and threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._note)
         return self
@@ -57,7 +59,9 @@ class StopSignal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._restore()
+        self._entered -= 1
+        if not self._entered:
+            self._restore()
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self.signum = signum

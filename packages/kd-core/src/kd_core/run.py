@@ -126,7 +126,7 @@ def build_trainer(
     loader = parts.loader
     if teacher_cache:
         folder = work_dir / "teachers" if teacher_cache is True else Path(teacher_cache)
-        loader = CachedTeachers(loader, distiller, folder, precision=precision)
+        loader = CachedTeachers(loader, distiller.teachers, folder, precision=precision)
         if distributed.rank() == 0:
             err.print(loader.describe(epochs))
     prefix = "val_" if parts.val else ""
@@ -166,13 +166,24 @@ def run(
         resume: Continue from `last.pth` if the folder has one.
         facts: What else the result should say: seeds, the teacher's accuracy.
     """
+    if resume:
+        go_on(trainer)
+    trainer.train()
+    return finish(trainer, parts, facts)
+
+
+def go_on(trainer: Trainer) -> None:
+    """Continue from the checkpoint in the trainer's folder, if there is one."""
     last = trainer.work_dir / "last.pth"
-    if resume and last.is_file():
+    if last.is_file():
         trainer.resume(last)
         if distributed.rank() == 0:
             where = f"after {trainer.epoch} epochs and {trainer.step_in_epoch} steps"
             err.print(f"resumed {last} {where}")
-    trainer.train()
+
+
+def finish(trainer: Trainer, parts: Parts, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Write what a trained run leaves in its folder, and return the result; see `run`."""
     result = {**facts, **_scores(trainer, parts)}
     peers = trainer.distiller.peers.items()
     result |= {"peers": {name: parts.test(peer.eval()) for name, peer in peers}} if peers else {}

@@ -55,6 +55,7 @@ def summarise(results: Sequence[dict[str, Any]], seeds: Sequence[int]) -> dict[s
     """Return mean and standard deviation (n - 1) of every metric of the last and best epochs."""
     summary: dict[str, Any] = {
         "seeds": list(seeds),
+        "data_seeds": [result.get("data_seed") for result in results],
         "metric": results[0]["metric"],
         "chosen_on": results[0]["best"]["chosen_on"],
         "student_parameters": results[0]["student_parameters"],
@@ -81,10 +82,18 @@ def text(value: dict[str, Any], digits: int = 2) -> str:
     return shown if value["sd"] is None else f"{shown} ± {value['sd']:.{digits}f}"
 
 
+def spread_of(data_seeds: Sequence[int | None]) -> str | None:
+    """Say what a standard deviation covers, where it is not all that seeds do."""
+    if len(data_seeds) > 1 and len(set(data_seeds)) == 1:
+        return f"data_seed {data_seeds[0]} in all runs: sd is that of initialisation"
+    return None
+
+
 def summary_table(summary: dict[str, Any]) -> Table:
     """Show the last and the best epoch, and say how the best was chosen."""
     count = len(summary["seeds"])
-    table = Table("", *summary["last"], title=f"student, {count} seed{'s' * (count > 1)}")
+    title = f"student, {count} seed{'s' * (count > 1)}"
+    table = Table("", *summary["last"], title=title, caption=spread_of(summary["data_seeds"]))
     for which, label in (("last", "last epoch"), ("best", f"best on {summary['chosen_on']}")):
         row = [text(value, DIGITS.get(name, 2)) for name, value in summary[which].items()]
         table.add_row(label, *row)

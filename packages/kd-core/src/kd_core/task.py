@@ -1,7 +1,7 @@
 """A network together with its task: what the house trains."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ class Task(nn.Module):
         network: The plain network.
         roles: Its tap paths by role, shallow to deep; see `kd_core.roles`.
     """
+
+    changes_data: ClassVar[bool] = False
+    """Whether training changes which samples come next, so that students cannot share them."""
 
     def __init__(
         self, network: nn.Module, *, roles: Mapping[str, str | Sequence[str]] | None = None

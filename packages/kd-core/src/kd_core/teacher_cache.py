@@ -14,10 +14,10 @@ from torch import Tensor
 from kd_core import distributed
 from kd_core.data.augment import CropFlip
 from kd_core.data.loader import DeviceLoader
-from kd_core.distiller import Distiller
 from kd_core.errors import UserError
 from kd_core.fingerprint import fingerprint, model_fingerprint
 from kd_core.loader import Loader
+from kd_core.probe import shapes
 from kd_core.row_store import RowStore, table_bytes
 from kd_core.step import PRECISIONS
 from kd_core.task import Batch
@@ -38,7 +38,7 @@ class CachedTeachers:
 
     Args:
         loader: Of a set that is on the device, with `CropFlip` or no augmentation.
-        distiller: Its teachers' taps must be logits or vectors.
+        teachers: By name; what they show must be logits or vectors.
         folder: Where tables are kept.
         precision: That in which teachers run; see `TrainStep`.
 
@@ -47,15 +47,21 @@ class CachedTeachers:
     """
 
     def __init__(
-        self, loader: Loader, distiller: Distiller, folder: Path, *, precision: str = "fp32"
+        self,
+        loader: Loader,
+        teachers: Mapping[str, Teacher],
+        folder: Path,
+        *,
+        precision: str = "fp32",
     ) -> None:
         self.views = _count_views(loader)
         assert isinstance(loader, DeviceLoader)
         self.loader, self.batch_size = loader, loader.batch_size
         data = _data_fingerprint(loader)
         self._tables: dict[str, _TeacherTables] = {}
-        for name, teacher in distiller.teachers.items():
-            widths = _widths(name, distiller.tap_shapes[name])
+        sample = loader.sample(2)
+        for name, teacher in teachers.items():
+            widths = _widths(name, shapes(teacher(sample)))
             key = fingerprint(data, precision, model_fingerprint(teacher.model))
             open_store = partial(_open, folder, key, rows=len(loader.images) * self.views)
             stores = {tap: open_store(tap, width=width) for tap, width in widths.items()}

@@ -1,7 +1,7 @@
 """Trainer: the loop around a training step."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
         self._rates = [float(group["lr"]) for group in optimizer.param_groups]
-        self._stop = StopSignal()
+        self.stop = StopSignal()
         distiller.begin(self.steps_per_epoch)
 
     @property
@@ -103,12 +103,17 @@ class Trainer:
             NonFiniteLossError: If a loss or a weight became NaN or infinite.
             Interrupted: After SIGINT or SIGTERM, once `last.pth` is written.
         """
+        for _ in self.steps():
+            pass
+
+    def steps(self) -> Iterator[None]:
+        """Train as `train` does, and pause after every step, so that several can take turns."""
         try:
-            with self._stop:
+            with self.stop:
                 self._call("before_train")
                 while self.epoch < self.epochs:
-                    self._train_epoch()
-                if distributed.any_process(self._stop.received, self.distiller.steps.device):
+                    yield from self._train_epoch()
+                if distributed.any_process(self.stop.received, self.distiller.steps.device):
                     self._leave()  # the signal came after the last step
                 self._call("after_train")
         finally:
@@ -159,7 +164,7 @@ class Trainer:
             student.meet_average(average.network)
         return average
 
-    def _train_epoch(self) -> None:
+    def _train_epoch(self) -> Iterator[None]:
         self.distiller.train()
         for model in (self.distiller.student, *self.distiller.peers.values()):
             if isinstance(model, Task) and model.training:  # not where criteria alone are
@@ -175,8 +180,11 @@ class Trainer:
             self._call("after_step")
             if self.steps_done % self.log_every == 0:
                 self.check_finite()
-            if self.agree(self._stop.received):
+            if self.agree(self.stop.received):
                 self._leave()
+            paused = time.monotonic()
+            yield
+            started += time.monotonic() - paused  # others' time is not ours
         self.check_finite()
         self.seconds = time.monotonic() - started  # once more: the check waited for the device
         self._finish_epoch()
@@ -208,7 +216,7 @@ class Trainer:
 
     def _leave(self) -> None:
         self.save(self.work_dir / "last.pth")
-        self._stop.leave(self.work_dir)
+        self.stop.leave(self.work_dir)
 
     def _factor(self, step: int) -> float:
         # The middle of the step, so that a milestone falls exactly between two epochs.

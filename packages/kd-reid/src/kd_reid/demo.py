@@ -1,7 +1,6 @@
 """The demo: what distillation does for a small re-identification network, in minutes, offline."""
 
 from argparse import Namespace
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,12 @@ ROWS = 6  # of the picture
 METRICS = {"rank1": "rank-1 %", "mAP": "mAP %"}
 
 
-def main(args: Namespace, train_seed: Callable[..., dict[str, Any]]) -> None:
+def main(args: Namespace, device: torch.device) -> None:
     """Train a teacher, then the same student without and with it; see `kd_core.demo.compare`.
 
     Ends with a table, `galleries.png` and `demo.json`.
     """
-    found = compare(KIT, args, train_seed, name="reid_demo", method="KD", seeds=SEEDS)
+    found = compare(KIT, args, device, name="reid_demo", method="KD", seeds=SEEDS)
     picture = found.work_dir / "galleries.png"
     draw(found, read_config(KIT, KIT.demo_config, parse_options(args.cfg_options)), picture)
     out.print(found.table("drawn pedestrians", METRICS))

@@ -44,6 +44,8 @@ class AdaptiveEmbedder(Embedder):
         UserError: If the network has no single linear classifier, or a number is out of its range.
     """
 
+    changes_data = True
+
     label: Tensor
     radius: Tensor
     clustered: Tensor
