@@ -9,7 +9,7 @@ from kd_cls.classifier import Classifier
 from kd_cls.data import synthetic
 from kd_cls.kit import KIT
 from kd_cls.models import build_model
-from kd_core import checkpoint, tool
+from kd_core import checkpoint, runner
 from kd_core.recipes import recipe_folder
 from kd_core.run_config import read_config
 
@@ -63,7 +63,7 @@ def test_the_students_differ_in_the_teacher_only():
 def test_it_goes_on_where_it_stopped(monkeypatch):
     assert train.main([*ARGUMENTS[3:], "--seeds", "0"]) == 0
     before = Path("runs/demo/dkd/result.json").read_bytes()
-    monkeypatch.delattr(tool, "run")  # so that nothing can be trained
+    monkeypatch.delattr(runner, "run")  # so that nothing can be trained
     assert train.main([*ARGUMENTS[3:], "--seeds", "0", "--resume"]) == 0
     assert Path("runs/demo/dkd/result.json").read_bytes() == before
 

@@ -10,6 +10,7 @@ import torch
 
 from kd_core import checkpoint, distributed, report
 from kd_core.build import build
+from kd_core.captured import CapturedStep
 from kd_core.console import err
 from kd_core.distiller import Distiller
 from kd_core.errors import UserError
@@ -63,6 +64,8 @@ def build_trainer(
     sync_batchnorm: bool = False,
     find_unused_parameters: bool = False,
     teacher_cache: bool | str = False,
+    capture: bool = True,
+    compile: bool = False,
     eval_every: int = 1,
     save_every: int = 1,
     save_minutes: float = 10.0,
@@ -92,6 +95,8 @@ def build_trainer(
         find_unused_parameters: For networks with parts that some batches do not use, under DDP.
         teacher_cache: Keep what teachers show for every run of them, see `CachedTeachers`: in this
             folder, or where the tool keeps teachers.
+        capture: Record the step as a CUDA graph, where it can be; see `CapturedStep`.
+        compile: Hand the losses to `torch.compile`, which takes minutes at first.
         eval_every: Epochs between evaluations; a student that is not trained has one, at the end.
         save_every: Epochs between checkpoints.
         save_minutes: Minutes between checkpoints.
@@ -104,6 +109,8 @@ def build_trainer(
     for name, count in {**counts, "eval_every": eval_every, "save_every": save_every}.items():
         if count < 1:
             raise UserError(f"trainer.{name} is {count}; want 1 or more")
+    if compile and step is not None:
+        raise UserError("trainer.compile is for the plain step; leave it or trainer.step out")
     distiller = parts.distiller
     if channels_last is None:
         channels_last = prefers_channels_last(distiller.steps.device, precision)
@@ -120,7 +127,10 @@ def build_trainer(
         precision=precision,
         clip_norm=clip_norm,
         find_unused_parameters=find_unused_parameters,
+        compile=compile,
     )
+    if capture and distiller.steps.device.type == "cuda":
+        take_step = CapturedStep(take_step, distiller, built)
     if parts.sample is not None:
         distiller.accelerate_teachers(parts.sample, PRECISIONS[precision])
     loader = parts.loader

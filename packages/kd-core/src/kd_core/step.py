@@ -29,6 +29,7 @@ class TrainStep:
         precision: "fp32", or "bf16" for autocast; parameters and criteria stay in float32.
         clip_norm: Largest norm of the gradient of all parameters together, or None.
         find_unused_parameters: Passed to DDP, for networks with parts that some batches do not use.
+        compile: Compile networks, teachers and criteria together with `torch.compile`.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class TrainStep:
         precision: str = "fp32",
         clip_norm: float | None = None,
         find_unused_parameters: bool = False,
+        compile: bool = False,
     ) -> None:
         if precision not in PRECISIONS:
             raise UserError(f"precision is {precision!r}{nearest(precision, PRECISIONS)}")
@@ -56,6 +58,8 @@ class TrainStep:
                 broadcast_buffers=False,
                 find_unused_parameters=find_unused_parameters,
             )
+        if compile:  # networks, teachers and criteria as one; alone, hooks in them never fired
+            self.model = torch.compile(self.model)
 
     def __call__(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Take one optimizer step on the mean loss of the batches; return the detached losses."""
@@ -78,9 +82,9 @@ class TrainStep:
 
     def _sync(self, last: bool) -> AbstractContextManager[None]:
         """Let DDP exchange gradients only in the last of the accumulated batches."""
-        if last or not isinstance(self.model, DistributedDataParallel):
+        if last or not distributed.is_distributed():
             return nullcontext()
-        return self.model.no_sync()
+        return self.model.no_sync()  # type: ignore[operator]  # DDP's, compiled or not
 
 
 def _mark_last(batches: Sequence[Batch]) -> Iterator[tuple[bool, Batch]]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kd_core import checkpoint, distributed, training_state
+from kd_core.captured import CapturedStep
 from kd_core.distiller import Distiller
 from kd_core.ema import ModelAverage
 from kd_core.errors import UserError, located
@@ -169,6 +170,8 @@ class Trainer:
         for model in (self.distiller.student, *self.distiller.peers.values()):
             if isinstance(model, Task) and model.training:  # not where criteria alone are
                 model.begin_epoch(self.epoch)
+        if isinstance(self.step, CapturedStep):
+            self.step.begin_epoch()
         if not self.step_in_epoch:
             self.epoch_began = self.seconds
         self._call("before_epoch")

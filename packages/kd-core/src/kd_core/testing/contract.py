@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kd_core.criterion import Criterion
 from kd_core.functional import tensors
+from kd_core.host_reads import NoHostReads
 from kd_core.testing.checks import is_finite, make_seeded, require, require_finite, value_of
 from kd_core.testing.constructors import (
     arguments_are_documented,
@@ -20,7 +21,6 @@ from kd_core.testing.extremes import (
     single_sample_is_finite,
     survives_extreme_logits,
 )
-from kd_core.testing.host_reads import NoHostReads
 from kd_core.testing.samples import map_tensors, sample
 
 Class = type[Criterion]

@@ -1,12 +1,14 @@
-"""Refuses what would make the host wait for the device, or a shape depend on data."""
+"""Finds what would make the host wait for the device, or a shape depend on data."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from kd_core.functional import tensors
 
 _SHAPE = "its result's shape depends on the data; use a mask, torch.where or masked_fill"
 _CHECK = "it reads its own error code back"
@@ -46,8 +48,8 @@ class NoHostReads(TorchDispatchMode):
         HostReadError: Naming the operator and what to write instead.
     """
 
-    def __enter__(self) -> "NoHostReads":
-        self._copies = _NoCopies()
+    def __enter__(self) -> Self:
+        self._copies = _Copies(self)
         self._copies.__enter__()
         super().__enter__()
         return self
@@ -62,20 +64,45 @@ class NoHostReads(TorchDispatchMode):
         """Run an operator unless it is refused."""
         name = func.overloadpacket.__name__
         if name in _REFUSED and not _has_output_size(name, kwargs):
-            raise HostReadError(f"aten.{name}: {_REFUSED[name]}")
+            self.met(f"aten.{name}: {_REFUSED[name]}", args)
         if name in _INDEXING and any(_is_mask(index) for index in args[1]):
-            raise HostReadError(f"aten.{name} with a boolean index: {_SHAPE}")
+            self.met(f"aten.{name} with a boolean index: {_SHAPE}", args)
         return func(*args, **(kwargs or {}))
 
+    def met(self, what: str, args: tuple[Any, ...]) -> None:
+        """Do what is to be done at a host read."""
+        raise HostReadError(what)
 
-class _NoCopies(TorchFunctionMode):
-    """Refuses what copies to the host without an operator that a dispatch mode sees on the CPU."""
+
+class NotedHostReads(NoHostReads):
+    """Note the host reads of a device's tensors inside the `with`, and let them pass.
+
+    Args:
+        device: Type of the device, such as "cuda".
+    """
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.device, self.notes = device, list[str]()
+
+    def met(self, what: str, args: tuple[Any, ...]) -> None:
+        """Note it."""
+        if any(tensor.device.type == self.device for tensor in tensors(args)):
+            self.notes.append(what)
+
+
+class _Copies(TorchFunctionMode):
+    """Finds what copies to the host without an operator that a dispatch mode sees on the CPU."""
+
+    def __init__(self, mode: NoHostReads) -> None:
+        super().__init__()
+        self.mode = mode
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         if func in _COPIES:
-            raise HostReadError(f"Tensor.{func.__name__} copies a tensor to the host")
+            self.mode.met(f"Tensor.{func.__name__} copies a tensor to the host", args)
         return func(*args, **(kwargs or {}))
 
 
