@@ -105,6 +105,48 @@ class TestImageFolder:
             data.image_folder(str(tmp_path), image_size=8, resident="yes")
 
 
+class TestDecoded:
+    @pytest.mark.parametrize("resident", [True, False])
+    def test_batches_are_those_without_a_store(self, tmp_path, resident):
+        write_folders(tmp_path)
+        options = {"image_size": 8, "resident": resident, "workers": 0, "batch_size": 4}
+        store = tmp_path / "store"
+        for _ in range(2):
+            for seed in range(2):  # of the part held out: all share one store
+                options |= {"data_seed": seed, "val_fraction": 0.3}
+                plain, stored = (
+                    data.image_folder(str(tmp_path), decoded=folder, **options)
+                    for folder in (None, str(store))
+                )
+                for part in ("train", "val", "test"):
+                    loaders = getattr(plain, part), getattr(stored, part)
+                    assert same(*(list(loader.epoch(1)) for loader in loaders))
+        assert len(list(store.iterdir())) == 1
+
+    def test_later_runs_decode_nothing(self, tmp_path):
+        write_folders(tmp_path, splits=("train", "val"))
+        options = {"image_size": 8, "resize": 9, "workers": 0, "decoded": str(tmp_path / "store")}
+        first, later = (data.imagenet(str(tmp_path), decoded_side=9, **options) for _ in range(2))
+        batches = [list(part.epoch(0)) for part in (first.train, first.test)]
+        assert batches[0][0]["image"].shape == (9, 3, 8, 8)
+        for file in tmp_path.glob("*/*/*.png"):
+            file.write_bytes(b"broken")
+        assert same(later.train.epoch(0), batches[0])
+        assert same(later.test.epoch(0), batches[1])
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"decoded_side": 20}, r"decoded_side is 20 pixels.*give their folder as `decoded`"),
+            ({"decoded_side": 8, "resize": 9, "decoded": "s"}, r"resized to 9; .*and 9 pixels or"),
+        ],
+    )
+    def test_a_side_of_no_use_is_refused(self, tmp_path, options, message):
+        write_folders(tmp_path)
+        with pytest.raises(UserError, match=message):
+            data.image_folder(str(tmp_path), image_size=8, **options)
+
+
 class TestFolderLoader:
     def test_batches_depend_on_neither_workers_nor_start_nor_rank(self, tmp_path):
         write_folders(tmp_path)

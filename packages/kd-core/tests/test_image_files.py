@@ -16,6 +16,25 @@ def test_images_of_any_mode_become_colour(mode, tmp_path):
     assert (image.mode, image.size) == ("RGB", (4, 8))
 
 
+@pytest.mark.parametrize("suffix", ["bmp", "jpg", "png", "ppm", "tif", "webp", "mpo", "zip.tif"])
+def test_colour_images_are_whole_after_their_file_is_closed(suffix, tmp_path):
+    file = tmp_path / f"image.{suffix}"
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    other = Image.new("RGB", (30, 20))
+    options = {
+        "mpo": {"save_all": True, "append_images": [other]},
+        "webp": {"save_all": True, "append_images": [other], "lossless": True},
+        "zip.tif": {"compression": "tiff_adobe_deflate"},
+    }
+    Image.fromarray(pixels).save(file, **options.get(suffix, {}))
+    with Image.open(file) as image:
+        expected = np.array(image.convert("RGB"))
+    image = read_image(str(file))
+    file.unlink()
+    assert np.array_equal(np.array(image.crop((3, 4, 25, 19))), expected[4:19, 3:25])
+    assert np.array_equal(np.array(image.resize((30, 20))), expected)
+
+
 def test_a_damaged_image_is_refused(tmp_path):
     file = tmp_path / "1.jpg"
     file.touch()

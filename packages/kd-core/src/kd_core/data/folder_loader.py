@@ -14,8 +14,9 @@ from kd_core import distributed
 from kd_core.console import err
 from kd_core.data.augment import apply
 from kd_core.data.draws import Draws
-from kd_core.data.image_files import ImageFiles, Transform
+from kd_core.data.image_files import ImageFiles, Pixels, Transform
 from kd_core.data.loader import SplitLoader
+from kd_core.data.prefetch import copier
 from kd_core.errors import UserError
 from kd_core.image_task import height_and_width
 from kd_core.task import Batch
@@ -37,6 +38,7 @@ class FolderLoader(SplitLoader):
             torch's or Python's generator, not from NumPy's.
         image_size: Height and width of the images in pixels, or the side of squares.
         workers: Worker processes; None takes one for each core up to eight, 0 none.
+        pixels: Gives the pixels of a file, such as `DecodedImages`; None decodes it each time.
         options: See `SplitLoader`.
     """
 
@@ -48,11 +50,13 @@ class FolderLoader(SplitLoader):
         *,
         image_size: int | tuple[int, int],
         workers: int | None = None,
+        pixels: Pixels | None = None,
         **options: Any,
     ) -> None:
         super().__init__(labels, **options)
         self.workers = default_workers() if workers is None else workers
-        self._files = ImageFiles(files, transform, image_size, self.data_seed)
+        self._files = ImageFiles(files, transform, image_size, self.data_seed, pixels)
+        self._to_device = copier(self.device)
         self._plan = _Plan()
         self._loader: DataLoader[Tensor | str] | None = None
 
@@ -60,6 +64,7 @@ class FolderLoader(SplitLoader):
         """Make batches on this device from now on; returns the loader itself."""
         if torch.device(device).type != self.device.type:
             self._loader = None  # whether its memory is pinned depends on the device
+        self._to_device = copier(torch.device(device))
         return super().to(device)
 
     def shard(self, rank: int, world_size: int) -> Self:
@@ -95,8 +100,8 @@ class FolderLoader(SplitLoader):
             if isinstance(images, str):
                 self._loader = None  # ends the workers before the traceback takes hold of them
                 raise UserError(images)
+            images = self._to_device(images)
             index = order[part] % len(self.labels)
-            images = images.to(self.device, non_blocking=True)
             batch = {"image": images, "label": self.labels[index], "index": index}
             yield apply(self.augment, batch, draws[part])
 
@@ -107,6 +112,7 @@ def decode(
     *,
     image_size: int | tuple[int, int],
     workers: int | None = None,
+    pixels: Pixels | None = None,
 ) -> Tensor:
     """Read all images once, in worker processes if they are many; uint8 [N, 3, H, W].
 
@@ -119,6 +125,7 @@ def decode(
         transform,
         image_size=image_size,
         workers=workers if len(files) > _FEW_IMAGES else 0,
+        pixels=pixels,
         batch_size=256,
     )
     images = torch.empty(len(files), 3, *height_and_width(image_size), dtype=torch.uint8)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from PIL import Image
+from PIL import __version__ as _pillow
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -15,12 +16,21 @@ from kd_core.image_task import height_and_width
 from kd_core.seed import mix
 
 Transform = Callable[[Image.Image], Image.Image | Tensor]
+Pixels = Callable[[str], np.ndarray]  # from a file to its pixels, uint8 [H, W, 3]
+DECODER = f"Pillow {_pillow}"  # another version may round pixels otherwise
 
 
 class ImageFiles(Dataset[Tensor]):
     """Image files as uint8 tensors; `__getitems__` takes (epoch, index) pairs, runs in workers.
 
     An index beyond the last is that of a sample which comes several times; see `Sampler`.
+
+    Args:
+        files: Paths of the images, bytes [N].
+        transform: See `FolderLoader`.
+        image_size: Height and width of the tensors in pixels, or the side of squares.
+        data_seed: Seed of the transform's draws.
+        pixels: Gives the pixels of a file; None decodes it.
     """
 
     def __init__(
@@ -29,8 +39,9 @@ class ImageFiles(Dataset[Tensor]):
         transform: Transform,
         image_size: int | tuple[int, int],
         data_seed: int,
+        pixels: Pixels | None = None,
     ) -> None:
-        self.files, self.transform = files, transform
+        self.files, self.transform, self.pixels = files, transform, pixels
         self.size, self.data_seed = height_and_width(image_size), data_seed
 
     def __getitems__(self, pairs: Sequence[tuple[int, int]]) -> Tensor | str:
@@ -49,7 +60,9 @@ class ImageFiles(Dataset[Tensor]):
         return images
 
     def _load(self, file: str) -> Tensor:
-        image = self.transform(read_image(file))
+        image = self.transform(
+            read_image(file) if self.pixels is None else Image.fromarray(self.pixels(file))
+        )
         if isinstance(image, Image.Image):
             image = torch.from_numpy(np.array(image)).permute(2, 0, 1)
         wanted = (3, *self.size)
@@ -72,12 +85,50 @@ def read_image(file: str) -> Image.Image:
             if not image.mode.startswith(("I", "F")):
                 # A palette with transparency goes by way of RGBA, else Pillow warns.
                 via = image.convert("RGBA") if "transparency" in image.info else image
-                return via.convert("RGB")
+                via.load()
+                return via if via.mode == "RGB" else via.convert("RGB")  # which would copy
             mode = image.mode
     except Exception as error:  # decoders raise what they like: OSError, SyntaxError, struct.error
-        raise UserError(
-            f"{file}: cannot be decoded as an image ({error}); replace or remove it"
-        ) from error
+        raise _damaged(file, error) from error
     raise UserError(
         f"{file}: pixels of more than 8 bits (mode {mode}); convert it to 8 bits a channel"
     )
+
+
+def read_pixels(file: str, side: int | None = None) -> np.ndarray:
+    """Decode an image file to uint8 [H, W, 3], reduced to a shorter side if that is longer.
+
+    Raises:
+        UserError: See `read_image`.
+    """
+    image = read_image(file)
+    width, height = reduced = _reduced(image.size, side)
+    image = image if image.size == reduced else image.resize(reduced, Image.Resampling.BILINEAR)
+    return np.array(image).reshape(height, width, 3)
+
+
+def size_of_pixels(file: str, side: int | None = None) -> tuple[int, int]:
+    """Return height and width of what `read_pixels` gives, from the header alone.
+
+    Raises:
+        UserError: If there is no header of an image.
+    """
+    try:
+        with Image.open(file) as image:
+            width, height = _reduced(image.size, side)
+    except Exception as error:
+        raise _damaged(file, error) from error
+    return height, width
+
+
+def _reduced(size: tuple[int, int], side: int | None) -> tuple[int, int]:
+    """Return a size in pixels with its shorter side lowered to `side`."""
+    shorter = min(size)
+    if side is None or shorter <= side:
+        return size
+    width, height = (max(1, length * side // shorter) for length in size)
+    return width, height
+
+
+def _damaged(file: str, error: Exception) -> UserError:
+    return UserError(f"{file}: cannot be decoded as an image ({error}); replace or remove it")

@@ -1,0 +1,171 @@
+"""Image files decoded once: their pixels on disk, shared by epochs, runs and seeds."""
+
+import hashlib
+import os
+import shutil
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track
+
+from kd_core import distributed
+from kd_core.checkpoint import atomic_folder
+from kd_core.console import err
+from kd_core.data.image_files import DECODER, read_pixels, size_of_pixels
+from kd_core.errors import UserError
+
+_READERS = 16  # threads that look at headers: they wait for the disk, most of the time
+_FEW_IMAGES = 2000
+_HERE = b"\1"
+
+
+class DecodedImages:
+    """The pixels of a set of image files, uint8 RGB, each stored when it is first asked for.
+
+    A store is one sparse file: for each image a byte that says whether it is here, and its pixels.
+    The pixels are written first, then the byte, so several runs may fill and use a store at once,
+    and one that is killed leaves no half-written image behind. (A power cut may: delete the store
+    after one.) Files that were added, removed, resized or touched since, another side, or another
+    version of Pillow have another store; the old one is left, and named.
+
+    Args:
+        folder: Where stores are kept, best on a local disk.
+        files: Paths of the images, bytes [N].
+        side: Images with a longer shorter side are reduced to this many pixels, bilinear; None
+            keeps all pixels, so that nothing depends on whether there is a store.
+
+    Raises:
+        UserError: If the store does not fit on the disk, or the header of an image is damaged.
+    """
+
+    def __init__(self, folder: str | Path, files: np.ndarray, *, side: int | None = None) -> None:
+        if side is not None and side < 1:
+            raise UserError(f"the shorter side of stored images is {side} pixels; wanted 1 or more")
+        self.files, self.side = np.unique(files), side
+        self.path = Path(folder, _key(self.files, side))
+        known = self.path.is_dir()
+        self.sizes = np.load(self.path / "sizes.npy") if known else _sizes(self.files, side)
+        ends = (1 + 3 * self.sizes.prod(axis=1)).cumsum()
+        self._starts, self.bytes = np.append(0, ends[:-1]), int(ends[-1])
+        self._announce(known)
+        if not known:
+            self._create()
+
+    def __call__(self, file: str) -> np.ndarray:
+        """Return the pixels of an image of the set, uint8 [H, W, 3].
+
+        Raises:
+            UserError: If it cannot be decoded, naming its file, or the store not be written.
+        """
+        row = int(np.searchsorted(self.files, os.fsencode(file)))
+        start, shape = int(self._starts[row]), (*self.sizes[row].tolist(), 3)
+        # Opened anew each time: workers share no position, and it takes microseconds.
+        with (self.path / "pixels").open("rb", buffering=0) as store:
+            store.seek(start)
+            if store.read(1) == _HERE:
+                pixels = np.empty(shape, dtype=np.uint8)
+                if store.readinto(pixels.data) == pixels.nbytes:
+                    return pixels
+        pixels = read_pixels(file, self.side)
+        if pixels.shape != shape:
+            raise UserError(
+                f"{file}: its header promised {shape[0]} x {shape[1]} pixels, and it has "
+                f"{pixels.shape[0]} x {pixels.shape[1]}; was it replaced just now? start again"
+            )
+        self._write(pixels, start)
+        return pixels
+
+    def filled(self) -> int:
+        """Return the bytes that the store takes on the disk by now."""
+        return _taken(self.path)
+
+    def _write(self, pixels: np.ndarray, start: int) -> None:
+        try:
+            # A mapped file would end the process when the disk is full; a write tells.
+            with (self.path / "pixels").open("r+b") as store:
+                store.seek(start + 1)
+                store.write(pixels.data)
+                store.flush()
+                store.seek(start)
+                store.write(_HERE)
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: cannot be written ({error}); make room, or run without `decoded`"
+            ) from error
+
+    def _announce(self, known: bool) -> None:
+        """Say how large the store is, and refuse it where it does not fit."""
+        folder = self.path.parent
+        here = folder.absolute()
+        while not here.is_dir():
+            here = here.parent
+        free, filled = shutil.disk_usage(here).free, self.filled()
+        if distributed.rank() == 0:
+            err.print(
+                f"decoded images: {len(self.files):,} in {self.path}, {_size(self.bytes)} when "
+                f"full, {_size(filled)} now; {_size(free)} free on that disk"
+            )
+            others = [] if known else [p.parent for p in folder.glob("*/pixels")]
+            if others:
+                err.print(
+                    f"{folder} also has {len(others)} of other files, or of these before they "
+                    f"changed, {_size(sum(map(_taken, others)))}: delete what no run needs"
+                )
+        if self.bytes - filled > free:
+            raise UserError(
+                f"{self.path}: {_size(self.bytes)} of decoded images do not fit, {_size(free)} are "
+                "free; name a folder on a larger disk, or store smaller images (`decoded_side`)"
+            )
+
+    def _create(self) -> None:
+        try:
+            with atomic_folder(self.path) as folder:
+                np.save(folder / "sizes.npy", self.sizes)
+                with (folder / "pixels").open("wb") as store:
+                    store.truncate(self.bytes)
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: cannot be made ({error}); name a folder that can be written"
+            ) from error
+
+
+def _key(files: np.ndarray, side: int | None) -> str:
+    """Name what the pixels depend on; the place of the set as a whole is no part of it."""
+    folders = [os.path.dirname(os.fsdecode(file)) for file in (files[0], files[-1])]
+    beyond = len(os.fsencode(os.path.commonpath(folders)))  # sorted, so common to all of them
+    key = hashlib.sha256(f"{DECODER} {side}".encode())
+    for file in files.tolist():
+        try:
+            found = os.stat(file)
+        except OSError as error:
+            raise UserError(f"{os.fsdecode(file)}: cannot be read ({error})") from error
+        key.update(b"\0%s\0%d %d" % (file[beyond:], found.st_size, found.st_mtime_ns))
+    return key.hexdigest()[:16]
+
+
+def _sizes(files: np.ndarray, side: int | None) -> np.ndarray:
+    """Read height and width of the pixels to store from the headers, int64 [N, 2]."""
+    quiet = len(files) <= _FEW_IMAGES or distributed.rank() > 0
+    with ThreadPool(_READERS) as readers:
+        sizes = track(
+            readers.imap(lambda file: size_of_pixels(os.fsdecode(file), side), files, 64),
+            f"looking at {len(files):,} images",
+            total=len(files),
+            console=err,
+            disable=quiet,
+            transient=True,
+        )
+        return np.array(list(sizes), dtype=np.int64)
+
+
+def _taken(store: Path) -> int:
+    """Return the bytes on disk of a store's pixels, without its holes; 0 if there is none."""
+    try:
+        return getattr((store / "pixels").stat(), "st_blocks", 0) * 512
+    except OSError:
+        return 0
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"
