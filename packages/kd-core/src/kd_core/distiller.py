@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from kd_core.losses import weigh
 from kd_core.probe import shapes, tap_values
 from kd_core.roles import tap_list
 from kd_core.taps import FeatureTap
-from kd_core.task import Batch, Task, network_of
+from kd_core.task import Batch, Task, network_of, refuse_sharded
 from kd_core.teacher import as_teachers
 from kd_core.term import Term, tap_tuple
 
@@ -42,6 +42,8 @@ class Distiller(nn.Module):
     """
 
     steps: Tensor
+    student_first: ClassVar[bool] = False
+    """Whether teachers look at what the student's taps gave; see `run_teacher`."""
 
     def __init__(
         self,
@@ -54,7 +56,7 @@ class Distiller(nn.Module):
         sample: Batch | None = None,
     ) -> None:
         super().__init__()
-        _refuse_fsdp(student)
+        refuse_sharded(student)
         self.student = student
         self.teachers = as_teachers(teachers, student)
         self.terms = dict(terms)
@@ -83,13 +85,10 @@ class Distiller(nn.Module):
             return self.predictor().eval()(batch)
         if not self.tap_shapes:
             self.listen(batch)
-        # The student runs first: a task may show the teacher what the student proposes.
+        # Teachers run first, while no maps of the student wait for the backward pass: less memory.
+        shown = {} if self.student_first else self._run_teachers(batch, {})
         losses, seen = self._run_student(batch)
-        wanted = dict.fromkeys(self.source(name) for name in self.terms)
-        shown = dict(batch.get("shown", {}))  # by whoever ran these teachers for several students
-        for teacher in wanted:
-            if teacher not in shown:
-                shown[teacher] = self.run_teacher(teacher, batch, seen)
+        shown = self._run_teachers(batch, seen) if self.student_first else shown
         batch = self.complete(batch, seen)
         if self._steps_per_epoch:
             batch = {**batch, "epoch": self.steps / self._steps_per_epoch}
@@ -108,7 +107,7 @@ class Distiller(nn.Module):
         return self
 
     def run_teacher(self, name: str, batch: Batch, seen: dict[str, Any]) -> dict[str, Any]:
-        """Return what a teacher's taps give for the batch; `seen` is what the student's gave."""
+        """Return what a teacher's taps give; `seen` is what the student's gave, if it ran first."""
         return self.teachers[name](batch)
 
     def own_taps(self) -> list[str]:
@@ -134,11 +133,6 @@ class Distiller(nn.Module):
                 term.criterion.check_shapes(
                     tap_tuple(given[0], term.student), tap_tuple(given[1], term.teacher)
                 )
-
-    def accelerate_teachers(self, sample: Batch, dtype: torch.dtype | None = None) -> None:
-        """Let every teacher give the same in less time; see `Teacher.accelerate`."""
-        for teacher in self.teachers.values():
-            teacher.accelerate(sample, dtype)
 
     def source(self, name: str) -> str:
         """Return the name of the teacher that a term learns from."""
@@ -196,6 +190,14 @@ class Distiller(nn.Module):
         task._modules = {**self.student._modules, "network": deployed}
         return task
 
+    def _run_teachers(self, batch: Batch, seen: dict[str, Any]) -> dict[str, Any]:
+        """Return what every teacher's taps give, unless the batch brings it."""
+        shown = dict(batch.get("shown", {}))
+        for name in dict.fromkeys(self.source(name) for name in self.terms):
+            if name not in shown:
+                shown[name] = self.run_teacher(name, batch, seen)
+        return shown
+
     def _run_student(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the student's own weighted losses and what its taps gave."""
         if self.train_student:
@@ -246,12 +248,3 @@ class Distiller(nn.Module):
             )
         steps = term.warmup_epochs * self._steps_per_epoch
         return term.weight * ((self.steps + 1) / steps).clamp(max=1.0)
-
-
-def _refuse_fsdp(student: nn.Module) -> None:
-    for name, module in student.named_modules():
-        if type(module).__name__.startswith(("FullySharded", "FSDP")):
-            raise UserError(
-                f"student module {name or '(the whole)'!r} is sharded by FSDP, so its parameters "
-                "are not whole where criteria read them; use DDP (torchrun does)"
-            )

@@ -11,6 +11,7 @@ import torch
 from kd_core import checkpoint, distributed, report
 from kd_core.build import build
 from kd_core.captured import CapturedStep
+from kd_core.channels_last import prefers_channels_last, use_channels_last
 from kd_core.console import err
 from kd_core.distiller import Distiller
 from kd_core.errors import UserError
@@ -132,7 +133,8 @@ def build_trainer(
     if capture and distiller.steps.device.type == "cuda":
         take_step = CapturedStep(take_step, distiller, built)
     if parts.sample is not None:
-        distiller.accelerate_teachers(parts.sample, PRECISIONS[precision])
+        for teacher in distiller.teachers.values():
+            teacher.accelerate(parts.sample, PRECISIONS[precision])
     loader = parts.loader
     if teacher_cache:
         folder = work_dir / "teachers" if teacher_cache is True else Path(teacher_cache)
@@ -202,19 +204,6 @@ def finish(trainer: Trainer, parts: Parts, facts: Mapping[str, Any]) -> dict[str
         checkpoint.save_json(result, trainer.work_dir / "result.json")
     distributed.wait_for_all()
     return result
-
-
-def use_channels_last(distiller: Distiller) -> None:
-    """Keep student, peers and teachers in NHWC memory."""
-    teachers = [model for teacher in distiller.teachers.values() for model in teacher.models]
-    for model in (distiller.student, *distiller.peers.values(), *teachers):
-        if isinstance(model, Task):
-            model.use_channels_last()
-
-
-def prefers_channels_last(device: torch.device, precision: str = "fp32") -> bool:
-    """Tell whether NHWC memory makes convolutions faster (benchmarks/step.py measures it)."""
-    return device.type == "cpu" or precision == "bf16"
 
 
 def _scores(trainer: Trainer, parts: Parts) -> dict[str, Any]:

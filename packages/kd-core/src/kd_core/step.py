@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ class TrainStep:
         self.dtype = PRECISIONS[precision]
         self.clip_norm = clip_norm
         self.device = distiller.steps.device
-        self.model: nn.Module = distiller
+        self.model: Any = distiller
         if distributed.is_distributed():
             self.model = DistributedDataParallel(
                 distiller,
@@ -84,7 +85,7 @@ class TrainStep:
         """Let DDP exchange gradients only in the last of the accumulated batches."""
         if last or not distributed.is_distributed():
             return nullcontext()
-        return self.model.no_sync()  # type: ignore[operator]  # DDP's, compiled or not
+        return self.model.no_sync()
 
 
 def _mark_last(batches: Sequence[Batch]) -> Iterator[tuple[bool, Batch]]:

@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from kd_core.errors import UserError
+
 Batch = dict[str, Any]
 
 
@@ -62,3 +64,13 @@ class Task(nn.Module):
 def network_of(model: nn.Module) -> nn.Module:
     """Return the network inside a `Task`, or the model itself."""
     return model.network if isinstance(model, Task) else model
+
+
+def refuse_sharded(student: nn.Module) -> None:
+    """Refuse a student whose parameters are spread over processes."""
+    for name, module in student.named_modules():
+        if type(module).__name__.startswith(("FullySharded", "FSDP")):
+            raise UserError(
+                f"student module {name or '(the whole)'!r} is sharded by FSDP, so its parameters "
+                "are not whole where criteria read them; use DDP (torchrun does)"
+            )

@@ -59,17 +59,15 @@ class CachedTeachers:
         self.loader, self.batch_size = loader, loader.batch_size
         data = _data_fingerprint(loader)
         self._tables: dict[str, _TeacherTables] = {}
-        sample = loader.sample(2)
+        dtype = PRECISIONS[precision]
+        autocast = partial(torch.autocast, loader.device.type, dtype, enabled=dtype is not None)
         for name, teacher in teachers.items():
-            widths = _widths(name, shapes(teacher(sample)))
+            with autocast():
+                widths = _widths(name, shapes(teacher(loader.sample(2))))
             key = fingerprint(data, precision, model_fingerprint(teacher.model))
             open_store = partial(_open, folder, key, rows=len(loader.images) * self.views)
             stores = {tap: open_store(tap, width=width) for tap, width in widths.items()}
             if stores:
-                dtype = PRECISIONS[precision]
-                autocast = partial(
-                    torch.autocast, loader.device.type, dtype, enabled=dtype is not None
-                )
                 self._tables[name] = _TeacherTables(name, teacher, stores, autocast)
         if not self._tables:
             raise UserError("trainer.teacher_cache: nothing is learned from a teacher here")

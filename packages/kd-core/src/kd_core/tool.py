@@ -10,13 +10,14 @@ from typing import Any
 import torch
 
 from kd_core import distributed, report
+from kd_core.channels_last import prefers_channels_last, use_channels_last
 from kd_core.cli import run_main, training_parser
 from kd_core.config import parse_options
 from kd_core.console import err, out
 from kd_core.errors import UserError
 from kd_core.kit import RANDOM, Kit
 from kd_core.recipes import unfinished
-from kd_core.run import build_trainer, prefers_channels_last, use_channels_last
+from kd_core.run import build_trainer
 from kd_core.run_config import read_config, stage_configs
 from kd_core.runner import Runner, print_tables, with_cache
 from kd_core.seeds import repeat, seed_folder, summary_table

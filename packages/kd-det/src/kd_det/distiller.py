@@ -37,6 +37,8 @@ class DetectionDistiller(Distiller):
     class, the number of classes for background, -1 for what is ignored).
     """
 
+    student_first = True  # a teacher's head runs on the student's regions
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for name, teacher in self.teachers.items():
