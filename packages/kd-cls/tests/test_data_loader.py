@@ -1,7 +1,7 @@
 import pytest
 import torch
 from kd_cls.data import DeviceLoader
-from kd_cls.data.augment import CropFlip, PerImage, Rotate
+from kd_cls.data.augment import CropFlip, Flip, Mixup, PerImage, Rotate
 from kd_core.data.draws import Draws
 from kd_core.errors import UserError
 from torchvision.transforms import v2
@@ -120,3 +120,21 @@ def test_a_last_training_batch_too_small_for_all_ranks_is_left_out():
         batches = [list(loader.shard(rank, 2).epoch(0)) for rank in (0, 1)]
         assert len(loader.shard(1, 2)) == len(sizes)
         assert [len(batch["label"]) for batch in batches[1]] == sizes
+
+
+@pytest.mark.parametrize(
+    "augment", [[], [CropFlip(2)], [CropFlip(1), Flip()], [Rotate(20), Flip()]]
+)
+def test_batches_augmented_at_once_are_those_augmented_alone(augment, monkeypatch):
+    data = loader(count=58, augment=augment)
+    at_once = list(data.epoch(1, start=1))
+    monkeypatch.setattr("kd_core.data.loader._AT_ONCE", 1)
+    assert len(at_once) == 11
+    assert_same(at_once, list(data.epoch(1, start=1)))
+
+
+def test_mixing_stays_within_its_batch(monkeypatch):
+    data = loader(augment=[CropFlip(), Mixup()])
+    batches = list(data.epoch(0))
+    monkeypatch.setattr("kd_core.data.loader._AT_ONCE", 1)
+    assert_same(batches, list(data.epoch(0)))

@@ -110,6 +110,10 @@ class Rotate:
         return _gather(images, place) * inside[:, None]
 
 
+BY_IMAGE = (CropFlip, Flip, Rotate)
+"""What treats an image alike in whatever batch it comes, and gives one for each."""
+
+
 class PerImage:
     """Run a torchvision transform on one image after the other, each with a seed of its own.
 

@@ -7,10 +7,12 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
-from kd_core.data.augment import Augment, apply
+from kd_core.data.augment import BY_IMAGE, Augment, apply
 from kd_core.data.draws import Draws, epoch_order
 from kd_core.errors import UserError
 from kd_core.task import Batch
+
+_AT_ONCE = {"cuda": 8}  # batches; on a CPU their bytes would only fall out of its cache
 
 
 class Sampler(Protocol):
@@ -151,7 +153,19 @@ class DeviceLoader(SplitLoader):
         order = self._order(epoch)
         draws = Draws(order, self.data_seed, epoch, self.device, samples=len(self.labels))
         order = order.to(self.device)
-        for part in self._parts(start):
-            index = order[part] % len(self.labels)
+        for parts in self._together(self._parts(start)):
+            whole = slice(parts[0].start, parts[-1].stop)
+            index = order[whole] % len(self.labels)
             batch = {"image": self.images[index], "label": self.labels[index], "index": index}
-            yield apply(self.augment, batch, draws[part])
+            batch = apply(self.augment, batch, draws[whole])
+            for part in parts:
+                own = slice(part.start - whole.start, part.stop - whole.start)
+                alone = len(parts) == 1  # then it may hold more than a row for each image
+                yield batch if alone else {name: value[own] for name, value in batch.items()}
+
+    def _together(self, parts: list[slice]) -> Iterator[list[slice]]:
+        """Group batches that can be augmented at once, which a GPU does in the time of one."""
+        by_image = all(type(augment) in BY_IMAGE for augment in self.augment)
+        whole = by_image and self._world_size == 1
+        count = _AT_ONCE.get(self.device.type, 1) if whole else 1
+        return (parts[first : first + count] for first in range(0, len(parts), count))
