@@ -3,6 +3,7 @@ import torch
 from kd_cls.data import DeviceLoader
 from kd_cls.data.augment import CropFlip, Flip, Mixup, PerImage, Rotate
 from kd_core.data.draws import Draws
+from kd_core.data.loader import _AT_ONCE
 from kd_core.errors import UserError
 from torchvision.transforms import v2
 
@@ -122,19 +123,22 @@ def test_a_last_training_batch_too_small_for_all_ranks_is_left_out():
         assert [len(batch["label"]) for batch in batches[1]] == sizes
 
 
-@pytest.mark.parametrize(
-    "augment", [[], [CropFlip(2)], [CropFlip(1), Flip()], [Rotate(20), Flip()]]
-)
+RECIPES = [[], [CropFlip(2)], [CropFlip(1), Flip()], [Rotate(20), Flip()]]
+
+
+@pytest.mark.parametrize("augment", RECIPES)
 def test_batches_augmented_at_once_are_those_augmented_alone(augment, monkeypatch):
     data = loader(count=58, augment=augment)
-    at_once = list(data.epoch(1, start=1))
-    monkeypatch.setattr("kd_core.data.loader._AT_ONCE", 1)
-    assert len(at_once) == 11
-    assert_same(at_once, list(data.epoch(1, start=1)))
+    alone = list(data.epoch(1, start=1))
+    monkeypatch.setitem(_AT_ONCE, "cpu", 4)
+    assert len(alone) == 11
+    assert_same(alone, list(data.epoch(1, start=1)))
 
 
-def test_mixing_stays_within_its_batch(monkeypatch):
-    data = loader(augment=[CropFlip(), Mixup()])
-    batches = list(data.epoch(0))
-    monkeypatch.setattr("kd_core.data.loader._AT_ONCE", 1)
-    assert_same(batches, list(data.epoch(0)))
+@pytest.mark.parametrize("shards", [1, 2])
+def test_mixing_and_shards_stay_within_their_batch(shards, monkeypatch):
+    augment = [CropFlip(), Mixup()] if shards == 1 else [CropFlip()]
+    data = loader(augment=augment).shard(0, shards)
+    alone = list(data.epoch(0))
+    monkeypatch.setitem(_AT_ONCE, "cpu", 4)
+    assert_same(alone, list(data.epoch(0)))
