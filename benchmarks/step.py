@@ -1,142 +1,224 @@
-"""Cost of a distillation step: our trainer with DKD against a bare loop, interleaved in one run.
+"""Cost of a distillation step: ours in several settings against a bare loop, in one process.
 
-(a) bare loop: teacher forward under no_grad, student forward and backward, SGD; no loss of ours.
-(b) ours: `Trainer` with DKD, everything included: normalisation, taps, terms, meters, hooks.
+The bare loop is what anybody would write in ten lines: teacher forward under no_grad, student
+forward and backward, SGD, on images that are normalised already, without a loss from the teacher.
+Ours is the trainer with everything a run of the tools has: augmentation, normalisation, taps,
+terms, meters, finiteness checks. All take turns, each a pass over two batches; times are medians.
 
-python benchmarks/step.py --pairs 40
+python benchmarks/step.py
+python benchmarks/step.py --method rkd --pair vgg13_vgg8 --ways bare default bf16
 """
 
 import argparse
-import copy
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
-from kd_cls.classifier import Classifier
-from kd_cls.models import build_model
-from kd_core import Distiller, Hook, Term, Trainer
-from kd_core.criteria.dkd import DKD
-from kd_core.optimizer import build_optimizer
+from kd_cls.kit import KIT
+from kd_core import Hook
+from kd_core.data.augment import CropFlip
+from kd_core.loader import Loader
 from kd_core.report import environment
-from kd_core.schedule import multi_step
-from kd_core.step import TrainStep
+from kd_core.run import build_trainer
+from kd_core.run_config import read_config
+from kd_core.runner import Runner
+from kd_core.shared import SharedLoader, WithTeachers, shared_teachers
+from kd_core.task import Batch, network_of
+from kd_core.trainer import Trainer
+from rich.progress import track
 from torch import nn
 
-CLASSES = 100
-MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
-OPTIMIZER = {"type": "torch.optim.SGD", "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4}
+CONFIGS = Path(__file__).parents[1] / "configs/cls"
+BATCHES = 2  # of a turn
+STUDENTS = 5  # that share a teacher
+
+PLAIN = {"channels_last": False, "capture": False}
+WAYS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bare": ("a loop by hand, fp32", {}),
+    "bare-bf16": ("a loop by hand, bf16 autocast", {}),
+    "plain": ("ours, fp32, nothing made faster", PLAIN),
+    "default": ("ours, fp32, as it is", {}),
+    "bf16": ("ours, bf16", {"precision": "bf16"}),
+    "cached": ("ours, fp32, teacher from a warm cache", {"teacher_cache": True}),
+    "cached-bf16": (
+        "ours, bf16, teacher from a warm cache",
+        {"precision": "bf16", "teacher_cache": True},
+    ),
+    "together": (f"ours, fp32, {STUDENTS} students share a teacher; for each", {}),
+    "eager": ("ours, fp32, without CUDA graph", {"capture": False}),
+    "eager-bf16": ("ours, bf16, without CUDA graph", {"precision": "bf16", "capture": False}),
+    "compiled": ("ours, fp32, torch.compile", {"compile": True}),
+}
+ON_CUDA = ("eager", "eager-bf16")
+ON_REQUEST = ("compiled",)  # minutes before its first step
+Turn = Callable[[], object]
 
 
-class BareLoop:
-    """What anybody would write in ten lines."""
+class Repeated:
+    """The first epoch of a loader, again and again."""
 
-    def __init__(self, teacher: nn.Module, student: nn.Module) -> None:
-        self.teacher, self.student = teacher.eval(), student.train()
-        arguments = {key: value for key, value in OPTIMIZER.items() if key != "type"}
-        self.optimizer = torch.optim.SGD(student.parameters(), **arguments)
-
-    def step(self, image: torch.Tensor, label: torch.Tensor) -> None:
-        """Take one step on a normalised batch."""
-        with torch.no_grad():
-            self.teacher(image)
-        loss = nn.functional.cross_entropy(self.student(image), label)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-
-
-class Interleaved:
-    """A loader that times a bare step before each batch, and the trainer's step after it."""
-
-    def __init__(
-        self, bare: BareLoop, *, batch_size: int, pairs: int, warmup: int, device: str
-    ) -> None:
-        self.bare, self.batch_size, self.warmup, self.count = bare, batch_size, warmup, pairs
-        generator = torch.Generator().manual_seed(0)
-        shape = (batch_size, 3, 32, 32)
-        image = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
-        label = torch.randint(CLASSES, (batch_size,), generator=generator)
-        self.batch = {
-            "image": image.to(device),
-            "label": label.to(device),
-            "index": torch.arange(batch_size, device=device),
-        }
-        mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (MEAN, STD))
-        self.normalised = (self.batch["image"].float() / 255 - mean) / std
-        self.ms: dict[str, list[float]] = {"bare": [], "ours": []}
+    def __init__(self, loader: Loader) -> None:
+        self.loader, self.batch_size = loader, loader.batch_size
 
     def __len__(self) -> int:
-        return self.warmup + self.count
+        return 10**9
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[dict[str, torch.Tensor]]:
-        """Yield the batch again and again, timing what happens around it."""
-        for number in range(len(self)):
-            began = _now()
-            self.bare.step(self.normalised, self.batch["label"])
-            between = _now()
-            yield dict(self.batch)
-            if number >= self.warmup:
-                self.ms["bare"].append(1e3 * (between - began))
-                self.ms["ours"].append(1e3 * (_now() - between))
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield batches without end."""
+        while True:
+            yield from self.loader.epoch(0)
 
 
 def main() -> None:
-    """Print medians and their ratio; write JSON if asked."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--teacher", default="resnet32x4")
-    parser.add_argument("--student", default="resnet8x4")
+    """Print a table; write JSON if asked."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--pair", default="resnet32x4_resnet8x4", help="of configs/cls/pairs")
+    parser.add_argument("--method", default="dkd", help="of configs/cls/methods")
+    parser.add_argument("--data", default="cifar100", help="of configs/cls/data, drawn at random")
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--pairs", type=int, default=40)
-    parser.add_argument("--warmup", type=int, default=5)
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=None)
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--warmup", type=int, default=3, help="turns before the first that counts")
+    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    teacher = build_model(args.teacher, CLASSES).to(device)
-    student = build_model(args.student, CLASSES).to(device)
-    loader = Interleaved(
-        BareLoop(teacher, copy.deepcopy(student)),
-        batch_size=args.batch_size,
-        pairs=args.pairs,
-        warmup=args.warmup,
-        device=device,
-    )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    left_out = ON_REQUEST if device.type == "cuda" else (*ON_REQUEST, *ON_CUDA)
+    ways = args.ways or [way for way in WAYS if way not in left_out]
     with tempfile.TemporaryDirectory() as folder:
-        _trainer(teacher, student, loader, Path(folder), device).train()
-    result = {
-        "pair": f"{args.teacher} -> {args.student}",
-        "batch_size": args.batch_size,
-        "pairs": args.pairs,
-        "bare_ms": round(median(loader.ms["bare"]), 3),
-        "ours_ms": round(median(loader.ms["ours"]), 3),
-    }
-    ratios = [b / a for a, b in zip(loader.ms["bare"], loader.ms["ours"], strict=True)]
-    result["ratio"] = round(median(ratios), 4)
-    result["environment"] = environment(torch.device(device))
-    print(json.dumps(result, indent=2))
-    if args.output:
-        args.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        turns = {way: _turn(way, args, Path(folder), device) for way in ways}
+        times = _measure(turns, args.repeats, args.warmup)
+    rows = [_row(way, times, device) for way in ways]
+    shown = {key: getattr(args, key) for key in ("data", "pair", "method", "batch_size", "repeats")}
+    print(f"{shown['pair']}, {shown['method']}, batch {shown['batch_size']}, {device.type}\n")
+    print(_table(rows))
+    if args.out:
+        result = {**shown, "ways": rows, "environment": environment(device)}
+        args.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
-def _trainer(
-    teacher: nn.Module, student: nn.Module, loader: Interleaved, folder: Path, device: str
+def _turn(way: str, args: argparse.Namespace, folder: Path, device: torch.device) -> Turn:
+    """Return what takes a way's turn: as many steps as there are batches."""
+    runner, config = runner_and_config(args, args.data, folder, device, BATCHES * args.batch_size)
+    if way.startswith("bare"):
+        return _bare(runner, config, torch.bfloat16 if way == "bare-bf16" else None)
+    if way == "together":
+        return _together(runner, config, folder)
+    trainer = make_trainer(runner, config, folder / way, WAYS[way][1])
+    return _steps_of(trainer)
+
+
+def runner_and_config(
+    args: argparse.Namespace, data: str, folder: Path, device: torch.device, images: int
+) -> tuple[Runner, dict[str, Any]]:
+    """Return what builds a run, and its config with so many random images."""
+    parts = (f"data/{data}", f"pairs/{args.pair}", f"methods/{args.method}")
+    config = KIT.stand_ins(read_config(KIT, [CONFIGS / f"{part}.py" for part in parts]))
+    config["data"] |= {"batch_size": args.batch_size, "num_train": images, "num_test": 2}
+    config["data"].setdefault("augment", [CropFlip()])
+    return Runner(KIT, device, folder), config
+
+
+def make_trainer(
+    runner: Runner, config: dict[str, Any], folder: Path, options: dict[str, Any]
 ) -> Trainer:
-    models = [Classifier(network, mean=MEAN, std=STD).to(device) for network in (student, teacher)]
-    distiller = Distiller(models[0], models[1], {"dkd": Term(DKD(), warmup_epochs=1)}).to(device)
-    optimizer = build_optimizer(OPTIMIZER, distiller.parameters())
-    return Trainer(
-        distiller,
-        loader,
-        TrainStep(distiller, optimizer),
-        optimizer,
-        schedule=multi_step(epochs=1, milestones=[]),
-        epochs=1,
-        work_dir=folder,
-        hooks=[Hook()],
-    )
+    """Return a trainer with these options, whose teacher is untrained."""
+    built = runner.assemble(config, 0, untrained=True)
+    if options is PLAIN:
+        built.parts.sample = None  # so the teacher stays as it is
+    settings = {**config["trainer"], "tensorboard": False, **options}
+    if settings.get("teacher_cache"):
+        settings["teacher_cache"] = str(folder / "cache")
+    nodes = {"optimizer": config["optimizer"], "schedule": config["schedule"]}
+    trainer = build_trainer(built.parts, folder, **nodes, **settings)
+    trainer.hooks = [Hook()]
+    return trainer
+
+
+def _steps_of(trainer: Trainer) -> Turn:
+    trainer.loader = Repeated(trainer.loader)
+    steps = trainer.steps()
+    return lambda: [next(steps) for _ in range(BATCHES)]
+
+
+def _together(runner: Runner, config: dict[str, Any], folder: Path) -> Turn:
+    names = [folder / f"together-{number}" for number in range(STUDENTS)]
+    trainers = [make_trainer(runner, config, name, {}) for name in names]
+    distillers = [trainer.distiller for trainer in trainers]
+    for distiller in distillers[1:]:
+        distiller.teachers["teacher"].model = distillers[0].teachers["teacher"].model
+    loader = trainers[0].loader
+    teachers = shared_teachers(distillers, loader.sample(2), "fp32")  # type: ignore[attr-defined]
+    shared = SharedLoader(Repeated(WithTeachers(loader, teachers)))
+    every = []
+    for trainer in trainers:
+        trainer.loader = shared
+        every.append(trainer.steps())
+    return lambda: [next(steps) for _ in range(BATCHES) for steps in every]
+
+
+def _bare(runner: Runner, config: dict[str, Any], dtype: torch.dtype | None) -> Turn:
+    built = runner.assemble(config, 0, untrained=True)
+    student = network_of(built.distiller.student).train()
+    teacher = network_of(built.distiller.teachers["teacher"].model).eval()
+    batches = [
+        (built.distiller.student.prepare(batch["image"]), batch["label"])  # type: ignore[operator]
+        for batch in built.parts.loader.epoch(0)
+    ]
+    arguments = {key: value for key, value in config["optimizer"].items() if key != "type"}
+    optimizer = torch.optim.SGD(student.parameters(), **arguments)
+    autocast = partial(torch.autocast, runner.device.type, dtype, enabled=dtype is not None)
+
+    def turn() -> None:
+        for image, label in batches:
+            with autocast():
+                with torch.no_grad():
+                    teacher(image)
+                loss = nn.functional.cross_entropy(student(image), label)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return turn
+
+
+def _measure(turns: dict[str, Turn], repeats: int, warmup: int) -> dict[str, list[float]]:
+    """Return milliseconds of a step for every turn that counts."""
+    times: dict[str, list[float]] = {way: [] for way in turns}
+    for number in track(range(-warmup, repeats), "measuring", transient=True):
+        for way, turn in turns.items():
+            began = _now()
+            turn()
+            steps = BATCHES * (STUDENTS if way == "together" else 1)
+            if number >= 0:
+                times[way].append(1e3 * (_now() - began) / steps)
+    return times
+
+
+def _row(way: str, times: dict[str, list[float]], device: torch.device) -> dict[str, Any]:
+    """Return a way's median, and that of its ratio to the bare loops of the same turn."""
+    row = {"way": way, "what": WAYS[way][0], "ms": round(median(times[way]), 3)}
+    for bare in ("bare", "bare-bf16"):
+        if bare in times:
+            ratios = [ours / by_hand for ours, by_hand in zip(times[way], times[bare], strict=True)]
+            row[f"to_{bare}"] = round(median(ratios), 3)
+    return row
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    ratios = [key for key in ("to_bare", "to_bare-bf16") if key in rows[0]]
+    names = {"to_bare": "of bare fp32", "to_bare-bf16": "of bare bf16"}
+    lines = [["way", "", "ms", *(names[key] for key in ratios)]]
+    lines += [["---"] * len(lines[0])]
+    for row in rows:
+        numbers = [f"{row['ms']:.1f}", *(f"{row[key]:.2f}" for key in ratios)]
+        lines.append([row["way"], row["what"], *numbers])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _now() -> float:

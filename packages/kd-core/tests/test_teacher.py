@@ -222,6 +222,40 @@ def test_other_taps_undo_the_folding():
     assert len(teacher.models) == 1
 
 
+class PreActivated(Residual):
+    """The shortcut reads what the ReLU is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.relu = nn.ReLU()
+
+    def forward(self, images):
+        first = self.bn1(self.conv1(images))
+        return self.fc((self.bn2(self.conv2(self.relu(first))) + first).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("network", "paths", "inplace"),
+    [
+        (net, ["output"], True),
+        (net, ["1"], False),  # which a ReLU in place would overwrite
+        (PreActivated, ["output"], False),
+    ],
+)
+def test_relus_work_in_place_where_nothing_else_reads_their_input(network, paths, inplace):
+    made = network()
+    for module in made.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    teacher, before, after, _ = folding(made, paths)
+    for path, value in before.items():
+        torch.testing.assert_close(after[path], value, rtol=1e-9, atol=1e-9)
+    relus = [
+        [m.inplace for m in model.modules() if isinstance(m, nn.ReLU)] for model in teacher.models
+    ]
+    assert relus == [[False], [inplace]]
+
+
 def test_weights_held_in_bf16_give_what_autocast_gives():
     teacher, sample = Teacher(Logits(trained(Residual()))), batch()
     teacher.listen(["bn2", "output"], sample)

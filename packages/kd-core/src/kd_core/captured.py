@@ -69,6 +69,11 @@ class CapturedStep:
             return self._warm_up(batches, watch=taken == WARM_UP)
         return self._capture(layout, batches)
 
+    @property
+    def replays(self) -> list[Callable[[], None]]:
+        """What replays each recording on the tensors that it had last, for measurements."""
+        return [recorded.run for recorded in self._graphs.values()]
+
     def begin_epoch(self) -> None:
         """Forget recordings in which other modules were trained than are now."""
         modes = [module.training for module in self.distiller.modules()]
@@ -136,12 +141,12 @@ class _Recorded:
     def __init__(
         self, batches: Sequence[Batch], replay: Callable[[], None], losses: Losses
     ) -> None:
-        self._inputs, self._replay, self._losses = list(tensors(batches)), replay, losses
+        self._inputs, self.run, self._losses = list(tensors(batches)), replay, losses
 
     def replay(self, batches: Sequence[Batch]) -> Losses:
         for fixed, tensor in zip(self._inputs, tensors(batches), strict=True):
             fixed.copy_(tensor, non_blocking=True)
-        self._replay()
+        self.run()
         return self._losses
 
 
