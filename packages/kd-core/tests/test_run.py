@@ -5,10 +5,12 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from kd_core import checkpoint
+from kd_core import checkpoint, report
 from kd_core.criteria.fitnet import FitNet
 from kd_core.distiller import Distiller
+from kd_core.errors import UserError
 from kd_core.run import Parts, build_trainer, run
+from kd_core.step import TrainStep
 from kd_core.task import Task
 from kd_core.term import Term
 from safetensors import safe_open
@@ -152,3 +154,25 @@ def test_the_speed_counts_the_images_of_an_epoch(tmp_path, accumulate):
     _, trainer = run_once(tmp_path, make_parts(scripted(1.0)), epochs=1, accumulate=accumulate)
     record = trainer.history[0]
     assert 12 / record["images_per_second"] == pytest.approx(trainer.seconds, rel=0.01)
+
+
+@pytest.mark.parametrize(("flags", "warned"), [("avx2 avx512_bf16", 0), ("avx2", 1), ("", 0)])
+def test_a_cpu_without_bf16_is_said_where_it_is_known(flags, warned, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(report, "_cpuinfo", lambda *names: flags)
+    run_once(tmp_path, make_parts(scripted(1.0)), epochs=1, precision="bf16")
+    assert capsys.readouterr().err.count("no bf16 arithmetic") == warned
+    assert report.environment(torch.device("cpu"))["bf16"] is (
+        {0: True, 1: False}[warned] if flags else None
+    )
+
+
+def test_compiling_is_refused_for_other_steps(tmp_path):
+    with pytest.raises(UserError, match=r"trainer.compile is for the plain step"):
+        run_once(tmp_path, make_parts(scripted(1.0)), step={"type": TrainStep}, compile=True)
+
+
+def test_networks_are_in_nhwc_memory_on_cpus_unless_told_otherwise(tmp_path):
+    for number, (wish, expected) in enumerate([(None, True), (False, False)]):
+        parts = make_parts(scripted(1.0))
+        run_once(tmp_path / str(number), parts, epochs=1, channels_last=wish)
+        assert parts.distiller.student.channels_last is expected

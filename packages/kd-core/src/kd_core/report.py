@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -89,6 +90,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "packages": found,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
         "threads": torch.get_num_threads(),
+        "bf16": has_bf16(device),
         "commit": _commit(),
         "command": sys.argv,
     }
@@ -99,15 +101,26 @@ def _taps_text(shapes: Mapping[str, Any], taps: list[str], source: str = "teache
     return "\n".join(f"{escape(prefix + tap)} {_shape_text(shapes[tap])}" for tap in taps)
 
 
+def has_bf16(device: torch.device) -> bool | None:
+    """Tell whether a device computes in bf16; None where a CPU does not say."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    flags = _cpuinfo("flags", "Features").split()
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags)) if flags else None
+
+
 def _cpu_name() -> str:
+    return _cpuinfo("model name") or platform.processor() or "cpu"
+
+
+def _cpuinfo(*names: str) -> str:
+    """Return what Linux says of the first core under one of these names, or nothing."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [
-                line.split(":", 1)[1].strip() for line in file if line.startswith("model name")
-            ]
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        names = []
-    return names[0] if names else platform.processor() or "cpu"
+        return ""
+    found = [line.partition(":")[2].strip() for line in lines if line.startswith(names)]
+    return found[0] if found else ""
 
 
 def _commit() -> str | None:

@@ -113,6 +113,8 @@ def build_trainer(
     if compile and step is not None:
         raise UserError("trainer.compile is for the plain step; leave it or trainer.step out")
     distiller = parts.distiller
+    if precision == "bf16" and report.has_bf16(distiller.steps.device) is False:
+        err.print("this device has no bf16 arithmetic: precision=bf16 may take longer than fp32")
     if channels_last is None:
         channels_last = prefers_channels_last(distiller.steps.device, precision)
     if channels_last:
