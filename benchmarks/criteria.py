@@ -1,9 +1,11 @@
-"""Time and memory of vectorised criteria, forward and backward, against the plain way.
+"""Time and memory of every criterion, forward and backward, against the plain way.
 
-The plain way (`plain_losses`) is how the references compute, or how one would at first. It is left
-out, and the size of its largest tensors printed, where these do not fit into 8 GB.
+The plain way (`plain_*.py`) is a few lines of vectorised torch from the formula, as one would write
+it at first, behind the same adapters. It is left out, and the size of its largest tensors printed,
+where these do not fit into 8 GB.
 
-Times are medians of calls that take turns. Memory is the peak of what the first call allocates,
+Times are medians of calls that take turns, for a second at least; the ratio is the median of that
+of neighbours, how many times faster ours is. Memory is the peak of what the first call allocates,
 inputs not counted, but all that a way keeps for later calls: on CUDA by torch's own count, on the
 CPU by the allocations that torch's profiler records, temporary ones inside of operators included.
 
@@ -15,43 +17,26 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import plain_losses
 import torch
-from kd_core.criteria.crd import CRD
-from kd_core.criteria.kdsvd import kdsvd
-from kd_core.criteria.nst import nst
-from kd_core.criteria.ofd import margin
-from kd_core.criteria.rkd import rkd
+from criterion_cases import NAMES, Case, Step, cases
 from kd_core.report import environment
 from torch import Tensor
 from torch.autograd.profiler import profile
 
 LIMIT = 8e9  # bytes
-Step = Callable[[], list[Tensor]]
-
-
-@dataclass
-class Case:
-    """Two ways to the same loss and gradients, and what the plain one needs at least."""
-
-    size: str
-    plain_bytes: int
-    ours: Step
-    plain: Step
 
 
 def main() -> None:
     """Print a table; write JSON lines if asked."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--criteria", nargs="+", choices=list(CASES), default=list(CASES))
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--criteria", nargs="+", choices=NAMES, default=NAMES)
+    parser.add_argument("--repeats", type=int, default=5, help="turns at least")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of turns at least")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--small", action="store_true", help="tiny sizes, to try it")
     parser.add_argument("--out", type=Path, help="file to which a JSON line a row is added")
@@ -62,17 +47,17 @@ def main() -> None:
     print("| criterion | size | ours, ms | plain, ms | ratio | ours, MB | plain, MB |")
     print("|---|---|---|---|---|---|---|")
     for name in args.criteria:
-        for size in (SMALL if args.small else REAL)[name]:
-            row = {"criterion": name} | measure(CASES[name](device, *size), args.repeats, device)
+        for case in cases(name, device, small=args.small):
+            row = {"criterion": name} | measure(case, args.repeats, args.seconds, device)
             print(line(row), flush=True)
             if args.out:
                 with args.out.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row | {"environment": environment(device)}) + "\n")
 
 
-def measure(case: Case, repeats: int, device: torch.device) -> dict[str, Any]:
+def measure(case: Case, repeats: int, seconds: float, device: torch.device) -> dict[str, Any]:
     """Measure the memory of both ways, see that their losses agree, and time them in turns."""
-    row = {"size": case.size, "repeats": repeats, "plain_needs_mb": case.plain_bytes / 1e6}
+    row = {"size": case.size, "plain_needs_mb": case.plain_bytes / 1e6}
     # The plain way comes first: ours moves CRD's memories.
     ways = {"plain": case.plain, "ours": case.ours}
     if case.plain_bytes > LIMIT:
@@ -83,10 +68,15 @@ def measure(case: Case, repeats: int, device: torch.device) -> dict[str, Any]:
         losses.append(loss)
     torch.testing.assert_close(losses[0], losses[-1], rtol=0.01, atol=0)  # CRD: other draws
     times: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(repeats):
+    while len(times["ours"]) < repeats or sum(times["ours"]) < 1e3 * seconds / 2:
         for way, step in ways.items():
             times[way].append(milliseconds(step, device))
-    return row | {f"{way}_ms": median(values) for way, values in times.items()}
+        ways = dict(reversed(ways.items()))  # neither is always the first
+    medians = {f"{way}_ms": median(values) for way, values in times.items()}
+    if "plain" in times:  # of neighbours, between which the machine has not changed
+        pairs = zip(times["plain"], times["ours"], strict=True)
+        medians["ratio"] = median(plain / ours for plain, ours in pairs)
+    return row | {"repeats": len(times["ours"])} | medians
 
 
 def peak(step: Step, device: torch.device) -> tuple[float, Tensor]:
@@ -103,7 +93,7 @@ def peak(step: Step, device: torch.device) -> tuple[float, Tensor]:
         recorded.export_chrome_trace(str(trace))
         events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
     changes = [(e["ts"], e["args"]["Bytes"]) for e in events if e["name"] == "[memory]"]
-    return max(accumulate(change for _, change in sorted(changes))) / 1e6, loss
+    return max(accumulate((change for _, change in sorted(changes)), initial=0)) / 1e6, loss
 
 
 def milliseconds(step: Step, device: torch.device) -> float:
@@ -122,100 +112,12 @@ def now(device: torch.device) -> float:
 
 def line(row: dict[str, Any]) -> str:
     """Return a row of the table."""
-    start = f"| {row['criterion']} | {row['size']} | {row['ours_ms']:,.1f}"
+    start = f"| {row['criterion']} | {row['size']} | {row['ours_ms']:,.2f}"
     if "plain_ms" not in row:
         return f"{start} | not run | | {row['ours_mb']:,.1f} | > {row['plain_needs_mb']:,.0f} |"
-    times = f"{row['plain_ms']:,.1f} | {row['plain_ms'] / row['ours_ms']:.1f}"
+    times = f"{row['plain_ms']:,.2f} | {row['ratio']:.2f}"
     return f"{start} | {times} | {row['ours_mb']:,.1f} | {row['plain_mb']:,.1f} |"
 
-
-def step_of(loss: Callable[..., Tensor], leaves: Iterable[Tensor], *arguments: Any) -> Step:
-    """Return what computes a loss and its gradient by the leaves."""
-    leaves = tuple(leaves)
-
-    def step() -> list[Tensor]:
-        value = loss(*arguments)
-        return [value, *torch.autograd.grad(value, leaves)]
-
-    return step
-
-
-def draw(device: torch.device, *shapes: tuple[int, ...]) -> tuple[Tensor, ...]:
-    """Return tensors of a student that are not negative, as after a ReLU."""
-    return tuple(torch.randn(shape, device=device).relu().requires_grad_() for shape in shapes)
-
-
-def nst_case(device: torch.device, batch: int, channels: int, side: int) -> Case:
-    """Maps of equal channels on both sides."""
-    shape = (batch, channels, side, side)
-    student, teacher = draw(device, shape, shape)
-    sides = student, teacher.detach()
-    ways = (step_of(loss, [student], *sides) for loss in (nst, plain_losses.nst))
-    # Products, their squares and gradients: in the backward there are six at a time.
-    return Case(f"maps {list(shape)}", 4 * 6 * batch * channels**2, *ways)
-
-
-def rkd_case(device: torch.device, batch: int, width: int) -> Case:
-    """Embeddings of equal width on both sides."""
-    student, teacher = draw(device, (batch, width), (batch, width))
-    sides = student, teacher.detach()
-    ways = (step_of(loss, [student], *sides) for loss in (rkd, plain_losses.rkd))
-    # Differences, unit vectors and gradients: in the backward there are six at a time.
-    return Case(f"embeddings [{batch}, {width}]", 4 * 6 * batch**2 * width, *ways)
-
-
-def kdsvd_case(device: torch.device, batch: int, channels: int, side: int) -> Case:
-    """Three stages, each of half the side and twice the channels of the one before."""
-    shapes = [(batch, channels * 2**i, side // 2**i, side // 2**i) for i in range(3)]
-    maps = draw(device, *shapes, *shapes)
-    student, teacher = maps[:3], tuple(stage.detach() for stage in maps[3:])
-    ways = (step_of(loss, student, student, teacher) for loss in (kdsvd, plain_losses.kdsvd))
-    needs = 4 * sum(stage.numel() for stage in student)  # left singular vectors
-    return Case(f"maps {list(shapes[0])} and two stages on", needs, *ways)
-
-
-def crd_case(device: torch.device, samples: int, classes: int, batch: int, width: int) -> Case:
-    """A batch among so many samples, and the drawing of its negatives."""
-    criterion = CRD(((width,),), ((width,),), torch.arange(samples) % classes).to(device)
-    student, teacher = draw(device, (batch, width), (batch, width))
-    index = torch.randperm(samples)[:batch].to(device)
-    leaves, sides = (student, *criterion.parameters()), (student, teacher.detach())
-    ours = step_of(criterion, leaves, *sides, {"index": index})
-    plain = step_of(plain_losses.PlainCRD(criterion), leaves, *sides, index)
-    # The lists of other classes, and the rows of both memories, which the backward needs.
-    rows = 2 * batch * (criterion.num_negatives + 1) * criterion.memories.shape[2]
-    size = f"{samples:,} samples, batch {batch}, {criterion.num_negatives:,} negatives"
-    return Case(size, 4 * (classes * samples + rows), ours, plain)
-
-
-def ofd_case(device: torch.device, channels: int) -> Case:
-    """Margins of BatchNorms; they are computed once, and have no gradient."""
-    weight, bias = torch.randn(2, channels, device=device)
-    ways = (lambda way=way: [way(weight, bias)] for way in (margin, plain_losses.margin))
-    return Case(f"margins of {channels:,} channels", 4 * channels, *ways)
-
-
-CASES: dict[str, Callable[..., Case]] = {
-    "nst": nst_case,
-    "crd": crd_case,
-    "rkd": rkd_case,
-    "kdsvd": kdsvd_case,
-    "ofd": ofd_case,
-}
-REAL: dict[str, list[tuple[int, ...]]] = {
-    "nst": [(16, 2048, 7)],  # ResNet50's last stage
-    "crd": [(50_000, 100, 64, 256), (1_281_167, 1000, 64, 512)],  # CIFAR-100 and ImageNet
-    "rkd": [(64, 2048), (512, 256), (512, 2048)],  # widths of ResNet50 and of resnet32x4
-    "kdsvd": [(64, 64, 32)],  # resnet32x4's three stages
-    "ofd": [(256 + 512 + 1024 + 2048,)],  # ResNet50's four stages
-}
-SMALL: dict[str, list[tuple[int, ...]]] = {
-    "nst": [(2, 16, 3)],
-    "crd": [(30, 3, 4, 8)],
-    "rkd": [(6, 5)],
-    "kdsvd": [(2, 4, 16)],
-    "ofd": [(8,)],
-}
 
 if __name__ == "__main__":
     main()

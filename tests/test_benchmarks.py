@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from kd_core.testing import discover
 
 ROOT = Path(__file__).parents[1]
 METHODS = ROOT / "benchmarks/methods.py"
+ONE = torch.ones(1)
 
 
 def test_golden_option_prints_the_worst_error_of_a_method():
@@ -69,6 +71,12 @@ def criteria(monkeypatch):
 
 
 @pytest.fixture
+def criterion_cases(criteria):
+    """Return the module of what that benchmark measures."""
+    return importlib.import_module("criterion_cases")
+
+
+@pytest.fixture
 def in_float64():
     torch.set_default_dtype(torch.float64)
     yield
@@ -76,39 +84,51 @@ def in_float64():
 
 
 def test_criteria_are_measured_beside_the_plain_way(criteria, monkeypatch, tmp_path, capsys):
-    options = [
-        "--small",
-        "--repeats",
-        "1",
-        "--device",
-        "cpu",
-        "--out",
-        str(tmp_path / "rows.jsonl"),
-    ]
+    out = tmp_path / "rows.jsonl"
+    options = ["--small", "--repeats", "1", "--seconds", "0", "--device", "cpu", "--out", str(out)]
     monkeypatch.setattr(sys, "argv", ["criteria.py", *options])
     criteria.main()
-    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
-    assert [row["criterion"] for row in rows] == list(criteria.CASES)
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["criterion"] for row in rows] == list(criteria.NAMES)
     numbers = ("ours_ms", "plain_ms", "ours_mb", "plain_mb")
     assert all(row[number] > 0 for row in rows for number in numbers)
     assert len(capsys.readouterr().out.splitlines()) == 2 + len(rows)
 
 
+def test_ways_take_turns_for_the_time_asked_for(criteria):
+    calls = []
+    case = criteria.Case(
+        "", 0, lambda: calls.append("o") or [ONE], lambda: calls.append("p") or [ONE]
+    )
+    row = criteria.measure(case, 3, 0.0, torch.device("cpu"))
+    assert "".join(calls) == "po" + "po" + "op" + "po"
+    assert row["repeats"] == 3
+    assert criteria.measure(case, 1, 0.02, torch.device("cpu"))["repeats"] > 3
+
+
 def test_plain_way_that_is_too_big_is_not_run(criteria, monkeypatch, capsys):
-    monkeypatch.setattr(criteria, "LIMIT", 0)
-    monkeypatch.setattr(sys, "argv", ["criteria.py", "--small", "--criteria", "rkd"])
-    monkeypatch.setattr(criteria.plain_losses, "rkd", None)
+    def fail():
+        raise AssertionError
+
+    case = criteria.Case("big", 9_000_000_000, lambda: [ONE], fail)
+    monkeypatch.setattr(criteria, "cases", lambda *args, **kwargs: [case])
+    monkeypatch.setattr(sys, "argv", ["criteria.py", "--criteria", "rkd", "--seconds", "0"])
     criteria.main()
     assert "| not run | |" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["nst", "crd", "rkd", "kdsvd", "ofd"])
-def test_plain_way_has_the_same_loss_and_gradients(criteria, name, in_float64):
-    torch.manual_seed(0)
-    (size,) = criteria.SMALL[name]
-    case = criteria.CASES[name](torch.device("cpu"), *size)
-    # CRD's negatives are all samples of other classes, so it does not matter how they are drawn.
-    torch.testing.assert_close(case.plain(), case.ours())
+def test_every_criterion_is_measured(criterion_cases):
+    measured = {method.criterion for method in criterion_cases.METHODS.values()}
+    assert measured == {cls.__name__ for cls in discover()}
+
+
+def test_plain_ways_have_the_same_losses_and_gradients(criterion_cases, in_float64):
+    for name in criterion_cases.NAMES:
+        torch.manual_seed(0)
+        (case,) = criterion_cases.cases(name, torch.device("cpu"), small=True)
+        # CRD's negatives are all samples of other classes: it is the same however they are drawn.
+        plain, ours = case.plain(), case.ours()
+        torch.testing.assert_close(plain, ours, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_peak_is_what_is_in_use_at_once(criteria):

@@ -61,10 +61,23 @@ def slow_mlkd(student, teacher, temperatures):
     return total
 
 
-def test_correlations_equal_the_equation_written_as_a_loop():
-    samples, classes = slow_correlations(*LOGITS, 2.5)
-    assert batch_correlation(*LOGITS, temperature=2.5).item() == pytest.approx(samples, rel=1e-9)
-    assert class_correlation(*LOGITS, temperature=2.5).item() == pytest.approx(classes, rel=1e-9)
+@pytest.mark.parametrize("number", [8, 3])  # of samples: with 3, not all pairs of classes meet
+def test_correlations_equal_the_equation_written_as_a_loop(number):
+    logits = [side[:number] for side in LOGITS]
+    samples, classes = slow_correlations(*logits, 2.5)
+    assert batch_correlation(*logits, temperature=2.5).item() == pytest.approx(samples, rel=1e-9)
+    assert class_correlation(*logits, temperature=2.5).item() == pytest.approx(classes, rel=1e-9)
+
+
+def test_correlations_of_classes_keep_no_table_of_all_pairs_of_classes():
+    student, teacher = torch.randn(4, 500, requires_grad=True), torch.randn(4, 500)
+    kept = []
+    keep = torch.autograd.graph.saved_tensors_hooks(
+        lambda x: kept.append(x.numel()) or x, lambda x: x
+    )
+    with keep:
+        class_correlation(student, teacher, temperature=4.0)
+    assert max(kept) <= 4 * 500
 
 
 def test_one_view_is_compared_at_three_levels():

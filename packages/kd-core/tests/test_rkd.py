@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from kd_core.criteria import rkd as criterion
 from kd_core.criteria.rkd import RKD, rkd, rkd_angle, rkd_distance
 from kd_core.errors import UserError
 from kd_core.testing import waves
@@ -115,6 +116,26 @@ def test_no_tensor_grows_with_the_length_of_the_embeddings_times_the_pairs():
     with keep:
         rkd(student, teacher)
     assert max(kept) <= 8 * 500
+
+
+def test_angles_in_parts_are_those_of_the_whole_and_keep_no_cube(monkeypatch):
+    student, teacher = torch.randn(12, 5, dtype=torch.float64, requires_grad=True), FIRST[1]
+    teacher = torch.cat([teacher, teacher[:4].cos()])
+    whole = rkd_angle(student, teacher)
+    monkeypatch.setattr(criterion, "_CACHED", 5 * 12**2)  # parts of 5, 5 and 2 samples
+    kept = []
+    keep = torch.autograd.graph.saved_tensors_hooks(
+        lambda x: kept.append(x.numel()) or x, lambda x: x
+    )
+    with keep:
+        parts = rkd_angle(student, teacher)
+    assert max(kept) <= 12**2
+    torch.testing.assert_close(parts, whole)
+    tables = [torch.rand(12, 12) for _ in range(4)]
+    part = criterion._angle_errors(slice(5), *tables)
+    assert part.untyped_storage().nbytes() == part.element_size()
+    gradients = [torch.autograd.grad(loss, student)[0] for loss in (parts, whole)]
+    torch.testing.assert_close(*gradients)
 
 
 def test_in_one_process_there_is_nothing_to_gather():

@@ -88,7 +88,9 @@ def spatial_attention(maps: Tensor, *, power: float = 2) -> Tensor:
     Returns:
         Rows [N, H * W] of unit length.
     """
-    return F.normalize(maps.abs().pow(power).mean(1).flatten(1))
+    # An even power needs no absolute value, which the backward would keep.
+    powers = maps.square() if power == 2 else maps.abs().pow(power)
+    return F.normalize(powers.mean(1).flatten(1))
 
 
 def batch_mean(values: Tensor) -> Tensor:
@@ -122,7 +124,9 @@ def kl_divergence(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         UserError: If the shapes differ: nothing is broadcast.
     """
-    return batch_mean(kl_rows(student, teacher))
+    require_same_shape(student, teacher)
+    total = F.kl_div(student, teacher, reduction="sum", log_target=True)
+    return total / max(len(student), 1)
 
 
 def soft_cross_entropy(student: Tensor, target: Tensor, temperature: float) -> Tensor:
@@ -138,8 +142,8 @@ def soft_cross_entropy(student: Tensor, target: Tensor, temperature: float) -> T
     """
     require_same_shape(student, target)
     label = (target / temperature).softmax(1)
-    losses = F.cross_entropy(student / temperature, label, reduction="none")
-    return temperature**2 * batch_mean(losses)
+    losses = label * (student / temperature).log_softmax(1)
+    return -(temperature**2) * batch_mean(losses)
 
 
 def kl_rows(student: Tensor, teacher: Tensor) -> Tensor:

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from kd_core.criteria.fitnet import regressor
 from kd_core.criterion import Criterion, Shapes
 from kd_core.functional import (
     Maps,
-    batch_mean,
     full_precision,
     halving_sum,
     levels,
@@ -41,8 +41,10 @@ def ab(student: Maps, teacher: Maps, *, margin: float = 1.0) -> Tensor:
 
 def _hinge(student: Tensor, teacher: Tensor, margin: float) -> Tensor:
     require_same_shape(student, teacher)
-    missing = torch.where(teacher > 0, margin - student, student + margin).relu()
-    return batch_mean(missing**2)
+    with torch.no_grad():  # where the student's neurons would have to be
+        sides = student.clamp(min=margin), student.clamp(max=-margin)
+        wanted = torch.where(teacher > 0, *sides)
+    return F.mse_loss(student, wanted, reduction="sum") / max(len(student), 1)
 
 
 class AB(Criterion):

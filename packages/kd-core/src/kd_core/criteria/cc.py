@@ -37,7 +37,10 @@ def _kernel(vectors: Tensor, gamma: float, order: int) -> Tensor:
     factors = [
         math.exp(-2 * gamma) * (2 * gamma) ** p / math.factorial(p) for p in range(order + 1)
     ]
-    return torch.stack([factor * cosine**p for p, factor in enumerate(factors)]).sum(0)
+    kernel = torch.zeros_like(cosine)
+    for factor in reversed(factors):
+        kernel = kernel * cosine + factor
+    return kernel
 
 
 class CC(Criterion):

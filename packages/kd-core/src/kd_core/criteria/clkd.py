@@ -40,14 +40,15 @@ def clkd(
     samples, classes = (
         mse(F.normalize(student, dim=dim), F.normalize(teacher, dim=dim)) for dim in (1, 0)
     )
-    distance = torch.linalg.matrix_norm(_covariance(student) - _covariance(teacher))
-    return mu * (samples + beta * classes) + nu * distance / student.shape[1] ** 2
+    number = student.shape[1]
+    covariance = torch.linalg.matrix_norm(_scatter(student) - _scatter(teacher)) / (number - 1)
+    return mu * (samples + beta * classes) + nu * covariance / number**2
 
 
-def _covariance(logits: Tensor) -> Tensor:
-    """Return the covariance of classes over the batch, [C, C], with the divisor C - 1."""
+def _scatter(logits: Tensor) -> Tensor:
+    """Return the covariance of classes over the batch, [C, C], before it is divided."""
     centred = logits - logits.mean(0)
-    return centred.T @ centred / (logits.shape[1] - 1)
+    return centred.T @ centred
 
 
 class CLKD(Criterion):

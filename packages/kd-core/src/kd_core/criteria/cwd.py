@@ -30,7 +30,7 @@ def cwd(student: Maps, teacher: Maps, *, temperature: float = 1.0) -> Tensor:
     losses = []
     for s, t in levels(student, teacher):
         require_same_shape(s, t)
-        rows = [(maps / temperature).flatten(2).flatten(0, 1) for maps in (s, t.detach())]
+        rows = ((maps / temperature).flatten(0, 1).flatten(1) for maps in (s, t.detach()))
         losses.append(kl_divergence(*(row.log_softmax(1) for row in rows)))
     return temperature**2 * torch.stack(losses).sum()
 

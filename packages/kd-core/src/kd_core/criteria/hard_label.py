@@ -7,7 +7,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from kd_core.criterion import Criterion
-from kd_core.functional import batch_mean, full_precision, require_same_shape
+from kd_core.functional import full_precision, require_same_shape
 
 
 @full_precision
@@ -26,7 +26,8 @@ def hard_label(student: Tensor, teacher: Tensor) -> Tensor:
         UserError: If the shapes differ.
     """
     require_same_shape(student, teacher)
-    return batch_mean(F.cross_entropy(student, teacher.detach().argmax(1), reduction="none"))
+    total = F.cross_entropy(student, teacher.detach().argmax(1), reduction="sum")
+    return total / max(len(student), 1)
 
 
 class HardLabel(Criterion):

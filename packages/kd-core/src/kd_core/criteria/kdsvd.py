@@ -58,9 +58,13 @@ def _align(student: Tensor, teacher: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def _leading(maps: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return the first right singular vectors [N, W, count] and singular values [N, count]."""
     rows = maps.flatten(1, 2)
-    gram = rows.mT @ rows  # its eigenvectors are wanted; it is only W x W
+    gram = rows.mT @ rows.detach()  # its eigenvectors are wanted; it is only W x W
     constant = gram.detach()
-    # The solver raises at a NaN; here it gets 0, and the NaN comes back by `gram - constant`.
+    change = gram - constant  # worth 0
+    # One factor is constant: with its transpose it has the whole derivative, and the backward goes
+    # over the map once and not twice.
+    change = change + change.mT
+    # The solver raises at a NaN; here it gets 0, and the NaN comes back by `change`.
     values, vectors = torch.linalg.eigh(constant.nan_to_num(0.0, 0.0, 0.0))
     values, vectors = values.flip(1).clamp(min=0), vectors.flip(2)
     leading = vectors[:, :, :count]
@@ -68,7 +72,7 @@ def _leading(maps: Tensor, count: int) -> tuple[Tensor, Tensor]:
     # damped. Gaps under 1e-4 of the largest eigenvalue are noise, and at 0 torch's own is NaN.
     largest = values[:, :1, None].clamp(min=torch.finfo(values.dtype).tiny)
     gap = (values[:, None, :count] - values[:, :, None]) / largest
-    turn = vectors.mT @ ((gram - constant) / largest) @ leading * gap / (gap.square() + 1e-8)
+    turn = vectors.mT @ (change / largest) @ leading * gap / (gap.square() + 1e-8)
     return leading + vectors @ turn, values[:, :count].sqrt()
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from kd_core.criteria.kd import Standardizable, kd
 from kd_core.criterion import Criterion
 from kd_core.errors import UserError
-from kd_core.functional import full_precision, kept_shares, mse
+from kd_core.functional import full_precision, kept_shares, mse, require_same_shape
 
 
 @full_precision
@@ -28,8 +28,7 @@ def class_correlation(student: Tensor, teacher: Tensor, *, temperature: float) -
     Raises:
         UserError: If the numbers of classes differ.
     """
-    p, q = ((logits / temperature).softmax(1) for logits in (student, teacher.detach()))
-    return mse(p.T @ p, q.T @ q) * student.shape[1]
+    return _of_classes(*_softened(student, teacher, temperature))
 
 
 @full_precision
@@ -46,8 +45,30 @@ def batch_correlation(student: Tensor, teacher: Tensor, *, temperature: float) -
     Raises:
         UserError: If the batches differ in size.
     """
-    p, q = ((logits / temperature).softmax(1) for logits in (student, teacher.detach()))
-    return mse(p @ p.T, q @ q.T) * len(student)
+    return _of_samples(*_softened(student, teacher, temperature))
+
+
+def _softened(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    return (student / temperature).softmax(1), (teacher.detach() / temperature).softmax(1)
+
+
+def _of_classes(student: Tensor, teacher: Tensor) -> Tensor:
+    """See `class_correlation`; of probabilities [N, C]."""
+    require_same_shape(student, teacher)
+    samples, classes = student.shape
+    if classes <= 2 * samples:
+        return mse(student.T @ student, teacher.T @ teacher) * classes
+    # With D = P - Q and S = P + Q, P'P - Q'Q is (D'S + S'D) / 2, and the sum of its squares needs
+    # but products of samples, N x N: it is half of that of DD' * SS' and of DS' * SD'.
+    difference, total = student - teacher, student + teacher
+    mixed = difference @ total.T
+    squares = (difference @ difference.T) * (total @ total.T) + mixed * mixed.T
+    return squares.sum() / (2 * classes)
+
+
+def _of_samples(student: Tensor, teacher: Tensor) -> Tensor:
+    """See `batch_correlation`; of probabilities [N, C]."""
+    return mse(student @ student.T, teacher @ teacher.T) * len(student)
 
 
 class MLKD(Standardizable, Criterion):
@@ -103,12 +124,12 @@ class MLKD(Standardizable, Criterion):
 
     def _three_levels(self, student: Tensor, teacher: Tensor) -> Tensor:
         samples, classes = kept_shares(teacher)
-        losses = [
-            samples * self._kd(student, teacher, temperature=t)
-            + samples * batch_correlation(student, teacher, temperature=t)
-            + classes * class_correlation(student, teacher, temperature=t)
-            for t in self.temperatures
-        ]
+        losses = []
+        for temperature in self.temperatures:
+            pair = _softened(student, teacher, temperature)
+            instances = self._kd(student, teacher, temperature=temperature)
+            losses.append(samples * (instances + _of_samples(*pair)))
+            losses.append(classes * _of_classes(*pair))
         return torch.stack(losses).sum()
 
     def _second_kd(self, weak: Sequence[Tensor], strong: Sequence[Tensor]) -> Tensor:

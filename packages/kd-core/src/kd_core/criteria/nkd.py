@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from kd_core.criterion import Criterion
@@ -56,19 +55,13 @@ def nkd_rows(
     """Return the loss of every sample, [N]; see `nkd`. With `all_classes`, as SDD's code has it."""
     require_same_shape(student, teacher)
     label = label.unsqueeze(1)
-    target = (teacher.softmax(1) * student.log_softmax(1)).gather(1, label).squeeze(1)
-    if not all_classes:
-        rest = _others(label, student.shape[1])
-        student, teacher = student.gather(1, rest), teacher.gather(1, rest)
-    soft_label = (teacher / temperature).softmax(1)
-    others = F.cross_entropy(student / temperature, soft_label, reduction="none")
-    return gamma * temperature**2 * others - target
-
-
-def _others(label: Tensor, num_classes: int) -> Tensor:
-    """Return the classes [N, C - 1] that are not the label's, [N, 1]."""
-    classes = torch.arange(num_classes - 1, device=label.device)
-    return classes + (classes >= label)
+    target = teacher.softmax(1).gather(1, label) * student.log_softmax(1).gather(1, label)
+    student, teacher = student / temperature, teacher / temperature
+    if not all_classes:  # out goes the target, but finitely: its share of 0 would make inf a NaN
+        lowest = torch.finfo(student.dtype).min
+        student, teacher = (x.scatter(1, label, lowest) for x in (student, teacher))
+    others = (teacher.softmax(1) * student.log_softmax(1)).sum(1)
+    return -gamma * temperature**2 * others - target.squeeze(1)
 
 
 class NKD(Criterion):

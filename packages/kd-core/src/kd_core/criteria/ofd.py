@@ -13,7 +13,6 @@ from kd_core.criterion import Criterion, Shapes
 from kd_core.errors import UserError
 from kd_core.functional import (
     Maps,
-    batch_mean,
     full_precision,
     halving_sum,
     levels,
@@ -48,8 +47,10 @@ def ofd(student: Maps, teacher: Maps, margins: Maps) -> Tensor:
 def _partial_distance(student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
     teacher = F.adaptive_avg_pool2d(teacher, (student.shape[2], student.shape[3]))
     require_same_shape(student, teacher)
-    above = student - teacher.maximum(margin.view(-1, 1, 1))
-    return batch_mean(torch.where(teacher > 0, above, above.relu()) ** 2)
+    with torch.no_grad():  # where the student's responses would have to be
+        least = teacher.maximum(margin.view(-1, 1, 1))
+        wanted = torch.where(teacher > 0, teacher, student.minimum(least))
+    return F.mse_loss(student, wanted, reduction="sum") / max(len(student), 1)
 
 
 @full_precision

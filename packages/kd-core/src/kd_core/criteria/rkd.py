@@ -1,14 +1,20 @@
 """RKD: the distances and angles inside the batch."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+import torch
 import torch.nn.functional as F  # noqa: N812 (the name all of torch's users know)
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from kd_core.criterion import Criterion
 from kd_core.distributed import gather_rows, gather_with_gradient
 from kd_core.functional import full_precision, require_same_shape
+
+# Cosines at once: what fits into a CPU's cache, and on a GPU what is worth a launch.
+_CACHED, _LAUNCHED = 2**20, 2**24
 
 
 @full_precision
@@ -31,13 +37,25 @@ def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:
 def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:
     """Match the cosine of the angle at each sample between each two others.
 
-    Section 3.2.2 of Park et al., as `rkd_distance`, where the arguments are described. Takes N³
-    numbers and of the order of N³ + N² D operations.
+    Section 3.2.2 of Park et al., as `rkd_distance`, where the arguments are described. Takes of
+    the order of N³ + N² D operations; of the N³ cosines of a large batch only a part is in memory
+    at a time, computed once more in the backward.
 
     Differs from the authors' code: the cosines come from distances and not from the N² difference
     vectors, which would take N² D numbers and N³ D operations.
     """
-    return _huber(_angles(student), _angles(teacher.detach()))
+    tables = [
+        table.to(rows.dtype) for rows in (student, teacher.detach()) for table in _separations(rows)
+    ]
+    require_same_shape(tables[0], tables[2])
+    number = len(student)
+    at_once = _CACHED if student.device.type == "cpu" else _LAUNCHED
+    step = max(at_once // max(number**2, 1), 1)
+    if step >= number:
+        return _angle_errors(slice(None), *tables) / max(number**3, 1)
+    part = partial(checkpoint, _angle_errors, use_reentrant=False, preserve_rng_state=False)
+    parts = [part(slice(first, first + step), *tables) for first in range(0, number, step)]
+    return torch.stack(parts).sum() / number**3
 
 
 @full_precision
@@ -71,11 +89,17 @@ def _distances(rows: Tensor) -> Tensor:
     return distances / (distances.sum() / max(pairs, 1)).clamp(min=1e-12)
 
 
-def _angles(rows: Tensor) -> Tensor:
+def _angle_errors(at: slice, *tables: Tensor) -> Tensor:
+    """Sum the errors of the cosines at some samples; `_separations` of student, then teacher."""
+    student, teacher = _angles(at, *tables[:2]), _angles(at, *tables[2:])
+    # The same as smooth_l1_loss, whose scalar would keep the memory of all the errors.
+    return F.huber_loss(student, teacher, reduction="sum")
+
+
+def _angles(at: slice, squared: Tensor, inverse: Tensor) -> Tensor:
     """Return at [i, j, k] the cosine of the angle at i between j and k, by the law of cosines."""
-    squared, inverse = (table.to(rows.dtype) for table in _separations(rows))
-    twice = squared[:, :, None] + squared[:, None, :] - squared
-    return twice * (inverse[:, :, None] * inverse[:, None, :] / 2)
+    twice = squared[at, :, None] + squared[at, None] - squared
+    return twice * (inverse[at, :, None] * (inverse[at, None] / 2))
 
 
 def _separations(rows: Tensor) -> tuple[Tensor, Tensor]:

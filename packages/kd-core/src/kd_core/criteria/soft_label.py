@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kd_core.criterion import Criterion, Shapes
 from kd_core.errors import UserError
-from kd_core.functional import batch_mean, full_precision, soft_cross_entropy
+from kd_core.functional import full_precision, soft_cross_entropy
 
 
 @full_precision
@@ -52,7 +52,8 @@ def label_smoothing(student: Tensor, label: Tensor, *, epsilon: float = 0.1) -> 
         label: True classes, int64 [N].
         epsilon: The share, in [0, 1].
     """
-    return batch_mean(F.cross_entropy(student, label, label_smoothing=epsilon, reduction="none"))
+    total = F.cross_entropy(student, label, label_smoothing=epsilon, reduction="sum")
+    return total / max(len(student), 1)
 
 
 class SoftLabel(Criterion):

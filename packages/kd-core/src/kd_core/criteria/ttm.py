@@ -25,8 +25,7 @@ def ttm(student: Tensor, teacher: Tensor, *, gamma: float = 0.1) -> Tensor:
     Raises:
         UserError: If the shapes differ.
     """
-    teacher = gamma * teacher.detach()
-    return kl_divergence(student.log_softmax(1), teacher.log_softmax(1))
+    return kl_divergence(student.log_softmax(1), (gamma * teacher.detach()).log_softmax(1))
 
 
 @full_precision

@@ -36,9 +36,11 @@ def vid(mean: Maps, log_scale: Maps, target: Maps, *, eps: float = 1e-5) -> Tens
     losses = []
     for (predicted, map_), scale in zip(pairs, scales, strict=True):
         require_same_shape(predicted, map_)
-        variance = (F.softplus(scale) + eps).view(-1, 1, 1)
-        loss = 0.5 * ((predicted - map_.detach()) ** 2 / variance + variance.log())
-        losses.append(loss.sum() / max(loss.numel(), 1))
+        variance = F.softplus(scale) + eps
+        errors = (predicted - map_.detach()).square().sum((0, 2, 3))
+        number = predicted.numel() // max(len(variance), 1)  # of elements of a channel
+        loss = 0.5 * (errors / variance + number * variance.log())
+        losses.append(loss.sum() / max(predicted.numel(), 1))
     return torch.stack(losses).sum()
 
 

@@ -41,7 +41,7 @@ def wsld(
     require_same_shape(student, teacher)
     teacher = teacher.detach()
     soft_label = (teacher / temperature).softmax(1)
-    soft = F.cross_entropy(student / temperature, soft_label, reduction="none")
+    soft = -(soft_label * (student / temperature).log_softmax(1)).sum(1)
     weight = _weight(student.detach(), teacher, label)
     return alpha * temperature**2 * batch_mean(weight * soft)
 
