@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from kd_cls.classifier import Classifier
 from kd_core import Distiller, Hook, Term, Trainer
-from kd_core.channels_last import prefers_channels_last, use_channels_last
+from kd_core.channels_last import use_channels_last
 from kd_core.criteria.kd import KD
 from kd_core.loader import Loader
 from kd_core.optimizer import build_optimizer
@@ -168,8 +168,7 @@ def ours(problem: Problem, loader: Loader, folder: Path, *, plain: bool) -> Trai
     distiller = Distiller(student, teacher, {"kd": Term(KD(temperature=TEMPERATURE))})
     distiller.to(problem.device)
     if not plain:
-        if prefers_channels_last(problem.device):
-            use_channels_last(distiller)
+        use_channels_last(distiller, None)
         distiller.teachers["teacher"].accelerate({"image": problem.image, "label": problem.label})
     optimizer = build_optimizer(OPTIMIZER, distiller.parameters())
     return Trainer(

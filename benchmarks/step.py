@@ -38,7 +38,7 @@ CONFIGS = Path(__file__).parents[1] / "configs/cls"
 BATCHES = 2  # of a turn
 STUDENTS = 5  # that share a teacher
 
-PLAIN = {"channels_last": False, "capture": False}
+PLAIN = {"channels_last": False, "accelerate_teachers": False, "capture": False}
 WAYS: dict[str, tuple[str, dict[str, Any]]] = {
     "bare": ("a loop by hand, fp32", {}),
     "bare-bf16": ("a loop by hand, bf16 autocast", {}),
@@ -129,8 +129,6 @@ def make_trainer(
 ) -> Trainer:
     """Return a trainer with these options, whose teacher is untrained."""
     built = runner.assemble(config, 0, untrained=True)
-    if options is PLAIN:
-        built.parts.sample = None  # so the teacher stays as it is
     settings = {**config["trainer"], "tensorboard": False, **options}
     if settings.get("teacher_cache"):
         settings["teacher_cache"] = str(folder / "cache")
@@ -148,7 +146,8 @@ def _steps_of(trainer: Trainer) -> Turn:
 
 def _together(runner: Runner, config: dict[str, Any], folder: Path) -> Turn:
     names = [folder / f"together-{number}" for number in range(STUDENTS)]
-    trainers = [make_trainer(runner, config, name, {}) for name in names]
+    alone = {"accelerate_teachers": False}  # they do not run theirs
+    trainers = [make_trainer(runner, config, name, alone) for name in names]
     distillers = [trainer.distiller for trainer in trainers]
     for distiller in distillers[1:]:
         distiller.teachers["teacher"].model = distillers[0].teachers["teacher"].model

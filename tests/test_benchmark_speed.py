@@ -2,12 +2,18 @@
 
 import importlib
 import json
+import re
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from kd_cls.compare import main as compare
+from kd_cls.train import main as train
 
+SPEED = Path(__file__).parents[1] / "docs/speed.md"
+TOOLS = {"tools/cls_train.py": train, "tools/cls_compare.py": compare}
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SMALL = ["--pair", "resnet56_resnet20", "--batch-size", "2"]
 
@@ -50,3 +56,33 @@ def test_epochs_are_timed_online_and_from_the_cache(run, capsys):
     assert [row["way"] for row in rows] == ways
     assert all(row["minutes_of_240"] == pytest.approx(4 * row["seconds"]) for row in rows)
     assert "| online fp32 |" in capsys.readouterr().out
+
+
+def test_the_script_for_gpus_names_files_that_exist_and_options_that_they_have():
+    script = (BENCHMARKS / "gpu.sh").read_text()
+    lines = [shlex.split(line) for line in script.splitlines() if line.startswith("run ")]
+    assert len(lines) > 5
+    for _, _, python, *command in lines:
+        assert python == "$python"
+        files = [word for word in command if word.endswith(".py")]
+        assert all((BENCHMARKS.parent / file).is_file() for file in files)
+        if files[0].startswith("benchmarks/"):
+            source = (BENCHMARKS.parent / files[0]).read_text()
+            options = [word for word in command if word.startswith("--")]
+            assert all(f'"{option}"' in source for option in options)
+
+
+def commands():
+    return re.findall(r"^uv run (tools/.*)$", SPEED.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_of_the_page_on_speed_take_a_step(command, monkeypatch):
+    monkeypatch.chdir(SPEED.parents[1])
+    tool, *given = shlex.split(command)
+    assert TOOLS[tool]([*given, "--dry-run", "--cfg-options", "data.batch_size=2"]) == 0
+
+
+def test_the_page_on_speed_names_files_that_exist():
+    names = re.findall(r"(?:configs|benchmarks|docs)/[\w./-]*\w", SPEED.read_text())
+    assert [name for name in names if not (SPEED.parents[1] / name).exists()] == []

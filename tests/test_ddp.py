@@ -19,10 +19,10 @@ SCRIPT = """
 import os, sys
 import torch
 from kd_cls import train
-from kd_core import tool
+from kd_core import runner
 from kd_core.task import network_of
 
-run = tool.run
+run = runner.run
 
 def run_and_keep(trainer, parts, **options):
     result = run(trainer, parts, **options)
@@ -35,7 +35,7 @@ def run_and_keep(trainer, parts, **options):
     torch.save(state, f"rank{os.environ['RANK']}.pt")
     return result
 
-tool.run = run_and_keep
+runner.run = run_and_keep
 sys.exit(train.main(sys.argv[1:]))
 """
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from kd_cls import train
 from kd_cls.models import build_model
-from kd_core import tool
+from kd_core import runner
 from kd_core.config import load_config
 from kd_core.weights import read_state_dict
 
@@ -113,7 +113,7 @@ def folder(tmp_path, monkeypatch):
 @pytest.fixture
 def runs(monkeypatch):
     """Note every training run: folder, distiller, and the teachers' states before and after."""
-    noted, original = [], tool.run
+    noted, original = [], runner.run
 
     def run(trainer, parts, **options):
         teachers = {name: t.model for name, t in parts.distiller.teachers.items()}
@@ -123,7 +123,7 @@ def runs(monkeypatch):
         noted.append((trainer.work_dir.name.partition("-")[0], parts, states))
         return result
 
-    monkeypatch.setattr(tool, "run", run)
+    monkeypatch.setattr(runner, "run", run)
     return noted
 
 

@@ -176,3 +176,33 @@ def test_networks_are_in_nhwc_memory_on_cpus_unless_told_otherwise(tmp_path):
         parts = make_parts(scripted(1.0))
         run_once(tmp_path / str(number), parts, epochs=1, channels_last=wish)
         assert parts.distiller.student.channels_last is expected
+
+
+class Views(nn.Sequential):
+    """Takes a view of its maps, which they do not have in NHWC memory."""
+
+    def forward(self, image):
+        maps = self[0](image)
+        return self[2](maps.view(len(maps), -1))
+
+
+def test_a_network_that_cannot_work_in_nhwc_memory_is_left_as_it_is(tmp_path):
+    parts = make_parts(scripted(1.0))
+    student = parts.distiller.student
+    student.network.__class__ = Views
+    student.network.register_buffer("seen", torch.zeros(1))
+    parts.sample = next(Loader().epoch(0))
+    before = torch.get_rng_state()
+    build_trainer(
+        parts,
+        tmp_path,
+        optimizer={"type": "torch.optim.SGD", "lr": 0.1},
+        schedule={"type": "kd_core.schedule.constant"},
+        epochs=1,
+    )
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not student.channels_last
+    assert student.network[0].weight.is_contiguous()
+    assert parts.distiller.teachers["teacher"].model.channels_last
+    with pytest.raises(RuntimeError, match="view size"):
+        run_once(tmp_path, parts, channels_last=True)

@@ -19,7 +19,7 @@ from kd_core.run_config import read_config, stage_configs
 from kd_core.runner import Runner
 from kd_core.seeds import DIGITS, read_results, repeat, seed_folder, spread, spread_of, text
 from kd_core.stages import key_of
-from kd_core.together import train_together
+from kd_core.together import check_shareable, train_together
 from kd_core.tool import TrainingTool
 
 Config = dict[str, Any]
@@ -53,6 +53,8 @@ class ComparisonTool:
         with distributed.joined() as device:
             given = load_config(args.rows, known=_NAMES) if args.rows else {}
             configs = self.rows(args, given)
+            if args.together:
+                check_shareable(list(configs.values()))
             if args.dry_run:
                 for label, config in configs.items():
                     err.rule(label)

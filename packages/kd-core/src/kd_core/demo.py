@@ -81,8 +81,8 @@ def compare(
         method: What distils, for the label; its lower-case form is the folder.
         seeds: Where the arguments name none.
     """
-    if args.eval_only or distributed.is_distributed():
-        raise UserError("the demo takes no --eval-only and no torchrun; name a CONFIG")
+    if args.eval_only or args.together or distributed.is_distributed():
+        raise UserError("the demo takes no --eval-only, --together or torchrun; name a CONFIG")
     distilled = read_config(kit, kit.demo_config, parse_options(args.cfg_options))
     alone = {key: node for key, node in distilled.items() if key not in ("teacher", "distiller")}
     work_dir = choose(args.work_dir, [name], resume=args.resume)

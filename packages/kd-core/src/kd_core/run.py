@@ -11,7 +11,7 @@ import torch
 from kd_core import checkpoint, distributed, report
 from kd_core.build import build
 from kd_core.captured import CapturedStep
-from kd_core.channels_last import prefers_channels_last, use_channels_last
+from kd_core.channels_last import use_channels_last
 from kd_core.console import err
 from kd_core.distiller import Distiller
 from kd_core.errors import UserError
@@ -36,7 +36,7 @@ class Parts:
         val: Evaluation on a held-out part of the training set, or None.
         metric: Name of the metric that defines the best epoch; larger is better.
         metadata: What a user of the exported weights must know, as text.
-        sample: A small training batch; with it, teachers run faster (`Teacher.accelerate`).
+        sample: A small training batch, to try things on.
     """
 
     distiller: Distiller
@@ -64,6 +64,7 @@ def build_trainer(
     ema_warmup: bool = False,
     sync_batchnorm: bool = False,
     find_unused_parameters: bool = False,
+    accelerate_teachers: bool = True,
     teacher_cache: bool | str = False,
     capture: bool = True,
     compile: bool = False,
@@ -85,7 +86,7 @@ def build_trainer(
         epochs: Passes over the training set.
         precision: "fp32", or "bf16" autocast.
         channels_last: Keep networks and images in NHWC memory; None does so where it was found to
-            be faster, on CPUs and with bf16.
+            be faster, on CPUs and with bf16, and networks can; see `use_channels_last`.
         accumulate: Batches an optimizer step.
         clip_norm: Largest norm of the whole gradient.
         step: Node of another training step, such as `kd_core.dot.DOTStep`; distiller, optimizer,
@@ -94,6 +95,8 @@ def build_trainer(
         ema_warmup: Let the average forget faster at first; see `ModelAverage`.
         sync_batchnorm: Compute BN statistics over all processes.
         find_unused_parameters: For networks with parts that some batches do not use, under DDP.
+        accelerate_teachers: Let teachers run a copy that gives the same in less time; see
+            `Teacher.accelerate`.
         teacher_cache: Keep what teachers show for every run of them, see `CachedTeachers`: in this
             folder, or where the tool keeps teachers.
         capture: Record the step as a CUDA graph, where it can be; see `CapturedStep`.
@@ -115,10 +118,7 @@ def build_trainer(
     distiller = parts.distiller
     if precision == "bf16" and report.has_bf16(distiller.steps.device) is False:
         err.print("this device has no bf16 arithmetic: precision=bf16 may take longer than fp32")
-    if channels_last is None:
-        channels_last = prefers_channels_last(distiller.steps.device, precision)
-    if channels_last:
-        use_channels_last(distiller)
+    use_channels_last(distiller, channels_last, precision=precision, sample=parts.sample)
     if sync_batchnorm and distributed.is_distributed():
         torch.nn.SyncBatchNorm.convert_sync_batchnorm(distiller)
     built = build_optimizer(optimizer, distiller.parameters())
@@ -134,7 +134,7 @@ def build_trainer(
     )
     if capture and distiller.steps.device.type == "cuda":
         take_step = CapturedStep(take_step, distiller, built)
-    if parts.sample is not None:
+    if parts.sample is not None and accelerate_teachers:
         for teacher in distiller.teachers.values():
             teacher.accelerate(parts.sample, PRECISIONS[precision])
     loader = parts.loader

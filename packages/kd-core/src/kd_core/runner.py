@@ -97,7 +97,7 @@ class Runner:
         built = self.assemble(config, seed, like=like.built if like else None)
         settings = with_cache(config["trainer"], self.shared)
         if shared:
-            built.parts.sample, settings = None, {**settings, "teacher_cache": False}
+            settings = {**settings, "teacher_cache": False, "accelerate_teachers": False}
         trainer = build_trainer(
             built.parts,
             work_dir,

@@ -55,10 +55,10 @@ class Task(nn.Module):
         """
         return {"student": self.network.state_dict()}
 
-    def use_channels_last(self) -> None:
-        """Keep the network in NHWC memory; a subclass brings its images into it too."""
-        self.channels_last = True
-        self.to(memory_format=torch.channels_last)
+    def use_channels_last(self, wish: bool = True) -> None:
+        """Keep the network in NHWC memory, or not; a subclass brings its images into it too."""
+        self.channels_last = wish
+        self.to(memory_format=torch.channels_last if wish else torch.contiguous_format)
 
 
 def network_of(model: nn.Module) -> nn.Module:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from kd_core import distributed, report
-from kd_core.channels_last import prefers_channels_last, use_channels_last
+from kd_core.channels_last import use_channels_last
 from kd_core.cli import run_main, training_parser
 from kd_core.config import parse_options
 from kd_core.console import err, out
@@ -21,7 +21,7 @@ from kd_core.run import build_trainer
 from kd_core.run_config import read_config, stage_configs
 from kd_core.runner import Runner, print_tables, with_cache
 from kd_core.seeds import repeat, seed_folder, summary_table
-from kd_core.together import train_together
+from kd_core.together import check_shareable, train_together
 from kd_core.workdir import choose
 
 Config = dict[str, Any]
@@ -57,6 +57,8 @@ class TrainingTool:
             if args.list_taps:
                 self.list_taps(config, device)
             elif args.dry_run:
+                if args.together:
+                    check_shareable([config])
                 self.dry_run(config, device)
             elif args.eval_only:
                 self.evaluate_file(config, args, device)
@@ -130,8 +132,9 @@ class TrainingTool:
         built = Runner(self.kit, device, folder).assemble(config, config.get("seed", 0))
         predictor = built.distiller.predictor()
         self.kit.load_checkpoint(predictor, Path(args.eval_only))
-        if config.get("trainer", {}).get("channels_last", prefers_channels_last(device)):
-            use_channels_last(built.distiller)
+        wish = config.get("trainer", {}).get("channels_last")
+        built.distiller.eval()
+        use_channels_last(built.distiller, wish, sample=built.sample)
         scores = self.kit.evaluate(predictor, config, built.data, built.teachers)
         if distributed.rank() == 0:
             for name, value in scores.items():
