@@ -88,7 +88,7 @@ def test_comparisons_and_analyses_are_commands_of_the_systems_page():
 def test_every_option_of_the_table_exists():
     known = training_parser("").format_help() + comparison_parser("").format_help()
     shown = set(
-        re.findall(r"(?<![\w-])--(?!nproc|pairs|golden|config-file|num-gpus)[a-z][a-z-]+", README)
+        re.findall(r"(?<![\w-])--(?!nproc|golden|with|config-file|num-gpus)[a-z][a-z-]+", README)
     )
     assert shown
     assert all(option in known for option in shown)
@@ -97,6 +97,7 @@ def test_every_option_of_the_table_exists():
 def test_every_command_is_one_that_these_tests_know():
     known = ("pip install uv", "uv run pytest", f"uv run {TOOL}", "uv run tools/cls_export.py")
     known += ("uv run tools/cls_predict.py", "uv run torchrun", "uv run benchmarks/")
+    known += ("uv run --with torchdistill --with timm benchmarks/peers.py",)
     known += ("uv run tools/det_train.py", "uv run tools/reid_train.py")
     known += ("uv run tools/cls_compare.py", "uv run tools/cls_analyse.py")
     assert all(command.startswith(known) for command in commands())
