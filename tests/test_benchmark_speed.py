@@ -9,11 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from kd_cls.compare import main as compare
-from kd_cls.train import main as train
 
 SPEED = Path(__file__).parents[1] / "docs/speed.md"
-TOOLS = {"tools/cls_train.py": train, "tools/cls_compare.py": compare}
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SMALL = ["--pair", "resnet56_resnet20", "--batch-size", "2"]
 
@@ -70,17 +67,6 @@ def test_the_script_for_gpus_names_files_that_exist_and_options_that_they_have()
             source = (BENCHMARKS.parent / files[0]).read_text()
             options = [word for word in command if word.startswith("--")]
             assert all(f'"{option}"' in source for option in options)
-
-
-def commands():
-    return re.findall(r"^uv run (tools/.*)$", SPEED.read_text(), re.MULTILINE)
-
-
-@pytest.mark.parametrize("command", commands())
-def test_commands_of_the_page_on_speed_take_a_step(command, monkeypatch):
-    monkeypatch.chdir(SPEED.parents[1])
-    tool, *given = shlex.split(command)
-    assert TOOLS[tool]([*given, "--dry-run", "--cfg-options", "data.batch_size=2"]) == 0
 
 
 def test_the_page_on_speed_names_files_that_exist():

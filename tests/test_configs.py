@@ -53,7 +53,8 @@ def documented(path):
 
 def commands():
     """Return all documented commands, each once."""
-    paths = [*CONFIGS, *READMES, SYSTEMS, ROOT / "packages/kd-reid/README.md"]
+    pages = [ROOT / "packages/kd-reid/README.md", ROOT / "docs/speed.md"]
+    paths = [*CONFIGS, *READMES, SYSTEMS, *pages]
     return list(dict.fromkeys(command for path in paths for command in documented(path)))
 
 

@@ -110,6 +110,7 @@ def test_rows_of_a_table_share_a_pass_and_a_student_alone_joins_them(passes):
     for label, results in tables[0].items():
         for one, other in zip(results, tables[1][label], strict=True):
             assert one["last"] == other["last"]
+            assert one["teachers"] == other["teachers"]
     # Once more: all is finished.
     passes.clear()
     assert compare.main([*arguments, "--work-dir", "runs/shared", "--together"]) == 0

@@ -182,6 +182,27 @@ def test_a_recording_that_fails_leaves_the_plain_step(capsys):
     )
 
 
+def test_after_a_failed_recording_work_goes_on_on_the_stream_it_was_on(monkeypatch):
+    class Graph:
+        def __init__(self, *args, **kwargs):
+            pass
+
+        def __enter__(self):
+            torch.cuda.set_stream("of the recording")
+
+        def __exit__(self, *error):
+            raise RuntimeError("capture failed")  # as torch's does, before it leaves its stream
+
+    streams = ["of the steps"]
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", Graph)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: streams[-1])
+    monkeypatch.setattr(torch.cuda, "set_stream", streams.append)
+    with pytest.raises(RuntimeError, match="capture failed"):
+        captured.CudaGraphs()(dict)
+    assert streams == ["of the steps", "of the recording", "of the steps"]
+
+
 def test_adam_is_asked_to_be_capturable_only_while_it_is_recorded():
     asked = []
 

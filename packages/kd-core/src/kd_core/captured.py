@@ -127,10 +127,14 @@ class CudaGraphs:
 
     def __call__(self, function: Callable[[], Losses]) -> tuple[Callable[[], None], Losses]:
         """Record without running; return the replay, and the losses that it writes to."""
-        graph = torch.cuda.CUDAGraph()
-        # Only this thread must not allocate: loaders pin memory in others.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            losses = function()
+        graph, outside = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        try:
+            # Only this thread must not allocate: loaders pin memory in others.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                losses = function()
+        except RuntimeError:
+            torch.cuda.set_stream(outside)  # which torch forgets when a recording fails
+            raise
         self._pool = self._pool or graph.pool()
         return graph.replay, losses
 

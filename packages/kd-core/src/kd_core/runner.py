@@ -111,7 +111,11 @@ class Runner:
             checkpoint.save_json(facts["environment"], work_dir / "environment.json")
             save_config({**config, "seed": seed}, work_dir / "config.py")
             print_tables(built)
-        facts["teachers"] = like.facts["teachers"] if like else self.teacher_scores(built)
+        known = like.facts["teachers"] if like else {}
+        if built.teachers.keys() <= known.keys():
+            facts["teachers"] = {name: known[name] for name in built.teachers}
+        else:
+            facts["teachers"] = self.teacher_scores(built)
         return Prepared(built, trainer, facts)
 
     def assemble(
