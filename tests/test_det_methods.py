@@ -109,7 +109,7 @@ def unless_refused(build, method, kind):
     return build(method, kind)
 
 
-@pytest.mark.parametrize(("method", "kind"), cases())
+@pytest.mark.parametrize(("method", "kind"), list(cases()))
 def test_loss_falls_on_a_fixed_batch(method, kind, build):
     distiller = unless_refused(build, method, kind)
     if distiller is None:
@@ -119,7 +119,7 @@ def test_loss_falls_on_a_fixed_batch(method, kind, build):
     assert sum(totals[-3:]) < sum(totals[:3]), totals
 
 
-@pytest.mark.parametrize(("method", "kind"), cases())
+@pytest.mark.parametrize(("method", "kind"), list(cases()))
 def test_images_without_boxes_are_fine(method, kind, build):
     distiller = unless_refused(build, method, kind)
     if distiller is None:
