@@ -85,7 +85,9 @@ def run(method: str, seed: int, args: argparse.Namespace) -> Cell:
     )
     if done.returncode:
         raise SystemExit(f"{method}, seed {seed}: the run failed; its messages are above")
-    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    from kd_core.checkpoint import load_json
+
+    result = load_json(folder / "result.json")
     peak = re.findall(r"peak (\d+)", done.stdout)[-1]
     extra = sum(1 for _ in folder.glob("criteria/*.pth"))
     return {

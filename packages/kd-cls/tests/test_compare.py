@@ -1,10 +1,10 @@
 """Tables whose rows are configs: what is in them, and that nothing finished is run again."""
 
-import json
 from pathlib import Path
 
 import pytest
 from kd_cls.compare import main
+from kd_core.checkpoint import load_json
 from kd_core.comparison import markdown
 
 TINY = """
@@ -46,7 +46,7 @@ def cells(text):
 
 
 def results():
-    return json.loads(Path("runs/table-table/table.json").read_text())
+    return load_json(Path("runs/table-table/table.json"))
 
 
 def test_a_table_has_its_rows_over_the_seeds(capsys):
@@ -80,7 +80,7 @@ def test_what_is_finished_is_not_run_again_and_what_is_changed_is(capsys):
 def test_a_sweep_has_a_row_for_every_value():
     arguments = ["tiny.py", "kd.py", "--sweep", "distiller.terms.kd.weight", "0.5", "2"]
     assert main([*arguments, "--seeds", "0", "--work-dir", "sweep"]) == 0
-    found = json.loads(Path("sweep/table.json").read_text())
+    found = load_json(Path("sweep/table.json"))
     assert list(found) == [f"distiller.terms.kd.weight = {value}" for value in ("0.5", "2")]
     configs = [path.read_text() for path in Path("sweep").glob("*/config.py")]
     assert sorted("weight=0.5" in text for text in configs) == [False, True]

@@ -1,6 +1,5 @@
 """The demo: the same student without and with a teacher, and what it leaves."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -41,11 +40,11 @@ def test_it_ends_with_a_table_curves_and_numbers(capsys):
     assert all("±" in row[1] and row[2] == "78,042" for row in rows[1:])
     assert "digits, last epoch, 2 seeds" in "\n".join(shown)
     assert Path("runs/demo/curves.png").read_bytes().startswith(b"\x89PNG")
-    numbers = json.loads(Path("runs/demo/demo.json").read_text())
+    numbers = checkpoint.load_json(Path("runs/demo/demo.json"))
     assert numbers["teacher"]["last"]["top1"] == 98.7
     for name, summary in numbers["students"].items():
         run = {"student": "student", "student + DKD": "dkd"}[name]
-        assert summary == json.loads(Path(f"runs/demo/{run}/summary.json").read_text())
+        assert summary == checkpoint.load_json(Path(f"runs/demo/{run}/summary.json"))
         assert summary["last"]["top1"]["n"] == 2
 
 

@@ -1,6 +1,5 @@
 """Students that share one pass over data and teacher end as they would alone."""
 
-import json
 import signal
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 import torch
 from kd_cls import compare, train
 from kd_cls.models import build_model
+from kd_core.checkpoint import load_json
 from kd_core.step import TrainStep
 from kd_core.teacher import Teacher
 from kd_core.trainer import Trainer
@@ -79,7 +79,7 @@ def test_seeds_together_end_as_they_do_alone(method, passes):
         assert same(weights(f"alone/seed-{seed}"), weights(f"together/seed-{seed}"))
     assert not same(weights("together/seed-3"), weights("together/seed-4"))
     summaries = [Path("runs", name, "summary.json") for name in ("alone", "together")]
-    one, other = (json.loads(path.read_text()) for path in summaries)
+    one, other = (load_json(path) for path in summaries)
     assert one["last"] == other["last"]
 
 
@@ -106,7 +106,7 @@ def test_rows_of_a_table_share_a_pass_and_a_student_alone_joins_them(passes):
     passes.clear()
     assert compare.main([*arguments, "--work-dir", "runs/shared", "--together"]) == 0
     assert len(passes) == STEPS
-    tables = [json.loads(Path(f"runs/{n}/table.json").read_text()) for n in ("separate", "shared")]
+    tables = [load_json(Path(f"runs/{n}/table.json")) for n in ("separate", "shared")]
     for label, results in tables[0].items():
         for one, other in zip(results, tables[1][label], strict=True):
             assert one["last"] == other["last"]

@@ -1,5 +1,6 @@
 """Files that are whole or absent, and what is exported."""
 
+import json
 import pickle
 import stat
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from kd_core import checkpoint
 from kd_core.errors import UserError
+from kd_core.testing.damage import refusal
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
@@ -59,6 +61,94 @@ def test_a_file_has_the_permissions_that_the_user_gives_new_files(tmp_path):
     checkpoint.save_json({"n": 1}, tmp_path / "x.json")
     modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
     assert len(modes) == 1
+
+
+def json_file(folder, value=None):
+    path = folder / "x.json"
+    checkpoint.save_json(RESULT if value is None else value, path)
+    return path
+
+
+RESULT = {
+    "metric": "top1",
+    "last": {"top1": 71.25, "n": [1, 2.0, -0.0, None, "é"]},
+    3: (True, 1e22),
+}
+"""What JSON changes, too: a key that is no text, a tuple."""
+
+
+def test_json_comes_back_as_it_was_and_people_can_read_it(tmp_path):
+    path = json_file(tmp_path)
+    assert checkpoint.load_json(path) == json.loads(json.dumps(RESULT))
+    assert list(json.loads(path.read_text())) == ["metric", "last", "3", "sha256"]
+    assert '\n    "top1": 71.25,' in path.read_text()
+
+
+def test_json_without_a_checksum_is_read_only_where_the_caller_says_so(tmp_path):
+    path = tmp_path / "x.json"
+    checkpoint.save_json({"n": 1}, path, sealed=False)
+    assert json.loads(path.read_text()) == {"n": 1} == checkpoint.load_json(path, unsealed=True)
+    with pytest.raises(UserError, match=r"damaged \(it has no checksum"):
+        checkpoint.load_json(path)
+
+
+@pytest.mark.parametrize("unsealed", [False, True])
+def test_no_flipped_bit_gives_other_json(tmp_path, unsealed):
+    path = json_file(tmp_path)
+    whole, before = path.read_bytes(), checkpoint.load_json(path)
+    found = []
+    for bit in range(8 * len(whole)):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        if not refusal(lambda: found.append(checkpoint.load_json(path, unsealed=unsealed)), path):
+            assert repr(found[-1]) == repr(before)
+    assert len(found) < 0.02 * 8 * len(whole)  # one blank for another
+
+
+@pytest.mark.parametrize("unsealed", [False, True])
+def test_json_cut_anywhere_is_refused(tmp_path, unsealed):
+    path = json_file(tmp_path)
+    whole = path.read_bytes()
+    for length in range(len(whole) - 1):  # all but the last line's end
+        path.write_bytes(whole[:length])
+        with pytest.raises(UserError, match="damaged"):
+            checkpoint.load_json(path, unsealed=unsealed)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("", "it is empty"),
+        (" \n", "it is empty"),
+        ("null", "wanted a JSON object, got 'null'"),
+        ("[1, 2]", "wanted a JSON object"),
+        ("{}", "it has no checksum"),
+        ('{"sha256": 3}', "its checksum does not match"),
+        ("[" * 100_000, "not JSON"),
+        ('{"n": ' + "1" * 5000 + "}", "not JSON"),
+        ("\xff", "not a text in UTF-8"),
+    ],
+)
+def test_what_is_not_our_json_is_told_in_one_line_with_a_remedy(tmp_path, content, problem):
+    path = tmp_path / "x.json"
+    path.write_bytes(content.encode("latin1"))
+    with pytest.raises(UserError, match=problem) as error:
+        checkpoint.load_json(path, remedy="do this")
+    assert str(error.value).startswith(f"{path}: damaged (")
+    assert str(error.value).endswith("; do this")
+    assert "\n" not in str(error.value)
+
+
+def test_json_that_is_missing_or_a_folder_is_told_with_the_remedy(tmp_path):
+    for path in (tmp_path, tmp_path / "none.json"):
+        with pytest.raises(UserError, match="there is no such file; do this"):
+            checkpoint.load_json(path, remedy="do this")
+
+
+def test_an_entry_cannot_have_the_name_of_the_checksum(tmp_path):
+    with pytest.raises(UserError, match="an entry is called 'sha256'"):
+        checkpoint.save_json({"sha256": 1}, tmp_path / "x.json")
 
 
 def test_a_file_that_would_run_code_is_refused(tmp_path):

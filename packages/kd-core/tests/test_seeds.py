@@ -1,9 +1,8 @@
 """Runs over seeds: their folders, and mean and standard deviation."""
 
-import json
-
 import pytest
-from kd_core import seeds
+from kd_core import checkpoint, seeds
+from kd_core.checksum import sealed_json
 from rich.console import Console
 
 TOP1 = {0: 50.0, 1: 52.0, 2: 57.0}
@@ -25,7 +24,7 @@ class Runs:
             "train_seconds": 2.0 + seed,
         }
         folder.mkdir(parents=True)
-        (folder / "result.json").write_text(json.dumps(result))
+        (folder / "result.json").write_text(sealed_json(result))
         (folder / "log.jsonl").write_text(f'{{"epoch": 1, "top1": {TOP1[seed]}}}\n{{"epoch": 2}}\n')
         return result
 
@@ -40,7 +39,7 @@ def test_every_seed_runs_in_its_own_folder_and_the_summary_is_written(tmp_path):
         "seed-2",
         "summary.json",
     ]
-    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+    assert checkpoint.load_json(tmp_path / "summary.json") == summary
 
 
 def test_mean_and_standard_deviation_are_those_of_the_seeds():

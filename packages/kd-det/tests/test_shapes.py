@@ -138,7 +138,7 @@ def test_the_cache_is_in_the_home_folder_unless_the_variable_says_so(monkeypatch
 
 
 def test_an_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
-    def interrupt(content, path):
+    def interrupt(content, path, **options):
         if path.name == "val.json":
             raise KeyboardInterrupt
 

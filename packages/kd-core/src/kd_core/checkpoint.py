@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from kd_core.checksum import DamagedError, opened_json, sealed_json
 from kd_core.errors import UserError
 
 
@@ -61,9 +62,44 @@ def save_text(text: str, path: Path) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def save_json(value: Any, path: Path) -> None:
-    """Write JSON, indented, atomically."""
-    save_text(json.dumps(value, indent=2) + "\n", path)
+def save_json(value: Mapping[str, Any], path: Path, *, sealed: bool = True) -> None:
+    """Write a JSON object atomically, with a checksum as its last entry; see `load_json`.
+
+    Args:
+        value: The object.
+        path: The file.
+        sealed: Whether it has the checksum; a file for other programs is better without.
+    """
+    save_text(sealed_json(value) if sealed else json.dumps(value, indent=2) + "\n", path)
+
+
+def load_json(
+    path: Path,
+    *,
+    remedy: str = "delete it, and --resume makes it again",
+    unsealed: bool = False,
+) -> dict[str, Any]:
+    """Read what `save_json` wrote, without its checksum.
+
+    Args:
+        path: The file.
+        remedy: What the user can do about a file that cannot be read.
+        unsealed: Whether a file without a checksum is taken too: one that is made by hand, or by
+            an older release.
+
+    Raises:
+        UserError: If there is no such file, or it is damaged.
+    """
+    try:
+        if not path.is_file():
+            raise UserError(f"{path}: there is no such file; {remedy}")
+        return opened_json(path.read_text(encoding="utf-8"), unsealed=unsealed)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}); {remedy}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: damaged (not a text in UTF-8); {remedy}") from error
+    except DamagedError as error:
+        raise UserError(f"{path}: damaged ({error}); {remedy}") from error
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """A demo of distillation: a teacher, then one student trained without and with it."""
 
-import json
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import torch
 from rich.table import Table
 
 from kd_core import distributed
-from kd_core.checkpoint import save_json
+from kd_core.checkpoint import load_json, save_json
 from kd_core.config import parse_options
 from kd_core.errors import UserError
 from kd_core.kit import Kit
@@ -95,6 +94,6 @@ def compare(
         students[label] = repeat(one, seeds, folders[label], resume=args.resume)
     recipe = distilled["teacher"]["recipe"]
     folder = folders["teacher"] = recipe_folder(kit, recipe, work_dir.parent / "teachers")
-    teacher = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    teacher = load_json(folder / "result.json")
     save_json({"teacher": teacher, "students": students}, work_dir / "demo.json")
     return Comparison(work_dir, seeds, teacher, students, folders)

@@ -30,7 +30,7 @@ def repeat(run: Run, seeds: Sequence[int], work_dir: Path, *, resume: bool) -> d
         folder = seed_folder(work_dir, seed, seeds)
         finished = folder / "result.json"
         if resume and finished.is_file():
-            results.append(json.loads(finished.read_text(encoding="utf-8")))
+            results.append(checkpoint.load_json(finished))
         else:
             results.append(run(seed, folder))
     summary = summarise(results, seeds)
@@ -42,7 +42,7 @@ def repeat(run: Run, seeds: Sequence[int], work_dir: Path, *, resume: bool) -> d
 def read_results(work_dir: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
     """Return the results of every seed that `repeat` ran."""
     files = [seed_folder(work_dir, seed, seeds) / "result.json" for seed in seeds]
-    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    return [checkpoint.load_json(file) for file in files]
 
 
 def read_histories(work_dir: Path, seeds: Sequence[int]) -> list[list[dict[str, Any]]]:

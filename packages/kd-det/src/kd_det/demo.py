@@ -19,7 +19,7 @@ from detectron2.data.detection_utils import read_image
 from detectron2.engine import DefaultPredictor, HookBase
 from detectron2.utils.env import seed_all_rng
 from kd_core import report
-from kd_core.checkpoint import save_json
+from kd_core.checkpoint import load_json, save_json
 from kd_core.console import err, out
 from kd_core.errors import UserError
 from kd_core.seeds import repeat, text
@@ -110,7 +110,7 @@ def run(cfg: CfgNode, name: str, seed: int, folder: Path) -> dict[str, Any]:
 def finished(folder: Path) -> dict[str, Any] | None:
     """Return the result of a run that is complete in a folder."""
     file = folder / "result.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return load_json(file) if file.is_file() else None
 
 
 def evaluations(file: Path, length: int) -> list[dict[str, float]]:

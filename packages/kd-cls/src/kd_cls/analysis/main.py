@@ -42,7 +42,7 @@ def _main(argv: list[str]) -> None:
     args = parser(str(__doc__)).parse_args(argv)
     numbers = _draw(args) if args.what in PICTURES else _measure(args)
     if args.json:
-        save_json(numbers, Path(args.json))
+        save_json(numbers, Path(args.json), sealed=False)
         out.print(f"wrote {args.json}", markup=False)
 
 

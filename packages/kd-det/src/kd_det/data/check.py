@@ -40,7 +40,7 @@ def _main(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     report = check(args.json, args.images, workers=args.workers)
     if args.out:
-        save_json(report, Path(args.out))
+        save_json(report, Path(args.out), sealed=False)
     out.print(_categories_table(report["categories"]))
     out.print(_table(report))
     for line in _findings(report):

@@ -1,11 +1,10 @@
 """A generated data set of shapes in the COCO format: for the demo, for tests, for trying things."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from kd_core.checkpoint import atomic_folder, save_json
+from kd_core.checkpoint import atomic_folder, load_json, save_json
 from kd_core.console import err
 from kd_core.errors import UserError
 from kd_core.workdir import cache_folder
@@ -79,7 +78,7 @@ def _write(folder: Path, settings: dict[str, int]) -> None:
     with atomic_folder(folder) as new:
         train, val = (_draw(new / split, split, settings) for split in _SPLITS)
         for part, images in (("train", train), ("few", train[: settings["num_few"]]), ("val", val)):
-            save_json(_coco(images, settings), new / f"{part}.json")
+            save_json(_coco(images, settings), new / f"{part}.json", sealed=False)
 
 
 def _draw(folder: Path, split: str, settings: dict[str, int]) -> list[list[Shape]]:
@@ -136,7 +135,10 @@ def _annotation(shape: Shape) -> dict[str, Any]:
 def _check(folder: Path, settings: dict[str, int]) -> None:
     """Refuse a folder that lost files, has other settings, or holds anything else."""
     few = folder / "few.json"
-    came = json.loads(few.read_bytes()).get("info") if few.is_file() else "no few.json"
+    came = "no few.json"
+    if few.is_file():
+        remedy = "delete the folder, and it is drawn again"
+        came = load_json(few, remedy=remedy, unsealed=True).get("info", came)
     if came != settings:
         raise UserError(
             f"{folder}: wanted shapes of {settings}, got {came}; name another folder, or delete it"

@@ -37,7 +37,7 @@ def _main(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     report = check(args.source, args.camera, workers=args.workers)
     if args.out:
-        save_json(report, Path(args.out))
+        save_json(report, Path(args.out), sealed=False)
     out.print(_table(report))
     for line in _findings(report):
         out.print(line)

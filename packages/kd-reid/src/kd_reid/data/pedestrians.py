@@ -1,6 +1,5 @@
 """Generated pedestrians in the layout of Market-1501: for the demo, for tests, for tries."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from itertools import product
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from kd_core.checkpoint import atomic_folder, save_json
+from kd_core.checkpoint import atomic_folder, load_json, save_json
 from kd_core.console import err
 from kd_core.errors import UserError, nearest
 from kd_core.workdir import cache_folder
@@ -173,7 +172,10 @@ def _cut_off(rng: np.random.Generator, image: Image.Image) -> Image.Image:
 def _check(folder: Path, settings: dict[str, Any]) -> None:
     """Refuse a folder that lost files, has other settings, or holds anything else."""
     file = folder / _SETTINGS
-    came = json.loads(file.read_bytes()) if file.is_file() else f"no {_SETTINGS}"
+    came: Any = f"no {_SETTINGS}"
+    if file.is_file():
+        remedy = "delete the folder, and it is drawn again"
+        came = load_json(file, remedy=remedy, unsealed=True)  # of an older release, without
     if came != settings:
         raise UserError(
             f"{folder}: wanted pedestrians of {settings}, got {came}; name another folder, or "
