@@ -12,7 +12,7 @@ from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.structures import Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 from kd_core import report
-from kd_core.cli import run_main
+from kd_core.cli import add_seeds, run_main
 from kd_core.console import out
 from kd_core.errors import UserError
 
@@ -41,7 +41,7 @@ def argument_parser() -> ArgumentParser:
         help="data sets of yours in COCO's format, to be named in DATASETS",
     )
     parser.add_argument("--dry-run", action="store_true", help="build all, run one step")
-    parser.add_argument("--seeds", nargs="+", type=int, metavar="INT", help="of the demo")
+    add_seeds(parser, "of the demo")
     parser.add_argument("--work-dir", metavar="DIR", help="of the demo")
     parser.add_argument("--debug", action="store_true", help="show a traceback for every error")
     return parser
