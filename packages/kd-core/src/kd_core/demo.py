@@ -19,7 +19,7 @@ from kd_core.recipes import recipe_folder
 from kd_core.results import read_result
 from kd_core.run_config import read_config
 from kd_core.runner import Runner
-from kd_core.seeds import repeat, text
+from kd_core.seeds import look, repeat, text
 from kd_core.workdir import choose
 
 STUDENT = "student"
@@ -90,6 +90,8 @@ def compare(
     configs = {STUDENT: alone, f"{STUDENT} + {method}": distilled}
     folders = dict(zip(configs, (work_dir / STUDENT, work_dir / method.lower()), strict=True))
     students, runner = {}, Runner(kit, device, work_dir.parent)
+    for label, config in configs.items():  # before any of them is trained
+        look(partial(runner.finished, config), seeds, folders[label])
     for label, config in configs.items():
         one = partial(runner.train_seed, config, resume=args.resume)
         finished = partial(runner.finished, config)

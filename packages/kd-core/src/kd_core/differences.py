@@ -89,11 +89,14 @@ def essence(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def digest(config: Mapping[str, Any]) -> str:
-    """Return a hash of what in a config counts, as `with_contents` gave it; not of data's place."""
+    """Return a hash of what in a config counts, as `with_contents` gave it.
+
+    The place of the data and the number of epochs are left out: they may change.
+    """
     leaves = [
         (path, _value_of(leaf))
         for path, leaf in flat(config).items()
-        if not _FREE.match(path) and not _PLACE.match(path)
+        if not (_FREE.match(path) or _PLACE.match(path) or path == EPOCHS)
     ]
     return hashlib.sha256(json.dumps(sorted(leaves)).encode()).hexdigest()[:16]
 
@@ -176,8 +179,8 @@ def _name(value: Any) -> Any:
 
 
 def _shown(leaves: Mapping[str, Any], path: str) -> str:
-    value = leaves.get(path)
-    if path not in leaves:
+    value = leaves.get(path, _defaults().get(path, _ABSENT))
+    if value == _ABSENT:
         return _ABSENT
     return f"{value['file']!r} ({value['sha256'][:8]})" if _is_file(value) else f"{value!r:.120}"
 

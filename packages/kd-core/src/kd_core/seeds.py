@@ -27,13 +27,19 @@ def repeat(run: Run, seeds: Sequence[int], work_dir: Path, *, finished: Finished
         finished: From a seed and a folder to the result that is there already, or None; raises for
             what another config made. All folders are looked at before any run starts.
     """
-    folders = {seed: seed_folder(work_dir, seed, seeds) for seed in seeds}
-    there = {seed: finished(seed, folder) for seed, folder in folders.items()}
-    results = [there[seed] or run(seed, folder) for seed, folder in folders.items()]
+    there = look(finished, seeds, work_dir)
+    results = [there[seed] or run(seed, seed_folder(work_dir, seed, seeds)) for seed in seeds]
     summary = summarise(results, seeds)
     if distributed.rank() == 0 and len(seeds) > 1:
         checkpoint.save_json(summary, work_dir / "summary.json")
     return summary
+
+
+def look(
+    finished: Finished, seeds: Sequence[int], work_dir: Path
+) -> dict[int, dict[str, Any] | None]:
+    """Return what is finished, by seed, and so refuse what another config made; see `repeat`."""
+    return {seed: finished(seed, seed_folder(work_dir, seed, seeds)) for seed in seeds}
 
 
 def read_results(work_dir: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:

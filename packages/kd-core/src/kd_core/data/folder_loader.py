@@ -1,5 +1,6 @@
 """Sets too large for the device: image files decoded and transformed by worker processes."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ from kd_core.fingerprint import fingerprint
 from kd_core.image_task import height_and_width
 from kd_core.task import Batch
 
-_LOOKED_AT = 2048  # files whose size counts, where there are too many to ask for all
+_LOOKED_AT = 64  # files that are read for a fingerprint, where there are many
 _FEW_IMAGES = 2000  # a second of decoding: not worth starting workers or drawing a bar
 
 
@@ -71,12 +72,12 @@ class FolderLoader(SplitLoader):
         return super().to(device)
 
     def fingerprint(self) -> str:
-        """Return a hash of labels, names of files and folders, and sizes of some files."""
+        """Return a hash of labels, of all files' and their folders' names, and of some contents."""
         paths = [Path(os.fsdecode(path)) for path in self._files.files]
-        names = "\n".join("/".join(path.parts[-2:]) for path in paths)
+        names = ["/".join(path.parts[-2:]) for path in paths]
         few = paths[:: max(len(paths) // _LOOKED_AT, 1)]
-        sizes = " ".join(str(path.stat().st_size) for path in few if path.is_file())
-        return fingerprint(super().fingerprint(), names, sizes)
+        read = [hashlib.sha256(path.read_bytes()).hexdigest() for path in few if path.is_file()]
+        return fingerprint(super().fingerprint(), *names, *read)
 
     def shard(self, rank: int, world_size: int) -> Self:
         """Return a loader of this rank's part of each global batch; see `SplitLoader.shard`."""
