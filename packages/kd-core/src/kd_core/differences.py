@@ -115,7 +115,8 @@ def differences(
     return {
         path: f"{path} is {_shown(there, path)} there and {_shown(here, path)} here"
         for path in {**there, **here}
-        if not free(path) and not _same(_value(there, path), _value(here, path))
+        if not (free(path) or _is_filled(path, there, here) or _is_filled(path, here, there))
+        and not _same(_value(there, path), _value(here, path))
     }
 
 
@@ -159,6 +160,13 @@ def _defaults() -> dict[str, Any]:
 def _value(leaves: Mapping[str, Any], path: str) -> Any:
     value = leaves.get(path, _defaults().get(path, _ABSENT))
     return _ABSENT if value is None and path in _defaults() else value
+
+
+def _is_filled(path: str, leaves: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
+    """Return whether a node is empty on one side, and the other side has entries to be named."""
+    if leaves.get(path) not in ({}, []):
+        return False
+    return any(other.startswith(f"{path}." if path else "") and other != path for other in others)
 
 
 def _same(one: Any, other: Any) -> bool:
