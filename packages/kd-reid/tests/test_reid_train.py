@@ -204,6 +204,17 @@ class TestDistillation:
         assert {"loss_id", "loss_kd", "loss_rkd"} <= record.keys()
         assert read("runs/distilled/result.json")["teachers"]["teacher"]["mAP"] > 0
 
+    def test_a_run_of_another_config_is_neither_resumed_nor_summarised(self, capsys):
+        arguments = ["alone.py", "--seeds", "0", "1", "--work-dir", "runs/alone", "--resume"]
+        epochs = ["--cfg-options", "trainer.epochs=1"]
+        assert train.main([*arguments, *epochs]) == 0
+        assert train.main([*arguments, *epochs, "evaluation.distance=cosine"]) == 2
+        assert "evaluation.distance is not set there and 'cosine'" in capsys.readouterr().err
+        assert train.main([*arguments, *epochs, "data.image_size=[64,16]"]) == 2
+        assert "data.image_size.0 is" in capsys.readouterr().err
+        assert train.main([*arguments, "--cfg-options", "trainer.epochs=2"]) == 0
+        assert read("runs/alone/seed-1/result.json")["epochs"] == 2
+
     def test_seeds_are_summarised(self):
         options = ["--cfg-options", "trainer.epochs=1"]
         assert train.main(["alone.py", "--seeds", "0", "1", *options]) == 0
