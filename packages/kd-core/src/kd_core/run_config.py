@@ -103,7 +103,9 @@ def _check(kit: Kit, config: Config, training: bool) -> None:
             raise UserError(f"the config has no {name!r}; compose it from data, pair and method")
     for name, value in config.items():
         if name in _SEEDS and not (type(value) is int and 0 <= value < MOST_SEEDS):
-            raise UserError(f"{name}: wanted a whole number from 0 on, got {value!r}")
+            raise UserError(
+                f"{name}: wanted a whole number, got {value!r}; from 0 to {MOST_SEEDS - 1}"
+            )
         if name not in _SEEDS and not (name == "teacher" and value is None):
             _mapping(value, name)
     for name, given in _GIVEN.items():
