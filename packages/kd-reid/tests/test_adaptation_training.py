@@ -173,7 +173,7 @@ def test_another_source_or_adaptation_is_refused_on_resume(capsys):
     assert train.main(run) == 0
     stages = read("whole/config.json")["config"]["stages"]
     assert list(stages) == ["source"]
-    assert train.main([*run, "--cfg-options", "stages.source.trainer.epochs=3"]) == 2
+    assert train.main([*run, "--cfg-options", "trainer.epochs=3"]) == 2
     assert "stages.source.trainer.epochs is" in capsys.readouterr().err
     assert train.main([*run, "--cfg-options", "optimizer.lr=0.7"]) == 2
     assert "optimizer.lr is" in capsys.readouterr().err

@@ -170,6 +170,7 @@ def test_a_resumed_run_ends_as_if_it_had_not_stopped(name, capsys):
     assert train.main([f"{name}.py", *options]) == 0
     Path("runs/stopped").mkdir()
     shutil.copy(f"runs/{name}/epoch_0001.pth", "runs/stopped/last.pth")
+    shutil.copy(f"runs/{name}/config.json", "runs/stopped/config.json")
     assert train.main([f"{name}.py", *options, "--work-dir", "runs/stopped", "--resume"]) == 0
     assert "after 1 epochs" in capsys.readouterr().err
     for file in ("student.pth", "last.pth"):
