@@ -80,6 +80,8 @@ def test_what_only_training_needs_may_be_absent_otherwise(read):
         ("teacher=resnet8", "teacher: wanted a dict, got 'resnet8'"),
         ("student=none", "student: wanted a dict, got None"),
         ("seed=zero", "seed: wanted a whole number, got 'zero'"),
+        ("seed=-1", "seed: wanted a whole number, got -1"),
+        ("data_seed=true", "data_seed: wanted a whole number, got True"),
         ("stages=3", "stages: wanted a dict, got 3"),
     ],
 )

@@ -8,8 +8,8 @@ from kd_cls.classifier import Classifier
 from kd_cls.data import synthetic
 from kd_cls.kit import KIT
 from kd_cls.models import build_model
-from kd_core import checkpoint, runner
-from kd_core.recipes import recipe_folder
+from kd_core import checkpoint, identity, runner
+from kd_core.recipes import recipe_folder, recorded
 from kd_core.run_config import read_config
 
 SHORT = ["trainer.epochs=2", "schedule.warmup_epochs=1", "distiller.terms.dkd.warmup_epochs=1"]
@@ -26,7 +26,10 @@ def folder(tmp_path, monkeypatch):
     teacher = Classifier(build_model(settings["student"]["network"]["name"], num_classes=10))
     facts = KIT.metadata(settings["student"]["network"], synthetic(), teacher)
     checkpoint.export(teacher.network.state_dict(), made / "student", facts)
-    result = {"last": {"top1": 98.7}, "student_parameters": 272474, "train_seconds": 20.5}
+    identity.keep(made, recorded(KIT, settings, 0))
+    result = {"metric": "top1", "last": {"top1": 98.7}, "epochs": settings["trainer"]["epochs"]}
+    result |= {"best": {"top1": 98.7, "chosen_on": "test data"}, "student_parameters": 272474}
+    result |= {"train_seconds": 20.5, "made_by": identity.digest_of(made)}
     checkpoint.save_json(result, made / "result.json")
     return tmp_path
 

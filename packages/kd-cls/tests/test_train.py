@@ -88,6 +88,7 @@ class Dropping(nn.Module):
         return self.head(self.hint(self.stem(image)).mean((2, 3)))
 """
 RUN = {
+    "config.json",
     "config.py",
     "environment.json",
     "log.jsonl",
@@ -194,6 +195,7 @@ class TestAlone:
     def test_a_resumed_run_ends_as_if_it_had_not_stopped(self, capsys):
         Path("runs/stopped").mkdir()
         shutil.copy("runs/alone/epoch_0002.pth", "runs/stopped/last.pth")
+        shutil.copy("runs/alone/config.json", "runs/stopped/config.json")
         arguments = ["alone.py", "--cfg-options", "trainer.epochs=4"]
         assert train.main([*arguments, "--work-dir", "runs/stopped", "--resume"]) == 0
         assert "after 2 epochs" in capsys.readouterr().err
@@ -202,7 +204,7 @@ class TestAlone:
 
     def test_a_finished_run_is_not_trained_again(self, runs):
         arguments = ["alone.py", "--work-dir", "runs/alone", "--resume"]
-        assert train.main(arguments) == 0
+        assert train.main([*arguments, "--cfg-options", "trainer.epochs=4"]) == 0
         assert runs == []
 
 

@@ -1,8 +1,10 @@
 """Runs over seeds: their folders, and mean and standard deviation."""
 
 import pytest
-from kd_core import checkpoint, seeds
+from kd_core import checkpoint, identity, seeds
 from kd_core.checksum import sealed_json
+from kd_core.errors import UserError
+from kd_core.results import read_result
 from rich.console import Console
 
 TOP1 = {0: 50.0, 1: 52.0, 2: 57.0}
@@ -29,9 +31,17 @@ class Runs:
         return result
 
 
+def nothing(seed, folder):
+    """Say that a run is not finished."""
+
+
+def there(seed, folder):
+    return read_result(folder) if folder.exists() else None
+
+
 def test_every_seed_runs_in_its_own_folder_and_the_summary_is_written(tmp_path):
     runs = Runs()
-    summary = seeds.repeat(runs, [0, 1, 2], tmp_path, resume=False)
+    summary = seeds.repeat(runs, [0, 1, 2], tmp_path, finished=nothing)
     assert runs.ran == [0, 1, 2]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "seed-0",
@@ -54,7 +64,7 @@ def test_mean_and_standard_deviation_are_those_of_the_seeds():
 
 
 def test_one_seed_runs_in_the_folder_itself_and_has_no_deviation(tmp_path):
-    summary = seeds.repeat(Runs(), [1], tmp_path / "run", resume=False)
+    summary = seeds.repeat(Runs(), [1], tmp_path / "run", finished=nothing)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         "log.jsonl",
         "result.json",
@@ -62,16 +72,38 @@ def test_one_seed_runs_in_the_folder_itself_and_has_no_deviation(tmp_path):
     assert summary["last"]["top1"] == {"mean": 52.0, "sd": None, "n": 1}
 
 
-def test_resume_reads_what_is_finished_and_runs_the_rest(tmp_path):
-    seeds.repeat(Runs(), [0, 1], tmp_path, resume=False)
+def test_what_is_finished_is_read_and_the_rest_runs(tmp_path):
+    seeds.repeat(Runs(), [0, 1], tmp_path, finished=nothing)
     again = Runs()
-    summary = seeds.repeat(again, [0, 1, 2], tmp_path, resume=True)
+    summary = seeds.repeat(again, [0, 1, 2], tmp_path, finished=there)
     assert again.ran == [2]
     assert summary["last"]["top1"]["mean"] == 53.0
 
 
+def test_all_folders_are_looked_at_before_any_run_starts(tmp_path):
+    def finished(seed, folder):
+        if seed == 2:
+            raise UserError("another config's")
+
+    runs = Runs()
+    with pytest.raises(UserError, match="another config's"):
+        seeds.repeat(runs, [0, 1, 2], tmp_path, finished=finished)
+    assert runs.ran == []
+
+
+def test_a_seed_is_where_its_run_is_or_else_beside_the_others(tmp_path):
+    assert seeds.seed_folder(tmp_path, 4, [4]) == tmp_path
+    identity.keep(tmp_path, {"seed": 4})
+    assert seeds.seed_folder(tmp_path, 4, [4]) == seeds.seed_folder(tmp_path, 4, [3, 4]) == tmp_path
+    assert seeds.seed_folder(tmp_path, 3, [3, 4]) == tmp_path / "seed-3"
+    assert seeds.seed_folder(tmp_path, 3, [3]) == tmp_path  # where it will be refused
+    identity.keep(tmp_path / "seed-3", {"seed": 3})
+    assert seeds.seed_folder(tmp_path, 3, [3]) == tmp_path / "seed-3"
+    assert seeds.seed_folder(tmp_path, 5, [5]) == tmp_path / "seed-5"
+
+
 def test_histories_are_read_back_in_the_order_of_the_seeds(tmp_path):
-    seeds.repeat(Runs(), [2, 0], tmp_path, resume=False)
+    seeds.repeat(Runs(), [2, 0], tmp_path, finished=nothing)
     histories = seeds.read_histories(tmp_path, [2, 0])
     assert [history[0]["top1"] for history in histories] == [57.0, 50.0]
     assert [len(history) for history in histories] == [2, 2]

@@ -1,6 +1,8 @@
 """Stages: run once, in order, named by what they depend on."""
 
 import pytest
+from kd_core import checkpoint, identity
+from kd_core.differences import with_contents
 from kd_core.errors import UserError
 from kd_core.stages import ensure, key_of, run_stages
 
@@ -18,16 +20,29 @@ class Train:
             raise KeyboardInterrupt
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "student.pth").write_text(f"product of {config['name']}")
-        (folder / "result.json").write_text("{}")
+        leave(folder)
 
     @property
     def names(self):
         return [name for name, _ in self.ran]
 
 
+def leave(folder):
+    """Write the result of a run that the folder's config.json describes, and its weights."""
+    scores = {"top1": 50.0}
+    result = {"metric": "top1", "last": scores, "best": {**scores, "chosen_on": "test data"}}
+    result |= {"student_parameters": 1, "train_seconds": 1.0}
+    checkpoint.save_json({**result, "made_by": identity.digest_of(folder)}, folder / "result.json")
+    (folder / "student.safetensors").touch()
+
+
 def run(config, folder, train):
     """Run the stages in folders that are named by their settings."""
-    return run_stages(config, lambda name, stage: folder / f"{name}-{key_of(stage)}", train)
+
+    def place_of(name, settings):
+        return folder / f"{name}-{key_of(settings)}", with_contents(settings)
+
+    return run_stages(config, place_of, train)
 
 
 def three(first_lr=0.1):
@@ -119,16 +134,45 @@ def test_a_reference_to_no_earlier_stage_names_the_nearest(tmp_path):
 
 
 def test_a_product_is_made_once_and_must_be_there_afterwards(tmp_path):
-    product, calls = tmp_path / "x.pth", []
+    calls = []
 
     def make():
         calls.append(1)
-        product.touch()
+        leave(tmp_path / "x")
 
-    assert ensure(product, make, "stage x") == ensure(product, make, "stage x") == product
+    for _ in range(2):
+        ensure(tmp_path / "x", {"a": 1}, make, "stage x")
     assert calls == [1]
-    with pytest.raises(UserError, match=r"stage y ended without its product .*y\.pth"):
-        ensure(tmp_path / "y.pth", make, "stage y")
+    with pytest.raises(UserError, match=r"stage y ended without its product .*y/result\.json"):
+        ensure(tmp_path / "y", {"a": 1}, make, "stage y")
+
+
+def test_a_folder_that_other_settings_made_is_not_taken(tmp_path):
+    ensure(tmp_path / "x", {"a": 1}, lambda: leave(tmp_path / "x"), "stage x")
+    with pytest.raises(UserError, match=r"x was made by .*: a is 1 there and 2 here; delete .*x,"):
+        ensure(tmp_path / "x", {"a": 2}, pytest.fail, "stage x")
+
+
+def test_a_finished_folder_without_its_weights_is_not_taken(tmp_path):
+    ensure(tmp_path / "x", {"a": 1}, lambda: leave(tmp_path / "x"), "stage x")
+    (tmp_path / "x/student.safetensors").unlink()
+    with pytest.raises(UserError, match=r"student\.safetensors is missing; delete .*made again"):
+        ensure(tmp_path / "x", {"a": 1}, pytest.fail, "stage x")
+
+
+def test_a_result_of_another_folder_is_not_taken(tmp_path):
+    for name, value in (("x", 1), ("y", 2)):
+        ensure(tmp_path / name, {"a": value}, lambda name=name: leave(tmp_path / name), name)
+    (tmp_path / "x/result.json").write_bytes((tmp_path / "y/result.json").read_bytes())
+    with pytest.raises(UserError, match=r"result\.json is not of the run that config\.json beside"):
+        ensure(tmp_path / "x", {"a": 1}, pytest.fail, "stage x")
+
+
+def test_what_cannot_change_the_result_does_not_change_the_key():
+    settings = {"trainer": {"epochs": 1}, "data": {"root": "a"}}
+    quiet = {"trainer": {"epochs": 1, "log_every": 5}, "data": {"root": "a", "workers": 2}}
+    assert key_of(settings) == key_of(quiet)
+    assert key_of(settings) != key_of({**settings, "data": {"root": "b"}})
 
 
 def test_a_stage_cut_off_before_its_last_file_goes_on(tmp_path):

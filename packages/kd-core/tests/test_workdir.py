@@ -39,7 +39,15 @@ def test_resume_without_any_run_starts_one():
 
 @pytest.mark.parametrize(
     "trace",
-    ["config.py", "last.pth", "result.json", "summary.json", "seed-1/last.pth", "a/b/config.py"],
+    [
+        "config.json",
+        "config.py",
+        "last.pth",
+        "result.json",
+        "summary.json",
+        "seed-1/last.pth",
+        "a/b/config.py",
+    ],
 )
 def test_a_given_folder_that_holds_a_run_is_only_resumed(trace):
     leave(f"here/{trace}")

@@ -54,6 +54,24 @@ def test_demo_ends_with_a_table_and_a_picture(small, tmp_path, capsys):
     before = (teacher / "model_final.pth").stat().st_mtime_ns
     assert main(["--work-dir", "runs/demo", "--seeds", "0", "1", "--resume"]) == 0
     assert (teacher / "model_final.pth").stat().st_mtime_ns == before
+    capsys.readouterr()
+    # Nothing finished is taken for another config's, nor from a damaged file.
+    again = ["--work-dir", "runs/demo", "--seeds", "0", "1", "--resume"]
+    assert main([*again, "SOLVER.BASE_LR", "0.5"]) == 2
+    said = capsys.readouterr().err
+    assert "runs/demo/student/seed-0 was made by another config: SOLVER.BASE_LR is" in said
+    shutil.copy(tmp_path / "runs/demo/student/seed-0/result.json", teacher / "result.json")
+    assert main(again) == 2
+    assert "result.json is not of the run in its folder" in capsys.readouterr().err
+    (teacher / "result.json").write_text("null")
+    assert main(again) == 2
+    assert f"{teacher.name}/result.json: damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seeds", [["0", "0"], ["-1"]])
+def test_demo_takes_only_seeds_that_differ_and_fix_something(seeds, capsys):
+    assert main(["--seeds", *seeds]) == 2
+    assert "--seeds" in capsys.readouterr().err
 
 
 def test_demo_takes_no_arguments_of_a_config(capsys):

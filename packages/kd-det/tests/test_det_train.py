@@ -74,6 +74,35 @@ def test_resumed_run_equals_uninterrupted_run(command, tmp_path, capsys):
     assert checkpoint(whole)["distiller"]["steps"] == 4
 
 
+def test_another_config_is_refused_on_resume_and_more_iterations_go_on(command, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert command("OUTPUT_DIR", run) == 0
+    before = (run / "model_final.pth").read_bytes()
+    teacher = tmp_path / "teacher.yaml"
+    for options, shown in {
+        ("SOLVER.BASE_LR", 0.5): "SOLVER.BASE_LR is 0.005 there and 0.5 here",
+        ("KD.TERMS.review.WEIGHT", 2.0): "KD.TERMS.review.WEIGHT is 1.0 there and 2.0 here",
+        ("KD.TEACHER.OPTS", "['MODEL.FPN.OUT_CHANNELS', 8]"): "KD.TEACHER.OPTS",
+        ("SOLVER.MAX_ITER", 3): "SOLVER.MAX_ITER is 3, but",
+    }.items():
+        capsys.readouterr()
+        assert command("OUTPUT_DIR", run, *options, flags=["--resume"]) == 2
+        assert shown in capsys.readouterr().err
+    text = teacher.read_text()
+    teacher.write_text(text.replace("PIXEL_STD:\n  - 57.0", "PIXEL_STD:\n  - 58.0"))
+    assert teacher.read_text() != text
+    assert command("OUTPUT_DIR", run, flags=["--resume"]) == 2
+    assert "KD.TEACHER.CONFIG.MODEL.PIXEL_STD.0 is 57.0 there" in capsys.readouterr().err
+    teacher.write_text(text)
+    assert (run / "model_final.pth").read_bytes() == before
+    quiet = ["DATALOADER.NUM_WORKERS", 1, "SOLVER.CHECKPOINT_PERIOD", 5]
+    assert command("OUTPUT_DIR", run, "SOLVER.MAX_ITER", 6, *quiet, flags=["--resume"]) == 0
+    assert checkpoint(run)["iteration"] == 5
+    (run / "config.json").unlink()
+    assert command("OUTPUT_DIR", run, "SOLVER.MAX_ITER", 6, flags=["--resume"]) == 2
+    assert "but no config.json that says what made them" in capsys.readouterr().err
+
+
 PLAIN = """
 import sys
 import types

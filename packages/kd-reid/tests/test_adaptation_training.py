@@ -167,6 +167,19 @@ def test_a_resumed_run_equals_an_uninterrupted_one(steps, monkeypatch, tmp_path)
     assert read(tmp_path / "run/result.json")["last"] == read("whole/result.json")["last"]
 
 
+def test_another_source_or_adaptation_is_refused_on_resume(capsys):
+    before = Path("whole/result.json").read_bytes()
+    run = ["adapt.py", "--work-dir", "whole", "--resume"]
+    assert train.main(run) == 0
+    stages = read("whole/config.json")["config"]["stages"]
+    assert list(stages) == ["source"]
+    assert train.main([*run, "--cfg-options", "trainer.epochs=3"]) == 2
+    assert "stages.source.trainer.epochs is" in capsys.readouterr().err
+    assert train.main([*run, "--cfg-options", "optimizer.lr=0.7"]) == 2
+    assert "optimizer.lr is" in capsys.readouterr().err
+    assert Path("whole/result.json").read_bytes() == before
+
+
 def hidden(**arguments):
     settings = {"image_size": (32, 16), "batch_size": 8, "iterations": 4}
     given = {"of": "kd_reid.data.market1501", "arguments": {"root": "night"}}

@@ -170,6 +170,7 @@ def test_a_resumed_run_ends_as_if_it_had_not_stopped(name, capsys):
     assert train.main([f"{name}.py", *options]) == 0
     Path("runs/stopped").mkdir()
     shutil.copy(f"runs/{name}/epoch_0001.pth", "runs/stopped/last.pth")
+    shutil.copy(f"runs/{name}/config.json", "runs/stopped/config.json")
     assert train.main([f"{name}.py", *options, "--work-dir", "runs/stopped", "--resume"]) == 0
     assert "after 1 epochs" in capsys.readouterr().err
     for file in ("student.pth", "last.pth"):
@@ -203,6 +204,17 @@ class TestDistillation:
         record = json.loads(Path("runs/distilled/log.jsonl").read_text().splitlines()[-1])
         assert {"loss_id", "loss_kd", "loss_rkd"} <= record.keys()
         assert read("runs/distilled/result.json")["teachers"]["teacher"]["mAP"] > 0
+
+    def test_a_run_of_another_config_is_neither_resumed_nor_summarised(self, capsys):
+        arguments = ["alone.py", "--seeds", "0", "1", "--work-dir", "runs/alone", "--resume"]
+        epochs = ["--cfg-options", "trainer.epochs=1"]
+        assert train.main([*arguments, *epochs]) == 0
+        assert train.main([*arguments, *epochs, "evaluation.distance=cosine"]) == 2
+        assert "evaluation.distance is not set there and 'cosine'" in capsys.readouterr().err
+        assert train.main([*arguments, *epochs, "data.image_size=[64,16]"]) == 2
+        assert "data.image_size.0 is" in capsys.readouterr().err
+        assert train.main([*arguments, "--cfg-options", "trainer.epochs=2"]) == 0
+        assert read("runs/alone/seed-1/result.json")["epochs"] == 2
 
     def test_seeds_are_summarised(self):
         options = ["--cfg-options", "trainer.epochs=1"]

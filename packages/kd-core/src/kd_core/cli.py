@@ -3,7 +3,7 @@
 import os
 import sys
 import traceback
-from argparse import ArgumentParser
+from argparse import Action, ArgumentParser
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +11,7 @@ from kd_core.errors import UserError, nearest
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+MOST_SEEDS = 2**32  # as many as NumPy's generator takes
 
 
 def run_main(function: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> int:
@@ -48,7 +49,7 @@ def training_parser(description: str) -> ArgumentParser:
     parser.add_argument("--work-dir", metavar="DIR", help="where checkpoints and logs go")
     parser.add_argument("--resume", action="store_true", help="go on from what is in the work dir")
     parser.add_argument("--eval-only", metavar="CKPT", help="evaluate a checkpoint, do not train")
-    parser.add_argument("--seeds", metavar="INT", nargs="+", type=int, help="one run for each")
+    add_seeds(parser, "one run for each")
     _add_together(parser, "seeds")
     parser.add_argument(
         "--dry-run", action="store_true", help="build all, print tables, run one step"
@@ -71,7 +72,7 @@ def comparison_parser(description: str) -> ArgumentParser:
         help="a row for every value of an option, such as distiller.terms.reviewkd.weight 1 5",
     )
     parser.add_argument("--only", metavar="ROW", nargs="+", help="labels of the rows to run")
-    parser.add_argument("--seeds", metavar="INT", nargs="+", type=int, default=[0, 1, 2])
+    add_seeds(parser, "of every row", default=[0, 1, 2])
     parser.add_argument("--work-dir", metavar="DIR", help="folder; what is finished there is kept")
     _add_together(parser, "rows and seeds")
     parser.add_argument("--dry-run", action="store_true", help="take one step of each row")
@@ -92,9 +93,28 @@ def add_options(parser: ArgumentParser, example: str = "trainer.epochs=2") -> Ar
     return parser
 
 
+def add_seeds(parser: ArgumentParser, text: str, default: Sequence[int] | None = None) -> None:
+    """Add `--seeds`: whole numbers, each once."""
+    parser.add_argument(
+        "--seeds", metavar="INT", nargs="+", type=int, action=_Seeds, default=default, help=text
+    )
+
+
 def _add_together(parser: ArgumentParser, what: str) -> None:
     text = f"train all {what} in turns, on one pass over data and teacher; needs data_seed"
     parser.add_argument("--together", action="store_true", help=text)
+
+
+class _Seeds(Action):
+    """Refuses seeds of which no run of its own can be made."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
+        for seed in values:
+            if values.count(seed) > 1:
+                raise UserError(f"--seeds names {seed} twice; each run has a seed of its own")
+            if not 0 <= seed < MOST_SEEDS:
+                raise UserError(f"--seeds: {seed} is not a number from 0 to {MOST_SEEDS - 1}")
+        setattr(namespace, self.dest, values)
 
 
 class _Parser(ArgumentParser):

@@ -107,7 +107,8 @@ class ComparisonTool:
         for number, (label, config) in enumerate(configs.items(), start=1):
             err.rule(f"row {number} of {len(configs)}: {label}")
             folder = folders[label]
-            repeat(partial(runner.train_seed, config, resume=True), args.seeds, folder, resume=True)
+            one = partial(runner.train_seed, config, resume=True)
+            repeat(one, args.seeds, folder, finished=partial(runner.finished, config))
             results[label] = read_results(folder, args.seeds)
             if distributed.rank() == 0:
                 headings, against = given.get("metrics", {}), given.get("against", {})

@@ -11,14 +11,15 @@ import torch
 from rich.table import Table
 
 from kd_core import distributed
-from kd_core.checkpoint import load_json, save_json
+from kd_core.checkpoint import save_json
 from kd_core.config import parse_options
 from kd_core.errors import UserError
 from kd_core.kit import Kit
 from kd_core.recipes import recipe_folder
+from kd_core.results import read_result
 from kd_core.run_config import read_config
 from kd_core.runner import Runner
-from kd_core.seeds import repeat, text
+from kd_core.seeds import look, repeat, text
 from kd_core.workdir import choose
 
 STUDENT = "student"
@@ -89,11 +90,14 @@ def compare(
     configs = {STUDENT: alone, f"{STUDENT} + {method}": distilled}
     folders = dict(zip(configs, (work_dir / STUDENT, work_dir / method.lower()), strict=True))
     students, runner = {}, Runner(kit, device, work_dir.parent)
+    for label, config in configs.items():  # before any of them is trained
+        look(partial(runner.finished, config), seeds, folders[label])
     for label, config in configs.items():
         one = partial(runner.train_seed, config, resume=args.resume)
-        students[label] = repeat(one, seeds, folders[label], resume=args.resume)
+        finished = partial(runner.finished, config)
+        students[label] = repeat(one, seeds, folders[label], finished=finished)
     recipe = distilled["teacher"]["recipe"]
     folder = folders["teacher"] = recipe_folder(kit, recipe, work_dir.parent / "teachers")
-    teacher = load_json(folder / "result.json")
+    teacher = read_result(folder)
     save_json({"teacher": teacher, "students": students}, work_dir / "demo.json")
     return Comparison(work_dir, seeds, teacher, students, folders)

@@ -5,11 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kd_core.config import merge
+from kd_core.differences import with_contents
 from kd_core.errors import UserError
 from kd_core.kit import RANDOM, Kit
 from kd_core.run_config import read_config, teacher_nodes
 from kd_core.seed import mix, seed_everything
-from kd_core.stages import FINISHED, ensure, key_of
+from kd_core.stages import ensure, is_finished, key_of
 from kd_core.task import Task
 
 Train = Callable[[dict[str, Any], Path], Any]
@@ -78,13 +80,41 @@ def unfinished(kit: Kit, config: Mapping[str, Any], folder: Path) -> list[Path]:
 
 def recipe_folder(kit: Kit, recipe: Any, folder: Path) -> Path:
     """Return where the teacher of a recipe is, or will be, kept."""
-    return folder / f"teacher-{key_of(read_config(kit, recipe))}"
+    return _teacher_place(kit, recipe, folder)[0]
 
 
-def stage_folder(
-    kit: Kit, work_dir: Path, shared: Path, name: str, settings: Mapping[str, Any]
-) -> Path:
-    """Return where a stage is kept: `<name>-<key>`, whose key hashes its settings.
+def recorded(kit: Kit, config: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Return what makes a run, to be kept beside it: see `kd_core.identity`.
+
+    The settings of its last stage are at the top, those of earlier ones under `stages`; in the
+    place of a teacher's recipe is what the recipe says, in that of a file its name and hash.
+    """
+    rest = {name: value for name, value in config.items() if name != "stages"}
+    *earlier, last = config.get("stages", {}).items() or [("", {})]
+    whole = with_recipes(kit, {**merge(rest, last[1]), "seed": seed})
+    if earlier:
+        stages = {name: with_recipes(kit, merge(rest, overrides)) for name, overrides in earlier}
+        whole["stages"] = stages
+    found: dict[str, Any] = with_contents(whole)
+    return found
+
+
+def with_recipes(kit: Kit, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Put what the teachers' recipes say in the place of their paths."""
+    whole = dict(settings)
+    for where, node in teacher_nodes(settings).values():
+        top, *inner = where.split(".", 1)
+        if "recipe" in node:
+            recipe = with_recipes(kit, read_config(kit, node["recipe"]))
+            known = {**node, "recipe": recipe}
+            whole[top] = {**whole[top], inner[0]: known} if inner else known
+    return whole
+
+
+def stage_place(
+    kit: Kit, work_dir: Path, shared: Path, seed: int, name: str, settings: Mapping[str, Any]
+) -> tuple[Path, dict[str, Any]]:
+    """Return where a stage is kept, `<name>-<key>`, and what its key hashes.
 
     Of a teacher's recipe, what it says counts, not its path. A stage of the teachers alone (see
     `is_of_teachers`) is in `shared`, student and seed left out of the key: every student, seed and
@@ -94,19 +124,15 @@ def stage_folder(
         kit: Of the task.
         work_dir: Folder of the run.
         shared: Folder of teachers.
+        seed: Of the run.
         name: Of the stage.
         settings: Its whole config.
     """
-    hashed = dict(settings)
-    for where, node in teacher_nodes(settings).values():
-        top, *inner = where.split(".")
-        if "recipe" in node:
-            known = {**node, "recipe": read_config(kit, node["recipe"])}
-            hashed[top] = {**hashed[top], **{key: known for key in inner}} if inner else known
+    made_by = with_contents(with_recipes(kit, {**settings, "seed": seed}))
     if is_of_teachers(settings):
         work_dir = shared
-        hashed = {key: hashed[key] for key in hashed if key not in ("student", "seed")}
-    return work_dir / f"{name}-{key_of(hashed)}"
+        made_by = {key: made_by[key] for key in made_by if key not in ("student", "seed")}
+    return work_dir / f"{name}-{key_of(made_by)}", made_by
 
 
 def is_of_teachers(settings: Mapping[str, Any]) -> bool:
@@ -125,16 +151,23 @@ def _missing(kit: Kit, node: Mapping[str, Any], folder: Path) -> Path | None:
     """Return where a node's teacher will be, if its recipe has to be run first."""
     if "recipe" not in node or node.get("weights"):
         return None
-    path = recipe_folder(kit, node["recipe"], folder)
-    return None if (path / FINISHED).is_file() else path
+    path, made_by = _teacher_place(kit, node["recipe"], folder)
+    return None if is_finished(path, made_by) else path
+
+
+def _teacher_place(kit: Kit, recipe: Any, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Return where the teacher of a recipe is kept, and what its name hashes."""
+    config = read_config(kit, recipe)
+    made_by = recorded(kit, config, config.get("seed", 0))
+    return folder / f"teacher-{key_of(made_by)}", made_by
 
 
 def _from_recipe(
     kit: Kit, recipe: Any, node: dict[str, Any], folder: Path, train: Train, where: str
 ) -> Task:
-    product = recipe_folder(kit, recipe, folder)
+    product, made_by = _teacher_place(kit, recipe, folder)
     training = partial(train, read_config(kit, recipe), product)
-    ensure(product / FINISHED, training, f"training of {where}")
+    ensure(product, made_by, training, f"training of {where}")
     return kit.load_finished(product, node)
 
 

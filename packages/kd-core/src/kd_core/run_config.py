@@ -6,6 +6,7 @@ from typing import Any
 
 from kd_core.assembly import build_distiller
 from kd_core.build import check, check_arguments
+from kd_core.cli import MOST_SEEDS
 from kd_core.config import load_config, merge
 from kd_core.errors import UserError, located
 from kd_core.kit import Config, Kit
@@ -101,8 +102,10 @@ def _check(kit: Kit, config: Config, training: bool) -> None:
         if name not in config:
             raise UserError(f"the config has no {name!r}; compose it from data, pair and method")
     for name, value in config.items():
-        if name in _SEEDS and not isinstance(value, int):
-            raise UserError(f"{name}: wanted a whole number, got {value!r}")
+        if name in _SEEDS and not (type(value) is int and 0 <= value < MOST_SEEDS):
+            raise UserError(
+                f"{name}: wanted a whole number, got {value!r}; from 0 to {MOST_SEEDS - 1}"
+            )
         if name not in _SEEDS and not (name == "teacher" and value is None):
             _mapping(value, name)
     for name, given in _GIVEN.items():

@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
-from kd_core import checkpoint, distributed, report
+from kd_core import checkpoint, distributed, identity, report
 from kd_core.assembly import Assembly, assemble, build_data
 from kd_core.config import save_config
 from kd_core.console import err
+from kd_core.data.loader import data_fingerprint
 from kd_core.kit import Kit
-from kd_core.recipes import build_teachers, is_of_teachers, stage_folder, unfinished
+from kd_core.recipes import build_teachers, is_of_teachers, recorded, stage_place, unfinished
 from kd_core.run import build_trainer, run
 from kd_core.run_config import stage_configs, teacher_nodes
 from kd_core.stages import run_stages
@@ -61,8 +62,34 @@ class Runner:
             work_dir: Folder of this run.
             resume: Continue what is in the folder.
         """
+        self.begin(config, seed, work_dir)
         settings = self.run_earlier_stages(config, seed, work_dir)
         return self._train_stage(settings, work_dir, seed=seed, resume=resume)
+
+    def finished(self, config: Config, seed: int, work_dir: Path) -> dict[str, Any] | None:
+        """Return the result that this config and seed have in a folder; None if they have none yet.
+
+        Raises:
+            UserError: If another config made what is there, or it is damaged.
+        """
+        made_by = recorded(self.kit, config, seed)
+        may_have_moved = identity.check(work_dir, made_by)
+        result = identity.finished(work_dir, made_by)
+        if result is not None and may_have_moved:
+            last = stage_configs(config)[-1]
+            data = build_data(last, seed, torch.device("cpu"))
+            identity.check_data(work_dir, data_fingerprint(data))
+        return result
+
+    def begin(self, config: Config, seed: int, work_dir: Path) -> None:
+        """Write down what makes a run, before anything else is in its folder.
+
+        Raises:
+            UserError: If another config made what is there.
+        """
+        made_by = recorded(self.kit, config, seed)
+        identity.check(work_dir, made_by)
+        identity.keep(work_dir, made_by)
 
     def run_earlier_stages(self, config: Config, seed: int, work_dir: Path) -> Config:
         """Run all stages of a config but the last, whose own config is returned."""
@@ -74,7 +101,8 @@ class Runner:
             own_seed = 0 if is_of_teachers(settings) else seed
             self._train_stage(settings, folder, seed=own_seed, resume=True)
 
-        return run_stages(config, partial(stage_folder, self.kit, work_dir, self.shared), earlier)
+        place_of = partial(stage_place, self.kit, work_dir, self.shared, seed)
+        return run_stages(config, place_of, earlier)
 
     def prepare(
         self,
@@ -105,7 +133,9 @@ class Runner:
             schedule=config["schedule"],
             **settings,
         )
+        identity.check_data(work_dir, data_fingerprint(built.data))
         facts: dict[str, Any] = {"seed": seed, "data_seed": built.data.train.data_seed}
+        facts["made_by"] = identity.digest_of(work_dir)
         facts["environment"] = report.environment(self.device)
         if distributed.rank() == 0:
             checkpoint.save_json(facts["environment"], work_dir / "environment.json")

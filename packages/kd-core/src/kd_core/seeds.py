@@ -1,6 +1,5 @@
 """Repeat a run over seeds and report mean and standard deviation."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -8,47 +7,49 @@ from typing import Any
 
 from rich.table import Table
 
-from kd_core import checkpoint, distributed
+from kd_core import checkpoint, distributed, identity
+from kd_core.results import read_history, read_result
 
 Run = Callable[[int, Path], dict[str, Any]]
+Finished = Callable[[int, Path], dict[str, Any] | None]
 
 DIGITS = {"epoch": 0, "ece": 4, "ece_10": 4, "cross_entropy": 4}
 """Decimal places of metrics in tables; two for all others."""
 
 
-def repeat(run: Run, seeds: Sequence[int], work_dir: Path, *, resume: bool) -> dict[str, Any]:
+def repeat(run: Run, seeds: Sequence[int], work_dir: Path, *, finished: Finished) -> dict[str, Any]:
     """Run once for every seed, each in a folder of its own, and write `summary.json`.
 
     Args:
         run: From a seed and a folder to a result, as `kd_core.run.run` returns it.
         seeds: One run for each.
         work_dir: Folder of the folders; with one seed, of the run itself.
-        resume: Read the results of runs that are finished instead of running them again.
+        finished: From a seed and a folder to the result that is there already, or None; raises for
+            what another config made. All folders are looked at before any run starts.
     """
-    results = []
-    for seed in seeds:
-        folder = seed_folder(work_dir, seed, seeds)
-        finished = folder / "result.json"
-        if resume and finished.is_file():
-            results.append(checkpoint.load_json(finished))
-        else:
-            results.append(run(seed, folder))
+    there = look(finished, seeds, work_dir)
+    results = [there[seed] or run(seed, seed_folder(work_dir, seed, seeds)) for seed in seeds]
     summary = summarise(results, seeds)
     if distributed.rank() == 0 and len(seeds) > 1:
         checkpoint.save_json(summary, work_dir / "summary.json")
     return summary
 
 
+def look(
+    finished: Finished, seeds: Sequence[int], work_dir: Path
+) -> dict[int, dict[str, Any] | None]:
+    """Return what is finished, by seed, and so refuse what another config made; see `repeat`."""
+    return {seed: finished(seed, seed_folder(work_dir, seed, seeds)) for seed in seeds}
+
+
 def read_results(work_dir: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
     """Return the results of every seed that `repeat` ran."""
-    files = [seed_folder(work_dir, seed, seeds) / "result.json" for seed in seeds]
-    return [checkpoint.load_json(file) for file in files]
+    return [read_result(seed_folder(work_dir, seed, seeds)) for seed in seeds]
 
 
 def read_histories(work_dir: Path, seeds: Sequence[int]) -> list[list[dict[str, Any]]]:
     """Return the epochs' records of every seed that `repeat` ran."""
-    files = [seed_folder(work_dir, seed, seeds) / "log.jsonl" for seed in seeds]
-    return [list(map(json.loads, file.read_text(encoding="utf-8").splitlines())) for file in files]
+    return [read_history(seed_folder(work_dir, seed, seeds)) for seed in seeds]
 
 
 def summarise(results: Sequence[dict[str, Any]], seeds: Sequence[int]) -> dict[str, Any]:
@@ -101,5 +102,14 @@ def summary_table(summary: dict[str, Any]) -> Table:
 
 
 def seed_folder(work_dir: Path, seed: int, seeds: Sequence[int]) -> Path:
-    """Return the folder that `repeat` gives a seed."""
-    return work_dir / f"seed-{seed}" if len(seeds) > 1 else work_dir
+    """Return the folder that `repeat` gives a seed: where its run is, or else where it will be.
+
+    One seed is in `work_dir` itself, several in folders of their own. Seeds may be added later.
+    """
+    own = work_dir / f"seed-{seed}"
+    if own.is_dir():
+        return own
+    kept = identity.read(work_dir)
+    if kept is not None and kept["config"].get("seed") == seed:
+        return work_dir
+    return own if len(seeds) > 1 or any(work_dir.glob("seed-*")) else work_dir

@@ -2,49 +2,66 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kd_core import identity
 from kd_core.config import merge
 from kd_core.console import err
+from kd_core.differences import essence
 from kd_core.errors import UserError, nearest
+from kd_core.finished import FILE as STUDENT
 
 _PREFIX = "stage:"
-
-FINISHED = "result.json"
-"""The file that a run writes last; with it, all its products are there."""
 
 
 def key_of(settings: Mapping[str, Any]) -> str:
     """Return a short name that changes with the settings, and with the content of files in them.
 
-    A teacher's weights thus count by what is in the file, wherever it lies.
+    A teacher's weights thus count by what is in the file, wherever it lies. What cannot change a
+    result (see `kd_core.differences`) leaves the name as it is.
     """
-    text = json.dumps(_with_contents(settings), sort_keys=True, default=str)
+    text = json.dumps(essence(settings), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def ensure(product: Path, make: Callable[[], None], title: str) -> Path:
-    """Make a product unless its file exists already, and return its path.
+def ensure(folder: Path, config: Mapping[str, Any], make: Callable[[], None], title: str) -> None:
+    """Train a stage or teacher in a folder, unless this config is finished there already.
 
     `make` trains with `--resume`, so a stage that was cut off goes on where it stopped.
+
+    Raises:
+        UserError: If another config made what is there, or its product is missing.
     """
-    if product.is_file():
-        err.print(f"{title}: done before, using {product}")
-        return product
+    if is_finished(folder, config):
+        err.print(f"{title}: done before, using {folder}")
+        return
     err.rule(title, style="dim")
+    identity.keep(folder, config)
     make()
-    if not product.is_file():
-        raise UserError(f"{title} ended without its product {product}")
-    return product
+    if not is_finished(folder, config):
+        raise UserError(f"{title} ended without its product {folder / identity.RESULT}")
+
+
+def is_finished(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Return whether a config is finished in the folder of a stage or teacher, which it names.
+
+    Raises:
+        UserError: If another config made what is there, or the weights are missing.
+    """
+    remedy = f"delete {folder}, and it is made again"
+    identity.check(folder, config, remedy)
+    done = identity.finished(folder, config) is not None
+    if done and not (folder / STUDENT).is_file():
+        raise UserError(f"{folder} is finished, but its {STUDENT} is missing; {remedy}")
+    return done
 
 
 def run_stages(
     config: Mapping[str, Any],
-    folder_of: Callable[[str, dict[str, Any]], Path],
+    place_of: Callable[[str, dict[str, Any]], tuple[Path, Mapping[str, Any]]],
     train: Callable[[dict[str, Any], Path], Any],
 ) -> dict[str, Any]:
     """Run the stages of a config in order; return the last one's config, for the caller to train.
@@ -55,7 +72,8 @@ def run_stages(
 
     Args:
         config: With or without `stages`; without, it is returned as it is.
-        folder_of: Gives the folder of a stage, from its name and settings.
+        place_of: Gives the folder of a stage, from its name and settings, and what is kept there
+            of what made it.
         train: Trains a config in a folder, resuming what is there; writes `result.json` last.
     """
     rest = {name: value for name, value in config.items() if name != "stages"}
@@ -63,20 +81,10 @@ def run_stages(
     *earlier, last = config.get("stages", {}).items() or [("", {})]
     for name, overrides in earlier:
         settings = replace_products(merge(rest, overrides), folders)
-        folder = folders[name] = folder_of(name, settings)
-        ensure(folder / FINISHED, partial(train, settings, folder), f"stage {name}")
+        folder, made_by = place_of(name, settings)
+        folders[name] = folder
+        ensure(folder, made_by, partial(train, settings, folder), f"stage {name}")
     return replace_products(merge(rest, last[1]), folders)
-
-
-def _with_contents(value: Any) -> Any:
-    """Replace the names of files inside a nested value by hashes of what is in them."""
-    if isinstance(value, Mapping):
-        return {key: _with_contents(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_with_contents(item) for item in value]
-    if isinstance(value, str) and os.path.isfile(value):  # False for text that is no path at all
-        return hashlib.sha256(Path(value).read_bytes()).hexdigest()
-    return value
 
 
 def replace_products(value: Any, folders: Mapping[str, Path | None]) -> Any:

@@ -12,7 +12,6 @@ from kd_core.run_config import stage_configs, teacher_nodes
 from kd_core.runner import Config, Prepared, Runner
 from kd_core.seed import rng_state
 from kd_core.shared import SharedLoader, Turn, WithTeachers, shared_teachers, train_in_turns
-from kd_core.stages import FINISHED
 from kd_core.task import Task
 from kd_core.teacher_cache import CachedTeachers
 
@@ -31,7 +30,7 @@ def train_together(runner: Runner, runs: Sequence[Run], *, resume: bool) -> None
 
     Args:
         runner: Trains one.
-        runs: Those that are finished already are left alone if `resume`.
+        runs: Those that are finished already are left alone.
         resume: Continue what is in the folders.
 
     Raises:
@@ -39,7 +38,9 @@ def train_together(runner: Runner, runs: Sequence[Run], *, resume: bool) -> None
             all others are finished, if one has failed.
     """
     check_shareable([config for config, _, _ in runs])
-    left = [run for run in runs if not (resume and (run[2] / FINISHED).is_file())]
+    left = [run for run in runs if runner.finished(*run) is None]
+    for run in left:
+        runner.begin(*run)
     last = [(runner.run_earlier_stages(*run), *run[1:]) for run in left]
     last.sort(key=lambda run: not teacher_nodes(run[0]))  # whose teacher the others take goes first
     ready: list[Prepared] = []

@@ -78,7 +78,7 @@ class TrainingTool:
                 resume=args.resume,
             )
         one = partial(runner.train_seed, config, resume=args.resume)
-        summary = repeat(one, seeds, work_dir, resume=args.resume or args.together)
+        summary = repeat(one, seeds, work_dir, finished=partial(runner.finished, config))
         if distributed.rank() == 0:
             out.print(summary_table(summary))
             err.print(f"results in {work_dir}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kd_core.errors import UserError
 
-_TRACES = ("config.py", "last.pth", "result.json", "summary.json")
+_TRACES = ("config.json", "config.py", "last.pth", "result.json", "summary.json")
 
 
 def choose(given: str | None, names: Iterable[str], *, resume: bool) -> Path:

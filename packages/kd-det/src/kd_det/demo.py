@@ -6,7 +6,7 @@ import logging
 import time
 from argparse import Namespace
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,15 @@ from detectron2.data.detection_utils import read_image
 from detectron2.engine import DefaultPredictor, HookBase
 from detectron2.utils.env import seed_all_rng
 from kd_core import report
-from kd_core.checkpoint import load_json, save_json
+from kd_core.checkpoint import save_json
 from kd_core.console import err, out
 from kd_core.errors import UserError
-from kd_core.seeds import repeat, text
+from kd_core.seeds import look, repeat, seed_folder, text
 from kd_core.workdir import choose
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from kd_det import identity
 from kd_det.config import read_config
 from kd_det.data.shapes import register_shapes
 from kd_det.draw import Row, draw_predictions, predicted_boxes, true_boxes
@@ -58,30 +59,31 @@ def main(args: Namespace) -> None:
     teacher_cfg = read_config(CONFIGS / "teacher.yaml", ["MODEL.DEVICE", device])
     recipe = hashlib.sha256(teacher_cfg.dump().encode()).hexdigest()[:12]
     teacher_folder = work_dir.parent / "teachers" / f"shapes-{recipe}"
-    teacher = finished(teacher_folder) or run(teacher_cfg, "teacher", 0, teacher_folder)
     seeds: Sequence[int] = args.seeds or (0,)
-    summaries = {}
-    for name, cfg in students.items():
+    summaries, places = {}, {name: work_dir / name.replace(" + ", "_") for name in students}
+    for name, cfg in students.items():  # before the teacher is trained
         cfg.KD.TEACHER.WEIGHTS = str(teacher_folder / "model_final.pth")
-        folder = work_dir / name.replace(" + ", "_")
-        summaries[name] = repeat(partial(run, cfg, name), seeds, folder, resume=args.resume)
+        look(partial(finished, cfg), seeds, places[name])
+    teacher = finished(teacher_cfg, 0, teacher_folder)
+    teacher = teacher or run(teacher_cfg, "teacher", 0, teacher_folder)
+    for name, cfg in students.items():
+        one = partial(run, cfg, name)
+        summaries[name] = repeat(one, seeds, places[name], finished=partial(finished, cfg))
     save_json({"teacher": teacher, "students": summaries}, work_dir / "demo.json")
     out.print(_table(teacher, summaries))
     if len(seeds) == 1:
         out.print("one seed says little; --seeds 0 1 2 shows mean and standard deviation")
-    folders = {"teacher": teacher_folder}
-    for name in students:
-        found = work_dir / name.replace(" + ", "_")
-        folders[name] = found / f"seed-{seeds[0]}" if len(seeds) > 1 else found
+    folders = {name: seed_folder(folder, seeds[0], seeds) for name, folder in places.items()}
+    folders["teacher"] = teacher_folder
     picture({"teacher": teacher_cfg, **students}, folders, work_dir / "predictions.png")
     out.print(f"predictions: {work_dir / 'predictions.png'}")
 
 
 def run(cfg: CfgNode, name: str, seed: int, folder: Path) -> dict[str, Any]:
     """Train one detector, going on with what is in the folder; return and write its result."""
-    cfg = cfg.clone()
-    cfg.merge_from_list(["SEED", seed, "OUTPUT_DIR", str(folder)])
-    cfg.merge_from_list(["TEST.EVAL_PERIOD", max(cfg.SOLVER.MAX_ITER // EVALUATIONS, 1)])
+    cfg = placed(cfg, seed, folder)
+    identity.check(cfg)
+    identity.keep(cfg)
     folder.mkdir(parents=True, exist_ok=True)
     _log_to(folder / "log.txt")
     seed_all_rng(seed)
@@ -102,28 +104,40 @@ def run(cfg: CfgNode, name: str, seed: int, folder: Path) -> dict[str, Any]:
         "student_parameters": report.parameter_count(student_of(trainer.model)),
         "train_seconds": round(time.perf_counter() - began, 2),
         "environment": report.environment(torch.device(cfg.MODEL.DEVICE)),
+        "made_by": identity.digest_of(cfg),
     }
     save_json(result, folder / "result.json")
     return result
 
 
-def finished(folder: Path) -> dict[str, Any] | None:
-    """Return the result of a run that is complete in a folder."""
-    file = folder / "result.json"
-    return load_json(file) if file.is_file() else None
+def placed(cfg: CfgNode, seed: int, folder: Path) -> CfgNode:
+    """Return the config of a run with a seed in a folder."""
+    cfg = cfg.clone()
+    cfg.merge_from_list(["SEED", seed, "OUTPUT_DIR", str(folder)])
+    cfg.merge_from_list(["TEST.EVAL_PERIOD", max(cfg.SOLVER.MAX_ITER // EVALUATIONS, 1)])
+    return cfg
+
+
+def finished(cfg: CfgNode, seed: int, folder: Path) -> dict[str, Any] | None:
+    """Return the result of a run that is complete in a folder; refuse that of another config."""
+    return identity.finished(placed(cfg, seed, folder))
 
 
 def evaluations(file: Path, length: int) -> list[dict[str, float]]:
     """Return iteration and APs of every evaluation in Detectron2's log of a run of some length."""
     found = {}
     for line in file.read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
-        if "bbox/AP" in record:
+        record = None
+        with suppress(ValueError):  # a line that a kill cut off
+            record = json.loads(line)
+        if isinstance(record, dict) and "bbox/AP" in record:
             # NaN where there was not one prediction.
             scores = {name: np.nan_to_num(record[f"bbox/{name}"]).item() for name in METRICS}
             # It counts from 0, but the end of training is one iteration later.
             iteration = min(record["iteration"] + 1, length)
             found[iteration] = {"iteration": iteration, **scores}
+    if length not in found:
+        raise UserError(f"{file} has no evaluation at the end of the run; delete {file.parent}")
     return [found[iteration] for iteration in sorted(found)]
 
 

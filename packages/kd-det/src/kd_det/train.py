@@ -12,11 +12,11 @@ from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.structures import Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 from kd_core import report
-from kd_core.cli import run_main
+from kd_core.cli import add_seeds, run_main
 from kd_core.console import out
 from kd_core.errors import UserError
 
-from kd_det import demo
+from kd_det import demo, identity
 from kd_det.compat import launch_on_cpu
 from kd_det.config import read_config
 from kd_det.data.register import check_data, parse_set, register_coco
@@ -41,7 +41,7 @@ def argument_parser() -> ArgumentParser:
         help="data sets of yours in COCO's format, to be named in DATASETS",
     )
     parser.add_argument("--dry-run", action="store_true", help="build all, run one step")
-    parser.add_argument("--seeds", nargs="+", type=int, metavar="INT", help="of the demo")
+    add_seeds(parser, "of the demo")
     parser.add_argument("--work-dir", metavar="DIR", help="of the demo")
     parser.add_argument("--debug", action="store_true", help="show a traceback for every error")
     return parser
@@ -72,7 +72,10 @@ def register(args: Namespace) -> None:
 
 
 def check(cfg: CfgNode, args: Namespace) -> None:
-    """Refuse, before any work, data that does not fit and a folder that holds another run."""
+    """Refuse, before any work, data that does not fit and a folder that holds another run.
+
+    A folder that is taken then says what will have made it.
+    """
     check_data(cfg)
     if cfg.MODEL.DEVICE != "cpu" and not torch.cuda.is_available():
         raise UserError(
@@ -80,12 +83,16 @@ def check(cfg: CfgNode, args: Namespace) -> None:
             "add MODEL.DEVICE cpu"
         )
     _check_weights(cfg, args)
-    last = Path(cfg.OUTPUT_DIR, "last_checkpoint")
-    if last.exists() and not (args.resume or args.eval_only):
+    if args.eval_only:
+        return
+    if Path(cfg.OUTPUT_DIR, "last_checkpoint").exists() and not args.resume:
         raise UserError(
             f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} holds a run; add --resume to go on with it, or name "
             "another folder"
         )
+    if args.resume:
+        identity.check(cfg)
+    identity.keep(cfg)
 
 
 def _check_weights(cfg: CfgNode, args: Namespace) -> None:

@@ -55,9 +55,14 @@ class DataSplits:
         """Return the labels of the training samples, int64 [num_samples], on the host."""
         return self.train.labels.cpu()
 
+    @property
+    def loaders(self) -> list[SplitLoader]:
+        """Return the loaders of all parts."""
+        return [self.train, self.test, *([self.val] if self.val else [])]
+
     def to(self, device: torch.device) -> None:
         """Let all loaders make their batches on a device."""
-        for loader in (self.train, self.test, *([self.val] if self.val else [])):
+        for loader in self.loaders:
             loader.to(device)
 
 

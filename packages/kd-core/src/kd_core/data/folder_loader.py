@@ -1,7 +1,9 @@
 """Sets too large for the device: image files decoded and transformed by worker processes."""
 
+import hashlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -18,9 +20,11 @@ from kd_core.data.image_files import ImageFiles, Pixels, Transform
 from kd_core.data.loader import SplitLoader
 from kd_core.data.prefetch import copier
 from kd_core.errors import UserError
+from kd_core.fingerprint import fingerprint
 from kd_core.image_task import height_and_width
 from kd_core.task import Batch
 
+_LOOKED_AT = 64  # files that are read for a fingerprint, where there are many
 _FEW_IMAGES = 2000  # a second of decoding: not worth starting workers or drawing a bar
 
 
@@ -66,6 +70,14 @@ class FolderLoader(SplitLoader):
             self._loader = None  # whether its memory is pinned depends on the device
         self._to_device = copier(torch.device(device))
         return super().to(device)
+
+    def fingerprint(self) -> str:
+        """Return a hash of labels, of all files' and their folders' names, and of some contents."""
+        paths = [Path(os.fsdecode(path)) for path in self._files.files]
+        names = ["/".join(path.parts[-2:]) for path in paths]
+        few = paths[:: max(len(paths) // _LOOKED_AT, 1)]
+        read = [hashlib.sha256(path.read_bytes()).hexdigest() for path in few if path.is_file()]
+        return fingerprint(super().fingerprint(), *names, *read)
 
     def shard(self, rank: int, world_size: int) -> Self:
         """Return a loader of this rank's part of each global batch; see `SplitLoader.shard`."""

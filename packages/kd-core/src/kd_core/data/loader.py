@@ -10,8 +10,10 @@ from torch import Tensor
 from kd_core.data.augment import BY_IMAGE, Augment, apply
 from kd_core.data.draws import Draws, epoch_order
 from kd_core.errors import UserError
+from kd_core.fingerprint import fingerprint
 from kd_core.task import Batch
 
+_LOOKED_AT = 2048  # images, where not all can be
 _AT_ONCE = {"cuda": 8}  # batches; on a CPU their bytes would only fall out of its cache
 
 
@@ -98,6 +100,10 @@ class SplitLoader:
         part._rank, part._world_size = rank, world_size
         return part
 
+    def fingerprint(self) -> str:
+        """Return a hash that other samples change: here, of the labels."""
+        return fingerprint(self.labels)
+
     def sample(self, count: int) -> Batch:
         """Return a batch of another size, the first of the first epoch."""
         part = self.shard(0, 1)  # a copy, so that its worker processes do not outlive it
@@ -163,9 +169,26 @@ class DeviceLoader(SplitLoader):
                 alone = len(parts) == 1  # then it may hold more than a row for each image
                 yield batch if alone else {name: value[own] for name, value in batch.items()}
 
+    def fingerprint(self) -> str:
+        """Return a hash of labels and pixels; of many images, of some thousand of them."""
+        few = self.images[:: max(len(self.images) // _LOOKED_AT, 1)]
+        return fingerprint(super().fingerprint(), few)
+
     def _together(self, parts: list[slice]) -> Iterator[list[slice]]:
         """Group batches that can be augmented at once, which a GPU does in the time of one."""
         by_image = all(type(augment) in BY_IMAGE for augment in self.augment)
         whole = by_image and self._world_size == 1
         count = _AT_ONCE.get(self.device.type, 1) if whole else 1
         return (parts[first : first + count] for first in range(0, len(parts), count))
+
+
+def data_fingerprint(data: Any) -> str:
+    """Return a hash that other data change: other labels, images or names of files.
+
+    Args:
+        data: What a config's `data` builds; its parts are looked at if it lists them as `loaders`,
+            else only `train`.
+    """
+    loaders = getattr(data, "loaders", (data.train,))
+    parts = [loader.fingerprint() for loader in loaders if isinstance(loader, SplitLoader)]
+    return fingerprint(str(data.num_classes), *parts)

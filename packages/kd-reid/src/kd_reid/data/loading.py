@@ -108,9 +108,14 @@ class ReidData:
         """Return the identities of the training images, int64 [num_samples], on the host."""
         return self.train.labels.cpu()
 
+    @property
+    def loaders(self) -> list[SplitLoader]:
+        """Return the loaders of all parts."""
+        return [self.train, self.query.loader, self.gallery.loader]
+
     def to(self, device: torch.device) -> None:
         """Let all loaders make their batches on a device."""
-        for loader in (self.train, self.query.loader, self.gallery.loader):
+        for loader in self.loaders:
             loader.to(device)
 
 

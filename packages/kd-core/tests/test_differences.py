@@ -1,0 +1,112 @@
+"""What counts when two configs are compared, and what may differ."""
+
+import inspect
+import json
+
+import pytest
+from kd_core.differences import (
+    DATA_MAY_DIFFER,
+    PLACES,
+    TRAINER,
+    differences,
+    digest,
+    essence,
+    moved,
+    with_contents,
+)
+from kd_core.run import build_trainer
+
+GIVEN = {"parts", "work_dir", "optimizer", "schedule"}
+
+
+def test_every_key_of_the_trainer_is_known_to_count_or_not():
+    assert set(TRAINER) == set(inspect.signature(build_trainer).parameters) - GIVEN
+
+
+@pytest.mark.parametrize("nest", ["", "stages.first.", "teacher.recipe.", "teachers.a.recipe."])
+def test_what_cannot_change_a_result_may_differ_in_every_config_inside(nest):
+    def config(value):
+        node = {
+            "trainer": {key: value for key, counts in TRAINER.items() if not counts},
+            "data": {key: value for key in DATA_MAY_DIFFER} | {"arguments": {"workers": value}},
+        }
+        for key in reversed(nest.split(".")[:-1]):
+            node = {key: node}
+        return node
+
+    assert differences(config(1), config({"a": 2})) == {}
+    assert differences(config(1), {}) == {}
+    assert essence(config(1)) == {}
+
+
+@pytest.mark.parametrize("key", [key for key, counts in TRAINER.items() if counts])
+def test_all_else_of_the_trainer_counts(key):
+    found = differences({"trainer": {key: "a"}}, {"trainer": {key: ""}})
+    assert list(found) == [f"trainer.{key}"]
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "same"),
+    [
+        (1, 1.0, True),
+        (1, True, False),
+        (None, 0, False),
+        ((1, 2), [1, 2], True),
+        ([1, 2], [1], False),
+        ({}, [], False),
+        (float("nan"), float("nan"), True),
+        (float("inf"), float("-inf"), False),
+        ([{"a": 1}], [{"a": 2}], False),
+        ({"b": {"c": 1}, "a": 2}, {"a": 2, "b": {"c": 1}}, True),
+        ("1", 1, False),
+    ],
+)
+def test_values_are_compared_as_json_has_them(there, here, same):
+    kept = json.loads(json.dumps(with_contents({"x": there})))
+    assert (not differences(kept, with_contents({"x": here}))) is same
+
+
+def test_a_key_that_is_left_out_has_the_trainer_s_default():
+    assert differences({"trainer": {}}, {"trainer": {"precision": "fp32", "ema": None}}) == {}
+    (text,) = differences({"trainer": {}}, {"trainer": {"precision": "bf16"}}).values()
+    assert text == "trainer.precision is 'fp32' there and 'bf16' here"
+
+
+def test_a_teacher_cache_counts_but_not_where_it_is():
+    there = {"trainer": {"teacher_cache": "a"}}
+    assert differences(there, {"trainer": {"teacher_cache": True}}) == {}
+    assert differences(there, {"trainer": {"teacher_cache": False}})
+    assert differences(there, {"trainer": {}})
+
+
+def test_files_count_by_content_and_by_name_where_they_are_not_there(tmp_path):
+    for name, text in (("a", "1"), ("b", "1"), ("c", "2")):
+        (tmp_path / name).write_text(text)
+    a, b, c = (with_contents({"weights": [str(tmp_path / name)]}) for name in "abc")
+    assert a["weights"][0].keys() == {"file", "sha256"}
+    assert with_contents(a) == a
+    assert differences(a, b) == {}
+    assert digest(a) == digest(b) != digest(c)
+    assert "weights.0" in differences(a, c)
+    assert differences(a, {"weights": [str(tmp_path / "a")]}) == {}  # its content is not known
+    assert differences(a, {"weights": [str(tmp_path / "b")]})
+
+
+def test_a_file_that_has_the_name_of_an_import_path_is_not_meant(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.b").write_text("")
+    assert with_contents({"type": "a.b"}) == {"type": "a.b"}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_the_place_of_the_data_may_change_but_is_named(place):
+    there, here = {"data": {place: "a", "size": 1}}, {"data": {place: "b", "size": 1}}
+    assert moved(there, here) == [f"data.{place}"]
+    assert moved(there, there) == []
+    assert digest(there) == digest(here)
+    assert essence(there) != essence(here)
+
+
+def test_keys_with_dots_or_other_types_do_not_confuse_it():
+    assert differences({"a.b": 1}, {"a": {"b": 2}})
+    assert differences(with_contents({1: 2}), with_contents({1: 2})) == {}

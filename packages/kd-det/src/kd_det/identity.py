@@ -1,0 +1,129 @@
+"""What made a detector: its config, kept in OUTPUT_DIR as data and compared on --resume."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from kd_core import checkpoint, identity
+from kd_core.differences import differences, digest, flat, refuse, with_contents
+from kd_core.errors import UserError
+from kd_core.results import FILE as RESULT
+from kd_core.results import read_result
+
+from kd_det.config import teacher_config
+
+LENGTH = "SOLVER.MAX_ITER"
+MAY_DIFFER = (
+    "OUTPUT_DIR",
+    "MODEL.DEVICE",
+    "DATALOADER.NUM_WORKERS",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "TEST.EVAL_PERIOD",
+    "VIS_PERIOD",
+    "VERSION",
+)
+"""Keys that cannot change what is trained; the same of the teacher. All others count."""
+
+_TEACHER = "KD.TEACHER.CONFIG."
+
+
+def recorded(cfg: CfgNode) -> dict[str, Any]:
+    """Return what makes a detector, in JSON's types: the config with the contents of its files.
+
+    In the place of the teacher's YAML is what it says; data sets count by their JSON files.
+    """
+    config: dict[str, Any] = with_contents(_plain(cfg))
+    if cfg.KD.TERMS:
+        config["KD"]["TEACHER"]["CONFIG"] = with_contents(_plain(teacher_config(cfg)))
+    names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+    files = {name: getattr(MetadataCatalog.get(name), "json_file", None) for name in names}
+    return {**config, "seed": cfg.SEED, "annotations": with_contents(files)}
+
+
+def check(cfg: CfgNode, remedy: str = "name another OUTPUT_DIR, or the old values") -> None:
+    """Refuse an OUTPUT_DIR that another config made; MAX_ITER may have grown.
+
+    Args:
+        cfg: What is asked for.
+        remedy: What the user can do.
+
+    Raises:
+        UserError: If keys that count differ, or fewer iterations are asked for than were trained.
+    """
+    folder, asked = Path(cfg.OUTPUT_DIR), recorded(cfg)
+    kept = identity.read(folder)
+    if kept is None:
+        if (folder / "last_checkpoint").exists():
+            raise UserError(
+                f"OUTPUT_DIR {str(folder)!r} has checkpoints, but no {identity.FILE} that says "
+                "what made them, as runs of older versions; start again in another folder, with "
+                "MODEL.WEIGHTS if you like"
+            )
+        return
+    found = differences(kept["config"], asked, _may_differ)
+    length = found.pop(LENGTH, None)
+    refuse(folder, found, remedy)
+    if length:
+        _check_length(folder, cfg.SOLVER.MAX_ITER)
+
+
+def keep(cfg: CfgNode) -> None:
+    """Write down what makes a detector, before it is trained; call `check` first."""
+    identity.keep(Path(cfg.OUTPUT_DIR), recorded(cfg))
+
+
+def digest_of(cfg: CfgNode) -> str:
+    """Return a short hash of what in a config counts."""
+    counts = {path: leaf for path, leaf in flat(recorded(cfg)).items() if not _may_differ(path)}
+    return digest(counts)
+
+
+def finished(cfg: CfgNode, weights: str = "model_final.pth") -> dict[str, Any] | None:
+    """Return the result that a config has in its OUTPUT_DIR, or None if it has none yet.
+
+    Raises:
+        UserError: If another config made what is there, it is damaged, or its weights are missing.
+    """
+    folder = Path(cfg.OUTPUT_DIR)
+    remedy = f"delete {folder}, and it is made again"
+    check(cfg, remedy)
+    if not (folder / RESULT).is_file():
+        return None
+    result = read_result(folder)
+    if result["last"].get("iteration") != cfg.SOLVER.MAX_ITER:
+        return None  # it goes on to more
+    if result.get("made_by") != digest_of(cfg):
+        raise UserError(f"{folder / RESULT} is not of the run in its folder; {remedy}")
+    if not (folder / weights).is_file():
+        raise UserError(f"{folder} is finished, but its {weights} is missing; {remedy}")
+    return result
+
+
+def _may_differ(path: str) -> bool:
+    return path.removeprefix(_TEACHER) in MAY_DIFFER
+
+
+def _check_length(folder: Path, asked: int) -> None:
+    """Refuse to end before the iteration that was reached."""
+    pointer = folder / "last_checkpoint"
+    if not pointer.exists():
+        return
+    state = checkpoint.load(folder / Path(pointer.read_text(encoding="utf-8").strip()).name)
+    done = state.get("iteration")
+    if not isinstance(done, int) or asked <= done:
+        trained = done + 1 if isinstance(done, int) else "an unknown number of"
+        raise UserError(
+            f"{LENGTH} is {asked}, but {folder} has trained for {trained} iterations; want that or "
+            "more, or another OUTPUT_DIR"
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Return a config node as dicts, lists and texts."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
