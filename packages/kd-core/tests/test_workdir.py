@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from kd_core.errors import UserError
-from kd_core.workdir import choose, has_run
+from kd_core.workdir import has_run, run_folder
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from kd_core import checkpoint, distributed
+from kd_core.claim import claimed
 from kd_core.cli import comparison_parser, run_main
 from kd_core.config import load_config, parse_options
 from kd_core.console import err
@@ -60,7 +61,10 @@ class ComparisonTool:
                     err.rule(label)
                     self.tool.dry_run(config, device)
                 return
-            self._compare(configs, args, given, device)
+            name = Path(args.rows or args.configs[-1]).stem
+            work_dir = Path(args.work_dir or f"runs/{name}-table")
+            with claimed(work_dir):
+                self._compare(configs, args, given, device, work_dir)
 
     def rows(self, args: Namespace, given: Mapping[str, Any]) -> dict[str, Config]:
         """Return every row's checked config by label.
@@ -90,9 +94,8 @@ class ComparisonTool:
         args: Namespace,
         given: Mapping[str, Any],
         device: torch.device,
+        work_dir: Path,
     ) -> None:
-        name = Path(args.rows or args.configs[-1]).stem
-        work_dir = Path(args.work_dir or f"runs/{name}-table")
         results: Results = {}
         runner = Runner(self.kit, device, work_dir.parent)
         # Named by what it depends on: changed settings are never taken for finished ones.

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kd_core.claim import claimed_unless_made
 from kd_core.config import merge
 from kd_core.console import err
 from kd_core.errors import UserError, nearest
@@ -30,13 +31,15 @@ def key_of(settings: Mapping[str, Any]) -> str:
 def ensure(product: Path, make: Callable[[], None], title: str) -> Path:
     """Make a product unless its file exists already, and return its path.
 
-    `make` trains with `--resume`, so a stage that was cut off goes on where it stopped.
+    `make` trains with `--resume`, so a stage that was cut off goes on where it stopped. Where
+    another run makes the product just now, that is waited for.
     """
-    if product.is_file():
-        err.print(f"{title}: done before, using {product}")
-        return product
-    err.rule(title, style="dim")
-    make()
+    with claimed_unless_made(product, title) as to_make:
+        if not to_make:
+            err.print(f"{title}: done before, using {product}")
+            return product
+        err.rule(title, style="dim")
+        make()
     if not product.is_file():
         raise UserError(f"{title} ended without its product {product}")
     return product

@@ -23,7 +23,8 @@ from kd_core.checkpoint import load_json, save_json
 from kd_core.console import err, out
 from kd_core.errors import UserError
 from kd_core.seeds import repeat, text
-from kd_core.workdir import choose
+from kd_core.stages import FINISHED, ensure
+from kd_core.workdir import run_folder
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -51,14 +52,21 @@ def main(args: Namespace) -> None:
     if args.eval_only or args.dry_run or args.num_gpus > 1:
         raise UserError("the demo takes no --eval-only, --dry-run or --num-gpus; name a config")
     register_shapes()
-    work_dir = choose(args.work_dir, ["det_demo"], resume=args.resume)
+    with run_folder(args.work_dir, ["det_demo"], resume=args.resume) as work_dir:
+        compare(args, work_dir)
+
+
+def compare(args: Namespace, work_dir: Path) -> None:
+    """Train all that the demo compares, in a folder that is owned, and show it; see `main`."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     options = ["MODEL.DEVICE", device, *args.opts]
     students = {name: read_config(CONFIGS / file, options) for name, file in STUDENTS.items()}
     teacher_cfg = read_config(CONFIGS / "teacher.yaml", ["MODEL.DEVICE", device])
     recipe = hashlib.sha256(teacher_cfg.dump().encode()).hexdigest()[:12]
     teacher_folder = work_dir.parent / "teachers" / f"shapes-{recipe}"
-    teacher = finished(teacher_folder) or run(teacher_cfg, "teacher", 0, teacher_folder)
+    made = partial(run, teacher_cfg, "teacher", 0, teacher_folder)
+    result = ensure(teacher_folder / FINISHED, made, "training of the teacher")
+    teacher = load_json(result)
     seeds: Sequence[int] = args.seeds or (0,)
     summaries = {}
     for name, cfg in students.items():
@@ -105,12 +113,6 @@ def run(cfg: CfgNode, name: str, seed: int, folder: Path) -> dict[str, Any]:
     }
     save_json(result, folder / "result.json")
     return result
-
-
-def finished(folder: Path) -> dict[str, Any] | None:
-    """Return the result of a run that is complete in a folder."""
-    file = folder / "result.json"
-    return load_json(file) if file.is_file() else None
 
 
 def evaluations(file: Path, length: int) -> list[dict[str, float]]:
