@@ -146,6 +146,7 @@ class TestAClaim:
             '{"machine": "00000000", "pid": -1, "start": 0, "host": "x", "since": "2026-01-01"}',
             '{"machine": "00000000", "pid": 1, "start": 0, "host": 5, "since": "2026-01-01"}',
             '{"machine": "00000000", "pid": 1, "start": 0, "host": "\\u001b[31m", "since": "x"}',
+            '{"machine": "00000000", "pid": Infinity, "start": 0, "host": "x", "since": "x"}',
             "[" * 5000,
         ],
     )

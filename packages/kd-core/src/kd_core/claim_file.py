@@ -42,7 +42,8 @@ class Owner:
         self.path = path
         self.process, self.host, self.since = None, "an unknown host", "an unknown time"
         # What a file says is believed only if it is what we write.
-        with suppress(ValueError, TypeError, KeyError, AttributeError):
+        wrong = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+        with suppress(*wrong):
             found = json.loads(text)
             process = Process(str(found["machine"]), int(found["pid"]), int(found["start"]))
             if process.pid > 0 and found["host"].isprintable():
