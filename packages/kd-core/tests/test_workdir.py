@@ -1,5 +1,6 @@
 """Where a run goes: nothing is overwritten."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -64,9 +65,9 @@ def test_a_given_folder_may_be_new_or_hold_other_things():
 
 
 def test_a_folder_in_use_is_passed_over_though_nothing_is_in_it_yet():
-    with run_folder(None, ["demo"], resume=False) as first:
-        with run_folder(None, ["demo"], resume=False) as second:
-            assert (first, second) == (Path("runs/demo"), Path("runs/demo-2"))
+    run = partial(run_folder, None, ["demo"], resume=False)
+    with run() as first, run() as second:
+        assert (first, second) == (Path("runs/demo"), Path("runs/demo-2"))
     assert not Path("runs").exists()
 
 
