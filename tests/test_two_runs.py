@@ -29,7 +29,6 @@ STUDENT = f"""
 teacher = dict(recipe="{{{{ fileDirname }}}}/teacher.py")
 distiller = dict(terms=dict(kd=dict(criterion=dict(type="kd_core.criteria.kd.KD"))))
 """
-SLOW = "trainer.step.type=slow.SlowStep"
 SLOW_STEP = """
 import time
 from kd_core.step import TrainStep
@@ -239,9 +238,9 @@ def test_ten_pairs_hold(runs, folder, delay, arguments):
 
 
 def test_resume_beside_a_live_run_is_refused_and_takes_over_once_that_is_killed(runs, folder):
-    command = ["train", "student.py", "--work-dir", "killed/run"]
-    options = ["--cfg-options", SLOW, "trainer.save_minutes=0"]
-    first = runs.start(folder, *command, *options)
+    (folder / "slowly.py").write_text("trainer = dict(step=dict(type='slow.SlowStep'))")
+    command = ["train", "student.py", "slowly.py", "--work-dir", "killed/run"]
+    first = runs.start(folder, *command, "--cfg-options", "trainer.save_minutes=0")
     place = folder / "killed/run"
     try:
         wait_until(lambda: (place / "last.pth").is_file(), first)
