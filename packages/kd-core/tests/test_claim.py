@@ -298,6 +298,12 @@ class TestRaces:
             assert not claim_file._follow(tmp_path, 1, "slow")
             assert claims_in(tmp_path) == [1]
 
+    def test_who_saw_an_old_claim_does_not_claim_below_a_newer_one(self, tmp_path):
+        leave_dead_claim(tmp_path)
+        leave_claim(tmp_path, number=3)
+        assert not claim_file._follow(tmp_path, 1, "slow")
+        assert sorted(claims_in(tmp_path)) == [1, 3]
+
     def test_who_saw_nothing_does_not_claim_below_another(self, tmp_path):
         leave_dead_claim(tmp_path)
         with claimed(tmp_path):
