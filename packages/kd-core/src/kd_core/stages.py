@@ -28,7 +28,7 @@ def key_of(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def ensure(product: Path, make: Callable[[], None], title: str) -> Path:
+def ensure(product: Path, make: Callable[[], Any], title: str) -> Path:
     """Make a product unless its file exists already, and return its path.
 
     `make` trains with `--resume`, so a stage that was cut off goes on where it stopped. Where
