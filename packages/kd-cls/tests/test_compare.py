@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from kd_cls.compare import main
 from kd_core.checkpoint import load_json
+from kd_core.claim import claimed
 from kd_core.comparison import markdown
+from kd_core.runner import Runner
 
 TINY = """
 data = dict(
@@ -75,6 +77,93 @@ def test_what_is_finished_is_not_run_again_and_what_is_changed_is(capsys):
     assert capsys.readouterr().err.count("epoch 1/1") == 1
     assert main([*arguments, "--only", "alone", "--cfg-options", "optimizer.lr=0.02"]) == 0
     assert capsys.readouterr().err.count("epoch 1/1") == 1
+
+
+def table_rows(folder="runs/table-table"):
+    """Return the labels and the differences in a table."""
+    table = cells(Path(folder, "table.md").read_text())
+    return {row[0]: row[-1] for row in table[2:]}
+
+
+def compare(*options, only=(), seeds=("0",)):
+    chosen = ["--only", *only] if only else []
+    assert main(["tiny.py", "--rows", "table.py", *chosen, "--seeds", *seeds, *options]) == 0
+
+
+def test_a_row_alone_keeps_the_others_in_their_order(capsys):
+    compare()
+    before, files = results(), sorted(Path("runs").rglob("*.pth"))
+    whole = Path("runs/table-table/table.md").read_text()
+    for only in (["KD"], ["weak KD", "KD", "KD"]):
+        compare(only=only)
+        assert results() == before
+        assert list(results()) == ["alone", "KD", "weak KD"]
+        assert Path("runs/table-table/table.md").read_text() == whole
+    Path("runs/table-table/table.json").unlink()  # the folders say it all
+    compare(only=["KD"])
+    assert results() == before
+    assert sorted(Path("runs").rglob("*.pth")) == files
+
+
+def test_rows_of_other_settings_or_seeds_are_kept_marked_and_not_compared():
+    compare()
+    before = results()
+    compare("--cfg-options", "optimizer.lr=0.02", only=["KD"])
+    assert list(table_rows()) == ["alone †", "KD", "weak KD †"]
+    assert set(table_rows().values()) == {""}
+    assert "† finished before, with other settings" in Path("runs/table-table/table.md").read_text()
+    assert [results()[label] == before[label] for label in before] == [True, False, True]
+    compare(only=["weak KD"], seeds=["0", "1"])
+    assert list(table_rows()) == ["alone †", "KD †", "weak KD"]
+    compare(only=["KD"])  # as at first: nothing is trained, nothing is marked
+    assert results() == before
+    assert list(table_rows()) == ["alone", "KD", "weak KD"]
+
+
+def test_a_sweep_in_the_folder_of_a_table_keeps_the_rows_of_the_table():
+    compare(only=["alone"])
+    sweep = ["tiny.py", "--sweep", "optimizer.lr", "0.1", "--seeds", "0"]
+    assert main([*sweep, "--work-dir", "runs/table-table"]) == 0
+    assert list(table_rows()) == ["optimizer.lr = 0.1", "alone †"]
+    compare(only=["KD"])
+    assert list(table_rows()) == ["alone", "KD", "optimizer.lr = 0.1 †"]
+
+
+def test_an_interrupted_comparison_has_what_was_finished_before_and_since(monkeypatch):
+    compare(only=["weak KD"])
+    before = results()["weak KD"]
+    call = Runner.train_seed
+
+    def stop(self, config, seed, work_dir, **options):
+        if work_dir.name.startswith("kd"):
+            raise KeyboardInterrupt
+        return call(self, config, seed, work_dir, **options)
+
+    monkeypatch.setattr(Runner, "train_seed", stop)
+    assert main(["tiny.py", "--rows", "table.py", "--seeds", "0"]) == 130
+    assert list(results()) == ["alone", "weak KD"]
+    assert results()["weak KD"] == before
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "null", "[]", '{"KD": []}', '{"KD": [1]}', '{"KD": [{"last": 1}]}', "\0"]
+)
+def test_a_damaged_table_is_one_line_before_any_training(text, capsys):
+    path = Path("runs/table-table/table.json")
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    assert main(["tiny.py", "--rows", "table.py", "--seeds", "0"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "table.json" in said
+    assert "delete it: the results of its rows are in their own folders" in said
+    assert path.read_text() == text
+
+
+def test_a_comparison_beside_a_live_one_is_refused(capsys):
+    with claimed(Path("runs/table-table")):
+        assert main(["tiny.py", "--rows", "table.py", "--seeds", "0"]) == 2
+    assert "runs/table-table is in use by another run: process" in capsys.readouterr().err
 
 
 def test_a_sweep_has_a_row_for_every_value():

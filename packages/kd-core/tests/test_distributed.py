@@ -5,24 +5,28 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812
-from kd_core import checkpoint, distributed
+from kd_core import checkpoint, claim, distributed
+from kd_core.claim import claimed, claimed_unless_made
 from kd_core.criteria.crd import CRD
 from kd_core.criteria.fitnet import FitNet
 from kd_core.criteria.kd import KD
 from kd_core.criteria.rkd import RKD
 from kd_core.distiller import Distiller
+from kd_core.errors import UserError
 from kd_core.hooks import Hook
 from kd_core.interrupt import Interrupted
 from kd_core.meter import NonFiniteLossError
 from kd_core.run import Parts, build_trainer, run
 from kd_core.task import Task
 from kd_core.term import Term
+from kd_core.workdir import run_folder
 from torch import nn
 
 WORLD = 2
@@ -231,7 +235,37 @@ def remember(folder=None):
     return {"memories": criterion.memories, "constants": criterion.constants, "moved": moved}
 
 
+def own_folders(folder):
+    """Claim in rank 0 alone; what it meets reaches both."""
+    found = {}
+    with claimed(folder / "own"):
+        dist.barrier()
+        found["claims"] = len(list((folder / "own").iterdir()))
+        dist.barrier()  # it is rank 0 that gives the folder back
+    product = folder / "shared" / "result.json"
+    elsewhere = product.with_name(".claim-1")
+    if distributed.rank() == 0:
+        product.parent.mkdir()
+        elsewhere.touch()  # somebody else's
+        threading.Timer(0.5, lambda: (product.touch(), elsewhere.unlink())).start()
+    claim.POLL = 0.05
+    for made in (product, folder / "new" / "result.json"):
+        with claimed_unless_made(made, "it") as to_make:
+            found[made.parent.name] = to_make
+    try:
+        with claimed(folder / "meeting"):  # a file
+            found["error"] = "none"
+    except UserError as error:
+        found["error"] = str(error)
+    with run_folder(str(folder / "own"), [], resume=False) as chosen:
+        if distributed.rank() == 0:
+            (chosen / "config.py").touch()  # before the other looks
+        dist.barrier()
+    return found
+
+
 WORK = (
+    own_folders,
     relate,
     remember,
     collectives,
@@ -334,6 +368,16 @@ class TestTwoProcesses:
                 assert torch.equal(found["weights"][name], value)
         first, second = (found["draw"] for found in ranks["resume"])
         assert not torch.equal(first, second)
+
+    def test_a_folder_is_claimed_by_rank_0_for_both(self, ranks):
+        assert [found["claims"] for found in ranks["own_folders"]] == [1, 1]
+        assert not list((ranks["folder"] / "own").glob(".claim-*"))
+
+    def test_both_know_what_rank_0_met(self, ranks):
+        for found in ranks["own_folders"]:
+            assert found["shared"] is False  # waited for, and made elsewhere
+            assert found["new"] is True
+            assert "meeting is a file; a run needs a folder" in found["error"]
 
     def test_collectives(self, ranks):
         for found in ranks["collectives"]:

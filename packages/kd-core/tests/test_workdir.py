@@ -1,15 +1,23 @@
 """Where a run goes: nothing is overwritten."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
+from kd_core.claim import claimed
 from kd_core.errors import UserError
-from kd_core.workdir import choose, has_run
+from kd_core.workdir import has_run, run_folder
 
 
 @pytest.fixture(autouse=True)
 def _in_a_new_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+
+
+def choose(given, names, *, resume):
+    """Return which folder a run gets, and gives back at once."""
+    with run_folder(given, names, resume=resume) as folder:
+        return folder
 
 
 def leave(trace):
@@ -62,3 +70,27 @@ def test_a_given_folder_may_be_new_or_hold_other_things():
     assert choose("here", [], resume=False) == Path("here")
     assert choose("elsewhere", [], resume=True) == Path("elsewhere")
     assert not has_run(Path("elsewhere"))
+
+
+def test_a_folder_in_use_is_passed_over_though_nothing_is_in_it_yet():
+    run = partial(run_folder, None, ["demo"], resume=False)
+    with run() as first, run() as second:
+        assert (first, second) == (Path("runs/demo"), Path("runs/demo-2"))
+    assert not Path("runs").exists()
+
+
+def test_a_folder_in_use_is_not_resumed_and_no_older_one_instead():
+    leave("runs/demo/result.json")
+    with claimed(Path("runs/demo-2")):
+        for given in ("runs/demo-2", None):
+            with pytest.raises(UserError, match=r"runs/demo-2 is in use by another run: process"):
+                choose(given, ["demo"], resume=True)
+    assert choose(None, ["demo"], resume=True) == Path("runs/demo")
+
+
+def test_a_folder_that_is_refused_is_given_back():
+    leave("here/last.pth")
+    for _ in range(2):
+        with pytest.raises(UserError, match="holds a run already"):
+            choose("here", [], resume=False)
+    assert [path.name for path in Path("here").iterdir()] == ["last.pth"]

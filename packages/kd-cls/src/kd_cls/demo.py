@@ -1,6 +1,7 @@
 """The demo: what distillation does for a small network on few labels, in minutes and offline."""
 
 from argparse import Namespace
+from functools import partial
 
 import torch
 from kd_core.console import out
@@ -18,9 +19,10 @@ def main(args: Namespace, device: torch.device) -> None:
 
     Ends with a table, `curves.png` and `demo.json`.
     """
-    found = compare(KIT, args, device, name="demo", method="DKD", seeds=SEEDS)
-    runs = {label: read_histories(found.folders[label], found.seeds) for label in found.students}
-    curves = found.work_dir / "curves.png"
-    plot_curves(runs, "top1", curves, ylabel="top-1 on the test set, %")
-    out.print(found.table("digits", {"top1": "top-1 %"}))
-    out.print(f"curves: {curves}")
+    with compare(KIT, args, device, name="demo", method="DKD", seeds=SEEDS) as found:
+        histories = partial(read_histories, seeds=found.seeds)
+        runs = {label: histories(found.folders[label]) for label in found.students}
+        curves = found.work_dir / "curves.png"
+        plot_curves(runs, "top1", curves, ylabel="top-1 on the test set, %")
+        out.print(found.table("digits", {"top1": "top-1 %"}))
+        out.print(f"curves: {curves}")

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from kd_core import leftovers
 from kd_core.checksum import (
     KEY,
     DamagedError,
@@ -28,11 +28,18 @@ from kd_core.errors import UserError
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`, which takes its place only if the block succeeds."""
+    """Give a temporary path beside `path`, which takes its place only if the block succeeds.
+
+    What killed processes left beside `path` under such names goes when a run claims the folder.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = leftovers.temporary(path)
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what the user's umask leaves
         yield temporary
+        if temporary.stat().st_mode != mode:
+            temporary.chmod(mode)  # safetensors writes files that are their owner's alone
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -44,13 +51,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder beside `path`, which takes its place only if the block succeeds.
 
-    Where another process was faster, its folder stays and ours goes.
+    Where another process was faster, its folder stays and ours goes. What killed processes left
+    beside `path` goes too.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    leftovers.remove_leftovers(path.parent)
+    temporary = leftovers.temporary(path)
+    temporary.mkdir()
     try:
         yield temporary
-        temporary.chmod(0o755)  # mkdtemp's folder is its owner's alone
         temporary.rename(path)
     except OSError:
         if not path.exists():

@@ -2,7 +2,7 @@
 
 import re
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
@@ -11,21 +11,22 @@ from typing import Any
 import torch
 
 from kd_core import checkpoint, distributed
+from kd_core.claim import claimed
 from kd_core.cli import comparison_parser, run_main
 from kd_core.config import load_config, parse_options
 from kd_core.console import err
 from kd_core.errors import UserError, nearest
 from kd_core.run_config import read_config, stage_configs
 from kd_core.runner import Runner
-from kd_core.seeds import DIGITS, read_results, repeat, seed_folder, spread, spread_of, text
+from kd_core.seeds import DIGITS, repeat, seed_folder, spread, spread_of, text
 from kd_core.stages import key_of
+from kd_core.table_rows import Results, known_rows, read_table
 from kd_core.together import check_shareable, train_together
 from kd_core.tool import TrainingTool
 
 Config = dict[str, Any]
-Results = dict[str, list[dict[str, Any]]]
-"""Of every row, the results of its seeds; see `kd_core.run.run`."""
-
+_TABLE = "table.json"
+_EARLIER = "† finished before, with other settings or seeds than asked for now: not compared"
 _NAMES = ("files", "rows", "metrics", "against")
 
 
@@ -53,17 +54,21 @@ class ComparisonTool:
         with distributed.joined() as device:
             given = load_config(args.rows, known=_NAMES) if args.rows else {}
             configs = self.rows(args, given)
+            chosen = {label: configs[label] for label in args.only or configs}
             if args.together:
-                check_shareable(list(configs.values()))
+                check_shareable(list(chosen.values()))
             if args.dry_run:
-                for label, config in configs.items():
+                for label, config in chosen.items():
                     err.rule(label)
                     self.tool.dry_run(config, device)
                 return
-            self._compare(configs, args, given, device)
+            name = Path(args.rows or args.configs[-1]).stem
+            work_dir = Path(args.work_dir or f"runs/{name}-table")
+            with claimed(work_dir):
+                self._compare(configs, args, given, device, work_dir)
 
     def rows(self, args: Namespace, given: Mapping[str, Any]) -> dict[str, Config]:
-        """Return every row's checked config by label.
+        """Return every row's checked config by label, whichever will run.
 
         Raises:
             UserError: If there are no rows, or a label that was asked for is not one of them.
@@ -78,11 +83,11 @@ class ComparisonTool:
         if not rows or not (files or all(own for own, _ in rows.values())):
             raise UserError("nothing to compare: name CONFIG files, and --rows FILE or --sweep")
         configs = {}
-        for label, (own, options) in rows.items():  # all are checked, whichever will run
+        for label, (own, options) in rows.items():
             changed = parse_options([*options, *args.cfg_options])
             config = read_config(self.kit, [*files, *own], changed)
             configs[label] = _without_idle_teacher(config)
-        return {label: configs[label] for label in args.only or rows}
+        return configs
 
     def _compare(
         self,
@@ -90,30 +95,31 @@ class ComparisonTool:
         args: Namespace,
         given: Mapping[str, Any],
         device: torch.device,
+        work_dir: Path,
     ) -> None:
-        name = Path(args.rows or args.configs[-1]).stem
-        work_dir = Path(args.work_dir or f"runs/{name}-table")
-        results: Results = {}
         runner = Runner(self.kit, device, work_dir.parent)
+        earlier = read_table(work_dir / _TABLE)
         # Named by what it depends on: changed settings are never taken for finished ones.
         folders = {k: work_dir / f"{_slug(k)}-{key_of(config)}" for k, config in configs.items()}
+        chosen = list(dict.fromkeys(args.only or configs))
         if args.together:
-            runs = [
-                (config, seed, seed_folder(folders[label], seed, args.seeds))
-                for label, config in configs.items()
+            runs = {  # by folder: rows may be the same under two labels
+                folder: (configs[label], seed, folder)
+                for label in chosen
                 for seed in args.seeds
-            ]
-            train_together(runner, runs, resume=True)
-        for number, (label, config) in enumerate(configs.items(), start=1):
-            err.rule(f"row {number} of {len(configs)}: {label}")
-            folder = folders[label]
-            one = partial(runner.train_seed, config, resume=True)
-            repeat(one, args.seeds, folder, finished=partial(runner.finished, config))
-            results[label] = read_results(folder, args.seeds)
+                for folder in [seed_folder(folders[label], seed, args.seeds)]
+            }
+            train_together(runner, list(runs.values()), resume=True)
+        for number, label in enumerate(chosen, start=1):
+            err.rule(f"row {number} of {len(chosen)}: {label}")
+            train = partial(runner.train_seed, configs[label], resume=True)
+            finished = partial(runner.finished, configs[label])
+            repeat(train, args.seeds, folders[label], finished=finished)
             if distributed.rank() == 0:
+                rows = known_rows(folders, args.seeds, earlier)
                 headings, against = given.get("metrics", {}), given.get("against", {})
-                table = markdown(results, self.kit.metric, headings, against)
-                checkpoint.save_json(results, work_dir / "table.json")
+                table = markdown(rows.results, self.kit.metric, headings, against, rows.earlier)
+                checkpoint.save_json(rows.results, work_dir / _TABLE)
                 checkpoint.save_text(table + "\n", work_dir / "table.md")
         if distributed.rank() == 0:
             print(table)
@@ -125,6 +131,7 @@ def markdown(
     metric: str,
     others: Mapping[str, str],
     against: Mapping[str, str] | None = None,
+    earlier: Collection[str] = (),
 ) -> str:
     """Return a table in Markdown: last and best epoch, other metrics, difference from another row.
 
@@ -135,8 +142,9 @@ def markdown(
         metric: Of the first columns.
         others: Headings of further metrics, of the last epoch.
         against: By label, what a row is compared with: the first row, unless this says another.
+        earlier: Rows that are marked and not compared, since other settings or seeds made them.
     """
-    first = next(iter(results))
+    first = next((label for label in results if label not in earlier), next(iter(results)))
     chosen = results[first][0]["best"]["chosen_on"]
     title = others.get(metric, metric)
     headings = ["", "seeds", f"{title}, last", f"{title}, best (chosen on {chosen})"]
@@ -144,25 +152,35 @@ def markdown(
     headings += [*further.values(), f"{title}, last: difference"]
     lines = [headings, ["---"] * len(headings)]
     for label, runs in results.items():
-        cells = [label, str(len(runs)), _cell(runs, "last", metric), _cell(runs, "best", metric)]
-        cells += [_cell(runs, "last", name) for name in further]
+        old = label in earlier
+        columns = [("last", metric), ("best", metric), *(("last", name) for name in further)]
+        cells = [f"{label} †" if old else label, str(len(runs))]
+        cells += [_cell(runs, which, name, lenient=old) for which, name in columns]
         other = (against or {}).get(label, first)
+        comparable = other in results and not {label, other} & set(earlier)
         gaps = [
             run["last"][metric] - reference["last"][metric]
-            for run, reference in zip(runs, results.get(other, []), strict=False)
+            for run, reference in zip(runs, results[other] if comparable else [], strict=False)
         ]
         cells.append(f"{_signed(gaps)} from {other}" if gaps and other != label else "")
         lines.append(cells)
     rows = [f"| {' | '.join(cells)} |" for cells in lines]
-    covers = spread_of([run.get("data_seed") for runs in results.values() for run in runs])
-    return "\n".join([*rows, "", covers] if covers else rows)
+    compared = [runs for label, runs in results.items() if label not in earlier]
+    notes = [spread_of([run.get("data_seed") for runs in compared for run in runs])]
+    notes += [_EARLIER] if earlier else []
+    return "\n".join([*rows, *("\n" + note for note in notes if note)])
 
 
-def _cell(runs: Sequence[Mapping[str, Any]], which: str, metric: str) -> str:
-    known = runs[0][which]
-    if metric not in known:
-        raise UserError(f"metrics: there is no {metric!r}{nearest(metric, known)}")
-    return text(spread([run[which][metric] for run in runs]), DIGITS.get(metric, 2))
+def _cell(
+    runs: Sequence[Mapping[str, Any]], which: str, metric: str, *, lenient: bool = False
+) -> str:
+    """Return mean and deviation of a metric; with `lenient`, nothing where it was not measured."""
+    values = [run[which].get(metric) for run in runs]
+    if not all(isinstance(value, int | float) for value in values):
+        if lenient:
+            return ""
+        raise UserError(f"metrics: there is no {metric!r}{nearest(metric, runs[0][which])}")
+    return text(spread(values), DIGITS.get(metric, 2))
 
 
 def _signed(gaps: Sequence[float]) -> str:

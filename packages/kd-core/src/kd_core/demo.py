@@ -1,7 +1,8 @@
 """A demo of distillation: a teacher, then one student trained without and with it."""
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from kd_core.results import read_result
 from kd_core.run_config import read_config
 from kd_core.runner import Runner
 from kd_core.seeds import look, repeat, text
-from kd_core.workdir import choose
+from kd_core.workdir import run_folder
 
 STUDENT = "student"
 
@@ -60,6 +61,7 @@ class Comparison:
         return table
 
 
+@contextmanager
 def compare(
     kit: Kit,
     args: Namespace,
@@ -68,10 +70,11 @@ def compare(
     name: str,
     method: str,
     seeds: Sequence[int],
-) -> Comparison:
+) -> Iterator[Comparison]:
     """Train a teacher, then the same student without and with it, over several seeds.
 
-    Both students share initialisation, data order and augmentation in every seed.
+    Both students share initialisation, data order and augmentation in every seed. The folder is
+    owned inside the block, where pictures of the runs can be added.
 
     Args:
         kit: Its demo config is the distilled student.
@@ -85,19 +88,19 @@ def compare(
         raise UserError("the demo takes no --eval-only, --together or torchrun; name a CONFIG")
     distilled = read_config(kit, kit.demo_config, parse_options(args.cfg_options))
     alone = {key: node for key, node in distilled.items() if key not in ("teacher", "distiller")}
-    work_dir = choose(args.work_dir, [name], resume=args.resume)
     seeds = args.seeds or seeds
     configs = {STUDENT: alone, f"{STUDENT} + {method}": distilled}
-    folders = dict(zip(configs, (work_dir / STUDENT, work_dir / method.lower()), strict=True))
-    students, runner = {}, Runner(kit, device, work_dir.parent)
-    for label, config in configs.items():  # before any of them is trained
-        look(partial(runner.finished, config), seeds, folders[label])
-    for label, config in configs.items():
-        one = partial(runner.train_seed, config, resume=args.resume)
-        finished = partial(runner.finished, config)
-        students[label] = repeat(one, seeds, folders[label], finished=finished)
-    recipe = distilled["teacher"]["recipe"]
-    folder = folders["teacher"] = recipe_folder(kit, recipe, work_dir.parent / "teachers")
-    teacher = read_result(folder)
-    save_json({"teacher": teacher, "students": students}, work_dir / "demo.json")
-    return Comparison(work_dir, seeds, teacher, students, folders)
+    with run_folder(args.work_dir, [name], resume=args.resume) as work_dir:
+        folders = dict(zip(configs, (work_dir / STUDENT, work_dir / method.lower()), strict=True))
+        students, runner = {}, Runner(kit, device, work_dir.parent)
+        for label, config in configs.items():  # before any of them is trained
+            look(partial(runner.finished, config), seeds, folders[label])
+        for label, config in configs.items():
+            one = partial(runner.train_seed, config, resume=args.resume)
+            finished = partial(runner.finished, config)
+            students[label] = repeat(one, seeds, folders[label], finished=finished)
+        recipe = distilled["teacher"]["recipe"]
+        folder = folders["teacher"] = recipe_folder(kit, recipe, work_dir.parent / "teachers")
+        teacher = read_result(folder)
+        save_json({"teacher": teacher, "students": students}, work_dir / "demo.json")
+        yield Comparison(work_dir, seeds, teacher, students, folders)

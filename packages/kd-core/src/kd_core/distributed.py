@@ -1,13 +1,17 @@
 """The few collective operations that the trainer and the criteria need; no-ops in one process."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from kd_core.errors import UserError
+
+_T = TypeVar("_T")
 
 
 def is_distributed() -> bool:
@@ -56,6 +60,29 @@ def wait_for_all() -> None:
     """Go on when all processes are here, so that what one of them wrote can be read by all."""
     if is_distributed():
         dist.barrier()
+
+
+def on_rank_0(function: Callable[[], _T]) -> _T:
+    """Call a function in rank 0 alone; all processes return what it returns, or raise its error.
+
+    Args:
+        function: Returns in a short time, since the others wait inside the process group's limit.
+    """
+    if not is_distributed():
+        return function()
+    found: list[Any] = [None, None]
+    failed: Exception | None = None
+    if rank() == 0:
+        try:
+            found[0] = function()
+        except Exception as error:  # whatever it is, the others must not wait for it
+            failed, found[1] = error, str(error)
+    dist.broadcast_object_list(found)
+    if failed is not None:
+        raise failed
+    if found[1] is not None:
+        raise UserError(found[1])
+    return found[0]
 
 
 def reduce_sum(value: Tensor) -> Tensor:

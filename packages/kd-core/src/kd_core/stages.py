@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_core import identity
+from kd_core.claim import claimed_unless_made
 from kd_core.config import merge
 from kd_core.console import err
 from kd_core.differences import essence
@@ -27,22 +28,25 @@ def key_of(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def ensure(folder: Path, config: Mapping[str, Any], make: Callable[[], None], title: str) -> None:
+def ensure(folder: Path, config: Mapping[str, Any], make: Callable[[], Any], title: str) -> None:
     """Train a stage or teacher in a folder, unless this config is finished there already.
 
-    `make` trains with `--resume`, so a stage that was cut off goes on where it stopped.
+    `make` trains with `--resume`, so a stage that was cut off goes on where it stopped. Where
+    another run makes it just now, that is waited for.
 
     Raises:
         UserError: If another config made what is there, or its product is missing.
     """
-    if is_finished(folder, config):
-        err.print(f"{title}: done before, using {folder}")
-        return
-    err.rule(title, style="dim")
-    identity.keep(folder, config)
-    make()
+    product, is_made = folder / identity.RESULT, partial(is_finished, folder, config)
+    with claimed_unless_made(product, title, is_made) as to_make:
+        if not to_make:
+            err.print(f"{title}: done before, using {folder}")
+            return
+        err.rule(title, style="dim")
+        identity.keep(folder, config)
+        make()
     if not is_finished(folder, config):
-        raise UserError(f"{title} ended without its product {folder / identity.RESULT}")
+        raise UserError(f"{title} ended without its product {product}")
 
 
 def is_finished(folder: Path, config: Mapping[str, Any]) -> bool:

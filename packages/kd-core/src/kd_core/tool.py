@@ -22,7 +22,7 @@ from kd_core.run_config import read_config, stage_configs
 from kd_core.runner import Runner, print_tables, with_cache
 from kd_core.seeds import repeat, seed_folder, summary_table
 from kd_core.together import check_shareable, train_together
-from kd_core.workdir import choose
+from kd_core.workdir import run_folder
 
 Config = dict[str, Any]
 Demo = Callable[[Namespace, torch.device], None]
@@ -68,7 +68,12 @@ class TrainingTool:
     def train(self, config: Config, args: Namespace, device: torch.device) -> dict[str, Any]:
         """Train every seed and print the summary."""
         names = [Path(path).stem for path in args.configs]
-        work_dir = choose(args.work_dir, names, resume=args.resume)
+        with run_folder(args.work_dir, names, resume=args.resume) as work_dir:
+            return self._train_in(work_dir, config, args, device)
+
+    def _train_in(
+        self, work_dir: Path, config: Config, args: Namespace, device: torch.device
+    ) -> dict[str, Any]:
         seeds = args.seeds or [config.get("seed", 0)]
         runner = Runner(self.kit, device, work_dir.parent)
         if args.together:

@@ -2,43 +2,74 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
+from kd_core import distributed
+from kd_core.claim import claimed, claimed_first, is_claimed
 from kd_core.errors import UserError
+from kd_core.leftovers import remove_leftovers
 
 _TRACES = ("config.json", "config.py", "last.pth", "result.json", "summary.json")
 
 
-def choose(given: str | None, names: Iterable[str], *, resume: bool) -> Path:
-    """Return the folder of a run.
+@contextmanager
+def run_folder(given: str | None, names: Sequence[str], *, resume: bool) -> Iterator[Path]:
+    """Choose the folder of a run, and own it inside the block.
 
     Without a folder given, `runs/<names>` is taken: a new one with a number behind it if a run is
-    there already, the newest one with `resume`.
+    or goes on there, the newest one with `resume`.
 
     Raises:
-        UserError: If the given folder holds a run and it is not to be resumed.
+        UserError: If the given folder holds a run and it is not to be resumed, or a live run owns
+            the folder.
     """
-    if given is not None:
-        folder = Path(given)
-        if not resume and has_run(folder):
-            raise UserError(
-                f"--work-dir {folder} holds a run already; add --resume to go on with it, "
-                "or name another folder"
-            )
-        return folder
-    stem = "-".join(re.sub(r"\W+", "_", name) for name in names)
-    candidates = [Path("runs") / stem]
-    while has_run(candidates[-1]):
-        candidates.append(Path("runs") / f"{stem}-{len(candidates) + 1}")
-    return candidates[-2] if resume and len(candidates) > 1 else candidates[-1]
+    if given is None and not resume:
+        choice = claimed_first(_numbered(names), has_run)
+    else:
+        choice = _given_folder(given, names, resume=resume)
+    with choice as folder:
+        remove_leftovers(folder.parent / "teachers")
+        yield folder
 
 
 def has_run(folder: Path) -> bool:
-    """Tell whether a folder holds a run, or runs of several seeds."""
+    """Return whether a folder holds a run, or runs of several seeds."""
     return any(next(folder.glob(f"**/{trace}"), None) for trace in _TRACES)
 
 
 def cache_folder() -> Path:
     """Return where generated data is kept: `$KD_CACHE`, or else `~/.cache/kd`."""
     return Path(os.environ.get("KD_CACHE") or "~/.cache/kd").expanduser()
+
+
+@contextmanager
+def _given_folder(given: str | None, names: Sequence[str], *, resume: bool) -> Iterator[Path]:
+    folder = distributed.on_rank_0(lambda: _newest(names)) if given is None else Path(given)
+    with claimed(folder):
+        # Rank 0 looks: the others may come when it has already written.
+        if not resume and distributed.on_rank_0(lambda: has_run(folder)):
+            raise UserError(
+                f"--work-dir {folder} holds a run already; add --resume to continue it, or name "
+                "another folder"
+            )
+        yield folder
+
+
+def _numbered(names: Sequence[str]) -> Iterator[Path]:
+    """Yield the folders that runs of these names take, one after the other."""
+    stem = "-".join(re.sub(r"\W+", "_", name) for name in names)
+    yield Path("runs") / stem
+    yield from (Path("runs") / f"{stem}-{number}" for number in count(2))
+
+
+def _newest(names: Sequence[str]) -> Path:
+    """Return the last of the folders that are taken, or the first of all."""
+    newest = next(_numbered(names))
+    for folder in _numbered(names):
+        if not (has_run(folder) or is_claimed(folder)):
+            break
+        newest = folder
+    return newest

@@ -20,10 +20,13 @@ from detectron2.engine import DefaultPredictor, HookBase
 from detectron2.utils.env import seed_all_rng
 from kd_core import report
 from kd_core.checkpoint import save_json
+from kd_core.claim import claimed_unless_made
 from kd_core.console import err, out
 from kd_core.errors import UserError
+from kd_core.results import FILE as RESULT
+from kd_core.results import read_result
 from kd_core.seeds import look, repeat, seed_folder, text
-from kd_core.workdir import choose
+from kd_core.workdir import run_folder
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -52,7 +55,12 @@ def main(args: Namespace) -> None:
     if args.eval_only or args.dry_run or args.num_gpus > 1:
         raise UserError("the demo takes no --eval-only, --dry-run or --num-gpus; name a config")
     register_shapes()
-    work_dir = choose(args.work_dir, ["det_demo"], resume=args.resume)
+    with run_folder(args.work_dir, ["det_demo"], resume=args.resume) as work_dir:
+        compare(args, work_dir)
+
+
+def compare(args: Namespace, work_dir: Path) -> None:
+    """Train all that the demo compares, in a folder that is owned, and show it; see `main`."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     options = ["MODEL.DEVICE", device, *args.opts]
     students = {name: read_config(CONFIGS / file, options) for name, file in STUDENTS.items()}
@@ -64,8 +72,7 @@ def main(args: Namespace) -> None:
     for name, cfg in students.items():  # before the teacher is trained
         cfg.KD.TEACHER.WEIGHTS = str(teacher_folder / "model_final.pth")
         look(partial(finished, cfg), seeds, places[name])
-    teacher = finished(teacher_cfg, 0, teacher_folder)
-    teacher = teacher or run(teacher_cfg, "teacher", 0, teacher_folder)
+    teacher = make_teacher(teacher_cfg, teacher_folder)
     for name, cfg in students.items():
         one = partial(run, cfg, name)
         summaries[name] = repeat(one, seeds, places[name], finished=partial(finished, cfg))
@@ -108,6 +115,18 @@ def run(cfg: CfgNode, name: str, seed: int, folder: Path) -> dict[str, Any]:
     }
     save_json(result, folder / "result.json")
     return result
+
+
+def make_teacher(cfg: CfgNode, folder: Path) -> dict[str, Any]:
+    """Return the teacher's result; it is trained first unless another run did, or does."""
+
+    def is_made() -> bool:
+        return finished(cfg, 0, folder) is not None
+
+    with claimed_unless_made(folder / RESULT, "training of the teacher", is_made) as to_make:
+        if to_make:
+            return run(cfg, "teacher", 0, folder)
+    return read_result(folder)
 
 
 def placed(cfg: CfgNode, seed: int, folder: Path) -> CfgNode:

@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.structures import Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 from kd_core import report
+from kd_core.claim import claimed
 from kd_core.cli import add_seeds, run_main
 from kd_core.console import out
 from kd_core.errors import UserError
@@ -58,11 +60,14 @@ def _main(argv: list[str]) -> None:
         dry_run(cfg)
         return
     check(cfg, args)
-    if cfg.MODEL.DEVICE == "cpu":
-        launch_on_cpu(work, args.num_gpus, (cfg, args))
-    else:
-        machines = args.num_machines, args.machine_rank, args.dist_url
-        launch(work, args.num_gpus, *machines, args=(cfg, args))
+    # Of several machines, the first owns the folder. An evaluation writes there too.
+    with claimed(Path(cfg.OUTPUT_DIR)) if args.machine_rank == 0 else nullcontext():
+        check_folder(cfg, args)
+        if cfg.MODEL.DEVICE == "cpu":
+            launch_on_cpu(work, args.num_gpus, (cfg, args))
+        else:
+            machines = args.num_machines, args.machine_rank, args.dist_url
+            launch(work, args.num_gpus, *machines, args=(cfg, args))
 
 
 def register(args: Namespace) -> None:
@@ -72,10 +77,7 @@ def register(args: Namespace) -> None:
 
 
 def check(cfg: CfgNode, args: Namespace) -> None:
-    """Refuse, before any work, data that does not fit and a folder that holds another run.
-
-    A folder that is taken then says what will have made it.
-    """
+    """Refuse, before any work, data, a device or weights that do not fit."""
     check_data(cfg)
     if cfg.MODEL.DEVICE != "cpu" and not torch.cuda.is_available():
         raise UserError(
@@ -83,6 +85,10 @@ def check(cfg: CfgNode, args: Namespace) -> None:
             "add MODEL.DEVICE cpu"
         )
     _check_weights(cfg, args)
+
+
+def check_folder(cfg: CfgNode, args: Namespace) -> None:
+    """Refuse a folder that holds another run, and write down what will have made it."""
     if args.eval_only:
         return
     if Path(cfg.OUTPUT_DIR, "last_checkpoint").exists() and not args.resume:

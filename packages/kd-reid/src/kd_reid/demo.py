@@ -28,11 +28,11 @@ def main(args: Namespace, device: torch.device) -> None:
 
     Ends with a table, `galleries.png` and `demo.json`.
     """
-    found = compare(KIT, args, device, name="reid_demo", method="KD", seeds=SEEDS)
-    picture = found.work_dir / "galleries.png"
-    draw(found, read_config(KIT, KIT.demo_config, parse_options(args.cfg_options)), picture)
-    out.print(found.table("drawn pedestrians", METRICS))
-    out.print(f"ranked galleries: {picture}")
+    with compare(KIT, args, device, name="reid_demo", method="KD", seeds=SEEDS) as found:
+        picture = found.work_dir / "galleries.png"
+        draw(found, read_config(KIT, KIT.demo_config, parse_options(args.cfg_options)), picture)
+        out.print(found.table("drawn pedestrians", METRICS))
+        out.print(f"ranked galleries: {picture}")
 
 
 def draw(found: Comparison, config: dict[str, Any], path: Path) -> None:
