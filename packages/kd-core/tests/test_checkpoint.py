@@ -152,7 +152,7 @@ def test_an_entry_cannot_have_the_name_of_the_checksum(tmp_path):
 
 
 def test_a_file_that_would_run_code_is_refused(tmp_path):
-    torch.save({"x": NeedsCode()}, tmp_path / "x.pth")
+    checkpoint.save({"x": NeedsCode()}, tmp_path / "x.pth")  # the checksum helps it nothing
     with pytest.raises(UserError, match=r"x\.pth is not a readable checkpoint \(UnpicklingError\)"):
         checkpoint.load(tmp_path / "x.pth")
 
@@ -162,8 +162,10 @@ def test_an_unreadable_file_is_the_user_s_error(tmp_path, content):
     path = tmp_path / "x.pth"
     checkpoint.save({"weight": torch.zeros(100)}, path)
     path.write_bytes(path.read_bytes()[:200] if content is None else content)
-    with pytest.raises(UserError, match=r"x\.pth is not a readable checkpoint"):
+    with pytest.raises(UserError, match=r"x\.pth: damaged \(it has no checksum"):
         checkpoint.load(path)
+    with pytest.raises(UserError, match=r"x\.pth is not a readable checkpoint"):
+        checkpoint.load(path, unsealed=True)
 
 
 def test_a_missing_file_is_the_user_s_error(tmp_path):
@@ -185,4 +187,6 @@ def test_exported_weights_load_in_plain_torch_and_safetensors(tmp_path):
             assert torch.equal(state[name], tensor)
             assert state[name].is_contiguous()
     with safe_open(tmp_path / "student.safetensors", framework="pt") as file:
-        assert file.metadata() == {"classes": '["a", "b"]', "format": "pt"}
+        metadata = file.metadata()
+    assert len(metadata.pop("sha256")) == 64
+    assert metadata == {"classes": '["a", "b"]', "format": "pt"}

@@ -81,5 +81,25 @@ def test_a_weight_that_is_not_finite_is_named():
     network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     check_weights(network, step=7)
     network[1].bias.data[0] = math.nan
-    with pytest.raises(NonFiniteLossError, match=r"1 of 4 parameters .* step 7, .* '1.bias'"):
+    with pytest.raises(NonFiniteLossError, match=r"parameter '1.bias' is not finite after step 7"):
         check_weights(network, step=7)
+    network[0].bias.data[0] = math.inf
+    with pytest.raises(NonFiniteLossError, match=r"'0.bias' \(and 1 more\) is not finite"):
+        check_weights(network, step=7)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("name", ["running_mean", "running_var"])
+def test_statistics_that_are_not_finite_are_named(name, value):
+    network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
+    check_weights(network, step=7)
+    getattr(network[1], name)[1] = value
+    with pytest.raises(NonFiniteLossError, match=f"buffer '1.{name}' is not finite after step 7"):
+        check_weights(network, step=7)
+    check_weights(network, step=7, unbounded={f"1.{name}"})
+
+
+def test_a_mask_that_is_no_part_of_the_state_does_not_count():
+    network = nn.Linear(2, 2)
+    network.register_buffer("mask", torch.tensor([0.0, -math.inf]), persistent=False)
+    check_weights(network, step=7)

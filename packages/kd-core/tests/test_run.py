@@ -1,11 +1,10 @@
 """`run`: from parts to a folder of results."""
 
-import json
-
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from kd_core import checkpoint, report
+from kd_core.checkpoint import load_json
 from kd_core.criteria.fitnet import FitNet
 from kd_core.distiller import Distiller
 from kd_core.errors import UserError
@@ -73,7 +72,7 @@ def test_the_folder_holds_the_student_the_criteria_and_the_result(tmp_path):
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     student = {"student.pth", "student.safetensors", "criteria/hint.pth"}
     assert files == {*student, "result.json", "log.jsonl", "best.pth", "last.pth"}
-    assert json.loads((tmp_path / "result.json").read_text()) == result
+    assert load_json(tmp_path / "result.json") == result
     plain = network(4)
     plain.load_state_dict(torch.load(tmp_path / "student.pth", weights_only=True))
     assert torch.equal(plain[0].weight, trainer.distiller.student.network[0].weight)
@@ -125,7 +124,7 @@ def test_resuming_a_finished_run_trains_nothing_and_writes_the_results_again(tmp
     again, _ = run_once(tmp_path, make_parts(scripted()), resume=True)
     assert again == first
     assert (tmp_path / "student.pth").read_bytes() == exported
-    assert json.loads((tmp_path / "result.json").read_text()) == first
+    assert load_json(tmp_path / "result.json") == first
 
 
 def test_resume_without_a_checkpoint_starts(tmp_path, capsys):

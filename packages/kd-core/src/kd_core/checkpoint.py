@@ -7,13 +7,22 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kd_core.checksum import DamagedError, opened_json, sealed_json
+from kd_core.checksum import (
+    KEY,
+    DamagedError,
+    HashedFile,
+    hash_of_tensors,
+    is_sealed,
+    opened_json,
+    sealed_json,
+)
 from kd_core.errors import UserError
 
 
@@ -51,9 +60,18 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def save(value: Any, path: Path) -> None:
-    """Write tensors and plain containers with `torch.save`, atomically."""
+    """Write tensors and plain containers with `torch.save`, atomically, and with a checksum.
+
+    The checksum is in the file (the comment of the zip archive), so that no kill comes between
+    them; plain `torch.load` reads the file as any other.
+    """
     with atomic_path(path) as temporary:
-        torch.save(value, temporary)
+        file = HashedFile(temporary)
+        try:
+            torch.save(value, cast(IO[bytes], file))
+            file.seal()
+        finally:
+            file.close()
 
 
 def save_text(text: str, path: Path) -> None:
@@ -102,21 +120,45 @@ def load_json(
         raise UserError(f"{path}: damaged ({error}); {remedy}") from error
 
 
-def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of ours onto the CPU, with `weights_only=True`."""
+def load(
+    path: Path,
+    *,
+    remedy: str = "name another checkpoint, or train again",
+    unsealed: bool = False,
+) -> dict[str, Any]:
+    """Read a checkpoint that `save` wrote onto the CPU, with `weights_only=True`.
+
+    Args:
+        path: The file.
+        remedy: What the user can do about a file that cannot be read.
+        unsealed: Whether a file without a checksum, as others write them, is taken too.
+
+    Raises:
+        UserError: If there is no such file, or it is damaged, or not ours.
+    """
     if not path.is_file():
         raise UserError(f"no checkpoint {path}; a run writes one into its --work-dir")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            if not is_sealed(file) and not unsealed:
+                raise DamagedError("it has no checksum; its end is lost, or another wrote it")
+            file.seek(0)
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except DamagedError as error:
+        raise UserError(f"{path}: damaged ({error}); {remedy}") from error
     except Exception as error:  # a damaged pickle may raise anything, torch's text fills a screen
         raise UserError(
-            f"{path} is not a readable checkpoint ({type(error).__name__}): it is damaged, or no "
-            "run wrote it"
+            f"{path} is not a readable checkpoint ({type(error).__name__}); {remedy}"
         ) from error
+    if not isinstance(state, dict):
+        raise UserError(f"{path}: wanted a checkpoint, got {type(state).__name__}; {remedy}")
+    return state
 
 
 def export(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
     """Write a bare state dict as `.pth` and, with metadata, as `.safetensors`.
+
+    Both have a checksum; that of the latter is an entry of its metadata.
 
     Args:
         state: Names and tensors of a plain network, which loads it with no code of ours.
@@ -126,5 +168,27 @@ def export(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str])
     # Clones: safetensors refuses tensors that share memory.
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
     save(tensors, path.with_suffix(".pth"))
+    facts = {**metadata, "format": "pt"}
+    facts[KEY] = hash_of_tensors(tensors, facts)
     with atomic_path(path.with_suffix(".safetensors")) as temporary:
-        save_file(tensors, temporary, metadata={**metadata, "format": "pt"})
+        save_file(tensors, temporary, metadata=facts)
+
+
+def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the tensors of a `.safetensors` file, and its metadata without the checksum.
+
+    Raises:
+        UserError: If it is damaged; files of others have no checksum, and are taken as they are.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: damaged, or no safetensors file ({error})") from error
+    found = metadata.pop(KEY, None)
+    if found is not None and found != hash_of_tensors(tensors, metadata):
+        raise UserError(
+            f"{path}: damaged (its checksum does not match); get it once more, or train it again"
+        )
+    return tensors, metadata

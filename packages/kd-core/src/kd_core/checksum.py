@@ -2,14 +2,24 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
-from typing import Any
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from torch import Tensor
 
 from kd_core.errors import UserError
+from kd_core.fingerprint import hash_of
 
 KEY = "sha256"
-"""The last entry of a JSON object of ours: the hash of all the others."""
+"""The last entry of a JSON object of ours, or of a safetensors file's metadata."""
+
+_MARK = b"kd-sha256:"
+_SEAL = len(_MARK) + 64  # a mark and a hash, as the comment of a zip archive
+_CHUNK = 1 << 20
 
 
 class DamagedError(UserError):
@@ -60,3 +70,82 @@ def _hash_of(value: Any) -> str:
 def _is_hash(value: Any) -> bool:
     """Return whether a value looks like a hash, whose entry's name was damaged then."""
     return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+class HashedFile:
+    """A new file for `torch.save`, which gets a hash of all its bytes as the archive's comment.
+
+    Zip archives end in a comment, which every reader passes over. What the disk refuses is kept
+    for `seal` to raise: torch would make a riddle of it.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+        self._digest = hashlib.sha256()
+        self._error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write bytes."""
+        view = memoryview(data)
+        try:
+            if self._error is None:
+                self._digest.update(view)
+                self._file.write(view)
+        except OSError as error:
+            self._error = error
+        return view.nbytes
+
+    def flush(self) -> None:
+        """Do nothing: `close` does."""
+
+    def seal(self) -> None:
+        """Add the checksum.
+
+        Raises:
+            OSError: If the disk refused it, or anything before.
+        """
+        if self._error:
+            raise self._error
+        self._file.seek(-2, os.SEEK_END)  # the length of the comment, 0 until now
+        self._file.write(_SEAL.to_bytes(2, "little"))
+        self._file.write(_MARK + self._digest.hexdigest().encode())
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        with suppress(OSError):  # of what is still in the buffer; `seal` has told
+            self._file.close()
+
+
+def is_sealed(file: BinaryIO) -> bool:
+    """Return whether a file has the checksum that `HashedFile` adds; read it whole to check it.
+
+    Raises:
+        DamagedError: If it has one, but not that of its contents.
+    """
+    size = file.seek(0, os.SEEK_END) - _SEAL
+    if size < 0:
+        return False
+    file.seek(size)
+    mark, found = file.read(len(_MARK)), file.read()
+    if mark != _MARK:
+        return False
+    file.seek(0)
+    digest = hashlib.sha256()
+    for begin in range(0, size - 2, _CHUNK):
+        digest.update(file.read(min(_CHUNK, size - 2 - begin)))
+    length = file.read(2)
+    digest.update(bytes(2))
+    if found != digest.hexdigest().encode() or length != _SEAL.to_bytes(2, "little"):
+        raise DamagedError("its checksum does not match")
+    return True
+
+
+def hash_of_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Return a hash of names, types, shapes and values, and of all metadata but the hash itself."""
+    texts = sorted((name, text) for name, text in metadata.items() if name != KEY)
+    named = [part for name in sorted(tensors) for part in (name, tensors[name])]
+    return hash_of(json.dumps(texts), *named)

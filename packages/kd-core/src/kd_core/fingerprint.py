@@ -8,7 +8,12 @@ from torch import Tensor, nn
 
 
 def fingerprint(*parts: str | Tensor) -> str:
-    """Return a hash of texts, and of tensors' types, shapes and values; 16 hexadecimal digits."""
+    """Return the first 16 digits of `hash_of`, which suffice for a name."""
+    return hash_of(*parts)[:16]
+
+
+def hash_of(*parts: str | Tensor) -> str:
+    """Return a hash of texts, and of tensors' types, shapes and values; 64 hexadecimal digits."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, Tensor):
@@ -16,7 +21,7 @@ def fingerprint(*parts: str | Tensor) -> str:
             digest.update(part.detach().cpu().flatten().view(torch.uint8).numpy().data)
         else:
             digest.update(part.encode() + b"\0")
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()
 
 
 def model_fingerprint(model: nn.Module) -> str:

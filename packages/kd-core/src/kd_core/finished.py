@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
+from kd_core.checkpoint import load_safetensors
 from kd_core.errors import UserError, nearest
 
 FILE = "student.safetensors"
@@ -45,11 +44,7 @@ def read_facts(file: Path, names: Sequence[str]) -> dict[str, Any]:
     Raises:
         UserError: If the file is damaged or says nothing of the kind.
     """
-    try:
-        with safe_open(file, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{file}: damaged, or no safetensors file ({error})") from error
+    _, metadata = load_safetensors(file)  # the checksum is of all that is in the file
     missing = [name for name in names if name not in metadata]
     if missing:
         raise UserError(

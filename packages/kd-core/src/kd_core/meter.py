@@ -1,6 +1,7 @@
 """Running means of the losses on the device, and a mark at the first value that is not finite."""
 
 import math
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from kd_core import distributed
 from kd_core.errors import UserError
+from kd_core.sound_weights import not_finite
 
 
 class NonFiniteLossError(UserError):
@@ -85,18 +87,42 @@ class LossMeter:
         self._first_bad = torch.full_like(like, math.inf)
 
 
-def check_weights(module: nn.Module, step: int) -> None:
-    """Raise if a parameter is not finite after a step.
+def check_weights(module: nn.Module, step: int, *, unbounded: Collection[str] = ()) -> None:
+    """Raise if a parameter or a buffer is not finite after a step, in any process.
 
     A finite loss can have a gradient that is not (a root at 0); the next loss would tell, but a
-    checkpoint may be written before it.
+    checkpoint may be written before it. A running variance overflows without any loss telling: in
+    training, BatchNorm computes with that of the batch.
+
+    Args:
+        module: What is trained.
+        step: Number of the step, for the message.
+        unbounded: Names of buffers that need not be finite, for they never were.
     """
-    weights = dict(module.named_parameters())
-    finite = torch.stack([weight.detach().isfinite().all() for weight in weights.values()]).tolist()
-    bad = [name for name, is_finite in zip(weights, finite, strict=True) if not is_finite]
-    if bad:
+    weights, buffers = not_finite(module)
+    buffers = [name for name in buffers if name not in unbounded]
+    found = torch.tensor([float(not weights), float(not buffers)], device=_device(module))
+    weights_fine, buffers_fine = distributed.reduce_min(found).tolist()
+    if not weights_fine:
         raise NonFiniteLossError(
-            f"{len(bad)} of {len(weights)} parameters are not finite after step {step}, the first "
-            f"is {bad[0]!r}. The losses were, so a gradient was not: look for a root or a division "
-            "by 0 in the last term added; or lower the learning rate. Nothing was saved"
+            f"parameter {_named(weights)} is not finite after step {step}. The losses were, so "
+            "a gradient was not: look for a root or a division by 0 in the last term added; or "
+            "lower the learning rate. Nothing was saved"
         )
+    if not buffers_fine:
+        raise NonFiniteLossError(
+            f"buffer {_named(buffers)} is not finite after step {step}. The losses were, but "
+            "what BatchNorm keeps for evaluation is not: activations grew too large; lower the "
+            "learning rate, or use trainer.clip_norm. Nothing was saved"
+        )
+
+
+def _named(names: Sequence[str]) -> str:
+    """Return the first of some names, and how many there are more."""
+    if not names:
+        return "of another process"
+    return f"{names[0]!r}" + (f" (and {len(names) - 1} more)" if names[1:] else "")
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(iter([*module.parameters(), *module.buffers()])).device

@@ -23,6 +23,7 @@ from kd_core.step import PRECISIONS, TrainStep
 from kd_core.task import Batch, Task, network_of
 from kd_core.teacher_cache import CachedTeachers
 from kd_core.trainer import Trainer
+from kd_core.weights import load_weights
 
 
 @dataclass
@@ -219,7 +220,7 @@ def _scores(trainer: Trainer, parts: Parts) -> dict[str, Any]:
         last = {"epoch": trainer.epoch, **parts.test(model)}
         network = network_of(model)
         final = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-        network.load_state_dict(checkpoint.load(trainer.work_dir / "best.pth")["model"])
+        load_weights(network, trainer.work_dir / "best.pth")
         best = {"epoch": best_epoch, **parts.test(model), "chosen_on": "validation split"}
         network.load_state_dict(final)
     return {

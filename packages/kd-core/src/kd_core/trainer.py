@@ -19,6 +19,7 @@ from kd_core.hooks import Hook
 from kd_core.interrupt import StopSignal
 from kd_core.loader import Loader
 from kd_core.meter import LossMeter, check_weights
+from kd_core.sound_weights import not_finite
 from kd_core.task import Batch, Task, network_of
 
 
@@ -79,6 +80,7 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
         self._rates = [float(group["lr"]) for group in optimizer.param_groups]
+        _, self._unbounded = not_finite(distiller)
         self.stop = StopSignal()
         distiller.begin(self.steps_per_epoch)
 
@@ -138,14 +140,15 @@ class Trainer:
         Raises:
             UserError: If it is not one, or of a run with another config.
         """
-        state = checkpoint.load(path)
+        remedy = "put one of the run's epoch_*.pth in its place; or delete it, and it starts anew"
+        state = checkpoint.load(path, remedy=remedy)
         with located(str(path)):
             training_state.restore(self, state)
 
     def check_finite(self) -> None:
         """Raise if a loss of this epoch or a weight is not finite; waits for the device."""
         self.meter.check(first_step=self.epoch * self.steps_per_epoch + 1)
-        check_weights(self.distiller, self.steps_done)
+        check_weights(self.distiller, self.steps_done, unbounded=self._unbounded)
 
     def agree(self, wish: bool) -> bool:
         """Tell a hook after a step whether any process wishes something.

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from kd_core.checkpoint import load_safetensors
+from kd_core.checksum import DamagedError, is_sealed
 from kd_core.errors import UserError, nearest
+from kd_core.sound_weights import unsound
 
 _WRAPPERS = ("model", "state_dict", "net")
 _PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and DDP, of torch.compile
@@ -44,7 +45,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     path = Path(path).expanduser()
     if not path.is_file():
         raise UserError(f"no weights file {str(path)!r}{_files_nearby(path)}")
-    contents = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    contents = load_safetensors(path)[0] if path.suffix == ".safetensors" else _read_pickle(path)
     state = _unwrap(contents)
     if not isinstance(state, Mapping) or not state:
         raise UserError(f"{path}: wanted a state dict, got {type(state).__name__} {state!r:.80}")
@@ -96,20 +97,30 @@ def load_weights(
             f"{differences(missing, unexpected, shapes)}; "
             f"build the network that the file was made for"
         )
+    check_values(path, state, own)
     module.load_state_dict(state, strict=strict and not parts)
 
 
-def _read_safetensors(path: Path) -> Any:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: damaged, or no safetensors file ({error})") from error
+def check_values(path: str | Path, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Refuse tensors of a file that are not finite, or of another kind than the network's.
+
+    Raises:
+        UserError: Naming the first of them.
+    """
+    if wrong := unsound(state, own):
+        raise UserError(f"{path}: {wrong}; name another file, or save its weights anew")
 
 
 def _read_pickle(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(_HARMLESS):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file, torch.serialization.safe_globals(_HARMLESS):
+            is_sealed(file)  # files of others have no checksum
+            file.seek(0)
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except DamagedError as error:
+        raise UserError(
+            f"{path}: damaged ({error}); get it once more, name another file, or train it again"
+        ) from error
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
     except Exception as error:  # a damaged pickle may raise anything

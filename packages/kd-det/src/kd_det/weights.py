@@ -14,7 +14,7 @@ from detectron2.utils.file_io import PathManager
 from fvcore.common.checkpoint import Checkpointer
 from kd_core import checkpoint
 from kd_core.errors import UserError
-from kd_core.weights import differences, read_state_dict, reshaped_text
+from kd_core.weights import check_values, differences, read_state_dict, reshaped_text
 from torch import Tensor, nn
 
 # Of old files: Detectron2 no longer saves them, or never reads them.
@@ -145,6 +145,7 @@ def load_teacher(model: nn.Module, path: str | Path) -> None:
                 "detector, such as those of Detectron2's model zoo"
             )
         raise UserError(f"{path}: does not fit {type(model).__name__}: {wrong}; {advice}")
+    check_values(path, state, model.state_dict())
     model.load_state_dict(state, strict=False)
 
 
@@ -160,7 +161,7 @@ class _WeightsOnly(Checkpointer):
     """Reads what `torch.save` wrote, with `weights_only=True` in any environment."""
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        return checkpoint.load(Path(filename))
+        return checkpoint.load(Path(filename), unsealed=True)
 
 
 class SafeCheckpointer(DetectionCheckpointer, _WeightsOnly):
@@ -171,9 +172,19 @@ class SafeCheckpointer(DetectionCheckpointer, _WeightsOnly):
     """
 
     def _load_file(self, filename: str) -> dict[str, Any]:
+        self._file = filename
         if filename.endswith(".pkl"):
             return read_pickle(filename)
         return super()._load_file(filename)
+
+    def _convert_ndarray_to_tensor(self, state_dict: dict[str, Any]) -> None:
+        """Check values, which is of use once names are those of the model: after any matching."""
+        try:
+            super()._convert_ndarray_to_tensor(state_dict)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{self._file}: wanted arrays by name ({error})") from error
+        named = {name.removeprefix("module."): value for name, value in state_dict.items()}
+        check_values(self._file, named, self.model.state_dict())
 
 
 def _unpickle(path: str | Path) -> Any:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from kd_core.errors import UserError
-from kd_core.weights import differences, load_weights, read_state_dict
+from kd_core.weights import check_values, differences, load_weights, read_state_dict
 from torch import nn
 
 from kd_reid.neck import CLASSIFIER, neck_of, with_neck
@@ -40,6 +40,7 @@ def load_checkpoint(network: nn.Module, path: str | Path) -> None:
             f"neck.pth to {neck}, or name its best.pth or last.pth"
         )
     whole, own = with_neck(state, read_state_dict(neck)), network.state_dict()
+    check_values(f"{path}, with {neck.name}", whole, own)
     shapes, wanted = ({k: v.shape for k, v in state.items()} for state in (whole, own))
     odd = [name for name in {**wanted, **shapes} if shapes.get(name) != wanted.get(name)]
     if odd:
@@ -71,4 +72,6 @@ def load_backbone(network: nn.Module, path: str) -> None:
             "backbone_weights wants a file of the same network, of which only the classifier's "
             "weights may differ"
         )
-    network.load_state_dict({name: state[name] for name in body}, strict=False)
+    body_state = {name: state[name] for name in body}
+    check_values(path, body_state, own)
+    network.load_state_dict(body_state, strict=False)

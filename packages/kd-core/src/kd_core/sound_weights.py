@@ -1,0 +1,81 @@
+"""What tensors of a file must be to take the place of a network's: dense, of its kind, finite."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+def unsound(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """Say in one line which tensors cannot take the place of a network's; "" if all can.
+
+    Floats of any precision can stand for one another, as long as the values are finite in the
+    network's. Of names that only one side has, and of shapes, nothing is said.
+
+    Args:
+        state: Tensors of a file, on the CPU.
+        own: The state of the network.
+    """
+    wrong = [
+        f"{name} {problem}"
+        for name, value in state.items()
+        if name in own and (problem := _problem(name, value, own[name]))
+    ]
+    more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+    return f"{wrong[0]}{more}" if wrong else ""
+
+
+def not_finite(module: nn.Module) -> tuple[list[str], list[str]]:
+    """Return the names of parameters, and of buffers, that hold NaN or inf; waits for the device.
+
+    Buffers that are no part of the module's state, such as a mask of -inf, do not count.
+    """
+    saved = module.state_dict(keep_vars=True).keys()
+    weights = dict(module.named_parameters())
+    buffers = {name: value for name, value in module.named_buffers() if name in saved}
+    return _not_finite(weights), _not_finite(buffers)
+
+
+def _not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    floats = {k: value for k, value in tensors.items() if value.is_floating_point()}
+    if not floats:
+        return []
+    finite = torch.stack([value.detach().isfinite().all() for value in floats.values()]).tolist()
+    return [name for name, is_finite in zip(floats, finite, strict=True) if not is_finite]
+
+
+def _problem(name: str, value: Tensor, own: Tensor) -> str:
+    """Say why a tensor cannot take the place of another; "" if it can."""
+    if value.is_quantized:
+        return "is quantised; save the weights before quantisation"
+    if value.layout != torch.strided or value.is_nested:
+        return f"is not dense but {str(value.layout).removeprefix('torch.')}; save it dense"
+    if value.device.type == "meta":
+        return "has a shape but no values (device 'meta')"
+    if _kind(value) != _kind(own):
+        return f"is {_dtype(value)} in the file, {_dtype(own)} in the network"
+    if not value.is_floating_point() and not value.is_complex():
+        return ""
+    return _bad_values(name, value.to(own.dtype), own)
+
+
+def _bad_values(name: str, value: Tensor, own: Tensor) -> str:
+    bad = value.numel() - int(value.isfinite().sum())
+    # A mask of -inf, among the network's buffers, is as it should be.
+    if bad and own.device.type != "meta" and bool(own.isfinite().all()):
+        return f"is not finite: {bad} of its {value.numel()} values are NaN or inf"
+    if name.endswith("running_var") and bool((value < 0).any()):
+        return "is a variance, and has negative values"
+    return ""
+
+
+def _kind(tensor: Tensor) -> str:
+    if tensor.is_floating_point():
+        return "float"
+    if tensor.is_complex():
+        return "complex"
+    return "bool" if tensor.dtype == torch.bool else "integer"
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
