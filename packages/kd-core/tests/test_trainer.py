@@ -18,6 +18,7 @@ from kd_core.meter import NonFiniteLossError
 from kd_core.run import Parts, build_trainer
 from kd_core.task import Task
 from kd_core.term import Term
+from kd_core.trainer import Trainer
 from kd_core.training_state import collect
 from torch import nn
 
@@ -224,6 +225,10 @@ class TestResume:
         with pytest.raises(UserError, match=r"best\.pth: is no training state.*last\.pth"):
             make(uninterrupted.work_dir).resume(uninterrupted.work_dir / "best.pth")
 
+    def test_a_run_of_more_epochs_is_not_resumed_as_a_shorter_one(self, uninterrupted):
+        with pytest.raises(UserError, match="3 epochs are done there, 2 are wanted here; resume"):
+            make(uninterrupted.work_dir, epochs=2).resume(uninterrupted.work_dir / "last.pth")
+
     def test_settings_of_the_optimizer_are_those_of_the_new_config(self, uninterrupted):
         node = {"type": "torch.optim.SGD", "lr": 0.4, "momentum": 0.9, "weight_decay": 0.5}
         resumed = make(uninterrupted.work_dir, optimizer=node)
@@ -266,10 +271,46 @@ class TestNonFinite:
             return gradient * (math.nan if trainer.steps_done == STEPS - 1 else 1.0)
 
         trainer.distiller.student.network[0].bias.register_hook(spoil)
-        with pytest.raises(NonFiniteLossError, match=rf"after step {STEPS}, the first is 'student"):
+        with pytest.raises(
+            NonFiniteLossError, match=rf"'student.* is not finite after step {STEPS}"
+        ):
             trainer.train()
         assert checkpoint.load(tmp_path / "last.pth")["step_in_epoch"] == STEPS - 1
         assert not (tmp_path / "best.pth").exists()
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    def test_nothing_is_saved_after_statistics_became_bad(self, tmp_path, value):
+        trainer = make(tmp_path, save_minutes=0, ema=None)
+        norm = trainer.distiller.student.network[1]
+
+        def spoil(*_):
+            if trainer.steps_done == STEPS - 1:
+                norm.running_var.data[0] = value
+
+        norm.register_forward_hook(spoil)
+        message = rf"'student\.network\.1\.running_var' is not finite after step {STEPS}"
+        with pytest.raises(NonFiniteLossError, match=message):
+            trainer.train()
+        assert checkpoint.load(tmp_path / "last.pth")["step_in_epoch"] == STEPS - 1
+
+    def test_a_mask_of_infinities_stops_nothing(self, tmp_path):
+        for seed in (0, 5):
+            made = make(tmp_path, seed=seed)
+            made.distiller.student.register_buffer("mask", torch.tensor([0.0, -math.inf]))
+            trainer = Trainer(
+                made.distiller,
+                made.loader,
+                made.step,
+                made.optimizer,
+                schedule=made.schedule,
+                epochs=1,
+                work_dir=tmp_path,
+                accumulate=2,
+            )
+            if seed:
+                trainer.resume(tmp_path / "x.pth")
+            trainer.train()
+            trainer.save(tmp_path / "x.pth")
 
 
 class TestHooks:

@@ -9,6 +9,7 @@ from torch import Tensor
 from kd_core import distributed
 from kd_core.errors import UserError
 from kd_core.seed import rng_state, set_rng_state
+from kd_core.state_checks import check_optimizer, check_position, check_structure, check_values
 
 if TYPE_CHECKING:
     from kd_core.trainer import Trainer
@@ -33,8 +34,8 @@ def restore(trainer: "Trainer", state: Mapping[str, Any]) -> None:
     """Bring a trainer where `collect` found one that was built from the same config.
 
     Raises:
-        UserError: If the state is of other data, another student, other terms or another
-            optimizer; nothing is changed then.
+        UserError: If the state is damaged, or of other data, another student, other terms or
+            another optimizer; nothing is changed then.
     """
     _check(trainer, state)
     trainer.distiller.load_state_dict(state["distiller"])
@@ -52,6 +53,15 @@ def _check(trainer: "Trainer", state: Mapping[str, Any]) -> None:
     if "steps_per_epoch" not in state:
         raise UserError("is no training state; a run is resumed from the last.pth that it wrote")
     own = collect(trainer)
+    check_structure(state, own)
+    _check_config(trainer, state, own)
+    check_values(state, own)
+    check_position(state, trainer.epochs)
+    check_optimizer(state["optimizer"], trainer.optimizer)
+
+
+def _check_config(trainer: "Trainer", state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Refuse a state of another config."""
     if state["steps_per_epoch"] != trainer.steps_per_epoch:
         problem = (
             f"has {state['steps_per_epoch']} steps an epoch, this run {trainer.steps_per_epoch}: "
@@ -61,6 +71,8 @@ def _check(trainer: "Trainer", state: Mapping[str, Any]) -> None:
         problem = f"is of another student or other terms: {different}"
     elif (state["average"] is None) != (own["average"] is None):
         problem = "is of a run with trainer.ema, or this one is, and the other is not"
+    elif different := _different(own["average"] or {}, state["average"] or {}):
+        problem = f"has an average of another student: {different}"
     elif _groups(state["optimizer"]) != _groups(own["optimizer"]):
         problem = "is of another optimizer"
     else:
@@ -78,9 +90,9 @@ def _different(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> str:
     return f"{len(names)} tensors differ, such as {names[0]!r}, {old} there and {new} here"
 
 
-def _groups(state: Mapping[str, Any]) -> list[tuple[list[str], int]]:
+def _groups(state: Mapping[str, Any]) -> list[tuple[list[str], list[int]]]:
     """Return what tells the optimizers of two states apart."""
-    return [(sorted(group), len(group["params"])) for group in state["param_groups"]]
+    return [(sorted(group), group["params"]) for group in state["param_groups"]]
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:

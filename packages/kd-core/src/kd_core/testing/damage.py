@@ -59,12 +59,12 @@ def restored(path: Path) -> Iterator[None]:
         path.write_bytes(contents)
 
 
-def refusal(read: Callable[[], Any], path: Path) -> str | None:
+def refusal(read: Callable[[], Any], path: Path | None = None) -> str | None:
     """Return the line by which a damaged file is refused; None if it is read after all.
 
     Args:
         read: Reads it.
-        path: The file, which the line must name.
+        path: The file, which the line must name; None if that is another's to do.
 
     Raises:
         AssertionError: If the refusal is not one line, or does not name the file.
@@ -74,6 +74,6 @@ def refusal(read: Callable[[], Any], path: Path) -> str | None:
     except UserError as error:
         line = str(error)
         assert "\n" not in line, f"more than one line: {line!r}"
-        assert path.name in line, f"{path.name} is not named: {line}"
+        assert path is None or path.name in line, f"{path} is not named: {line}"
         return line
     return None
