@@ -1,6 +1,7 @@
 """Stored pixels are those of the files, whole or absent, and never of files that changed."""
 
 import os
+import random
 import resource
 import shutil
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from kd_core.data.decoded import DecodedImages
 from kd_core.data.folder_loader import FolderLoader
 from kd_core.data.image_files import read_image, read_pixels, size_of_pixels
 from kd_core.errors import UserError
+from kd_core.testing.damage import cut, flip_bit, refusal, restored
 from PIL import Image
 
 MODES = ("RGB", "L", "CMYK", "RGB", "1", "RGB", "P")
@@ -125,7 +127,7 @@ def test_a_store_that_does_not_fit_is_refused(files, folder, monkeypatch, capsys
     def free(count):
         monkeypatch.setattr(decoded.shutil, "disk_usage", lambda _: SimpleNamespace(free=count))
 
-    needed = sum(1 + 3 * (9 + n) * (14 - n) for n in range(len(files)))
+    needed = sum(4 + -(-3 * (9 + n) * (14 - n) // 4) * 4 for n in range(len(files)))
     free(needed - 1)
     with pytest.raises(UserError, match=r"do not fit, 0\.0 MB are free.*`decoded_side`"):
         DecodedImages(folder, files)
@@ -156,7 +158,7 @@ def test_reduced_pixels_are_stored(files, folder):
     expected = [read_pixels(os.fsdecode(file), 9) for file in files]
     assert same(read(store, files), expected)
     assert same(read(store, files), expected)
-    assert store.bytes == sum(1 + pixels.size for pixels in expected)
+    assert store.bytes == sum(4 + -(-pixels.size // 4) * 4 for pixels in expected)
 
 
 def test_damaged_images_are_named(files, folder):
@@ -191,3 +193,61 @@ def test_missing_files_and_folders_that_cannot_be_made_are_named(files, folder):
     os.remove(files[1])
     with pytest.raises(UserError, match=r"1\.jpg: cannot be read"):
         DecodedImages(folder, files)
+
+
+def test_no_flipped_bit_gives_other_pixels(files, folder):
+    store = DecodedImages(folder, files)
+    expected, rng = read(store, files), random.Random(3)
+    places = [rng.randrange(store.bytes) for _ in range(40)]
+    places += [int(start) + byte for start in store._starts for byte in range(5)]
+    refused = 0
+    for place in places:
+        path = store.path / "pixels"
+        with restored(path):
+            flip_bit(path, rng, at=place)
+            found = []
+            line = refusal(lambda: found.extend(read(DecodedImages(folder, files), files)), path)
+            refused += line is not None
+            assert line or same(found, expected)
+            assert not line or line.endswith(
+                "delete the folder that it is in, and that is made again"
+            )
+    assert refused > 0.9 * len(places)
+
+
+def test_a_bit_that_flips_before_anything_is_stored_is_not_taken_for_pixels(files, folder):
+    store = DecodedImages(folder, files)
+    flip_bit(store.path / "pixels", at=0)
+    with pytest.raises(
+        UserError, match=r"damaged \(the checksum of the pixels of .*0\.jpg does not"
+    ):
+        read(store, files)
+
+
+@pytest.mark.parametrize("name", ["pixels", "sizes.pth"])
+def test_a_store_that_was_cut_is_refused(files, folder, name):
+    path = DecodedImages(folder, files).path / name
+    for length in (0, 1, 20, -1):
+        with restored(path):
+            cut(path, to=length)
+            assert "damaged" in (refusal(lambda: DecodedImages(folder, files), path) or "")
+
+
+def test_sizes_with_a_flipped_bit_are_never_others(files, folder):
+    sizes, rng = DecodedImages(folder, files).sizes, random.Random(4)
+    path = DecodedImages(folder, files).path / "sizes.pth"
+    for _ in range(60):
+        with restored(path):
+            flip_bit(path, rng)
+            assert refusal(lambda: DecodedImages(folder, files), path)
+    assert np.array_equal(DecodedImages(folder, files).sizes, sizes)
+
+
+def test_a_checksum_that_is_just_being_written_is_waited_for(files, folder, monkeypatch):
+    store = DecodedImages(folder, files)
+    expected = read(store, files)[0]
+    path = store.path / "pixels"
+    whole = path.read_bytes()
+    flip_bit(path, at=1)
+    monkeypatch.setattr(decoded.time, "sleep", lambda _: path.write_bytes(whole))
+    assert np.array_equal(DecodedImages(folder, files)(os.fsdecode(files[0])), expected)

@@ -107,7 +107,7 @@ def replaced(state, path, value):
         return value(state) if callable(value) else value
     first, *rest = path
     items = state.items() if isinstance(state, dict) else enumerate(state)
-    new = {name: item for name, item in items if value is not MISSING or path != (name,)}
+    new = {name: item for name, item in items if value is not MISSING or rest or name != first}
     if value is not MISSING or rest:
         new[first] = replaced(state[first], rest, value)
     return new if isinstance(state, dict) else type(state)(new.values())

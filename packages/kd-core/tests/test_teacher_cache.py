@@ -110,7 +110,7 @@ def test_a_view_goes_through_the_teacher_once_for_all_runs_and_methods(tmp_path)
     assert counted.images == 10  # a sample, and a few that are compared
 
 
-def test_another_run_sees_what_was_committed_after_it_started(tmp_path):
+def test_another_run_sees_what_was_written_after_it_started(tmp_path):
     one, other = distiller(), distiller()
     early = CachedTeachers(loader(), other.teachers, tmp_path)
     list(CachedTeachers(loader(), one.teachers, tmp_path).epoch(0))

@@ -55,7 +55,8 @@ def _problem(name: str, value: Tensor, own: Tensor) -> str:
     if _kind(value) != _kind(own):
         return f"is {_dtype(value)} in the file, {_dtype(own)} in the network"
     if not value.is_floating_point() and not value.is_complex():
-        return ""
+        counts = name.endswith("num_batches_tracked")
+        return "is a counter, and negative" if counts and bool((value < 0).any()) else ""
     return _bad_values(name, value.to(own.dtype), own)
 
 

@@ -81,7 +81,9 @@ def check_optimizer(state: State, optimizer: torch.optim.Optimizer) -> None:
     Raises:
         UserError: Naming the first of them.
     """
-    weights: list[nn.Parameter] = [p for group in optimizer.param_groups for p in group["params"]]
+    weights: list[tuple[nn.Parameter, Mapping[str, Any]]] = [
+        (weight, group) for group in optimizer.param_groups for weight in group["params"]
+    ]
     known = type(optimizer).__module__.startswith("torch.optim")  # others keep what they want
     for number, kept in state["state"].items():
         if not _is_count(number) or number >= len(weights) or not isinstance(kept, Mapping):
@@ -89,18 +91,22 @@ def check_optimizer(state: State, optimizer: torch.optim.Optimizer) -> None:
         for name, value in kept.items():
             if not _is_finite(value):
                 _refuse(f"has an optimizer's {name!r} that is not finite: {_short(value)}")
-            if known and not _fits(name, value, weights[number].shape):
+            if known and not _fits(name, value, *weights[number]):
                 _refuse(f"has an optimizer's {name!r} that does not fit its parameter")
 
 
-def _fits(name: str, value: Any, shape: torch.Size) -> bool:
+def _fits(name: str, value: Any, weight: Tensor, group: Mapping[str, Any]) -> bool:
     """Return whether a value is one that torch's optimizers keep for a parameter of a shape."""
     if not isinstance(value, Tensor):
-        return value is None and name == "momentum_buffer"
+        return value is None and name == "momentum_buffer" and not group.get("momentum")
     if name in ("row_var", "col_var"):  # of Adafactor
-        return value.dim() == len(shape) and torch.broadcast_shapes(value.shape, shape) == shape
+        return [min(n, 1) for n in value.shape] == [1] * weight.dim() and all(
+            own in (1, size) for own, size in zip(value.shape, weight.shape, strict=True)
+        )
     scalar = name in ("step", "eta", "mu", "mu_product")
-    return value.is_floating_point() and value.shape == (() if scalar else shape)
+    if scalar:
+        return value.is_floating_point() and not value.dim()
+    return value.dtype == weight.dtype and value.shape == weight.shape
 
 
 def _check_history(history: Sequence[State], epoch: int, length: int) -> None:

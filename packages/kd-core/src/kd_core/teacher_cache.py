@@ -79,12 +79,8 @@ class CachedTeachers:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from number `start` on."""
         batches = self.loader.epoch(epoch, start)
-        try:
-            while ahead := list(islice(batches, _AHEAD)):
-                yield from self._with_shown(ahead)
-        finally:
-            for tables in self._tables.values():
-                tables.commit()
+        while ahead := list(islice(batches, _AHEAD)):
+            yield from self._with_shown(ahead)
 
     def describe(self, epochs: int) -> str:
         """Say where the tables are and how large they become."""
@@ -143,11 +139,6 @@ class _TeacherTables:
             tap: torch.from_numpy(store.read(rows)).to(device, non_blocking=True)
             for tap, store in self.stores.items()
         }
-
-    def commit(self) -> None:
-        """Let other processes see what was filled."""
-        for store in self.stores.values():
-            store.commit()
 
     def _fill(self, rows: np.ndarray, places: np.ndarray, batch: Batch) -> None:
         for tap, values in self._run(places, batch).items():
@@ -211,7 +202,8 @@ def _widths(name: str, shapes: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _open(folder: Path, key: str, tap: str, *, rows: int, width: int) -> RowStore:
-    return RowStore(folder / f"cache-{fingerprint(key, tap)}", rows, width)
+    # "crc32" is the form of the tables; those of older releases are left alone.
+    return RowStore(folder / f"cache-{fingerprint(key, tap, 'crc32')}", rows, width)
 
 
 def _data_fingerprint(loader: DeviceLoader) -> str:

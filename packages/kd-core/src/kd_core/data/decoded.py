@@ -3,13 +3,16 @@
 import hashlib
 import os
 import shutil
+import time
+import zlib
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.progress import track
 
-from kd_core import distributed
+from kd_core import checkpoint, distributed
 from kd_core.checkpoint import atomic_folder
 from kd_core.console import err
 from kd_core.data.image_files import DECODER, read_pixels, size_of_pixels
@@ -17,17 +20,19 @@ from kd_core.errors import UserError
 
 _READERS = 16  # threads that look at headers: they wait for the disk, most of the time
 _FEW_IMAGES = 2000
-_HERE = b"\1"
+_SIZES = "sizes.pth"
+_REMEDY = "delete the folder that it is in, and that is made again"
+_MARK = 4  # bytes of the checksum before an image's pixels; 0 while they are not here
 
 
 class DecodedImages:
     """The pixels of a set of image files, uint8 RGB, each stored when it is first asked for.
 
-    A store is one sparse file: for each image a byte that says whether it is here, and its pixels.
-    The pixels are written first, then the byte, so several runs may fill and use a store at once,
-    and one that is killed leaves no half-written image behind. (A power cut may: delete the store
-    after one.) Files that were added, removed, resized or touched since, another side, or another
-    version of Pillow have another store; the old one is left, and named.
+    A store is one sparse file: for each image a checksum, 0 while it is not here, and its pixels.
+    The pixels are written first, then the checksum, so several runs may fill and use a store at
+    once, and one that is killed leaves no half-written image behind. A checksum is compared when a
+    process reads an image first. Files that were added, removed, resized or touched since, another
+    side, or another version of Pillow have another store; the old one is left, and named.
 
     Args:
         folder: Where stores are kept, best on a local disk.
@@ -36,7 +41,8 @@ class DecodedImages:
             keeps all pixels, so that nothing depends on whether there is a store.
 
     Raises:
-        UserError: If the store does not fit on the disk, or the header of an image is damaged.
+        UserError: If the store does not fit on the disk, or it, or the header of an image, is
+            damaged.
     """
 
     def __init__(self, folder: str | Path, files: np.ndarray, *, side: int | None = None) -> None:
@@ -45,12 +51,15 @@ class DecodedImages:
         self.files, self.side = np.unique(files), side
         self.path = Path(folder, _key(self.files, side))
         known = self.path.is_dir()
-        self.sizes = np.load(self.path / "sizes.npy") if known else _sizes(self.files, side)
-        ends = (1 + 3 * self.sizes.prod(axis=1)).cumsum()
+        self.sizes = self._read_sizes() if known else _sizes(self.files, side)
+        # Checksums at multiples of 4, so that none is half written.
+        ends = (_MARK + (3 * self.sizes.prod(axis=1) + 3) // 4 * 4).cumsum()
         self._starts, self.bytes = np.append(0, ends[:-1]), int(ends[-1])
+        self._checked = np.zeros(len(self.files), dtype=bool)
         self._announce(known)
         if not known:
             self._create()
+        self._check_length()
 
     def __call__(self, file: str) -> np.ndarray:
         """Return the pixels of an image of the set, uint8 [H, W, 3].
@@ -60,35 +69,52 @@ class DecodedImages:
         """
         row = int(np.searchsorted(self.files, os.fsencode(file)))
         start, shape = int(self._starts[row]), (*self.sizes[row].tolist(), 3)
-        # Opened anew each time: workers share no position, and it takes microseconds.
-        with (self.path / "pixels").open("rb", buffering=0) as store:
-            store.seek(start)
-            if store.read(1) == _HERE:
-                pixels = np.empty(shape, dtype=np.uint8)
-                if store.readinto(pixels.data) == pixels.nbytes:
-                    return pixels
+        for again in (False, True):  # its checksum may be half written just now
+            mark, stored = self._read(start, shape)
+            if not mark:
+                break
+            if self._checked[row] or mark == _sum_of(stored, row):
+                self._checked[row] = True
+                return stored
+            time.sleep(0.01 * (not again))
+        else:
+            raise UserError(
+                f"{self.path / 'pixels'}: damaged (the checksum of the pixels of {file} does not "
+                f"match); {_REMEDY}"
+            )
         pixels = read_pixels(file, self.side)
         if pixels.shape != shape:
             raise UserError(
                 f"{file}: its header promised {shape[0]} x {shape[1]} pixels, and it has "
                 f"{pixels.shape[0]} x {pixels.shape[1]}; was it replaced just now? start again"
             )
-        self._write(pixels, start)
+        self._write(pixels, start, _sum_of(pixels, row))
         return pixels
 
     def filled(self) -> int:
         """Return the bytes that the store takes on the disk by now."""
         return _taken(self.path)
 
-    def _write(self, pixels: np.ndarray, start: int) -> None:
+    def _read(self, start: int, shape: tuple[int, ...]) -> tuple[int, np.ndarray]:
+        """Return the checksum and the pixels at a place of the store; 0 if they are not there."""
+        pixels = np.empty(shape, dtype=np.uint8)
+        # Opened anew each time: workers share no position, and it takes microseconds.
+        with (self.path / "pixels").open("rb", buffering=0) as store:
+            store.seek(start)
+            mark = int.from_bytes(store.read(_MARK), "little")
+            if mark and store.readinto(pixels.data) != pixels.nbytes:
+                raise UserError(f"{self.path / 'pixels'}: damaged (it is cut off); {_REMEDY}")
+        return mark, pixels
+
+    def _write(self, pixels: np.ndarray, start: int, mark: int) -> None:
         try:
             # A mapped file would end the process when the disk is full; a write tells.
             with (self.path / "pixels").open("r+b") as store:
-                store.seek(start + 1)
+                store.seek(start + _MARK)
                 store.write(pixels.data)
                 store.flush()
                 store.seek(start)
-                store.write(_HERE)
+                store.write(mark.to_bytes(_MARK, "little"))
         except OSError as error:
             raise UserError(
                 f"{self.path}: cannot be written ({error}); make room, or run without `decoded`"
@@ -121,7 +147,7 @@ class DecodedImages:
     def _create(self) -> None:
         try:
             with atomic_folder(self.path) as folder:
-                np.save(folder / "sizes.npy", self.sizes)
+                checkpoint.save({"sizes": torch.from_numpy(self.sizes)}, folder / _SIZES)
                 with (folder / "pixels").open("wb") as store:
                     store.truncate(self.bytes)
         except OSError as error:
@@ -129,12 +155,30 @@ class DecodedImages:
                 f"{self.path}: cannot be made ({error}); name a folder that can be written"
             ) from error
 
+    def _read_sizes(self) -> np.ndarray:
+        remedy = f"delete {self.path}, and it is made again"
+        sizes = checkpoint.load(self.path / _SIZES, remedy=remedy).get("sizes")
+        if not isinstance(sizes, torch.Tensor) or sizes.shape != (len(self.files), 2):
+            raise UserError(f"{self.path / _SIZES}: not the sizes of these images; {remedy}")
+        return sizes.numpy()
+
+    def _check_length(self) -> None:
+        store = self.path / "pixels"
+        found = store.stat().st_size if store.is_file() else 0
+        if found != self.bytes:
+            raise UserError(f"{store}: damaged ({found} bytes, not {self.bytes}); {_REMEDY}")
+
+
+def _sum_of(pixels: np.ndarray, row: int) -> int:
+    """Return the checksum of an image, never 0; with its number: none stands for another."""
+    return zlib.crc32(pixels.data, row) or 1
+
 
 def _key(files: np.ndarray, side: int | None) -> str:
     """Name what the pixels depend on; the place of the set as a whole is no part of it."""
     folders = [os.path.dirname(os.fsdecode(file)) for file in (files[0], files[-1])]
     beyond = len(os.fsencode(os.path.commonpath(folders)))  # sorted, so common to all of them
-    key = hashlib.sha256(f"{DECODER} {side}".encode())
+    key = hashlib.sha256(f"{DECODER} {side} crc32".encode())
     for file in files.tolist():
         try:
             found = os.stat(file)
