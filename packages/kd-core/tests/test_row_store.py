@@ -109,9 +109,7 @@ def test_a_mark_of_a_row_that_was_never_written_is_refused(folder):
     flip_bit(folder / "sums.u32", at=4 * 7)
     store = RowStore(folder, 10, 2)
     assert store.has(np.array([7])).all()
-    with pytest.raises(
-        UserError, match=r"damaged \(the checksum of row 7 does not match\); delete"
-    ):
+    with pytest.raises(UserError, match=r"damaged \(the checksum of row 7 does not match"):
         store.read(np.array([6, 7])[1:])
 
 

@@ -1,6 +1,7 @@
 """Weight files of many tools load; damaged, ill-fitting and malicious ones are refused."""
 
 import argparse
+import math
 from collections import OrderedDict
 from pathlib import Path
 
@@ -215,3 +216,51 @@ def test_a_file_may_hold_whole_submodules_only(tmp_path):
         load_weights(whole, tmp_path / "half.pth", parts=True)
     with pytest.raises(UserError, match="2 missing"):
         load_weights(whole, tmp_path / "head.pth")
+
+
+def spoilt(name, value):
+    network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
+    return network, {**network.state_dict(), name: value}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("0.bias", torch.tensor([1, math.nan]), "is not finite: 1 of its 2 values are NaN or inf"),
+        ("0.bias", torch.tensor([1, math.inf]), "is not finite"),
+        ("0.bias", torch.tensor([1, 1e300], dtype=torch.float64), "is not finite"),
+        ("0.bias", torch.ones(2, dtype=torch.int64), "is int64 in the file, float32 in the"),
+        ("0.bias", torch.ones(2, dtype=torch.bool), "is bool in the file"),
+        ("0.bias", torch.ones(2, dtype=torch.complex64), "is complex64 in the file"),
+        ("0.bias", torch.ones(2).to_sparse(), "is not dense but sparse_coo; save it dense"),
+        ("0.bias", torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8), "is quantised"),
+        ("0.bias", torch.ones(2, device="meta"), "has a shape but no values"),
+        ("1.running_mean", torch.tensor([1, math.nan]), "is not finite"),
+        ("1.running_var", torch.tensor([1, math.inf]), "is not finite"),
+        ("1.running_var", torch.tensor([1, -0.1]), "is a variance, and has negative values"),
+        ("1.num_batches_tracked", torch.tensor(3.0), "is float32 in the file, int64 in the"),
+        ("1.num_batches_tracked", torch.tensor(-3), "is a counter, and negative"),
+    ],
+)
+def test_values_that_cannot_be_weights_are_refused_by_name(tmp_path, name, value, problem):
+    network, state = spoilt(name, value)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=rf"w\.pth: {name} {problem}"):
+        load_weights(network, tmp_path / "w.pth")
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_floats_of_another_precision_are_taken(tmp_path, kind):
+    network, state = spoilt("0.bias", torch.tensor([1, 0.5], dtype=kind))
+    torch.save(state, tmp_path / "w.pth")
+    load_weights(network, tmp_path / "w.pth")
+    assert network[0].bias.tolist() == [1, 0.5]
+
+
+def test_a_mask_of_infinities_is_taken_where_the_network_has_one(tmp_path):
+    network = nn.Linear(2, 2)
+    network.register_buffer("mask", torch.tensor([0.0, -math.inf]))
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    load_weights(network, tmp_path / "w.pth")

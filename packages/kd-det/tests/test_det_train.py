@@ -68,6 +68,7 @@ def test_resumed_run_equals_uninterrupted_run(command, tmp_path, capsys):
     assert command("OUTPUT_DIR", halves, *schedule) == 0
     (halves / "model_final.pth").unlink()
     (halves / "last_checkpoint").write_text("model_0000001.pth")
+    (halves / "last_checkpoint.sha256").unlink()
     assert command("OUTPUT_DIR", halves, *schedule, flags=["--resume"]) == 0
     assert_equal(checkpoint(whole), checkpoint(halves))
     assert checkpoint(whole)["distiller"]["steps"] == 4

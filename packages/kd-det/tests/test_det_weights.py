@@ -2,13 +2,17 @@
 
 import logging
 import pickle
+import random
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from kd_core import checkpoint
 from kd_core.errors import UserError
+from kd_core.testing.damage import flip_bit, refusal, restored
 from torch import nn
 
 pytest.importorskip("detectron2")
@@ -16,6 +20,8 @@ pytest.importorskip("detectron2")
 import kd_det  # noqa: F401
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.file_io import PathManager
+from kd_det import last_checkpoint
+from kd_det.trainer import WholeCheckpointer
 from kd_det.weights import SafeCheckpointer, load_teacher, read_weights
 
 
@@ -268,3 +274,88 @@ class TestSafeCheckpointer:
         assert not ran.exists()
         DetectionCheckpointer(Detector()).load(str(path))
         assert ran.exists()  # so the payload was live, and Detectron2's own reader runs it
+
+    @pytest.mark.parametrize("name", ["w.pkl", "w.pth"])
+    @pytest.mark.parametrize(
+        ("value", "problem"),
+        [
+            (torch.full((3, 2), torch.nan), "roi_heads.weight is not finite: 6 of its 6 values"),
+            (torch.full((3, 2), 1e300, dtype=torch.float64), "roi_heads.weight is not finite"),
+            (torch.ones(3, 2, dtype=torch.int64), "roi_heads.weight is int64 in the file, float32"),
+            (torch.ones(3, 2, dtype=torch.bool), "roi_heads.weight is bool in the file, float32"),
+        ],
+        ids=["nan", "overflow", "int", "bool"],
+    )
+    def test_values_that_cannot_be_weights_are_refused(self, state, tmp_path, name, value, problem):
+        state["roi_heads.weight"] = value
+        if name == "w.pkl":
+            write({"model": arrays(state)}, tmp_path / name)
+        else:
+            torch.save(state, tmp_path / name)
+        for load in (SafeCheckpointer(Detector()).load, partial(load_teacher, Detector())):
+            with pytest.raises(UserError, match=rf"{name}: {problem}"):
+                load(str(tmp_path / name))
+
+
+class TestWholeCheckpointer:
+    @pytest.fixture
+    def saved(self, tmp_path):
+        for number in (8, 9):
+            model = Detector()
+            WholeCheckpointer(model, str(tmp_path)).save(f"model_000000{number}", iteration=number)
+        return tmp_path
+
+    def resume(self, folder):
+        return SafeCheckpointer(Detector(), str(folder)).resume_or_load("", resume=True)
+
+    def test_no_flipped_bit_gives_other_weights(self, saved):
+        path, rng = saved / "model_0000009.pth", random.Random(0)
+        before, found = read_weights(path), []
+        for _ in range(40):
+            with restored(path):
+                flip_bit(path, rng)
+                if not refusal(lambda: found.append(self.resume(saved)), path):
+                    assert_same(read_weights(path), before)
+        assert len(found) < 4
+
+    def test_no_flipped_bit_in_its_name_gives_another_checkpoint(self, saved):
+        path = saved / "last_checkpoint"
+        whole, sums = path.read_bytes(), path.with_name("last_checkpoint.sha256")
+        for bit in range(8 * len(whole)):
+            with restored(path):
+                text = bytearray(whole)
+                text[bit // 8] ^= 1 << bit % 8
+                path.write_bytes(text)
+                assert "damaged" in (refusal(lambda: self.resume(saved), path) or "")
+        found = []
+        for at in range(sums.stat().st_size):
+            with restored(sums):
+                flip_bit(sums, at=at)
+                found.clear()
+                line = refusal(lambda: found.append(self.resume(saved)))
+                assert line or found == [{"iteration": 9}]
+
+    @pytest.mark.parametrize("name", ["", "nothing.pth", "../x.pth", "model\0.pth", "x" * 5000])
+    def test_a_name_by_hand_must_be_one_of_a_file(self, saved, name):
+        (saved / "last_checkpoint.sha256").unlink()
+        (saved / "last_checkpoint").write_text(name)
+        with pytest.raises(UserError, match=r"last_checkpoint: names .* not a file of this folder"):
+            self.resume(saved)
+        (saved / "last_checkpoint").write_text("model_0000008.pth\n")
+        assert self.resume(saved) == {"iteration": 8}
+
+    @pytest.mark.parametrize("writes", [0, 1, 2])
+    def test_a_kill_between_its_writes_refuses_nothing(self, saved, monkeypatch, writes):
+        left = iter(range(writes))
+
+        def save_text(text, path):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            checkpoint.save_text(text, path)
+
+        (saved / "model_0000010.pth").write_bytes((saved / "model_0000009.pth").read_bytes())
+        monkeypatch.setattr(last_checkpoint, "save_text", save_text)
+        with pytest.raises(KeyboardInterrupt):
+            last_checkpoint.write_last(saved, "model_0000010.pth")
+        assert self.resume(saved) == {"iteration": 9}
+        assert last_checkpoint.read_last(saved).stem[-2:] == ("10" if writes > 1 else "09")

@@ -22,6 +22,7 @@ from torch import nn
 
 from kd_det.compat import has_extension, restart_loader
 from kd_det.distiller import DetectionDistiller, build_distiller, inherit
+from kd_det.last_checkpoint import write_last
 from kd_det.weights import SafeCheckpointer
 
 
@@ -155,7 +156,7 @@ class WholeCheckpointer(SafeCheckpointer):
         parts = {key: part.state_dict() for key, part in self.checkpointables.items()}
         file = Path(self.save_dir) / f"{name}.pth"
         checkpoint.save({"model": self.model.state_dict(), **parts, **kwargs}, file)
-        checkpoint.save_text(file.name, file.with_name("last_checkpoint"))
+        write_last(file.parent, file.name)
 
 
 class DistillerState:

@@ -17,6 +17,8 @@ from kd_core.errors import UserError
 from kd_core.weights import check_values, differences, read_state_dict, reshaped_text
 from torch import Tensor, nn
 
+from kd_det.last_checkpoint import read_last
+
 # Of old files: Detectron2 no longer saves them, or never reads them.
 _PASSED_OVER = re.compile(
     r"^pixel_(mean|std)$|\banchor_generator\.cell_anchors\b|\.num_batches_tracked$"
@@ -176,6 +178,10 @@ class SafeCheckpointer(DetectionCheckpointer, _WeightsOnly):
         if filename.endswith(".pkl"):
             return read_pickle(filename)
         return super()._load_file(filename)
+
+    def get_checkpoint_file(self) -> str:
+        """Return the newest checkpoint of the folder, if its name is whole."""
+        return str(read_last(Path(self.save_dir)))
 
     def _convert_ndarray_to_tensor(self, state_dict: dict[str, Any]) -> None:
         """Check values, which is of use once names are those of the model: after any matching."""
