@@ -65,12 +65,13 @@ class RowStore:
         """
         values = self._values[rows]
         new = np.flatnonzero(~self._checked[rows])
-        for place in new.tolist():
-            row = int(rows[place])
-            if self._sums[row] != _sum_of(values[place], row):
+        numbers = rows[new]
+        sums = self._sums[numbers].tolist()
+        for place, row, wanted in zip(new.tolist(), numbers.tolist(), sums, strict=True):
+            if wanted != _sum_of(values[place], row):
                 self._look_again(row)
                 values[place] = self._values[row]
-        self._checked[rows[new]] = True
+        self._checked[numbers] = True
         return values
 
     def write(self, rows: np.ndarray, values: np.ndarray) -> None:

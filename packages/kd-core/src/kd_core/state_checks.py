@@ -174,7 +174,9 @@ def _is_optimizer(value: Any) -> bool:
     return (
         isinstance(value["state"], Mapping)
         and isinstance(groups, list)
-        and all(isinstance(g, Mapping) and isinstance(g.get("params"), list) for g in groups)
+        and all(isinstance(group, Mapping) for group in groups)
+        and all(isinstance(group.get("params"), list) for group in groups)
+        and all(type(number) is int for group in groups for number in group["params"])
     )
 
 
@@ -186,6 +188,7 @@ def _is_meter(value: Any) -> bool:
         isinstance(names, list)
         and all(isinstance(name, str) for name in names)
         and all(_has_values(t) and t.is_floating_point() for t in tensors)
+        and len({t.dtype for t in tensors}) == 1
         and [list(t.shape) for t in tensors] == [[len(names)], [len(names)], []]
         and all(_is_finite(t) for t in (tensors[0], tensors[2]))
         and not bool((tensors[1] < math.inf).any() or tensors[1].isnan().any())
