@@ -176,3 +176,10 @@ def test_a_state_with_a_change_is_refused_whole(saved, fresh):
     for path, name, change in random.Random(1).sample(changes(saved), TRIES):
         refused = is_refused(fresh, replaced(saved, path, change))
         assert refused or is_harmless(path, name), (path, name)
+
+
+def test_an_optimizer_that_misses_something_leaves_all_as_it_was(saved, fresh, kind):
+    if not kind:
+        pytest.skip("SGD misses nothing: it makes momenta anew")
+    state = replaced(saved, ("optimizer", "state", 1, "step"), MISSING)
+    assert is_refused(fresh, state)

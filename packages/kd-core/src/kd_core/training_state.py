@@ -38,8 +38,8 @@ def restore(trainer: "Trainer", state: Mapping[str, Any]) -> None:
             another optimizer; nothing is changed then.
     """
     _check(trainer, state)
+    _load_optimizer(trainer.optimizer, state["optimizer"])  # first, since it may refuse
     trainer.distiller.load_state_dict(state["distiller"])
-    _load_optimizer(trainer.optimizer, state["optimizer"])
     if trainer.average:
         trainer.average.network.load_state_dict(state["average"])
     trainer.meter.load_state_dict(state["meter"], trainer.distiller.steps.device)
@@ -101,7 +101,15 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) 
     Learning-rate tensors stay the same objects too, since a captured step reads their memory.
     """
     rates = [group["lr"] for group in optimizer.param_groups]
-    own = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state["state"], "param_groups": own})
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
+    own = optimizer.state_dict()
+    try:
+        optimizer.load_state_dict({**own, "state": state["state"]})
+    except Exception as error:  # every optimizer has a way of its own to miss something
+        optimizer.load_state_dict(own)
+        raise UserError(
+            f"is not a whole training state: its optimizer's cannot be loaded ({error!r:.80}); "
+            "name another checkpoint, or train again"
+        ) from error
+    finally:
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
