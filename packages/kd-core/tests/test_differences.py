@@ -23,6 +23,11 @@ def test_every_key_of_the_trainer_is_known_to_count_or_not():
     assert set(TRAINER) == set(inspect.signature(build_trainer).parameters) - GIVEN
 
 
+def test_only_logs_checkpoints_and_graphs_may_differ():
+    free = {"save_every", "save_minutes", "keep_every", "log_every", "tensorboard", "wandb"}
+    assert {key for key, counts in TRAINER.items() if not counts} == {*free, "capture"}
+
+
 @pytest.mark.parametrize("nest", ["", "stages.first.", "teacher.recipe.", "teachers.a.recipe."])
 def test_what_cannot_change_a_result_may_differ_in_every_config_inside(nest):
     def config(value):

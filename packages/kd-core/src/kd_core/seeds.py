@@ -107,8 +107,6 @@ def seed_folder(work_dir: Path, seed: int, seeds: Sequence[int]) -> Path:
     One seed is in `work_dir` itself, several in folders of their own. Seeds may be added later.
     """
     own = work_dir / f"seed-{seed}"
-    if own.is_dir():
-        return own
     kept = identity.read(work_dir)
     if kept is not None and kept["config"].get("seed") == seed:
         return work_dir
