@@ -9,7 +9,7 @@ from pathlib import Path
 from kd_core.processes import Process, this_process
 
 _ENDING = ".tmp"
-_LONGEST = 60  # characters of the name that are kept: of UTF-8, file systems take 255 bytes
+_LONGEST = 50  # characters of the name that are kept: of UTF-8, file systems take 255 bytes
 _NAME = re.compile(r"\..*\.([0-9a-f]{8})-(\d{1,10})-(\d{1,20})-\d+" + re.escape(_ENDING), re.DOTALL)
 _FOREIGN_SECONDS = 86400.0  # after which those of another machine are taken for left over
 _numbers = count()
