@@ -22,6 +22,17 @@ def temporary(path: Path) -> Path:
     return path.with_name(f".{path.name[:_LONGEST]}.{own}{_ENDING}")
 
 
+def write_new(path: Path, text: str) -> None:
+    """Write a file that must not exist yet; nothing is left of it where that fails."""
+    with path.open("x", encoding="utf-8") as file:
+        try:
+            file.write(text)
+            file.flush()
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+
+
 def remove_leftovers(folder: Path, *, inside: bool = False) -> None:
     """Remove what killed processes left under temporary names; that of live ones stays.
 
