@@ -59,6 +59,7 @@ def test_a_block_that_fails_half_way_leaves_the_old_file_and_no_other(tmp_path):
 def test_a_file_has_the_permissions_that_the_user_gives_new_files(tmp_path):
     (tmp_path / "plain").touch()
     checkpoint.save_json({"n": 1}, tmp_path / "x.json")
+    checkpoint.export({"weight": torch.zeros(2)}, tmp_path / "student", {})
     modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
     assert len(modes) == 1
 

@@ -87,8 +87,9 @@ def test_a_new_folder_removes_those_beside_it(tmp_path):
 
 
 def test_names_are_new_each_time_and_short_enough(tmp_path):
-    path = tmp_path / ("é" * 100 + ".pth")
-    first, second = temporary(path), temporary(path)
-    assert first != second
-    first.touch()
-    assert leftovers._is_left_over(first) is False
+    for letter in ("é", "\U0001f600"):  # of two bytes, and of four
+        path = tmp_path / (letter * (240 // len(letter.encode())) + ".pth")
+        first, second = temporary(path), temporary(path)
+        assert first != second
+        first.touch()
+        assert leftovers._is_left_over(first) is False

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from kd_core.console import err
 from kd_core.errors import UserError
-from kd_core.leftovers import remove_leftovers, temporary
+from kd_core.leftovers import remove_leftovers, temporary, write_new
 from kd_core.processes import Process, this_process
 
 HEARTBEAT = 10.0
@@ -159,13 +159,7 @@ def _follow(folder: Path, newest: int, text: str) -> bool:
     """
     path = _path(folder, newest + 1)
     try:
-        with path.open("x", encoding="utf-8") as file:
-            try:
-                file.write(text)
-                file.flush()
-            except OSError:
-                path.unlink(missing_ok=True)
-                raise
+        write_new(path, text)
     except (FileExistsError, FileNotFoundError):
         return False  # another was faster, or removed the empty folder
     before = read(folder, newest)

@@ -9,7 +9,7 @@ from pathlib import Path
 from kd_core.processes import Process, this_process
 
 _ENDING = ".tmp"
-_LONGEST = 60  # characters of the name that are kept: of UTF-8, file systems take 255 bytes
+_LONGEST = 50  # characters of the name that are kept: of UTF-8, file systems take 255 bytes
 _NAME = re.compile(r"\..*\.([0-9a-f]{8})-(\d{1,10})-(\d{1,20})-\d+" + re.escape(_ENDING), re.DOTALL)
 _FOREIGN_SECONDS = 86400.0  # after which those of another machine are taken for left over
 _numbers = count()
@@ -20,6 +20,17 @@ def temporary(path: Path) -> Path:
     machine, pid, start = this_process()
     own = f"{machine}-{pid}-{start}-{next(_numbers)}"
     return path.with_name(f".{path.name[:_LONGEST]}.{own}{_ENDING}")
+
+
+def write_new(path: Path, text: str) -> None:
+    """Write a file that must not exist yet; nothing is left of it where that fails."""
+    with path.open("x", encoding="utf-8") as file:
+        try:
+            file.write(text)
+            file.flush()
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def remove_leftovers(folder: Path, *, inside: bool = False) -> None:
