@@ -144,7 +144,9 @@ def result(folder: Path) -> dict[str, Any]:
     """Return all that must be equal: the last checkpoint, and the evaluations by iteration."""
     lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
     evaluations = {
-        line["iteration"]: {name: str(value) for name, value in line.items() if "/" in name}
+        line["iteration"]: {
+            name: str(line[name]) for name in line if name.startswith(("bbox/", "segm/"))
+        }
         for line in lines
     }
     iterations = [line["iteration"] for line in lines]

@@ -14,6 +14,7 @@ from kd_core.seed import mix, seed_everything
 from kd_det.state import ModelState, with_options
 
 METRICS = "metrics.json"
+EVALUATED = "evaluated"  # stands in the lines of iterations whose evaluation is complete
 
 
 class CountSteps(HookBase):
@@ -75,9 +76,11 @@ class FreshPreciseBN(HookBase):
 class MissedEvaluation(HookBase):
     """Makes up for the evaluation that a kill fell into, after its checkpoint was written.
 
+    Stands behind the hook that evaluates, and notes in `metrics.json` that it came to its end.
+
     Args:
-        evaluation: The hook that evaluates.
-        period: After how many iterations it does.
+        evaluation: That hook.
+        period: After how many iterations it evaluates, 0 for never.
         folder: Folder of the run.
     """
 
@@ -87,14 +90,25 @@ class MissedEvaluation(HookBase):
         self.file = Path(folder, METRICS)
 
     def before_train(self) -> None:
-        """Evaluate, if the iteration before the first one was one to do so, and left no result."""
+        """Evaluate, if the iteration before the first one was due and left no note."""
         trainer = self.trainer
-        start = trainer.start_iter
-        if not start or self.period < 1 or start % self.period or start >= trainer.max_iter:
+        if not self._due(trainer.start_iter):
             return
-        if not comm.all_gather(_evaluated(self.file, start - 1))[0]:
-            trainer.storage.iter = start - 1
+        if not comm.all_gather(_evaluated(self.file, trainer.start_iter - 1))[0]:
+            trainer.storage.iter = trainer.start_iter - 1
             self.evaluation._do_eval()
+            self._note()
+
+    def after_step(self) -> None:
+        """Note an evaluation that came to its end."""
+        if self._due(self.trainer.iter + 1):
+            self._note()
+
+    def _due(self, done: int) -> bool:
+        return 0 < done < self.trainer.max_iter and self.period > 0 and done % self.period == 0
+
+    def _note(self) -> None:
+        self.trainer.storage.put_scalar(EVALUATED, 1, smoothing_hint=False)
 
 
 def add_ours(made: list[HookBase], trainer: Any, state: ModelState) -> list[HookBase]:
@@ -135,11 +149,9 @@ def forget_metrics(folder: str, start: int) -> None:
 
 
 def _evaluated(file: Path, iteration: int) -> bool:
-    """Return whether a line of an iteration holds results such as `bbox/AP`."""
+    """Return whether the evaluation of an iteration came to its end."""
     records = [_record(line) for line in file.read_bytes().splitlines()] if file.is_file() else []
-    return any(
-        one.get("iteration") == iteration and any("/" in name for name in one) for one in records
-    )
+    return any(one.get("iteration") == iteration and EVALUATED in one for one in records)
 
 
 def _record(line: bytes) -> dict[str, Any]:

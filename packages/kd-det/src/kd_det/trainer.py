@@ -5,12 +5,14 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper
 from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.evaluation import COCOEvaluator
 from detectron2.utils import comm
 from kd_core import checkpoint
+from kd_core.errors import UserError
 from torch import nn
 
 from kd_det.compat import as_written, has_extension, restart_loader
@@ -48,6 +50,25 @@ class DistillationTrainer(DefaultTrainer):
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         """Return the distiller, or the plain detector."""
         return build_distiller(cfg) if cfg.KD.TERMS else super().build_model(cfg)
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """Return Detectron2's optimizer; `CLIP_TYPE: full_model` clips the norm of all gradients.
+
+        Detectron2's projects have that type, its library has not.
+        """
+        clip = cfg.SOLVER.CLIP_GRADIENTS
+        if not clip.ENABLED or clip.CLIP_TYPE != "full_model":
+            return super().build_optimizer(cfg, model)
+        plain = with_options(cfg, "SOLVER.CLIP_GRADIENTS.ENABLED", False)
+        optimizer: torch.optim.Optimizer = super().build_optimizer(plain, model)
+        parameters = [one for group in optimizer.param_groups for one in group["params"]]
+
+        def clip_all(*_: Any) -> None:
+            nn.utils.clip_grad_norm_(parameters, clip.CLIP_VALUE, clip.NORM_TYPE)
+
+        optimizer.register_step_pre_hook(clip_all)
+        return optimizer
 
     @classmethod
     def build_train_mapper(cls, cfg: CfgNode) -> Mapper:
@@ -126,7 +147,26 @@ class DistillationTrainer(DefaultTrainer):
 
 
 class WholeCheckpointer(SafeCheckpointer):
-    """Writes files that are whole or absent, and reads only plain data."""
+    """Writes files that are whole or absent, and reads only plain data.
+
+    What a run goes on from must hold every part.
+    """
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """Load a file, by default with all its parts."""
+        self.wanted = list(self.checkpointables) if checkpointables is None else checkpointables
+        return super().load(path, checkpointables)
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        contents = super()._load_file(filename)
+        missing = [part for part in self.wanted if part not in contents]
+        if missing:
+            raise UserError(
+                f"{filename} has no part {missing[0]!r}, without which training cannot go on "
+                "exactly: Detectron2 itself or an older kd_det wrote it. Start a run in another "
+                "OUTPUT_DIR, with this file as MODEL.WEIGHTS"
+            )
+        return contents
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write everything to `<name>.pth`, and then its name to `last_checkpoint`."""
