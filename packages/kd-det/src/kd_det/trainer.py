@@ -109,9 +109,9 @@ class DistillationTrainer(DefaultTrainer):
         distiller = self.distiller
         self.model_state = ModelState(distiller)
         parts: dict[str, Any] = {"optimizer": self.optimizer, "seed": RunSeed(self)}
-        parts["state"] = self.model_state
         if isinstance(distiller, DetectionDistiller):
             parts["distiller"] = DistillerState(distiller)
+        parts["state"] = self.model_state  # after weights and criteria, whose buffers it corrects
         if hasattr(self._trainer, "grad_scaler"):
             parts["grad_scaler"] = self._trainer.grad_scaler
         # Detectron2's own parts: iteration and schedule.
