@@ -102,3 +102,10 @@ def test_mapper_that_refuses_all_is_an_error():
     made = MappedSamples([{"image_id": 0}], Mapper(refused={0}), seed=0)
     with pytest.raises(UserError, match="returned None for 100 samples in a row"):
         made[0, 0]
+
+
+@pytest.mark.parametrize("images", [0, 3])
+def test_batch_that_processes_cannot_share_is_refused(images, batches, monkeypatch):
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
+    with pytest.raises(UserError, match=rf"IMS_PER_BATCH is {images}.*multiple of the 2 processes"):
+        batches("SOLVER.IMS_PER_BATCH", images)

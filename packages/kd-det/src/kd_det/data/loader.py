@@ -38,11 +38,14 @@ def build_train_loader(
         mapper: Turns an entry of the data set into an input of the model; None for `DatasetMapper`.
         seed: Seed of order and augmentation.
         start: How many batches to leave out.
+
+    Raises:
+        UserError: If the processes cannot share a batch.
     """
     mapper = DatasetMapper(cfg, is_train=True) if mapper is None else mapper
     with drawn_from(seed):  # Detectron2's samplers draw their seed from NumPy's generator
         parts = _train_loader_from_config(cfg, mapper)
-    dataset, batch_size = parts["dataset"], parts["total_batch_size"] // comm.get_world_size()
+    dataset, batch_size = parts["dataset"], _share(parts["total_batch_size"])
     if isinstance(dataset, IterableDataset):
         return build_detection_train_loader(cfg, mapper=mapper)
     groups = _aspect_ratios(dataset) if parts["aspect_ratio_grouping"] else None
@@ -135,6 +138,17 @@ class MappedSamples(Dataset[Any]):
             f"the mapper of the training data returned None for {_TRIES} samples in a row; it "
             "may do so for a broken image, not for most of them"
         )
+
+
+def _share(images: int) -> int:
+    """Return how many images of a batch are of this process."""
+    processes = comm.get_world_size()
+    if images < 1 or images % processes:
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH is {images}, the images of all processes together; wanted a "
+            f"multiple of the {processes} processes"
+        )
+    return images // processes
 
 
 def _aspect_ratios(dataset: Any) -> list[int]:
