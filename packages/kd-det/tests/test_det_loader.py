@@ -2,6 +2,7 @@
 
 import random
 from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -106,6 +107,6 @@ def test_mapper_that_refuses_all_is_an_error():
 
 @pytest.mark.parametrize("images", [0, 3])
 def test_batch_that_processes_cannot_share_is_refused(images, batches, monkeypatch):
-    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
+    monkeypatch.setattr("kd_det.data.loader.comm", SimpleNamespace(get_world_size=lambda: 2))
     with pytest.raises(UserError, match=rf"IMS_PER_BATCH is {images}.*multiple of the 2 processes"):
         batches("SOLVER.IMS_PER_BATCH", images)
