@@ -74,6 +74,29 @@ def test_warnings_that_no_user_can_mend_are_silent(detectron2):
     assert shown == []
 
 
+def test_focal_loss_of_a_run_rounds_as_it_is_written(detectron2):
+    from detectron2.modeling.meta_arch import retinanet
+    from fvcore.nn import sigmoid_focal_loss
+    from kd_det.compat import as_written
+
+    generator = torch.Generator().manual_seed(0)
+    logits, targets = torch.randn(3000, 3, generator=generator), torch.eye(3).repeat(1000, 1)
+
+    def gradient(function):
+        given = logits.clone().requires_grad_()
+        function(given, targets, alpha=0.25, gamma=2.0, reduction="sum").backward()
+        return given.grad
+
+    scripted = retinanet.sigmoid_focal_loss_jit
+    for _ in range(3):  # TorchScript rewrites it in a process that goes on for long
+        gradient(scripted)
+    with as_written():
+        found = gradient(retinanet.sigmoid_focal_loss_jit)
+    assert torch.equal(found, gradient(sigmoid_focal_loss))
+    assert not torch.equal(found, gradient(scripted))
+    assert retinanet.sigmoid_focal_loss_jit is scripted
+
+
 class TestStandIn:
     @pytest.fixture(autouse=True)
     def skip_where_the_extension_is_real(self, detectron2):

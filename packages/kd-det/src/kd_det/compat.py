@@ -4,14 +4,17 @@ import importlib.util
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from fvcore.nn import sigmoid_focal_loss
 from PIL import Image
 
 _MISSING = (
@@ -95,6 +98,28 @@ def restart_loader(trainer: Any, build: Callable[[], Any]) -> None:
     else:
         trainer.data_loader = build()
         trainer._data_loader_iter = iter(trainer.data_loader)
+
+
+@contextmanager
+def as_written() -> Iterator[None]:
+    """Let scripted functions run as they are written, so that a step rounds alike in any process.
+
+    TorchScript watches the first calls in a process, and then runs code of its own, whose gradients
+    round differently: RetinaNet's first step after a resumption would differ from what it was.
+    Code that was rewritten before stays so, hence the focal loss itself is replaced as well.
+    """
+    scripted: dict[Any, Any] = {}
+    for name in ("retinanet", "fcos"):
+        module: Any = sys.modules.get(f"detectron2.modeling.meta_arch.{name}")
+        if hasattr(module, "sigmoid_focal_loss_jit"):
+            scripted[module] = module.sigmoid_focal_loss_jit
+            module.sigmoid_focal_loss_jit = sigmoid_focal_loss
+    try:
+        with torch.jit.optimized_execution(False):
+            yield
+    finally:
+        for module, function in scripted.items():
+            module.sigmoid_focal_loss_jit = function
 
 
 def launch_on_cpu(main: Callable[..., None], processes: int, args: tuple[Any, ...]) -> None:

@@ -1,6 +1,7 @@
 """From a Detectron2 config to a detector that learns from another."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import nn
 
 import kd_det.backbones  # noqa: F401  registers MobileNetV2 with Detectron2
 from kd_det.config import teacher_config, term_nodes
+from kd_det.data.loader import drawn_from
 from kd_det.detector import ROI_LOGITS, Detector, TeacherDetector
 from kd_det.weights import load_teacher
 
@@ -106,13 +108,16 @@ def build_distiller(cfg: CfgNode) -> DetectionDistiller:
     teacher_cfg = teacher_config(cfg)
     student = Detector(build_model(cfg))
     _check_regions(cfg, nodes)
+    random = cfg.KD.TEACHER.WEIGHTS == "random"
+    with drawn_from(0) if random else nullcontext():  # the same one when a run is resumed
+        network = build_model(teacher_cfg)
     teacher = TeacherDetector(
-        build_model(teacher_cfg),
+        network,
         input_format=teacher_cfg.INPUT.FORMAT,
         given_format=cfg.INPUT.FORMAT,
     )
     teachers, sample = {"teacher": teacher}, sample_batch(student.network)
-    if cfg.KD.TEACHER.WEIGHTS == "random":
+    if random:
         settle(teacher, sample)
     else:
         with located("KD.TEACHER.WEIGHTS"):

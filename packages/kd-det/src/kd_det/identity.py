@@ -13,6 +13,7 @@ from kd_core.results import FILE as RESULT
 from kd_core.results import read_result
 
 from kd_det.config import teacher_config
+from kd_det.last_checkpoint import read_last
 
 LENGTH = "SOLVER.MAX_ITER"
 MAY_DIFFER = (
@@ -107,10 +108,9 @@ def _may_differ(path: str) -> bool:
 
 def _check_length(folder: Path, asked: int) -> None:
     """Refuse to end before the iteration that was reached."""
-    pointer = folder / "last_checkpoint"
-    if not pointer.exists():
+    if not (folder / "last_checkpoint").exists():
         return
-    state = checkpoint.load(folder / Path(pointer.read_text(encoding="utf-8").strip()).name)
+    state = checkpoint.load(read_last(folder))
     done = state.get("iteration")
     if not isinstance(done, int) or asked <= done:
         trained = done + 1 if isinstance(done, int) else "an unknown number of"

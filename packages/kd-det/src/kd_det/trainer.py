@@ -1,38 +1,51 @@
 """Detectron2's own trainer with a distiller in the place of the model."""
 
 import inspect
-import random
 from collections import OrderedDict
-from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_train_loader, get_detection_dataset_dicts
-from detectron2.data.samplers import TrainingSampler
+from detectron2.data import DatasetMapper
 from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.evaluation import COCOEvaluator
 from detectron2.utils import comm
-from kd_core import Distiller, checkpoint
-from kd_core.seed import mix, rng_state, seed_everything, set_rng_state
+from kd_core import checkpoint
+from kd_core.errors import UserError
 from torch import nn
 
-from kd_det.compat import has_extension, restart_loader
+from kd_det.compat import as_written, has_extension, restart_loader
+from kd_det.data.loader import Mapper, build_train_loader
 from kd_det.distiller import DetectionDistiller, build_distiller, inherit
+from kd_det.hooks import add_ours, forget_metrics
 from kd_det.last_checkpoint import write_last
+from kd_det.state import DistillerState, ModelState, RunSeed, with_options
 from kd_det.weights import SafeCheckpointer
 
 
 class DistillationTrainer(DefaultTrainer):
     """Train what a config with a KD node describes; without terms, the plain detector.
 
-    Checkpoints hold the student as `model`, under its plain names, and beside it the criteria, the
-    optimizer, counters and random generators, so that training goes on exactly where it stopped.
+    A run that is killed at any moment and resumed ends with the weights, bit for bit, that it would
+    have had without the kill. Checkpoints hold the student as `model`, under its plain names, and
+    beside it the criteria, the optimizer, counters and the seed. What a step draws is a function of
+    (SEED, iteration), so no generator's state is kept, and the number of data workers changes
+    nothing. Where SEED is not set, one is drawn and goes with the checkpoints.
+
+    Resumption is not exact where two runs of one command are not: on a GPU, whose kernels add in
+    any order (`torch.use_deterministic_algorithms(True)` makes them add in one, where it knows a
+    way); with another number of processes, threads or another build of PyTorch; and where a
+    subclass has a data loader of its own without `start`, or a criterion or network that keeps
+    something else than parameters, buffers and numbers. In `metrics.json`, times differ, and
+    Detectron2's medians of 20 iterations begin again at the checkpoint.
+
     A subclass may override whatever one of `DefaultTrainer` may.
     """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+        super().__init__(with_options(cfg, "SEED", int(seed)))
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -40,25 +53,33 @@ class DistillationTrainer(DefaultTrainer):
         return build_distiller(cfg) if cfg.KD.TERMS else super().build_model(cfg)
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode, start: int = 0) -> Any:
-        """Return Detectron2's loader, from a given iteration on.
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """Return Detectron2's optimizer; `CLIP_TYPE: full_model` clips the norm of all gradients.
 
-        The order is a function of (SEED, iteration) where SEED is set and the sampler is the usual
-        one; other samplers start anew.
+        Detectron2's projects have that type, its library has not.
         """
-        if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
-            return super().build_train_loader(cfg)
-        keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
-        files = cfg.DATASETS.PROPOSAL_FILES_TRAIN
-        dataset = get_detection_dataset_dicts(
-            cfg.DATASETS.TRAIN,
-            filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-            min_keypoints=keypoints if cfg.MODEL.KEYPOINT_ON else 0,
-            proposal_files=files if cfg.MODEL.LOAD_PROPOSALS else None,
-        )
-        batch_size = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
-        sampler = ResumableSampler(len(dataset), cfg.SEED, skip=start * batch_size)
-        return build_detection_train_loader(cfg, dataset=dataset, sampler=sampler)
+        clip = cfg.SOLVER.CLIP_GRADIENTS
+        if not clip.ENABLED or clip.CLIP_TYPE != "full_model":
+            return super().build_optimizer(cfg, model)
+        plain = with_options(cfg, "SOLVER.CLIP_GRADIENTS.ENABLED", False)
+        optimizer: torch.optim.Optimizer = super().build_optimizer(plain, model)
+        parameters = [one for group in optimizer.param_groups for one in group["params"]]
+
+        def clip_all(*_: Any) -> None:
+            nn.utils.clip_grad_norm_(parameters, clip.CLIP_VALUE, clip.NORM_TYPE)
+
+        optimizer.register_step_pre_hook(clip_all)
+        return optimizer
+
+    @classmethod
+    def build_train_mapper(cls, cfg: CfgNode) -> Mapper:
+        """Return what reads and augments an image; the place for a mapper of yours."""
+        return DatasetMapper(cfg, is_train=True)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode, start: int = 0) -> Any:
+        """Return batches that are a function of (SEED, iteration), from a given iteration on."""
+        return build_train_loader(cfg, cls.build_train_mapper(cfg), seed=cfg.SEED, start=start)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> COCOEvaluator:
@@ -68,13 +89,8 @@ class DistillationTrainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> OrderedDict[str, Any]:
-        """Evaluate the student; what evaluation draws at random leaves no trace in training."""
-        random_state = RandomState()
-        random_state.load_state_dict(random_state.state_dict())
-        try:
-            return super().test(cfg, student_of(model), evaluators)
-        finally:
-            random_state.restore()
+        """Evaluate the student."""
+        return super().test(cfg, student_of(model), evaluators)
 
     @classmethod
     def evaluate(cls, cfg: CfgNode, *, resume: bool = False) -> OrderedDict[str, Any]:
@@ -90,22 +106,25 @@ class DistillationTrainer(DefaultTrainer):
         return without_ddp(self.model)
 
     def build_hooks(self) -> list[HookBase]:
-        """Return Detectron2's hooks, with our checkpointer, and the one that counts steps."""
+        """Return Detectron2's hooks, with our checkpointer, and ours."""
         distiller = self.distiller
-        parts: dict[str, Any] = {"optimizer": self.optimizer, "random": RandomState()}
+        self.model_state = ModelState(distiller)
+        parts: dict[str, Any] = {"optimizer": self.optimizer, "seed": RunSeed(self)}
         if isinstance(distiller, DetectionDistiller):
             parts["distiller"] = DistillerState(distiller)
+        parts["state"] = self.model_state  # after weights and criteria, whose buffers it corrects
         if hasattr(self._trainer, "grad_scaler"):
             parts["grad_scaler"] = self._trainer.grad_scaler
         # Detectron2's own parts: iteration and schedule.
         parts |= self.checkpointer.checkpointables  # type: ignore[has-type]
         self.checkpointer = WholeCheckpointer(student_of(distiller), self.cfg.OUTPUT_DIR, **parts)
-        hooks = super().build_hooks()
-        return [CountSteps(distiller), *hooks] if isinstance(distiller, Distiller) else hooks
+        return add_ours(super().build_hooks(), self, self.model_state)
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Load the last checkpoint, with all that training depends on, or `MODEL.WEIGHTS`."""
         super().resume_or_load(resume)
+        if resume and comm.is_main_process():
+            forget_metrics(self.cfg.OUTPUT_DIR, self.start_iter)
         distiller = self.distiller
         if not self.start_iter:
             if isinstance(distiller, DetectionDistiller):
@@ -116,38 +135,39 @@ class DistillationTrainer(DefaultTrainer):
             restart_loader(
                 self._trainer, lambda: self.build_train_loader(self.cfg, start=self.start_iter)
             )
-        # Last, since a new loader draws from the generators too.
-        random_state = self.checkpointer.checkpointables["random"]
-        if comm.get_rank() == 0:
-            random_state.restore()
-        else:
-            seed_everything(mix(max(self.cfg.SEED, 0), comm.get_rank(), self.start_iter))
 
+    def train(self) -> Any:
+        """Train to `SOLVER.MAX_ITER`; return the results of evaluation that were expected."""
+        with as_written():
+            return super().train()
 
-class ResumableSampler(TrainingSampler):
-    """Detectron2's endless shuffle, without the samples that were used before."""
-
-    def __init__(self, size: int, seed: int, *, skip: int) -> None:
-        super().__init__(size, seed=seed if seed >= 0 else None)
-        self.skip = skip
-
-    def __iter__(self) -> Iterator[int]:
-        return islice(super().__iter__(), self.skip, None)
-
-
-class CountSteps(HookBase):
-    """Counts optimizer steps, on which warm-ups depend."""
-
-    def __init__(self, distiller: Distiller) -> None:
-        self.distiller = distiller
-
-    def after_step(self) -> None:
-        """Count one."""
-        self.distiller.advance()
+    def after_train(self) -> None:
+        """Count no iteration that was not done: a finished run that is resumed only evaluates."""
+        self.iter: int = min(self.iter, self.max_iter)
+        super().after_train()
 
 
 class WholeCheckpointer(SafeCheckpointer):
-    """Writes files that are whole or absent, and reads only plain data."""
+    """Writes files that are whole or absent, and reads only plain data.
+
+    What a run goes on from must hold every part.
+    """
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """Load a file, by default with all its parts."""
+        self.wanted = list(self.checkpointables) if checkpointables is None else checkpointables
+        return super().load(path, checkpointables)
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        contents = super()._load_file(filename)
+        missing = [part for part in self.wanted if part not in contents]
+        if missing:
+            raise UserError(
+                f"{filename} has no part {missing[0]!r}, without which training cannot go on "
+                "exactly: Detectron2 itself or an older kd_det wrote it. Start a run in another "
+                "OUTPUT_DIR, with this file as MODEL.WEIGHTS"
+            )
+        return contents
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write everything to `<name>.pth`, and then its name to `last_checkpoint`."""
@@ -157,47 +177,6 @@ class WholeCheckpointer(SafeCheckpointer):
         file = Path(self.save_dir) / f"{name}.pth"
         checkpoint.save({"model": self.model.state_dict(), **parts, **kwargs}, file)
         write_last(file.parent, file.name)
-
-
-class DistillerState:
-    """What a checkpoint keeps of a distiller beside the student: criteria and counter."""
-
-    def __init__(self, distiller: DetectionDistiller) -> None:
-        self.distiller = distiller
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return criteria and counter."""
-        return {"criteria": self.distiller.criteria.state_dict(), "steps": self.distiller.steps}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take them over."""
-        self.distiller.criteria.load_state_dict(state["criteria"])
-        self.distiller.steps.copy_(state["steps"])
-
-
-class RandomState:
-    """The generators that Detectron2 draws from: those of Python, NumPy and torch."""
-
-    def __init__(self) -> None:
-        self.loaded: dict[str, Any] = {}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return their states in types that a safe reader takes."""
-        _, keys, *rest = np.random.get_state()
-        numpy = (torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest)
-        return {"torch": rng_state(), "numpy": numpy, "python": random.getstate()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Keep them for `restore`, which has its moment."""
-        self.loaded = state
-
-    def restore(self) -> None:
-        """Set the generators to what was loaded, if anything was."""
-        if self.loaded:
-            set_rng_state(self.loaded["torch"])
-            keys, *rest = self.loaded["numpy"]
-            np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), *rest))
-            random.setstate(self.loaded["python"])
 
 
 def without_ddp(model: nn.Module) -> nn.Module:

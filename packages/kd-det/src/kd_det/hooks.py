@@ -1,0 +1,163 @@
+"""What happens between Detectron2's steps, so that a resumed run equals an uninterrupted one."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from detectron2.engine import HookBase, hooks
+from detectron2.utils import comm
+from kd_core import Distiller
+from kd_core.seed import mix, seed_everything
+
+from kd_det.state import ModelState, with_options
+
+METRICS = "metrics.json"
+EVALUATED = "evaluated"  # stands in the lines of iterations whose evaluation is complete
+
+
+class CountSteps(HookBase):
+    """Counts optimizer steps, on which warm-ups depend."""
+
+    def __init__(self, distiller: Distiller) -> None:
+        self.distiller = distiller
+
+    def after_step(self) -> None:
+        """Count one."""
+        self.distiller.advance()
+
+
+class SeedSteps(HookBase):
+    """Makes what a step draws (regions, dropout) a function of (SEED, iteration, process)."""
+
+    def before_step(self) -> None:
+        """Seed all generators; what evaluation or logging drew before leaves no trace."""
+        trainer: Any = self.trainer
+        seed_everything(mix(trainer.cfg.SEED, trainer.iter, comm.get_rank()))
+
+
+class GatherState(HookBase):
+    """Has every process's part of the model's state at hand when a checkpoint is written.
+
+    Checkpoints that are written at other iterations have that of the first process alone.
+    """
+
+    def __init__(self, state: ModelState, period: int) -> None:
+        self.state = state
+        self.period = period
+
+    def after_step(self) -> None:
+        """Gather, at the iterations of Detectron2's `PeriodicCheckpointer`."""
+        done = self.trainer.iter + 1
+        self.state.others = []
+        if done % self.period == 0 or done >= self.trainer.max_iter:
+            self.state.others = comm.gather(self.state.own())[1:]
+
+
+class FreshPreciseBN(HookBase):
+    """Lets every round of PreciseBN begin with the same batches; stands before it."""
+
+    def __init__(self, precise_bn: Any) -> None:
+        self.precise_bn = precise_bn
+
+    def before_train(self) -> None:
+        """Give it batches of the run's seed, which a checkpoint may have changed."""
+        trainer: Any = self.trainer
+        if trainer.start_iter:
+            cfg = with_options(trainer.cfg, "DATALOADER.NUM_WORKERS", 0)
+            self.precise_bn._data_loader = trainer.build_train_loader(cfg)
+
+    def after_step(self) -> None:
+        """Forget how far the last round came, which no checkpoint knows."""
+        self.precise_bn._data_iter = None
+
+
+class MissedEvaluation(HookBase):
+    """Makes up for the evaluation that a kill fell into, after its checkpoint was written.
+
+    Stands behind the hook that evaluates, and notes in `metrics.json` that it came to its end.
+
+    Args:
+        evaluation: That hook.
+        period: After how many iterations it evaluates, 0 for never.
+        folder: Folder of the run.
+    """
+
+    def __init__(self, evaluation: Any, period: int, folder: str) -> None:
+        self.evaluation = evaluation
+        self.period = period
+        self.file = Path(folder, METRICS)
+
+    def before_train(self) -> None:
+        """Evaluate, if the iteration before the first one was due and left no note."""
+        trainer = self.trainer
+        if not self._due(trainer.start_iter):
+            return
+        if not comm.all_gather(_evaluated(self.file, trainer.start_iter - 1))[0]:
+            trainer.storage.iter = trainer.start_iter - 1
+            self.evaluation._do_eval()
+            self._note()
+
+    def after_step(self) -> None:
+        """Note an evaluation that came to its end."""
+        if self._due(self.trainer.iter + 1):
+            self._note()
+
+    def _due(self, done: int) -> bool:
+        return 0 < done < self.trainer.max_iter and self.period > 0 and done % self.period == 0
+
+    def _note(self) -> None:
+        self.trainer.storage.put_scalar(EVALUATED, 1, smoothing_hint=False)
+
+
+def add_ours(made: list[HookBase], trainer: Any, state: ModelState) -> list[HookBase]:
+    """Return Detectron2's hooks with ours at their places."""
+    cfg = trainer.cfg
+    found: list[HookBase] = []
+    for hook in made:
+        if isinstance(hook, hooks.PeriodicWriter):  # no evaluation waits long to be written
+            hook._period = math.gcd(hook._period, cfg.TEST.EVAL_PERIOD)
+        if isinstance(hook, hooks.PreciseBN):
+            found.append(FreshPreciseBN(hook))
+        found.append(hook)
+        if isinstance(hook, hooks.EvalHook):
+            found.append(MissedEvaluation(hook, cfg.TEST.EVAL_PERIOD, cfg.OUTPUT_DIR))
+    first: list[HookBase] = [SeedSteps()]
+    if isinstance(trainer.distiller, Distiller):
+        first.append(CountSteps(trainer.distiller))
+    readers = hooks.PeriodicCheckpointer, hooks.EvalHook  # only the first process has the former
+    place = next(number for number, hook in enumerate(found) if isinstance(hook, readers))
+    found.insert(place, GatherState(state, cfg.SOLVER.CHECKPOINT_PERIOD))
+    return [*first, *found]
+
+
+def forget_metrics(folder: str, start: int) -> None:
+    """Cut off what `metrics.json` says of iterations that are going to be done again.
+
+    It is cut in place: the writer has the file open.
+    """
+    file = Path(folder, METRICS)
+    if not file.is_file():
+        return
+    kept = 0
+    for line in file.read_bytes().splitlines(keepends=True):
+        if not line.endswith(b"\n") or _record(line).get("iteration", start) >= start:
+            break
+        kept += len(line)
+    os.truncate(file, kept)
+
+
+def _evaluated(file: Path, iteration: int) -> bool:
+    """Return whether the evaluation of an iteration came to its end."""
+    records = [_record(line) for line in file.read_bytes().splitlines()] if file.is_file() else []
+    return any(one.get("iteration") == iteration and EVALUATED in one for one in records)
+
+
+def _record(line: bytes) -> dict[str, Any]:
+    """Return a line's content, {} for one that a kill or anything else has damaged."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
