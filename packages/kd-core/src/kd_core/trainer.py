@@ -20,6 +20,7 @@ from kd_core.interrupt import StopSignal
 from kd_core.loader import Loader
 from kd_core.meter import LossMeter, check_weights
 from kd_core.task import Batch, Task, network_of
+from kd_core.term import tell_of_long_warmups
 
 
 class Trainer:
@@ -81,6 +82,8 @@ class Trainer:
         self._rates = [float(group["lr"]) for group in optimizer.param_groups]
         self.stop = StopSignal()
         distiller.begin(self.steps_per_epoch)
+        if distributed.rank() == 0:
+            tell_of_long_warmups(distiller.terms, epochs)
 
     @property
     def total_steps(self) -> int:
