@@ -424,7 +424,7 @@ class TestLoop:
     ],
 )
 def test_a_warm_up_longer_than_the_run_is_told_before_it_starts(tmp_path, capsys, epochs, expected):
-    make(tmp_path, epochs=epochs)
+    make(tmp_path, epochs=epochs, schedule={"type": "kd_core.schedule.constant"})
     told = capsys.readouterr().err
     assert told.startswith(expected)
     assert bool(told) == bool(expected)
