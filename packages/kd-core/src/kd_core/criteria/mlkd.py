@@ -85,7 +85,8 @@ class MLKD(Standardizable, Criterion):
     its first three temperatures only and repeats the weak view at the last two. Results were
     published with both, so both are reproduced here; `strong_temperatures=temperatures` mends the
     latter. It goes by the place: of temperatures 2, 3, 5, 2, 6 (with logit standardisation) the
-    strong view is compared at the first 2 and not at the second. Their correlations of the strong view never reach the loss and are left out.
+    strong view is compared at the first 2 and not at the second. Their correlations of the strong
+    view never reach the loss and are left out.
 
     With `standardize`, Sun et al., CVPR 2024, arXiv:2403.01427: in the KD parts alone.
 
