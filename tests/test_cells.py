@@ -188,7 +188,17 @@ def test_recipe_of_imagenet_arrives(row, pair):
         ("kd", R34_R18, "kd.weight", 0.5),
         ("kd", R34_R18, "kd.criterion.temperature", 1),
         ("dot", R50_MV1, "kd.criterion.temperature", 1),
-        ("dkd", R34_R18, "dkd.warmup_epochs", 1),
+        ("dkd", R34_R18, "dkd.warmup_epochs", 0),
+        ("dkd", R50_MV1, "dkd.warmup_epochs", 0),
+        ("sdd", R34_R18, "sdd.warmup_epochs", 0),
+        ("sdd", R50_MV1, "sdd.warmup_epochs", 0),
+        ("sd_nkd", R34_R18, "sd_nkd.warmup_epochs", 0),
+        ("sd_nkd", R50_MV1, "sd_nkd.warmup_epochs", 0),
+        ("dkd", "resnet32x4_resnet8x4", "dkd.warmup_epochs", 20),
+        ("reviewkd", "resnet32x4_resnet8x4", "reviewkd.warmup_epochs", 20),
+        ("vid_learned", "resnet32x4_resnet8x4", "vid.criterion.learn_variance", True),
+        ("catkd", "resnet32x4_resnet8x4", "catkd.criterion.bias", False),
+        ("catkd", R34_R18, "catkd.criterion.bias", False),
         ("dkd", R50_MV1, "dkd.criterion.temperature", 1),
         ("sdd", R34_R18, "sdd.criterion.scales", (1, 2)),
         ("sd_kd", R34_R18, "sd_kd.criterion.scales", (1, 2)),
@@ -207,6 +217,21 @@ def test_recipe_of_imagenet_arrives(row, pair):
 )
 def test_value_of_a_cell_arrives(row, pair, path, published):
     assert value(load_config(files(row, pair)), f"distiller.terms.{path}") == published
+
+
+@pytest.mark.parametrize("pair", [name for name in PUBLISHED if not name.startswith("imagenet")])
+def test_paraphraser_of_ft_has_the_rate_of_its_reference(pair):
+    """0.01, but for the students vgg8, whose own rate it has there: RepDistiller's pretrain.py."""
+    stages = load_config(files("ft", pair))["stages"]
+    rate = 0.05 if pair.endswith("vgg8") else 0.01
+    assert stages["paraphrase"]["optimizer"]["lr"] == rate
+    assert "optimizer" not in stages["student"]
+
+
+@pytest.mark.parametrize("pair", PUBLISHED)
+def test_views_of_mlkd_are_apart_and_those_of_sskd_one_batch(pair):
+    assert load_config(files("mlkd_views", pair))["student"]["views_apart"] is True
+    assert "views_apart" not in load_config(files("sskd", pair))["student"]
 
 
 def test_every_pair_of_both_data_sets_is_in_the_table():

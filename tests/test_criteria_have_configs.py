@@ -40,6 +40,15 @@ def test_criterion_has_a_test_module(cls):
     )
 
 
+@pytest.mark.parametrize("cls", discover("kd_core.criteria"), ids=lambda cls: cls.__name__)
+def test_criterion_of_the_core_is_compared_with_numbers_of_its_reference(cls):
+    asks = re.compile(r"^ *def test_\w+\([^)]*\bgolden\b", re.MULTILINE)
+    modules = modules_that_test(cls)
+    assert any(asks.search(path.read_text(encoding="utf-8")) for path in modules), (
+        "a test of it must hold its value against the reference's, through the fixture `golden`"
+    )
+
+
 @pytest.mark.parametrize("cls", criteria(), ids=lambda cls: cls.__name__)
 def test_criterion_has_a_config(cls):
     assert configs_that_name(cls), f"no config names {cls.__module__}.{cls.__qualname__}"

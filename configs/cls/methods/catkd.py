@@ -7,7 +7,7 @@ python tools/cls_train.py configs/cls/data/cifar100.py \
 distiller = dict(
     terms=dict(
         catkd=dict(
-            criterion=dict(type="kd_core.criteria.catkd.CATKD"),
+            criterion=dict(type="kd_core.criteria.catkd.CATKD", bias=False),
             student="@map",
             teacher="@map",
             weight=15.0,

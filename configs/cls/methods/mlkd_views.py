@@ -25,6 +25,7 @@ data = dict(
         )
     ]
 )
+student = dict(views_apart=True)  # one after the other; False makes one batch of both
 optimizer = dict(lr=0.025)
 distiller = dict(
     task_weight=0.2,  # of the mean over both views: 0.1 of the sum of their two cross-entropies

@@ -11,4 +11,5 @@ teacher = dict(
 tuned = dict(
     sdd=dict(criterion=dict(beta=8.0)),
     sd_nkd=dict(criterion=dict(beta=8.0)),
+    stages=dict(paraphrase=dict(optimizer=dict(lr=0.05))),  # FT: the student's rate
 )

@@ -13,4 +13,5 @@ tuned = dict(
     sdd=dict(criterion=dict(beta=6.0)),
     sd_nkd=dict(criterion=dict(beta=6.0)),
     catkd=dict(weight=4.5),
+    stages=dict(paraphrase=dict(optimizer=dict(lr=0.05))),  # FT: the student's rate
 )

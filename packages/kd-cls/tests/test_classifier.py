@@ -1,5 +1,6 @@
 """The classifier: what a network is shown, what it is asked, what it may answer."""
 
+import copy
 import math
 
 import pytest
@@ -96,6 +97,31 @@ class TestLoss:
         torch.testing.assert_close(first, F.cross_entropy(image.mean((2, 3)), label))
         whole = Classifier(Pooled()).train()(batch)["ce"]
         assert not torch.isclose(first, whole)
+
+    @pytest.mark.parametrize("apart", [True, False])
+    def test_views_apart_are_seen_one_after_the_other_as_two_calls_would(self, apart):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), Pooled(), nn.Linear(3, 3))
+        classifier, alone = Classifier(copy.deepcopy(network), views_apart=apart), network.train()
+        views = [images().float() / 255, images().float() / 100 - 1]
+        label = torch.tensor([0, 1, 2, 0, 1])
+        batch = {"image": torch.cat(views), "label": label.repeat(2), "num_views": 2}
+        with NoHostReads():
+            loss = classifier.train()(batch)["ce"]
+            loss.backward()
+        losses = [F.cross_entropy(alone(view), label) for view in views]
+        assert torch.allclose(loss, torch.stack(losses).mean()) == apart
+        buffers = alone.buffers(), classifier.network.buffers()
+        same = [torch.equal(*pair) for pair in zip(*buffers, strict=True)]
+        assert all(same) == apart
+        assert classifier.passes(batch) == (2 if apart else 1)
+        assert classifier.eval().passes(batch) == 1
+        assert classifier(batch).shape == (10, 3)
+
+    def test_no_image_of_several_views_is_a_batch_too(self):
+        batch = {"image": images()[:0], "label": torch.zeros(0).long(), "num_views": 2}
+        classifier = Classifier(Pooled(), views_apart=True).train()
+        assert classifier(batch)["ce"].isnan()  # as of no image at all
 
     @pytest.mark.parametrize("smoothing", [0.0, 0.1])
     def test_of_mixed_images_is_that_with_their_labels_by_weight(self, smoothing):

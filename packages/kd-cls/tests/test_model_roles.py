@@ -76,6 +76,18 @@ def test_blocks_are_those_of_the_attention_papers():
         assert len(network_roles(build_model(name))["blocks"]) == count
 
 
+def test_blocks_of_a_wide_network_are_activated_by_what_follows_them():
+    network, image = build_model("wrn_16_1").eval(), torch.randn(2, 3, 32, 32)
+    sums = FeatureTap(network, [f"block{stage}.layer.{i}" for stage in (1, 2, 3) for i in (0, 1)])
+    blocks = FeatureTap(network, network_roles(network)["blocks"])
+    with sums as raw, blocks as active:
+        network(image)
+    norms = [network.get_submodule(path.replace("relu1", "bn1")) for path in blocks.paths[:-1]]
+    pairs = zip(raw.values(), [*norms, network.bn1], active.values(), strict=True)
+    for value, norm, shown in pairs:
+        torch.testing.assert_close(shown, norm(value).relu())
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_every_network_of_the_zoo_has_roles(name):
     with torch.device("meta"):

@@ -350,3 +350,17 @@ def test_tuned_values_reach_the_terms_of_stages(tmp_path):
     method.write_text(f"stages = {stages}\n")
     stages = load_config([pair, method], known=("stages",))["stages"]
     assert stages == {"init": {"distiller": {"terms": {"ab": {"weight": 3.0}}}}, "train": {}}
+
+
+def test_tuned_values_of_stages_reach_only_those_that_the_method_has(tmp_path):
+    pair, method, other = (tmp_path / f"{name}.py" for name in ("pair", "method", "other"))
+    pair.write_text("tuned = dict(stages=dict(init=dict(optimizer=dict(lr=0.5)), no=dict(x=1)))\n")
+    method.write_text("stages = dict(init=dict(optimizer=dict(_delete_=True, lr=0.1)), train={})\n")
+    other.write_text("distiller = dict(terms=dict(kd=dict(weight=1.0)))\n")
+    names = ("stages", "distiller", "optimizer")
+    stages = load_config([pair, method], known=names)["stages"]
+    assert stages == {"init": {"optimizer": {"_delete_": True, "lr": 0.5}}, "train": {}}
+    assert load_config([pair, other], known=names) == load_config(other)
+    options = {"stages.init.optimizer.lr": 0.2}
+    stages = load_config([pair, method], options, known=names)["stages"]
+    assert stages["init"]["optimizer"]["lr"] == 0.2

@@ -11,6 +11,10 @@ LOGITS = waves((4, 10), 0.7, 0.3, 3), waves((4, 10), 0.7, 1.1, 4)
 FIRST_TEMPERATURE = 15.6212  # 1 + 20 * sigmoid(1)
 
 
+GRADIENTS = {1: -0.0003101994674857797, 5: -0.006337911484937144, 50: -0.012675822969874288}
+"""Theta's gradient by epoch, from 1, that the authors' code gives (their cosine from 0 to -1)."""
+
+
 def batch(epoch):
     return {"epoch": torch.tensor(float(epoch))}
 
@@ -18,6 +22,24 @@ def batch(epoch):
 def kd_at(theta, standardize=False):
     temperature = 1 + 20 / (1 + math.exp(-theta))
     return kd(*LOGITS, temperature=temperature, standardize=standardize).item()
+
+
+@pytest.mark.parametrize(("epoch", "gradient"), GRADIENTS.items())
+def test_equals_the_value_and_the_gradient_of_the_authors_code(epoch, gradient, golden):
+    criterion = CTKD().double()
+    loss = criterion(*LOGITS, {"epoch": torch.tensor(epoch - 1.0, dtype=torch.float64)})
+    loss.backward()
+    golden(loss.detach(), 1.9964086610576213)
+    golden(criterion.theta.grad, gradient)
+
+
+def test_equals_the_value_of_the_authors_code_at_another_temperature(golden):
+    criterion = CTKD().double()
+    criterion.theta.data.fill_(-0.5)
+    loss = criterion(*LOGITS, {"epoch": torch.tensor(2.0, dtype=torch.float64)})
+    loss.backward()
+    golden(loss.detach(), 1.9441161630979102)
+    golden(criterion.theta.grad, -0.015557237752696797)
 
 
 @pytest.mark.parametrize("standardize", [False, True])

@@ -12,6 +12,7 @@ from kd_core.distiller import Distiller
 from kd_core.errors import UserError
 from kd_core.task import Task, network_of
 from kd_core.term import Term
+from kd_core.testing import NoHostReads
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -396,16 +397,69 @@ def test_the_weight_of_a_term_multiplies_it():
     assert nine["kd"] == pytest.approx(9 * one["kd"])
 
 
-def test_warmup_grows_with_optimizer_steps_and_begins_anew():
-    distiller = make({"gap": Term(Gap(), weight=2.0, warmup_epochs=1.5)})
+@pytest.mark.parametrize(
+    ("by", "epochs", "shares"),
+    [
+        ("step", 1.5, [1 / 3, 2 / 3, 1, 1, 1, 1]),
+        ("step", 3, [1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1]),
+        ("epoch", 3, [1 / 3, 1 / 3, 2 / 3, 2 / 3, 1, 1]),  # epoch / 3, epochs counted from 1
+        ("epoch", 2.5, [0.4, 0.4, 0.8, 0.8, 1, 1]),
+        ("epoch", 1, [1] * 6),  # what the references call a warm-up of one epoch is none
+    ],
+)
+def test_warmup_grows_by_epoch_or_by_step_and_begins_anew(by, epochs, shares):
+    distiller = make({"gap": Term(Gap(), weight=2.0, warmup_epochs=epochs, warmup_by=by)})
     whole = values(make({"gap": Term(Gap(), weight=2.0)})(batch()))["gap"]
     for _ in range(2):
         distiller.begin(steps_per_epoch=2)
         factors = []
-        for _ in range(5):
+        for _ in shares:
             factors.append(values(distiller(batch()))["gap"])
             distiller.advance()
-        assert factors == pytest.approx([whole / 3, 2 * whole / 3, whole, whole, whole])
+        assert factors == pytest.approx([share * whole for share in shares])
+
+
+@pytest.mark.parametrize("by", ["epoch", "step"])
+def test_a_warmup_reads_nothing_back(by):
+    distiller = make({"gap": Term(Gap(), warmup_epochs=3, warmup_by=by)})
+    distiller.begin(steps_per_epoch=2)
+    with NoHostReads():
+        distiller(batch())
+        distiller.advance()
+
+
+class OneByOne(Classify):
+    """Runs its network on one half of the images after the other."""
+
+    def passes(self, batch):
+        return 2 if self.training else 1
+
+    def forward(self, batch):
+        logits = torch.cat([self.network(x) for x in batch["image"].chunk(self.passes(batch))])
+        return {"ce": F.cross_entropy(logits, batch["label"])} if self.training else logits
+
+
+def test_taps_join_what_the_passes_of_a_task_give_in_the_order_of_the_batch():
+    student, seen = OneByOne(net(4)), []
+    terms = {"gap": Term(Gap()), "hint": fitnet()}
+    distiller = Distiller(student, Classify(net(6)), terms, sample=batch()).train()
+    for term in terms.values():
+        term.criterion.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    alone = copy.deepcopy(student.network).train()
+    distiller(batch())
+    halves = [alone[:2](x) for x in batch()["image"].chunk(2)]
+    logits, (maps,) = seen
+    assert torch.equal(maps, torch.cat(halves))
+    assert torch.equal(logits, torch.cat([alone[2:](half) for half in halves]))
+    for name, value in alone.state_dict().items():
+        assert torch.equal(student.network.state_dict()[name], value), name
+
+
+def test_an_iteration_of_detection_is_an_epoch_of_one_step():
+    of = {by: Term(Gap(), warmup_epochs=4, warmup_by=by) for by in ("epoch", "step")}
+    for done in range(6):
+        steps = torch.tensor(done)
+        assert of["epoch"].factor(steps, 1) == of["step"].factor(steps, 1) == min(done + 1, 4) / 4
 
 
 def test_the_position_in_the_warmup_is_saved():
@@ -419,7 +473,7 @@ def test_the_position_in_the_warmup_is_saved():
 
 def test_a_warmup_without_begin_is_refused_with_what_to_call():
     distiller = make({"kd": Term(KD(), warmup_epochs=2)})
-    with pytest.raises(UserError, match=r"term 'kd' warms up.*call distiller.begin"):
+    with pytest.raises(UserError, match=r"term 'kd' warms up over 2.*call distiller.begin"):
         distiller(batch())
     distiller.begin(steps_per_epoch=3)
     distiller(batch())

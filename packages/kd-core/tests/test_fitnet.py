@@ -2,6 +2,7 @@ import pytest
 import torch
 from kd_core.criteria.fitnet import FitNet, fitnet
 from kd_core.errors import UserError
+from kd_core.testing import fill, waves
 
 # Third tap [C, H, W] of student and teacher on 32-pixel images, and the parameters counted there.
 PAIRS = {
@@ -17,6 +18,22 @@ PAIRS = {
     "ResNet50_MobileNetV2": ((16, 8, 8), (512, 16, 16), 132_608),
     "of twice the size": ((3, 8, 8), (5, 4, 4), 3 * 5 * 9 + 5 + 2 * 5),
 }
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "reference"),
+    [
+        ((6, 8, 8), (12, 4, 4), 1.002380878867127),
+        ((6, 4, 4), (12, 8, 8), 1.0041250458837123),
+        ((6, 8, 8), (12, 8, 8), 1.0059797635719303),
+        ((6, 8, 8), (12, 6, 6), 1.0190882545028226),
+    ],
+)
+def test_module_equals_the_value_of_mdistiller(student, teacher, reference, golden):
+    criterion = FitNet((student,), (teacher,))
+    fill(criterion)
+    maps = waves((4, *student), 0.7, 0.3), waves((4, *teacher), 0.7, 0.6)
+    golden(criterion(maps[:1], maps[1:], {}).detach(), reference)
 
 
 @pytest.mark.parametrize(("student", "teacher", "count"), PAIRS.values(), ids=PAIRS)

@@ -10,6 +10,10 @@ from kd_core.testing import waves
 STUDENT, TEACHER = waves((4, 10), 0.7, 0.3, 3), waves((4, 10), 0.7, 1.1, 4)
 
 
+def test_equals_the_value_of_deit(golden):
+    golden(hard_label(STUDENT, TEACHER), 1.4125567517883688)
+
+
 def test_equals_the_equation_written_as_a_loop():
     expected = 0.0
     for s, t in zip(STUDENT.tolist(), TEACHER.tolist(), strict=True):

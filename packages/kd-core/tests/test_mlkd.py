@@ -1,6 +1,8 @@
 import math
+import zlib
 from statistics import median
 
+import numpy as np
 import pytest
 import torch
 from kd_core.criteria.kd import kd
@@ -12,6 +14,12 @@ LOGITS = waves((8, 10), 0.7, 0.1, 3), waves((8, 10), 1.3, 0.5, 3)
 STRONG = waves((8, 10), 0.9, 0.4, 2), waves((8, 10), 1.1, 0.2, 3)
 VIEWS = tuple(torch.cat(pair) for pair in zip(LOGITS, STRONG, strict=True))
 AUTHORS = (4.0, 3.0, 5.0, 2.0, 6.0)
+
+
+def normal(key, scale):
+    """Return logits of two views of six images, as the reference was given them."""
+    rows = np.random.default_rng(zlib.crc32(key.encode())).standard_normal((12, 10)) * scale
+    return torch.from_numpy(rows).float().double()
 
 
 def test_correlations_equal_the_values_of_the_reference(golden):
@@ -92,6 +100,28 @@ def test_of_two_views_the_strong_one_has_kd_alone_and_the_weak_one_is_repeated_a
     expected += sum(kd(*LOGITS, temperature=t).item() for t in (2.0, 6.0))
     loss = MLKD(temperatures=AUTHORS)(*VIEWS, {"num_views": 2})
     assert loss.item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_logit_standardisation_has_temperature_2_once_for_each_view(golden):
+    """The code of arXiv:2403.01427 gives this number for `--logit-stand --base-temp 2`."""
+    student, teacher = normal("c.mlkd.s", 2), normal("c.mlkd.t", 4)
+    criterion = MLKD(
+        temperatures=(2.0, 3.0, 5.0, 2.0, 6.0),
+        strong_temperatures=(2.0, 3.0, 5.0),
+        standardize=True,
+    )
+    golden(criterion(student, teacher, {"num_views": 2}), 6.15839375841)
+
+
+def test_of_equal_temperatures_the_first_ones_take_the_strong_view():
+    def second(temperatures, strong):
+        both = MLKD(temperatures=temperatures, strong_temperatures=strong)(*VIEWS, {"num_views": 2})
+        return both.item() - slow_mlkd(*LOGITS, temperatures)
+
+    weak, strong = (kd(*view, temperature=2.0).item() for view in (LOGITS, STRONG))
+    assert second((2.0, 2.0), (2.0,)) == pytest.approx(strong + weak, rel=1e-9)
+    assert second((2.0, 2.0), (2.0, 2.0)) == pytest.approx(2 * strong, rel=1e-9)
+    assert second((2.0, 2.0), ()) == pytest.approx(2 * weak, rel=1e-9)
 
 
 def test_the_strong_view_can_be_compared_at_all_temperatures():

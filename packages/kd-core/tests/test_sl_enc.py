@@ -13,6 +13,16 @@ PERTURBATION = waves((4, 10), 0.9, 0.4, 2).softmax(1)
 NOISE = waves((4, 100), 0.7, 0.5, 1)
 
 
+@pytest.mark.parametrize(
+    ("temperature", "reference"), [(1.0, 2.137259112267671), (3.0, 19.51696437177771)]
+)
+def test_equals_the_value_of_the_authors_generator_and_soft_label(temperature, reference, golden):
+    """Of their two parts, put together as they describe it: their own way of doing it fails."""
+    criterion = SoftLabelEncoder(10, temperature=temperature)
+    fill(criterion)
+    golden(criterion(STUDENT, TEACHER, {"noise": NOISE}).detach(), reference)
+
+
 def slow_softmax(row):
     powers = [math.exp(value) for value in row]
     return [power / sum(powers) for power in powers]

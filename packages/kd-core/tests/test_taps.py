@@ -439,6 +439,42 @@ def test_a_module_replaced_after_construction_is_still_tapped():
     torch.testing.assert_close(seen["bn"], network.bn(network.conv(images())))
 
 
+class Twice(nn.Module):
+    """Runs one layer twice and gives what it made in a dict."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self.last = Part(lambda x: {"x": x, "both": (x, x + 1), "width": 3})
+
+    def forward(self, x):
+        return self.last(self.layer(self.layer(x).relu()))
+
+
+def test_passes_over_parts_of_a_batch_are_joined_in_order():
+    network, x = Twice(), torch.randn(6, 3)
+    taps = ["last", "last:in", "last[x]", "layer[*]", "layer[*][-1]", "layer:in[*]"]
+    whole, parts = FeatureTap(network, taps), FeatureTap(network, taps)
+    parts.passes = 3
+    with whole as expected:
+        network(x)
+    with parts as seen:
+        for part in x.chunk(3):
+            network(part)
+    assert seen.keys() == expected.keys()
+    torch.testing.assert_close(seen, expected)
+
+
+@pytest.mark.parametrize(("tap", "calls"), [("layer", 3), ("layer", 4), ("layer[*]", 3)])
+def test_a_module_that_does_not_run_once_a_pass_is_refused(tap, calls):
+    taps, layer = FeatureTap(network := Twice(), [tap]), network.layer
+    taps.passes = 2
+    refused = pytest.raises(UserError, match=f"ran {calls} times in 2 passes.*run the batch as one")
+    with refused, taps:
+        for _ in range(calls):
+            layer(torch.randn(2, 3))
+
+
 @pytest.mark.parametrize("in_place", [False, True])
 def test_a_compiled_network_is_refused(in_place):
     network = Plain()

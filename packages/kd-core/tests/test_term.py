@@ -98,6 +98,11 @@ def test_a_negative_warmup_is_refused():
         Term(KD(), warmup_epochs=-1)
 
 
+def test_a_warmup_by_anything_else_is_refused_with_the_nearest_name():
+    with pytest.raises(UserError, match="warmup_by is 'epochs'; did you mean 'epoch'"):
+        Term(KD(), warmup_by="epochs")
+
+
 def test_what_is_no_criterion_is_refused():
     with pytest.raises(UserError, match="criterion is a MSELoss; a term needs a Criterion"):
         Term(nn.MSELoss())
@@ -149,6 +154,7 @@ def test_each_term_is_measured_on_its_own_teacher():
         ({**KD_NODE, "student": "9"}, r"^distiller.terms.kd.student: tap '9': Sequential has no"),
         ({**KD_NODE, "teacher": "9"}, r"^distiller.terms.kd.teacher: tap '9': Sequential has no"),
         ({**KD_NODE, "warmup_epochs": -2}, "^distiller.terms.kd: warmup_epochs is -2"),
+        ({**KD_NODE, "warmup_by": "steps"}, "^distiller.terms.kd: warmup_by is 'steps'; did"),
         ({"criterion": {"type": nn.MSELoss}}, "^distiller.terms.kd: criterion is a MSELoss"),
         (
             {"criterion": {"type": KD, "temprature": 2.0}},

@@ -455,3 +455,17 @@ class TestLoop:
     def test_a_count_below_1_is_refused(self, tmp_path, name):
         with pytest.raises(UserError, match=rf"trainer\.{name} is 0"):
             make(tmp_path, **{name: 0})
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [
+        (1, "term 'kd': its warm-up of 2 epochs is longer than the run of 1, so it ends at 50% of"),
+        (2, ""),
+    ],
+)
+def test_a_warm_up_longer_than_the_run_is_told_before_it_starts(tmp_path, capsys, epochs, expected):
+    make(tmp_path, epochs=epochs, schedule={"type": "kd_core.schedule.constant"})
+    told = capsys.readouterr().err
+    assert told.startswith(expected)
+    assert bool(told) == bool(expected)

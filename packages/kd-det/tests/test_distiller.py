@@ -120,6 +120,14 @@ def test_warm_up_counts_iterations(build, inputs, storage):
     assert factor == 0.5
 
 
+def test_a_warm_up_longer_than_the_run_is_told_in_iterations(build, capsys):
+    build("retinanet", {"fitnet": FITNET | {"WARMUP_ITERS": 4}})
+    assert not capsys.readouterr().err
+    build("retinanet", {"fitnet": FITNET | {"WARMUP_ITERS": 5}})
+    expected = "term 'fitnet': its warm-up of 5 iterations is longer than the run of 4"
+    assert expected in capsys.readouterr().err
+
+
 def test_weights_can_start_as_the_teachers(build):
     from kd_det.distiller import inherit
 

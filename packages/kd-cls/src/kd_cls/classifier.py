@@ -25,6 +25,8 @@ class Classifier(ImageTask):
         label_smoothing: Share of the target that is spread over all classes.
         task_views: Of batches with several views of every image, how many of the first ones the
             cross-entropy sees; None for all.
+        views_apart: Of such batches, run the network on one view after the other in training, so
+            that BatchNorm sees each alone; otherwise all views are one batch.
         roles: Tap paths by role; see `kd_cls.models.roles`.
 
     Raises:
@@ -40,22 +42,20 @@ class Classifier(ImageTask):
         size: int | None = None,
         label_smoothing: float = 0.0,
         task_views: int | None = None,
+        views_apart: bool = False,
         roles: Mapping[str, str | Sequence[str]] | None = None,
     ) -> None:
         super().__init__(
             network, mean=mean, std=std, size=size, label_smoothing=label_smoothing, roles=roles
         )
         self.task_views = task_views
+        self.views_apart = views_apart
 
     def forward(self, batch: Batch) -> dict[str, Tensor] | Tensor:
         """Return `{"ce": ...}` while training, else logits [N, C]."""
-        logits = self.network(self.prepare(batch["image"]))
-        if not isinstance(logits, Tensor) or logits.dim() != 2:
-            came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise UserError(
-                f"{type(self.network).__name__} returned {came}; a classifier needs logits "
-                "[N, C] (switch auxiliary outputs off, or wrap the network)"
-            )
+        images, passes = self.prepare(batch["image"]), self.passes(batch)
+        parts = [self._logits(part) for part in images.tensor_split(passes)]
+        logits = torch.cat(parts) if passes > 1 else parts[0]
         if not self.training:
             return logits
         label = batch["label"]
@@ -68,6 +68,20 @@ class Classifier(ImageTask):
             logits, label = logits[:rows], label[:rows]
         self.count(logits, label)
         return {"ce": self.cross_entropy(logits, label)}
+
+    def passes(self, batch: Batch) -> int:
+        """Return the number of views where each has a pass of its own, else 1."""
+        return int(batch.get("num_views", 1)) if self.views_apart and self.training else 1
+
+    def _logits(self, images: Tensor) -> Tensor:
+        logits = self.network(images)
+        if not isinstance(logits, Tensor) or logits.dim() != 2:
+            came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise UserError(
+                f"{type(self.network).__name__} returned {came}; a classifier needs logits "
+                "[N, C] (switch auxiliary outputs off, or wrap the network)"
+            )
+        return logits
 
     def mixed_cross_entropy(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         """Return the weighted sum of smoothed cross-entropies, mean over the batch, in float32.

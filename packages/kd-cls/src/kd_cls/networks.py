@@ -33,6 +33,7 @@ def build_classifier(
     linear_probe: bool = False,
     label_smoothing: float = 0.0,
     task_views: int | None = None,
+    views_apart: bool = False,
     roles: Mapping[str, Any] | None = None,
 ) -> Classifier:
     """Build the classifier of a config node.
@@ -53,6 +54,7 @@ def build_classifier(
             The head in the file of `weights` may be one for other classes.
         label_smoothing: Of the student's own loss.
         task_views: Views of each image that the student's own loss sees; None for all.
+        views_apart: Train on one view after the other, not on all as one batch.
         roles: Tap paths by role, for networks of which they are not known.
     """
     given = without_pretrained(network) if weights == RANDOM else network
@@ -75,6 +77,7 @@ def build_classifier(
             size=size,
             label_smoothing=label_smoothing,
             task_views=task_views,
+            views_apart=views_apart,
             roles={**network_roles(built), **(roles or {})},
         )
 

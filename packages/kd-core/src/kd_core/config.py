@@ -32,7 +32,7 @@ def load_config(
     functions, classes and names that start with `_` stay in the file that defines them.
 
     A top-level `tuned` holds what suits one pair of networks in every method: overrides of terms by
-    name, which merge into `distiller.terms` where the method has a term of that name.
+    name and, under `stages`, of stages by name; they merge where the method has one of that name.
 
     Args:
         paths: One python file or several; see `merge` for how a later one changes an earlier one.
@@ -110,16 +110,16 @@ def save_config(config: Mapping[str, Any], path: str | Path) -> None:
 
 
 def _tune(config: dict[str, Any]) -> dict[str, Any]:
-    """Merge `tuned` into the terms that the method or a stage has; the rest is for others."""
+    """Merge `tuned` into the terms and stages that the method has; the rest is for others."""
     tuned = config.pop(_TUNED, {})
-    terms = config.get("distiller", {}).get("terms", {})
+    terms, stages = config.get("distiller", {}).get("terms", {}), config.get("stages")
     used = {name: value for name, value in tuned.items() if name in terms}
     config = merge(config, {"distiller": {"terms": used}}) if used else config
-    stages = config.get("stages")
     if not tuned or not isinstance(stages, Mapping):
         return config
-    tuned_stages = {name: _tune({_TUNED: tuned, **stage}) for name, stage in stages.items()}
-    return {**config, "stages": tuned_stages}
+    own = {name: value for name, value in tuned.get("stages", {}).items() if name in stages}
+    stages = merge(config, {"stages": own})["stages"]
+    return {**config, "stages": {n: _tune({_TUNED: tuned, **stage}) for n, stage in stages.items()}}
 
 
 def _load_file(path: Path, known: Collection[str]) -> dict[str, Any]:

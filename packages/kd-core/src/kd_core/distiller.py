@@ -13,7 +13,7 @@ from kd_core.losses import weigh
 from kd_core.probe import shapes, tap_values
 from kd_core.roles import tap_list
 from kd_core.taps import FeatureTap
-from kd_core.task import Batch, Task, network_of, refuse_sharded
+from kd_core.task import Batch, Task, network_of, passes_of, refuse_sharded
 from kd_core.teacher import as_teachers
 from kd_core.term import Term, tap_tuple
 
@@ -200,6 +200,7 @@ class Distiller(nn.Module):
 
     def _run_student(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the student's own weighted losses and what its taps gave."""
+        self._tap.passes = passes_of(self.student, batch)
         if self.train_student:
             with self._tap as seen:
                 return weigh(self.student(batch), self.task_weight), seen
@@ -238,13 +239,10 @@ class Distiller(nn.Module):
             return FeatureTap(network_of(self.student), paths)
 
     def _factor(self, name: str, term: Term) -> float | Tensor:
-        if not term.warmup_epochs:
-            return term.weight
-        if not self._steps_per_epoch:
+        if term.warmup_epochs and not self._steps_per_epoch:
             raise UserError(
                 f"term {name!r} warms up over {term.warmup_epochs} epochs: call "
                 "distiller.begin(steps_per_epoch) before training and distiller.advance() after "
                 "every optimizer step"
             )
-        steps = term.warmup_epochs * self._steps_per_epoch
-        return term.weight * ((self.steps + 1) / steps).clamp(max=1.0)
+        return term.factor(self.steps, self._steps_per_epoch)

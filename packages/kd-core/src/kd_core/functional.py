@@ -1,6 +1,6 @@
 """Primitives that two or more methods share: precision, reductions, divergences."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -49,8 +49,8 @@ def tensors(value: Any) -> Iterator[Tensor]:
     """Yield every tensor inside tuples, lists and dicts."""
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, dict | tuple | list):
-        for item in value.values() if isinstance(value, dict) else value:
+    elif isinstance(value, Mapping | tuple | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
             yield from tensors(item)
 
 

@@ -17,7 +17,7 @@ from kd_core.probe import tap_values
 from kd_core.roles import roles_of, tap_list
 from kd_core.step import TrainStep
 from kd_core.taps import FeatureTap
-from kd_core.task import Batch, Task, network_of
+from kd_core.task import Batch, Task, network_of, passes_of
 
 REDUCTIONS = ("batchmean", "elementwise")
 
@@ -105,7 +105,9 @@ class MutualDistiller(Distiller):
     def _show(self, name: str, member: nn.Module, batch: Batch) -> tuple[Any, list[Tensor]]:
         """Return a member's own losses, and what it teaches the others: logits, then codes."""
         taps = logits_of(member) + (pooled_of(member) if self.encoders else [])
-        with FeatureTap(network_of(member), taps) as seen:
+        tap = FeatureTap(network_of(member), taps)
+        tap.passes = passes_of(member, batch)
+        with tap as seen:
             own = member(batch)
         logits, *vectors = (seen[path] for path in taps)
         if not vectors:

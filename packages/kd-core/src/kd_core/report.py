@@ -64,7 +64,8 @@ def terms_table(distiller: Distiller) -> Table:
     )
     for name, term in distiller.terms.items():
         source = distiller.source(name)
-        warmup = f" (warm-up {term.warmup_epochs:g} epochs)" if term.warmup_epochs else ""
+        by = ", by step" if term.warmup_by == "step" else ""
+        warmup = f" (warm-up {term.warmup_epochs:g} epochs{by})" if term.warmup_epochs else ""
         table.add_row(
             name,
             type(term.criterion).__name__,

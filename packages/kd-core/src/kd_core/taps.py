@@ -1,15 +1,17 @@
 """FeatureTap: read what modules inside a network take in or give out, by their names."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from kd_core.errors import UserError, nearest
+from kd_core.functional import tensors
 
 _GRAMMAR = re.compile(
     r"(?P<path>[^\[\]:@]+)(?P<input>:in)?(?P<every>\[\*\])?(?:\[(?P<key>[^\[\]*]+)\])?"
@@ -73,6 +75,10 @@ class FeatureTap:
         stop: End the pass inside the `with` once every tap has fired: what comes after is computed
             for nothing. Only where no gradient is wanted, and nothing of the pass but its taps.
 
+    Attributes:
+        passes: How often the network runs inside the `with`, each time on another part of a batch.
+            What a tap gives in all of them is joined when the `with` ends.
+
     Raises:
         UserError: If a name does not exist (here), or, when the `with` ends, if a tap did not fire
             or its tensor was overwritten; inside, if a module without `[*]` runs twice.
@@ -97,6 +103,7 @@ class FeatureTap:
         for path in self.copy:
             if path not in self.paths:
                 raise UserError(f"copy={path!r} is none of the taps{nearest(path, self.paths)}")
+        self.passes = 1
         self._taps = [_parse(path, network) for path in self.paths]
         # How often `[*]` fires, and what comes after the output, is not known.
         last = any(tap.every_call or (not tap.path and not tap.input) for tap in self._taps)
@@ -126,6 +133,8 @@ class FeatureTap:
         if kind is None or kind is _AllSeen:
             self._check(seen, versions)
             for tap in self._taps:
+                if self.passes > 1:
+                    seen[tap.name] = _joined_calls(tap, seen[tap.name], self.passes)
                 if tap.every_call:
                     seen[tap.name] = tap.select(seen[tap.name])
         return kind is _AllSeen
@@ -149,7 +158,8 @@ class FeatureTap:
         return tapped.register_forward_hook(record_output)
 
     def _record(self, tap: _Tap, value: Any) -> None:
-        if tap.name in self._seen and not tap.every_call:
+        several = tap.every_call or self.passes > 1
+        if tap.name in self._seen and not several:
             every_call = f"{tap.name.partition('[')[0]}[*]"
             raise UserError(
                 f"tap {tap.name!r}: the module ran twice in one forward pass; "
@@ -159,8 +169,9 @@ class FeatureTap:
             value = tap.select(value)
         if tap.name in self.copy:
             value = _clone(value)
-        self._versions.setdefault(tap.name, []).extend((t, t._version) for t in _tracked(value))
-        self._seen[tap.name] = (*self._seen.get(tap.name, ()), value) if tap.every_call else value
+        tracked = [(t, t._version) for t in tensors(value) if not t.is_inference()]
+        self._versions.setdefault(tap.name, []).extend(tracked)
+        self._seen[tap.name] = (*self._seen.get(tap.name, ()), value) if several else value
         if self._stops and len(self._seen) == len(self.paths):
             raise _AllSeen
 
@@ -212,14 +223,24 @@ def _clone(value: Any) -> Any:
     return value
 
 
-def _tracked(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in a nested value that count their in-place changes."""
-    if isinstance(value, Tensor):
-        if not value.is_inference():
-            yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tracked(item)
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from _tracked(item)
+def _joined_calls(tap: _Tap, values: Sequence[Any], passes: int) -> Any:
+    """Return what a tap gives of a whole batch, from all calls in passes over its parts."""
+    calls, rest = divmod(len(values), passes)
+    if rest or (calls > 1 and not tap.every_call):
+        raise UserError(
+            f"tap {tap.name!r}: the module ran {len(values)} times in {passes} passes over parts "
+            "of the batch, so what it gave cannot be told apart; tap another module, or run the "
+            "batch as one"
+        )
+    joined = tuple(_joined(values[call::calls]) for call in range(calls))
+    return joined if tap.every_call else joined[0]
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    if isinstance(parts[0], Tensor):
+        return torch.cat(list(parts))
+    if isinstance(parts[0], Mapping):
+        return {key: _joined([part[key] for part in parts]) for key in parts[0]}
+    if isinstance(parts[0], tuple | list):
+        return tuple(_joined(items) for items in zip(*parts, strict=True))
+    return parts[0]

@@ -38,6 +38,13 @@ class Task(nn.Module):
         """Return named scalar losses while training, else the prediction."""
         raise NotImplementedError
 
+    def passes(self, batch: Batch) -> int:
+        """Return how many passes of the network a call takes, each over an equal part of a batch.
+
+        The parts are in the batch's order. Taps join what they give in these passes.
+        """
+        return 1
+
     def training_metrics(self) -> dict[str, float]:
         """Return what all processes measured in training since the last call, or nothing."""
         return {}
@@ -64,6 +71,11 @@ class Task(nn.Module):
 def network_of(model: nn.Module) -> nn.Module:
     """Return the network inside a `Task`, or the model itself."""
     return model.network if isinstance(model, Task) else model
+
+
+def passes_of(model: nn.Module, batch: Batch) -> int:
+    """Return how many passes a model takes over a batch; see `Task.passes`."""
+    return model.passes(batch) if isinstance(model, Task) else 1
 
 
 def refuse_sharded(student: nn.Module) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from kd_core.build import build, check_arguments
+from kd_core.console import err
 from kd_core.criterion import Criterion
 from kd_core.errors import UserError, located, nearest
 from kd_core.probe import shapes, tap_values
@@ -14,6 +15,8 @@ from kd_core.roles import Taps, tap_list
 from kd_core.taps import FeatureTap
 from kd_core.task import Batch, network_of
 from kd_core.weights import load_weights
+
+_WARMUPS = ("epoch", "step")
 
 
 @dataclass
@@ -26,8 +29,10 @@ class Term:
             tensors; roles such as `@stages` too. Empty for what is learned from the teacher alone.
         teacher: The same of the teacher's network.
         weight: Factor of the criterion's value in the total loss.
-        warmup_epochs: Epochs over which the factor grows linearly from 0 to `weight`, counted in
-            optimizer steps: (step + 1) / steps of the warm-up, at most 1.
+        warmup_epochs: Epochs over which the factor grows linearly to `weight`.
+        warmup_by: "epoch" keeps it through an epoch: number of the epoch, from 1, / epochs of the
+            warm-up, at most 1, as in mdistiller (so a warm-up of one epoch is none). "step" raises
+            it in every optimizer step: number of the step / steps of the warm-up.
         source: Name of the teacher; needed only where there are several.
     """
 
@@ -36,6 +41,7 @@ class Term:
     teacher: Taps = "output"
     weight: float = 1.0
     warmup_epochs: float = 0.0
+    warmup_by: str = "epoch"
     source: str | None = None
 
     def __post_init__(self) -> None:
@@ -46,6 +52,18 @@ class Term:
             )
         if self.warmup_epochs < 0:
             raise UserError(f"warmup_epochs is {self.warmup_epochs}; it cannot be negative")
+        if self.warmup_by not in _WARMUPS:
+            raise UserError(f"warmup_by is {self.warmup_by!r}{nearest(self.warmup_by, _WARMUPS)}")
+
+    def factor(self, steps: Tensor, steps_per_epoch: int) -> float | Tensor:
+        """Return the weight after so many optimizer steps; it stays on their device."""
+        if not self.warmup_epochs:
+            return self.weight
+        if self.warmup_by == "epoch":
+            share = (steps // steps_per_epoch + 1) / self.warmup_epochs
+        else:
+            share = (steps + 1) / (self.warmup_epochs * steps_per_epoch)
+        return self.weight * share.clamp(max=1.0)
 
     def loss(self, seen: Mapping[str, Any], shown: Mapping[str, Any], batch: Batch) -> Tensor:
         """Return the criterion's value, without weight, for what the two networks' taps gave."""
@@ -112,6 +130,19 @@ def _build_term(
         if node.get("weights"):
             load_weights(criterion, node["weights"], parts=True)
     return term
+
+
+def tell_of_long_warmups(terms: Mapping[str, Term], length: int, unit: str = "epochs") -> None:
+    """Print which terms do not reach their weight in a run of this length."""
+    for name, term in terms.items():
+        if term.warmup_epochs > length:
+            share = length / term.warmup_epochs
+            err.print(
+                f"term {name!r}: its warm-up of {term.warmup_epochs:g} {unit} is longer than the "
+                f"run of {length}, so it ends at {share:.0%} of its weight; shorten the warm-up, "
+                "or train longer",
+                markup=False,
+            )
 
 
 def check_term(node: Mapping[str, Any], where: str) -> None:

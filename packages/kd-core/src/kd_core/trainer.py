@@ -21,6 +21,7 @@ from kd_core.loader import Loader
 from kd_core.meter import LossMeter, check_weights
 from kd_core.sound_weights import not_finite
 from kd_core.task import Batch, Task, network_of
+from kd_core.term import tell_of_long_warmups
 
 
 class Trainer:
@@ -83,6 +84,8 @@ class Trainer:
         _, self._unbounded = not_finite(distiller)
         self.stop = StopSignal()
         distiller.begin(self.steps_per_epoch)
+        if distributed.rank() == 0:
+            tell_of_long_warmups(distiller.terms, epochs)
 
     @property
     def total_steps(self) -> int:

@@ -8,11 +8,11 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
-from kd_core import Distiller
+from kd_core import Distiller, distributed
 from kd_core.errors import UserError, located
 from kd_core.probe import settle
 from kd_core.task import Batch
-from kd_core.term import build_terms
+from kd_core.term import build_terms, tell_of_long_warmups
 from torch import nn
 
 import kd_det.backbones  # noqa: F401  registers MobileNetV2 with Detectron2
@@ -133,6 +133,8 @@ def build_distiller(cfg: CfgNode) -> DetectionDistiller:
         sample=sample,
     )
     distiller.begin(steps_per_epoch=1)  # Detectron2 counts iterations, and so do warm-ups here
+    if distributed.rank() == 0:
+        tell_of_long_warmups(terms, cfg.SOLVER.MAX_ITER, "iterations")
     return distiller.to(cfg.MODEL.DEVICE)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from kd_cls.models.paths import Taps
+from kd_cls.models.wideresnet import WideResNet
 
 Roles = dict[str, tuple[str, ...]]
 
@@ -14,7 +15,8 @@ def network_roles(network: nn.Module) -> Roles:
     """Return the tap paths of a network by role, shallow to deep; unknown roles are left out.
 
     `stem`, `stages` (the end of each, without the stem), `preact` (the same before the last
-    activation; the stages themselves where they are linear), `blocks` (every residual block),
+    activation; the stages themselves where they are linear), `blocks` (every residual block, after
+    its activation: of a WideResNet, whose blocks end in a raw sum, after the next one),
     `preact_blocks` (these before their last activation), `map` (what is pooled), `avgpool`
     ([N, D, 1, 1]) and `pooled` (what the classifier gets). All of them for torchvision's and timm's
     ResNets, all but `preact_blocks` for the zoo, some for torchvision's MobileNetV2; of another
@@ -94,7 +96,7 @@ def _last_activation(network: nn.Module, block: str) -> str:
 
 
 def _blocks(network: nn.Module, stages: Sequence[str]) -> tuple[str, ...]:
-    """Return the blocks that stages are made of; a stage that is none of blocks stands itself."""
+    """Return where the blocks that stages are made of, or stages of none, have been activated."""
     found: list[str] = []
     for stage in stages:
         module: Any = network.get_submodule(stage.partition(":")[0])
@@ -102,4 +104,6 @@ def _blocks(network: nn.Module, stages: Sequence[str]) -> tuple[str, ...]:
         prefix = stage if inner is module else f"{stage}.layer"
         whole = not isinstance(inner, nn.Sequential) or isinstance(inner[0], nn.Conv2d)
         found += [stage] if whole else [f"{prefix}.{number}" for number in range(len(inner))]
+    if isinstance(network, WideResNet):  # as the authors of AFD, the one method of blocks, tap it
+        return (*(f"{path}.relu1" for path in found[1:]), "relu")
     return tuple(found)

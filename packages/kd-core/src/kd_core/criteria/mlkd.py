@@ -84,14 +84,16 @@ class MLKD(Standardizable, Criterion):
     the masks only scale it: about by one half. And the authors' code compares the strong view at
     its first three temperatures only and repeats the weak view at the last two. Results were
     published with both, so both are reproduced here; `strong_temperatures=temperatures` mends the
-    latter. Their correlations of the strong view never reach the loss and are left out.
+    latter. It goes by the place: of temperatures 2, 3, 5, 2, 6 (with logit standardisation) the
+    strong view is compared at the first 2 and not at the second. Their correlations of the strong
+    view never reach the loss and are left out.
 
     With `standardize`, Sun et al., CVPR 2024, arXiv:2403.01427: in the KD parts alone.
 
     Args:
         temperatures: Divide the logits; the authors' are 4, 3, 5, 2, 6 with two views.
-        strong_temperatures: Those of `temperatures` at which KD takes the strong view; at the
-            others it takes the weak one again.
+        strong_temperatures: Those of `temperatures` at which KD takes the strong view, each of them
+            at the first equal one that is left; at the others it takes the weak one again.
         standardize: Give each row of both logits zero mean and unit deviation in KD.
     """
 
@@ -133,8 +135,11 @@ class MLKD(Standardizable, Criterion):
         return torch.stack(losses).sum()
 
     def _second_kd(self, weak: Sequence[Tensor], strong: Sequence[Tensor]) -> Tensor:
-        views = [strong if t in self.strong_temperatures else weak for t in self.temperatures]
-        losses = [
-            self._kd(*view, temperature=t) for view, t in zip(views, self.temperatures, strict=True)
-        ]
+        left, losses = list(self.strong_temperatures), []
+        for temperature in self.temperatures:
+            view = weak
+            if temperature in left:
+                left.remove(temperature)
+                view = strong
+            losses.append(self._kd(*view, temperature=temperature))
         return torch.stack(losses).sum()
