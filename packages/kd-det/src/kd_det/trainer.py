@@ -22,7 +22,10 @@ from torch import nn
 
 from kd_det.compat import has_extension, restart_loader
 from kd_det.distiller import DetectionDistiller, build_distiller, inherit
+from kd_det.proposals import read_proposals_safely
 from kd_det.weights import SafeCheckpointer
+
+read_proposals_safely()
 
 
 class DistillationTrainer(DefaultTrainer):
