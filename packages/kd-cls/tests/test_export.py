@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from kd_cls.models import build_model
 from kd_cls.student import load_student
 from kd_core import checkpoint
 from kd_core.errors import UserError
+from kd_core.trust import trusting
 from torch import Tensor, nn
 
 NETWORKS = """
@@ -62,8 +63,8 @@ def write_student(folder: Path, network: nn.Module, node: dict[str, Any]) -> Pat
 
 
 @pytest.fixture
-def run_of(tmp_path, monkeypatch) -> Callable[[str], Path]:
-    """Makes a run of one of the user's networks above."""
+def run_of(tmp_path, monkeypatch) -> Iterator[Callable[[str], Path]]:
+    """Makes a run of one of the user's networks above, which are trusted."""
     (tmp_path / "networks_to_export.py").write_text(NETWORKS)
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -71,7 +72,8 @@ def run_of(tmp_path, monkeypatch) -> Callable[[str], Path]:
         node = {"type": f"networks_to_export.{name}"}
         return write_student(tmp_path / "run", nn.Linear(192, 3), node)
 
-    return make
+    with trusting(*(f"networks_to_export.{name}" for name in ("plain", "noisy", "rigid"))):
+        yield make
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ class TestBuild:
 
     def test_what_is_no_network_is_refused(self, data):
         node = {"type": "builtins.dict"}
-        with pytest.raises(UserError, match=r"student\.network: builtins\.dict gave a dict"):
+        with pytest.raises(UserError, match=r"network\.type: builtins\.dict is Python's own"):
             build_classifier(data, "student", network=node)
 
 

@@ -16,6 +16,7 @@ from kd_cls.networks import replace_head
 from kd_cls.student import find_student, load_student, read_facts
 from kd_core import checkpoint
 from kd_core.errors import UserError
+from kd_core.trust import trusting
 from torch import nn
 from torchvision.models import shufflenet_v2_x0_5
 
@@ -66,7 +67,11 @@ def test_a_network_on_the_user_s_path_is_rebuilt(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
     trained = write_student(tmp_path, network, {"type": "nets_of_a_user.net"})
-    assert same_logits(load_student(tmp_path), trained)
+    with pytest.raises(UserError, match=r"trust who .*, add --trust nets_of_a_user\.net$"):
+        load_student(tmp_path)
+    assert "nets_of_a_user" not in sys.modules
+    with trusting("nets_of_a_user.net"):
+        assert same_logits(load_student(tmp_path), trained)
 
 
 class TestPretrained:
@@ -98,7 +103,8 @@ class TestPretrained:
         network = net()
         replace_head(network, 3)
         trained = write_student(tmp_path, network, {"type": "nets_without_bias.net"})
-        assert same_logits(load_student(tmp_path), trained)
+        with trusting("nets_without_bias.net"):
+            assert same_logits(load_student(tmp_path), trained)
 
 
 class TestErrors:

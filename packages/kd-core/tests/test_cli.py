@@ -54,6 +54,7 @@ class TestTrainingParser:
             "dry_run": False,
             "list_taps": False,
             "cfg_options": [],
+            "trust": (),
             "debug": False,
         }
 

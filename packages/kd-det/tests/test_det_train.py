@@ -247,3 +247,19 @@ def test_real_images_train_and_are_evaluated(write, tmp_path, capsys):
     options += ["KD.TEACHER.OPTS", "['MODEL.ROI_HEADS.NUM_CLASSES', 80]"]
     assert main(["--register", *sets, "--config-file", str(path), *options]) == 0
     assert "bbox/AP" in (tmp_path / "run/metrics.json").read_text()
+
+
+def test_a_criterion_of_a_user_is_run_when_the_command_line_names_it(
+    write, tmp_path, monkeypatch, capsys
+):
+    source = "from kd_core.criteria.fitnet import FitNet\nclass Own(FitNet): ...\n"
+    (tmp_path / "criteria_of_mine.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    name, fitnet = "criteria_of_mine.Own", "kd_core.criteria.fitnet.FitNet"
+    path = write("retinanet", {"own": {"CRITERION": name}})
+    assert main(["--config-file", str(path), "--dry-run"]) == 2
+    assert capsys.readouterr().err.rstrip().endswith(f"add --trust {name}")
+    assert "criteria_of_mine" not in sys.modules
+    assert main(["--config-file", str(path), "--dry-run", "--trust", name]) == 0
+    path = write("retinanet", {"own": {"CRITERION": fitnet}})
+    assert main(["--config-file", str(path), "--dry-run", "KD.TERMS.own.CRITERION", name]) == 0

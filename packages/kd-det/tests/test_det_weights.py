@@ -130,7 +130,7 @@ class TestReading:
     @pytest.mark.parametrize("contents", [b"", b"\x80\x02}q\x00(", b"not a pickle", b"I1\n("])
     def test_a_damaged_file_is_one_line(self, tmp_path, contents):
         (tmp_path / "w.pkl").write_bytes(contents)
-        with pytest.raises(UserError, match=r"w\.pkl: damaged, or no pickle"):
+        with pytest.raises(UserError, match=r"w\.pkl: damaged, or not a pickle"):
             read_weights(tmp_path / "w.pkl")
 
     @pytest.mark.parametrize("contents", [[1, 2], {"model": 3}, {"blobs": [1]}, {"model": None}])

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import torch
 from kd_core.checkpoint import atomic_path
-from kd_core.cli import run_main
+from kd_core.cli import add_general_options, run_main
 from kd_core.console import out
 from kd_core.errors import UserError
 from torch import Tensor, nn
 
 from kd_cls.classifier import Classifier
-from kd_cls.student import find_student, load_student, read_facts
+from kd_cls.student import find_student, load_student, read_facts, square_side
 
 TOLERANCE = 1e-4  # of the largest logit
 BATCH_SIZES = (1, 3)  # of the check; the example that is traced has 2
@@ -85,8 +85,10 @@ def export(student: str | Path, path: Path, *, with_normalization: bool = False)
     Raises:
         UserError: If the network cannot be exported, or the file's logits differ.
     """
-    facts = {**read_facts(find_student(student)), "with_normalization": with_normalization}
-    classifier = load_student(student)
+    file = find_student(student)
+    facts = {**read_facts(file), "with_normalization": with_normalization}
+    facts["image_size"] = square_side(facts["image_size"], file)
+    classifier = load_student(file)
     network = Normalised(classifier).eval() if with_normalization else classifier.network
     write = {".onnx": write_onnx, ".pt2": write_pt2}[path.suffix]
     with atomic_path(path) as temporary:
@@ -188,5 +190,4 @@ def _parser() -> ArgumentParser:
         action="store_true",
         help="the files take images in [0, 1] and normalise them, rather than normalised images",
     )
-    parser.add_argument("--debug", action="store_true", help="show a traceback for every error")
-    return parser
+    return add_general_options(parser)

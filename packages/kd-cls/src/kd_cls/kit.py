@@ -20,6 +20,7 @@ from kd_cls.networks import (
     check_logits,
     class_count,
     is_pretrained,
+    without_pretrained,
 )
 from kd_cls.student import load_student
 from kd_cls.synthetic import with_stand_ins
@@ -72,7 +73,7 @@ class ClassificationKit(Kit):
     def metadata(self, network: Config, data: DataSplits, student: Classifier) -> dict[str, str]:
         """Say what `load_student` and `kd-cls-predict` need."""
         facts = {
-            "network": network,
+            "network": without_pretrained(network),  # its weights are in the same file
             "classes": data.classes,
             "mean": student.mean.flatten().tolist(),
             "std": student.std.flatten().tolist(),

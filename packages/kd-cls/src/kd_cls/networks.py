@@ -6,6 +6,7 @@ from typing import Any
 import torchvision
 from kd_core.build import build_network, check, check_arguments, require_type
 from kd_core.errors import UserError, located, nearest
+from kd_core.kinds import MODULE
 from kd_core.kit import RANDOM
 from kd_core.probe import untouched
 from kd_core.task import Batch
@@ -17,6 +18,7 @@ from kd_cls.data import DataSplits
 from kd_cls.models.roles import network_roles
 
 _PRETRAINED = {"weights": None, "pretrained": False}  # how torchvision and timm say no
+_FILE = "checkpoint_path"  # of timm
 
 
 def build_classifier(
@@ -87,17 +89,18 @@ def check_classifier(node: Mapping[str, Any], where: str) -> None:
     check_arguments(build_classifier, node, where)
     check(node, where, ("num_classes",))
     require_type(node["network"], f"{where}.network", "a network")
+    check(node["network"], f"{where}.network", ("num_classes",), MODULE)
     with located(f"{where}.network"):
         torchvision_weights(node["network"])
 
 
 def is_pretrained(network: Mapping[str, Any]) -> bool:
-    """Tell whether a network's node asks torchvision or timm for pretrained weights."""
+    """Return whether a network's node asks torchvision or timm for pretrained weights."""
     return any(network.get(key) for key in _PRETRAINED)
 
 
 def without_pretrained(network: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a network's node that asks for no pretrained weights, hence needs no download.
+    """Return a network's node that asks for no pretrained weights, hence needs no download or file.
 
     A node inside it, of a network that a method has added to, does not either.
     """
@@ -106,6 +109,7 @@ def without_pretrained(network: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Mapping)
         else _PRETRAINED.get(key, value)
         for key, value in network.items()
+        if key != _FILE
     }
 
 

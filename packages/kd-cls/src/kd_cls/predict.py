@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from kd_core.cli import run_main
+from kd_core.cli import add_general_options, run_main
 from kd_core.console import out
 from kd_core.data.image_files import read_image
 from kd_core.errors import UserError
@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as vision
 
 from kd_cls.classifier import Classifier
-from kd_cls.student import find_student, load_student, read_facts
+from kd_cls.student import find_student, load_student, read_facts, square_side
 
 
 class Prediction(NamedTuple):
@@ -56,11 +56,13 @@ def predict(
     """
     if top < 1:
         raise UserError(f"--top {top}: wanted a number of classes, at least 1")
-    facts = read_facts(find_student(student))
-    classifier, names = load_student(student), facts["classes"]
+    file = find_student(student)
+    facts = read_facts(file)
+    side = square_side(facts["image_size"], file)
+    classifier, names = load_student(file), facts["classes"]
     predictions = {}
     for image in images:
-        pixels = load_image(image, facts["image_size"])
+        pixels = load_image(image, side)
         best = probabilities(classifier, pixels).topk(min(top, len(names)))
         predictions[image] = [
             Prediction(names[index], probability)
@@ -91,8 +93,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
     parser.add_argument("--top", type=int, default=5, help="classes to show (default: 5)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--debug", action="store_true", help="show a traceback for every error")
-    return parser
+    return add_general_options(parser)
 
 
 def _as_json(predictions: dict[str, list[Prediction]]) -> list[dict[str, object]]:

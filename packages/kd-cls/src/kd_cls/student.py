@@ -2,37 +2,47 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kd_core import finished
-from kd_core.build import build
 from kd_core.errors import UserError
 from kd_core.finished import find_student
+from kd_core.trust import build_from_file
 from kd_core.weights import load_weights, read_state_dict
 from torch import Tensor, nn
 
 from kd_cls.classifier import Classifier
-from kd_cls.networks import replace_head, without_pretrained
+from kd_cls.known_networks import KNOWN
+from kd_cls.networks import replace_head
 
-FACTS = ("network", "classes", "mean", "std", "image_size")
+FACTS = {
+    "network": finished.NODE,
+    "classes": finished.NAMES,
+    "mean": finished.MEAN,
+    "std": finished.STD,
+    "image_size": finished.SIZE,
+}
 
 
 def load_student(path: str | Path) -> Classifier:
     """Rebuild the classifier of a finished run, in evaluation mode on the CPU.
 
-    Called with `{"image": images}`, uint8 or floats in [0, 1] of any size, it returns logits.
+    Called with `{"image": images}`, uint8 or floats in [0, 1] of any size, it returns logits. A
+    network that is not of the zoo, torchvision or timm needs `kd_core.trust.trusting(NAME)` around.
 
     Args:
         path: See `find_student`.
 
     Raises:
-        UserError: If there is no such file, or the network cannot be built or does not fit.
+        UserError: If there is no such file, or the network is neither known nor trusted, cannot be
+            built or does not fit.
     """
     file = find_student(path)
     facts = read_facts(file)
-    network = _rebuild(facts["network"], len(facts["classes"]), file)
-    load_weights(network, file)
+    make = partial(_build, facts["network"], len(facts["classes"]), file)
+    network = finished.rebuild(make, lambda network: load_weights(network, file))
     classifier = Classifier(network, mean=facts["mean"], std=facts["std"], size=facts["image_size"])
     return classifier.eval()
 
@@ -42,18 +52,32 @@ def read_facts(file: Path) -> dict[str, Any]:
 
     Returns:
         `network` (its config node), `classes` (names), `mean` and `std` (of each channel, in
-        [0, 1]), `image_size` (pixels).
+        [0, 1]), `image_size` (pixels of a side, or height and width).
 
     Raises:
-        UserError: If the file is damaged or says nothing of the kind.
+        UserError: If the file is damaged or says something else.
     """
     return finished.read_facts(file, FACTS)
 
 
-def _rebuild(node: Mapping[str, Any], num_classes: int, file: Path) -> nn.Module:
-    # The weights are in our file: nothing is to be downloaded.
-    given = without_pretrained(node)
-    network: nn.Module = build(given, f"{file}: network", num_classes=num_classes)
+def square_side(image_size: Any, file: Path) -> int:
+    """Return the side of a student's images in pixels.
+
+    Raises:
+        UserError: If they are not square.
+    """
+    if isinstance(image_size, int):
+        return image_size
+    height, width = image_size
+    if height != width:
+        raise UserError(f"{file}: its images are {height} x {width}; here they have to be square")
+    return int(height)
+
+
+def _build(node: Mapping[str, Any], num_classes: int, file: Path) -> nn.Module:
+    largest = finished.largest_tensor(file)
+    where = f"{file}: network"
+    network = build_from_file(node, where, KNOWN, largest=largest, num_classes=num_classes)
     if not _fits(read_state_dict(file), network.state_dict()):
         with suppress(UserError):  # no linear layer; load_weights then says what does not fit
             replace_head(network, num_classes)

@@ -11,12 +11,20 @@ from kd_core.build import build
 from kd_core.config import merge
 from kd_core.distiller import Distiller
 from kd_core.ensemble import with_ensembles
+from kd_core.kinds import Kind, makes_one_with
 from kd_core.kit import Config, Data, Kit
 from kd_core.mutual import MutualDistiller
 from kd_core.run import Parts
 from kd_core.seed import mix, seed_everything
 from kd_core.task import Batch, Task
 from kd_core.term import build_terms
+
+DATA = Kind(
+    "a data set",
+    lambda found: makes_one_with(found, ("train", "num_classes", "num_samples", "labels", "to")),
+    "a function that says that it returns one, such as `-> kd_cls.data.DataSplits` (see "
+    "`kd_core.kit.Data` for what it has)",
+)
 
 
 @dataclass
@@ -128,6 +136,6 @@ def build_mutual(
 
 def build_data(config: Config, seed: int, device: torch.device) -> Any:
     """Build the data, with loaders that give batches on the device; its seed defaults to `seed`."""
-    data = build(config["data"], "data", data_seed=config.get("data_seed", seed))
+    data = build(config["data"], "data", kind=DATA, data_seed=config.get("data_seed", seed))
     data.to(device)
     return data

@@ -6,11 +6,12 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Collection, Mapping
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import nn
 
 from kd_core.errors import UserError, located, nearest
+from kd_core.kinds import MODULE, Kind, name_of, require_factory
 
 # Model zoos hide this name in **kwargs (torchvision.models.resnet18); no other is offered there.
 OFFERED_THROUGH_KWARGS = frozenset({"num_classes"})
@@ -37,25 +38,31 @@ def locate(path: str) -> Any:
     return owner
 
 
-def build(node: Mapping[str, Any], where: str = "", **provided: Any) -> Any:
+def build(
+    node: Mapping[str, Any], where: str = "", *, kind: Kind | None = None, **provided: Any
+) -> Any:
     """Call the `type` of a node with its other keys, building nested nodes first.
+
+    What a type names is judged before it is called. For a node that comes from a file of weights
+    this is not enough: see `kd_core.trust`.
 
     Args:
         node: `type` (an import path or a callable) and arguments. A dict with `type` is a node
             wherever it stands: as an argument or inside dicts, lists and tuples.
         where: Path of the node in the config, for messages.
+        kind: What the node itself must name; nested ones may be anything but Python's own.
         provided: Arguments at hand. This node and every nested one receives those that it does not
             give itself and that its callable names as parameters; through **kwargs only
             `num_classes` is passed.
 
     Raises:
-        UserError: If an argument is unknown or missing, or the callable raises a TypeError or
-            ValueError.
+        UserError: If the type names something else, an argument is unknown or missing, or the
+            callable raises a TypeError or ValueError.
     """
-    function = _function(node, where)
+    function = _function(node, where, kind)
     given = {key: value for key, value in node.items() if key != "type"}
     check_arguments(function, given, where, provided)
-    parameters = _parameters(function)
+    parameters = parameters_of(function)
     offered = {name: provided[name] for name in provided if parameters.takes_offer(name)}
     given = {key: _build_inside(value, _join(where, key), provided) for key, value in given.items()}
     try:
@@ -65,24 +72,28 @@ def build(node: Mapping[str, Any], where: str = "", **provided: Any) -> Any:
             raise
         raise UserError(f"{where}: {error}") from error
     except (TypeError, ValueError, OSError) as error:  # OSError: a file, or a failed download
-        raise UserError(f"{_prefix(where)}{_name(function)}: {error}") from error
+        raise UserError(f"{_prefix(where)}{name_of(function)}: {error}") from error
 
 
-def check(node: Any, where: str = "", provided: Collection[str] = ()) -> None:
+def check(
+    node: Any, where: str = "", provided: Collection[str] = (), kind: Kind | None = None
+) -> None:
     """Check every node in a config, or a part of one, as `build` would, without calling anything.
 
     Args:
         node: A node, or dicts, lists and tuples that contain nodes.
         where: Path of the node in the config, for messages.
         provided: Names of the arguments that `build` will be given.
+        kind: What the node itself must name.
 
     Raises:
-        UserError: If a type cannot be located, or an argument is unknown or missing.
+        UserError: If a type cannot be located or names something else, or an argument is unknown
+            or missing.
     """
     if isinstance(node, Mapping):
         if "type" in node:
             given = {key: value for key, value in node.items() if key != "type"}
-            check_arguments(_function(node, where), given, where, provided)
+            check_arguments(_function(node, where, kind), given, where, provided)
         for key, value in node.items():
             check(value, _join(where, key), provided)
     elif isinstance(node, list | tuple):
@@ -107,22 +118,22 @@ def check_arguments(
     Raises:
         UserError: If an argument is unknown or missing.
     """
-    parameters = _parameters(function)
+    parameters = parameters_of(function)
     for key in arguments:
         if key not in parameters.names and not parameters.open:
             raise UserError(
-                f"{_prefix(where)}{_name(function)} has no parameter {key!r}"
+                f"{_prefix(where)}{name_of(function)} has no parameter {key!r}"
                 f"{nearest(key, parameters.names)}"
             )
     missing = [name for name in parameters.required if name not in {*arguments, *provided}]
     if missing:
         raise UserError(
-            f"{_prefix(where)}{_name(function)} needs {', '.join(map(repr, missing))}"
+            f"{_prefix(where)}{name_of(function)} needs {', '.join(map(repr, missing))}"
             f"; set {_join(where, missing[0])}"
         )
 
 
-class _Parameters(NamedTuple):
+class Parameters(NamedTuple):
     """What a callable takes by name; `open` if it takes any name."""
 
     names: tuple[str, ...]
@@ -134,16 +145,17 @@ class _Parameters(NamedTuple):
         return name in self.names or (self.open and name in OFFERED_THROUGH_KWARGS)
 
 
-def _parameters(function: Callable[..., Any]) -> _Parameters:
+def parameters_of(function: Callable[..., Any]) -> Parameters:
+    """Return what a callable takes."""
     # A module without constructor inherits `(*args, **kwargs)`, and then refuses all of them.
     if getattr(function, "__init__", None) is nn.Module.__init__:
-        return _Parameters((), (), open=False)
+        return Parameters((), (), open=False)
     try:
         parameters = inspect.signature(function).parameters.values()
     except ValueError:  # written in C, without a signature
-        return _Parameters((), (), open=True)
+        return Parameters((), (), open=True)
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    return _Parameters(
+    return Parameters(
         names=tuple(p.name for p in named),
         required=tuple(p.name for p in named if p.default is p.empty),
         open=any(p.kind is p.VAR_KEYWORD for p in parameters),
@@ -152,14 +164,14 @@ def _parameters(function: Callable[..., Any]) -> _Parameters:
 
 def build_network(node: Mapping[str, Any], where: str, **provided: Any) -> nn.Module:
     """Build a node that must give a module; see `build`."""
-    built = build(node, where, **provided)
+    built = build(node, where, kind=MODULE, **provided)
     if not isinstance(built, nn.Module):
-        raise UserError(f"{where}: {node['type']} gave a {type(built).__name__}, no module")
+        raise UserError(f"{where}: {node['type']} gave a {type(built).__name__}, not a module")
     return built
 
 
 def require_type(node: Any, where: str, of: str) -> None:
-    """Refuse what is no node with a `type`; `of` says what the type is the import path of."""
+    """Refuse what is not a node with a `type`; `of` says what the type is the import path of."""
     if not isinstance(node, Mapping) or "type" not in node:
         raise UserError(
             f"{where}: wanted a dict with `type`, the import path of {of}, got {node!r}"
@@ -178,16 +190,17 @@ def _build_inside(value: Any, where: str, provided: Mapping[str, Any]) -> Any:
     return value
 
 
-def _function(node: Mapping[str, Any], where: str) -> Callable[..., Any]:
+def _function(node: Mapping[str, Any], where: str, kind: Kind | None) -> Callable[..., Any]:
     if "type" not in node:
         raise UserError(f"{_prefix(where)}a node needs `type`, an import path; got {dict(node)!r}")
     function = node["type"]
     if isinstance(function, str):
         with located(_join(where, "type")):
             function = locate(function)
-    if not callable(function):
-        raise UserError(f"{_join(where, 'type')}: {node['type']!r} cannot be called")
-    return function
+    require_factory(function, _join(where, "type"))
+    if kind is not None:
+        kind.require(function, _join(where, "type"))
+    return cast(Callable[..., Any], function)
 
 
 def _member(owner: Any, parts: list[str], *, prefer_attribute: bool) -> Any:
@@ -224,11 +237,6 @@ def _hint(name: str, names: Collection[str]) -> str:
     alike = [known for known in names if known.lower() == name.lower()]
     alike += difflib.get_close_matches(name, names)
     return nearest(name, alike)
-
-
-def _name(function: Callable[..., Any]) -> str:
-    module, name = getattr(function, "__module__", ""), getattr(function, "__qualname__", "")
-    return f"{module}.{name}" if module and name else repr(function)
 
 
 def _join(where: str, key: Any) -> str:

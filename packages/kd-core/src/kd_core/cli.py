@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kd_core.errors import UserError, nearest
+from kd_core.trust import trust, trusting
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -29,7 +30,8 @@ def run_main(function: Callable[[list[str]], int | None], argv: Sequence[str] | 
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # where a user's own modules are, behind all others
     try:
-        return function(arguments) or 0
+        with trusting():  # what --trust names is trusted by this command alone
+            return function(arguments) or 0
     except UserError as error:
         if "--debug" in arguments:
             traceback.print_exc()
@@ -80,7 +82,7 @@ def comparison_parser(description: str) -> ArgumentParser:
 
 
 def add_options(parser: ArgumentParser, example: str = "trainer.epochs=2") -> ArgumentParser:
-    """Add what every tool that reads a config takes, `--cfg-options` and `--debug`; return it."""
+    """Add what every tool that reads a config takes, `--cfg-options` too; return the parser."""
     parser.add_argument(
         "--cfg-options",
         metavar="KEY=VALUE",
@@ -88,6 +90,22 @@ def add_options(parser: ArgumentParser, example: str = "trainer.epochs=2") -> Ar
         action="extend",
         default=[],
         help=f"change the config, such as {example}",
+    )
+    return add_general_options(parser)
+
+
+def add_general_options(parser: ArgumentParser) -> ArgumentParser:
+    """Add what every tool takes, `--trust` and `--debug`; return the parser.
+
+    `--trust` works by being parsed, until `run_main` ends; see `kd_core.trust`.
+    """
+    parser.add_argument(
+        "--trust",
+        metavar="NAME",
+        action=_Trust,
+        default=(),
+        help="run NAME, an import path such as my_module.Net, where a file of weights or a YAML "
+        "file names it; see SECURITY.md. May be given several times",
     )
     parser.add_argument("--debug", action="store_true", help="show a traceback for every error")
     return parser
@@ -98,6 +116,16 @@ def add_seeds(parser: ArgumentParser, text: str, default: Sequence[int] | None =
     parser.add_argument(
         "--seeds", metavar="INT", nargs="+", type=int, action=_Seeds, default=default, help=text
     )
+
+
+class _Trust(Action):
+    """Trusts a name."""
+
+    def __call__(
+        self, parser: ArgumentParser, namespace: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        trust(values)
+        setattr(namespace, self.dest, (*getattr(namespace, self.dest), values))
 
 
 def _add_together(parser: ArgumentParser, what: str) -> None:

@@ -2,17 +2,13 @@
 
 import ast
 import math
-import os
-import traceback
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from keyword import iskeyword
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mmengine.config import Config
-
+from kd_core.config_file import read_python
 from kd_core.errors import UserError, nearest
 
 _WORDS = {"true": True, "false": False, "none": None}
@@ -28,8 +24,8 @@ def load_config(
 ) -> dict[str, Any]:
     """Read config files, merge them left to right, then apply dotted overrides.
 
-    Inside one file `_base_` is mmengine's: bases are read first and dicts merge into them. Modules,
-    functions, classes and names that start with `_` stay in the file that defines them.
+    Inside one file `_base_` is mmengine's: bases, python files too, are read first and dicts merge
+    into them. Modules, functions, classes and names that start with `_` stay in their file.
 
     A top-level `tuned` holds what suits one pair of networks in every method: overrides of terms by
     name and, under `stages`, of stages by name; they merge where the method has one of that name.
@@ -123,13 +119,7 @@ def _tune(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _load_file(path: Path, known: Collection[str]) -> dict[str, Any]:
-    if problem := _file_problem(path):
-        raise UserError(problem)
-    try:
-        # By default an `import` in the file would switch mmengine to its other, lazy dialect.
-        loaded = Config.fromfile(path, lazy_import=False).to_dict()
-    except Exception as error:
-        raise UserError(_explain(path, error)) from error
+    loaded = read_python(path)
     config = {}
     for name, value in loaded.items():
         if name.startswith("_") or isinstance(value, ModuleType) or callable(value):
@@ -141,48 +131,6 @@ def _load_file(path: Path, known: Collection[str]) -> dict[str, Any]:
             )
         config[name] = _plain(value, f"{path}: {name}")
     return config
-
-
-def _file_problem(path: Path) -> str:
-    """Say why a path is not a config file and which file is nearest, or return nothing."""
-    if path.is_file():
-        return "" if path.suffix == ".py" else f"{path}: a config file is a python file, *.py"
-    missing = path
-    while not missing.parent.is_dir():
-        missing = missing.parent
-    siblings = [p.name for p in missing.parent.iterdir() if p.is_dir() or p.suffix == ".py"]
-    return f"there is no config file {path}{nearest(missing.name, siblings)}"
-
-
-def _explain(path: Path, error: Exception) -> str:
-    """Name the file and line that made loading fail: the config itself or one of its bases."""
-    sources: list[Path] = []
-    waiting = [path]
-    while waiting:
-        source = Path(os.path.abspath(waiting.pop()))
-        if source in sources:
-            continue
-        sources.append(source)
-        if problem := _file_problem(source):
-            return f"{problem} (a `_base_` of {path})"
-        try:
-            waiting += [source.parent / base for base in _bases(source)]
-        except SyntaxError as syntax:
-            return f"{source}, line {syntax.lineno}: {syntax.msg}"
-    text = f"{type(error).__name__}: {error}"
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if Path(frame.filename) in sources:
-            return f"{frame.filename}, line {frame.lineno}: {text}"
-    return f"{path}: {text}"
-
-
-def _bases(source: Path) -> list[str]:
-    for node in ast.parse(source.read_bytes()).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_base_":
-            with suppress(ValueError):  # computed, not written out
-                bases = ast.literal_eval(node.value)
-                return [bases] if isinstance(bases, str) else list(bases)
-    return []
 
 
 def _override(value: Any, keys: Sequence[str], new: Any, option: str) -> Any:

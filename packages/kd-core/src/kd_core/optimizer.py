@@ -9,6 +9,9 @@ from torch import nn
 
 from kd_core.build import build, locate
 from kd_core.errors import UserError
+from kd_core.kinds import subclass_of
+
+OPTIMIZER = subclass_of("an optimizer", torch.optim.Optimizer)
 
 
 def build_optimizer(
@@ -34,4 +37,4 @@ def build_optimizer(
     if {"fused", "lr"} <= accepted.keys() and not {"fused", "foreach"} & node.keys():
         rate = node.get("lr", accepted["lr"].default)
         node |= {"fused": True, "lr": torch.tensor(float(rate), device=trained[0].device)}
-    return build(node, where=where, params=trained)
+    return build(node, where, kind=OPTIMIZER, params=trained)

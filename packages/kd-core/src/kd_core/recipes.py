@@ -13,6 +13,7 @@ from kd_core.run_config import read_config, teacher_nodes
 from kd_core.seed import mix, seed_everything
 from kd_core.stages import ensure, is_finished, key_of
 from kd_core.task import Task
+from kd_core.trust import names_in, trusting
 
 Train = Callable[[dict[str, Any], Path], Any]
 
@@ -166,9 +167,11 @@ def _from_recipe(
     kit: Kit, recipe: Any, node: dict[str, Any], folder: Path, train: Train, where: str
 ) -> Task:
     product, made_by = _teacher_place(kit, recipe, folder)
-    training = partial(train, read_config(kit, recipe), product)
+    settings = read_config(kit, recipe)
+    training = partial(train, settings, product)
     ensure(product, made_by, training, f"training of {where}")
-    return kit.load_finished(product, node)
+    with trusting(*names_in(settings["student"])):  # the recipe is ours; its product need not be
+        return kit.load_finished(product, node)
 
 
 def _network_of(kit: Kit, recipe: Any) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from kd_core.hooks import CheckpointHook, Evaluate, EvaluateHook, Hook
 from kd_core.loader import Loader
 from kd_core.loggers import JsonLog, ProgressLog, TensorBoardLog, WandbLog
 from kd_core.optimizer import build_optimizer
-from kd_core.step import PRECISIONS, TrainStep
+from kd_core.schedule import SCHEDULE
+from kd_core.step import PRECISIONS, STEP, TrainStep
 from kd_core.task import Batch, Task, network_of
 from kd_core.teacher_cache import CachedTeachers
 from kd_core.trainer import Trainer
@@ -126,6 +127,7 @@ def build_trainer(
     take_step = build(
         step or {"type": TrainStep},
         where="trainer.step",
+        kind=STEP,
         distiller=distiller,
         optimizer=built,
         precision=precision,
@@ -159,7 +161,7 @@ def build_trainer(
         loader,
         take_step,
         built,
-        schedule=build(schedule, where="schedule", epochs=epochs),
+        schedule=build(schedule, "schedule", kind=SCHEDULE, epochs=epochs),
         epochs=epochs,
         work_dir=work_dir,
         hooks=hooks,

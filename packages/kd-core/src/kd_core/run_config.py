@@ -4,16 +4,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kd_core.assembly import build_distiller
+from kd_core.assembly import DATA, build_distiller
 from kd_core.build import check, check_arguments
 from kd_core.cli import MOST_SEEDS
 from kd_core.config import load_config, merge
 from kd_core.errors import UserError, located
 from kd_core.kit import Config, Kit
 from kd_core.mutual import MutualDistiller
+from kd_core.optimizer import OPTIMIZER
 from kd_core.run import build_trainer
+from kd_core.schedule import SCHEDULE
 from kd_core.stages import replace_products
-from kd_core.term import check_term
+from kd_core.step import STEP
+from kd_core.term import GIVEN, check_term
 
 NAMES = (
     "data",
@@ -32,8 +35,12 @@ NAMES = (
 """The top-level names of a config."""
 
 _SEEDS = ("seed", "data_seed")
-_GIVEN = {"data": ("data_seed",), "optimizer": ("params",), "schedule": ("epochs",)}
-_GIVEN_TO_CRITERIA = ("num_classes", "num_samples", "labels", "student_shapes", "teacher_shapes")
+_NODES = {
+    "data": (("data_seed",), DATA),
+    "optimizer": (("params",), OPTIMIZER),
+    "schedule": (("epochs",), SCHEDULE),
+}
+"""Of the nodes that every task has, the arguments that are filled in, and what they must name."""
 
 
 def read_config(
@@ -108,10 +115,10 @@ def _check(kit: Kit, config: Config, training: bool) -> None:
             )
         if name not in _SEEDS and not (name == "teacher" and value is None):
             _mapping(value, name)
-    for name, given in _GIVEN.items():
+    for name, (given, kind) in _NODES.items():
         if name in config:
             _mapping(config[name], name, has_type=True)
-            check(config[name], name, given)
+            check(config[name], name, given, kind)
     kit.check_model(config["student"], "student")
     for where, node in teacher_nodes(config).values():
         _check_teacher(kit, node, where)
@@ -123,7 +130,9 @@ def _check(kit: Kit, config: Config, training: bool) -> None:
     if "trainer" in config:
         given_to_trainer = ("parts", "work_dir", "optimizer", "schedule")
         check_arguments(build_trainer, config["trainer"], "trainer", given_to_trainer)
-        check(config["trainer"], "trainer", ("distiller", "optimizer"))
+        if config["trainer"].get("step") is not None:
+            _mapping(config["trainer"]["step"], "trainer.step", has_type=True)
+            check(config["trainer"]["step"], "trainer.step", ("distiller", "optimizer"), STEP)
 
 
 def _check_teacher(kit: Kit, node: dict[str, Any], where: str) -> None:
@@ -154,7 +163,7 @@ def _check_distiller(node: Config) -> None:
     terms = _mapping(node.get("terms", {}), "distiller.terms")
     for name, term in terms.items():
         check_term(_mapping(term, f"distiller.terms.{name}"), f"distiller.terms.{name}")
-    check(node, "distiller", _GIVEN_TO_CRITERIA)
+    check(node, "distiller", GIVEN)
 
 
 def _mapping(value: Any, where: str, *, has_type: bool = False) -> Mapping[str, Any]:

@@ -12,6 +12,13 @@ from fvcore.common.param_scheduler import (
 )
 
 from kd_core.errors import UserError
+from kd_core.kinds import Kind, makes
+
+SCHEDULE = Kind(
+    "a schedule",
+    lambda found: makes(found, ParamScheduler),
+    "a function that says that it returns one: `-> fvcore.common.param_scheduler.ParamScheduler`",
+)
 
 
 def multi_step(

@@ -11,8 +11,15 @@ from torch.nn.parallel import DistributedDataParallel
 from kd_core import distributed
 from kd_core.distiller import Distiller
 from kd_core.errors import UserError, nearest
+from kd_core.kinds import Kind, makes_calls_with
 from kd_core.losses import sum_losses
 from kd_core.task import Batch
+
+STEP = Kind(
+    "a training step",
+    lambda found: makes_calls_with(found, ("distiller", "optimizer")),
+    "a class as kd_core.step.TrainStep: made with `distiller` and `optimizer`, called with batches",
+)
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 

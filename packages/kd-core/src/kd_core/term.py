@@ -6,15 +6,20 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kd_core.build import build, check_arguments
+from kd_core.build import build, check, check_arguments
 from kd_core.console import err
 from kd_core.criterion import Criterion
 from kd_core.errors import UserError, located, nearest
+from kd_core.kinds import subclass_of
 from kd_core.probe import shapes, tap_values
 from kd_core.roles import Taps, tap_list
 from kd_core.taps import FeatureTap
 from kd_core.task import Batch, network_of
 from kd_core.weights import load_weights
+
+CRITERION = subclass_of("a criterion", Criterion)
+GIVEN = ("num_classes", "num_samples", "labels", "student_shapes", "teacher_shapes")
+"""What a criterion's constructor gets if it names it."""
 
 _WARMUPS = ("epoch", "step")
 
@@ -118,7 +123,8 @@ def _build_term(
     for side, model in (("student", student), ("teacher", teachers[source])):
         with located(f"{where}.{side}"):
             given[f"{side}_shapes"] = _shapes(model, arguments.get(side, "output"), sample)
-    criterion = build(node["criterion"], where=f"{where}.criterion", **given, **provided)
+    place = f"{where}.criterion"
+    criterion = build(node["criterion"], place, kind=CRITERION, **given, **provided)
     with located(where):
         term = Term(criterion, **arguments)
         if criterion.trained_before and "weights" not in node:  # None is a file yet to be made
@@ -146,10 +152,11 @@ def tell_of_long_warmups(terms: Mapping[str, Term], length: int, unit: str = "ep
 
 
 def check_term(node: Mapping[str, Any], where: str) -> None:
-    """Check the keys of a term's node, as `build_terms` would."""
+    """Check a term's node, as `build_terms` would."""
     check_arguments(Term, {k: v for k, v in node.items() if k != "weights"}, where)
     if "type" not in node["criterion"]:
         raise UserError(f"{where}.criterion: no `type`; does the method that has this term follow?")
+    check(node["criterion"], f"{where}.criterion", GIVEN, CRITERION)
 
 
 def tap_tuple(values: Mapping[str, Any], taps: Taps) -> tuple[Any, ...]:

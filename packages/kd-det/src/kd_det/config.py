@@ -9,6 +9,10 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode, get_cfg
 from kd_core.errors import UserError, nearest
+from kd_core.trust import DEPLOYED, check_types, known_modules
+
+KNOWN = known_modules("kd_core.criteria", "kd_det.criteria")
+"""What a YAML file may name without being trusted."""
 
 DEFAULTS: dict[str, Any] = {
     "STUDENT": ["@fpn"],
@@ -49,6 +53,8 @@ def read_config(file: str | Path, options: Sequence[str] = ()) -> CfgNode:
     cfg = get_cfg()
     add_kd_config(cfg)
     path = Path(file)
+    if path.suffix == ".py":
+        raise UserError(f"{file}: a config of detection is a YAML file, such as configs/det/*.yaml")
     if not path.is_file():
         hint = nearest(path.name, [other.name for other in path.parent.glob("*.yaml")])
         raise UserError(f"no config file {str(file)!r}{hint}")
@@ -86,11 +92,14 @@ def term_nodes(cfg: CfgNode) -> dict[str, dict[str, Any]]:
     """Return the nodes of `KD.TERMS` in the form that `kd_core.term.build_terms` takes.
 
     Raises:
-        UserError: If a key is unknown, or a term has no CRITERION.
+        UserError: If a key is unknown, a term has no CRITERION, or one is neither ours nor trusted:
+            a YAML file is data, whose author may be anybody.
     """
     nodes = {}
     for name, node in cfg.KD.TERMS.items():
         term = _term(f"KD.TERMS.{name}", node)
+        check_types({"type": term["CRITERION"]}, f"KD.TERMS.{name}.CRITERION", [KNOWN])
+        check_types(term["ARGS"], f"KD.TERMS.{name}.ARGS", [KNOWN, DEPLOYED])
         nodes[name] = {
             "criterion": {"type": term["CRITERION"], **term["ARGS"]},
             "student": term["STUDENT"],
@@ -121,7 +130,9 @@ def _merge(cfg: CfgNode, where: str, merge: Any) -> None:
     try:
         merge()
     except yaml.YAMLError as error:
-        raise UserError(f"{where}: not plain YAML ({error})") from error
+        raise UserError(f"{where}: not plain YAML ({' '.join(str(error).split())})") from error
+    except (AttributeError, TypeError, RecursionError) as error:  # of lists and texts as nodes
+        raise UserError(f"{where}: not a config of Detectron2 ({error})") from error
     except (KeyError, AssertionError, ValueError, OSError) as error:
         text = str(error.args[0] if error.args else error)
         match = re.fullmatch(r"Non-existent (?:config )?key: (\S+)", text)

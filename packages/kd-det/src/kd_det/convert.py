@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import torchvision
 from kd_core import checkpoint
-from kd_core.cli import run_main
+from kd_core.cli import add_general_options, run_main
 from kd_core.console import out
 from kd_core.errors import UserError, nearest
 from torch import Tensor
@@ -108,5 +108,4 @@ def _parser() -> ArgumentParser:
         help="its state dict; by default torchvision's own IMAGENET1K_V1 is downloaded",
     )
     parser.add_argument("--out", metavar="FILE.pth", required=True, help="for MODEL.WEIGHTS")
-    parser.add_argument("--debug", action="store_true", help="show a traceback for every error")
-    return parser
+    return add_general_options(parser)

@@ -14,13 +14,14 @@ from detectron2.structures import Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 from kd_core import report
 from kd_core.claim import claimed
-from kd_core.cli import add_seeds, run_main
+from kd_core.cli import add_general_options, add_seeds, run_main
 from kd_core.console import out
 from kd_core.errors import UserError
+from kd_core.trust import trust
 
 from kd_det import demo, identity
 from kd_det.compat import launch_on_cpu
-from kd_det.config import read_config
+from kd_det.config import read_config, term_nodes
 from kd_det.data.register import check_data, parse_set, register_coco
 from kd_det.distiller import DetectionDistiller, Inputs
 from kd_det.trainer import DistillationTrainer
@@ -45,12 +46,12 @@ def argument_parser() -> ArgumentParser:
     parser.add_argument("--dry-run", action="store_true", help="build all, run one step")
     add_seeds(parser, "of the demo")
     parser.add_argument("--work-dir", metavar="DIR", help="of the demo")
-    parser.add_argument("--debug", action="store_true", help="show a traceback for every error")
-    return parser
+    return add_general_options(parser)
 
 
 def _main(argv: list[str]) -> None:
     args = argument_parser().parse_args(argv)
+    trust(*args.opts)  # an import path among them is named by the command line
     if not args.config_file:
         demo.main(args)
         return
@@ -77,7 +78,8 @@ def register(args: Namespace) -> None:
 
 
 def check(cfg: CfgNode, args: Namespace) -> None:
-    """Refuse, before any work, data, a device or weights that do not fit."""
+    """Refuse, before any work, terms, data, a device or weights that do not fit."""
+    term_nodes(cfg)
     check_data(cfg)
     if cfg.MODEL.DEVICE != "cpu" and not torch.cuda.is_available():
         raise UserError(
@@ -116,6 +118,7 @@ def _check_weights(cfg: CfgNode, args: Namespace) -> None:
 def work(cfg: CfgNode, args: Namespace) -> Any:
     """Train or evaluate in one process; return the results of evaluation."""
     register(args)  # this may be another process
+    trust(*args.trust, *args.opts)
     default_setup(cfg, args)
     if args.eval_only:
         return DistillationTrainer.evaluate(cfg, resume=args.resume)

@@ -20,8 +20,11 @@ from kd_det.data.loader import Mapper, build_train_loader
 from kd_det.distiller import DetectionDistiller, build_distiller, inherit
 from kd_det.hooks import add_ours, forget_metrics
 from kd_det.last_checkpoint import write_last
+from kd_det.proposals import read_proposals_safely
 from kd_det.state import DistillerState, ModelState, RunSeed, with_options
 from kd_det.weights import SafeCheckpointer
+
+read_proposals_safely()
 
 
 class DistillationTrainer(DefaultTrainer):

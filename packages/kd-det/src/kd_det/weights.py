@@ -1,19 +1,17 @@
 """Weights of detectors, `.pkl` files of Detectron2 among them, read without running code."""
 
-import pickle
 import re
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.file_io import PathManager
 from fvcore.common.checkpoint import Checkpointer
 from kd_core import checkpoint
 from kd_core.errors import UserError
+from kd_core.pickles import unpickle
 from kd_core.weights import check_values, differences, read_state_dict, reshaped_text
 from torch import Tensor, nn
 
@@ -23,38 +21,6 @@ from kd_det.last_checkpoint import read_last
 _PASSED_OVER = re.compile(
     r"^pixel_(mean|std)$|\banchor_generator\.cell_anchors\b|\.num_batches_tracked$"
 )
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    """Stand in for `codecs.encode`, by which protocol 2 writes bytes."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"bytes as {encoding}")
-    return text.encode(encoding)
-
-
-_HARMLESS: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("_codecs", "encode"): _latin1,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-}
-for _package in ("numpy.core", "numpy._core"):  # renamed by NumPy 2
-    _HARMLESS[f"{_package}.multiarray", "_reconstruct"] = np.empty(0).__reduce__()[0]
-    _HARMLESS[f"{_package}.multiarray", "scalar"] = np.float64(0).__reduce__()[0]
-    _HARMLESS[f"{_package}.numeric", "_frombuffer"] = np.empty(0).__reduce_ex__(5)[0]
-
-
-class _Unpickler(pickle.Unpickler):
-    """Knows NumPy arrays and plain containers; nothing else can be named, so nothing else runs."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _HARMLESS:
-            raise UserError(
-                f"holds a {module}.{name}, which cannot be read safely: loading it may run code of "
-                f"the file's author. Weights need NumPy arrays alone; if you trust the author, "
-                f"read the file once with pickle and torch.save its tensors as .pth"
-            )
-        return _HARMLESS[module, name]
 
 
 def read_pickle(path: str | Path) -> dict[str, Any]:
@@ -67,7 +33,7 @@ def read_pickle(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: If it holds anything else, or is damaged.
     """
-    contents = _unpickle(path)
+    contents = unpickle(path)
     weights = contents
     for field in ("model", "blobs"):  # of Detectron2, of Caffe2's detectors
         weights = weights.get(field, weights) if isinstance(weights, dict) else None
@@ -191,18 +157,6 @@ class SafeCheckpointer(DetectionCheckpointer, _WeightsOnly):
             raise UserError(f"{self._file}: wanted arrays by name ({error})") from error
         named = {name.removeprefix("module."): value for name, value in state_dict.items()}
         check_values(self._file, named, self.model.state_dict())
-
-
-def _unpickle(path: str | Path) -> Any:
-    try:
-        with open(path, "rb") as file:
-            return _Unpickler(file, encoding="latin1").load()
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    except Exception as error:  # a damaged pickle may raise anything
-        raise UserError(
-            f"{path}: damaged, or no pickle of weights ({type(error).__name__}); get it once more"
-        ) from error
 
 
 def _needed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kd_core.build import build, build_network, check, check_arguments, require_type
+from kd_core.build import build_network, check, check_arguments, require_type
 from kd_core.errors import UserError, located
+from kd_core.kinds import MODULE
 from kd_core.kit import RANDOM
 from kd_core.probe import untouched
 from kd_core.task import Batch
@@ -74,7 +75,7 @@ def build_embedder(
         if weights and weights != RANDOM:
             load_checkpoint(built, weights)
         losses = {
-            name: build(node, f"metric_losses.{name}")
+            name: build_network(node, f"metric_losses.{name}")
             for name, node in (metric_losses or {}).items()
         }
         return Embedder(
@@ -94,6 +95,7 @@ def check_embedder(node: Mapping[str, Any], where: str) -> None:
     check_arguments(build_embedder, node, where)
     check(node, where, ("num_classes",))
     require_type(node["network"], f"{where}.network", "a network")
+    check(node["network"], f"{where}.network", ("num_classes",), MODULE)
     if node.get("weights") and node.get("backbone_weights"):
         raise UserError(f"{where}: weights are of the whole network; leave backbone_weights out")
 

@@ -2,41 +2,62 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kd_core.build import build
+from kd_core import finished
 from kd_core.finished import find_student, read_facts
+from kd_core.trust import Known, build_from_file
 from torch import nn
 
+from kd_reid import torchreid
 from kd_reid.embedder import Embedder
+from kd_reid.models import build_model, model_names
 from kd_reid.neck import attach, neck_of
-from kd_reid.networks import network_roles, without_pretrained
+from kd_reid.networks import network_roles
 from kd_reid.weights import load_checkpoint
 
-FACTS = ("network", "identities", "mean", "std", "image_size", "bnneck")
+FACTS = {
+    "network": finished.NODE,
+    "identities": finished.COUNT,
+    "mean": finished.MEAN,
+    "std": finished.STD,
+    "image_size": finished.SIZE,
+    "bnneck": finished.FLAG,
+}
+
+
+def _is_of_torchreid(found: Any, node: Mapping[str, Any]) -> bool:
+    """Return whether it is one of torchreid's functions that build a network."""
+    names = ("build_model", *model_names())
+    return any(found is getattr(torchreid.models, name, None) for name in names)
+
+
+KNOWN = (
+    Known(("kd_reid.models.",), lambda found, node: found is build_model),
+    Known(("torchreid.models.",), _is_of_torchreid),
+)
+"""Networks that the file of a finished student may name without being trusted."""
 
 
 def load_student(path: str | Path) -> Embedder:
     """Rebuild the embedder of a finished run, in evaluation mode on the CPU.
 
     Called with `{"image": images}`, uint8 or floats in [0, 1] of any size, it returns an
-    `Embedding`.
+    `Embedding`. A network that is not of torchreid needs `kd_core.trust.trusting(NAME)` around.
 
     Args:
         path: Folder of the run, or its `student.safetensors`.
 
     Raises:
-        UserError: If there is no such file, or the network cannot be built or does not fit.
+        UserError: If there is no such file, or the network is neither known nor trusted, cannot be
+            built or does not fit.
     """
     file = find_student(path)
     facts = read_facts(file, FACTS)
-    network: nn.Module = build(
-        without_pretrained(facts["network"]), f"{file}: network", num_classes=facts["identities"]
-    )
-    if facts["bnneck"]:
-        attach(network)
-    load_checkpoint(network, file)
+    make = partial(_build, facts, file)
+    network = finished.rebuild(make, lambda network: load_checkpoint(network, file))
     embedder = Embedder(
         network,
         mean=facts["mean"],
@@ -45,6 +66,21 @@ def load_student(path: str | Path) -> Embedder:
         roles=network_roles(network),
     )
     return embedder.eval()
+
+
+def _build(facts: Mapping[str, Any], file: Path) -> nn.Module:
+    largest = finished.largest_tensor(file)
+    network = build_from_file(
+        facts["network"],
+        f"{file}: network",
+        KNOWN,
+        largest=largest,
+        num_classes=facts["identities"],
+        use_gpu=False,
+    )
+    if facts["bnneck"]:
+        attach(network)
+    return network
 
 
 def facts_of(

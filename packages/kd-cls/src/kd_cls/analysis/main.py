@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from kd_core.assembly import build_data
+from kd_core.assembly import DATA, build_data
 from kd_core.build import check, require_type
 from kd_core.checkpoint import save_json
 from kd_core.cli import run_main
@@ -58,7 +58,7 @@ def read_subject(args: Namespace) -> Subject:
             f"{args.data} has no `data`; name a file such as configs/cls/data/cifar10.py"
         )
     require_type(config["data"], "data", "a data set")
-    check(config["data"], "data", ("data_seed",))
+    check(config["data"], "data", ("data_seed",), DATA)
     labels = labels_of(args.models, args.labels)
     if args.teacher:
         labels_of([args.teacher, *args.models], [_TEACHER, *labels])  # refuses another "teacher"

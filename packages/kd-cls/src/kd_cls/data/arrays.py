@@ -9,8 +9,10 @@ import torch
 from kd_core.data.draws import epoch_order
 from kd_core.data.loader import DeviceLoader
 from kd_core.errors import UserError
+from kd_core.pickles import arrays_only
 from torch import Tensor
 from torchvision import datasets
+from torchvision.datasets import cifar
 from torchvision.datasets.utils import check_integrity
 
 from kd_cls.data.augment import Augment, CropFlip, Resize
@@ -181,7 +183,8 @@ def _torchvision(dataset: type[Any], root: str, download: bool, **split: Any) ->
     if not download:
         require(folder, f"the unpacked {dataset.filename}, which download=True fetches there")
     try:
-        return dataset(root, download=download, **split)
+        with arrays_only(cifar):
+            return dataset(root, download=download, **split)
     except (RuntimeError, OSError) as error:
         files = dict(dataset.train_list + dataset.test_list)
         wrong = [name for name, md5 in files.items() if not check_integrity(folder / name, md5)]

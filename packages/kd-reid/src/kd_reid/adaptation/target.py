@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from kd_core import distributed
+from kd_core.assembly import DATA
 from kd_core.build import build
 from kd_core.data.loader import SplitLoader
 from kd_core.errors import UserError
@@ -114,7 +115,7 @@ def unlabelled(
         raise UserError(f"iterations is {iterations}; want 1 or more")
     # Without `instances`: how often a person comes in a batch must not depend on the true labels.
     node = {**vars(options), "instances": None, "type": of, **(arguments or {})}
-    data = build(node)
+    data = build(node, kind=DATA)
     if not isinstance(data, ReidData):
         raise UserError(f"of={of!r} gave a {type(data).__name__}, no set of people")
     train = data.train.shard(0, 1)

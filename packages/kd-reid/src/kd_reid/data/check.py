@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_core.checkpoint import save_json
-from kd_core.cli import run_main
+from kd_core.cli import add_general_options, run_main
 from kd_core.console import err, out
 from kd_core.data.image_files import read_image
 from kd_core.errors import UserError
@@ -185,5 +185,4 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument("--out", metavar="FILE.json", help="write the report to this file too")
     parser.add_argument("--workers", type=int, default=4, help="threads (default: 4)")
-    parser.add_argument("--debug", action="store_true", help="show a traceback for every error")
-    return parser
+    return add_general_options(parser)

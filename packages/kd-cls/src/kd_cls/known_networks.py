@@ -1,0 +1,38 @@
+"""Networks that the file of a finished student may name without being trusted."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import torchvision
+from kd_core.kinds import returned
+from kd_core.trust import Known, is_defined_in, known_modules
+from torch import nn
+from torchvision.models import get_model, get_model_builder, list_models
+
+
+def _is_of_zoo(found: Any, node: Mapping[str, Any]) -> bool:
+    made = returned(found)
+    is_builder = isinstance(made, type) and issubclass(made, nn.Module)
+    return is_builder and is_defined_in(found, ["kd_cls.models"])
+
+
+def _is_of_torchvision(found: Any, node: Mapping[str, Any]) -> bool:
+    """Return whether it builds a classifier: detectors download a backbone of their own accord."""
+    names = list_models(module=torchvision.models)
+    if found is get_model:
+        return node.get("name") in names
+    return any(found is get_model_builder(name) for name in names)
+
+
+def _is_of_timm(found: Any, node: Mapping[str, Any]) -> bool:
+    return found is getattr(sys.modules.get("timm"), "create_model", None)
+
+
+KNOWN = (
+    known_modules("kd_cls.models"),
+    Known(("kd_cls.models.",), _is_of_zoo),
+    known_modules("torchvision.models"),
+    Known(("torchvision.models.",), _is_of_torchvision),
+    Known(("timm.create_model", "timm.models."), _is_of_timm),
+)

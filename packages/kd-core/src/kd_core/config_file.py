@@ -1,0 +1,100 @@
+"""Run a config file, python code, and its bases; nothing else is read as a config."""
+
+import ast
+import os
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+import mmengine
+import mmengine.config.config
+from mmengine.config import Config
+
+from kd_core.errors import UserError, nearest
+
+
+def read_python(path: Path) -> dict[str, Any]:
+    """Return the names that a python file and its bases define.
+
+    Args:
+        path: The file. Its `_base_`, a name or a list of names, may be computed and may have
+            bases, but each must be a python file.
+
+    Raises:
+        UserError: If a file is missing, is not python, or fails.
+    """
+    if problem := _file_problem(path):
+        raise UserError(problem)
+    try:
+        # By default an `import` in the file would switch mmengine to its other, lazy dialect.
+        with _python_alone():
+            loaded = Config.fromfile(path, lazy_import=False, import_custom_modules=False)
+    except Exception as error:
+        raise UserError(_explain(path, error)) from error
+    return dict(loaded.to_dict())
+
+
+@contextmanager
+def _python_alone() -> Iterator[None]:
+    """Let mmengine load no other files: it obeys the tags of a YAML file, which run code."""
+
+    def refuse(file: Any, *_: Any, **__: Any) -> NoReturn:
+        raise UserError(
+            "a `_base_` is not a python file; write it as *.py, since YAML and JSON are not read "
+            "as configs"
+        )
+
+    places: tuple[Any, ...] = (mmengine, mmengine.config.config)
+    loaders = [place.load for place in places]
+    for place in places:
+        place.load = refuse
+    try:
+        yield
+    finally:
+        for place, load in zip(places, loaders, strict=True):
+            place.load = load
+
+
+def _file_problem(path: Path) -> str:
+    """Say why a path is not a config file and which file is nearest, or return nothing."""
+    if path.is_file():
+        return "" if path.suffix == ".py" else f"{path}: a config file is a python file, *.py"
+    missing = path
+    while not missing.parent.is_dir():
+        missing = missing.parent
+    siblings = [p.name for p in missing.parent.iterdir() if p.is_dir() or p.suffix == ".py"]
+    return f"there is no config file {path}{nearest(missing.name, siblings)}"
+
+
+def _explain(path: Path, error: Exception) -> str:
+    """Name the file and line that made loading fail: the config itself or one of its bases."""
+    sources: list[Path] = []
+    waiting = [path]
+    while waiting:
+        source = Path(os.path.abspath(waiting.pop()))
+        if source in sources:
+            continue
+        sources.append(source)
+        if problem := _file_problem(source):
+            return f"{problem} (a `_base_` of {path})"
+        try:
+            waiting += [source.parent / base for base in _bases(source)]
+        except SyntaxError as syntax:
+            return f"{source}, line {syntax.lineno}: {syntax.msg}"
+    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if Path(frame.filename) in sources:
+            return f"{frame.filename}, line {frame.lineno}: {text}"
+    return f"{path}: {text}"
+
+
+def _bases(source: Path) -> list[str]:
+    for node in ast.parse(source.read_bytes()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_base_":
+            with suppress(ValueError):  # computed, not written out
+                bases = ast.literal_eval(node.value)
+                bases = [bases] if isinstance(bases, str) else list(bases)
+                return [base for base in bases if "{{" not in base]  # which mmengine fills in
+    return []

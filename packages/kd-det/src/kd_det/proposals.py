@@ -1,0 +1,65 @@
+"""Files of proposals, `DATASETS.PROPOSAL_FILES_*`, read without running code they might hold."""
+
+from typing import Any
+
+import numpy as np
+from detectron2.data import build
+from detectron2.structures import BoxMode
+from detectron2.utils.file_io import PathManager
+from kd_core.errors import UserError
+from kd_core.pickles import arrays_only
+
+_OLD_NAMES = {"indexes": "ids", "scores": "objectness_logits"}  # of Detectron 1
+_load = build.load_proposals_into_dataset
+
+Records = list[dict[str, Any]]
+
+
+def load_proposals(records: Records, file: str) -> Records:
+    """Add the proposals of a file to the records of a data set, as Detectron2 does.
+
+    Detectron2 unpickles such a file, whatever is in it; here only arrays and plain values are read.
+
+    Args:
+        records: Of the images, in Detectron2's form.
+        file: A pickled dict of `ids`, `boxes` and `objectness_logits`.
+
+    Raises:
+        UserError: If the file holds anything else, or lacks an image.
+    """
+    with arrays_only(build):
+        with PathManager.open(file, "rb") as opened:
+            _check(build.pickle.load(opened), file, records)
+        return _load(records, file)
+
+
+def read_proposals_safely() -> None:
+    """Let all of Detectron2 read proposals with `load_proposals`."""
+    build.load_proposals_into_dataset = load_proposals
+
+
+def _check(contents: Any, file: str, records: Records) -> None:
+    names = ("ids", "boxes", "objectness_logits")
+    found = contents if isinstance(contents, dict) else {}
+    found = {_OLD_NAMES.get(str(name), str(name)): value for name, value in found.items()}
+    if not all(isinstance(found.get(name), list | tuple) for name in names):
+        raise UserError(f"{file}: wanted a dict with lists {', '.join(names)}, one entry an image")
+    ids, boxes, scores = (found[name] for name in names)
+    if not len(ids) == len(boxes) == len(scores):
+        raise UserError(f"{file}: {len(ids)} ids, {len(boxes)} boxes, {len(scores)} scores: differ")
+    for image, these, values in zip(ids, boxes, scores, strict=True):
+        if not _fit(these, values):
+            raise UserError(f"{file}: image {image!r:.40}: wanted arrays, boxes [N, 4], scores [N]")
+    if found.get("bbox_mode", 0) not in list(BoxMode):
+        raise UserError(f"{file}: bbox_mode {found['bbox_mode']!r:.40} is not one of Detectron2's")
+    known = {str(image) for image in ids}
+    for record in records:
+        if str(record["image_id"]) not in known:
+            raise UserError(f"{file}: has no proposals of image {record['image_id']!r}")
+
+
+def _fit(boxes: Any, scores: Any) -> bool:
+    arrays = (boxes, scores)
+    if not all(isinstance(array, np.ndarray) and array.dtype.kind in "fiu" for array in arrays):
+        return False
+    return boxes.ndim == 2 and boxes.shape == (len(boxes), 4) and scores.shape == (len(boxes),)

@@ -1,0 +1,183 @@
+"""Every place that could run what a file says, with what feeds it; a new one must be entered here.
+
+Before an entry is added: where does the argument come from? What a person writes on the command
+line or in a python config may name code. What a file of weights, a checkpoint, a result, a data set
+or a YAML file says may not, unless `--trust` names it; see SECURITY.md.
+"""
+
+import ast
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+MODULES = {  # whose import alone is worth a line
+    *("pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "yaml", "mmengine"),
+    *("subprocess", "pty", "runpy", "importlib", "imp", "pkgutil", "code", "ctypes", "timeit"),
+}
+BARE = {"eval", "exec", "compile", "__import__", "build", "load", "loads"}
+"""Functions called by such a name, without a dot."""
+CALLS = {  # and by such a name after any dot
+    *("load", "unsafe_load", "full_load", "load_all", "loadmat", "load_model", "load_file"),
+    *("memmap", "fromfile", "merge_from_file", "literal_eval", "load_state_dict_from_url"),
+    *("import_module", "run_path", "run_module", "system", "popen", "Popen", "spawn", "execv"),
+    *("check_output", "check_call", "getoutput", "run_code", "arrays_only", "unpickle"),
+    *(
+        "build_network",
+        "build_from_file",
+        "locate",
+        "find_class",
+        "check_types",
+        "add_safe_globals",
+    ),
+}
+WHOLE = {"subprocess.run", "trust.find", "find", "safe_globals", "torch.serialization.safe_globals"}
+
+
+class Door(NamedTuple):
+    file: str
+    does: str
+
+
+TABLE: dict[tuple[str, str], tuple[int, str]] = {
+    # What a python config or the command line names, judged by `kd_core.kinds`
+    ("kd_core/assembly.py", "build"): (1, "`data` of a config; must be a data set"),
+    ("kd_core/run.py", "build"): (2, "`trainer.step` and `schedule` of a config; by kind"),
+    ("kd_core/optimizer.py", "build"): (1, "`optimizer` of a config; must be an Optimizer"),
+    ("kd_core/optimizer.py", "locate"): (1, "the same; its signature is read"),
+    ("kd_core/term.py", "build"): (1, "criteria of a config; must be Criterions. YAML: see below"),
+    ("kd_core/build.py", "build"): (2, "itself: nested nodes, and build_network"),
+    ("kd_core/build.py", "locate"): (1, "the type of a node of a config"),
+    ("kd_core/build.py", "import importlib"): (1, "for locate"),
+    ("kd_core/build.py", "import pkgutil"): (1, "names of modules, for messages"),
+    ("kd_core/build.py", "importlib.import_module"): (1, "locate: a path of a config"),
+    ("kd_cls/networks.py", "build_network"): (1, "networks of a config; must be modules"),
+    ("kd_cls/analysis/models.py", "locate"): (1, "a network of the command line; its signature"),
+    ("kd_reid/networks.py", "build_network"): (2, "network and metric losses of a config"),
+    ("kd_reid/adaptation/target.py", "build"): (1, "`data.of` of a config; must be a data set"),
+    # What a file names, judged by `kd_core.trust`
+    ("kd_cls/student.py", "build_from_file"): (1, "metadata of a student's file"),
+    ("kd_reid/student.py", "build_from_file"): (1, "metadata of a student's file"),
+    ("kd_core/trust.py", "build_network"): (1, "build_from_file: what was judged"),
+    ("kd_core/trust.py", "find"): (2, "every type that a file names"),
+    ("kd_core/trust.py", "locate"): (2, "find: paths of known packages, and trusted ones"),
+    ("kd_core/trust.py", "check_types"): (2, "itself: nested nodes"),
+    ("kd_det/config.py", "check_types"): (2, "CRITERION and ARGS of a YAML file"),
+    # Configs
+    ("kd_core/config_file.py", "import mmengine"): (3, "runs python configs, refuses all others"),
+    ("kd_core/config_file.py", "Config.fromfile"): (1, "a python config: code of the user"),
+    ("kd_core/config_file.py", "ast.literal_eval"): (1, "`_base_` of it, for messages"),
+    ("kd_core/config.py", "ast.literal_eval"): (1, "values of --cfg-options: literals alone"),
+    ("kd_det/config.py", "import yaml"): (1, "its errors alone"),
+    ("kd_det/config.py", "cfg.merge_from_file"): (1, "a YAML file, with allow_unsafe=False"),
+    # Weights, checkpoints, arrays
+    ("kd_core/checkpoint.py", "torch.load"): (1, "a checkpoint, with weights_only=True"),
+    ("kd_core/weights.py", "torch.load"): (1, "weights of anybody, with weights_only=True"),
+    ("kd_core/weights.py", "torch.serialization.safe_globals"): (1, "numbers and a Namespace"),
+    ("kd_core/weights.py", "load_file"): (1, "safetensors, which have no code"),
+    ("kd_core/run.py", "checkpoint.load"): (1, "best.pth of the run"),
+    ("kd_core/trainer.py", "checkpoint.load"): (1, "last.pth of a run"),
+    ("kd_core/pickles.py", "import pickle"): (1, "for an unpickler that finds NumPy arrays alone"),
+    ("kd_core/pickles.py", "_Unpickler(file, encoding='latin1').load"): (1, "the same"),
+    ("kd_det/weights.py", "unpickle"): (1, "a .pkl of weights, by that unpickler"),
+    ("kd_det/weights.py", "checkpoint.load"): (1, "a .pth of weights, weights_only=True"),
+    ("kd_det/proposals.py", "arrays_only"): (1, "proposals, by that unpickler"),
+    ("kd_det/proposals.py", "build.pickle.load"): (1, "the same"),
+    ("kd_cls/data/arrays.py", "arrays_only"): (1, "files of CIFAR, by that unpickler"),
+    ("kd_core/data/decoded.py", "np.load"): (1, "sizes of images; allow_pickle is off"),
+    ("kd_core/row_store.py", "np.memmap"): (2, "tables of the cache: numbers"),
+    ("kd_core/finished.py", "load"): (2, "its caller's: load_weights of the same file"),
+    ("kd_cls/analysis/main.py", "load"): (2, "load_model: names of the command line, and files"),
+    ("kd_core/data/image_files.py", "via.load"): (1, "Pillow: pixels of an image"),
+    ("kd_reid/data/sets.py", "load"): (4, "a function of its caller: lists of images"),
+    # What we wrote ourselves a moment ago
+    ("kd_cls/export.py", "onnx.load_model"): (1, "the ONNX file just written"),
+    ("kd_cls/export.py", "torch.export.load"): (1, "the archive just written"),
+    ("kd_reid/models.py", "ast.literal_eval"): (1, "names that torchreid prints"),
+    # Other programs and modules
+    ("kd_core/report.py", "import subprocess"): (1, "git and nvidia-smi, fixed commands"),
+    ("kd_core/report.py", "subprocess.run"): (1, "the same"),
+    ("kd_core/report.py", "import importlib"): (1, "versions of packages"),
+    ("kd_core/testing/samples.py", "import importlib"): (1, "modules of our own criteria"),
+    ("kd_core/testing/samples.py", "import pkgutil"): (1, "the same"),
+    ("kd_core/testing/samples.py", "import_module"): (2, "the same"),
+    ("kd_det/compat.py", "import importlib"): (2, "whether Detectron2 is there"),
+    ("kd_det/compat.py", "build"): (1, "a function of its caller, that makes a loader"),
+    ("kd_det/compat.py", "mp.spawn"): (1, "processes of our own function"),
+}
+
+
+def doors(source: str) -> Iterator[str]:
+    """Name what a source imports and calls of what is listed above."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name.partition(".")[0] for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names = [str(node.module).partition(".")[0]]
+        else:
+            names = []
+        yield from (f"import {name}" for name in names if name in MODULES)
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            last = called.rpartition(".")[2]
+            if called in BARE | WHOLE or last in CALLS:
+                yield called
+
+
+def found_doors() -> Counter[Door]:
+    files = [*ROOT.glob("packages/*/src/**/*.py"), *ROOT.glob("tools/**/*.py")]
+    found: Counter[Door] = Counter()
+    for file in files:
+        name = file.relative_to(ROOT).as_posix().partition("/src/")
+        for does in doors(file.read_text(encoding="utf-8")):
+            found[Door(name[2] or name[0], does)] += 1
+    return found
+
+
+def test_every_door_is_in_the_table_and_every_entry_is_a_door():
+    wanted = Counter({Door(*place): count for place, (count, _) in TABLE.items()})
+    found = found_doors()
+    assert dict(found - wanted) == {}, "new: enter what feeds it, if it may be there at all"
+    assert dict(wanted - found) == {}, "gone: take it out of the table"
+
+
+def test_every_entry_says_what_feeds_it():
+    assert all(len(fed.split()) >= 2 for _, fed in TABLE.values())
+
+
+@pytest.mark.parametrize(
+    ("source", "does"),
+    [
+        ("import torch\ntorch.load(path)", "torch.load"),
+        ("from torch import load\nload(path)", "load"),
+        ("import pickle as p\np.loads(b)", "import pickle"),
+        ("from pickle import loads", "import pickle"),
+        ("def f():\n    import cloudpickle", "import cloudpickle"),
+        ("import yaml.constructor", "import yaml"),
+        ("x = yaml.unsafe_load(text)", "yaml.unsafe_load"),
+        ("np.load(file, allow_pickle=True)", "np.load"),
+        ("eval(text)", "eval"),
+        ("exec(text)", "exec"),
+        ("__import__(name)", "__import__"),
+        ("importlib.import_module(name)", "importlib.import_module"),
+        ("os.system(command)", "os.system"),
+        ("import subprocess", "import subprocess"),
+        ("build(facts['network'])", "build"),
+        ("build_network(node, where)", "build_network"),
+        ("kinds.locate(path)", "kinds.locate"),
+        ("torch.hub.load(repo, name)", "torch.hub.load"),
+        ("scipy.io.loadmat(file)", "scipy.io.loadmat"),
+        ("runpy.run_path(file)", "runpy.run_path"),
+    ],
+)
+def test_an_addition_is_seen(source, does):
+    assert does in list(doors(source))
+
+
+@pytest.mark.parametrize("source", ["model.eval()", "re.compile(x)", "self.run(x)", "import torch"])
+def test_what_is_harmless_is_not(source):
+    assert list(doors(source)) == []
