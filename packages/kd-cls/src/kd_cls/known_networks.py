@@ -34,5 +34,6 @@ KNOWN = (
     Known(("kd_cls.models.",), _is_of_zoo),
     known_modules("torchvision.models"),
     Known(("torchvision.models.",), _is_of_torchvision),
+    known_modules("timm.models"),
     Known(("timm.create_model", "timm.models."), _is_of_timm),
 )
