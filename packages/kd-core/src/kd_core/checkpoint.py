@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,31 @@ from torch import Tensor
 
 from kd_core.checksum import DamagedError, opened_json, sealed_json
 from kd_core.errors import UserError
+from kd_core.system_errors import cannot_write
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`, which takes its place only if the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Give a temporary path beside `path`, which takes its place only if the block succeeds.
+
+    Raises:
+        UserError: If it cannot be written, because the disk is full for instance.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except Exception as error:
+        told = cannot_write(path, error)
+        if told is None:
+            raise
+        raise told from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -52,8 +63,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 def save(value: Any, path: Path) -> None:
     """Write tensors and plain containers with `torch.save`, atomically."""
-    with atomic_path(path) as temporary:
-        torch.save(value, temporary)
+    # By a Python file: only that tells why it could not be written.
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        torch.save(value, file)
 
 
 def save_text(text: str, path: Path) -> None:

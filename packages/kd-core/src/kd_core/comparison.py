@@ -21,6 +21,7 @@ from kd_core.seeds import DIGITS, read_results, repeat, seed_folder, spread, spr
 from kd_core.stages import key_of
 from kd_core.together import check_shareable, train_together
 from kd_core.tool import TrainingTool
+from kd_core.workdir import require_writable
 
 Config = dict[str, Any]
 Results = dict[str, list[dict[str, Any]]]
@@ -93,6 +94,7 @@ class ComparisonTool:
     ) -> None:
         name = Path(args.rows or args.configs[-1]).stem
         work_dir = Path(args.work_dir or f"runs/{name}-table")
+        require_writable(work_dir)
         results: Results = {}
         runner = Runner(self.kit, device, work_dir.parent)
         # Named by what it depends on: changed settings are never taken for finished ones.

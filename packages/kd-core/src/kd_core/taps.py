@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from threading import get_ident
 from types import TracebackType
 from typing import Any
 
@@ -13,6 +14,12 @@ from kd_core.errors import UserError, nearest
 
 _GRAMMAR = re.compile(
     r"(?P<path>[^\[\]:@]+)(?P<input>:in)?(?P<every>\[\*\])?(?:\[(?P<key>[^\[\]*]+)\])?"
+)
+
+
+_TWO_THREADS = (
+    "two threads run the network at once, and what they give would be mixed; let one wait for the "
+    "other, or give each a copy of the network (copy.deepcopy) and its own FeatureTap"
 )
 
 
@@ -102,12 +109,16 @@ class FeatureTap:
         last = any(tap.every_call or (not tap.path and not tap.input) for tap in self._taps)
         self._stops = stop and bool(self.paths) and not last
         self._handles: list[RemovableHandle] = []
+        self._thread = 0
         self._seen: dict[str, Any] = {}
         self._versions: dict[str, list[tuple[Tensor, int]]] = {}
 
     def __enter__(self) -> dict[str, Any]:
+        if self._handles and self._thread != get_ident():
+            raise UserError(_TWO_THREADS)
         if self._handles:
             raise RuntimeError("this FeatureTap is in use already")
+        self._thread = get_ident()
         # Looked up anew in every pass: a conversion (SyncBatchNorm) may have replaced a module.
         modules = [self.network.get_submodule(tap.path) for tap in self._taps]
         self._handles = [self._register(*pair) for pair in zip(self._taps, modules, strict=True)]
@@ -149,6 +160,8 @@ class FeatureTap:
         return tapped.register_forward_hook(record_output)
 
     def _record(self, tap: _Tap, value: Any) -> None:
+        if get_ident() != self._thread:
+            raise UserError(f"tap {tap.name!r}: {_TWO_THREADS}")
         if tap.name in self._seen and not tap.every_call:
             every_call = f"{tap.name.partition('[')[0]}[*]"
             raise UserError(

@@ -22,7 +22,7 @@ from kd_core.run_config import read_config, stage_configs
 from kd_core.runner import Runner, print_tables, with_cache
 from kd_core.seeds import repeat, seed_folder, summary_table
 from kd_core.together import check_shareable, train_together
-from kd_core.workdir import choose
+from kd_core.workdir import choose, require_writable
 
 Config = dict[str, Any]
 Demo = Callable[[Namespace, torch.device], None]
@@ -69,6 +69,7 @@ class TrainingTool:
         """Train every seed and print the summary."""
         names = [Path(path).stem for path in args.configs]
         work_dir = choose(args.work_dir, names, resume=args.resume)
+        require_writable(work_dir)
         seeds = args.seeds or [config.get("seed", 0)]
         runner = Runner(self.kit, device, work_dir.parent)
         if args.together:

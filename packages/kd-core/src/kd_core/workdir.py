@@ -2,10 +2,13 @@
 
 import os
 import re
+import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from kd_core.errors import UserError
+from kd_core.system_errors import cannot_write
 
 _TRACES = ("config.py", "last.pth", "result.json", "summary.json")
 
@@ -41,4 +44,31 @@ def has_run(folder: Path) -> bool:
 
 def cache_folder() -> Path:
     """Return where generated data is kept: `$KD_CACHE`, or else `~/.cache/kd`."""
-    return Path(os.environ.get("KD_CACHE") or "~/.cache/kd").expanduser()
+    try:
+        return Path(os.environ.get("KD_CACHE") or "~/.cache/kd").expanduser()
+    except RuntimeError as error:
+        raise UserError(
+            "generated data is kept in ~/.cache/kd, but you have no home folder here; name another "
+            "folder in the variable KD_CACHE"
+        ) from error
+
+
+def require_writable(folder: Path) -> None:
+    """Refuse, before hours of work, a folder in which nothing can be written; leave no trace.
+
+    Raises:
+        UserError: Naming the folder and what the system says of it.
+    """
+    try:
+        made = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(b"0" * 2**16)
+        finally:
+            with suppress(OSError):  # another process works in it by now
+                for path in made:
+                    path.rmdir()
+    except (OSError, ValueError) as error:
+        told = cannot_write(folder, error)
+        raise told or UserError(f"{str(folder)!r} cannot be a folder ({error})") from error
