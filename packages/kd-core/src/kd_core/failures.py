@@ -65,7 +65,7 @@ def first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def during_run(folder: Path, seed: int | None, memory: str) -> Iterator[None]:
+def during_run(folder: Path, seed: int, memory: str) -> Iterator[None]:
     """Make what fails inside a `RunError`, which names the run and its seed; bugs pass.
 
     Args:
@@ -79,10 +79,11 @@ def during_run(folder: Path, seed: int | None, memory: str) -> Iterator[None]:
         told = explain(error, memory)
         if told is None:
             raise
-        seeds = "" if seed is None else f" (seed {seed})"
+        told_where = str(told).startswith(str(folder))
+        where = f"seed {seed}" if told_where else f"{folder} (seed {seed})"
         resumable = getattr(told, "resumable", True) and (folder / "last.pth").is_file()
         again = f"; {RESUME}" if resumable and RESUME not in str(told) else ""
-        raise RunError(f"{folder}{seeds}: {told}{again}") from error
+        raise RunError(f"{where}: {told}{again}") from error
 
 
 @contextmanager
