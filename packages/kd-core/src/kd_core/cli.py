@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kd_core import console
+from kd_core.data.workers import wake_children
 from kd_core.errors import ToldElsewhereError, UserError, nearest
 from kd_core.failures import bug, explain
 
@@ -42,6 +43,8 @@ def run_main(function: Callable[[list[str]], int | None], argv: Sequence[str] | 
             return EXIT_NO_READER
         except Exception as error:
             return _report(error, debug="--debug" in arguments)
+        finally:
+            wake_children()
 
 
 def _see_working_folder() -> None:

@@ -81,7 +81,9 @@ def during_run(folder: Path, seed: int, memory: str) -> Iterator[None]:
             raise
         told_where = str(told).startswith(str(folder))
         where = f"seed {seed}" if told_where else f"{folder} (seed {seed})"
-        resumable = getattr(told, "resumable", True) and (folder / "last.pth").is_file()
+        resumable = getattr(told, "resumable", True) and any(
+            (folder / name).is_file() for name in ("last.pth", "last_checkpoint")
+        )
         again = f"; {RESUME}" if resumable and RESUME not in str(told) else ""
         raise RunError(f"{where}: {told}{again}") from error
 

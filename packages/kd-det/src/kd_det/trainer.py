@@ -11,7 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_train_loader, get_detection_dataset_dicts
+from detectron2.data import (
+    build_detection_test_loader,
+    build_detection_train_loader,
+    get_detection_dataset_dicts,
+)
 from detectron2.data.samplers import TrainingSampler
 from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.evaluation import COCOEvaluator
@@ -21,6 +25,7 @@ from kd_core.seed import mix, rng_state, seed_everything, set_rng_state
 from torch import nn
 
 from kd_det.compat import has_extension, restart_loader
+from kd_det.data.reading import TellingMapper, watch_workers
 from kd_det.distiller import DetectionDistiller, build_distiller, inherit
 from kd_det.weights import SafeCheckpointer
 
@@ -46,7 +51,7 @@ class DistillationTrainer(DefaultTrainer):
         one; other samplers start anew.
         """
         if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
-            return super().build_train_loader(cfg)
+            return watch_workers(super().build_train_loader(cfg, TellingMapper(cfg, True)), cfg)
         keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
         files = cfg.DATASETS.PROPOSAL_FILES_TRAIN
         dataset = get_detection_dataset_dicts(
@@ -57,7 +62,16 @@ class DistillationTrainer(DefaultTrainer):
         )
         batch_size = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
         sampler = ResumableSampler(len(dataset), cfg.SEED, skip=start * batch_size)
-        return build_detection_train_loader(cfg, dataset=dataset, sampler=sampler)
+        loader = build_detection_train_loader(
+            cfg, TellingMapper(cfg, True), dataset=dataset, sampler=sampler
+        )
+        return watch_workers(loader, cfg)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        """Return Detectron2's loader of a data set for evaluation."""
+        loader = build_detection_test_loader(cfg, dataset_name, TellingMapper(cfg, False))
+        return watch_workers(loader, cfg)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> COCOEvaluator:

@@ -99,9 +99,8 @@ class FolderLoader(SplitLoader):
                 collate_fn=_as_it_is,
                 pin_memory=self.device.type == "cuda",
                 generator=torch.Generator(),  # else each epoch draws from torch's global one
-                timeout=self.worker_timeout if self.workers else 0,
             )
-            self._loader = Watched(loader, "data.worker_timeout")
+            self._loader = Watched(loader, self.worker_timeout, "data.worker_timeout")
         order = order.to(self.device)
         for part, images in zip(parts, self._loader, strict=True):
             if isinstance(images, str):

@@ -1,14 +1,16 @@
 """Worker processes that read data: what became of them when they give nothing."""
 
+import math
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import suppress
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing.process import BaseProcess
 from typing import Any
-
-from torch.utils.data import DataLoader
 
 from kd_core.errors import RunError, UserError
 from kd_core.ranks import fate
@@ -31,56 +33,112 @@ def checked_timeout(seconds: float) -> float:
     return float(seconds)
 
 
+def wake_children() -> None:
+    """Let child processes that stand still go on.
+
+    They take no order to end otherwise, and the program would wait for them for ever.
+    """
+    for child in multiprocessing.active_children():
+        with suppress(OSError, ValueError):
+            if child.pid is not None:
+                os.kill(child.pid, signal.SIGCONT)
+
+
 class Watched:
-    """What a `DataLoader` gives, and whose fault it is when it gives nothing.
+    """The batches of a loader with workers; a worker that is lost ends the wait for it.
+
+    torch's own `timeout` does not: what a worker has sent is still fetched from it, which has no
+    limit. So the workers are killed when it is time, and that ends every wait.
 
     Args:
-        loader: Its `timeout` says how long a worker may take for a batch.
+        loader: A `DataLoader`, or what is made around one.
+        seconds: How long a batch may take; 0 waits without end.
         option: Name of the setting of that time, for the message.
     """
 
-    def __init__(self, loader: DataLoader[Any], option: str) -> None:
-        self.loader, self.option = loader, option
+    def __init__(self, loader: Any, seconds: float, option: str) -> None:
+        self.loader, self.seconds, self.option = loader, checked_timeout(seconds), option
         self._workers: list[BaseProcess] = []
+        self._late = ""
+        self._due = math.inf
+        self._clock: threading.Thread | None = None
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
+        """Start the workers now, and yield what they give."""
         others = multiprocessing.active_children()
-        try:
+        with self._watch():
             batches = iter(self.loader)
-            # Persistent workers stay from one epoch to the next.
-            self._workers += [p for p in multiprocessing.active_children() if p not in others]
-            yield from batches
-        except RuntimeError as error:
-            if told := self._told(str(error)):
-                raise RunError(told) from error
-            raise
-        finally:
-            # One that stands still takes no order to end; the program would wait for it for ever.
-            for worker in self._workers:
-                with suppress(OSError, ValueError):
-                    os.kill(worker.pid or 0, signal.SIGCONT)
+        # Persistent workers stay from one epoch to the next.
+        self._workers += [p for p in multiprocessing.active_children() if p not in others]
+        if self._clock is None and self._workers and self.seconds:
+            arguments = weakref.ref(self), min(1.0, self.seconds / 10)
+            self._clock = threading.Thread(target=_tick, args=arguments, daemon=True)
+            self._clock.start()
+        return self._each(batches)
 
-    def _told(self, said: str) -> str:
-        """Return what became of the workers, if that is what torch's message is about."""
-        if "DataLoader timed out" in said:
-            still = [f"data worker {pid} {how}" for pid in self._pids if (how := fate(pid))]
-            return (
-                f"{', '.join(still) or 'the data workers'} gave no batch within "
-                f"{self.loader.timeout:g} s; let it go on, look at the disk, or raise "
-                f"{self.option} (seconds; 0 waits without end)"
-            )
+    def _each(self, batches: Iterable[Any]) -> Iterator[Any]:
+        batches = iter(batches)
+        while True:
+            with self._watch():
+                try:
+                    batch = next(batches)
+                except StopIteration:
+                    return
+            yield batch
+
+    @contextmanager
+    def _watch(self) -> Iterator[None]:
+        self._due = time.monotonic() + self.seconds
+        try:
+            yield
+        except BaseException as error:
+            wake_children()  # Ctrl-C too has to end them
+            told = self._late or self._ended(str(error))
+            if not told or not isinstance(error, Exception):
+                raise
+            raise RunError(told) from error
+        finally:
+            self._due = math.inf
+
+    def tick(self) -> None:
+        """Give up waiting when it is time; called in another thread."""
+        if time.monotonic() < self._due:
+            return
+        self._due = math.inf
+        pids = [worker.pid for worker in self._workers if worker.pid is not None]
+        found = [f"data worker {pid} {how}" for pid in pids if (how := fate(pid))]
+        self._late = (
+            f"{', '.join(found) or 'the data workers'} gave no batch within {self.seconds:g} s; "
+            f"look at the disk, or raise {self.option} (seconds; 0 waits without end)"
+        )
+        for worker in self._workers:
+            with suppress(OSError, ValueError):
+                worker.kill()
+
+    def _ended(self, said: str) -> str:
+        """Return how workers ended, if that is what torch's message is about."""
         if "DataLoader worker" not in said:
             return ""
-        ended = [worker for worker in self._workers if worker.exitcode]
-        how = [f"{worker.pid} {_ended(worker.exitcode or 0)}" for worker in ended]
+        how = [f"{w.pid} {_how_ended(w.exitcode)}" for w in self._workers if w.exitcode]
         return f"data worker {', '.join(how)}; {MEMORY}" if how else ""
 
-    @property
-    def _pids(self) -> list[int]:
-        return [worker.pid for worker in self._workers if worker.pid is not None]
+
+def _tick(watched: "weakref.ref[Watched]", pause: float) -> None:
+    """Look at the clock now and then, as long as somebody needs the loader."""
+    while True:
+        time.sleep(pause)
+        found = watched()
+        if found is None:
+            return
+        found.tick()
+        del found
 
 
-def _ended(status: int) -> str:
+def _how_ended(status: int) -> str:
     """Say how a process ended, from Python's exit code."""
     try:
         return f"was killed ({signal.Signals(-status).name})"
