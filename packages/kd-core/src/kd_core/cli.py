@@ -7,8 +7,7 @@ from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kd_core import console
-from kd_core.data.workers import wake_children
+from kd_core import children, console
 from kd_core.errors import ToldElsewhereError, UserError, nearest
 from kd_core.failures import bug, explain
 
@@ -44,7 +43,7 @@ def run_main(function: Callable[[list[str]], int | None], argv: Sequence[str] | 
         except Exception as error:
             return _report(error, debug="--debug" in arguments)
         finally:
-            wake_children()
+            children.wake()
 
 
 def _see_working_folder() -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import torch
 
+from kd_core import children
 from kd_core.errors import RunError, UserError
 from kd_core.system_errors import refused
 
-RESUME = "then the same command with --resume continues from the last checkpoint"
+RESUME = "the same command with --resume continues from the last checkpoint"
 _NO_MEMORY = re.compile(
     r"can't allocate memory|cannot allocate memory|out of memory|not enough memory|ALLOC_FAILED"
     r"|std::bad_alloc",
@@ -76,7 +77,8 @@ def during_run(folder: Path, seed: int, memory: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        told = explain(error, memory)
+        with children.left_alone():
+            told = explain(error, memory)
         if told is None:
             raise
         told_where = str(told).startswith(str(folder))
@@ -84,7 +86,7 @@ def during_run(folder: Path, seed: int, memory: str) -> Iterator[None]:
         resumable = getattr(told, "resumable", True) and any(
             (folder / name).is_file() for name in ("last.pth", "last_checkpoint")
         )
-        again = f"; {RESUME}" if resumable and RESUME not in str(told) else ""
+        again = f"; then {RESUME}" if resumable and RESUME not in str(told) else ""
         raise RunError(f"{where}: {told}{again}") from error
 
 

@@ -136,7 +136,7 @@ def _lost(error: BaseException, store: _Store) -> UserError | None:
     who = ", ".join(gone) or f"another rank than {store.rank}{waited or ' died or left'}"
     if not gone and not late and not re.search("peer|remote|Broken pipe", str(error)):
         return bug(error)
-    return RunError(f"{who}, so the others cannot go on; {RESUME}")
+    return RunError(f"{who}, so training stopped; {RESUME}")
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

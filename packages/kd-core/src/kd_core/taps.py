@@ -7,7 +7,7 @@ from threading import get_ident
 from types import TracebackType
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, jit, nn
 from torch.utils.hooks import RemovableHandle
 
 from kd_core.errors import UserError, nearest
@@ -98,6 +98,8 @@ class FeatureTap:
                 "the network is compiled already, so hooks in it would never fire; "
                 "compile the whole training step, or tap the original module"
             )
+        if isinstance(network, jit.ScriptModule):
+            raise UserError("the network is scripted (torch.jit), which has no taps; use the plain")
         self.network = network
         self.paths = _unique(paths)
         self.copy = _unique(copy)

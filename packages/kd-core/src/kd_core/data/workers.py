@@ -2,7 +2,6 @@
 
 import math
 import multiprocessing
-import os
 import signal
 import threading
 import time
@@ -12,7 +11,9 @@ from contextlib import contextmanager, suppress
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from kd_core import children
 from kd_core.errors import RunError, UserError
+from kd_core.failures import explain
 from kd_core.ranks import fate
 
 MEMORY = (
@@ -31,17 +32,6 @@ def checked_timeout(seconds: float) -> float:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e9:
         raise UserError(f"worker_timeout is {seconds!r}; wanted seconds, or 0 to wait without end")
     return float(seconds)
-
-
-def wake_children() -> None:
-    """Let child processes that stand still go on.
-
-    They take no order to end otherwise, and the program would wait for them for ever.
-    """
-    for child in multiprocessing.active_children():
-        with suppress(OSError, ValueError):
-            if child.pid is not None:
-                os.kill(child.pid, signal.SIGCONT)
 
 
 class Watched:
@@ -72,8 +62,8 @@ class Watched:
         others = multiprocessing.active_children()
         with self._watch():
             batches = iter(self.loader)
-        # Persistent workers stay from one epoch to the next.
-        self._workers += [p for p in multiprocessing.active_children() if p not in others]
+            # Persistent workers stay from one epoch to the next.
+            self._workers += [p for p in multiprocessing.active_children() if p not in others]
         if self._clock is None and self._workers and self.seconds:
             arguments = weakref.ref(self), min(1.0, self.seconds / 10)
             self._clock = threading.Thread(target=_tick, args=arguments, daemon=True)
@@ -96,8 +86,11 @@ class Watched:
         try:
             yield
         except BaseException as error:
-            wake_children()  # Ctrl-C too has to end them
-            told = self._late or self._ended(str(error))
+            with children.left_alone():  # after Ctrl-C too they have to end
+                told = self._late or self._ended(error)
+                for worker in self._workers if told else ():
+                    worker.kill()
+                    worker.join(5)
             if not told or not isinstance(error, Exception):
                 raise
             raise RunError(told) from error
@@ -119,12 +112,12 @@ class Watched:
             with suppress(OSError, ValueError):
                 worker.kill()
 
-    def _ended(self, said: str) -> str:
+    def _ended(self, error: BaseException) -> str:
         """Return how workers ended, if that is what torch's message is about."""
-        if "DataLoader worker" not in said:
+        if "DataLoader worker" not in str(error):
             return ""
         how = [f"{w.pid} {_how_ended(w.exitcode)}" for w in self._workers if w.exitcode]
-        return f"data worker {', '.join(how)}; {MEMORY}" if how else ""
+        return f"data worker {', '.join(how)}; {MEMORY}" if how else str(explain(error))
 
 
 def _tick(watched: "weakref.ref[Watched]", pause: float) -> None:
