@@ -47,6 +47,13 @@ def folder(tmp_path, monkeypatch):
         ("dkd", "teacher.network.num_classes=5", "student has 3 classes, teacher 5"),
         ("dkd", "distiller.terms.dkd.student=layer9", "dkd.student: .*'layer9'.*'layer2'"),
         ("dkd", "distiller.terms.dkd.teacher=fcc", "dkd.teacher: .*'fcc'; did you mean 'fc'"),
+        ("dkd", "distiller.terms.dkd.criterion.temperature=0", "dkd.criterion: temperature is 0"),
+        ("dkd", "student.network={'type':'torch.nn.Identity','_delete_':True}", "Identity"),
+        (
+            "dkd",
+            "teacher.network={'type':'torchvision.models.vit_b_16','_delete_':True}",
+            r"teacher: VisionTransformer failed in a first pass, fed .*\[2, 3, 8, 8\].*`size`",
+        ),
         ("images", "data.root=imges", "no folder 'imges' .*; did you mean 'images'"),
         ("images", "seed=0", "data: .*'train'"),
         ("misspelt", "seed=0", "misspelt.py: unknown name 'optimiser'; did you mean 'optimizer'"),
@@ -71,3 +78,18 @@ def test_a_misspelt_option_of_the_tool_names_its_neighbour(capsys):
         train.main(["dkd.py", "--sedes", "1"])
     assert stopped.value.code == 2
     assert "did you mean '--seeds'" in capsys.readouterr().err
+
+
+SINGLE = """
+_base_ = "dkd.py"
+data = dict(num_train=36, num_test=3, image_size=32, batch_size=35)
+student = dict(network=dict(_delete_=True, type="torchvision.models.resnet18"))
+"""
+
+
+def test_a_last_batch_that_batchnorm_cannot_average_is_told_before_training(folder, capsys):
+    (folder / "single.py").write_text(SINGLE)
+    assert train.main(["single.py"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search("last batch .*one image.*1 value per channel.*drop_last.*35", line)
+    assert train.main(["single.py", "--cfg-options", "data.drop_last=True"]) == 0

@@ -1,6 +1,10 @@
+import re
+import subprocess
+import sys
+
 import pytest
 from kd_core.cli import run_main, training_parser
-from kd_core.errors import UserError
+from kd_core.errors import RunError, ToldElsewhereError, UserError
 
 
 def fail(arguments: list[str]) -> int:
@@ -36,9 +40,60 @@ class TestRunMain:
 
         assert run_main(interrupt, []) == 130
 
-    def test_other_errors_are_bugs_and_pass(self):
-        with pytest.raises(ZeroDivisionError):
-            run_main(lambda arguments: 1 // 0, [])
+    def test_another_error_is_a_line_that_names_its_place_and_status_one(self, capsys):
+        assert run_main(lambda arguments: 1 // 0, []) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert re.search(r"^error: ZeroDivisionError: .*test_cli.py:\d+.*bug.*--debug", line)
+
+    def test_an_error_of_a_run_is_status_one(self, capsys):
+        def run(arguments: list[str]) -> None:
+            raise RunError("runs/x (seed 0): the disk is full")
+
+        assert run_main(run, []) == 1
+        assert capsys.readouterr().err == "error: runs/x (seed 0): the disk is full\n"
+
+    def test_what_another_process_told_is_not_told_again(self, capsys):
+        def told(arguments: list[str]) -> None:
+            raise ToldElsewhereError(UserError("no such tap"))
+
+        assert run_main(told, []) == 2
+        assert capsys.readouterr().err == ""
+
+    def test_names_cannot_write_control_characters_to_a_terminal(self, capsys):
+        def name(arguments: list[str]) -> None:
+            raise UserError("a\x1b[31m.jpg\udcff: is empty")
+
+        assert run_main(name, []) == 2
+        assert capsys.readouterr().err == "error: a\\x1b[31m.jpg\\udcff: is empty\n"
+
+    @pytest.mark.parametrize(
+        ("shell", "status", "errors"),
+        [
+            ("{} | head -1 > /dev/null", 141, ""),
+            ("{} >&-", 0, ""),
+            ("{} 2>&-", 0, ""),
+            ("PYTHONIOENCODING=ascii {} | grep -c 1+-2 > /dev/null", 0, ""),
+        ],
+    )
+    def test_streams_that_are_closed_or_ascii_give_no_traceback(
+        self, tmp_path, shell, status, errors
+    ):
+        script = tmp_path / "tool.py"
+        script.write_text(
+            "import sys\n"
+            "from kd_core.cli import run_main\n"
+            "from kd_core.console import err, out\n"
+            "def main(arguments):\n"
+            "    for number in range(20000):\n"
+            "        out.print('1\u00b12')\n"
+            "    err.print('[/x] :smile:')\n"
+            "sys.exit(run_main(main))\n",
+            encoding="utf-8",
+        )
+        command = f"set -o pipefail; ({shell.format(f'{sys.executable} {script}')})"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+        assert done.returncode == status, done.stderr
+        assert done.stderr.replace("[/x] :smile:\n", "") == errors
 
 
 class TestTrainingParser:

@@ -1,7 +1,10 @@
 """What a criterion checks of its inputs, and the precision in which it computes."""
 
+import inspect
+
 import pytest
 import torch
+from kd_core.build import locate
 from kd_core.criteria.dkd import DKD
 from kd_core.criteria.fitnet import FitNet
 from kd_core.criteria.kd import KD
@@ -10,6 +13,18 @@ from kd_core.errors import UserError
 from torch import nn
 
 MAPS = ((4, 8, 8), (6, 4, 4))
+
+TEMPERATURES = [
+    ("kd.KD", "temperature"),
+    ("dkd.DKD", "temperature"),
+    ("nkd.NKD", "temperature"),
+    ("wsld.WSLD", "temperature"),
+    ("dist.DIST", "temperature"),
+    ("skd.SKD", "temperature"),
+    ("soft_label.SoftLabel", "temperature"),
+    ("mlkd.MLKD", "temperatures"),
+    ("mlkd.MLKD", "strong_temperatures"),
+]
 
 
 class Maps(Criterion):
@@ -95,3 +110,15 @@ def test_a_label_of_mixed_images_is_refused_but_methods_without_labels_take_them
     assert KD()(logits, logits, batch) == 0
     del batch["mixed_labels"]
     assert DKD()(logits, logits, batch).isfinite()
+
+
+@pytest.mark.parametrize("wrong", [0, -1.0, float("nan"), float("inf"), "4", True])
+@pytest.mark.parametrize("name", sorted({name for name, _ in TEMPERATURES}))
+def test_a_temperature_that_nothing_can_be_divided_by_is_refused(name, wrong):
+    for criterion, option in TEMPERATURES:
+        if criterion == name:
+            kind = locate(f"kd_core.criteria.{name}")
+            given = inspect.signature(kind).parameters[option].default
+            value = (wrong,) * len(given) if isinstance(given, tuple) else wrong
+            with pytest.raises(UserError, match=f"{option} is "):
+                kind(**{option: value})

@@ -1,9 +1,19 @@
 """Image files of any kind become RGB; those that cannot be read are named."""
 
+import io
+import os
+import socket
+
 import numpy as np
 import pytest
 import torch
-from kd_core.data.image_files import ImageFiles, read_image
+from kd_core.data.image_files import (
+    ImageFiles,
+    list_images,
+    read_image,
+    require_image,
+    size_of_pixels,
+)
 from kd_core.errors import UserError
 from PIL import Image
 
@@ -49,3 +59,87 @@ def test_an_image_keeps_its_pixels_and_an_index_beyond_the_last_begins_anew(tmp_
     images = ImageFiles(files, lambda image: image, (2, 3), 0).__getitems__([(0, 0), (0, 1)])
     assert torch.equal(images[0], torch.from_numpy(pixels).permute(2, 0, 1))
     assert torch.equal(images[0], images[1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted"),
+    [
+        ("fifo", "is a FIFO"),
+        ("socket", "is a socket"),
+        ("folder", "is a folder"),
+        ("device", "is a device"),
+        ("dangling", "is a link to nothing"),
+        ("loop", "is a link to nothing"),
+        ("missing", "No such file"),
+        ("empty", "it is empty"),
+        ("text", "no format that Pillow knows"),
+        ("cut", "truncated"),
+        ("bomb", "decompression bomb"),
+    ],
+)
+@pytest.mark.parametrize("read", [read_image, size_of_pixels, require_image])
+def test_what_is_no_image_is_named_and_never_waited_for(tmp_path, monkeypatch, kind, wanted, read):
+    file = tmp_path / "a.png"
+    whole = io.BytesIO()
+    Image.new("RGB", (64, 64), (1, 2, 3)).save(whole, "png")
+    if kind == "fifo":
+        os.mkfifo(file)
+    elif kind == "socket":
+        monkeypatch.chdir(tmp_path)
+        socket.socket(socket.AF_UNIX).bind("a.png")
+    elif kind == "folder":
+        file.mkdir()
+    elif kind in ("device", "dangling", "loop"):
+        file.symlink_to({"device": "/dev/zero", "dangling": "gone", "loop": "a.png"}[kind])
+    elif kind in ("empty", "text", "cut", "bomb"):
+        texts = {"empty": b"", "text": b"hello", "cut": whole.getvalue()[:-60]}
+        file.write_bytes(texts.get(kind, whole.getvalue()))
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000 if kind == "bomb" else 10**8)
+        if read is require_image or (read is size_of_pixels and kind == "cut"):
+            read(str(file))  # it is a file; only its pixels are wrong
+            return
+    with pytest.raises(UserError, match=wanted) as caught:
+        read(str(file))
+    assert str(file) in str(caught.value)
+
+
+class TestListing:
+    def test_files_are_in_the_order_of_names_and_links_are_followed(self, tmp_path):
+        for name in ("b/2.png", "b/10.JPG", "a.png", "b/c/1.png", "b/note.txt", "b c/1.png"):
+            (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+            (tmp_path / name).touch()
+        (tmp_path / "z").symlink_to("b", target_is_directory=True)
+        found = [os.path.relpath(path, tmp_path) for path in list_images(tmp_path)]
+        assert found == [
+            "a.png",
+            *("b/10.JPG", "b/2.png", "b c/1.png", "b/c/1.png"),
+            *("z/10.JPG", "z/2.png", "z/c/1.png"),
+        ]
+
+    def test_what_is_named_like_an_image_and_is_none_is_refused(self, tmp_path):
+        os.mkfifo(tmp_path / "a.png")
+        with pytest.raises(UserError, match=r"a\.png: is a FIFO"):
+            list_images(tmp_path)
+
+    def test_a_link_back_is_refused(self, tmp_path):
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "b").symlink_to(tmp_path, target_is_directory=True)
+        with pytest.raises(UserError, match="this link leads back"):
+            list_images(tmp_path)
+
+    def test_names_that_are_no_text_are_found(self, tmp_path):
+        name = os.fsencode(tmp_path) + b"/\xff \n.png"
+        open(name, "wb").close()
+        assert [os.fsencode(path) for path in list_images(tmp_path)] == [name]
+
+
+def test_a_transform_that_fails_names_the_file(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+
+    def fail(image):
+        raise ZeroDivisionError("by zero")
+
+    files = ImageFiles(np.array([os.fsencode(tmp_path / "a.png")]), fail, 8, 0)
+    assert files.__getitems__([(0, 0)]) == (
+        f"{tmp_path}/a.png: the transform failed on it (ZeroDivisionError: by zero)"
+    )

@@ -1,10 +1,13 @@
 """A probe leaves no trace in the model, and finds the taps that must be copied."""
 
+from typing import ClassVar
+
 import pytest
 import torch
 from kd_core.errors import UserError
-from kd_core.probe import settle, shapes, tap_values, untouched
+from kd_core.probe import settle, shapes, tap_values, telling, training_pass, untouched
 from kd_core.taps import FeatureTap, OverwrittenTapError
+from kd_core.task import Task
 from torch import nn
 
 
@@ -118,3 +121,52 @@ def test_settled_network_has_maps_of_unit_size():
     assert network(image).std().item() == pytest.approx(1, abs=0.05)
     assert not network[1]._forward_pre_hooks
     assert not network.training
+
+
+class Failing(nn.Module):
+    """Fails in training only, if so wanted."""
+
+    def __init__(self, training_only: bool = False) -> None:
+        super().__init__()
+        self.training_only = training_only
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, images):
+        if self.training or not self.training_only:
+            self.norm(images)
+            raise RuntimeError("expected 1 channel, got 3\nand more")
+        return images
+
+
+class Plain(Task):
+    def forward(self, batch):
+        return self.network(batch["image"])
+
+
+class TestFirstPass:
+    batch: ClassVar = {"image": torch.rand(2, 3, 4, 4)}
+
+    def test_a_failure_says_which_network_was_fed_what_and_said_what(self):
+        with pytest.raises(UserError) as caught, telling(Plain(Failing()), self.batch):
+            Plain(Failing())(self.batch)
+        for part in ("Failing failed", "[2, 3, 4, 4]", "float32", "expected 1 channel, got 3"):
+            assert part in str(caught.value)
+        assert "more" not in str(caught.value)
+
+    def test_weights_of_another_type_are_said(self):
+        network = nn.Conv2d(3, 1, 1).double()
+        with pytest.raises(UserError, match=r"weights are torch\.float64, wanted torch\.float32"):
+            tap_values(Plain(network), FeatureTap(network, "output"), self.batch)
+
+    def test_a_lack_of_memory_is_not_the_network_s(self):
+        with pytest.raises(MemoryError), telling(Plain(Failing()), self.batch):
+            raise MemoryError
+
+    def test_what_fails_in_training_only_is_found_and_leaves_no_trace(self):
+        model = Plain(Failing(training_only=True)).eval()
+        before, random = model.network.norm.running_mean.clone(), torch.get_rng_state()
+        with pytest.raises(UserError, match="Failing failed"):
+            training_pass(model, self.batch)
+        assert torch.equal(model.network.norm.running_mean, before)
+        assert torch.equal(torch.get_rng_state(), random)
+        assert not model.training

@@ -2,6 +2,7 @@
 
 import copy
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -502,3 +503,27 @@ def test_a_tapped_pass_is_captured_as_a_cuda_graph_and_replayed():
         x.copy_(images(1))
         graph.replay()
         torch.testing.assert_close(seen["bn"], network.bn(network.conv(x)))
+
+
+def test_two_threads_on_one_network_are_told_so():
+    network = nn.Sequential(nn.Linear(2, 2))
+    tap = FeatureTap(network, "0")
+
+    def other(function):
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(function).result()
+
+    with tap:
+        with pytest.raises(UserError, match="two threads run the network at once"):
+            other(lambda: network(torch.zeros(1, 2)))
+        with pytest.raises(UserError, match="two threads"):
+            other(tap.__enter__)
+        network(torch.zeros(1, 2))
+    with tap as seen:  # one after the other is fine
+        network(torch.zeros(1, 2))
+    assert set(seen) == {"0"}
+
+
+def test_a_scripted_network_is_refused():
+    with pytest.raises(UserError, match="is scripted"):
+        FeatureTap(torch.jit.script(nn.Sequential(nn.ReLU())), "0")

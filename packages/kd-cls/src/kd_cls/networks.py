@@ -8,7 +8,7 @@ from kd_core.build import build_network, check, check_arguments, require_type
 from kd_core.errors import UserError, located, nearest
 from kd_core.kinds import MODULE
 from kd_core.kit import RANDOM
-from kd_core.probe import untouched
+from kd_core.probe import telling, training_pass, untouched
 from kd_core.task import Batch
 from kd_core.weights import load_weights, read_state_dict
 from torch import nn
@@ -186,7 +186,7 @@ def torchvision_weights(node: Mapping[str, Any]) -> Any:
 
 def class_count(classifier: nn.Module, batch: Batch) -> int:
     """Return how many logits a classifier gives, running it on a batch without a trace."""
-    with untouched(classifier):
+    with untouched(classifier), telling(classifier, batch):
         return int(classifier(batch).shape[1])
 
 
@@ -199,3 +199,6 @@ def check_logits(classifier: nn.Module, batch: Batch, data: DataSplits, where: s
             f"{where}: the network gives {count} logits, the data has {data.num_classes} classes; "
             "give its callable that number, or set new_head=True"
         )
+    if "label" in batch:
+        with located(where):
+            training_pass(classifier, batch)

@@ -1,5 +1,6 @@
 """From a config to the parts of a run."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +12,13 @@ from kd_core.build import build
 from kd_core.config import merge
 from kd_core.distiller import Distiller
 from kd_core.ensemble import with_ensembles
+from kd_core.errors import UserError
+from kd_core.failures import explain, first_line
 from kd_core.kinds import Kind, makes_one_with
 from kd_core.kit import Config, Data, Kit
 from kd_core.mutual import MutualDistiller
 from kd_core.run import Parts
-from kd_core.seed import mix, seed_everything
+from kd_core.seed import mix, rng_state, seed_everything, set_rng_state
 from kd_core.task import Batch, Task
 from kd_core.term import build_terms
 
@@ -71,6 +74,7 @@ def assemble(
     else:
         distiller = build_distiller(data, student, teachers, sample, **config.get("distiller", {}))
     distiller.to(device)
+    check_single(distiller, data.train)
     seed_everything(mix(seed, 1 + distributed.rank()))  # dropout, whatever was built before
     test, val = kit.evaluators(config, data)
     parts = Parts(
@@ -83,6 +87,32 @@ def assemble(
         sample=sample,
     )
     return Assembly(data, distiller, parts, sample)
+
+
+def check_single(distiller: Distiller, loader: Any) -> None:
+    """Try a batch of one image, if an epoch has one: BatchNorm may have nothing to average in it.
+
+    Raises:
+        UserError: If it cannot be trained on.
+    """
+    if loader.smallest(distributed.world_size()) != 1:
+        return
+    tried = copy.deepcopy(distiller)  # teachers are shared
+    tried.begin(1)
+    tried.train()
+    state = rng_state()
+    try:
+        tried(loader.sample(1))
+    except (ValueError, RuntimeError) as error:
+        if memory := explain(error):
+            raise memory from error
+        raise UserError(
+            f"the last batch of an epoch has one image a process, and training fails on it "
+            f"({first_line(error)}); set data.drop_last=True, or another data.batch_size (now "
+            f"{loader.batch_size})"
+        ) from error
+    finally:
+        set_rng_state(state)
 
 
 def build_distiller(

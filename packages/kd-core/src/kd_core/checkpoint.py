@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -24,6 +24,7 @@ from kd_core.checksum import (
     sealed_json,
 )
 from kd_core.errors import UserError
+from kd_core.system_errors import cannot_write
 
 
 @contextmanager
@@ -31,10 +32,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`, which takes its place only if the block succeeds.
 
     What killed processes left beside `path` under such names goes when a run claims the folder.
+
+    Raises:
+        UserError: If it cannot be written, because the disk is full for instance.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = leftovers.temporary(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
         mode = temporary.stat().st_mode  # what the user's umask leaves
         yield temporary
@@ -43,8 +47,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except Exception as error:
+        told = cannot_write(path, error)
+        if told is None:
+            raise
+        raise told from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from kd_core.console import err
 from kd_core.errors import UserError
 from kd_core.leftovers import remove_leftovers, temporary, write_new
 from kd_core.processes import Process, this_process
+from kd_core.system_errors import cannot_write
 
 HEARTBEAT = 10.0
 """Seconds between signs of life."""
@@ -132,10 +133,8 @@ def take(folder: Path) -> Claim | Owner:
     except (OSError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(
-            f"the folder {folder} cannot be claimed ({getattr(error, 'strerror', None) or error}); "
-            "name one that can be written"
-        ) from error
+        told = cannot_write(folder, error)
+        raise told or UserError(f"{str(folder)!r} cannot be a folder ({error})") from error
 
 
 def claims_in(folder: Path) -> list[int]:

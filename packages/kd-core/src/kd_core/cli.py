@@ -7,39 +7,66 @@ from argparse import Action, ArgumentParser
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kd_core.errors import UserError, nearest
+from kd_core import children, console
+from kd_core.errors import ToldElsewhereError, UserError, nearest
+from kd_core.failures import bug, explain
 from kd_core.trust import trust, trusting
 
-EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 MOST_SEEDS = 2**32  # as many as NumPy's generator takes
+EXIT_NO_READER = 141  # what a shell shows of a program that SIGPIPE ended
 
 
 def run_main(function: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> int:
     """Call a tool's main function and return the exit status of the process.
 
-    A `UserError` becomes one line on stderr and status 2; with `--debug` among the arguments, a
-    traceback and status 2. Ctrl-C gives 130. Other exceptions are bugs, and pass. The working
-    folder is put on Python's path, so that configs can name modules in it.
+    Whatever a user or a machine can cause becomes one line on stderr and status 2, or 1 where a run
+    had begun (see `kd_core.failures`); any other exception is a bug, of which the line names the
+    place, with status 1. With `--debug` among the arguments there is a traceback. Ctrl-C gives 130;
+    a reader of stdout that left, as `head` does, 141. The working folder is put on Python's path,
+    so that configs can name modules in it.
 
     Args:
         function: Takes the list of arguments; returns the exit status, or None for 0.
         argv: The arguments; by default those of the process.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # where a user's own modules are, behind all others
+    with console.one_line_each():
+        try:
+            _see_working_folder()
+            with trusting():  # what --trust names is trusted by this command alone
+                status = function(arguments) or 0
+            sys.stdout.flush()  # else Python does at its end, where nobody catches what that raises
+            return status
+        except KeyboardInterrupt:
+            return EXIT_INTERRUPTED
+        except BrokenPipeError:
+            console.close_stdout()
+            return EXIT_NO_READER
+        except Exception as error:
+            return _report(error, debug="--debug" in arguments)
+        finally:
+            children.wake()
+
+
+def _see_working_folder() -> None:
+    """Find a user's own modules too, behind all others."""
     try:
-        with trusting():  # what --trust names is trusted by this command alone
-            return function(arguments) or 0
-    except UserError as error:
-        if "--debug" in arguments:
-            traceback.print_exc()
-        else:
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        here = os.getcwd()
+    except FileNotFoundError as error:
+        raise UserError("the working folder is gone; change to one that exists") from error
+    if here not in sys.path:
+        sys.path.append(here)
+
+
+def _report(error: Exception, *, debug: bool) -> int:
+    """Print what ended the program; return its exit status."""
+    told = explain(error) or bug(error)
+    if debug:
+        console.complain("".join(traceback.format_exception(error)))
+    elif not isinstance(told, ToldElsewhereError):
+        console.complain(f"error: {console.in_one_line(str(told))}\n")
+    return told.status
 
 
 def training_parser(description: str) -> ArgumentParser:

@@ -1,12 +1,48 @@
 """The two consoles: results go to `out`, everything else to `err`."""
 
+import codecs
+import contextlib
+import os
+import re
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
 from rich.console import Console
 
 _WIDTH = 110  # where there is no terminal, rich would cut tables at 80 columns
+_ASCII = {"±": "+-"}
+
+
+class _Out(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # rich would exit with status 1
+
+
+class _Err:
+    """The process's stderr, whose loss ends nothing: a run may outlive the reader of its log."""
+
+    def write(self, text: str) -> int:
+        if sys.stderr is not None:
+            with contextlib.suppress(OSError, ValueError):  # no reader, full disk; closed
+                sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        if sys.stderr is not None:
+            with contextlib.suppress(OSError, ValueError):
+                sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
 
 
 def _console(*, stderr: bool) -> Console:
-    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    # No markup: names of files and classes may have brackets and colons.
+    options: Any = {"highlight": False, "soft_wrap": True, "markup": False, "emoji": False}
+    console = Console(file=_Err(), **options) if stderr else _Out(**options)  # type: ignore[arg-type]
     if not console.is_terminal:
         console.width = _WIDTH
     return console
@@ -14,3 +50,62 @@ def _console(*, stderr: bool) -> Console:
 
 out = _console(stderr=False)
 err = _console(stderr=True)
+
+
+def complain(text: str) -> None:
+    """Write to stderr, if there is one."""
+    stream = _Err()
+    stream.write(text)
+    stream.flush()
+
+
+def in_one_line(text: str) -> str:
+    """Return a text without line ends, and with what a terminal would obey made visible."""
+    text = re.sub(r"\s*[\r\n]\s*", " ", text.strip())
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+@contextlib.contextmanager
+def one_line_each() -> Iterator[None]:
+    """Inside, warnings take a line each, and text that the terminal cannot show is spelt."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="kd_spelt")
+    before = sys.stdout, warnings.formatwarning, threading.excepthook
+    if sys.stdout is None:  # closed by whoever started us
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the end of the process
+    warnings.formatwarning = _format_warning
+    threading.excepthook = _thread_failed
+    try:
+        yield
+    finally:
+        warnings.formatwarning, threading.excepthook = before[1:]
+
+
+def close_stdout() -> None:
+    """Send to nowhere what is left for a reader of stdout that is gone."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _spell(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    spelt, end = codecs.backslashreplace_errors(error)
+    wanted = error.object[error.start : end]
+    return ("".join(_ASCII[c] for c in wanted) if set(wanted) <= set(_ASCII) else spelt), end
+
+
+codecs.register_error("kd_spelt", _spell)
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: Any = None
+) -> str:
+    return f"warning: {in_one_line(str(message))}\n"
+
+
+def _thread_failed(failed: threading.ExceptHookArgs) -> None:
+    # TensorBoard's thread keeps what it raised for the main thread, which then tells it.
+    if getattr(failed.thread, "exception", None) is not failed.exc_value:
+        threading.__excepthook__(failed)

@@ -13,7 +13,7 @@ from kd_core.losses import weigh
 from kd_core.probe import shapes, tap_values
 from kd_core.roles import tap_list
 from kd_core.taps import FeatureTap
-from kd_core.task import Batch, Task, network_of, passes_of, refuse_sharded
+from kd_core.task import Batch, Task, network_of, passes_of, refuse_untrainable
 from kd_core.teacher import as_teachers
 from kd_core.term import Term, tap_tuple
 
@@ -56,7 +56,7 @@ class Distiller(nn.Module):
         sample: Batch | None = None,
     ) -> None:
         super().__init__()
-        refuse_sharded(student)
+        refuse_untrainable(student)
         self.student = student
         self.teachers = as_teachers(teachers, student)
         self.terms = dict(terms)

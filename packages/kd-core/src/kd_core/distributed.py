@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from kd_core import ranks
 from kd_core.errors import UserError
 
 _T = TypeVar("_T")
@@ -36,7 +37,8 @@ def start(device: torch.device) -> torch.device:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=ranks.timeout())
     return device
 
 
@@ -48,10 +50,15 @@ def stop() -> None:
 
 @contextmanager
 def joined() -> Iterator[torch.device]:
-    """Join the process group if there is one, and leave it at the end; gives the device."""
+    """Join the process group if there is one, and leave it at the end; gives the device.
+
+    Of what goes wrong inside, one process tells; see `ranks.one_tells`.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        yield start(device)
+        device = start(device)
+        with ranks.one_tells() if is_distributed() else nullcontext():
+            yield device
     finally:
         stop()
 

@@ -1,5 +1,6 @@
 """Errors that are the user's to mend, and the nearest valid name for a misspelt one."""
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -8,8 +9,27 @@ from difflib import get_close_matches
 class UserError(ValueError):
     """Wrong input whose message is all that its author needs.
 
-    The command-line tools print it as one line and exit with status 2; a traceback needs `--debug`.
+    The command-line tools print it as one line and exit with its status; a traceback needs
+    `--debug`.
     """
+
+    status = 2
+
+
+class RunError(UserError):
+    """A run that had begun, and failed: of disk, memory, a worker, a loss that is not finite."""
+
+    status = 1
+    resumable = True
+    """Whether the same command may come further, once its cause is mended."""
+
+
+class ToldElsewhereError(UserError):
+    """A failure that another process has printed already."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.status = getattr(error, "status", RunError.status)
+        super().__init__(str(error))
 
 
 def nearest(name: str, valid: Iterable[str], *, most: int = 3) -> str:
@@ -30,4 +50,17 @@ def located(place: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(f"{place}: {error}") from error
+        raise (RunError if isinstance(error, RunError) else UserError)(
+            f"{place}: {error}"
+        ) from error
+
+
+def require_positive(**numbers: float) -> None:
+    """Refuse numbers, by their names, that are not above 0 and finite.
+
+    A division by such a temperature would show only as a loss that is not finite.
+    """
+    for name, number in numbers.items():
+        usual = isinstance(number, int | float) and not isinstance(number, bool)
+        if not usual or not 0 < number < math.inf:
+            raise UserError(f"{name} is {number!r}; wanted a finite number above 0")

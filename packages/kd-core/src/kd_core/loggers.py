@@ -1,17 +1,19 @@
 """Hooks that tell what happens: console, JSON lines, TensorBoard, Weights & Biases."""
 
 import json
-import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kd_core.checkpoint import save_text
+from kd_core.console import err
 from kd_core.errors import UserError
 from kd_core.hooks import Hook
+from kd_core.system_errors import cannot_write
 
 if TYPE_CHECKING:
     from kd_core.trainer import Trainer
@@ -47,19 +49,22 @@ class TensorBoardLog(Hook):
 
     def before_train(self, trainer: "Trainer") -> None:
         """Open the event file; steps after the resumed one are hidden."""
-        self._writer = self._writer_class(
-            str(trainer.work_dir / "tensorboard"), purge_step=trainer.epoch + 1
-        )
+        folder = trainer.work_dir / "tensorboard"
+        with _told(folder):
+            self._writer = self._writer_class(str(folder), purge_step=trainer.epoch + 1)
 
     def after_epoch(self, trainer: "Trainer") -> None:
         """Write the record."""
-        for name, value in trainer.record.items():
-            self._writer.add_scalar(name, value, trainer.epoch)
+        with _told(trainer.work_dir / "tensorboard"):
+            for name, value in trainer.record.items():
+                self._writer.add_scalar(name, value, trainer.epoch)
+            self._writer.flush()  # its thread writes; what happens to that shows here
 
     def close(self) -> None:
         """Close the event file."""
         if self._writer is not None:
-            self._writer.close()
+            with _told(Path(self._writer.get_logdir())):
+                self._writer.close()
 
 
 class WandbLog(Hook):
@@ -99,6 +104,15 @@ class WandbLog(Hook):
             self._run.finish()
 
 
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Name the folder that cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(folder, error) or error from error
+
+
 class ProgressLog(Hook):
     """Show a bar with the remaining time on a terminal, and lines everywhere.
 
@@ -112,7 +126,6 @@ class ProgressLog(Hook):
     def __init__(self, metric: str, *, seconds: float = 60.0) -> None:
         self.metric = metric
         self.seconds = seconds
-        self._console = Console(file=sys.stderr)
         self._bar: Progress | None = None
         self._started = self._said = 0.0
         self._steps_before = 0
@@ -121,13 +134,13 @@ class ProgressLog(Hook):
         """Start the clock and the bar."""
         self._started = self._said = time.monotonic()
         self._steps_before = trainer.steps_done
-        if self._console.is_terminal:
+        if err.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
-                console=self._console,
+                console=err,
                 transient=True,
             )
             self._bar.add_task("steps", total=trainer.total_steps, completed=trainer.steps_done)
@@ -170,4 +183,4 @@ class ProgressLog(Hook):
 
     def _say(self, text: str) -> None:
         self._said = time.monotonic()
-        self._console.print(text, highlight=False, soft_wrap=True)
+        err.print(text)

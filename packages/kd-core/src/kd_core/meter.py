@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from kd_core import distributed
-from kd_core.errors import UserError
+from kd_core.errors import RunError, UserError
 from kd_core.sound_weights import not_finite
 
 
-class NonFiniteLossError(UserError):
+class NonFiniteLossError(RunError):
     """A loss or a weight became NaN or infinite; the message names it and the step."""
+
+    resumable = False
 
 
 class LossMeter:

@@ -10,7 +10,7 @@ from kd_core import distributed
 from kd_core.criteria.granularity import TEMPERATURES, make_encoders
 from kd_core.criteria.kd import kd
 from kd_core.distiller import Distiller
-from kd_core.errors import UserError, nearest
+from kd_core.errors import UserError, nearest, require_positive
 from kd_core.functional import promote
 from kd_core.losses import sum_losses
 from kd_core.probe import tap_values
@@ -70,6 +70,7 @@ class MutualDistiller(Distiller):
             raise UserError("mutual learning needs a peer; name one under `peers`")
         if reduction not in REDUCTIONS:
             raise UserError(f"reduction is {reduction!r}{nearest(reduction, REDUCTIONS)}")
+        require_positive(temperature=temperature)
         self.peers.update(peers)
         self.weight, self.temperature, self.reduction = weight, temperature, reduction
         self._only: str | None = None

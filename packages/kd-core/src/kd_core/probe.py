@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from kd_core.errors import UserError
+from kd_core.failures import explain, first_line
 from kd_core.seed import rng_state, set_rng_state
 from kd_core.taps import FeatureTap, OverwrittenTapError
-from kd_core.task import Batch
+from kd_core.task import Batch, network_of
 
 
 @contextmanager
@@ -28,6 +30,54 @@ def untouched(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+@contextmanager
+def telling(model: nn.Module, batch: Batch) -> Iterator[None]:
+    """Make what a network raises in a pass a UserError: which network, fed what, said what."""
+    try:
+        yield
+    except Exception as error:
+        known = explain(error)  # of the machine, or told already
+        if known is not None:
+            raise
+        network = network_of(model)
+        kinds = {str(p.dtype) for p in network.parameters() if p.dtype != torch.float32}
+        weights = f"; its weights are {', '.join(sorted(kinds))}, wanted torch.float32" * bool(
+            kinds
+        )
+        raise UserError(
+            f"{type(network).__name__} failed in a first pass, fed {_fed(model, batch)}: "
+            f"{type(error).__name__}: {first_line(error)}{weights}; if it wants images of another "
+            "size, set `size` of its node, else take another network"
+        ) from error
+
+
+def _fed(model: nn.Module, batch: Batch) -> str:
+    images = batch["image"]
+    prepare: Any = getattr(model, "prepare", None)  # of an `ImageTask`
+    prepared, how = (prepare(images), " (normalised)") if prepare else (images, "")
+    return f"{prepared.dtype} {list(prepared.shape)}{how}"
+
+
+def training_pass(model: nn.Module, batch: Batch) -> None:
+    """Run a batch through a model in training mode, so that what fails only there fails now.
+
+    Modes, buffers (statistics of normalisation) and generators are as before afterwards.
+
+    Raises:
+        UserError: If the network fails.
+    """
+    kept: list[tuple[Tensor, Tensor]] = [(b, b.clone()) for b in model.buffers()]
+    with untouched(model), torch.enable_grad():
+        model.train()
+        try:
+            with telling(model, batch):
+                model(batch)
+        finally:
+            with torch.no_grad():
+                for buffer, before in kept:
+                    buffer.copy_(before)
+
+
 def tap_values(
     model: nn.Module, tap: FeatureTap, batch: Batch
 ) -> tuple[FeatureTap, dict[str, Any]]:
@@ -42,7 +92,7 @@ def tap_values(
         for dropout in dropouts:
             dropout.train()
         try:
-            with tap as seen:
+            with telling(model, batch), tap as seen:
                 model(batch)
         except OverwrittenTapError as error:
             tap = FeatureTap(tap.network, tap.paths, copy=(*tap.copy, *error.paths))

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
 
@@ -38,7 +37,7 @@ def flops(network: nn.Module, image: Tensor) -> int | None:
             from fvcore.nn import FlopCountAnalysis
 
             return int(FlopCountAnalysis(network, image).total())
-    except RuntimeError:
+    except Exception:  # jit, which traces it, and networks raise what they like
         return None
 
 
@@ -99,7 +98,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 def _taps_text(shapes: Mapping[str, Any], taps: list[str], source: str = "teacher") -> str:
     prefix = "" if source == "teacher" else f"{source}: "
-    return "\n".join(f"{escape(prefix + tap)} {_shape_text(shapes[tap])}" for tap in taps)
+    return "\n".join(f"{prefix + tap} {_shape_text(shapes[tap])}" for tap in taps)
 
 
 def has_bf16(device: torch.device) -> bool | None:
@@ -154,11 +153,11 @@ def taps_listing(model: nn.Module, sample: Batch) -> Table:
     for name, module in network.named_modules():
         if name in seen:
             tap = (name or "output") + ("[*]" if len(seen[name]) > 1 else "")
-            table.add_row(escape(tap), type(module).__name__, _shape_text(seen[name][0]))
+            table.add_row(tap, type(module).__name__, _shape_text(seen[name][0]))
     return table
 
 
 def _shape_text(shape: Any) -> str:
     if isinstance(shape, tuple) and all(isinstance(size, int) for size in shape):
-        return escape(f"[{', '.join(['N', *map(str, shape)])}]")
-    return escape(str(shape))
+        return f"[{', '.join(['N', *map(str, shape)])}]"
+    return str(shape)

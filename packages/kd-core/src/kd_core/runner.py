@@ -13,6 +13,7 @@ from kd_core.assembly import Assembly, assemble, build_data
 from kd_core.config import save_config
 from kd_core.console import err
 from kd_core.data.loader import data_fingerprint
+from kd_core.failures import during_run, memory_remedy, memory_told
 from kd_core.kit import Kit
 from kd_core.recipes import build_teachers, is_of_teachers, recorded, stage_place, unfinished
 from kd_core.run import build_trainer, run
@@ -204,8 +205,18 @@ class Runner:
     def _train_stage(
         self, config: Config, work_dir: Path, *, seed: int, resume: bool
     ) -> dict[str, Any]:
-        ready = self.prepare(config, work_dir, seed=seed)
-        return run(ready.trainer, ready.built.parts, resume=resume, facts=ready.facts)
+        memory = memory_of(config)
+        with memory_told(memory):
+            ready = self.prepare(config, work_dir, seed=seed)
+        with during_run(work_dir, seed, memory):
+            return run(ready.trainer, ready.built.parts, resume=resume, facts=ready.facts)
+
+
+def memory_of(config: Config) -> str:
+    """Return what takes less memory in a config's run."""
+    trainer = config["trainer"]
+    batch_size = config["data"].get("batch_size", "its default")
+    return memory_remedy(batch_size, trainer.get("accumulate", 1), trainer.get("precision", "fp32"))
 
 
 def with_cache(trainer: Config, folder: Path) -> Config:

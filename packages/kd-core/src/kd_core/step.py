@@ -1,5 +1,6 @@
 """One training step: batches in, losses out, parameters moved."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -59,13 +60,15 @@ class TrainStep:
         self.device = distiller.steps.device
         self.model: Any = distiller
         if distributed.is_distributed():
-            self.model = DistributedDataParallel(
-                distiller,
-                # Buffers are averaged where they are read (evaluation, checkpoints): criteria with
-                # memory banks must not be overwritten by rank 0 in every forward.
-                broadcast_buffers=False,
-                find_unused_parameters=find_unused_parameters,
-            )
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
+                self.model = DistributedDataParallel(
+                    distiller,
+                    # Buffers are averaged where they are read (evaluation, checkpoints): criteria
+                    # with memory banks must not be overwritten by rank 0 in every forward.
+                    broadcast_buffers=False,
+                    find_unused_parameters=find_unused_parameters,
+                )
         if compile:  # networks, teachers and criteria as one; alone, hooks in them never fired
             self.model = torch.compile(self.model)
 

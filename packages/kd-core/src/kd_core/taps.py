@@ -1,20 +1,21 @@
 """FeatureTap: read what modules inside a network take in or give out, by their names."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from threading import get_ident
 from types import TracebackType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, jit, nn
 from torch.utils.hooks import RemovableHandle
 
 from kd_core.errors import UserError, nearest
 from kd_core.functional import tensors
+from kd_core.tap_paths import TapPath, parse
 
-_GRAMMAR = re.compile(
-    r"(?P<path>[^\[\]:@]+)(?P<input>:in)?(?P<every>\[\*\])?(?:\[(?P<key>[^\[\]*]+)\])?"
+_TWO_THREADS = (
+    "two threads run the network at once, and what they give would be mixed; let one wait for the "
+    "other, or give each a copy of the network (copy.deepcopy) and its own FeatureTap"
 )
 
 
@@ -31,32 +32,6 @@ class OverwrittenTapError(UserError):
 
 class _AllSeen(BaseException):  # no error, and none that a network may catch
     """Ends a forward pass that has nothing more to show."""
-
-
-@dataclass(frozen=True)
-class _Tap:
-    """One parsed tap: where to hook, and what to keep of what comes by."""
-
-    name: str
-    path: str  # "" is the network itself
-    input: bool
-    every_call: bool
-    key: str | None  # in what the module gives or, of every call, which one
-
-    def select(self, value: Any) -> Any:
-        if self.key is None:
-            return value
-        index = int(self.key) if re.fullmatch(r"-?\d+", self.key) else None
-        if isinstance(value, Mapping):
-            key = self.key if self.key in value else index
-            if key in value:
-                return value[key]
-            raise UserError(f"tap {self.name!r}: no such key{nearest(self.key, map(str, value))}")
-        if not isinstance(value, tuple | list):
-            raise UserError(f"tap {self.name!r}: a {type(value).__name__} has no entries; no [key]")
-        if index is None or not -len(value) <= index < len(value):
-            raise UserError(f"tap {self.name!r}: no such entry in a tuple of {len(value)}")
-        return value[index]
 
 
 class FeatureTap:
@@ -97,6 +72,8 @@ class FeatureTap:
                 "the network is compiled already, so hooks in it would never fire; "
                 "compile the whole training step, or tap the original module"
             )
+        if isinstance(network, jit.ScriptModule):
+            raise UserError("the network is scripted (torch.jit), which has no taps; use the plain")
         self.network = network
         self.paths = _unique(paths)
         self.copy = _unique(copy)
@@ -104,17 +81,21 @@ class FeatureTap:
             if path not in self.paths:
                 raise UserError(f"copy={path!r} is none of the taps{nearest(path, self.paths)}")
         self.passes = 1
-        self._taps = [_parse(path, network) for path in self.paths]
+        self._taps = [parse(path, network) for path in self.paths]
         # How often `[*]` fires, and what comes after the output, is not known.
         last = any(tap.every_call or (not tap.path and not tap.input) for tap in self._taps)
         self._stops = stop and bool(self.paths) and not last
         self._handles: list[RemovableHandle] = []
+        self._thread = 0
         self._seen: dict[str, Any] = {}
         self._versions: dict[str, list[tuple[Tensor, int]]] = {}
 
     def __enter__(self) -> dict[str, Any]:
+        if self._handles and self._thread != get_ident():
+            raise UserError(_TWO_THREADS)
         if self._handles:
             raise RuntimeError("this FeatureTap is in use already")
+        self._thread = get_ident()
         # Looked up anew in every pass: a conversion (SyncBatchNorm) may have replaced a module.
         modules = [self.network.get_submodule(tap.path) for tap in self._taps]
         self._handles = [self._register(*pair) for pair in zip(self._taps, modules, strict=True)]
@@ -143,7 +124,7 @@ class FeatureTap:
         """Return the same tap of another network; see `stop` above."""
         return FeatureTap(network, self.paths, copy=self.copy, stop=stop)
 
-    def _register(self, tap: _Tap, tapped: nn.Module) -> RemovableHandle:
+    def _register(self, tap: TapPath, tapped: nn.Module) -> RemovableHandle:
         # A deepcopy of the network made meanwhile keeps the hooks; there they must do nothing.
         def record_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             if module is tapped:
@@ -157,7 +138,9 @@ class FeatureTap:
             return tapped.register_forward_pre_hook(record_input, with_kwargs=True)
         return tapped.register_forward_hook(record_output)
 
-    def _record(self, tap: _Tap, value: Any) -> None:
+    def _record(self, tap: TapPath, value: Any) -> None:
+        if get_ident() != self._thread:
+            raise UserError(f"tap {tap.name!r}: {_TWO_THREADS}")
         several = tap.every_call or self.passes > 1
         if tap.name in self._seen and not several:
             every_call = f"{tap.name.partition('[')[0]}[*]"
@@ -192,23 +175,6 @@ class FeatureTap:
             raise OverwrittenTapError(changed)
 
 
-def _parse(name: str, network: nn.Module) -> _Tap:
-    match = _GRAMMAR.fullmatch(name)
-    if match is None:
-        raise UserError(f"tap {name!r}: write path, path:in, path[key], path[*] or output")
-    path, is_input = match["path"], bool(match["input"])
-    every_call, key = bool(match["every"]), match["key"]
-    if path == "output":
-        return _Tap(name, "", is_input, every_call, key)
-    modules = [module for module, _ in network.named_modules(remove_duplicate=False) if module]
-    if path not in modules:
-        raise UserError(
-            f"tap {name!r}: {type(network).__name__} has no module {path!r}"
-            f"{nearest(path, [*modules, 'output'])}"
-        )
-    return _Tap(name, path, is_input, every_call, key)
-
-
 def _unique(names: str | Iterable[str]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
 
@@ -223,7 +189,7 @@ def _clone(value: Any) -> Any:
     return value
 
 
-def _joined_calls(tap: _Tap, values: Sequence[Any], passes: int) -> Any:
+def _joined_calls(tap: TapPath, values: Sequence[Any], passes: int) -> Any:
     """Return what a tap gives of a whole batch, from all calls in passes over its parts."""
     calls, rest = divmod(len(values), passes)
     if rest or (calls > 1 and not tap.every_call):

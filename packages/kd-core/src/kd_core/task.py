@@ -78,9 +78,14 @@ def passes_of(model: nn.Module, batch: Batch) -> int:
     return model.passes(batch) if isinstance(model, Task) else 1
 
 
-def refuse_sharded(student: nn.Module) -> None:
-    """Refuse a student whose parameters are spread over processes."""
+def refuse_untrainable(student: nn.Module) -> None:
+    """Refuse a student without parameters to train, or whose are spread over processes."""
     for name, module in student.named_modules():
+        if ".quantized." in f"{type(module).__module__}.":
+            raise UserError(
+                f"student module {name!r} is quantised, so it has no weights to train; take the "
+                "network before quantisation"
+            )
         if type(module).__name__.startswith(("FullySharded", "FSDP")):
             raise UserError(
                 f"student module {name or '(the whole)'!r} is sharded by FSDP, so its parameters "

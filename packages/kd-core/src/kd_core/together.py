@@ -1,15 +1,17 @@
 """Runs that learn together: one pass over data and teachers for all their students."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from kd_core.errors import UserError
+from kd_core.failures import during_run
 from kd_core.kit import RANDOM
 from kd_core.loader import Loader
 from kd_core.run import finish, go_on
 from kd_core.run_config import stage_configs, teacher_nodes
-from kd_core.runner import Config, Prepared, Runner
+from kd_core.runner import Config, Prepared, Runner, memory_of
 from kd_core.seed import rng_state
 from kd_core.shared import SharedLoader, Turn, WithTeachers, shared_teachers, train_in_turns
 from kd_core.task import Task
@@ -50,7 +52,8 @@ def train_together(runner: Runner, runs: Sequence[Run], *, resume: bool) -> None
         ready.append(runner.prepare(config, folder, seed=seed, like=like, shared=True))
         if resume:
             go_on(ready[-1].trainer)
-        turns.append(Turn(ready[-1].trainer, _steps(ready[-1]), rng_state()))
+        told = during_run(folder, seed, memory_of(config))
+        turns.append(Turn(ready[-1].trainer, _steps(ready[-1], told), rng_state()))
     if ready:
         _share(ready, last[0][0]["trainer"], runner.shared)
     train_in_turns(turns)
@@ -83,9 +86,10 @@ def check_shareable(configs: Sequence[Config]) -> None:
             )
 
 
-def _steps(ready: Prepared) -> Iterator[None]:
-    yield from ready.trainer.steps()
-    finish(ready.trainer, ready.built.parts, ready.facts)
+def _steps(ready: Prepared, told: AbstractContextManager[None]) -> Iterator[None]:
+    with told:
+        yield from ready.trainer.steps()
+        finish(ready.trainer, ready.built.parts, ready.facts)
 
 
 def _share(ready: Sequence[Prepared], settings: Mapping[str, Any], folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -122,9 +123,13 @@ class Trainer:
                 if distributed.any_process(self.stop.received, self.distiller.steps.device):
                     self._leave()  # the signal came after the last step
                 self._call("after_train")
-        finally:
+        except BaseException:
             for hook in self.hooks:
-                hook.close()
+                with suppress(Exception):  # what failed first is what has to be told
+                    hook.close()
+            raise
+        for hook in self.hooks:
+            hook.close()
 
     def predictor(self) -> nn.Module:
         """Return what is evaluated and deployed, in eval mode: the average if there is one."""

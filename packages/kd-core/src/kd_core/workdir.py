@@ -42,7 +42,13 @@ def has_run(folder: Path) -> bool:
 
 def cache_folder() -> Path:
     """Return where generated data is kept: `$KD_CACHE`, or else `~/.cache/kd`."""
-    return Path(os.environ.get("KD_CACHE") or "~/.cache/kd").expanduser()
+    try:
+        return Path(os.environ.get("KD_CACHE") or "~/.cache/kd").expanduser()
+    except RuntimeError as error:
+        raise UserError(
+            "generated data is kept in ~/.cache/kd, but you have no home folder here; name another "
+            "folder in the variable KD_CACHE"
+        ) from error
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from fvcore.nn import sigmoid_focal_loss
+from kd_core import ranks
 from PIL import Image
 
 _MISSING = (
@@ -143,7 +144,9 @@ def _cpu_process(
     from detectron2.engine import defaults
     from detectron2.utils import comm
 
-    dist.init_process_group("gloo", init_method=store, world_size=processes, rank=rank)
+    dist.init_process_group(
+        "gloo", init_method=store, world_size=processes, rank=rank, timeout=ranks.timeout()
+    )
     comm._LOCAL_PROCESS_GROUP = dist.new_group(list(range(processes)))
     # DefaultTrainer names a CUDA device for DDP, which refuses one for a model on the CPU.
     defaults.create_ddp_model = partial(defaults.create_ddp_model, device_ids=None)

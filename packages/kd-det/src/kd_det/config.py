@@ -37,6 +37,8 @@ def add_kd_config(cfg: CfgNode) -> None:
     cfg.KD.TEACHER.WEIGHTS = ""  # .pth or .pkl of a whole detector; `random` leaves it untrained
     cfg.KD.TEACHER.OPTS = []  # KEY VALUE pairs that change the teacher's config
     cfg.KD.TERMS = CfgNode(new_allowed=True)
+    # Seconds after which a data worker that gives nothing counts as lost; 0 waits for ever
+    cfg.KD.WORKER_TIMEOUT = 300.0
     cfg.KD.TASK_WEIGHT = 1.0  # factor of the detector's own losses
     # Beginnings of names of weights that start as the teacher's: head., backbone.fpn_output
     cfg.KD.INHERIT = []

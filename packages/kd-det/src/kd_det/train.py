@@ -17,6 +17,7 @@ from kd_core.claim import claimed
 from kd_core.cli import add_general_options, add_seeds, run_main
 from kd_core.console import out
 from kd_core.errors import UserError
+from kd_core.failures import during_run, memory_told
 from kd_core.trust import trust
 
 from kd_det import demo, identity
@@ -120,13 +121,25 @@ def work(cfg: CfgNode, args: Namespace) -> Any:
     register(args)  # this may be another process
     trust(*args.trust, *args.opts)
     default_setup(cfg, args)
-    if args.eval_only:
-        return DistillationTrainer.evaluate(cfg, resume=args.resume)
-    trainer = DistillationTrainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
+    memory = memory_remedy(cfg)
+    with memory_told(memory):
+        if args.eval_only:
+            return DistillationTrainer.evaluate(cfg, resume=args.resume)
+        trainer = DistillationTrainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
     if isinstance(trainer.distiller, DetectionDistiller):
         out.print(report.terms_table(trainer.distiller))
-    return trainer.train()
+    with during_run(Path(cfg.OUTPUT_DIR), cfg.SEED, memory):
+        return trainer.train()
+
+
+def memory_remedy(cfg: CfgNode) -> str:
+    """Return what takes less memory, with the values that it has now."""
+    return (
+        f"lower SOLVER.IMS_PER_BATCH (now {cfg.SOLVER.IMS_PER_BATCH}) or INPUT.MIN_SIZE_TRAIN (now "
+        f"{tuple(cfg.INPUT.MIN_SIZE_TRAIN)}), or set SOLVER.AMP.ENABLED True (now "
+        f"{cfg.SOLVER.AMP.ENABLED}) on a GPU"
+    )
 
 
 def dry_run(cfg: CfgNode) -> None:

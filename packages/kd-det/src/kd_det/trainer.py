@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper
+from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.evaluation import COCOEvaluator
 from detectron2.utils import comm
@@ -17,6 +17,7 @@ from torch import nn
 
 from kd_det.compat import as_written, has_extension, restart_loader
 from kd_det.data.loader import Mapper, build_train_loader
+from kd_det.data.reading import TellingMapper, watch_workers
 from kd_det.distiller import DetectionDistiller, build_distiller, inherit
 from kd_det.hooks import add_ours, forget_metrics
 from kd_det.last_checkpoint import write_last
@@ -77,12 +78,19 @@ class DistillationTrainer(DefaultTrainer):
     @classmethod
     def build_train_mapper(cls, cfg: CfgNode) -> Mapper:
         """Return what reads and augments an image; the place for a mapper of yours."""
-        return DatasetMapper(cfg, is_train=True)
+        return TellingMapper(cfg, True)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode, start: int = 0) -> Any:
         """Return batches that are a function of (SEED, iteration), from a given iteration on."""
-        return build_train_loader(cfg, cls.build_train_mapper(cfg), seed=cfg.SEED, start=start)
+        mapper = cls.build_train_mapper(cfg)
+        return watch_workers(build_train_loader(cfg, mapper, seed=cfg.SEED, start=start), cfg)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        """Return Detectron2's loader of a data set for evaluation."""
+        loader = build_detection_test_loader(cfg, dataset_name, TellingMapper(cfg, False))
+        return watch_workers(loader, cfg)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> COCOEvaluator:

@@ -7,7 +7,7 @@ from kd_core.build import build_network, check, check_arguments, require_type
 from kd_core.errors import UserError, located
 from kd_core.kinds import MODULE
 from kd_core.kit import RANDOM
-from kd_core.probe import untouched
+from kd_core.probe import telling, untouched
 from kd_core.task import Batch
 from torch import nn
 
@@ -131,7 +131,7 @@ def network_roles(network: nn.Module) -> dict[str, tuple[str, ...]]:
 
 def look(embedder: nn.Module, batch: Batch) -> Embedding:
     """Return what an embedder says of a batch, without leaving a trace."""
-    with untouched(embedder):
+    with untouched(embedder), telling(embedder, batch):
         found: Embedding = embedder(batch)
     return found
 

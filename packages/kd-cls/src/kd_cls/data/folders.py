@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from kd_core.data.image_files import ENDINGS, list_images
 from kd_core.errors import UserError, nearest
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
 Files = tuple[np.ndarray, Tensor]  # paths as bytes [N], labels int64 [N]
 
@@ -71,16 +71,17 @@ def scan(folder: Path, classes: list[str]) -> Files:
             f"{folder}: no folder for class {lacking[0]!r} of the training set"
             f"{nearest(lacking[0], found)} ({len(lacking)} such classes)"
         )
-    numbers = {name: number for number, name in enumerate(classes)}
-    samples = make_dataset(str(folder), numbers, IMG_EXTENSIONS, allow_empty=True)
-    labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
+    images = [list_images(folder / name) for name in classes]
+    labels = torch.tensor(
+        [label for label, files in enumerate(images) for _ in files], dtype=torch.int64
+    )
     counts = torch.bincount(labels, minlength=len(classes))
     if (empty := (counts == 0).nonzero()).numel():
         raise UserError(
             f"{folder / classes[int(empty[0])]}: no image in this class folder; "
-            f"images end in {' '.join(IMG_EXTENSIONS)}"
+            f"images end in {' '.join(ENDINGS)}"
         )
-    return as_files([path for path, _ in samples]), labels
+    return as_files([path for files in images for path in files]), labels
 
 
 def as_files(paths: list[str]) -> np.ndarray:

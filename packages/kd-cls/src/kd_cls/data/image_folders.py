@@ -10,6 +10,7 @@ from kd_core.data.decoded import DecodedImages
 from kd_core.data.folder_loader import FolderLoader, decode
 from kd_core.data.image_files import Transform
 from kd_core.data.loader import DeviceLoader, SplitLoader
+from kd_core.data.workers import WORKER_TIMEOUT
 from kd_core.errors import UserError
 from torch import Tensor
 from torchvision.transforms import v2
@@ -34,6 +35,7 @@ def image_folder(
     resident: bool | Literal["auto"] = "auto",
     transform: Transform | None = None,
     workers: int | None = None,
+    worker_timeout: float = WORKER_TIMEOUT,
     decoded: str | None = None,
     decoded_side: int | None = None,
 ) -> DataSplits:
@@ -54,6 +56,7 @@ def image_folder(
         transform: What a training image goes through when it is read from disk, from PIL image to
             `image_size`; None takes RandomResizedCrop. A resident set knows only `augment`.
         workers: Processes that read images; None takes one for each core, at most eight.
+        worker_timeout: Seconds after which one that gives nothing counts as lost; 0 waits for ever.
         decoded: Folder, best on a local disk, in which the pixels of each image are kept from the
             first time that it is read, for later epochs and runs; see `DecodedImages`. They take
             three bytes each, several times what JPEG files do. None decodes anew each time.
@@ -70,8 +73,8 @@ def image_folder(
     has_val = Path(root, "val").is_dir() and not Path(root, "test").is_dir()
     test = require(Path(root, "val" if has_val else "test"), f"{layout} (or {root}/val)")
     classes = class_names(train)
-    stored = decoded, decoded_side
-    reading = _Reading(image_size, resize or image_size, resident, transform, workers, stored)
+    stored, processes = (decoded, decoded_side), (workers, worker_timeout)
+    reading = _Reading(image_size, resize or image_size, resident, transform, processes, stored)
     return _splits(scan(train, classes), scan(test, classes), classes, options, reading, _IMAGENET)
 
 
@@ -84,6 +87,7 @@ def imagenet(
     resize: int = 256,
     transform: Transform | None = None,
     workers: int | None = None,
+    worker_timeout: float = WORKER_TIMEOUT,
     decoded: str | None = None,
     decoded_side: int | None = None,
 ) -> DataSplits:
@@ -96,8 +100,8 @@ def imagenet(
     layout = f"{root}/train/<wnid>/*.JPEG and {root}/val/<wnid>/*.JPEG, as PyTorch's examples do"
     train, val = (require(Path(root, split), layout) for split in ("train", "val"))
     classes = class_names(train)
-    stored = decoded, decoded_side
-    reading = _Reading(image_size, resize, False, transform, workers, stored)
+    stored, processes = (decoded, decoded_side), (workers, worker_timeout)
+    reading = _Reading(image_size, resize, False, transform, processes, stored)
     return _splits(scan(train, classes), scan(val, classes), classes, options, reading, _IMAGENET)
 
 
@@ -108,6 +112,7 @@ def tiny_imagenet(
     *,
     image_size: int = 64,
     workers: int | None = None,
+    worker_timeout: float = WORKER_TIMEOUT,
 ) -> DataSplits:
     """Tiny-ImageNet, 200 classes, 64 pixels, resident on the device (1.4 GB).
 
@@ -119,6 +124,7 @@ def tiny_imagenet(
         root: The unpacked `tiny-imagenet-200`.
         image_size: Images are scaled to it when they are read.
         workers: Processes that read images; None takes one for each core, at most eight.
+        worker_timeout: Seconds after which one that gives nothing counts as lost; 0 waits for ever.
 
     Raises:
         UserError: If files are missing or unlike, or an image cannot be decoded.
@@ -129,7 +135,9 @@ def tiny_imagenet(
     official = (val / "images").is_dir() and (val / "val_annotations.txt").is_file()
     test = (scan_annotated if official else scan)(val, classes)
     recipe: list[Augment] = [Rotate(20), Flip()]
-    reading = _Reading(image_size, image_size, True, None, workers, resident_recipe=recipe)
+    reading = _Reading(
+        image_size, image_size, True, None, (workers, worker_timeout), resident_recipe=recipe
+    )
     return _splits(scan(train, classes), test, classes, options, reading, _TINY_IMAGENET)
 
 
@@ -141,7 +149,7 @@ class _Reading:
     resize: int
     resident: bool | str
     transform: Transform | None
-    workers: int | None
+    processes: tuple[int | None, float]  # workers and the time-out of each
     stored: tuple[str | None, int | None] = (None, None)  # folder and side of decoded images
     resident_recipe: Sequence[Augment] | None = None
 
@@ -180,7 +188,9 @@ def _splits(
     resident = reading.fits(len(train[1]) + len(test[1]))
     size = reading.image_size
     pixels = reading.pixels(np.concatenate([train[0], test[0]]))
-    shared: Any = {"image_size": size, "workers": reading.workers, "pixels": pixels}
+    workers, timeout = reading.processes
+    shared: Any = {"image_size": size, "workers": workers, "worker_timeout": timeout}
+    shared["pixels"] = pixels
 
     def loader(files: np.ndarray, labels: Tensor, *, training: bool) -> SplitLoader:
         if resident:

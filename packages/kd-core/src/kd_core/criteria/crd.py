@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kd_core.criterion import Criterion, Shapes
 from kd_core.distributed import gather_rows
-from kd_core.errors import UserError, nearest
+from kd_core.errors import UserError, nearest, require_positive
 
 # Samples up to which none is drawn twice: random keys for all, 17 MB at a batch of 64, allow it.
 _SMALL = 2**16
@@ -67,6 +67,7 @@ class CRD(Criterion):
         mode: str = "exact",
     ) -> None:
         super().__init__()
+        require_positive(temperature=temperature)
         self.check_shapes(student_shapes, teacher_shapes)
         if mode not in ("exact", "relax"):
             raise UserError(f"CRD: mode is {mode!r}{nearest(mode, ('exact', 'relax'))}")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kd_core.aligners import aligners, require_same_sizes
 from kd_core.criterion import Criterion, Shapes
-from kd_core.errors import UserError
+from kd_core.errors import UserError, require_positive
 from kd_core.functional import Maps, batch_mean, full_precision, levels, require_same_shape
 
 
@@ -132,6 +132,7 @@ class FGD(Criterion):
         unpadded: bool = False,
     ) -> None:
         super().__init__()
+        require_positive(temperature=temperature)
         self.check_shapes(student_shapes, teacher_shapes)
         require_same_sizes("FGD", student_shapes, teacher_shapes)
         self.focal = dict(temperature=temperature, alpha=alpha, beta=beta, gamma=gamma)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from kd_core.criteria.dkd import dkd_rows
 from kd_core.criteria.nkd import nkd_rows
 from kd_core.criterion import Criterion, Shapes
-from kd_core.errors import UserError, nearest
+from kd_core.errors import UserError, nearest, require_positive
 from kd_core.functional import batch_mean, full_precision, kl_rows, require_same_shape
 from kd_core.heads import borrow_heads, parameters_of, region_logits, require_one_map
 
@@ -116,6 +116,7 @@ class SDD(Criterion):
         teacher_head: str | None = None,
     ) -> None:
         super().__init__()
+        require_positive(temperature=temperature)
         self.check_shapes(student_shapes, teacher_shapes)
         _require_base(base)
         if tuple(scales[:1]) != (1,) or max(scales) > 4:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kd_core.criteria.kd import kd
 from kd_core.criterion import Criterion, Shapes
-from kd_core.errors import UserError
+from kd_core.errors import UserError, require_positive
 from kd_core.functional import full_precision, kl_rows
 
 
@@ -124,6 +124,7 @@ class SSKD(Criterion):
         similarity_share: float = 0.75,
     ) -> None:
         super().__init__()
+        require_positive(temperature=temperature, similarity_temperature=similarity_temperature)
         self.check_shapes(student_shapes, teacher_shapes)
         self.weights = kd_weight, rotated_weight, similarity_weight
         self.image_kd = partial(kd, temperature=temperature)

@@ -19,6 +19,7 @@ from kd_core.data.draws import Draws
 from kd_core.data.image_files import ImageFiles, Pixels, Transform
 from kd_core.data.loader import SplitLoader
 from kd_core.data.prefetch import copier
+from kd_core.data.workers import WORKER_TIMEOUT, Watched, checked_timeout
 from kd_core.errors import UserError
 from kd_core.fingerprint import fingerprint
 from kd_core.image_task import height_and_width
@@ -42,6 +43,8 @@ class FolderLoader(SplitLoader):
             torch's or Python's generator, not from NumPy's.
         image_size: Height and width of the images in pixels, or the side of squares.
         workers: Worker processes; None takes one for each core up to eight, 0 none.
+        worker_timeout: Seconds after which a worker that gives no batch counts as lost; 0 waits
+            without end.
         pixels: Gives the pixels of a file, such as `DecodedImages`; None decodes it each time.
         options: See `SplitLoader`.
     """
@@ -54,15 +57,17 @@ class FolderLoader(SplitLoader):
         *,
         image_size: int | tuple[int, int],
         workers: int | None = None,
+        worker_timeout: float = WORKER_TIMEOUT,
         pixels: Pixels | None = None,
         **options: Any,
     ) -> None:
         super().__init__(labels, **options)
         self.workers = default_workers() if workers is None else workers
+        self.worker_timeout = checked_timeout(worker_timeout)
         self._files = ImageFiles(files, transform, image_size, self.data_seed, pixels)
         self._to_device = copier(self.device)
         self._plan = _Plan()
-        self._loader: DataLoader[Tensor | str] | None = None
+        self._loader: Watched | None = None
 
     def to(self, device: torch.device | str) -> Self:
         """Make batches on this device from now on; returns the loader itself."""
@@ -98,7 +103,7 @@ class FolderLoader(SplitLoader):
         # workers Python ends in the wrong order: five seconds of waiting.
         self._plan.batches = ([(epoch, i) for i in host_order[part].tolist()] for part in parts)
         if self._loader is None:
-            self._loader = DataLoader(
+            loader = DataLoader(
                 self._files,
                 batch_sampler=self._plan,
                 num_workers=self.workers,
@@ -107,6 +112,7 @@ class FolderLoader(SplitLoader):
                 pin_memory=self.device.type == "cuda",
                 generator=torch.Generator(),  # else each epoch draws from torch's global one
             )
+            self._loader = Watched(loader, self.worker_timeout, "data.worker_timeout")
         order = order.to(self.device)
         for part, images in zip(parts, self._loader, strict=True):
             if isinstance(images, str):
@@ -124,6 +130,7 @@ def decode(
     *,
     image_size: int | tuple[int, int],
     workers: int | None = None,
+    worker_timeout: float = WORKER_TIMEOUT,
     pixels: Pixels | None = None,
 ) -> Tensor:
     """Read all images once, in worker processes if they are many; uint8 [N, 3, H, W].
@@ -137,6 +144,7 @@ def decode(
         transform,
         image_size=image_size,
         workers=workers if len(files) > _FEW_IMAGES else 0,
+        worker_timeout=worker_timeout,
         pixels=pixels,
         batch_size=256,
     )

@@ -1,22 +1,27 @@
 """Image files as tensors: decoding, one random seed a sample, errors that name the file."""
 
 import os
-from collections.abc import Callable, Sequence
+import stat
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL import __version__ as _pillow
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from kd_core.data.draws import borrowed_generators, seed_generators
 from kd_core.errors import UserError
+from kd_core.failures import first_line
 from kd_core.image_task import height_and_width
 from kd_core.seed import mix
 
 Transform = Callable[[Image.Image], Image.Image | Tensor]
 Pixels = Callable[[str], np.ndarray]  # from a file to its pixels, uint8 [H, W, 3]
+ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 DECODER = f"Pillow {_pillow}"  # another version may round pixels otherwise
 
 
@@ -60,9 +65,14 @@ class ImageFiles(Dataset[Tensor]):
         return images
 
     def _load(self, file: str) -> Tensor:
-        image = self.transform(
-            read_image(file) if self.pixels is None else Image.fromarray(self.pixels(file))
-        )
+        image: Any = read_image(file) if self.pixels is None else Image.fromarray(self.pixels(file))
+        try:
+            image = self.transform(image)
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:
+            what = f"{type(error).__name__}: {first_line(error)}"
+            raise UserError(f"{file}: the transform failed on it ({what})") from error
         if isinstance(image, Image.Image):
             image = torch.from_numpy(np.array(image)).permute(2, 0, 1)
         wanted = (3, *self.size)
@@ -81,13 +91,15 @@ def read_image(file: str) -> Image.Image:
         UserError: If the file is damaged, missing, or has more than 8 bits a channel.
     """
     try:
-        with Image.open(file) as image:
+        with _open(file) as stream, Image.open(stream) as image:
             if not image.mode.startswith(("I", "F")):
                 # A palette with transparency goes by way of RGBA, else Pillow warns.
                 via = image.convert("RGBA") if "transparency" in image.info else image
                 via.load()
                 return via if via.mode == "RGB" else via.convert("RGB")  # which would copy
             mode = image.mode
+    except (MemoryError, UserError):
+        raise
     except Exception as error:  # decoders raise what they like: OSError, SyntaxError, struct.error
         raise _damaged(file, error) from error
     raise UserError(
@@ -114,11 +126,88 @@ def size_of_pixels(file: str, side: int | None = None) -> tuple[int, int]:
         UserError: If there is no header of an image.
     """
     try:
-        with Image.open(file) as image:
+        with _open(file) as stream, Image.open(stream) as image:
             width, height = _reduced(image.size, side)
+    except UserError:
+        raise
     except Exception as error:
         raise _damaged(file, error) from error
     return height, width
+
+
+def not_a_file(mode: int) -> str:
+    """Say what stands where a file is wanted, from its `st_mode`; nothing if it is a file."""
+    kinds = {
+        stat.S_IFDIR: "a folder",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "")
+
+
+def require_image(file: str) -> None:
+    """Refuse what cannot be read as a file at all, without opening it.
+
+    Raises:
+        UserError: If it is missing, a link to nothing, a folder, FIFO, socket or device.
+    """
+    try:
+        kind = not_a_file(os.stat(file).st_mode)
+    except (OSError, ValueError) as error:
+        if os.path.islink(file):
+            raise UserError(f"{file}: is a link to nothing; replace or remove it") from error
+        raise _damaged(file, error) from error
+    if kind:
+        raise UserError(f"{file}: is {kind}, not an image file; remove it")
+
+
+def list_images(folder: str | os.PathLike[str], endings: Collection[str] = ENDINGS) -> list[str]:
+    """List the image files below a folder, those of each folder together, in the order of names.
+
+    Links are followed; hidden files are images too where their names end as images' do.
+
+    Args:
+        folder: Any folder.
+        endings: Of images' names, in lower case.
+
+    Raises:
+        UserError: If what is named like an image is no file (see `require_image`), a folder cannot
+            be read, or a link leads back to a folder that it is in.
+    """
+    found: list[str] = []
+    inside = [(os.fspath(folder), frozenset[str]())]
+    while inside:
+        here, above = inside.pop()
+        real = os.path.realpath(here)
+        if real in above:
+            raise UserError(f"{here}: this link leads back to a folder that it is in; remove it")
+        try:
+            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
+        except OSError as error:
+            raise UserError(f"{here}: cannot be read ({error.strerror})") from error
+        for entry in entries:
+            if entry.is_dir():
+                inside.append((entry.path, above | {real}))
+            elif entry.name.lower().endswith(tuple(endings)):
+                if not entry.is_file():
+                    require_image(entry.path)
+                found.append(entry.path)
+    return sorted(found, key=lambda path: (os.path.dirname(path), path))
+
+
+@contextmanager
+def _open(file: str) -> Iterator[BinaryIO]:
+    """Open an image; whatever is no file is refused, and never waited for, as a FIFO would be."""
+    require_image(file)
+    with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+        found = os.fstat(stream.fileno())
+        if kind := not_a_file(found.st_mode):  # replaced just now
+            raise UserError(f"{file}: is {kind}, not an image file; remove it")
+        if not found.st_size:
+            raise _damaged(file, ValueError("it is empty"))
+        yield stream
 
 
 def _reduced(size: tuple[int, int], side: int | None) -> tuple[int, int]:
@@ -131,4 +220,6 @@ def _reduced(size: tuple[int, int], side: int | None) -> tuple[int, int]:
 
 
 def _damaged(file: str, error: Exception) -> UserError:
-    return UserError(f"{file}: cannot be decoded as an image ({error}); replace or remove it")
+    unknown = isinstance(error, UnidentifiedImageError)  # whose text names a Python object
+    why = "no format that Pillow knows" if unknown else error
+    return UserError(f"{file}: cannot be decoded as an image ({why}); replace or remove it")

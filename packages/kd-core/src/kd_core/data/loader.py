@@ -104,6 +104,11 @@ class SplitLoader:
         """Return a hash that other samples change: here, of the labels."""
         return fingerprint(self.labels)
 
+    def smallest(self, world_size: int = 1) -> int:
+        """Return the samples of the smallest batch that a process sees in an epoch."""
+        last = self._end() % self.batch_size or self.batch_size
+        return min(last, self.batch_size) // world_size
+
     def sample(self, count: int) -> Batch:
         """Return a batch of another size, the first of the first epoch."""
         part = self.shard(0, 1)  # a copy, so that its worker processes do not outlive it

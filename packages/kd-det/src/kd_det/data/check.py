@@ -12,7 +12,6 @@ from kd_core.checkpoint import save_json
 from kd_core.cli import add_general_options, run_main
 from kd_core.console import err, out
 from kd_core.errors import UserError
-from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -144,7 +143,7 @@ def _categories_table(categories: dict[str, int]) -> Table:
     table = Table("category", title="categories")
     table.add_column("boxes", justify="right")
     for name, count in categories.items():
-        table.add_row(escape(name), f"{count:,}")
+        table.add_row(name, f"{count:,}")
     return table
 
 
@@ -170,7 +169,7 @@ def _findings(report: dict[str, Any]) -> Iterator[str]:
             f"{entry[0]} ({entry[1]})" if isinstance(entry, tuple) else str(entry)
             for entry in shown
         )
-        yield escape(f"{name}: {listed}{more}")
+        yield f"{name}: {listed}{more}"
     if report["usable"]:
         yield "all usable"
 

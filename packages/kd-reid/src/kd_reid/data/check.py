@@ -11,7 +11,6 @@ from kd_core.cli import add_general_options, run_main
 from kd_core.console import err, out
 from kd_core.data.image_files import read_image
 from kd_core.errors import UserError
-from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -130,7 +129,7 @@ def _problem(path: str) -> str | None:
     try:
         read_image(path)
     except UserError as error:
-        return str(error.__cause__)
+        return str(error.__cause__ or error)
     return None
 
 
@@ -159,7 +158,7 @@ def _findings(report: dict[str, Any]) -> Iterator[str]:
         found = list(report[key])
         if found:
             more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-            yield escape(f"{name}: {', '.join(found[:_SHOWN])}{more}")
+            yield f"{name}: {', '.join(found[:_SHOWN])}{more}"
     if report["usable"]:
         yield "all usable"
     needed = "two images" if report["cameras"] is None else "images by two cameras"

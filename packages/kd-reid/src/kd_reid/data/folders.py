@@ -1,13 +1,14 @@
 """Re-identification data on disk: your own folders or CSV file, or the layout of Market-1501."""
 
 import csv
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from kd_core.data.image_files import ENDINGS, list_images, require_image
 from kd_core.errors import UserError, nearest
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from kd_reid.data.splits import Record, Splits, split
 
@@ -103,7 +104,7 @@ def read_folder(root: str | Path, camera: str | None = None) -> list[Record]:
     if not records:
         raise UserError(
             f"{folder}: wanted a folder for each identity, {folder}/<identity>/<images>, got none "
-            f"with images in it; images end in {' '.join(IMG_EXTENSIONS)}"
+            f"with images in it; images end in {' '.join(ENDINGS)}"
         )
     return sorted(records)
 
@@ -143,9 +144,11 @@ def require_files(records: Iterable[Record]) -> None:
     Raises:
         UserError: Naming the first of them.
     """
-    missing = [record.path for record in records if not Path(record.path).is_file()]
-    if missing:
-        raise UserError(f"{missing[0]}: there is no such image ({len(missing)} are missing)")
+    odd = [record.path for record in records if not Path(record.path).is_file()]
+    if odd and os.path.lexists(odd[0]):
+        require_image(odd[0])  # which says what it is
+    if odd:
+        raise UserError(f"{odd[0]}: there is no such image ({len(odd)} are missing)")
 
 
 def _require(folder: Path) -> Path:
@@ -157,11 +160,8 @@ def _require(folder: Path) -> Path:
 
 def _images(folder: Path) -> list[Path]:
     """List the images below a folder."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMG_EXTENSIONS and not path.name.startswith(".")
-    )
+    images = [Path(path) for path in list_images(folder)]
+    return sorted(path for path in images if not path.name.startswith("."))
 
 
 def _market_records(folder: Path) -> list[Record]:

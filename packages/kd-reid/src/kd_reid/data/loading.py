@@ -1,5 +1,6 @@
 """From images of people on disk to the loaders of a run."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from kd_core.data.augment import Augment, Flip
 from kd_core.data.folder_loader import FolderLoader, decode
 from kd_core.data.loader import DeviceLoader, SplitLoader
 from kd_core.data.options import shared_arguments
+from kd_core.data.workers import WORKER_TIMEOUT
 from kd_core.errors import UserError
 from kd_core.image_task import height_and_width
 from PIL import Image
@@ -40,6 +42,7 @@ class Options:
         drop_last: Whether to leave out a last, shorter training batch.
         resident: Whether the decoded images stay on the device; "auto" says so below 2 GiB.
         workers: Processes that read images; None takes one for each core, at most eight.
+        worker_timeout: Seconds after which one that gives nothing counts as lost; 0 waits for ever.
         mean: Mean of the normalisation, of pixels in [0, 1]; by default ImageNet's.
         std: Standard deviation likewise.
     """
@@ -52,6 +55,7 @@ class Options:
     drop_last: bool = True
     resident: bool | Literal["auto"] = "auto"
     workers: int | None = None
+    worker_timeout: float = WORKER_TIMEOUT
     mean: Sequence[float] = IMAGENET_MEAN
     std: Sequence[float] = IMAGENET_STD
 
@@ -140,9 +144,13 @@ def load(splits: Splits, options: Options) -> ReidData:
         resident = pixels < RESIDENT_BYTES
 
     def loader(records: Sequence[Record], labels: Sequence[int], **more: Any) -> SplitLoader:
-        files = np.array([record.path.encode() for record in records])
+        files = np.array([os.fsencode(record.path) for record in records])
         arguments = {"batch_size": options.batch_size, "data_seed": options.data_seed, **more}
-        reading: Any = {"image_size": size, "workers": options.workers}
+        reading: Any = {
+            "image_size": size,
+            "workers": options.workers,
+            "worker_timeout": options.worker_timeout,
+        }
         resize: Any = v2.Resize(size)
         numbers = torch.tensor(labels)
         if resident:

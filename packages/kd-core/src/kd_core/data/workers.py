@@ -1,0 +1,139 @@
+"""Worker processes that read data: what became of them when they give nothing."""
+
+import math
+import multiprocessing
+import signal
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from kd_core import children
+from kd_core.errors import RunError, UserError
+from kd_core.failures import explain
+from kd_core.ranks import fate
+
+MEMORY = (
+    "the system kills when memory is used up: free memory, or set fewer workers (data.workers, "
+    "DATALOADER.NUM_WORKERS)"
+)
+WORKER_TIMEOUT = 300.0  # seconds
+
+
+def checked_timeout(seconds: float) -> float:
+    """Return the seconds, if a data loader can wait for so long.
+
+    Raises:
+        UserError: If it cannot.
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e9:
+        raise UserError(f"worker_timeout is {seconds!r}; wanted seconds, or 0 to wait without end")
+    return float(seconds)
+
+
+class Watched:
+    """The batches of a loader with workers; a worker that is lost ends the wait for it.
+
+    torch's own `timeout` does not: what a worker has sent is still fetched from it, which has no
+    limit. So the workers are killed when it is time, and that ends every wait.
+
+    Args:
+        loader: A `DataLoader`, or what is made around one.
+        seconds: How long a batch may take; 0 waits without end.
+        option: Name of the setting of that time, for the message.
+    """
+
+    def __init__(self, loader: Any, seconds: float, option: str) -> None:
+        self.loader, self.seconds, self.option = loader, checked_timeout(seconds), option
+        self._workers: list[BaseProcess] = []
+        self._late = ""
+        self._due = math.inf
+        self._clock: threading.Thread | None = None
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Start the workers now, and yield what they give."""
+        others = multiprocessing.active_children()
+        with self._watch():
+            batches = iter(self.loader)
+            # Persistent workers stay from one epoch to the next.
+            self._workers += [p for p in multiprocessing.active_children() if p not in others]
+        if self._clock is None and self._workers and self.seconds:
+            arguments = weakref.ref(self), min(1.0, self.seconds / 10)
+            self._clock = threading.Thread(target=_tick, args=arguments, daemon=True)
+            self._clock.start()
+        return self._each(batches)
+
+    def _each(self, batches: Iterable[Any]) -> Iterator[Any]:
+        batches = iter(batches)
+        while True:
+            with self._watch():
+                try:
+                    batch = next(batches)
+                except StopIteration:
+                    return
+            yield batch
+
+    @contextmanager
+    def _watch(self) -> Iterator[None]:
+        self._due = time.monotonic() + self.seconds
+        try:
+            yield
+        except BaseException as error:
+            with children.left_alone():  # after Ctrl-C too they have to end
+                told = self._late or self._ended(error)
+                for worker in self._workers if told else ():
+                    worker.kill()
+                    worker.join(5)
+            if not told or not isinstance(error, Exception):
+                raise
+            raise RunError(told) from error
+        finally:
+            self._due = math.inf
+
+    def tick(self) -> None:
+        """Give up waiting when it is time; called in another thread."""
+        if time.monotonic() < self._due:
+            return
+        self._due = math.inf
+        pids = [worker.pid for worker in self._workers if worker.pid is not None]
+        found = [f"data worker {pid} {how}" for pid in pids if (how := fate(pid))]
+        self._late = (
+            f"{', '.join(found) or 'the data workers'} gave no batch within {self.seconds:g} s; "
+            f"look at the disk, or raise {self.option} (seconds; 0 waits without end)"
+        )
+        for worker in self._workers:
+            with suppress(OSError, ValueError):
+                worker.kill()
+
+    def _ended(self, error: BaseException) -> str:
+        """Return how workers ended, if that is what torch's message is about."""
+        if "DataLoader worker" not in str(error):
+            return ""
+        how = [f"{w.pid} {_how_ended(w.exitcode)}" for w in self._workers if w.exitcode]
+        return f"data worker {', '.join(how)}; {MEMORY}" if how else str(explain(error))
+
+
+def _tick(watched: "weakref.ref[Watched]", pause: float) -> None:
+    """Look at the clock now and then, as long as somebody needs the loader."""
+    while True:
+        time.sleep(pause)
+        found = watched()
+        if found is None:
+            return
+        found.tick()
+        del found
+
+
+def _how_ended(status: int) -> str:
+    """Say how a process ended, from Python's exit code."""
+    try:
+        return f"was killed ({signal.Signals(-status).name})"
+    except ValueError:
+        return f"ended with status {status}"

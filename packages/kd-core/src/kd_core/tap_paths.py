@@ -1,0 +1,63 @@
+"""The text of a tap: which module, its input or output, which call, which entry."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from kd_core.errors import UserError, nearest
+
+_GRAMMAR = re.compile(
+    r"(?P<path>[^\[\]:@]+)(?P<input>:in)?(?P<every>\[\*\])?(?:\[(?P<key>[^\[\]*]+)\])?"
+)
+
+
+@dataclass(frozen=True)
+class TapPath:
+    """One parsed tap: where to hook, and what to keep of what comes by."""
+
+    name: str
+    path: str  # "" is the network itself
+    input: bool
+    every_call: bool
+    key: str | None  # in what the module gives or, of every call, which one
+
+    def select(self, value: Any) -> Any:
+        """Return the entry of a value that the tap names; the value itself if it names none."""
+        if self.key is None:
+            return value
+        index = int(self.key) if re.fullmatch(r"-?\d+", self.key) else None
+        if isinstance(value, Mapping):
+            key = self.key if self.key in value else index
+            if key in value:
+                return value[key]
+            raise UserError(f"tap {self.name!r}: no such key{nearest(self.key, map(str, value))}")
+        if not isinstance(value, tuple | list):
+            raise UserError(f"tap {self.name!r}: a {type(value).__name__} has no entries; no [key]")
+        if index is None or not -len(value) <= index < len(value):
+            raise UserError(f"tap {self.name!r}: no such entry in a tuple of {len(value)}")
+        return value[index]
+
+
+def parse(name: str, network: nn.Module) -> TapPath:
+    """Parse a tap of a network.
+
+    Raises:
+        UserError: If the text is none, or the network has no such module.
+    """
+    match = _GRAMMAR.fullmatch(name)
+    if match is None:
+        raise UserError(f"tap {name!r}: write path, path:in, path[key], path[*] or output")
+    path, is_input = match["path"], bool(match["input"])
+    every_call, key = bool(match["every"]), match["key"]
+    if path == "output":
+        return TapPath(name, "", is_input, every_call, key)
+    modules = [module for module, _ in network.named_modules(remove_duplicate=False) if module]
+    if path not in modules:
+        raise UserError(
+            f"tap {name!r}: {type(network).__name__} has no module {path!r}"
+            f"{nearest(path, [*modules, 'output'])}"
+        )
+    return TapPath(name, path, is_input, every_call, key)

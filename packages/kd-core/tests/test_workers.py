@@ -1,0 +1,61 @@
+"""Workers that are killed or stand still end the wait for them."""
+
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+import torch
+from kd_core.data.workers import Watched, checked_timeout
+from kd_core.errors import RunError, UserError
+from torch.utils.data import DataLoader, Dataset
+
+
+class Slow(Dataset):
+    """Number 4 does something to the worker that is asked for it."""
+
+    def __init__(self, number: int) -> None:
+        self.signal = number
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if index == 4:
+            time.sleep(0.3)
+            os.kill(os.getpid(), self.signal)
+            time.sleep(0.1)
+        return torch.zeros(3)
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize(
+    ("number", "wanted"),
+    [
+        (signal.SIGKILL, r"data worker \d+ was killed \(SIGKILL\); .*fewer workers"),
+        (signal.SIGSTOP, r"data worker \d+ stands still .* within 0.5 s; .*data.worker_timeout"),
+    ],
+)
+def test_a_lost_worker_is_named_in_time_and_none_is_left(number, wanted, persistent):
+    loader = DataLoader(Slow(number), num_workers=1, persistent_workers=persistent)
+    started = time.monotonic()
+    with pytest.raises(RunError, match=wanted):
+        list(Watched(loader, 0.5, "data.worker_timeout"))
+    del loader
+    for child in multiprocessing.active_children():
+        child.join(5)
+    assert time.monotonic() - started < 8
+    assert not multiprocessing.active_children()
+
+
+def test_what_all_workers_give_arrives():
+    loader = Watched(DataLoader(Slow(0), num_workers=2, persistent_workers=True), 30, "x")
+    assert [len(list(loader)) for _ in range(2)] == [6, 6]
+    assert len(loader) == 6
+
+
+@pytest.mark.parametrize("wrong", [-1, float("nan"), float("inf"), "5", True, None])
+def test_a_time_that_is_none_is_refused(wrong):
+    with pytest.raises(UserError, match="worker_timeout is"):
+        checked_timeout(wrong)

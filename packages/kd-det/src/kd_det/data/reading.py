@@ -1,0 +1,40 @@
+"""Detectron2's reading of images: files that cannot be read are named, lost workers noticed."""
+
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetMapper
+from kd_core.data.image_files import require_image
+from kd_core.data.workers import Watched
+from kd_core.errors import UserError
+from kd_core.failures import explain, first_line
+
+
+class TellingMapper(DatasetMapper):
+    """Detectron2's mapper, whose errors are one line that names the file."""
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> Any:
+        """Return the sample of an entry of a data set.
+
+        Raises:
+            UserError: If its image cannot be read, or does not fit its annotations.
+        """
+        file = str(dataset_dict.get("file_name", "an image without file_name"))
+        if "://" not in file and "file_name" in dataset_dict:
+            require_image(file)  # Detectron2 would wait at a FIFO for ever
+        try:
+            return super().__call__(dataset_dict)
+        except MemoryError:
+            raise
+        except Exception as error:
+            told = explain(error)
+            what = str(told) if told else f"{type(error).__name__}: {first_line(error)}"
+            raise UserError(
+                f"{file}: cannot be read, or differs from its annotation ({what}); "
+                "mend or remove it"
+            ) from error
+
+
+def watch_workers(loader: Any, cfg: CfgNode) -> Watched:
+    """Return a loader whose workers may take `KD.WORKER_TIMEOUT` for a batch."""
+    return Watched(loader, cfg.KD.WORKER_TIMEOUT, "KD.WORKER_TIMEOUT")
