@@ -20,7 +20,11 @@ ALWAYS = {
     "kd_det": VISION | {"detectron2", "pycocotools", "iopath", "yaml", "cv2"},
     "kd_reid": VISION | {"torchreid", "scipy", "sklearn", "cv2"},
 }
-IN_ONE_FILE = {("kd_core", "config_file.py"): {"mmengine"}, ("kd_core", "image_files.py"): {"PIL"}}
+IN_ONE_FILE = {
+    ("kd_core", "config_file.py"): {"mmengine"},
+    ("kd_core", "image_files.py"): {"PIL"},
+    ("kd_core", "values.py"): {"pydantic"},
+}
 LOGGING = {"tensorboard", "wandb", "matplotlib"}
 LAZILY = dict.fromkeys(ALWAYS, LOGGING) | {"kd_cls": LOGGING | {"timm", "onnx", "onnxruntime"}}
 

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple, cast
 
@@ -12,6 +13,7 @@ from torch import nn
 
 from kd_core.errors import UserError, located, nearest
 from kd_core.kinds import MODULE, Kind, name_of, require_factory
+from kd_core.values import check_values
 
 # Model zoos hide this name in **kwargs (torchvision.models.resnet18); no other is offered there.
 OFFERED_THROUGH_KWARGS = frozenset({"num_classes"})
@@ -131,6 +133,7 @@ def check_arguments(
             f"{_prefix(where)}{name_of(function)} needs {', '.join(map(repr, missing))}"
             f"; set {_join(where, missing[0])}"
         )
+    check_values(function, arguments, partial(_join, where))
 
 
 class Parameters(NamedTuple):

@@ -1,0 +1,167 @@
+"""Values of arguments, checked against the annotations of the callable that they go to."""
+
+import inspect
+import json
+import re
+import typing
+from collections.abc import Callable, Mapping
+from functools import cache, wraps
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError
+
+from kd_core.errors import UserError, nearest
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A part of a whole: 0 to 1."""
+PositiveInt = Annotated[int, Field(gt=0, le=2**31)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+SeedInt = Annotated[int, Field(ge=0, lt=2**63)]
+
+_SETTINGS = ConfigDict(strict=True, arbitrary_types_allowed=True)
+_WORDS = {
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "string_unicode": "text in UTF-8",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a dict",
+    "mapping_type": "a dict",
+    "none_required": "none",
+    "callable_type": "a dict with `type`",
+    "needs_python_object": "an object, by a dict with `type`",
+}
+"""What was wanted, by pydantic's name of the error."""
+
+_BOUNDS = {"gt": "greater than", "ge": "of at least", "lt": "less than", "le": "of at most"}
+
+
+def check_values(
+    function: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    place: Callable[[str], str],
+) -> None:
+    """Check arguments against the annotations of a callable, ranges included.
+
+    Only plain values are checked: numbers, strings, bools, None, and lists and dicts of them. A
+    node (a dict with `type`) is checked when it is built, an object is its caller's affair. A whole
+    number is a float, a list is a tuple; a text is never a number.
+
+    Args:
+        function: What will be called.
+        arguments: Its arguments by name. Names that it does not have are passed over.
+        place: From the name of an argument to its place in the config, for messages.
+
+    Raises:
+        UserError: Of the first value that does not fit: place, what was wanted, what came.
+    """
+    annotations = _annotations(function)
+    for name, value in arguments.items():
+        if name in annotations and _is_plain(value):
+            problem = _problem(annotations[name], value)
+            if problem:
+                raise UserError(f"{place(name)}: {problem}")
+
+
+def checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a callable that checks its arguments by `check_values` at every call.
+
+    For constructors; a loss that runs in every step is not the place for it.
+    """
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        check_values(function, bound.arguments, lambda name: f"{_title(function)}: {name}")
+        return function(*args, **kwargs)
+
+    return call
+
+
+def _title(function: Callable[..., Any]) -> str:
+    return function.__qualname__.removesuffix(".__init__")
+
+
+@cache
+def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the resolved annotations of a callable's parameters; none if they cannot be."""
+    target = function.__init__ if inspect.isclass(function) else function
+    try:
+        found = typing.get_type_hints(inspect.unwrap(target), include_extras=True)
+    except (NameError, TypeError, AttributeError):  # written for a type checker alone
+        return {}
+    return {name: hint for name, hint in found.items() if name != "return"}
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether a value is made of JSON's types alone, without a node in it."""
+    if isinstance(value, Mapping):
+        return "type" not in value and all(
+            isinstance(key, str) and _is_plain(item) for key, item in value.items()
+        )
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or type(value) in (str, int, float, bool)
+
+
+def _problem(annotation: Any, value: Any) -> str:
+    """Return what is wrong with a value; nothing if it fits, or nobody can say."""
+    adapter = _adapter(annotation)
+    if adapter is None:
+        return ""
+    try:
+        # As JSON, a list may be a tuple and a whole number a float, but a text is not a number.
+        adapter.validate_json(json.dumps(value, ensure_ascii=False))
+    except ValidationError as error:
+        return _text(error, value)
+    except UnicodeEncodeError:
+        return f"wanted text, got {value!r}, which cannot be written in UTF-8"
+    return ""
+
+
+@cache
+def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
+    try:
+        return TypeAdapter(annotation, config=_SETTINGS)
+    except PydanticUserError:  # a type that it knows nothing about, or that has its own settings
+        return None
+
+
+def _text(error: ValidationError, value: Any) -> str:
+    """Say in one line what was wanted and what came; nothing if that is the callable's to say."""
+    problems = error.errors(include_url=False)
+    if any(problem["type"] == "enum" for problem in problems):
+        return ""  # a library that takes members often takes their names: it says what is wrong
+    wanted = dict.fromkeys(_wanted(problem) for problem in problems)
+    if len(wanted) > 1:  # "or a Tensor" helps nobody who writes a config
+        wanted.pop(_WORDS["needs_python_object"], None)
+    literals = [problem["ctx"]["expected"] for problem in problems if "expected" in _ctx(problem)]
+    choices = [choice for text in literals for choice in re.findall("'([^']*)'", text)]
+    hint = nearest(value, choices) if isinstance(value, str) and len(choices) > 1 else ""
+    return f"wanted {' or '.join(wanted)}, got {value!r:.80}{hint}"
+
+
+def _wanted(problem: Any) -> str:
+    kind, context = problem["type"], _ctx(problem)
+    if kind in _WORDS:
+        return _WORDS[kind]
+    for name, words in _BOUNDS.items():
+        if name in context:
+            return f"a number {words} {context[name]:.10g}"
+    if "class" in context:
+        return f"a {context['class']}"
+    message = str(problem["msg"]).removeprefix("Input should be ")
+    return message[:1].lower() + message[1:]
+
+
+def _ctx(problem: Any) -> dict[str, Any]:
+    return problem.get("ctx", {})
