@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from kd_core.errors import UserError, require_positive
 from kd_core.functional import full_precision
+from kd_core.values import checked
 
 Shapes = Sequence[Sequence[int]]
 """One shape per tap, without the batch dimension: `((64, 8, 8),)`."""
@@ -71,6 +72,11 @@ class Criterion(nn.Module):
 
     exempt: ClassVar[Mapping[str, str]] = {}
     """Rules of `kd_core.testing.contract` that cannot hold here, each with the reason."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):  # hyper-parameters are checked for whoever constructs it
+            cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
 
     @full_precision
     def __call__(self, student: Any, teacher: Any, batch: Mapping[str, Any]) -> Tensor:
