@@ -33,10 +33,10 @@ class TrainingTool:
 
     Args:
         kit: Of the task.
-        demo: Runs without CONFIG; takes the arguments and the device.
+        demo: Runs without CONFIG; takes the arguments and the device. None asks for a CONFIG.
     """
 
-    def __init__(self, kit: Kit, demo: Demo) -> None:
+    def __init__(self, kit: Kit, demo: Demo | None = None) -> None:
         self.kit, self.demo = kit, demo
 
     def main(self, argv: Sequence[str] | None = None) -> int:
@@ -44,12 +44,15 @@ class TrainingTool:
         return run_main(self._main, argv)
 
     def _main(self, argv: list[str]) -> None:
-        parser = training_parser(f"{self.kit.title}; without CONFIG, the demo runs.")
+        without = "without CONFIG, the demo runs" if self.demo else "CONFIG is needed"
+        parser = training_parser(f"{self.kit.title}; {without}.")
         args = parser.parse_args(argv)
         with distributed.joined() as device:
-            if not args.configs and not (args.dry_run or args.list_taps):
+            if not args.configs and self.demo and not (args.dry_run or args.list_taps):
                 self.demo(args, device)
                 return
+            if not args.configs and self.kit.demo_config is None:
+                raise UserError("name a CONFIG: the python file of what to train")
             needs_training = not (args.eval_only or args.list_taps)
             options = parse_options(args.cfg_options)
             paths = args.configs or self.kit.demo_config
