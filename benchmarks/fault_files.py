@@ -1,7 +1,6 @@
 """Files with a flipped bit, or cut short: refused in one line, or without effect."""
 
 import shutil
-from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -46,13 +45,18 @@ def damage(trial: Trial, place: Place, folder: Path) -> Outcome:
 
 
 def mended(target: Target, file: Path, folder: Path, reference: Reference) -> str:
-    """Delete a file, else its folder, and do all again; return "" if it then ends undisturbed."""
+    """Delete a file, else the folders it is in, and do all again; return "" if it ends undisturbed.
+
+    What is printed does not count: a run that starts anew evaluates once more.
+    """
     came = ""
-    for remove in (file.unlink, partial(shutil.rmtree, file.parent)):
-        remove()
+    top = (folder, folder / "teachers")
+    for gone in (file, *(parent for parent in file.parents if folder in parent.parents)):
+        if gone in top or not gone.exists():
+            continue
+        shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
         run(target.situation.training.resumed, folder)
-        ended = run(target.reads, folder)
-        came = ended.said if ended.status else unlike(ended, folder, reference, file)
+        came = compared(run(target.reads, folder), folder, reference)
         if not came:
             break
     return came and f"Deleted, and run again: {came}"
