@@ -1,7 +1,6 @@
 """Files with a flipped bit, or cut short: refused in one line, or without effect."""
 
 import shutil
-from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -48,7 +47,7 @@ def damage(trial: Trial, place: Place, folder: Path) -> Outcome:
 def mended(target: Target, file: Path, folder: Path, reference: Reference) -> str:
     """Delete a file, else the folders it is in, and do all again; return "" if it ends undisturbed.
 
-    What is printed does not count: a run that starts anew evaluates once more than one that goes on.
+    What is printed does not count: a run that starts anew evaluates once more.
     """
     came = ""
     top = (folder, folder / "teachers")
