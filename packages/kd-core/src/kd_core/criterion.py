@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor, nn
 
-from kd_core.errors import UserError, require_positive
+from kd_core.errors import UserError
 from kd_core.functional import full_precision
 from kd_core.values import checked
 
@@ -88,15 +88,6 @@ class Criterion(nn.Module):
         if "mixed_labels" in batch:
             batch = _Mixed(type(self).__name__, batch)
         return super().__call__(student, teacher, batch)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Refuse temperatures that nothing can be divided by; see `require_positive`."""
-        if name.endswith(("temperature", "temperatures")):
-            values = value if isinstance(value, tuple | list) else (value,)
-            for one in values:
-                if not isinstance(one, Tensor):  # a learned one looks after itself
-                    require_positive(**{name: one})
-        super().__setattr__(name, value)
 
     def check_shapes(self, student: Shapes, teacher: Shapes) -> None:
         """Refuse, before training, shapes that this criterion cannot compare.

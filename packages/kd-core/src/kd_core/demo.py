@@ -86,6 +86,7 @@ def compare(
     """
     if args.eval_only or args.together or distributed.is_distributed():
         raise UserError("the demo takes no --eval-only, --together or torchrun; name a CONFIG")
+    assert kit.demo_config is not None, "a task with a demo has its config"
     distilled = read_config(kit, kit.demo_config, parse_options(args.cfg_options))
     alone = {key: node for key, node in distilled.items() if key not in ("teacher", "distiller")}
     seeds = args.seeds or seeds

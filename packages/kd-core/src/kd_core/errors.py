@@ -1,6 +1,5 @@
 """Errors that are the user's to mend, and the nearest valid name for a misspelt one."""
 
-import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -53,14 +52,3 @@ def located(place: str) -> Iterator[None]:
         raise (RunError if isinstance(error, RunError) else UserError)(
             f"{place}: {error}"
         ) from error
-
-
-def require_positive(**numbers: float) -> None:
-    """Refuse numbers, by their names, that are not above 0 and finite.
-
-    A division by such a temperature would show only as a loss that is not finite.
-    """
-    for name, number in numbers.items():
-        usual = isinstance(number, int | float) and not isinstance(number, bool)
-        if not usual or not 0 < number < math.inf:
-            raise UserError(f"{name} is {number!r}; wanted a finite number above 0")

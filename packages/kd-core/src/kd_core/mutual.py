@@ -1,7 +1,7 @@
 """Deep mutual learning: networks that teach one another while they learn."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from kd_core import distributed
 from kd_core.criteria.granularity import TEMPERATURES, make_encoders
 from kd_core.criteria.kd import kd
 from kd_core.distiller import Distiller
-from kd_core.errors import UserError, nearest, require_positive
+from kd_core.errors import UserError
 from kd_core.functional import promote
 from kd_core.losses import sum_losses
 from kd_core.probe import tap_values
@@ -18,8 +18,7 @@ from kd_core.roles import roles_of, tap_list
 from kd_core.step import TrainStep
 from kd_core.taps import FeatureTap
 from kd_core.task import Batch, Task, network_of, passes_of
-
-REDUCTIONS = ("batchmean", "elementwise")
+from kd_core.values import NonNegative, Positive, PositiveInt, checked
 
 
 class MutualDistiller(Distiller):
@@ -49,28 +48,26 @@ class MutualDistiller(Distiller):
         sample: A batch to run through all networks once, for checks; codes need it.
 
     Raises:
-        UserError: If there is no peer, a reduction is unknown, or the numbers of classes differ; if
-            there are codes and no sample, or no temperature for one.
+        UserError: If there is no peer, a number is out of range, or the numbers of classes differ;
+            if there are codes and no sample, or no temperature for one.
     """
 
+    @checked
     def __init__(
         self,
         student: nn.Module,
         peers: Mapping[str, Task],
         *,
-        weight: float = 1.0,
-        temperature: float = 1.0,
-        reduction: str = "batchmean",
-        widths: Sequence[int] = (),
-        temperatures: Sequence[float] = TEMPERATURES,
+        weight: NonNegative = 1.0,
+        temperature: Positive = 1.0,
+        reduction: Literal["batchmean", "elementwise"] = "batchmean",
+        widths: Sequence[PositiveInt] = (),
+        temperatures: Sequence[Positive] = TEMPERATURES,
         sample: Batch | None = None,
     ) -> None:
         super().__init__(student, {}, {}, sample=sample)
         if not peers:
             raise UserError("mutual learning needs a peer; name one under `peers`")
-        if reduction not in REDUCTIONS:
-            raise UserError(f"reduction is {reduction!r}{nearest(reduction, REDUCTIONS)}")
-        require_positive(temperature=temperature)
         self.peers.update(peers)
         self.weight, self.temperature, self.reduction = weight, temperature, reduction
         self._only: str | None = None

@@ -51,11 +51,11 @@ class TrainingTool:
             if not args.configs and self.demo and not (args.dry_run or args.list_taps):
                 self.demo(args, device)
                 return
-            if not args.configs and self.kit.demo_config is None:
+            paths = args.configs or self.kit.demo_config
+            if not paths:
                 raise UserError("name a CONFIG: the python file of what to train")
             needs_training = not (args.eval_only or args.list_taps)
             options = parse_options(args.cfg_options)
-            paths = args.configs or self.kit.demo_config
             config = read_config(self.kit, paths, options, training=needs_training)
             if args.list_taps:
                 self.list_taps(config, device)

@@ -16,6 +16,7 @@ from kd_core.functional import (
     levels,
     require_same_shape,
 )
+from kd_core.values import NonNegative
 
 
 @full_precision
@@ -65,7 +66,7 @@ class AB(Criterion):
     exempt: ClassVar = {"zero_at_identity": "neurons nearer than the margin are pushed on"}
 
     def __init__(
-        self, student_shapes: Shapes, teacher_shapes: Shapes, *, margin: float = 1.0
+        self, student_shapes: Shapes, teacher_shapes: Shapes, *, margin: NonNegative = 1.0
     ) -> None:
         super().__init__()
         self.check_shapes(student_shapes, teacher_shapes)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kd_core.criterion import Criterion, Shapes
 from kd_core.functional import batch_mean, spatial_attention
+from kd_core.values import PositiveInt
 
 
 class AFD(Criterion):
@@ -34,7 +35,9 @@ class AFD(Criterion):
     example: ClassVar = (((4, 8, 8), (6, 4, 4), (6, 4, 4)), ((6, 8, 8), (8, 4, 4)))
     exempt: ClassVar = {"zero_at_identity": "every map attends to others too, if little"}
 
-    def __init__(self, student_shapes: Shapes, teacher_shapes: Shapes, *, dim: int = 128) -> None:
+    def __init__(
+        self, student_shapes: Shapes, teacher_shapes: Shapes, *, dim: PositiveInt = 128
+    ) -> None:
         super().__init__()
         self.check_shapes(student_shapes, teacher_shapes)
         self.teacher_places = nn.Parameter(torch.empty(len(teacher_shapes), dim))

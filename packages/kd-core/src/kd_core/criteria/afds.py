@@ -16,6 +16,7 @@ from kd_core.functional import (
     require_same_channels,
     require_same_shape,
 )
+from kd_core.values import Positive
 
 
 @full_precision
@@ -67,7 +68,7 @@ class AFDS(Criterion):
     example: ClassVar = (((4, 8, 8), (6, 4, 4)), ((4, 8, 8), (6, 4, 4)))
 
     def __init__(
-        self, student_shapes: Shapes, teacher_shapes: Shapes, *, hidden_ratio: float = 1.0
+        self, student_shapes: Shapes, teacher_shapes: Shapes, *, hidden_ratio: Positive = 1.0
     ) -> None:
         super().__init__()
         self.check_shapes(student_shapes, teacher_shapes)

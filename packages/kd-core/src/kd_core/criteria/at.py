@@ -8,6 +8,7 @@ from torch import Tensor
 
 from kd_core.criterion import Criterion
 from kd_core.functional import Maps, full_precision, levels, mse, pool_to_match, spatial_attention
+from kd_core.values import Positive
 
 
 @full_precision
@@ -47,7 +48,7 @@ class AT(Criterion):
 
     takes = "maps"
 
-    def __init__(self, *, p: float = 2) -> None:
+    def __init__(self, *, p: Positive = 2) -> None:
         super().__init__()
         self.p = p
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from kd_core.criterion import Criterion, Shapes
 from kd_core.functional import Maps, full_precision, levels, mse
 from kd_core.heads import borrow_heads, parameters_of, require_one_map
+from kd_core.values import PositiveInt
 
 
 @full_precision
@@ -84,7 +85,7 @@ class CATKD(Criterion):
         teacher_shapes: Shapes,
         num_classes: int,
         *,
-        resolution: int = 2,
+        resolution: PositiveInt = 2,
         normalize: bool = False,
         bias: bool = True,
         student_head: str | None = None,

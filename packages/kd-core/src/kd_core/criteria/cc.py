@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kd_core.criterion import Criterion, Shapes
 from kd_core.functional import full_precision, mse, require_same_shape
+from kd_core.values import NonNegative, NonNegativeInt, PositiveInt
 
 
 @full_precision
@@ -53,7 +54,7 @@ class CC(Criterion):
 
     takes = "vectors"
 
-    def __init__(self, *, gamma: float = 0.4, order: int = 2) -> None:
+    def __init__(self, *, gamma: NonNegative = 0.4, order: NonNegativeInt = 2) -> None:
         super().__init__()
         self.gamma = gamma
         self.order = order
@@ -99,7 +100,9 @@ class CCNeighbour(Criterion):
         "order_of_the_batch_does_not_matter": "neighbours in the batch are compared",
     }
 
-    def __init__(self, student_shapes: Shapes, teacher_shapes: Shapes, *, dim: int = 128) -> None:
+    def __init__(
+        self, student_shapes: Shapes, teacher_shapes: Shapes, *, dim: PositiveInt = 128
+    ) -> None:
         super().__init__()
         self.check_shapes(student_shapes, teacher_shapes)
         self.student_embedding = nn.Linear(student_shapes[0][0], dim)

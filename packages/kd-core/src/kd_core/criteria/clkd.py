@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kd_core.criterion import Criterion
 from kd_core.functional import full_precision, mse
+from kd_core.values import NonNegative
 
 
 @full_precision
@@ -62,7 +63,9 @@ class CLKD(Criterion):
 
     takes = "logits"
 
-    def __init__(self, *, mu: float = 0.5, beta: float = 2.0, nu: float = 0.4) -> None:
+    def __init__(
+        self, *, mu: NonNegative = 0.5, beta: NonNegative = 2.0, nu: NonNegative = 0.4
+    ) -> None:
         super().__init__()
         self.mu = mu
         self.beta = beta

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from kd_core.criterion import Criterion, Shapes
 from kd_core.distributed import gather_rows
-from kd_core.errors import UserError, nearest, require_positive
+from kd_core.errors import UserError, nearest
+from kd_core.values import Positive, PositiveInt, Share
 
 # Samples up to which none is drawn twice: random keys for all, 17 MB at a batch of 64, allow it.
 _SMALL = 2**16
@@ -60,14 +61,13 @@ class CRD(Criterion):
         teacher_shapes: Shapes,
         labels: Tensor,
         *,
-        dim: int = 128,
-        num_negatives: int = 16384,
-        temperature: float = 0.07,
-        momentum: float = 0.5,
+        dim: PositiveInt = 128,
+        num_negatives: PositiveInt = 16384,
+        temperature: Positive = 0.07,
+        momentum: Share = 0.5,
         mode: str = "exact",
     ) -> None:
         super().__init__()
-        require_positive(temperature=temperature)
         self.check_shapes(student_shapes, teacher_shapes)
         if mode not in ("exact", "relax"):
             raise UserError(f"CRD: mode is {mode!r}{nearest(mode, ('exact', 'relax'))}")

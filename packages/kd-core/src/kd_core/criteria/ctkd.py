@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kd_core.criteria.kd import Standardizable, kd
 from kd_core.criterion import Criterion
 from kd_core.errors import UserError
+from kd_core.values import PositiveInt
 
 
 class CTKD(Standardizable, Criterion):
@@ -31,7 +32,7 @@ class CTKD(Standardizable, Criterion):
 
     takes = "logits"
 
-    def __init__(self, *, ramp_epochs: int = 10, standardize: bool = False) -> None:
+    def __init__(self, *, ramp_epochs: PositiveInt = 10, standardize: bool = False) -> None:
         super().__init__()
         self.theta = nn.Parameter(torch.ones(()))
         self.ramp_epochs = ramp_epochs

@@ -9,6 +9,7 @@ from torch import Tensor
 from kd_core.aligners import aligners, require_same_sizes
 from kd_core.criterion import Criterion, Shapes
 from kd_core.functional import Maps, full_precision, kl_divergence, levels, require_same_shape
+from kd_core.values import Positive
 
 
 @full_precision
@@ -52,7 +53,7 @@ class CWD(Criterion):
     takes = "maps"
 
     def __init__(
-        self, student_shapes: Shapes, teacher_shapes: Shapes, *, temperature: float = 1.0
+        self, student_shapes: Shapes, teacher_shapes: Shapes, *, temperature: Positive = 1.0
     ) -> None:
         super().__init__()
         self.check_shapes(student_shapes, teacher_shapes)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from kd_core.criterion import Criterion
 from kd_core.functional import full_precision, require_same_shape
+from kd_core.values import NonNegative, Positive
 
 
 @full_precision
@@ -63,7 +64,9 @@ class DIST(Criterion):
     takes = "logits"
     exempt: ClassVar = {"zero_at_identity": "the published 1e-8 beside the norms leaves about 1e-5"}
 
-    def __init__(self, *, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0) -> None:
+    def __init__(
+        self, *, beta: NonNegative = 1.0, gamma: NonNegative = 1.0, temperature: Positive = 1.0
+    ) -> None:
         super().__init__()
         self.beta = beta
         self.gamma = gamma

@@ -9,6 +9,7 @@ from torch import Tensor
 from kd_core.criteria.kd import Standardizable
 from kd_core.criterion import Criterion
 from kd_core.functional import batch_mean, full_precision, kl_rows, z_score
+from kd_core.values import NonNegative, Positive
 
 
 @full_precision
@@ -96,9 +97,9 @@ class DKD(Standardizable, Criterion):
     def __init__(
         self,
         *,
-        alpha: float = 1.0,
-        beta: float = 8.0,
-        temperature: float = 4.0,
+        alpha: NonNegative = 1.0,
+        beta: NonNegative = 8.0,
+        temperature: Positive = 4.0,
         standardize: bool = False,
     ) -> None:
         super().__init__()

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from kd_core.aligners import aligners, require_same_sizes
 from kd_core.criterion import Criterion, Shapes
-from kd_core.errors import UserError, require_positive
+from kd_core.errors import UserError
 from kd_core.functional import Maps, batch_mean, full_precision, levels, require_same_shape
+from kd_core.values import NonNegative, Positive
 
 
 @full_precision
@@ -124,15 +125,14 @@ class FGD(Criterion):
         student_shapes: Shapes,
         teacher_shapes: Shapes,
         *,
-        temperature: float = 0.5,
-        alpha: float = 1e-3,
-        beta: float = 5e-4,
-        gamma: float = 1e-3,
-        relation_weight: float = 5e-6,
+        temperature: Positive = 0.5,
+        alpha: NonNegative = 1e-3,
+        beta: NonNegative = 5e-4,
+        gamma: NonNegative = 1e-3,
+        relation_weight: NonNegative = 5e-6,
         unpadded: bool = False,
     ) -> None:
         super().__init__()
-        require_positive(temperature=temperature)
         self.check_shapes(student_shapes, teacher_shapes)
         require_same_sizes("FGD", student_shapes, teacher_shapes)
         self.focal = dict(temperature=temperature, alpha=alpha, beta=beta, gamma=gamma)

@@ -18,6 +18,7 @@ from kd_core.functional import (
     require_same_shape,
     spatial_attention,
 )
+from kd_core.values import Positive
 
 
 @full_precision
@@ -66,7 +67,7 @@ class FT(Criterion):
     exempt: ClassVar = {"zero_at_identity": "translator and paraphraser stand before the two"}
 
     def __init__(
-        self, student_shapes: Shapes, teacher_shapes: Shapes, *, rate: float = 0.5
+        self, student_shapes: Shapes, teacher_shapes: Shapes, *, rate: Positive = 0.5
     ) -> None:
         super().__init__()
         self.check_shapes(student_shapes, teacher_shapes)
@@ -108,7 +109,7 @@ class Paraphraser(Criterion):
     example: ClassVar = ((), ((6, 8, 8),))
     exempt: ClassVar = {"zero_at_identity": "there is no student; it restores the teacher's map"}
 
-    def __init__(self, teacher_shapes: Shapes, *, rate: float = 0.5) -> None:
+    def __init__(self, teacher_shapes: Shapes, *, rate: Positive = 0.5) -> None:
         super().__init__()
         self.check_shapes((), teacher_shapes)
         self.paraphraser = _Autoencoder(teacher_shapes[0][0], rate)

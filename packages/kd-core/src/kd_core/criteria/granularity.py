@@ -11,6 +11,7 @@ from kd_core.criteria.kd import kd
 from kd_core.criterion import Criterion, Shapes
 from kd_core.errors import UserError
 from kd_core.functional import batch_mean, full_precision
+from kd_core.values import NonNegative, Positive, PositiveInt
 
 WIDTHS = (64, 256)
 TEMPERATURES = (2.0, 8.0)
@@ -83,8 +84,8 @@ class SelfAnalysis(Criterion):
         self,
         teacher_shapes: Shapes,
         *,
-        widths: Sequence[int] = WIDTHS,
-        temperatures: Sequence[float] = TEMPERATURES,
+        widths: Sequence[PositiveInt] = WIDTHS,
+        temperatures: Sequence[Positive] = TEMPERATURES,
     ) -> None:
         super().__init__()
         self._check_kinds("teacher", teacher_shapes)
@@ -147,10 +148,10 @@ class MultiGranularity(Criterion):
         teacher_shapes: Shapes,
         *,
         stable: bool = False,
-        kd_weight: float = 1.0,
-        temperature: float = 4.0,
-        widths: Sequence[int] = WIDTHS,
-        temperatures: Sequence[float] = TEMPERATURES,
+        kd_weight: NonNegative = 1.0,
+        temperature: Positive = 4.0,
+        widths: Sequence[PositiveInt] = WIDTHS,
+        temperatures: Sequence[Positive] = TEMPERATURES,
     ) -> None:
         super().__init__()
         self.check_shapes(student_shapes, teacher_shapes)

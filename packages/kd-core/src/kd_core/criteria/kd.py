@@ -7,6 +7,7 @@ from torch import Tensor
 
 from kd_core.criterion import Criterion, Shapes
 from kd_core.functional import full_precision, kl_divergence, require_three_classes, z_score
+from kd_core.values import Positive
 
 
 @full_precision
@@ -61,7 +62,7 @@ class KD(Standardizable, Criterion):
 
     takes = "logits"
 
-    def __init__(self, *, temperature: float = 4.0, standardize: bool = False) -> None:
+    def __init__(self, *, temperature: Positive = 4.0, standardize: bool = False) -> None:
         super().__init__()
         self.temperature = temperature
         self.standardize = standardize

@@ -11,6 +11,7 @@ from torch import Tensor
 from kd_core.criterion import Criterion, Shapes
 from kd_core.errors import UserError
 from kd_core.functional import Maps, batch_mean, full_precision, levels
+from kd_core.values import PositiveInt
 
 
 @full_precision
@@ -102,7 +103,7 @@ class KDSVD(Criterion):
     takes = "maps"
     exempt: ClassVar = {"nothing_is_read_back": "the eigenvalue solver reads its error code back"}
 
-    def __init__(self, *, k: int = 1) -> None:
+    def __init__(self, *, k: PositiveInt = 1) -> None:
         super().__init__()
         self.k = k
 

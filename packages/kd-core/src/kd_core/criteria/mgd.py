@@ -10,6 +10,7 @@ from kd_core.aligners import aligners, require_same_sizes
 from kd_core.criterion import Criterion, Shapes
 from kd_core.errors import UserError
 from kd_core.functional import Maps, batch_mean, full_precision, levels, require_same_shape
+from kd_core.values import Share
 
 
 @full_precision
@@ -68,7 +69,7 @@ class MGD(Criterion):
         teacher_shapes: Shapes,
         *,
         mask: Literal["channels", "positions"] = "channels",
-        ratio: float = 0.15,
+        ratio: Share = 0.15,
     ) -> None:
         super().__init__()
         self.check_shapes(student_shapes, teacher_shapes)

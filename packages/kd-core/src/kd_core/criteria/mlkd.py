@@ -11,6 +11,7 @@ from kd_core.criteria.kd import Standardizable, kd
 from kd_core.criterion import Criterion
 from kd_core.errors import UserError
 from kd_core.functional import full_precision, kept_shares, mse, require_same_shape
+from kd_core.values import Positive
 
 
 @full_precision
@@ -102,8 +103,8 @@ class MLKD(Standardizable, Criterion):
     def __init__(
         self,
         *,
-        temperatures: Sequence[float] = (4.0, 3.0, 2.0),
-        strong_temperatures: Sequence[float] = (4.0, 3.0, 5.0),
+        temperatures: Sequence[Positive] = (4.0, 3.0, 2.0),
+        strong_temperatures: Sequence[Positive] = (4.0, 3.0, 5.0),
         standardize: bool = False,
     ) -> None:
         super().__init__()

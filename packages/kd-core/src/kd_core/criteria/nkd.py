@@ -8,6 +8,7 @@ from torch import Tensor
 
 from kd_core.criterion import Criterion
 from kd_core.functional import batch_mean, full_precision, require_same_shape
+from kd_core.values import NonNegative, Positive
 
 
 @full_precision
@@ -75,7 +76,7 @@ class NKD(Criterion):
     takes = "logits"
     exempt: ClassVar = {"zero_at_identity": "cross-entropies end at the teacher's entropy"}
 
-    def __init__(self, *, gamma: float = 1.5, temperature: float = 1.0) -> None:
+    def __init__(self, *, gamma: NonNegative = 1.5, temperature: Positive = 1.0) -> None:
         super().__init__()
         self.gamma = gamma
         self.temperature = temperature

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from kd_core.criterion import Criterion
 from kd_core.functional import full_precision, require_same_shape
+from kd_core.values import Positive
 
 
 @full_precision
@@ -49,7 +50,7 @@ class PKT(Criterion):
 
     takes = "vectors"
 
-    def __init__(self, *, eps: float = 1e-7) -> None:
+    def __init__(self, *, eps: Positive = 1e-7) -> None:
         super().__init__()
         self.eps = eps
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kd_core.criterion import Criterion, Shapes
 from kd_core.functional import Maps, full_precision, levels, mse
+from kd_core.values import PositiveInt
 
 
 @full_precision
@@ -63,7 +64,7 @@ class ReviewKD(Criterion):
     }
 
     def __init__(
-        self, student_shapes: Shapes, teacher_shapes: Shapes, *, max_mid_channel: int = 512
+        self, student_shapes: Shapes, teacher_shapes: Shapes, *, max_mid_channel: PositiveInt = 512
     ) -> None:
         super().__init__()
         self.check_shapes(student_shapes, teacher_shapes)

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from kd_core.criterion import Criterion
 from kd_core.distributed import gather_rows, gather_with_gradient
 from kd_core.functional import full_precision, require_same_shape
+from kd_core.values import NonNegative
 
 # Cosines at once: what fits into a CPU's cache, and on a GPU what is worth a launch.
 _CACHED, _LAUNCHED = 2**20, 2**24
@@ -136,8 +137,8 @@ class RKD(Criterion):
     def __init__(
         self,
         *,
-        distance_weight: float = 25.0,
-        angle_weight: float = 50.0,
+        distance_weight: NonNegative = 25.0,
+        angle_weight: NonNegative = 50.0,
         gather: bool = False,
     ) -> None:
         super().__init__()

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from kd_core.criteria.dkd import dkd_rows
 from kd_core.criteria.nkd import nkd_rows
 from kd_core.criterion import Criterion, Shapes
-from kd_core.errors import UserError, nearest, require_positive
+from kd_core.errors import UserError, nearest
 from kd_core.functional import batch_mean, full_precision, kl_rows, require_same_shape
 from kd_core.heads import borrow_heads, parameters_of, region_logits, require_one_map
+from kd_core.values import NonNegative, Positive, PositiveInt
 
 _BASES = ("kd", "dkd", "nkd")
 
@@ -107,16 +108,15 @@ class SDD(Criterion):
         num_classes: int,
         *,
         base: str = "dkd",
-        alpha: float = 1.0,
-        beta: float = 8.0,
-        temperature: float = 4.0,
+        alpha: NonNegative = 1.0,
+        beta: NonNegative = 8.0,
+        temperature: Positive = 4.0,
         all_classes: bool = False,
-        scales: Sequence[int] = (1, 2, 4),
+        scales: Sequence[PositiveInt] = (1, 2, 4),
         student_head: str | None = None,
         teacher_head: str | None = None,
     ) -> None:
         super().__init__()
-        require_positive(temperature=temperature)
         self.check_shapes(student_shapes, teacher_shapes)
         _require_base(base)
         if tuple(scales[:1]) != (1,) or max(scales) > 4:

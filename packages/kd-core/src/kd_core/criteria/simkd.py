@@ -11,6 +11,7 @@ from kd_core.errors import UserError
 from kd_core.functional import mse, pool_to_match
 from kd_core.heads import find_head, require_one_map
 from kd_core.taps import FeatureTap
+from kd_core.values import PositiveInt
 
 
 class SimKD(Criterion):
@@ -42,7 +43,7 @@ class SimKD(Criterion):
         teacher_shapes: Shapes,
         num_classes: int,
         *,
-        factor: int = 2,
+        factor: PositiveInt = 2,
         teacher_head: str | None = None,
     ) -> None:
         super().__init__()

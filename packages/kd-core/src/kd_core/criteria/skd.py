@@ -11,6 +11,7 @@ from kd_core.criteria.kd import kd
 from kd_core.criterion import Criterion
 from kd_core.errors import UserError
 from kd_core.functional import batch_mean, full_precision, kept_shares
+from kd_core.values import NonNegative, Positive
 
 
 @full_precision
@@ -74,7 +75,11 @@ class SKD(Criterion):
     takes = "logits"
 
     def __init__(
-        self, *, temperature: float = 4.0, ridge: float = 0.1, direction_weight: float = 1.0
+        self,
+        *,
+        temperature: Positive = 4.0,
+        ridge: NonNegative = 0.1,
+        direction_weight: NonNegative = 1.0,
     ) -> None:
         super().__init__()
         self.temperature = temperature

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from kd_core.criterion import Criterion
 from kd_core.functional import full_precision, require_same_shape, soft_cross_entropy
+from kd_core.values import Positive
 
 
 @full_precision
@@ -59,7 +60,7 @@ class SoftLabelEncoder(Criterion):
         "cuda_agrees_with_cpu": "the noise is drawn, by another generator on each device",
     }
 
-    def __init__(self, num_classes: int, *, temperature: float = 1.0) -> None:
+    def __init__(self, num_classes: int, *, temperature: Positive = 1.0) -> None:
         super().__init__()
         self.temperature = temperature
         self.generator = nn.Sequential(

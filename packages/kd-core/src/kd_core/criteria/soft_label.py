@@ -10,6 +10,7 @@ from torch import Tensor
 from kd_core.criterion import Criterion, Shapes
 from kd_core.errors import UserError
 from kd_core.functional import full_precision, soft_cross_entropy
+from kd_core.values import Positive, Share
 
 
 @full_precision
@@ -68,7 +69,7 @@ class SoftLabel(Criterion):
     takes = "logits"
     exempt: ClassVar = {"zero_at_identity": "a cross-entropy ends at the teacher's entropy"}
 
-    def __init__(self, *, temperature: float = 1.0, ground_truth: bool = False) -> None:
+    def __init__(self, *, temperature: Positive = 1.0, ground_truth: bool = False) -> None:
         super().__init__()
         self.temperature = temperature
         self.ground_truth = ground_truth
@@ -99,7 +100,7 @@ class LabelSmoothing(Criterion):
     takes = "logits"
     exempt: ClassVar = {"zero_at_identity": "it compares with the labels, not with the teacher"}
 
-    def __init__(self, *, epsilon: float = 0.1) -> None:
+    def __init__(self, *, epsilon: Share = 0.1) -> None:
         super().__init__()
         if not 0 <= epsilon <= 1:
             raise UserError(f"epsilon must be in [0, 1], got {epsilon}")

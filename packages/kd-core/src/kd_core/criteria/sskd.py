@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from kd_core.criteria.kd import kd
 from kd_core.criterion import Criterion, Shapes
-from kd_core.errors import UserError, require_positive
+from kd_core.errors import UserError
 from kd_core.functional import full_precision, kl_rows
+from kd_core.values import NonNegative, Positive, Share
 
 
 @full_precision
@@ -115,16 +116,15 @@ class SSKD(Criterion):
         student_shapes: Shapes,
         teacher_shapes: Shapes,
         *,
-        kd_weight: float = 0.9,
-        rotated_weight: float = 2.7,
-        similarity_weight: float = 10.0,
-        temperature: float = 4.0,
-        similarity_temperature: float = 0.5,
-        rotated_share: float = 1.0,
-        similarity_share: float = 0.75,
+        kd_weight: NonNegative = 0.9,
+        rotated_weight: NonNegative = 2.7,
+        similarity_weight: NonNegative = 10.0,
+        temperature: Positive = 4.0,
+        similarity_temperature: Positive = 0.5,
+        rotated_share: Share = 1.0,
+        similarity_share: Share = 0.75,
     ) -> None:
         super().__init__()
-        require_positive(temperature=temperature, similarity_temperature=similarity_temperature)
         self.check_shapes(student_shapes, teacher_shapes)
         self.weights = kd_weight, rotated_weight, similarity_weight
         self.image_kd = partial(kd, temperature=temperature)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from kd_core.criterion import Criterion
 from kd_core.functional import batch_mean, full_precision, kl_divergence, kl_rows
+from kd_core.values import NonNegative
 
 
 @full_precision
@@ -57,7 +58,7 @@ class TTM(Criterion):
     takes = "logits"
     exempt: ClassVar = {"zero_at_identity": "the teacher alone is softened"}
 
-    def __init__(self, *, gamma: float = 0.1) -> None:
+    def __init__(self, *, gamma: NonNegative = 0.1) -> None:
         super().__init__()
         self.gamma = gamma
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kd_core.criterion import Criterion, Shapes
 from kd_core.functional import Maps, full_precision, levels, pool_to_match, require_same_shape
+from kd_core.values import Positive
 
 _VARIANCE = 5.0  # of every channel at the start
 
@@ -66,7 +67,7 @@ class VID(Criterion):
         student_shapes: Shapes,
         teacher_shapes: Shapes,
         *,
-        eps: float = 1e-5,
+        eps: Positive = 1e-5,
         learn_variance: bool = False,
     ) -> None:
         super().__init__()

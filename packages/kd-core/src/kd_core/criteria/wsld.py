@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kd_core.criterion import Criterion
 from kd_core.functional import batch_mean, full_precision, require_same_shape
+from kd_core.values import NonNegative, Positive
 
 
 @full_precision
@@ -63,7 +64,7 @@ class WSLD(Criterion):
     takes = "logits"
     exempt: ClassVar = {"zero_at_identity": "a cross-entropy ends at the teacher's entropy"}
 
-    def __init__(self, *, alpha: float = 2.25, temperature: float = 4.0) -> None:
+    def __init__(self, *, alpha: NonNegative = 2.25, temperature: Positive = 4.0) -> None:
         super().__init__()
         self.alpha = alpha
         self.temperature = temperature

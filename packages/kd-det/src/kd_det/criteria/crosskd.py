@@ -10,6 +10,7 @@ from kd_core.criteria.pkd import channel_statistics, standardize
 from kd_core.criterion import Borrowed, Criterion, Shapes
 from kd_core.errors import UserError
 from kd_core.functional import full_precision
+from kd_core.values import NonNegative
 from torch import Tensor, nn
 
 _TAPS = re.compile(r"head\.cls_subnet\.(\d+)\[\*\] head\.bbox_subnet\.(\d+)\[\*\]")
@@ -105,7 +106,11 @@ class CrossKD(Criterion):
     takes = "maps"
 
     def __init__(
-        self, *, class_weight: float = 1.0, box_weight: float = 1.0, beta: float = 1.0
+        self,
+        *,
+        class_weight: NonNegative = 1.0,
+        box_weight: NonNegative = 1.0,
+        beta: NonNegative = 1.0,
     ) -> None:
         super().__init__()
         self.class_weight = class_weight

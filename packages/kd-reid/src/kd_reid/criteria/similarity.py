@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the name all of torch's users know)
 from kd_core.criterion import Criterion
 from kd_core.functional import full_precision, kl_divergence
+from kd_core.values import Positive
 from torch import Tensor
 
 
@@ -49,7 +50,7 @@ class Similarity(Criterion):
 
     takes = "vectors"
 
-    def __init__(self, *, temperature: float = 0.1) -> None:
+    def __init__(self, *, temperature: Positive = 0.1) -> None:
         super().__init__()
         self.temperature = temperature
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from kd_core.criterion import Criterion
 from kd_core.functional import full_precision, kl_divergence
+from kd_core.values import Positive
 from torch import Tensor
 
 
@@ -39,7 +40,7 @@ class SymmetricKD(Criterion):
 
     takes = "logits"
 
-    def __init__(self, *, temperature: float = 16.0) -> None:
+    def __init__(self, *, temperature: Positive = 16.0) -> None:
         super().__init__()
         self.temperature = temperature
 
