@@ -47,7 +47,7 @@ def folder(tmp_path, monkeypatch):
         ("dkd", "teacher.network.num_classes=5", "student has 3 classes, teacher 5"),
         ("dkd", "distiller.terms.dkd.student=layer9", "dkd.student: .*'layer9'.*'layer2'"),
         ("dkd", "distiller.terms.dkd.teacher=fcc", "dkd.teacher: .*'fcc'; did you mean 'fc'"),
-        ("dkd", "distiller.terms.dkd.criterion.temperature=0", "dkd.criterion: temperature is 0"),
+        ("dkd", "distiller.terms.dkd.criterion.temperature=0", "dkd.criterion.temperature: wanted a number greater than 0"),
         ("dkd", "student.network={'type':'torch.nn.Identity','_delete_':True}", "Identity"),
         (
             "dkd",

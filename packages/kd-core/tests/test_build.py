@@ -35,7 +35,7 @@ def outer(inner: dict, where_inner: str) -> object:
     return build(inner, where_inner)
 
 
-def needs_two(a: int, b: int) -> int:
+def needs_two(a, b):
     return a + b
 
 

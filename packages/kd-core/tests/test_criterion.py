@@ -120,5 +120,5 @@ def test_a_temperature_that_nothing_can_be_divided_by_is_refused(name, wrong):
             kind = locate(f"kd_core.criteria.{name}")
             given = inspect.signature(kind).parameters[option].default
             value = (wrong,) * len(given) if isinstance(given, tuple) else wrong
-            with pytest.raises(UserError, match=f"{option} is "):
+            with pytest.raises(UserError, match=f"{option}: wanted "):
                 kind(**{option: value})
