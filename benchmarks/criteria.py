@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 from criterion_cases import NAMES, Case, Step, cases
-from kd_core.report import environment
+from kd_core.experiment.report import environment
 from torch import Tensor
 from torch.autograd.profiler import profile
 

@@ -12,8 +12,8 @@ import plain_maps
 import plain_vectors
 import torch
 from kd_core import criteria
+from kd_core.criteria.criterion import Criterion, Shapes
 from kd_core.criteria.ofd import margin
-from kd_core.criterion import Criterion, Shapes
 from kd_core.functional import tensors
 from kd_core.testing import discover, make, sample
 from plain_crd import PlainCRD

@@ -29,7 +29,7 @@ from kd_cls.classifier import Classifier
 from kd_cls.data import image_folder
 from kd_cls.data.augment import CropFlip
 from kd_core.data.loader import DeviceLoader, SplitLoader
-from kd_core.report import environment
+from kd_core.experiment.report import environment
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset

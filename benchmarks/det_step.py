@@ -22,7 +22,7 @@ import kd_det  # noqa: F401  before Detectron2
 import torch
 from detectron2.solver import build_optimizer
 from detectron2.utils.events import EventStorage
-from kd_core.report import environment
+from kd_core.experiment.report import environment
 from kd_det.config import read_config
 from kd_det.detector import TeacherDetector, class_logits
 from kd_det.distiller import REGIONS, DetectionDistiller, build_distiller

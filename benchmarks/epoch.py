@@ -20,11 +20,11 @@ from typing import Any
 import step
 import torch
 from kd_core import Hook
-from kd_core.captured import CapturedStep
-from kd_core.loader import Loader
-from kd_core.report import environment
-from kd_core.task import Batch
-from kd_core.trainer import Trainer
+from kd_core.data.protocol import Loader
+from kd_core.experiment.report import environment
+from kd_core.networks.task import Batch
+from kd_core.training.cuda_graph import CapturedStep
+from kd_core.training.trainer import Trainer
 
 EPOCHS = 240  # of the recipe that published figures have
 WAYS = {

@@ -12,7 +12,7 @@ from fault_detection import PROPOSALS, arguments
 from fault_place import Need, Outcome, Place, Trial, undisturbed
 from fault_process import Command, run
 from fault_runs import DETECTION, RUNS
-from kd_core.checkpoint import save_json
+from kd_core.files.checkpoint import save_json
 
 TESTS = Path(__file__).parents[1] / "tests"
 PREFIX = "hostile "

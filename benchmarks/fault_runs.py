@@ -13,7 +13,7 @@ data = dict(type="kd_cls.data.synthetic", num_train=48, num_test=12, num_classes
             batch_size=8)
 student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
 optimizer = dict(type="torch.optim.SGD", lr=0.05, momentum=0.9)
-schedule = dict(type="kd_core.schedule.cosine")
+schedule = dict(type="kd_core.training.schedule.cosine")
 trainer = dict(epochs=6, tensorboard=False)
 """
 PAIR = """
@@ -47,7 +47,7 @@ data = dict(type="kd_reid.data.market1501", root="configs/people", image_size=(3
             batch_size=8)
 student = dict(network=dict(type="kd_reid.models.build_model", name="osnet_x0_25"))
 optimizer = dict(type="torch.optim.Adam", lr=0.001)
-schedule = dict(type="kd_core.schedule.cosine")
+schedule = dict(type="kd_core.training.schedule.cosine")
 trainer = dict(epochs=2, tensorboard=False)
 """
 TRICKS = """

@@ -17,7 +17,7 @@ def report(
 
     Args:
         outcomes: In the order of their kinds.
-        environment: Of the run, as `kd_core.report.environment` has it.
+        environment: Of the run, as `kd_core.experiment.report.environment` has it.
         facts: Seed, scale, minutes.
     """
     kinds: dict[str, dict[str, float]] = {}

@@ -29,7 +29,7 @@ import torch
 from fault_place import CampaignError, Do, Need, Outcome, Place, Trial, attempt
 from fault_process import preload, run
 from fault_table import report, table, write_into
-from kd_core.report import environment
+from kd_core.experiment.report import environment
 from rich.console import Console
 from rich.progress import (
     BarColumn,

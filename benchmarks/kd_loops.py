@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from kd_cls.classifier import Classifier
 from kd_core import Distiller, Hook, Term, Trainer
-from kd_core.channels_last import use_channels_last
 from kd_core.criteria.kd import KD
-from kd_core.loader import Loader
-from kd_core.optimizer import build_optimizer
-from kd_core.schedule import multi_step
-from kd_core.step import TrainStep
+from kd_core.data.protocol import Loader
+from kd_core.networks.memory_format import use_channels_last
+from kd_core.training.optimizer import build_optimizer
+from kd_core.training.schedule import multi_step
+from kd_core.training.step import TrainStep
 from torch import nn
 
 CLASSES = 100

@@ -85,7 +85,7 @@ def run(method: str, seed: int, args: argparse.Namespace) -> Cell:
     )
     if done.returncode:
         raise SystemExit(f"{method}, seed {seed}: the run failed; its messages are above")
-    from kd_core.checkpoint import load_json
+    from kd_core.files.checkpoint import load_json
 
     result = load_json(folder / "result.json")
     peak = re.findall(r"peak (\d+)", done.stdout)[-1]
@@ -119,7 +119,7 @@ def batch_size(files: list[Path]) -> int:
 
 def extra_parameters(folder: Path) -> int:
     """Count what the criteria of a finished run have saved: adapters and memories."""
-    from kd_core.weights import read_state_dict
+    from kd_core.files.weights import read_state_dict
 
     files = folder.glob("criteria/*.pth")
     return sum(value.numel() for file in files for value in read_state_dict(file).values())

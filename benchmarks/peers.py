@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from kd_cls.models import build_model
-from kd_core.report import environment
+from kd_core.experiment.report import environment
 from kd_loops import CLASSES, PEERS, Loop, Problem, bare, ours
 from torch import Tensor, nn
 

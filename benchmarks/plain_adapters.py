@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from kd_core.criterion import Criterion
+from kd_core.criteria.criterion import Criterion
 from plain_maps import attention, matched
 from torch import Tensor
 

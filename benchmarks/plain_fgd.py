@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from kd_core.criterion import Criterion
+from kd_core.criteria.criterion import Criterion
 from plain_adapters import adapted
 from torch import Tensor
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from kd_core.criterion import Criterion
+from kd_core.criteria.criterion import Criterion
 from torch import Tensor
 
 Batch = Mapping[str, Any]

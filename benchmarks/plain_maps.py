@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from kd_core.criterion import Criterion
+from kd_core.criteria.criterion import Criterion
 from plain_logits import dkd_rows, nkd_rows
 from torch import Tensor
 

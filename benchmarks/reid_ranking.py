@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from kd_core.report import environment
+from kd_core.experiment.report import environment
 from kd_reid import torchreid
 from kd_reid.metrics import evaluate_rank, rerank, squared_euclidean
 from torch import Tensor

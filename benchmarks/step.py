@@ -23,14 +23,14 @@ import torch
 from kd_cls.kit import KIT
 from kd_core import Hook
 from kd_core.data.augment import CropFlip
-from kd_core.loader import Loader
-from kd_core.report import environment
-from kd_core.run import build_trainer
-from kd_core.run_config import read_config
-from kd_core.runner import Runner
-from kd_core.shared import SharedLoader, WithTeachers, shared_teachers
-from kd_core.task import Batch, network_of
-from kd_core.trainer import Trainer
+from kd_core.data.protocol import Loader
+from kd_core.experiment.report import environment
+from kd_core.experiment.run import build_trainer
+from kd_core.experiment.run_config import read_config
+from kd_core.experiment.runner import Runner
+from kd_core.networks.task import Batch, network_of
+from kd_core.training.shared import SharedLoader, WithTeachers, shared_teachers
+from kd_core.training.trainer import Trainer
 from rich.progress import track
 from torch import nn
 

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import torch.nn.functional as F  # noqa: N812
 from kd_core import Criterion
-from kd_core.criterion import Shapes
+from kd_core.criteria.criterion import Shapes
 from kd_core.functional import batch_mean
 from torch import Tensor, nn
 

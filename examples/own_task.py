@@ -12,15 +12,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from kd_core.build import build_network
+from kd_core.config.build import build_network
 from kd_core.data.loader import DeviceLoader
-from kd_core.finished import find_student, read_facts
-from kd_core.hooks import Evaluate
-from kd_core.image_task import ImageTask
-from kd_core.kit import Kit
-from kd_core.task import Batch
-from kd_core.tool import TrainingTool
-from kd_core.weights import load_weights
+from kd_core.experiment.kit import Kit
+from kd_core.experiment.tool import TrainingTool
+from kd_core.files.artifacts import find_student, read_facts
+from kd_core.files.weights import load_weights
+from kd_core.networks.image_task import ImageTask
+from kd_core.networks.task import Batch
+from kd_core.training.hooks import Evaluate
 from torch import Tensor, nn
 
 

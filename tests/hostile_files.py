@@ -179,7 +179,7 @@ def nodes(folder: Path, canary: Path) -> dict[str, dict[str, Any]]:
             "shape": [1],
         },
         "a function of ours": {
-            "type": "kd_core.checkpoint.save_text",
+            "type": "kd_core.files.checkpoint.save_text",
             "text": "x",
             "path": str(canary),
         },
@@ -388,7 +388,7 @@ RESULT = {
     "train_seconds": 1.0,
     "images_per_second": 1.0,
 }
-"""What a finished run of classification says; see `kd_core.run.run`."""
+"""What a finished run of classification says; see `kd_core.experiment.run.run`."""
 
 
 def _run_folder(finished: bool, call: str | None = None, node: str | None = None) -> Make:

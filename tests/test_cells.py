@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from kd_cls.train import main
-from kd_core.config import load_config
+from kd_core.config.reading import load_config
 
 CONFIGS = Path(__file__).parents[1] / "configs/cls"
 METHODS = [path.stem for path in sorted(CONFIGS.glob("methods/*.py"))]

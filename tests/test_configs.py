@@ -10,7 +10,7 @@ import torch
 from kd_cls.compare import main as compare_classifiers
 from kd_cls.models import build_model
 from kd_cls.train import main as train_classifier
-from kd_core.config import load_config
+from kd_core.config.reading import load_config
 from kd_reid.compare import main as compare_embedders
 from kd_reid.train import main as train_embedder
 from PIL import Image

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from kd_core.criterion import Criterion
+from kd_core.criteria.criterion import Criterion
 from kd_core.testing import discover
 
 ROOT = Path(__file__).parents[1]

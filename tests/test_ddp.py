@@ -12,15 +12,15 @@ student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
 teacher = dict(network=dict(type="kd_cls.models.build_model", name="resnet14"), weights="random")
 distiller = dict(terms=dict(kd=dict(criterion=dict(type="kd_core.criteria.kd.KD"))))
 optimizer = dict(type="torch.optim.SGD", lr=0.05, momentum=0.9)
-schedule = dict(type="kd_core.schedule.cosine")
+schedule = dict(type="kd_core.training.schedule.cosine")
 trainer = dict(epochs=2, ema=0.9, tensorboard=False)
 """
 SCRIPT = """
 import os, sys
 import torch
 from kd_cls import train
-from kd_core import runner
-from kd_core.task import network_of
+from kd_core.experiment import runner
+from kd_core.networks.task import network_of
 
 run = runner.run
 

@@ -21,7 +21,7 @@ statuses = [faults.main(arguments) for arguments in json.loads(sys.argv[1])]
 sys.exit(max(statuses))
 """
 NO_MOMENTUM = """
-from kd_core import training_state
+from kd_core.training import state as training_state
 restore = training_state.restore
 def forgetful(trainer, state):
     restore(trainer, state)
@@ -35,7 +35,7 @@ torch.load = lambda *args, **options: load(*args, **{**options, "weights_only": 
 """
 BLIND = """
 from types import SimpleNamespace
-from kd_core import checksum
+from kd_core.files import checksum
 class Same:
     def __init__(self, *_): pass
     def update(self, _): pass
@@ -44,7 +44,7 @@ checksum.hashlib = SimpleNamespace(sha256=Same)
 """
 UNLOCKED = """
 from types import SimpleNamespace
-from kd_core import claim
+from kd_core.files import claim
 claim.take = lambda folder: SimpleNamespace(release=lambda: None)
 """
 BROKEN = {

@@ -20,12 +20,12 @@ import yaml
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from kd_cls.kit import KIT
-from kd_core import checkpoint
+from kd_core.config.trust import trusting
 from kd_core.errors import UserError
-from kd_core.pickles import unpickle
-from kd_core.recipes import recipe_folder
-from kd_core.trust import trusting
-from kd_core.weights import read_state_dict
+from kd_core.experiment.recipes import recipe_folder
+from kd_core.files import checkpoint
+from kd_core.files.pickles import unpickle
+from kd_core.files.weights import read_state_dict
 from kd_det.trainer import DistillationTrainer
 from kd_det.weights import SafeCheckpointer, read_weights
 from kd_reid.student import load_student as load_embedder
@@ -39,7 +39,7 @@ STUDENT = """
 data = dict(type="kd_cls.data.synthetic", image_size=8, num_classes=2, num_train=8, num_test=8)
 student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
 optimizer = dict(type="torch.optim.SGD", lr=0.1)
-schedule = dict(type="kd_core.schedule.constant")
+schedule = dict(type="kd_core.training.schedule.constant")
 trainer = dict(epochs=1, tensorboard=False)
 """
 

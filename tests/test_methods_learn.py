@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from kd_cls.kit import KIT
-from kd_core.assembly import assemble, build_data
 from kd_core.errors import UserError
-from kd_core.probe import settle
-from kd_core.recipes import build_teachers
-from kd_core.run import build_trainer
-from kd_core.run_config import read_config, stage_configs
+from kd_core.experiment.assembly import assemble, build_data
+from kd_core.experiment.recipes import build_teachers
+from kd_core.experiment.run import build_trainer
+from kd_core.experiment.run_config import read_config, stage_configs
+from kd_core.networks.probe import settle
 
 ROOT = Path(__file__).parents[1]
 METHODS = [
@@ -57,7 +57,7 @@ REFUSALS = {
 DATA = """
 data = dict(type="kd_cls.data.synthetic", num_classes=20, num_train=40, batch_size=8)
 optimizer = dict(type="torch.optim.SGD", lr=0.002, momentum=0.9)
-schedule = dict(type="kd_core.schedule.multi_step", milestones=[150])
+schedule = dict(type="kd_core.training.schedule.multi_step", milestones=[150])
 trainer = dict(epochs=240, tensorboard=False)
 """
 

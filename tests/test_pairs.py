@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from kd_cls.networks import without_pretrained
-from kd_core.build import build_network
-from kd_core.config import load_config
+from kd_core.config.build import build_network
+from kd_core.config.reading import load_config
 
 CONFIGS = Path(__file__).parents[1] / "configs/cls"
 

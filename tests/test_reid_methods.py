@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from kd_core.config import load_config, save_config
-from kd_core.run_config import stage_configs
+from kd_core.config.reading import load_config, save_config
+from kd_core.experiment.run_config import stage_configs
 from kd_reid import torchreid
 from kd_reid.train import main
 
@@ -46,7 +46,7 @@ def two_steps(pair, method, size, folder):
     config["teacher"] = {"network": {"type": build, "name": teacher}, "weights": "random"}
     config["trainer"] = {"epochs": 1, "tensorboard": False}
     config["optimizer"] = {"type": "torch.optim.SGD", "lr": 1e-6}
-    config["schedule"] = {"type": "kd_core.schedule.constant"}
+    config["schedule"] = {"type": "kd_core.training.schedule.constant"}
     if "stages" in config:
         config["stages"]["analysis"]["trainer"] = {"epochs": 1}
     save_config(config, folder / "run.py")

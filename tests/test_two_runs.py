@@ -14,14 +14,14 @@ import traceback
 
 import pytest
 import torch
-from kd_core.claim import is_claimed
+from kd_core.files.claim import is_claimed
 
 NETWORK = 'network=dict(type="kd_cls.models.build_model", name="resnet8")'
 TEACHER = f"""
 data = dict(type="kd_cls.data.synthetic", num_train=24, num_test=8, batch_size=8, image_size=16)
 student = dict({NETWORK})
 optimizer = dict(type="torch.optim.SGD", lr=0.05)
-schedule = dict(type="kd_core.schedule.constant")
+schedule = dict(type="kd_core.training.schedule.constant")
 trainer = dict(epochs=2, tensorboard=False)
 """
 STUDENT = f"""
@@ -31,7 +31,7 @@ distiller = dict(terms=dict(kd=dict(criterion=dict(type="kd_core.criteria.kd.KD"
 """
 SLOW_STEP = """
 import time
-from kd_core.step import TrainStep
+from kd_core.training.step import TrainStep
 
 class SlowStep(TrainStep):
     def __call__(self, batches):

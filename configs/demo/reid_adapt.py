@@ -26,7 +26,7 @@ student = dict(
 )
 evaluation = dict(distance="cosine")
 optimizer = dict(type="torch.optim.Adam", lr=0.005, weight_decay=5e-4, amsgrad=True)
-schedule = dict(type="kd_core.schedule.cosine", warmup_epochs=1)
+schedule = dict(type="kd_core.training.schedule.cosine", warmup_epochs=1)
 trainer = dict(epochs=12, eval_every=4, tensorboard=False)
 stages = dict(
     source=dict(data=_day),
@@ -34,7 +34,7 @@ stages = dict(
         data=_night,
         student=dict(weights="stage:source/student.pth", adaptation=dict()),
         optimizer=dict(lr=1e-3, amsgrad=False),
-        schedule=dict(_delete_=True, type="kd_core.schedule.constant"),
+        schedule=dict(_delete_=True, type="kd_core.training.schedule.constant"),
         trainer=dict(epochs=8, eval_every=4, ema=0.99, ema_warmup=True),
     ),
 )

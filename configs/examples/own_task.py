@@ -11,5 +11,5 @@ distiller = dict(
     )
 )
 optimizer = dict(type="torch.optim.Adam", lr=0.003)
-schedule = dict(type="kd_core.schedule.cosine")
+schedule = dict(type="kd_core.training.schedule.cosine")
 trainer = dict(epochs=20)

@@ -3,5 +3,5 @@
 data = dict(type="examples.own_task.spots", count=2048)
 student = dict(network=dict(type="examples.own_task.network", width=32))
 optimizer = dict(type="torch.optim.Adam", lr=0.003)
-schedule = dict(type="kd_core.schedule.cosine")
+schedule = dict(type="kd_core.training.schedule.cosine")
 trainer = dict(epochs=20)

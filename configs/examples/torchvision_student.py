@@ -14,5 +14,5 @@ distiller = dict(
     )
 )
 optimizer = dict(type="torch.optim.SGD", lr=0.01, momentum=0.9)
-schedule = dict(type="kd_core.schedule.cosine")
+schedule = dict(type="kd_core.training.schedule.cosine")
 trainer = dict(epochs=10)

@@ -13,5 +13,5 @@ data = dict(
     std=(0.2470, 0.2435, 0.2616),
 )
 optimizer = dict(type="torch.optim.SGD", lr=0.1, momentum=0.9, weight_decay=5e-4)
-schedule = dict(type="kd_core.schedule.cosine", warmup_epochs=1)
+schedule = dict(type="kd_core.training.schedule.cosine", warmup_epochs=1)
 trainer = dict(epochs=30, eval_every=5)

@@ -6,5 +6,5 @@ python tools/cls_train.py configs/cls/data/image_folder.py \
 
 data = dict(type="kd_cls.data.image_folder", root="data/images", image_size=224, batch_size=64)
 optimizer = dict(type="torch.optim.SGD", lr=0.02, momentum=0.9, weight_decay=1e-4)
-schedule = dict(type="kd_core.schedule.cosine", warmup_epochs=1)
+schedule = dict(type="kd_core.training.schedule.cosine", warmup_epochs=1)
 trainer = dict(epochs=30)

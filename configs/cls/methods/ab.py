@@ -16,7 +16,7 @@ stages = dict(
                 )
             ),
         ),
-        schedule=dict(type="kd_core.schedule.constant"),
+        schedule=dict(type="kd_core.training.schedule.constant"),
         # The classifier takes no part, which DDP must know.
         trainer=dict(epochs=30, find_unused_parameters=True),
     ),

@@ -8,4 +8,4 @@ distiller = dict(
     task_weight=0.1,
     terms=dict(kd=dict(criterion=dict(type="kd_core.criteria.kd.KD"), weight=0.9)),
 )
-trainer = dict(step=dict(type="kd_core.dot.DOTStep", delta=0.075))
+trainer = dict(step=dict(type="kd_core.training.dot.DOTStep", delta=0.075))

@@ -6,4 +6,4 @@ torchrun --nproc-per-node 8 tools/cls_train.py configs/cls/data/imagenet.py \
 
 _base_ = "kd_imagenet.py"
 
-trainer = dict(step=dict(type="kd_core.dot.DOTStep", delta=0.09))
+trainer = dict(step=dict(type="kd_core.training.dot.DOTStep", delta=0.09))

@@ -17,7 +17,7 @@ stages = dict(
             ),
         ),
         optimizer=dict(lr=0.01),
-        schedule=dict(type="kd_core.schedule.constant"),
+        schedule=dict(type="kd_core.training.schedule.constant"),
         trainer=dict(epochs=30),
     ),
     student=dict(

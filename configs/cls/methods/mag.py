@@ -30,7 +30,9 @@ stages = dict(
         optimizer=dict(
             _delete_=True, type="torch.optim.SGD", lr=0.01, momentum=0.9, weight_decay=5e-4
         ),
-        schedule=dict(_delete_=True, type="kd_core.schedule.multi_step", milestones=[30, 45]),
+        schedule=dict(
+            _delete_=True, type="kd_core.training.schedule.multi_step", milestones=[30, 45]
+        ),
         trainer=dict(epochs=60),
     ),
     student=dict(

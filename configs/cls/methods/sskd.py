@@ -25,7 +25,7 @@ stages = dict(
             ),
         ),
         optimizer=dict(lr=0.05),
-        schedule=dict(type="kd_core.schedule.multi_step", milestones=[30, 45]),
+        schedule=dict(type="kd_core.training.schedule.multi_step", milestones=[30, 45]),
         trainer=dict(epochs=60),
     ),
     student=dict(

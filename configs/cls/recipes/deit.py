@@ -11,5 +11,5 @@ step. Weight decay is of all parameters.
 
 data = dict(batch_size=1024)
 optimizer = dict(_delete_=True, type="torch.optim.AdamW", lr=5e-4, weight_decay=0.05)
-schedule = dict(_delete_=True, type="kd_core.schedule.cosine", warmup_epochs=10)
+schedule = dict(_delete_=True, type="kd_core.training.schedule.cosine", warmup_epochs=10)
 trainer = dict(epochs=300)

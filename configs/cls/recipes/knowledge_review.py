@@ -15,7 +15,7 @@ student = dict(mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225))
 data = dict(batch_size=128, drop_last=True)
 optimizer = dict(type="torch.optim.SGD", lr=0.05, momentum=0.9, weight_decay=1e-4)
 schedule = dict(
-    type="kd_core.schedule.multi_step",
+    type="kd_core.training.schedule.multi_step",
     milestones=[35, 65, 95],
     warmup_epochs=5,
     warmup_start=0.2,

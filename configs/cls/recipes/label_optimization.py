@@ -34,7 +34,7 @@ data = dict(
     std=(0.229, 0.224, 0.225),
 )
 optimizer = dict(type="torch.optim.SGD", lr=0.1, momentum=0.9, weight_decay=5e-4)
-schedule = dict(type="kd_core.schedule.multi_step", milestones=[60, 120, 160])
+schedule = dict(type="kd_core.training.schedule.multi_step", milestones=[60, 120, 160])
 trainer = dict(epochs=200)
 tuned = dict(  # its temperature and weight, wherever a method has these terms
     sl=dict(weight=0.1, criterion=dict(temperature=3.0)),

@@ -11,5 +11,5 @@ those of the second.
 
 data = dict(batch_size=256)
 optimizer = dict(type="torch.optim.SGD", lr=0.1, momentum=0.9, weight_decay=1e-4)
-schedule = dict(type="kd_core.schedule.multi_step", milestones=[30, 60, 90])
+schedule = dict(type="kd_core.training.schedule.multi_step", milestones=[30, 60, 90])
 trainer = dict(epochs=100)

@@ -9,5 +9,5 @@ Any data, classes and network will do, also one with torchvision's or timm's pre
 
 student = dict(linear_probe=True)
 optimizer = dict(_delete_=True, type="torch.optim.SGD", lr=0.02, momentum=0.9, weight_decay=5e-4)
-schedule = dict(_delete_=True, type="kd_core.schedule.multi_step", milestones=[20, 25])
+schedule = dict(_delete_=True, type="kd_core.training.schedule.multi_step", milestones=[20, 25])
 trainer = dict(epochs=50)

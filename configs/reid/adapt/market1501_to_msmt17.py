@@ -35,7 +35,9 @@ stages = dict(
             network=dict(pretrained=True),
             metric_losses=dict(triplet=dict(type="kd_reid.losses.BatchHardTriplet", margin=0.3)),
         ),
-        schedule=dict(type="kd_core.schedule.multi_step", milestones=[40, 70], warmup_epochs=10),
+        schedule=dict(
+            type="kd_core.training.schedule.multi_step", milestones=[40, 70], warmup_epochs=10
+        ),
         trainer=dict(epochs=80, eval_every=10),
     ),
     adapt=dict(
@@ -44,7 +46,7 @@ stages = dict(
             "augment": [dict(type="kd_core.data.augment.Views", views=[_augment, _augment])],
         },
         student=dict(weights="stage:source/student.pth", adaptation=dict()),
-        schedule=dict(type="kd_core.schedule.constant"),
+        schedule=dict(type="kd_core.training.schedule.constant"),
         trainer=dict(epochs=20, eval_every=5, ema=0.999, ema_warmup=True),
     ),
 )

@@ -26,6 +26,9 @@ student = dict(
 evaluation = dict(distance="cosine")
 optimizer = dict(_delete_=True, type="torch.optim.Adam", lr=3.5e-4, weight_decay=5e-4)
 schedule = dict(
-    _delete_=True, type="kd_core.schedule.multi_step", milestones=[40, 70], warmup_epochs=10
+    _delete_=True,
+    type="kd_core.training.schedule.multi_step",
+    milestones=[40, 70],
+    warmup_epochs=10,
 )
 trainer = dict(epochs=120, eval_every=10, find_unused_parameters=False)

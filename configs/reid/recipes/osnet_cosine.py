@@ -6,5 +6,5 @@ python tools/reid_train.py configs/reid/data/market1501.py configs/reid/recipes/
 
 _base_ = "osnet.py"
 
-schedule = dict(_delete_=True, type="kd_core.schedule.cosine")
+schedule = dict(_delete_=True, type="kd_core.training.schedule.cosine")
 trainer = dict(epochs=250)

@@ -7,8 +7,8 @@ from kd_cls.classifier import Classifier
 from kd_cls.data import synthetic
 from kd_cls.kit import KIT
 from kd_cls.models import build_model
-from kd_core import checkpoint
 from kd_core.errors import UserError
+from kd_core.files import checkpoint
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 

@@ -8,8 +8,8 @@ from kd_cls.classifier import Classifier
 from kd_cls.data import image_folder, synthetic
 from kd_cls.kit import KIT
 from kd_cls.models import build_model
-from kd_core.assembly import assemble, build_data
-from kd_core.task import network_of
+from kd_core.experiment.assembly import assemble, build_data
+from kd_core.networks.task import network_of
 from PIL import Image
 
 CPU = torch.device("cpu")

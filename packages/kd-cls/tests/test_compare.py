@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 from kd_cls.compare import main
-from kd_core.checkpoint import load_json
-from kd_core.claim import claimed
-from kd_core.comparison import markdown
-from kd_core.runner import Runner
+from kd_core.experiment.comparison import markdown
+from kd_core.experiment.runner import Runner
+from kd_core.files.checkpoint import load_json
+from kd_core.files.claim import claimed
 
 TINY = """
 data = dict(
@@ -18,7 +18,7 @@ teacher = dict(
     network=dict(type="kd_cls.models.build_model", name="resnet8"), weights="random"
 )
 optimizer = dict(type="torch.optim.SGD", lr=0.01)
-schedule = dict(type="kd_core.schedule.constant")
+schedule = dict(type="kd_core.training.schedule.constant")
 trainer = dict(epochs=1, tensorboard=False)
 """
 KD = "distiller = dict(terms=dict(kd=dict(criterion=dict(type='kd_core.criteria.kd.KD'))))"

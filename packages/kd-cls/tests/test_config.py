@@ -2,9 +2,9 @@
 
 import pytest
 from kd_cls.kit import KIT
-from kd_core.config import parse_options, save_config
+from kd_core.config.reading import parse_options, save_config
 from kd_core.errors import UserError
-from kd_core.run_config import read_config, stage_configs, teacher_nodes
+from kd_core.experiment.run_config import read_config, stage_configs, teacher_nodes
 
 NETWORK = {"type": "kd_cls.models.build_model", "name": "resnet8"}
 KD = {"criterion": {"type": "kd_core.criteria.kd.KD"}}
@@ -12,7 +12,7 @@ CONFIG = {
     "data": {"type": "kd_cls.data.synthetic"},
     "student": {"network": NETWORK},
     "optimizer": {"type": "torch.optim.SGD", "lr": 0.05},
-    "schedule": {"type": "kd_core.schedule.cosine"},
+    "schedule": {"type": "kd_core.training.schedule.cosine"},
     "trainer": {"epochs": 1},
 }
 DISTILLED = {

@@ -5,7 +5,7 @@ import torch
 from kd_cls import data
 from kd_cls.data.augment import RICAP, CropFlip, Flip, Mixup, Views
 from kd_cls.data.splits import check_labels
-from kd_core.build import build
+from kd_core.config.build import build
 from kd_core.errors import UserError
 
 SYNTHETIC = "kd_cls.data.synthetic"

@@ -8,9 +8,10 @@ from kd_cls.classifier import Classifier
 from kd_cls.data import synthetic
 from kd_cls.kit import KIT
 from kd_cls.models import build_model
-from kd_core import checkpoint, identity, runner
-from kd_core.recipes import recipe_folder, recorded
-from kd_core.run_config import read_config
+from kd_core.experiment import identity, runner
+from kd_core.experiment.recipes import recipe_folder, recorded
+from kd_core.experiment.run_config import read_config
+from kd_core.files import checkpoint
 
 SHORT = ["trainer.epochs=2", "schedule.warmup_epochs=1", "distiller.terms.dkd.warmup_epochs=1"]
 SHORT += ["data.train_per_class=173"]  # which leaves few test images

@@ -14,9 +14,9 @@ from kd_cls.export import export, main
 from kd_cls.kit import KIT
 from kd_cls.models import build_model
 from kd_cls.student import load_student
-from kd_core import checkpoint
+from kd_core.config.trust import trusting
 from kd_core.errors import UserError
-from kd_core.trust import trusting
+from kd_core.files import checkpoint
 from torch import Tensor, nn
 
 NETWORKS = """

@@ -6,11 +6,11 @@ import pytest
 import torch
 from kd_cls.kit import KIT
 from kd_cls.train import main
-from kd_core.assembly import build_data, build_distiller
-from kd_core.build import build
-from kd_core.config import load_config
-from kd_core.recipes import build_teachers
-from kd_core.run_config import read_config
+from kd_core.config.build import build
+from kd_core.config.reading import load_config
+from kd_core.experiment.assembly import build_data, build_distiller
+from kd_core.experiment.recipes import build_teachers
+from kd_core.experiment.run_config import read_config
 
 CONFIGS = Path(__file__).parents[3] / "configs/cls"
 DATA = CONFIGS / "data/cifar100_224.py"

@@ -12,19 +12,19 @@ from kd_cls.data import synthetic
 from kd_cls.networks import build_classifier, last_linear
 from kd_cls.student import load_student
 from kd_core.errors import UserError
-from kd_core.optimizer import build_optimizer
-from kd_core.weights import read_state_dict
+from kd_core.files.weights import read_state_dict
+from kd_core.training.optimizer import build_optimizer
 
 RECIPE = Path(__file__).parents[3] / "configs/cls/recipes/linear_probe.py"
 PRETRAINING = """
 data = dict(type="kd_cls.data.synthetic", num_train=24, num_test=8, num_classes=7, batch_size=8)
 optimizer = dict(type="torch.optim.SGD", lr=0.01)
-schedule = dict(type="kd_core.schedule.constant")
+schedule = dict(type="kd_core.training.schedule.constant")
 trainer = dict(epochs=1, tensorboard=False)
 """
 DIGITS = """
 data = dict(type="kd_cls.data.digits", train_per_class=4, batch_size=20)
-schedule = dict(type="kd_core.schedule.cosine", warmup_epochs=1)
+schedule = dict(type="kd_core.training.schedule.cosine", warmup_epochs=1)
 trainer = dict(epochs=1, tensorboard=False, eval_every=2)
 """
 ZOO = "kd_cls.models.build_model"

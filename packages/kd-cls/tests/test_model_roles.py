@@ -6,9 +6,9 @@ import torch
 import torchvision
 from kd_cls.models import MODELS, build_model
 from kd_cls.models.roles import network_roles
-from kd_core.probe import tap_values
-from kd_core.taps import FeatureTap
-from kd_core.task import Task
+from kd_core.networks.probe import tap_values
+from kd_core.networks.taps import FeatureTap
+from kd_core.networks.task import Task
 
 NETWORKS = {
     "resnet8": lambda: build_model("resnet8"),

@@ -11,7 +11,7 @@ import torch
 from kd_cls.models import MODELS, build_model
 from kd_cls.models.__main__ import table
 from kd_core.errors import UserError
-from kd_core.weights import load_weights
+from kd_core.files.weights import load_weights
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import resnet50

@@ -11,8 +11,8 @@ from kd_cls.data import synthetic
 from kd_cls.kit import KIT
 from kd_cls.models import build_model
 from kd_cls.predict import load_image, main, predict
-from kd_core import checkpoint
 from kd_core.errors import UserError
+from kd_core.files import checkpoint
 from PIL import Image
 
 PROBABILITIES = [0.25, 0.6, 0.15]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from kd_cls import compare, train
-from kd_core import checkpoint
-from kd_core.step import TrainStep
+from kd_core.files import checkpoint
+from kd_core.training.step import TrainStep
 
 TINY = """
 data = dict(
@@ -17,7 +17,7 @@ data = dict(
 )
 student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
 optimizer = dict(type="torch.optim.SGD", lr=0.1, momentum=0.9)
-schedule = dict(type="kd_core.schedule.constant")
+schedule = dict(type="kd_core.training.schedule.constant")
 trainer = dict(epochs=2, tensorboard=False)
 """
 RECIPE = '_base_ = "tiny.py"\ntrainer = dict(epochs=1)\n'

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from kd_cls import train
-from kd_core.step import TrainStep
+from kd_core.training.step import TrainStep
 
 CONFIGS = Path(__file__).parents[3] / "configs/cls"
 TINY = """
@@ -18,7 +18,7 @@ teacher = dict(
     network=dict(type="kd_cls.models.build_model", name="resnet8"), weights="teacher.pth"
 )
 optimizer = dict(type="torch.optim.SGD", lr=0.01, momentum=0.9)
-schedule = dict(type="kd_core.schedule.constant")
+schedule = dict(type="kd_core.training.schedule.constant")
 trainer = dict(epochs=1, tensorboard=False)
 stages = dict(analysis=dict(trainer=dict(epochs=3)))
 """

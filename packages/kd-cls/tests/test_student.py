@@ -14,9 +14,9 @@ from kd_cls.kit import KIT
 from kd_cls.models import build_model
 from kd_cls.networks import replace_head
 from kd_cls.student import find_student, load_student, read_facts
-from kd_core import checkpoint
+from kd_core.config.trust import trusting
 from kd_core.errors import UserError
-from kd_core.trust import trusting
+from kd_core.files import checkpoint
 from torch import nn
 from torchvision.models import shufflenet_v2_x0_5
 

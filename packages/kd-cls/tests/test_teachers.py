@@ -7,18 +7,19 @@ from kd_cls.data import synthetic
 from kd_cls.kit import KIT
 from kd_cls.models import build_model
 from kd_cls.networks import class_count
-from kd_core import checkpoint, identity
-from kd_core.assembly import assemble
-from kd_core.config import save_config
+from kd_core.config.reading import save_config
 from kd_core.errors import UserError
-from kd_core.recipes import build_teachers, recipe_folder, unfinished
+from kd_core.experiment import identity
+from kd_core.experiment.assembly import assemble
+from kd_core.experiment.recipes import build_teachers, recipe_folder, unfinished
+from kd_core.files import checkpoint
 
 NETWORK = {"type": "kd_cls.models.build_model", "name": "resnet8"}
 RECIPE = {
     "data": {"type": "kd_cls.data.synthetic"},
     "student": {"network": NETWORK, "size": 16},
     "optimizer": {"type": "torch.optim.SGD"},
-    "schedule": {"type": "kd_core.schedule.cosine"},
+    "schedule": {"type": "kd_core.training.schedule.cosine"},
     "trainer": {"epochs": 1},
 }
 KD = {"criterion": {"type": "kd_core.criteria.kd.KD"}}

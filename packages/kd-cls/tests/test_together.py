@@ -7,10 +7,10 @@ import pytest
 import torch
 from kd_cls import compare, train
 from kd_cls.models import build_model
-from kd_core.checkpoint import load_json
-from kd_core.step import TrainStep
-from kd_core.teacher import Teacher
-from kd_core.trainer import Trainer
+from kd_core.distill.teacher import Teacher
+from kd_core.files.checkpoint import load_json
+from kd_core.training.step import TrainStep
+from kd_core.training.trainer import Trainer
 
 TINY = """
 data = dict(type="kd_cls.data.synthetic", num_train=24, num_test=8, batch_size=8, image_size=32)
@@ -20,7 +20,7 @@ teacher = dict(
     network=dict(type="kd_cls.models.build_model", name="resnet8"), weights="teacher.pth"
 )
 optimizer = dict(type="torch.optim.SGD", lr=0.01, momentum=0.9)
-schedule = dict(type="kd_core.schedule.constant")
+schedule = dict(type="kd_core.training.schedule.constant")
 trainer = dict(epochs=2, tensorboard=False)
 """
 TERMS = "distiller = dict(terms=dict({0}=dict(criterion=dict(type='kd_core.criteria.{0}.{1}'){2})))"
@@ -146,7 +146,7 @@ def test_one_that_fails_lets_the_others_finish(monkeypatch, capsys):
 
     def fail(self):
         if self.work_dir.name == "seed-3":
-            from kd_core.meter import NonFiniteLossError
+            from kd_core.training.meter import NonFiniteLossError
 
             raise NonFiniteLossError("loss 'kd' is not finite")
         check(self)

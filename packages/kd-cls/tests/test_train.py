@@ -8,16 +8,16 @@ import pytest
 import torch
 from kd_cls import train
 from kd_cls.models import build_model
-from kd_core import runner
-from kd_core.config import load_config
-from kd_core.weights import read_state_dict
+from kd_core.config.reading import load_config
+from kd_core.experiment import runner
+from kd_core.files.weights import read_state_dict
 
 ALONE = """
 data = dict(type="kd_cls.data.synthetic", num_train=24, num_test=9, num_classes=3, image_size=8,
             batch_size=8)
 student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
 optimizer = dict(type="torch.optim.SGD", lr=0.05, momentum=0.9)
-schedule = dict(type="kd_core.schedule.cosine")
+schedule = dict(type="kd_core.training.schedule.cosine")
 trainer = dict(epochs=2, tensorboard=False)
 """
 TEACHER = """

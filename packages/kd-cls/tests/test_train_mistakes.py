@@ -11,7 +11,7 @@ student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
 teacher = dict(network=dict(type="kd_cls.models.build_model", name="resnet14"), weights="random")
 distiller = dict(terms=dict(dkd=dict(criterion=dict(type="kd_core.criteria.dkd.DKD"))))
 optimizer = dict(type="torch.optim.SGD", lr=0.05)
-schedule = dict(type="kd_core.schedule.cosine")
+schedule = dict(type="kd_core.training.schedule.cosine")
 trainer = dict(epochs=1, tensorboard=False)
 """
 IMAGES = """
@@ -47,7 +47,11 @@ def folder(tmp_path, monkeypatch):
         ("dkd", "teacher.network.num_classes=5", "student has 3 classes, teacher 5"),
         ("dkd", "distiller.terms.dkd.student=layer9", "dkd.student: .*'layer9'.*'layer2'"),
         ("dkd", "distiller.terms.dkd.teacher=fcc", "dkd.teacher: .*'fcc'; did you mean 'fc'"),
-        ("dkd", "distiller.terms.dkd.criterion.temperature=0", "dkd.criterion.temperature: wanted a number greater than 0"),
+        (
+            "dkd",
+            "distiller.terms.dkd.criterion.temperature=0",
+            "dkd.criterion.temperature: wanted a number greater than 0",
+        ),
         ("dkd", "student.network={'type':'torch.nn.Identity','_delete_':True}", "Identity"),
         (
             "dkd",

@@ -8,10 +8,10 @@ import torch.nn.functional as F  # noqa: N812
 from kd_cls import train
 from kd_cls.kit import KIT
 from kd_cls.student import load_student
-from kd_core.assembly import assemble, build_data
-from kd_core.config import load_config
-from kd_core.recipes import build_teachers
-from kd_core.run_config import read_config
+from kd_core.config.reading import load_config
+from kd_core.experiment.assembly import assemble, build_data
+from kd_core.experiment.recipes import build_teachers
+from kd_core.experiment.run_config import read_config
 
 CONFIGS = Path(__file__).parents[3] / "configs/cls"
 SIZES = "img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2"
@@ -20,7 +20,7 @@ data = dict(type="kd_cls.data.synthetic", num_train=24, num_test=8, num_classes=
 student = dict(network=dict(type="timm.models.deit.VisionTransformerDistilled", {SIZES}))
 teacher = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"), weights="random")
 optimizer = dict(type="torch.optim.AdamW", lr=1e-3)
-schedule = dict(type="kd_core.schedule.cosine")
+schedule = dict(type="kd_core.training.schedule.cosine")
 trainer = dict(epochs=2, tensorboard=False)
 """
 PLAIN = f"""
@@ -126,7 +126,7 @@ def test_the_recipe_of_transformers_replaces_that_of_imagenet():
     files = ["data/imagenet", "pairs/imagenet_regnety_160_deit_tiny", "recipes/deit"]
     config = load_config([CONFIGS / f"{name}.py" for name in files])
     assert config["optimizer"] == {"type": "torch.optim.AdamW", "lr": 5e-4, "weight_decay": 0.05}
-    assert config["schedule"] == {"type": "kd_core.schedule.cosine", "warmup_epochs": 10}
+    assert config["schedule"] == {"type": "kd_core.training.schedule.cosine", "warmup_epochs": 10}
     assert (config["trainer"]["epochs"], config["data"]["batch_size"]) == (300, 1024)
 
 

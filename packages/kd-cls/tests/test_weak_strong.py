@@ -9,8 +9,8 @@ from kd_cls.data import DeviceLoader, synthetic
 from kd_cls.data.augment import CropFlip
 from kd_cls.data.image_folders import image_folder
 from kd_cls.synthetic import with_stand_ins
-from kd_core.build import build
-from kd_core.config import load_config
+from kd_core.config.build import build
+from kd_core.config.reading import load_config
 from kd_core.data.weak_strong import StrongCopies
 from kd_core.errors import UserError
 from PIL import Image

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from kd_core.batchnorms import find_batchnorm
+from kd_core.criteria.batchnorms import find_batchnorm
 from torch import nn
 
 

@@ -2,7 +2,7 @@ import sys
 
 import pytest
 import torch
-from kd_core.build import build, check, check_arguments, locate
+from kd_core.config.build import build, check, check_arguments, locate
 from kd_core.errors import UserError
 from torch import nn
 

@@ -5,16 +5,17 @@ import shutil
 
 import pytest
 import torch
-from kd_core import captured, distributed
-from kd_core.captured import CapturedStep
 from kd_core.criteria.crd import CRD
+from kd_core.criteria.criterion import Criterion
 from kd_core.criteria.kd import KD
-from kd_core.criterion import Criterion
-from kd_core.distiller import Distiller
-from kd_core.image_task import ImageTask
-from kd_core.optimizer import build_optimizer
-from kd_core.step import TrainStep
-from kd_core.term import Term
+from kd_core.distill.distiller import Distiller
+from kd_core.distill.term import Term
+from kd_core.networks.image_task import ImageTask
+from kd_core.runtime import distributed
+from kd_core.training import cuda_graph as captured
+from kd_core.training.cuda_graph import CapturedStep
+from kd_core.training.optimizer import build_optimizer
+from kd_core.training.step import TrainStep
 from torch import nn
 
 CUDA = torch.cuda.is_available()

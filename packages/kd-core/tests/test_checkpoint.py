@@ -6,8 +6,8 @@ import stat
 
 import pytest
 import torch
-from kd_core import checkpoint
 from kd_core.errors import UserError
+from kd_core.files import checkpoint
 from kd_core.testing.damage import refusal
 from safetensors import safe_open
 from safetensors.torch import load_file

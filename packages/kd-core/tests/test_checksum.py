@@ -10,11 +10,11 @@ import zipfile
 
 import pytest
 import torch
-from kd_core import checkpoint
 from kd_core.errors import UserError
-from kd_core.finished import read_facts
+from kd_core.files import checkpoint
+from kd_core.files.artifacts import read_facts
+from kd_core.files.weights import read_state_dict
 from kd_core.testing.damage import cut, flip_bit, refusal, restored
-from kd_core.weights import read_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -153,7 +153,7 @@ def test_the_same_contents_make_the_same_file(tmp_path):
 FULL = """
 import resource, signal, sys, torch
 from pathlib import Path
-from kd_core import checkpoint
+from kd_core.files import checkpoint
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 try:

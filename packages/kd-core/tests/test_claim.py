@@ -12,11 +12,12 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from kd_core import claim, claim_file, distributed
-from kd_core.claim import claimed, claimed_first, claimed_unless_made, is_claimed
-from kd_core.claim_file import Claim, Owner, claims_in, take
 from kd_core.errors import UserError
-from kd_core.processes import Process, this_process
+from kd_core.files import claim, claim_file
+from kd_core.files.claim import claimed, claimed_first, claimed_unless_made, is_claimed
+from kd_core.files.claim_file import Claim, Owner, claims_in, take
+from kd_core.runtime import distributed
+from kd_core.runtime.processes import Process, this_process
 
 FORK = multiprocessing.get_context("fork")
 RACERS = 20

@@ -3,8 +3,8 @@ import subprocess
 import sys
 
 import pytest
-from kd_core.cli import run_main, training_parser
 from kd_core.errors import RunError, ToldElsewhereError, UserError
+from kd_core.experiment.cli import run_main, training_parser
 
 
 def fail(arguments: list[str]) -> int:
@@ -81,8 +81,8 @@ class TestRunMain:
         script = tmp_path / "tool.py"
         script.write_text(
             "import sys\n"
-            "from kd_core.cli import run_main\n"
-            "from kd_core.console import err, out\n"
+            "from kd_core.experiment.cli import run_main\n"
+            "from kd_core.runtime.console import err, out\n"
             "def main(arguments):\n"
             "    for number in range(20000):\n"
             "        out.print('1\u00b12')\n"

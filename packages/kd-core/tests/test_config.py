@@ -3,7 +3,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from kd_core.config import load_config, merge, parse_options, save_config
+from kd_core.config.reading import load_config, merge, parse_options, save_config
 from kd_core.errors import UserError
 
 

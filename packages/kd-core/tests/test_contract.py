@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from kd_core.criterion import Criterion
+from kd_core.criteria.criterion import Criterion
 from kd_core.errors import UserError
 from kd_core.functional import batch_mean
 from kd_core.testing import RULES, check_contract, contract, discover, make, sample

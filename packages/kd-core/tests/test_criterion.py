@@ -4,11 +4,11 @@ import inspect
 
 import pytest
 import torch
-from kd_core.build import locate
+from kd_core.config.build import locate
+from kd_core.criteria.criterion import Criterion
 from kd_core.criteria.dkd import DKD
 from kd_core.criteria.fitnet import FitNet
 from kd_core.criteria.kd import KD
-from kd_core.criterion import Criterion
 from kd_core.errors import UserError
 from torch import nn
 

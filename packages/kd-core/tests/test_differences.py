@@ -4,7 +4,7 @@ import inspect
 import json
 
 import pytest
-from kd_core.differences import (
+from kd_core.experiment.differences import (
     DATA_MAY_DIFFER,
     PLACES,
     TRAINER,
@@ -14,7 +14,7 @@ from kd_core.differences import (
     moved,
     with_contents,
 )
-from kd_core.run import build_trainer
+from kd_core.experiment.run import build_trainer
 
 GIVEN = {"parts", "work_dir", "optimizer", "schedule"}
 

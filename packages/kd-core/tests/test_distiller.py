@@ -5,13 +5,13 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
+from kd_core.criteria.criterion import Borrowed, Criterion
 from kd_core.criteria.fitnet import FitNet
 from kd_core.criteria.kd import KD
-from kd_core.criterion import Borrowed, Criterion
-from kd_core.distiller import Distiller
+from kd_core.distill.distiller import Distiller
+from kd_core.distill.term import Term
 from kd_core.errors import UserError
-from kd_core.task import Task, network_of
-from kd_core.term import Term
+from kd_core.networks.task import Task, network_of
 from kd_core.testing import NoHostReads
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel

@@ -12,21 +12,22 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812
-from kd_core import checkpoint, claim, distributed
-from kd_core.claim import claimed, claimed_unless_made
 from kd_core.criteria.crd import CRD
 from kd_core.criteria.fitnet import FitNet
 from kd_core.criteria.kd import KD
 from kd_core.criteria.rkd import RKD
-from kd_core.distiller import Distiller
+from kd_core.distill.distiller import Distiller
+from kd_core.distill.term import Term
 from kd_core.errors import UserError
-from kd_core.hooks import Hook
-from kd_core.interrupt import Interrupted
-from kd_core.meter import NonFiniteLossError
-from kd_core.run import Parts, build_trainer, run
-from kd_core.task import Task
-from kd_core.term import Term
-from kd_core.workdir import run_folder
+from kd_core.experiment.run import Parts, build_trainer, run
+from kd_core.files import checkpoint, claim
+from kd_core.files.claim import claimed, claimed_unless_made
+from kd_core.files.workdir import run_folder
+from kd_core.networks.task import Task
+from kd_core.runtime import distributed
+from kd_core.runtime.signals import Interrupted
+from kd_core.training.hooks import Hook
+from kd_core.training.meter import NonFiniteLossError
 from torch import nn
 
 WORLD = 2
@@ -88,7 +89,7 @@ def make(folder, *, middle=None, bad=None, **options):
         parts,
         folder,
         optimizer={"type": "torch.optim.SGD", "lr": 0.1, "momentum": 0.9},
-        schedule={"type": "kd_core.schedule.constant"},
+        schedule={"type": "kd_core.training.schedule.constant"},
         **{**settings, **options},
     )
     return trainer, parts

@@ -5,11 +5,11 @@ import copy
 import pytest
 import torch
 from kd_core.criteria.kd import KD
-from kd_core.distiller import Distiller
-from kd_core.dot import DOTStep, update
+from kd_core.distill.distiller import Distiller
+from kd_core.distill.term import Term
 from kd_core.errors import UserError
-from kd_core.task import Task
-from kd_core.term import Term
+from kd_core.networks.task import Task
+from kd_core.training.dot import DOTStep, update
 from torch import nn
 
 # a, b, c after every step: both gradients reach a, the task's alone b, the distillation's alone c.

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from kd_core.ema import ModelAverage
 from kd_core.errors import UserError
+from kd_core.training.ema import ModelAverage
 from torch import nn
 
 

@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from kd_core.assembly import build_distiller
 from kd_core.criteria.soft_label import soft_label
-from kd_core.ensemble import Ensemble, with_ensembles
+from kd_core.distill.ensemble import Ensemble, with_ensembles
 from kd_core.errors import UserError
-from kd_core.task import Task
+from kd_core.experiment.assembly import build_distiller
+from kd_core.networks.task import Task
 from torch import nn
 
 DATA = SimpleNamespace(num_classes=5, num_samples=8, labels=torch.zeros(8, dtype=torch.int64))

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from kd_core import checkpoint
-from kd_core.claim import claimed
 from kd_core.errors import RunError, UserError
-from kd_core.failures import bug, during_run, explain, memory_remedy
-from kd_core.system_errors import SYSTEM
-from kd_core.workdir import cache_folder
+from kd_core.files import checkpoint
+from kd_core.files.claim import claimed
+from kd_core.files.workdir import cache_folder
+from kd_core.runtime.failures import bug, during_run, explain, memory_remedy
+from kd_core.runtime.system_errors import SYSTEM
 
 
 @pytest.mark.parametrize("number", sorted(SYSTEM))
@@ -133,7 +133,7 @@ def test_another_error_inside_an_atomic_write_stays_what_it_is(tmp_path):
 
 
 def test_tensorboard_that_cannot_write_is_one_line(tmp_path, small_files, capfd):
-    from kd_core.loggers import TensorBoardLog
+    from kd_core.training.loggers import TensorBoardLog
 
     class Trainer:
         work_dir, epoch = tmp_path, 0

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from kd_core.errors import UserError
-from kd_core.finished import largest_tensor, rebuild
+from kd_core.files.artifacts import largest_tensor, rebuild
 from safetensors.torch import save_file
 from torch import nn
 

@@ -3,8 +3,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from kd_core.criteria.ft import FT, Paraphraser, ft
 from kd_core.errors import UserError
+from kd_core.files.weights import load_weights
 from kd_core.testing import fill, make, waves
-from kd_core.weights import load_weights
 
 STUDENT, TEACHER = waves((4, 6, 8, 8), 0.7, 0.3), waves((4, 6, 8, 8), 0.7, 0.8)
 WIDE = waves((4, 12, 8, 8), 0.7, 0.4)

@@ -8,8 +8,8 @@ import torch.nn.functional as F  # noqa: N812
 from kd_core.criteria.granularity import MultiGranularity, SelfAnalysis, granularity, stable_logits
 from kd_core.criteria.kd import kd
 from kd_core.errors import UserError
+from kd_core.files.weights import load_weights
 from kd_core.testing import waves
-from kd_core.weights import load_weights
 
 STUDENT, TEACHER = waves((4, 8), 0.7, 0.2, 2), waves((4, 8), 0.7, 0.7, 2)
 LOGITS, SHOWN = waves((4, 10), 0.7, 0.3, 3), waves((4, 10), 0.7, 1.1, 4)

@@ -1,8 +1,8 @@
 import pytest
 import torch
-from kd_core.criterion import Borrowed
+from kd_core.criteria.criterion import Borrowed
+from kd_core.criteria.heads import borrow_heads, find_head, parameters_of, region_logits
 from kd_core.errors import UserError
-from kd_core.heads import borrow_heads, find_head, parameters_of, region_logits
 from torch import nn
 
 

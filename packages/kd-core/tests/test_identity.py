@@ -1,8 +1,9 @@
 """A folder says what made it, and refuses another config."""
 
 import pytest
-from kd_core import checkpoint, identity
 from kd_core.errors import UserError
+from kd_core.experiment import identity
+from kd_core.files import checkpoint
 
 CONFIG = {"optimizer": {"lr": 0.1}, "trainer": {"epochs": 2}, "data": {"root": "a"}}
 

@@ -4,8 +4,8 @@ import signal
 import threading
 
 import pytest
-from kd_core import distributed
-from kd_core.interrupt import Interrupted, StopSignal
+from kd_core.runtime import distributed
+from kd_core.runtime.signals import Interrupted, StopSignal
 
 
 @pytest.fixture(autouse=True)

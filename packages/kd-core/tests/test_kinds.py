@@ -7,14 +7,16 @@ from dataclasses import dataclass
 import pytest
 import torch
 from fvcore.common.param_scheduler import ConstantParamScheduler, ParamScheduler
-from kd_core import assembly, optimizer, schedule, step, term
-from kd_core.build import build, build_network, check
+from kd_core.config.build import build, build_network, check
+from kd_core.config.kinds import MODULE, Kind, is_of_python, module_of, returned
 from kd_core.criteria.kd import KD
-from kd_core.dot import DOTStep
+from kd_core.distill import term
+from kd_core.distill.mutual import AlternatingStep
 from kd_core.errors import UserError
-from kd_core.kinds import MODULE, Kind, is_of_python, module_of, returned
-from kd_core.mutual import AlternatingStep
-from kd_core.step import TrainStep
+from kd_core.experiment import assembly
+from kd_core.training import optimizer, schedule, step
+from kd_core.training.dot import DOTStep
+from kd_core.training.step import TrainStep
 from torch import Tensor, nn
 
 
@@ -108,7 +110,7 @@ def test_each_place_takes_its_own_kind_alone(kind, right, wrong):
         "operator.methodcaller",
         "builtins.str.join",
         "torch.nn.modules.module.functools.partial",
-        "kd_core.build.importlib.import_module",
+        "kd_core.config.build.importlib.import_module",
     ],
 )
 def test_what_belongs_to_python_is_never_called_however_it_is_reached(path):

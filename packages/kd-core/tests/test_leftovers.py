@@ -4,9 +4,9 @@ import os
 import time
 
 import pytest
-from kd_core import checkpoint, leftovers
-from kd_core.leftovers import remove_leftovers, temporary
-from kd_core.processes import this_process
+from kd_core.files import checkpoint, leftovers
+from kd_core.files.leftovers import remove_leftovers, temporary
+from kd_core.runtime.processes import this_process
 
 HERE = this_process().machine
 DEAD = f"{HERE}-4194303-7-0"  # no process has this number and this start

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from kd_core.errors import UserError
-from kd_core.loggers import JsonLog, ProgressLog, TensorBoardLog, WandbLog
+from kd_core.training.loggers import JsonLog, ProgressLog, TensorBoardLog, WandbLog
 
 
 def trainer_at(folder, epoch, epochs=4):
@@ -147,7 +147,7 @@ class TestProgressLog:
 
     def test_other_epochs_are_silent_until_the_silence_is_long(self, tmp_path, capsys, monkeypatch):
         now = [0.0]
-        monkeypatch.setattr("kd_core.loggers.time.monotonic", lambda: now[0])
+        monkeypatch.setattr("kd_core.training.loggers.time.monotonic", lambda: now[0])
         log = ProgressLog("val_top1", seconds=60)
         log.before_train(trainer_at(tmp_path, 0))
         trainer = trainer_at(tmp_path, 2)

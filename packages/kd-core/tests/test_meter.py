@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from kd_core.errors import UserError
-from kd_core.meter import LossMeter, NonFiniteLossError, check_weights
+from kd_core.training.meter import LossMeter, NonFiniteLossError, check_weights
 from torch import nn
 
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from kd_core.criteria.kd import kd
-from kd_core.distiller import Distiller
+from kd_core.distill.distiller import Distiller
+from kd_core.distill.mutual import AlternatingStep, MutualDistiller
 from kd_core.errors import UserError
-from kd_core.mutual import AlternatingStep, MutualDistiller
-from kd_core.step import TrainStep
-from kd_core.task import Task
+from kd_core.networks.task import Task
 from kd_core.testing import waves
+from kd_core.training.step import TrainStep
 from torch import nn
 
 

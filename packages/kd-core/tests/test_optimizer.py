@@ -3,7 +3,7 @@
 import pytest
 import torch
 from kd_core.errors import UserError
-from kd_core.optimizer import build_optimizer
+from kd_core.training.optimizer import build_optimizer
 from torch import nn
 
 

@@ -5,9 +5,9 @@ from typing import ClassVar
 import pytest
 import torch
 from kd_core.errors import UserError
-from kd_core.probe import settle, shapes, tap_values, telling, training_pass, untouched
-from kd_core.taps import FeatureTap, OverwrittenTapError
-from kd_core.task import Task
+from kd_core.networks.probe import settle, shapes, tap_values, telling, training_pass, untouched
+from kd_core.networks.taps import FeatureTap, OverwrittenTapError
+from kd_core.networks.task import Task
 from torch import nn
 
 

@@ -11,9 +11,9 @@ from datetime import timedelta
 import pytest
 import torch
 import torch.distributed as dist
-from kd_core import distributed, ranks
-from kd_core.cli import run_main
 from kd_core.errors import UserError
+from kd_core.experiment.cli import run_main
+from kd_core.runtime import distributed, ranks
 
 
 def die(number):

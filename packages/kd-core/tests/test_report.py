@@ -4,14 +4,14 @@ import json
 
 import pytest
 import torch
-from kd_core import report
 from kd_core.criteria.fitnet import FitNet
 from kd_core.criteria.kd import KD
-from kd_core.distiller import Distiller
+from kd_core.distill.distiller import Distiller
+from kd_core.distill.term import Term
 from kd_core.errors import UserError
-from kd_core.plots import plot_curves
-from kd_core.task import Task
-from kd_core.term import Term
+from kd_core.experiment import report
+from kd_core.experiment.plots import plot_curves
+from kd_core.networks.task import Task
 from rich.console import Console
 from torch import nn
 

@@ -4,9 +4,9 @@ import copy
 import math
 
 import pytest
-from kd_core import checkpoint
 from kd_core.errors import UserError
-from kd_core.results import read_history, read_result
+from kd_core.experiment.results import read_history, read_result
+from kd_core.files import checkpoint
 
 RESULT = {
     "metric": "top1",

@@ -2,8 +2,8 @@
 
 import pytest
 from kd_core.errors import UserError
-from kd_core.roles import roles_of, tap_list
-from kd_core.task import Task
+from kd_core.networks.roles import roles_of, tap_list
+from kd_core.networks.task import Task
 from torch import nn
 
 MODEL = Task(nn.Identity(), roles={"stages": ("a", "b", "c"), "pooled": ("fc:in",), "preact": ()})

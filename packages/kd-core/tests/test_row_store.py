@@ -7,9 +7,9 @@ import time
 
 import numpy as np
 import pytest
-from kd_core import row_store
 from kd_core.errors import UserError
-from kd_core.row_store import RowStore, table_bytes
+from kd_core.files import row_store
+from kd_core.files.row_store import RowStore, table_bytes
 from kd_core.testing.damage import cut, flip_bit, refusal, restored
 
 
@@ -34,7 +34,7 @@ def test_rows_come_back_from_the_disk(folder):
 
 FILL = """
 import sys, pathlib, numpy as np
-from kd_core.row_store import RowStore
+from kd_core.files.row_store import RowStore
 store = RowStore(pathlib.Path(sys.argv[1]), 10, 2)
 store.write(np.array([4]), np.array([[4, 2]], np.float16))
 """
@@ -125,7 +125,7 @@ def test_a_checksum_that_is_just_being_written_is_waited_for(folder, monkeypatch
 FULL = """
 import resource, signal, sys, pathlib, numpy as np
 from kd_core.errors import UserError
-from kd_core.row_store import RowStore
+from kd_core.files.row_store import RowStore
 store = RowStore(pathlib.Path(sys.argv[1]), 100, 100)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
@@ -154,7 +154,7 @@ def test_a_full_disk_is_told_in_a_line_and_what_was_written_stays(folder):
 
 WRITE_ON = """
 import os, pathlib, sys, numpy as np
-from kd_core.row_store import RowStore
+from kd_core.files.row_store import RowStore
 store = RowStore(pathlib.Path(sys.argv[1]), 20_000, 500)
 rng = np.random.default_rng(os.getpid())
 print("ready", flush=True)

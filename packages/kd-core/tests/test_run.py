@@ -3,15 +3,16 @@
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from kd_core import checkpoint, report
-from kd_core.checkpoint import load_json
 from kd_core.criteria.fitnet import FitNet
-from kd_core.distiller import Distiller
+from kd_core.distill.distiller import Distiller
+from kd_core.distill.term import Term
 from kd_core.errors import UserError
-from kd_core.run import Parts, build_trainer, run
-from kd_core.step import TrainStep
-from kd_core.task import Task
-from kd_core.term import Term
+from kd_core.experiment import report
+from kd_core.experiment.run import Parts, build_trainer, run
+from kd_core.files import checkpoint
+from kd_core.files.checkpoint import load_json
+from kd_core.networks.task import Task
+from kd_core.training.step import TrainStep
 from safetensors import safe_open
 from torch import nn
 
@@ -55,7 +56,7 @@ def run_once(folder, parts, *, resume=False, **options):
         parts,
         folder,
         optimizer={"type": "torch.optim.SGD", "lr": 0.1},
-        schedule={"type": "kd_core.schedule.constant"},
+        schedule={"type": "kd_core.training.schedule.constant"},
         **{"epochs": 4, "tensorboard": False, **options},
     )
     return run(trainer, parts, resume=resume, facts={"seed": 3}), trainer
@@ -196,7 +197,7 @@ def test_a_network_that_cannot_work_in_nhwc_memory_is_left_as_it_is(tmp_path):
         parts,
         tmp_path,
         optimizer={"type": "torch.optim.SGD", "lr": 0.1},
-        schedule={"type": "kd_core.schedule.constant"},
+        schedule={"type": "kd_core.training.schedule.constant"},
         epochs=1,
     )
     assert torch.equal(torch.get_rng_state(), before)

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 from kd_core.errors import UserError
-from kd_core.schedule import constant, cosine, multi_step
+from kd_core.training.schedule import constant, cosine, multi_step
 
 
 def factors(schedule, epochs, steps_per_epoch, wanted):

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from kd_core.seed import (
+from kd_core.runtime.seed import (
     mix,
     random_below,
     random_bits,

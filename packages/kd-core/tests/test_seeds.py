@@ -1,10 +1,11 @@
 """Runs over seeds: their folders, and mean and standard deviation."""
 
 import pytest
-from kd_core import checkpoint, identity, seeds
-from kd_core.checksum import sealed_json
 from kd_core.errors import UserError
-from kd_core.results import read_result
+from kd_core.experiment import identity, seeds
+from kd_core.experiment.results import read_result
+from kd_core.files import checkpoint
+from kd_core.files.checksum import sealed_json
 from rich.console import Console
 
 TOP1 = {0: 50.0, 1: 52.0, 2: 57.0}

@@ -2,12 +2,12 @@ import copy
 
 import pytest
 import torch
-from kd_core.build import build
+from kd_core.config.build import build
 from kd_core.criteria.simkd import Projector, SimKD, SimKDNetwork
-from kd_core.distiller import Distiller
+from kd_core.distill.distiller import Distiller
+from kd_core.distill.term import Term
 from kd_core.errors import UserError
-from kd_core.task import Task
-from kd_core.term import Term
+from kd_core.networks.task import Task
 from kd_core.testing import fill, waves
 from torch import nn
 

@@ -6,8 +6,8 @@ import torch.nn.functional as F  # noqa: N812
 from kd_core.criteria.kd import kd
 from kd_core.criteria.sskd import SSKD, SSKDHead, selective_kd
 from kd_core.errors import UserError
+from kd_core.files.weights import load_weights
 from kd_core.testing import fill, make, sample, waves
-from kd_core.weights import load_weights
 
 STUDENT, TEACHER = waves((8, 10), 0.7, 0.3, 3), waves((8, 10), 1.3, 0.5, 3)
 LABEL = (3 * torch.arange(8) + 1) % 10

@@ -1,10 +1,11 @@
 """Stages: run once, in order, named by what they depend on."""
 
 import pytest
-from kd_core import checkpoint, identity
-from kd_core.differences import with_contents
 from kd_core.errors import UserError
-from kd_core.stages import ensure, key_of, run_stages
+from kd_core.experiment import identity
+from kd_core.experiment.differences import with_contents
+from kd_core.experiment.stages import ensure, key_of, run_stages
+from kd_core.files import checkpoint
 
 
 class Train:

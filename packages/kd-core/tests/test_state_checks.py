@@ -7,14 +7,14 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from kd_core import checkpoint
 from kd_core.criteria.fitnet import FitNet
-from kd_core.distiller import Distiller
-from kd_core.run import Parts, build_trainer
-from kd_core.task import Task
-from kd_core.term import Term
+from kd_core.distill.distiller import Distiller
+from kd_core.distill.term import Term
+from kd_core.experiment.run import Parts, build_trainer
+from kd_core.files import checkpoint
+from kd_core.networks.task import Task
 from kd_core.testing.damage import refusal
-from kd_core.training_state import collect, restore
+from kd_core.training.state import collect, restore
 from torch import nn
 
 STEPS = 3  # of an epoch
@@ -58,7 +58,7 @@ def make(folder, *, seed=0, **options):
     parts = Parts(distiller, Loader(), lambda model: {"top1": 1.0}, "top1")
     settings = {
         "optimizer": {"type": "torch.optim.SGD", "lr": 0.1, "momentum": 0.9},
-        "schedule": {"type": "kd_core.schedule.cosine"},
+        "schedule": {"type": "kd_core.training.schedule.cosine"},
         "epochs": 3,
         "ema": 0.9,
         "tensorboard": False,

@@ -6,15 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from kd_core.criteria.kd import KD
-from kd_core.distiller import Distiller
-from kd_core.ema import ModelAverage
+from kd_core.distill.distiller import Distiller
+from kd_core.distill.term import Term
 from kd_core.errors import UserError
-from kd_core.meter import LossMeter
-from kd_core.optimizer import build_optimizer
-from kd_core.step import TrainStep, sum_losses
-from kd_core.task import Task, network_of
-from kd_core.term import Term
+from kd_core.networks.task import Task, network_of
 from kd_core.testing import NoHostReads
+from kd_core.training.ema import ModelAverage
+from kd_core.training.meter import LossMeter
+from kd_core.training.optimizer import build_optimizer
+from kd_core.training.step import TrainStep, sum_losses
 from torch import nn
 
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from kd_core.errors import UserError
-from kd_core.taps import FeatureTap, OverwrittenTapError
+from kd_core.networks.taps import FeatureTap, OverwrittenTapError
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 

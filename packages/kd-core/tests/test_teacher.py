@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import torch
+from kd_core.distill.teacher import Teacher, as_teachers
 from kd_core.errors import UserError
-from kd_core.task import Task, network_of
-from kd_core.teacher import Teacher, as_teachers
+from kd_core.networks.task import Task, network_of
 from torch import nn
 
 

@@ -11,11 +11,11 @@ from kd_core.criteria.rkd import RKD
 from kd_core.data.augment import CropFlip, Flip, Views
 from kd_core.data.folder_loader import FolderLoader
 from kd_core.data.loader import DeviceLoader
-from kd_core.distiller import Distiller
+from kd_core.distill.distiller import Distiller
+from kd_core.distill.term import Term
 from kd_core.errors import UserError
-from kd_core.image_task import ImageTask
-from kd_core.teacher_cache import CachedTeachers
-from kd_core.term import Term
+from kd_core.networks.image_task import ImageTask
+from kd_core.training.teacher_cache import CachedTeachers
 from torch import nn
 
 COUNT = 40

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from kd_core.checkpoint import save
+from kd_core.criteria.criterion import Criterion
 from kd_core.criteria.fitnet import FitNet
 from kd_core.criteria.kd import KD
-from kd_core.criterion import Criterion
+from kd_core.distill.term import Term, build_terms
 from kd_core.errors import UserError
-from kd_core.task import Task
-from kd_core.term import Term, build_terms
+from kd_core.files.checkpoint import save
+from kd_core.networks.task import Task
 from torch import nn
 
 

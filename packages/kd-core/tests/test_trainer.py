@@ -7,19 +7,19 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from kd_core import checkpoint
 from kd_core.criteria.fitnet import FitNet
 from kd_core.criteria.kd import KD
-from kd_core.distiller import Distiller
+from kd_core.distill.distiller import Distiller
+from kd_core.distill.term import Term
 from kd_core.errors import UserError
-from kd_core.hooks import Hook
-from kd_core.interrupt import Interrupted
-from kd_core.meter import NonFiniteLossError
-from kd_core.run import Parts, build_trainer
-from kd_core.task import Task
-from kd_core.term import Term
-from kd_core.trainer import Trainer
-from kd_core.training_state import collect
+from kd_core.experiment.run import Parts, build_trainer
+from kd_core.files import checkpoint
+from kd_core.networks.task import Task
+from kd_core.runtime.signals import Interrupted
+from kd_core.training.hooks import Hook
+from kd_core.training.meter import NonFiniteLossError
+from kd_core.training.state import collect
+from kd_core.training.trainer import Trainer
 from torch import nn
 
 BATCHES, STEPS = 5, 3  # an epoch's; two batches a step, so the last step has one
@@ -97,7 +97,7 @@ def make(folder, *, seed=0, width=4, edit=None, test=None, val=None, **options):
     parts = Parts(distiller, Loader(edit), evaluate, "top1", val=val)
     settings = {
         "optimizer": {"type": "torch.optim.SGD", "lr": 0.1, "momentum": 0.9},
-        "schedule": {"type": "kd_core.schedule.cosine", "warmup_epochs": 1},
+        "schedule": {"type": "kd_core.training.schedule.cosine", "warmup_epochs": 1},
         "epochs": 3,
         "accumulate": 2,
         "clip_norm": 5.0,
@@ -335,7 +335,10 @@ class TestHooks:
             for what in ("train", "epoch", "step"):
                 setattr(Noting, f"{when}_{what}", note(f"{when}_{what}"))
         trainer = make(
-            tmp_path, epochs=1, accumulate=3, schedule={"type": "kd_core.schedule.constant"}
+            tmp_path,
+            epochs=1,
+            accumulate=3,
+            schedule={"type": "kd_core.training.schedule.constant"},
         )
         trainer.hooks = [Noting("a"), Noting("b")]
         trainer.train()
@@ -402,7 +405,7 @@ class TestHooks:
 
     def test_checkpoints_inside_an_epoch_follow_the_clock(self, tmp_path, monkeypatch):
         now = [0.0]
-        monkeypatch.setattr("kd_core.hooks.time.monotonic", lambda: now[0])
+        monkeypatch.setattr("kd_core.training.hooks.time.monotonic", lambda: now[0])
         saved = []
 
         class Minute(Hook):
@@ -415,7 +418,7 @@ class TestHooks:
 
         now[0] = 1e6  # the clock starts with training, not when the hook was made
         trainer = make(tmp_path, epochs=1, accumulate=1, save_minutes=2,
-                       schedule={"type": "kd_core.schedule.constant"})  # fmt: skip
+                       schedule={"type": "kd_core.training.schedule.constant"})  # fmt: skip
         now[0] = 2e6
         trainer.hooks.append(Minute())
         trainer.train()
@@ -433,7 +436,7 @@ class TestLoop:
         assert plain.predictor() is plain.distiller.student
 
     def test_the_record_has_the_rate_of_its_own_epoch(self, tmp_path):
-        node = {"type": "kd_core.schedule.multi_step", "milestones": [1, 2]}
+        node = {"type": "kd_core.training.schedule.multi_step", "milestones": [1, 2]}
         trainer = make(tmp_path, schedule=node)
         trainer.train()
         assert [r["lr"] for r in trainer.history] == pytest.approx([0.1, 0.01, 0.001])
@@ -465,7 +468,7 @@ class TestLoop:
     ],
 )
 def test_a_warm_up_longer_than_the_run_is_told_before_it_starts(tmp_path, capsys, epochs, expected):
-    make(tmp_path, epochs=epochs, schedule={"type": "kd_core.schedule.constant"})
+    make(tmp_path, epochs=epochs, schedule={"type": "kd_core.training.schedule.constant"})
     told = capsys.readouterr().err
     assert told.startswith(expected)
     assert bool(told) == bool(expected)

@@ -4,10 +4,8 @@ import sys
 
 import pytest
 import torch
-from kd_core.build import build
-from kd_core.criteria.simkd import SimKDNetwork
-from kd_core.errors import UserError
-from kd_core.trust import (
+from kd_core.config.build import build
+from kd_core.config.trust import (
     build_from_file,
     check_types,
     find,
@@ -16,6 +14,8 @@ from kd_core.trust import (
     trust,
     trusting,
 )
+from kd_core.criteria.simkd import SimKDNetwork
+from kd_core.errors import UserError
 from torch import nn
 
 LAYERS = known_modules("torch.nn")
@@ -89,7 +89,7 @@ def test_a_name_is_trusted_as_it_is_written_and_no_other(name):
         "torch.optim.SGD",
         "kd_core.criteria.simkd.F",
         "kd_core.criteria.kd.kd",
-        "kd_core.checkpoint.save_text",
+        "kd_core.files.checkpoint.save_text",
     ],
 )
 def test_a_known_beginning_is_not_enough(path):

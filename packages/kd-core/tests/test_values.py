@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from kd_core.errors import UserError
-from kd_core.values import (
+from kd_core.config.values import (
     NonNegative,
     Positive,
     PositiveInt,
@@ -16,6 +15,7 @@ from kd_core.values import (
     check_values,
     checked,
 )
+from kd_core.errors import UserError
 from torch import Tensor, nn
 
 

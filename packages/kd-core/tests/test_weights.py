@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from kd_core.errors import UserError
-from kd_core.weights import load_weights, read_state_dict
+from kd_core.files.weights import load_weights, read_state_dict
 from safetensors.torch import save_file
 from torch import nn
 

@@ -4,9 +4,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from kd_core.claim import claimed
 from kd_core.errors import UserError
-from kd_core.workdir import has_run, run_folder
+from kd_core.files.claim import claimed
+from kd_core.files.workdir import has_run, run_folder
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import torch
 import torchvision
 from kd_core.errors import UserError
 from kd_core.functional import kl_rows
-from kd_core.taps import FeatureTap
+from kd_core.networks.taps import FeatureTap
 from kd_core.testing import NoHostReads, waves
 from kd_det.criteria.crosskd import CrossKD, align, crosskd_box, crosskd_class
 from torch import nn

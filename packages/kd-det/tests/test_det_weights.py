@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from kd_core import checkpoint
 from kd_core.errors import UserError
+from kd_core.files import checkpoint
 from kd_core.testing.damage import flip_bit, refusal, restored
 from torch import nn
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from kd_core import checkpoint
-from kd_core.ema import ModelAverage
 from kd_core.errors import UserError
-from kd_core.hooks import Hook
-from kd_core.trainer import Trainer
+from kd_core.files import checkpoint
+from kd_core.training.ema import ModelAverage
+from kd_core.training.hooks import Hook
+from kd_core.training.trainer import Trainer
 from kd_reid import train
 from kd_reid.adaptation import unlabelled
 from kd_reid.adaptation.clustering import OUTLIER, centroids
@@ -28,7 +28,7 @@ SOURCE = """
 data = dict(type="kd_reid.data.market1501", root="set", image_size=(32, 16), batch_size=8)
 student = dict(network=dict(type="kd_reid.models.build_model", name="osnet_x0_25"), bnneck=True)
 optimizer = dict(type="torch.optim.Adam", lr=0.001)
-schedule = dict(type="kd_core.schedule.cosine")
+schedule = dict(type="kd_core.training.schedule.cosine")
 trainer = dict(epochs=2, tensorboard=False)
 evaluation = dict(distance="cosine")
 """
@@ -294,7 +294,7 @@ def test_the_average_of_a_warm_up_is_that_of_all_weights_so_far():
 
 
 def test_several_processes_are_refused(monkeypatch):
-    monkeypatch.setattr("kd_core.distributed.is_distributed", lambda: True)
+    monkeypatch.setattr("kd_core.runtime.distributed.is_distributed", lambda: True)
     with pytest.raises(UserError, match="one process"):
         hidden()
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from kd_core.errors import UserError
-from kd_core.host_reads import NoHostReads
-from kd_core.roles import tap_list
-from kd_core.taps import FeatureTap
+from kd_core.networks.roles import tap_list
+from kd_core.networks.taps import FeatureTap
+from kd_core.training.host_reads import NoHostReads
 from kd_reid import torchreid
 from kd_reid.embedder import Embedder
 from kd_reid.losses import BatchHardTriplet

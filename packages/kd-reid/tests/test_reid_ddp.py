@@ -16,7 +16,7 @@ student = dict(
     metric_losses=dict(triplet=dict(type="kd_reid.losses.BatchHardTriplet")),
 )
 optimizer = dict(type="torch.optim.Adam", lr=0.001)
-schedule = dict(type="kd_core.schedule.cosine")
+schedule = dict(type="kd_core.training.schedule.cosine")
 trainer = dict(epochs=2, tensorboard=False, find_unused_parameters=True)
 """
 

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from kd_core.config import load_config
-from kd_core.run_config import read_config
+from kd_core.config.reading import load_config
+from kd_core.experiment.run_config import read_config
 from kd_reid import train
 from kd_reid.kit import KIT
 from PIL import Image

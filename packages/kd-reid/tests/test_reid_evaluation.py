@@ -3,7 +3,7 @@
 import pytest
 import torch
 from kd_core.errors import UserError
-from kd_core.task import Task
+from kd_core.networks.task import Task
 from kd_reid import data
 from kd_reid.data.splits import Record
 from kd_reid.embedder import Embedding

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kd_core.weights import read_state_dict
+from kd_core.files.weights import read_state_dict
 from kd_reid import torchreid, train
 from kd_reid.data.pedestrians import pedestrians
 from kd_reid.kit import KIT
@@ -19,7 +19,7 @@ ALONE = """
 data = dict(type="kd_reid.data.market1501", root="set", image_size=(32, 16), batch_size=8)
 student = dict(network=dict(type="kd_reid.models.build_model", name="osnet_x0_25"))
 optimizer = dict(type="torch.optim.Adam", lr=0.001)
-schedule = dict(type="kd_core.schedule.cosine")
+schedule = dict(type="kd_core.training.schedule.cosine")
 trainer = dict(epochs=2, tensorboard=False)
 """
 TRICKS = """

@@ -6,8 +6,8 @@ from typing import Self
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from kd_core.errors import UserError
-from kd_core.image_task import ImageTask
-from kd_core.task import Batch
+from kd_core.networks.image_task import ImageTask
+from kd_core.networks.task import Batch
 from torch import Tensor, nn
 
 

@@ -4,10 +4,10 @@ from argparse import Namespace
 from functools import partial
 
 import torch
-from kd_core.console import out
-from kd_core.demo import compare
-from kd_core.plots import plot_curves
-from kd_core.seeds import read_histories
+from kd_core.experiment.demo import compare
+from kd_core.experiment.plots import plot_curves
+from kd_core.experiment.seeds import read_histories
+from kd_core.runtime.console import out
 
 from kd_cls.kit import KIT
 
@@ -15,7 +15,7 @@ SEEDS = (0, 1, 2, 3, 4)
 
 
 def main(args: Namespace, device: torch.device) -> None:
-    """Train a teacher, then the same student without and with it; see `kd_core.demo.compare`.
+    """Train a teacher, then the same student without and with it; see `kd_core.experiment.demo.compare`.
 
     Ends with a table, `curves.png` and `demo.json`.
     """

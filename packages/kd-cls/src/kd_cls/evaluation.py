@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
-from kd_core import distributed
 from kd_core.metrics import accuracy, agreement, expected_calibration_error
+from kd_core.runtime import distributed
 from torch import Tensor, nn
 
 from kd_cls.data import SplitLoader

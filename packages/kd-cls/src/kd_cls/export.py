@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from kd_core.checkpoint import atomic_path
-from kd_core.cli import add_general_options, run_main
-from kd_core.console import out
 from kd_core.errors import UserError
+from kd_core.experiment.cli import add_general_options, run_main
+from kd_core.files.checkpoint import atomic_path
+from kd_core.runtime.console import out
 from torch import Tensor, nn
 
 from kd_cls.classifier import Classifier

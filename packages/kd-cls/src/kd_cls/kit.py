@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kd_core import distributed
-from kd_core.hooks import Evaluate
-from kd_core.kit import Config, Kit
-from kd_core.task import Batch
+from kd_core.experiment.kit import Config, Kit
+from kd_core.networks.task import Batch
+from kd_core.runtime import distributed
+from kd_core.training.hooks import Evaluate
 from torch import nn
 
 from kd_cls.classifier import Classifier

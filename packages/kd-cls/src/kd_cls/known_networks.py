@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torchvision
-from kd_core.kinds import returned
-from kd_core.trust import Known, is_defined_in, known_modules
+from kd_core.config.kinds import returned
+from kd_core.config.trust import Known, is_defined_in, known_modules
 from torch import nn
 from torchvision.models import get_model, get_model_builder, list_models
 

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torchvision
-from kd_core.build import build_network, check, check_arguments, require_type
+from kd_core.config.build import build_network, check, check_arguments, require_type
+from kd_core.config.kinds import MODULE
 from kd_core.errors import UserError, located, nearest
-from kd_core.kinds import MODULE
-from kd_core.kit import RANDOM
-from kd_core.probe import telling, training_pass, untouched
-from kd_core.task import Batch
-from kd_core.weights import load_weights, read_state_dict
+from kd_core.experiment.kit import RANDOM
+from kd_core.files.weights import load_weights, read_state_dict
+from kd_core.networks.probe import telling, training_pass, untouched
+from kd_core.networks.task import Batch
 from torch import nn
 
 from kd_cls.classifier import Classifier, LinearProbe

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from kd_core.cli import add_general_options, run_main
-from kd_core.console import out
 from kd_core.data.image_files import read_image
 from kd_core.errors import UserError
+from kd_core.experiment.cli import add_general_options, run_main
+from kd_core.runtime.console import out
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor

@@ -6,11 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kd_core import finished
+from kd_core.config.trust import build_from_file
 from kd_core.errors import UserError
-from kd_core.finished import find_student
-from kd_core.trust import build_from_file
-from kd_core.weights import load_weights, read_state_dict
+from kd_core.files import artifacts as finished
+from kd_core.files.artifacts import find_student
+from kd_core.files.weights import load_weights, read_state_dict
 from torch import Tensor, nn
 
 from kd_cls.classifier import Classifier
@@ -30,7 +30,7 @@ def load_student(path: str | Path) -> Classifier:
     """Rebuild the classifier of a finished run, in evaluation mode on the CPU.
 
     Called with `{"image": images}`, uint8 or floats in [0, 1] of any size, it returns logits. A
-    network that is not of the zoo, torchvision or timm needs `kd_core.trust.trusting(NAME)` around.
+    network that is not of the zoo, torchvision or timm needs `kd_core.config.trust.trusting(NAME)` around.
 
     Args:
         path: See `find_student`.

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from fvcore.nn import sigmoid_focal_loss
-from kd_core import ranks
+from kd_core.runtime import ranks
 from PIL import Image
 
 _MISSING = (

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 from detectron2.config import CfgNode, get_cfg
+from kd_core.config.trust import DEPLOYED, check_types, known_modules
 from kd_core.errors import UserError, nearest
-from kd_core.trust import DEPLOYED, check_types, known_modules
 
 KNOWN = known_modules("kd_core.criteria", "kd_det.criteria")
 """What a YAML file may name without being trusted."""
@@ -91,7 +91,7 @@ def teacher_config(cfg: CfgNode) -> CfgNode:
 
 
 def term_nodes(cfg: CfgNode) -> dict[str, dict[str, Any]]:
-    """Return the nodes of `KD.TERMS` in the form that `kd_core.term.build_terms` takes.
+    """Return the nodes of `KD.TERMS` in the form that `kd_core.distill.term.build_terms` takes.
 
     Raises:
         UserError: If a key is unknown, a term has no CRITERION, or one is neither ours nor trusted:

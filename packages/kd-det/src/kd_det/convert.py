@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 import torchvision
-from kd_core import checkpoint
-from kd_core.cli import add_general_options, run_main
-from kd_core.console import out
 from kd_core.errors import UserError, nearest
+from kd_core.experiment.cli import add_general_options, run_main
+from kd_core.files import checkpoint
+from kd_core.runtime.console import out
 from torch import Tensor
 
 from kd_det.backbones import MOBILENETV2_STAGES

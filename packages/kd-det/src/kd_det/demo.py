@@ -18,15 +18,15 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import read_image
 from detectron2.engine import DefaultPredictor, HookBase
 from detectron2.utils.env import seed_all_rng
-from kd_core import report
-from kd_core.checkpoint import save_json
-from kd_core.claim import claimed_unless_made
-from kd_core.console import err, out
 from kd_core.errors import UserError
-from kd_core.results import FILE as RESULT
-from kd_core.results import read_result
-from kd_core.seeds import look, repeat, seed_folder, text
-from kd_core.workdir import run_folder
+from kd_core.experiment import report
+from kd_core.experiment.results import FILE as RESULT
+from kd_core.experiment.results import read_result
+from kd_core.experiment.seeds import look, repeat, seed_folder, text
+from kd_core.files.checkpoint import save_json
+from kd_core.files.claim import claimed_unless_made
+from kd_core.files.workdir import run_folder
+from kd_core.runtime.console import err, out
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 

@@ -6,7 +6,7 @@ from typing import Any
 from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
 from detectron2.structures import Instances
 from kd_core.errors import UserError
-from kd_core.task import Batch, Task
+from kd_core.networks.task import Batch, Task
 from torch import Tensor, nn
 
 ROI_LOGITS = "roi_heads.box_predictor[0]"

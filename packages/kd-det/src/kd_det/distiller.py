@@ -8,11 +8,12 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
-from kd_core import Distiller, distributed
+from kd_core import Distiller
+from kd_core.distill.term import build_terms, tell_of_long_warmups
 from kd_core.errors import UserError, located
-from kd_core.probe import settle
-from kd_core.task import Batch
-from kd_core.term import build_terms, tell_of_long_warmups
+from kd_core.networks.probe import settle
+from kd_core.networks.task import Batch
+from kd_core.runtime import distributed
 from torch import nn
 
 import kd_det.backbones  # noqa: F401  registers MobileNetV2 with Detectron2

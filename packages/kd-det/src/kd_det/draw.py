@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from detectron2.structures import BoxMode, Instances
-from kd_core.checkpoint import atomic_path
 from kd_core.errors import UserError
+from kd_core.files.checkpoint import atomic_path
 
 _INCHES = 2.4  # width of a column
 _DOTS = 150  # an inch

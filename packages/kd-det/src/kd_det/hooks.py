@@ -9,7 +9,7 @@ from typing import Any
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from kd_core import Distiller
-from kd_core.seed import mix, seed_everything
+from kd_core.runtime.seed import mix, seed_everything
 
 from kd_det.state import ModelState, with_options
 

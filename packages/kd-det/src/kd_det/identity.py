@@ -6,11 +6,12 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from kd_core import checkpoint, identity
-from kd_core.differences import differences, digest, flat, refuse, with_contents
 from kd_core.errors import UserError
-from kd_core.results import FILE as RESULT
-from kd_core.results import read_result
+from kd_core.experiment import identity
+from kd_core.experiment.differences import differences, digest, flat, refuse, with_contents
+from kd_core.experiment.results import FILE as RESULT
+from kd_core.experiment.results import read_result
+from kd_core.files import checkpoint
 
 from kd_det.config import teacher_config
 from kd_det.last_checkpoint import read_last

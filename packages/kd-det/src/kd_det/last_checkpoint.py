@@ -3,8 +3,8 @@
 import hashlib
 from pathlib import Path
 
-from kd_core.checkpoint import save_text
 from kd_core.errors import UserError
+from kd_core.files.checkpoint import save_text
 
 _NAME, _SUM = "last_checkpoint", "last_checkpoint.sha256"
 

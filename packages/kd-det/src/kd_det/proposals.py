@@ -7,7 +7,7 @@ from detectron2.data import build
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 from kd_core.errors import UserError
-from kd_core.pickles import arrays_only
+from kd_core.files.pickles import arrays_only
 
 _OLD_NAMES = {"indexes": "ids", "scores": "objectness_logits"}  # of Detectron 1
 _load = build.load_proposals_into_dataset

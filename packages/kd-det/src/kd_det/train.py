@@ -12,13 +12,13 @@ from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.structures import Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
-from kd_core import report
-from kd_core.claim import claimed
-from kd_core.cli import add_general_options, add_seeds, run_main
-from kd_core.console import out
+from kd_core.config.trust import trust
 from kd_core.errors import UserError
-from kd_core.failures import during_run, memory_told
-from kd_core.trust import trust
+from kd_core.experiment import report
+from kd_core.experiment.cli import add_general_options, add_seeds, run_main
+from kd_core.files.claim import claimed
+from kd_core.runtime.console import out
+from kd_core.runtime.failures import during_run, memory_told
 
 from kd_det import demo, identity
 from kd_det.compat import launch_on_cpu

@@ -11,8 +11,8 @@ from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.evaluation import COCOEvaluator
 from detectron2.utils import comm
-from kd_core import checkpoint
 from kd_core.errors import UserError
+from kd_core.files import checkpoint
 from torch import nn
 
 from kd_det.compat import as_written, has_extension, restart_loader

@@ -9,10 +9,10 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.file_io import PathManager
 from fvcore.common.checkpoint import Checkpointer
-from kd_core import checkpoint
 from kd_core.errors import UserError
-from kd_core.pickles import unpickle
-from kd_core.weights import check_values, differences, read_state_dict, reshaped_text
+from kd_core.files import checkpoint
+from kd_core.files.pickles import unpickle
+from kd_core.files.weights import check_values, differences, read_state_dict, reshaped_text
 from torch import Tensor, nn
 
 from kd_det.last_checkpoint import read_last
@@ -67,7 +67,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
     Args:
         path: A file, or a name that Detectron2 downloads. A `.pkl` is read as `read_pickle` does,
-            all other files as `kd_core.weights.read_state_dict` does.
+            all other files as `kd_core.files.weights.read_state_dict` does.
 
     Raises:
         UserError: If the file cannot be read, is not safe, or has the names of Caffe2, which

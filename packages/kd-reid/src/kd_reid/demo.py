@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from kd_core.assembly import build_data
-from kd_core.config import parse_options
-from kd_core.console import out
-from kd_core.demo import Comparison, compare
-from kd_core.run_config import read_config
-from kd_core.seeds import seed_folder
+from kd_core.config.reading import parse_options
+from kd_core.experiment.assembly import build_data
+from kd_core.experiment.demo import Comparison, compare
+from kd_core.experiment.run_config import read_config
+from kd_core.experiment.seeds import seed_folder
+from kd_core.runtime.console import out
 from torch import Tensor
 
 from kd_reid.evaluation import Evaluation, extract
@@ -24,7 +24,7 @@ METRICS = {"rank1": "rank-1 %", "mAP": "mAP %"}
 
 
 def main(args: Namespace, device: torch.device) -> None:
-    """Train a teacher, then the same student without and with it; see `kd_core.demo.compare`.
+    """Train a teacher, then the same student without and with it; see `kd_core.experiment.demo.compare`.
 
     Ends with a table, `galleries.png` and `demo.json`.
     """

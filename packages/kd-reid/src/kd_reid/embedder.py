@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from kd_core.errors import UserError
 from kd_core.functional import full_precision
-from kd_core.image_task import ImageTask
-from kd_core.task import Batch
+from kd_core.networks.image_task import ImageTask
+from kd_core.networks.task import Batch
 from torch import Tensor, nn
 
 from kd_reid.data.statistics import IMAGENET_MEAN, IMAGENET_STD

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from kd_core import distributed
 from kd_core.data.loader import SplitLoader
 from kd_core.errors import UserError, nearest
+from kd_core.runtime import distributed
 from torch import Tensor, nn
 
 from kd_reid.data.loading import People, ReidData

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kd_core.checkpoint import atomic_path
 from kd_core.data.image_files import read_image
+from kd_core.files.checkpoint import atomic_path
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 

@@ -5,11 +5,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kd_core.build import check_arguments
+from kd_core.config.build import check_arguments
 from kd_core.errors import UserError, located
-from kd_core.hooks import Evaluate
-from kd_core.kit import RANDOM, Config, Kit
-from kd_core.task import Batch, network_of
+from kd_core.experiment.kit import RANDOM, Config, Kit
+from kd_core.networks.task import Batch, network_of
+from kd_core.training.hooks import Evaluate
 from torch import nn
 
 from kd_reid.adaptation.evaluation import BeforeAndAfter

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kd_core.build import build_network, check, check_arguments, require_type
+from kd_core.config.build import build_network, check, check_arguments, require_type
+from kd_core.config.kinds import MODULE
 from kd_core.errors import UserError, located
-from kd_core.kinds import MODULE
-from kd_core.kit import RANDOM
-from kd_core.probe import telling, untouched
-from kd_core.task import Batch
+from kd_core.experiment.kit import RANDOM
+from kd_core.networks.probe import telling, untouched
+from kd_core.networks.task import Batch
 from torch import nn
 
 from kd_reid.data.loading import ReidData

@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kd_core import finished
-from kd_core.finished import find_student, read_facts
-from kd_core.trust import Known, build_from_file
+from kd_core.config.trust import Known, build_from_file
+from kd_core.files import artifacts as finished
+from kd_core.files.artifacts import find_student, read_facts
 from torch import nn
 
 from kd_reid import torchreid
@@ -45,7 +45,7 @@ def load_student(path: str | Path) -> Embedder:
     """Rebuild the embedder of a finished run, in evaluation mode on the CPU.
 
     Called with `{"image": images}`, uint8 or floats in [0, 1] of any size, it returns an
-    `Embedding`. A network that is not of torchreid needs `kd_core.trust.trusting(NAME)` around.
+    `Embedding`. A network that is not of torchreid needs `kd_core.config.trust.trusting(NAME)` around.
 
     Args:
         path: Folder of the run, or its `student.safetensors`.

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from kd_core.errors import UserError
-from kd_core.weights import check_values, differences, load_weights, read_state_dict
+from kd_core.files.weights import check_values, differences, load_weights, read_state_dict
 from torch import nn
 
 from kd_reid.neck import CLASSIFIER, neck_of, with_neck

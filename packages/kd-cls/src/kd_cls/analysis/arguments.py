@@ -3,7 +3,7 @@
 from argparse import ArgumentParser
 from collections.abc import Callable
 
-from kd_core.cli import add_options
+from kd_core.experiment.cli import add_options
 
 from kd_cls.analysis import cam, cka, correlation
 from kd_cls.analysis.class_maps import METHODS

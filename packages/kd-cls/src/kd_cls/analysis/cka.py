@@ -6,9 +6,9 @@ from typing import Any, Literal, get_args
 
 import torch
 from kd_core.data.loader import SplitLoader
+from kd_core.experiment.plots import save_png
 from kd_core.metrics import minibatch_cka
-from kd_core.plots import save_png
-from kd_core.roles import tap_list
+from kd_core.networks.roles import tap_list
 from torch import Tensor
 
 from kd_cls.analysis.features import choose, progress, run_batch, watch

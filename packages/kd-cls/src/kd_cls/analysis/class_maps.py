@@ -5,12 +5,12 @@ from contextlib import suppress
 from typing import Literal, get_args
 
 import torch
+from kd_core.criteria.heads import find_head
 from kd_core.errors import UserError
 from kd_core.functional import full_precision
-from kd_core.heads import find_head
-from kd_core.probe import untouched
-from kd_core.roles import tap_list
-from kd_core.taps import FeatureTap, OverwrittenTapError
+from kd_core.networks.probe import untouched
+from kd_core.networks.roles import tap_list
+from kd_core.networks.taps import FeatureTap, OverwrittenTapError
 from torch import Tensor
 
 from kd_cls.analysis.features import run_batch, watch

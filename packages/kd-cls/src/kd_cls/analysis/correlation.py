@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
+from kd_core.experiment.plots import save_png
 from kd_core.functional import full_precision
-from kd_core.plots import save_png
 from torch import Tensor
 
 from kd_cls.analysis.features import choose, collect

@@ -4,14 +4,14 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from kd_core.console import err
 from kd_core.data.draws import epoch_order
 from kd_core.data.loader import SplitLoader
 from kd_core.errors import UserError
-from kd_core.probe import tap_values
-from kd_core.roles import tap_list
-from kd_core.taps import FeatureTap
-from kd_core.task import Batch
+from kd_core.networks.probe import tap_values
+from kd_core.networks.roles import tap_list
+from kd_core.networks.taps import FeatureTap
+from kd_core.networks.task import Batch
+from kd_core.runtime.console import err
 from rich.progress import track
 from torch import Tensor
 

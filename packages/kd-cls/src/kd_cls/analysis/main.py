@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from kd_core.assembly import DATA, build_data
-from kd_core.build import check, require_type
-from kd_core.checkpoint import save_json
-from kd_core.cli import run_main
-from kd_core.config import load_config, parse_options
-from kd_core.console import out
+from kd_core.config.build import check, require_type
+from kd_core.config.reading import load_config, parse_options
 from kd_core.errors import UserError
-from kd_core.run_config import NAMES
+from kd_core.experiment.assembly import DATA, build_data
+from kd_core.experiment.cli import run_main
+from kd_core.experiment.run_config import NAMES
+from kd_core.files.checkpoint import save_json
+from kd_core.runtime.console import out
 
 from kd_cls.analysis import cam, cka, correlation, reliability, tables, tsne
 from kd_cls.analysis.arguments import PICTURES, parser

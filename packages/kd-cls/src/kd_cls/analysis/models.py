@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from kd_core.build import locate, require_type
-from kd_core.config import load_config
-from kd_core.console import err
+from kd_core.config.build import locate, require_type
+from kd_core.config.reading import load_config
 from kd_core.errors import UserError, located, nearest
-from kd_core.finished import find_student
-from kd_core.kit import RANDOM
+from kd_core.experiment.kit import RANDOM
+from kd_core.files.artifacts import find_student
+from kd_core.runtime.console import err
 
 from kd_cls.classifier import Classifier
 from kd_cls.data import DataSplits
@@ -45,7 +45,7 @@ def load_model(spec: str, data: DataSplits, *, networks: str | Path = NETWORKS) 
             * a finished run's folder, or its `student.safetensors`;
             * `NAME=FILE`: NAME is a network of the zoo, a file of `networks` without its ending, or
               an import path such as `torchvision.models.resnet18`; FILE any checkpoint that
-              `kd_core.weights.load_weights` reads;
+              `kd_core.files.weights.load_weights` reads;
             * `NAME=pretrained`, with the weights that torchvision or timm have for it;
             * `NAME=random`, freshly initialised, always alike.
         data: The classes that the model must know; normalises images where the model does not say.

@@ -9,7 +9,7 @@ import torch
 from kd_core.data.draws import epoch_order
 from kd_core.data.loader import DeviceLoader
 from kd_core.errors import UserError
-from kd_core.pickles import arrays_only
+from kd_core.files.pickles import arrays_only
 from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets import cifar

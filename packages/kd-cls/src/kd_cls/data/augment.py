@@ -12,7 +12,7 @@ from kd_core.data.augment import (
 )
 from kd_core.data.draws import Draws
 from kd_core.data.mix import RICAP, CutMix, Mixup
-from kd_core.task import Batch
+from kd_core.networks.task import Batch
 from torchvision.transforms.v2 import functional as vision
 
 __all__ = [

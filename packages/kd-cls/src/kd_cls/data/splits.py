@@ -8,7 +8,7 @@ import torch
 from kd_core.data.draws import epoch_order
 from kd_core.data.loader import SplitLoader
 from kd_core.errors import UserError
-from kd_core.seed import mix, random_below
+from kd_core.runtime.seed import mix, random_below
 from torch import Tensor
 
 from kd_cls.data.options import Options, Statistics

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from kd_core.config.values import NonNegative
+from kd_core.criteria.criterion import Criterion, Shapes
 from kd_core.criteria.fitnet import regressor
-from kd_core.criterion import Criterion, Shapes
 from kd_core.functional import (
     Maps,
     full_precision,
@@ -16,7 +17,6 @@ from kd_core.functional import (
     levels,
     require_same_shape,
 )
-from kd_core.values import NonNegative
 
 
 @full_precision

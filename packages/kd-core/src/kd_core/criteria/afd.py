@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from kd_core.criterion import Criterion, Shapes
+from kd_core.config.values import PositiveInt
+from kd_core.criteria.criterion import Criterion, Shapes
 from kd_core.functional import batch_mean, spatial_attention
-from kd_core.values import PositiveInt
 
 
 class AFD(Criterion):

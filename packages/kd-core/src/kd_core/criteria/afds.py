@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from kd_core.criterion import Criterion, Shapes
+from kd_core.config.values import Positive
+from kd_core.criteria.criterion import Criterion, Shapes
 from kd_core.functional import (
     Maps,
     batch_mean,
@@ -16,7 +17,6 @@ from kd_core.functional import (
     require_same_channels,
     require_same_shape,
 )
-from kd_core.values import Positive
 
 
 @full_precision

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_core.criterion import Criterion
+from kd_core.config.values import Positive
+from kd_core.criteria.criterion import Criterion
 from kd_core.functional import Maps, full_precision, levels, mse, pool_to_match, spatial_attention
-from kd_core.values import Positive
 
 
 @full_precision

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from kd_core.criterion import Criterion, Shapes
+from kd_core.config.values import PositiveInt
+from kd_core.criteria.criterion import Criterion, Shapes
+from kd_core.criteria.heads import borrow_heads, parameters_of, require_one_map
 from kd_core.functional import Maps, full_precision, levels, mse
-from kd_core.heads import borrow_heads, parameters_of, require_one_map
-from kd_core.values import PositiveInt
 
 
 @full_precision

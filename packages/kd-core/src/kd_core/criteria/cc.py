@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the name all of torch's users know)
 from torch import Tensor, nn
 
-from kd_core.criterion import Criterion, Shapes
+from kd_core.config.values import NonNegative, NonNegativeInt, PositiveInt
+from kd_core.criteria.criterion import Criterion, Shapes
 from kd_core.functional import full_precision, mse, require_same_shape
-from kd_core.values import NonNegative, NonNegativeInt, PositiveInt
 
 
 @full_precision

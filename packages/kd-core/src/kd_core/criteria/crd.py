@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the name all of torch's users know)
 from torch import Tensor, nn
 
-from kd_core.criterion import Criterion, Shapes
-from kd_core.distributed import gather_rows
+from kd_core.config.values import Positive, PositiveInt, Share
+from kd_core.criteria.criterion import Criterion, Shapes
 from kd_core.errors import UserError, nearest
-from kd_core.values import Positive, PositiveInt, Share
+from kd_core.runtime.distributed import gather_rows
 
 # Samples up to which none is drawn twice: random keys for all, 17 MB at a batch of 64, allow it.
 _SMALL = 2**16

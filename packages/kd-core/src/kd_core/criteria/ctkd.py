@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kd_core.config.values import PositiveInt
+from kd_core.criteria.criterion import Criterion
 from kd_core.criteria.kd import Standardizable, kd
-from kd_core.criterion import Criterion
 from kd_core.errors import UserError
-from kd_core.values import PositiveInt
 
 
 class CTKD(Standardizable, Criterion):

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_core.aligners import aligners, require_same_sizes
-from kd_core.criterion import Criterion, Shapes
+from kd_core.config.values import Positive
+from kd_core.criteria.aligners import aligners, require_same_sizes
+from kd_core.criteria.criterion import Criterion, Shapes
 from kd_core.functional import Maps, full_precision, kl_divergence, levels, require_same_shape
-from kd_core.values import Positive
 
 
 @full_precision

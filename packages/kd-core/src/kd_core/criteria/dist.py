@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from kd_core.criterion import Criterion
+from kd_core.config.values import NonNegative, Positive
+from kd_core.criteria.criterion import Criterion
 from kd_core.functional import full_precision, require_same_shape
-from kd_core.values import NonNegative, Positive
 
 
 @full_precision

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kd_core.config.values import NonNegative, Positive
+from kd_core.criteria.criterion import Criterion
 from kd_core.criteria.kd import Standardizable
-from kd_core.criterion import Criterion
 from kd_core.functional import batch_mean, full_precision, kl_rows, z_score
-from kd_core.values import NonNegative, Positive
 
 
 @full_precision

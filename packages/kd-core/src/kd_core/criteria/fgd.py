@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_core.aligners import aligners, require_same_sizes
-from kd_core.criterion import Criterion, Shapes
+from kd_core.config.values import NonNegative, Positive
+from kd_core.criteria.aligners import aligners, require_same_sizes
+from kd_core.criteria.criterion import Criterion, Shapes
 from kd_core.errors import UserError
 from kd_core.functional import Maps, batch_mean, full_precision, levels, require_same_shape
-from kd_core.values import NonNegative, Positive
 
 
 @full_precision

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from kd_core.aligners import aligners, require_same_sizes
-from kd_core.criterion import Criterion, Shapes
+from kd_core.criteria.aligners import aligners, require_same_sizes
+from kd_core.criteria.criterion import Criterion, Shapes
 from kd_core.errors import UserError
 from kd_core.functional import Maps, full_precision, levels, mse
 

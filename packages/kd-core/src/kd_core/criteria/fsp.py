@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from kd_core.criterion import Criterion, Shapes
+from kd_core.criteria.criterion import Criterion, Shapes
 from kd_core.errors import UserError
 from kd_core.functional import (
     Maps,

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from kd_core.criterion import Criterion, Shapes
+from kd_core.config.values import Positive
+from kd_core.criteria.criterion import Criterion, Shapes
 from kd_core.errors import UserError
 from kd_core.functional import (
     Maps,
@@ -18,7 +19,6 @@ from kd_core.functional import (
     require_same_shape,
     spatial_attention,
 )
-from kd_core.values import Positive
 
 
 @full_precision

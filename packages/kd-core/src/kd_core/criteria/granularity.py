@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from kd_core.config.values import NonNegative, Positive, PositiveInt
+from kd_core.criteria.criterion import Criterion, Shapes
 from kd_core.criteria.kd import kd
-from kd_core.criterion import Criterion, Shapes
 from kd_core.errors import UserError
 from kd_core.functional import batch_mean, full_precision
-from kd_core.values import NonNegative, Positive, PositiveInt
 
 WIDTHS = (64, 256)
 TEMPERATURES = (2.0, 8.0)

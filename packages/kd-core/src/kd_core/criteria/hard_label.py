@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from kd_core.criterion import Criterion
+from kd_core.criteria.criterion import Criterion
 from kd_core.functional import full_precision, require_same_shape
 
 

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the name all of torch's users know)
 from torch import Tensor
 
-from kd_core.criterion import Criterion, Shapes
+from kd_core.config.values import PositiveInt
+from kd_core.criteria.criterion import Criterion, Shapes
 from kd_core.errors import UserError
 from kd_core.functional import Maps, batch_mean, full_precision, levels
-from kd_core.values import PositiveInt
 
 
 @full_precision

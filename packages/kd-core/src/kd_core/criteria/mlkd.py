@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kd_core.config.values import Positive
+from kd_core.criteria.criterion import Criterion
 from kd_core.criteria.kd import Standardizable, kd
-from kd_core.criterion import Criterion
 from kd_core.errors import UserError
 from kd_core.functional import full_precision, kept_shares, mse, require_same_shape
-from kd_core.values import Positive
 
 
 @full_precision

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the name all of torch's users know)
 from torch import Tensor
 
-from kd_core.criterion import Criterion
+from kd_core.criteria.criterion import Criterion
 from kd_core.functional import Maps, batch_mean, full_precision, levels, pool_to_match
 
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from kd_core.batchnorms import find_batchnorm
-from kd_core.criterion import Criterion, Shapes
+from kd_core.criteria.batchnorms import find_batchnorm
+from kd_core.criteria.criterion import Criterion, Shapes
 from kd_core.errors import UserError
 from kd_core.functional import (
     Maps,

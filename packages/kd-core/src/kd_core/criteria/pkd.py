@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from kd_core.aligners import aligners
-from kd_core.criterion import Criterion, Shapes
+from kd_core.criteria.aligners import aligners
+from kd_core.criteria.criterion import Criterion, Shapes
 from kd_core.functional import Maps, full_precision, levels, mse
 
 

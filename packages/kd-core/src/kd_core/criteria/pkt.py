@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import Tensor
 
-from kd_core.criterion import Criterion
+from kd_core.config.values import Positive
+from kd_core.criteria.criterion import Criterion
 from kd_core.functional import full_precision, require_same_shape
-from kd_core.values import Positive
 
 
 @full_precision

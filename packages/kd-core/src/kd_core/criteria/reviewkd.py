@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from kd_core.criterion import Criterion, Shapes
+from kd_core.config.values import PositiveInt
+from kd_core.criteria.criterion import Criterion, Shapes
 from kd_core.functional import Maps, full_precision, levels, mse
-from kd_core.values import PositiveInt
 
 
 @full_precision

@@ -9,10 +9,10 @@ import torch.nn.functional as F  # noqa: N812 (the name all of torch's users kno
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from kd_core.criterion import Criterion
-from kd_core.distributed import gather_rows, gather_with_gradient
+from kd_core.config.values import NonNegative
+from kd_core.criteria.criterion import Criterion
 from kd_core.functional import full_precision, require_same_shape
-from kd_core.values import NonNegative
+from kd_core.runtime.distributed import gather_rows, gather_with_gradient
 
 # Cosines at once: what fits into a CPU's cache, and on a GPU what is worth a launch.
 _CACHED, _LAUNCHED = 2**20, 2**24

@@ -6,13 +6,13 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from kd_core.config.values import NonNegative, Positive, PositiveInt
+from kd_core.criteria.criterion import Criterion, Shapes
 from kd_core.criteria.dkd import dkd_rows
+from kd_core.criteria.heads import borrow_heads, parameters_of, region_logits, require_one_map
 from kd_core.criteria.nkd import nkd_rows
-from kd_core.criterion import Criterion, Shapes
 from kd_core.errors import UserError, nearest
 from kd_core.functional import batch_mean, full_precision, kl_rows, require_same_shape
-from kd_core.heads import borrow_heads, parameters_of, region_logits, require_one_map
-from kd_core.values import NonNegative, Positive, PositiveInt
 
 _BASES = ("kd", "dkd", "nkd")
 

@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from kd_core.criterion import Borrowed, Criterion, Shapes
+from kd_core.config.values import PositiveInt
+from kd_core.criteria.criterion import Borrowed, Criterion, Shapes
+from kd_core.criteria.heads import find_head, require_one_map
 from kd_core.errors import UserError
 from kd_core.functional import mse, pool_to_match
-from kd_core.heads import find_head, require_one_map
-from kd_core.taps import FeatureTap
-from kd_core.values import PositiveInt
+from kd_core.networks.taps import FeatureTap
 
 
 class SimKD(Criterion):

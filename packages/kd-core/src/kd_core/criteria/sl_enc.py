@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from kd_core.criterion import Criterion
+from kd_core.config.values import Positive
+from kd_core.criteria.criterion import Criterion
 from kd_core.functional import full_precision, require_same_shape, soft_cross_entropy
-from kd_core.values import Positive
 
 
 @full_precision

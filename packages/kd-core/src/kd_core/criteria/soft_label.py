@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from kd_core.criterion import Criterion, Shapes
+from kd_core.config.values import Positive, Share
+from kd_core.criteria.criterion import Criterion, Shapes
 from kd_core.errors import UserError
 from kd_core.functional import full_precision, soft_cross_entropy
-from kd_core.values import Positive, Share
 
 
 @full_precision

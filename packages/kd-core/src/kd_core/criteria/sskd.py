@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from kd_core.config.values import NonNegative, Positive, Share
+from kd_core.criteria.criterion import Criterion, Shapes
 from kd_core.criteria.kd import kd
-from kd_core.criterion import Criterion, Shapes
 from kd_core.errors import UserError
 from kd_core.functional import full_precision, kl_rows
-from kd_core.values import NonNegative, Positive, Share
 
 
 @full_precision

@@ -5,9 +5,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from kd_core.criterion import Criterion
+from kd_core.config.values import NonNegative
+from kd_core.criteria.criterion import Criterion
 from kd_core.functional import batch_mean, full_precision, kl_divergence, kl_rows
-from kd_core.values import NonNegative
 
 
 @full_precision

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from kd_core.criterion import Criterion, Shapes
+from kd_core.config.values import Positive
+from kd_core.criteria.criterion import Criterion, Shapes
 from kd_core.functional import Maps, full_precision, levels, pool_to_match, require_same_shape
-from kd_core.values import Positive
 
 _VARIANCE = 5.0  # of every channel at the start
 

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from kd_core.criterion import Criterion
+from kd_core.config.values import NonNegative, Positive
+from kd_core.criteria.criterion import Criterion
 from kd_core.functional import batch_mean, full_precision, require_same_shape
-from kd_core.values import NonNegative, Positive
 
 
 @full_precision

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kd_core.data.draws import Draws, borrowed_generators, seed_generators
 from kd_core.errors import UserError
-from kd_core.task import Batch
+from kd_core.networks.task import Batch
 
 Augment = Callable[[Batch, Draws], Batch]
 

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from rich.progress import track
 
-from kd_core import checkpoint, distributed
-from kd_core.checkpoint import atomic_folder
-from kd_core.console import err
 from kd_core.data.image_files import DECODER, read_pixels, size_of_pixels
 from kd_core.errors import UserError
+from kd_core.files import checkpoint
+from kd_core.files.checkpoint import atomic_folder
+from kd_core.runtime import distributed
+from kd_core.runtime.console import err
 
 _READERS = 16  # threads that look at headers: they wait for the disk, most of the time
 _FEW_IMAGES = 2000

@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from kd_core.seed import mix, random_bits
+from kd_core.runtime.seed import mix, random_bits
 
 
 class Draws:

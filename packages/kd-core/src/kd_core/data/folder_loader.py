@@ -12,8 +12,6 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kd_core import distributed
-from kd_core.console import err
 from kd_core.data.augment import apply
 from kd_core.data.draws import Draws
 from kd_core.data.image_files import ImageFiles, Pixels, Transform
@@ -21,9 +19,11 @@ from kd_core.data.loader import SplitLoader
 from kd_core.data.prefetch import copier
 from kd_core.data.workers import WORKER_TIMEOUT, Watched, checked_timeout
 from kd_core.errors import UserError
-from kd_core.fingerprint import fingerprint
-from kd_core.image_task import height_and_width
-from kd_core.task import Batch
+from kd_core.files.fingerprint import fingerprint
+from kd_core.networks.image_task import height_and_width
+from kd_core.networks.task import Batch
+from kd_core.runtime import distributed
+from kd_core.runtime.console import err
 
 _LOOKED_AT = 64  # files that are read for a fingerprint, where there are many
 _FEW_IMAGES = 2000  # a second of decoding: not worth starting workers or drawing a bar

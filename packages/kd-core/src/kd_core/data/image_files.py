@@ -15,9 +15,9 @@ from torch.utils.data import Dataset
 
 from kd_core.data.draws import borrowed_generators, seed_generators
 from kd_core.errors import UserError
-from kd_core.failures import first_line
-from kd_core.image_task import height_and_width
-from kd_core.seed import mix
+from kd_core.networks.image_task import height_and_width
+from kd_core.runtime.failures import first_line
+from kd_core.runtime.seed import mix
 
 Transform = Callable[[Image.Image], Image.Image | Tensor]
 Pixels = Callable[[str], np.ndarray]  # from a file to its pixels, uint8 [H, W, 3]

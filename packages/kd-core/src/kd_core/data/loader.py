@@ -10,8 +10,8 @@ from torch import Tensor
 from kd_core.data.augment import BY_IMAGE, Augment, apply
 from kd_core.data.draws import Draws, epoch_order
 from kd_core.errors import UserError
-from kd_core.fingerprint import fingerprint
-from kd_core.task import Batch
+from kd_core.files.fingerprint import fingerprint
+from kd_core.networks.task import Batch
 
 _LOOKED_AT = 2048  # images, where not all can be
 _AT_ONCE = {"cuda": 8}  # batches; on a CPU their bytes would only fall out of its cache

@@ -10,8 +10,8 @@ from torch import Tensor
 from kd_core.data.augment import Augment
 from kd_core.data.draws import Draws
 from kd_core.errors import UserError
-from kd_core.seed import random_bits
-from kd_core.task import Batch
+from kd_core.networks.task import Batch
+from kd_core.runtime.seed import random_bits
 
 
 class Mix(ABC):

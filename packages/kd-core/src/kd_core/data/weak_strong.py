@@ -6,7 +6,7 @@ from torch import Tensor
 
 from kd_core.data.augment import Augment, apply
 from kd_core.data.draws import Draws
-from kd_core.task import Batch
+from kd_core.networks.task import Batch
 
 
 class StrongCopies:

@@ -11,10 +11,10 @@ from contextlib import contextmanager, suppress
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from kd_core import children
 from kd_core.errors import RunError, UserError
-from kd_core.failures import explain
-from kd_core.ranks import fate
+from kd_core.runtime import children
+from kd_core.runtime.failures import explain
+from kd_core.runtime.ranks import fate
 
 MEMORY = (
     "the system kills when memory is used up: free memory, or set fewer workers (data.workers, "

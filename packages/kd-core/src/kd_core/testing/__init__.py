@@ -1,9 +1,9 @@
 """What tests a criterion, ours or yours: `check_contract(MyCriterion)`."""
 
-from kd_core.host_reads import HostReadError, NoHostReads
 from kd_core.testing.contract import RULES, check_contract
 from kd_core.testing.samples import discover, make, sample
 from kd_core.testing.waves import fill, waves
+from kd_core.training.host_reads import HostReadError, NoHostReads
 
 __all__ = [
     "RULES",

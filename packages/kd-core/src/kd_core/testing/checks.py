@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_core.criterion import Criterion
+from kd_core.criteria.criterion import Criterion
 from kd_core.functional import tensors
 from kd_core.testing.samples import Inputs, make
 

@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from kd_core.criterion import Criterion
+from kd_core.criteria.criterion import Criterion
 from kd_core.testing.samples import FILLED_IN, parameters
 
 

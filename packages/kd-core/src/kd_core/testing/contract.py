@@ -7,9 +7,8 @@ from unittest import SkipTest
 import torch
 from torch import Tensor
 
-from kd_core.criterion import Criterion
+from kd_core.criteria.criterion import Criterion
 from kd_core.functional import tensors
-from kd_core.host_reads import NoHostReads
 from kd_core.testing.checks import is_finite, make_seeded, require, require_finite, value_of
 from kd_core.testing.constructors import (
     arguments_are_documented,
@@ -22,6 +21,7 @@ from kd_core.testing.extremes import (
     survives_extreme_logits,
 )
 from kd_core.testing.samples import map_tensors, sample
+from kd_core.training.host_reads import NoHostReads
 
 Class = type[Criterion]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kd_core.criterion import Criterion
+from kd_core.criteria.criterion import Criterion
 from kd_core.testing.checks import is_finite, make_seeded, require, require_finite
 from kd_core.testing.samples import Inputs, map_tensors, sample
 

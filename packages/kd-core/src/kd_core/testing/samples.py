@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from kd_core.criterion import KINDS, Criterion, Shapes
+from kd_core.criteria.criterion import KINDS, Criterion, Shapes
 from kd_core.errors import UserError, nearest
 
 FILLED_IN = ("student_shapes", "teacher_shapes", "num_classes", "num_samples", "labels")

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from kd_core.config.values import NonNegative
+from kd_core.criteria.criterion import Borrowed, Criterion, Shapes
 from kd_core.criteria.pkd import channel_statistics, standardize
-from kd_core.criterion import Borrowed, Criterion, Shapes
 from kd_core.errors import UserError
 from kd_core.functional import full_precision
-from kd_core.values import NonNegative
 from torch import Tensor, nn
 
 _TAPS = re.compile(r"head\.cls_subnet\.(\d+)\[\*\] head\.bbox_subnet\.(\d+)\[\*\]")

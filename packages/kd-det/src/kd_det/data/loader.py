@@ -14,7 +14,7 @@ from detectron2.data import DatasetFromList, DatasetMapper, build_detection_trai
 from detectron2.data.build import _train_loader_from_config, trivial_batch_collator
 from detectron2.utils import comm
 from kd_core.errors import UserError
-from kd_core.seed import mix
+from kd_core.runtime.seed import mix
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 Mapper = Callable[[Any], Any]

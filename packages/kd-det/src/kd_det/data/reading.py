@@ -7,7 +7,7 @@ from detectron2.data import DatasetMapper
 from kd_core.data.image_files import require_image
 from kd_core.data.workers import Watched
 from kd_core.errors import UserError
-from kd_core.failures import explain, first_line
+from kd_core.runtime.failures import explain, first_line
 
 
 class TellingMapper(DatasetMapper):

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from kd_core.hooks import Evaluate
-from kd_core.seed import rng_state, set_rng_state
+from kd_core.runtime.seed import rng_state, set_rng_state
+from kd_core.training.hooks import Evaluate
 from torch import nn
 
 _SHOWN = ("rank1", "mAP")

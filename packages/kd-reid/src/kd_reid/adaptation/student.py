@@ -5,8 +5,8 @@ import copy
 import torch
 from kd_core.criteria.soft_label import soft_label
 from kd_core.errors import UserError
-from kd_core.image_task import height_and_width
-from kd_core.task import Batch
+from kd_core.networks.image_task import height_and_width
+from kd_core.networks.task import Batch
 from torch import Tensor, nn
 
 from kd_reid.adaptation.clustering import OUTLIER, Clustering, centroids

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from kd_core import distributed
-from kd_core.assembly import DATA
-from kd_core.build import build
+from kd_core.config.build import build
 from kd_core.data.loader import SplitLoader
 from kd_core.errors import UserError
+from kd_core.experiment.assembly import DATA
+from kd_core.runtime import distributed
 from torch import Tensor
 
 from kd_reid.adaptation.clustering import OUTLIER

@@ -14,5 +14,5 @@ student = dict(
     label_smoothing=0.1,
 )
 optimizer = dict(type="torch.optim.Adam", lr=0.005, weight_decay=5e-4, amsgrad=True)
-schedule = dict(type="kd_core.schedule.cosine", warmup_epochs=1)
+schedule = dict(type="kd_core.training.schedule.cosine", warmup_epochs=1)
 trainer = dict(epochs=12, eval_every=4, tensorboard=False)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch.nn.functional as F  # noqa: N812 (the name all of torch's users know)
-from kd_core.criterion import Criterion, Shapes
+from kd_core.criteria.criterion import Criterion, Shapes
 from kd_core.functional import batch_mean, full_precision, require_same_shape
 from torch import Tensor, nn
 

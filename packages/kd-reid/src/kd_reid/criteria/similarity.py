@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name all of torch's users know)
-from kd_core.criterion import Criterion
+from kd_core.config.values import Positive
+from kd_core.criteria.criterion import Criterion
 from kd_core.functional import full_precision, kl_divergence
-from kd_core.values import Positive
 from torch import Tensor
 
 

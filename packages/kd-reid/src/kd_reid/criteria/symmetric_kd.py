@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from kd_core.criterion import Criterion
+from kd_core.config.values import Positive
+from kd_core.criteria.criterion import Criterion
 from kd_core.functional import full_precision, kl_divergence
-from kd_core.values import Positive
 from torch import Tensor
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from kd_core.data.draws import Draws
 from kd_core.errors import UserError
-from kd_core.task import Batch
+from kd_core.networks.task import Batch
 from torch import Tensor
 
 from kd_reid.data.statistics import IMAGENET_MEAN, IMAGENET_STD

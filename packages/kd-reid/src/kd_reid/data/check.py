@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from kd_core.checkpoint import save_json
-from kd_core.cli import add_general_options, run_main
-from kd_core.console import err, out
 from kd_core.data.image_files import read_image
 from kd_core.errors import UserError
+from kd_core.experiment.cli import add_general_options, run_main
+from kd_core.files.checkpoint import save_json
+from kd_core.runtime.console import err, out
 from rich.progress import track
 from rich.table import Table
 

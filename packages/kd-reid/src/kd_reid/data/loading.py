@@ -13,7 +13,7 @@ from kd_core.data.loader import DeviceLoader, SplitLoader
 from kd_core.data.options import shared_arguments
 from kd_core.data.workers import WORKER_TIMEOUT
 from kd_core.errors import UserError
-from kd_core.image_task import height_and_width
+from kd_core.networks.image_task import height_and_width
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from kd_core.checkpoint import atomic_folder, load_json, save_json
-from kd_core.console import err
 from kd_core.errors import UserError, nearest
-from kd_core.workdir import cache_folder
+from kd_core.files.checkpoint import atomic_folder, load_json, save_json
+from kd_core.files.workdir import cache_folder
+from kd_core.runtime.console import err
 from PIL import Image
 from rich.progress import track
 

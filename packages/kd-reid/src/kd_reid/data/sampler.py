@@ -2,7 +2,7 @@
 
 import torch
 from kd_core.errors import UserError
-from kd_core.seed import mix
+from kd_core.runtime.seed import mix
 from torch import Tensor
 
 _STREAM = 0x1D  # keeps its draws apart from those of an ordinary shuffle

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from kd_core.data.loader import DeviceLoader
-from kd_core.image_task import height_and_width
+from kd_core.networks.image_task import height_and_width
 
 from kd_reid.data.folders import read_market, read_splits
 from kd_reid.data.loading import (

@@ -1,0 +1,1 @@
+"""Reading and merging config files, and import paths to objects."""

@@ -1,0 +1,183 @@
+"""Criterion: what a distillation method is to the rest of the house."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
+
+from torch import Tensor, nn
+
+from kd_core.config.values import checked
+from kd_core.errors import UserError
+from kd_core.functional import full_precision
+
+Shapes = Sequence[Sequence[int]]
+"""One shape per tap, without the batch dimension: `((64, 8, 8),)`."""
+
+KINDS: dict[str, tuple[str, int]] = {
+    "logits": ("[N, C]", 1),
+    "vectors": ("[N, D]", 1),
+    "tokens": ("[N, L, D]", 2),
+    "maps": ("[N, C, H, W]", 3),
+}
+"""What a criterion can take: how it is written and its rank without the batch dimension."""
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class Borrowed(Generic[M]):
+    """A module of a network that a criterion reads: neither trained, saved nor moved with it.
+
+    A deepcopy of the whole distiller refers to the copied network.
+
+    Args:
+        module: Such as the classifier of the student.
+    """
+
+    def __init__(self, module: M) -> None:
+        self.module = module
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Borrowed[M]":
+        return Borrowed(memo.get(id(self.module), self.module))
+
+
+class Criterion(nn.Module):
+    """Compares what a student and a teacher computed; tensors in, a scalar out.
+
+    A subclass states what it `takes` and writes `forward(student, teacher, batch)`: the first two
+    as `takes` says, `batch` a dict with `image`, `label`, `index` and whatever else the task gives.
+    The result is the mean over the batch before any outer weight, and 0 for an empty batch. No
+    gradient may flow into the teacher. Adapters are ordinary submodules, memories are buffers.
+
+    Calling it switches autocast off and promotes every floating tensor to at least float32, so
+    that adapters too run in full precision.
+
+    Constructor arguments named `student_shapes`, `teacher_shapes` (see `Shapes`), `num_classes`,
+    `num_samples` and `labels` are filled in by the builder; all others need a default.
+    """
+
+    takes: ClassVar[str | tuple[str, ...]]
+    """`logits`, `vectors`, `tokens` (one tensor each), `maps` (a tuple, shallow to deep), or a
+    tuple of such names: one tensor of each, in this order."""
+
+    vectors_too: ClassVar[bool] = False
+    """Whether what takes maps takes vectors [N, D] as well."""
+
+    views: ClassVar[int] = 1
+    """Views of every image that a batch must hold, view-major; see `batch["num_views"]`."""
+
+    example: ClassVar[tuple[Shapes, Shapes] | None] = None
+    """Shapes of student and teacher to test with, where not any shapes will do."""
+
+    trained_before: ClassVar[Sequence[str]] = ()
+    """Submodules that come from an earlier stage; a term without their `weights` is refused."""
+
+    exempt: ClassVar[Mapping[str, str]] = {}
+    """Rules of `kd_core.testing.contract` that cannot hold here, each with the reason."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):  # hyper-parameters are checked for whoever constructs it
+            cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
+
+    @full_precision
+    def __call__(self, student: Any, teacher: Any, batch: Mapping[str, Any]) -> Tensor:
+        """Return the loss, computed in full precision whatever is given.
+
+        Raises:
+            UserError: If it reads `label` or `index` of a batch whose images are mixed.
+        """
+        if "mixed_labels" in batch:
+            batch = _Mixed(type(self).__name__, batch)
+        return super().__call__(student, teacher, batch)
+
+    def check_shapes(self, student: Shapes, teacher: Shapes) -> None:
+        """Refuse, before training, shapes that this criterion cannot compare.
+
+        Called once at construction of a distiller; criteria that need more extend it.
+
+        Raises:
+            UserError: If a tensor is not what `takes` says, the numbers of taps differ, or logits
+                have different numbers of classes.
+        """
+        for side, shapes in (("student", student), ("teacher", teacher)):
+            self._check_kinds(side, shapes)
+        name = type(self).__name__
+        if len(student) != len(teacher):
+            raise UserError(
+                f"{name}: {len(student)} taps of the student, {len(teacher)} of the teacher; "
+                "tap as many levels of the one as of the other"
+            )
+        for kind, one, other in zip(self._kinds(len(student)), student, teacher, strict=True):
+            if kind == "logits" and one[-1] != other[-1]:
+                raise UserError(
+                    f"{name}: student has {one[-1]} classes, teacher {other[-1]}: logit "
+                    "terms need the same classes; use such a teacher, or a criterion on features"
+                )
+
+    def bind(
+        self, student: nn.Module, teacher: nn.Module, taps: tuple[Sequence[str], Sequence[str]]
+    ) -> None:
+        """Read what is needed of the networks' weights; called once, before training.
+
+        Args:
+            student: The student's network. A module of it that is kept must be `Borrowed`, or this
+                criterion would train and save it.
+            teacher: The teacher's network, frozen.
+            taps: Paths of what the criterion is fed, in the student and in the teacher.
+        """
+
+    def deploy(self, student: nn.Module) -> nn.Module:
+        """Return the network to evaluate and export: the student, unless the method changes it."""
+        return student
+
+    def deploy_node(self, node: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the config node that builds what `deploy` returns, from that of the student."""
+        return node
+
+    def _kinds(self, count: int) -> tuple[str, ...]:
+        """Return the kind of every tap, if there are so many."""
+        if isinstance(self.takes, tuple):
+            return self.takes
+        return (self.takes,) * (count if self.takes == "maps" else 1)
+
+    def _check_kinds(self, side: str, shapes: Shapes) -> None:
+        name = type(self).__name__
+        kinds = self._kinds(len(shapes))
+        if not shapes or len(shapes) != len(kinds):
+            wanted = " and ".join(f"one tensor {KINDS[kind][0]}" for kind in kinds or ("maps",))
+            raise UserError(
+                f"{name} takes {wanted} of each network, but the {side} has {len(shapes)} taps; "
+                f"name {len(kinds) or 'at least one'}"
+            )
+        for kind, shape in zip(kinds, shapes, strict=True):
+            form, rank = KINDS[kind]
+            if not _is_shape(shape) or len(shape) not in (rank, 1 if self.vectors_too else rank):
+                raise UserError(
+                    f"{name} takes {kind} {form}, but a tap of the {side} gives "
+                    f"{_described(shape)}; tap another module, or use another criterion"
+                )
+
+
+class _Mixed(dict[str, Any]):
+    """A batch of mixed images, none of which has one label or one place in the training set."""
+
+    def __init__(self, reader: str, batch: Mapping[str, Any]) -> None:
+        super().__init__(batch)
+        self.reader = reader
+
+    def __getitem__(self, key: str) -> Any:
+        if key in ("label", "index"):
+            raise UserError(
+                f"{self.reader} needs one {key} for every image, but these are mixed from several; "
+                "use a method that takes no labels (KD, SL), or leave the mixing out"
+            )
+        return super().__getitem__(key)
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, Sequence) and all(isinstance(size, int) for size in value)
+
+
+def _described(value: Any) -> str:
+    if _is_shape(value):
+        return f"[{', '.join(['N', *map(str, value)])}]"
+    return "several tensors" if isinstance(value, Sequence) else "no tensor"

@@ -1,0 +1,1 @@
+"""Who learns what from whom: distiller, terms, teachers."""

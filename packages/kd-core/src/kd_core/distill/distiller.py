@@ -1,0 +1,248 @@
+"""Distiller: a student, its frozen teachers, and the named terms between them."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from kd_core.distill.teacher import as_teachers
+from kd_core.distill.term import Term, tap_tuple
+from kd_core.distill.weighing import weigh
+from kd_core.errors import UserError, located, nearest
+from kd_core.networks.probe import shapes, tap_values
+from kd_core.networks.roles import tap_list
+from kd_core.networks.taps import FeatureTap
+from kd_core.networks.task import Batch, Task, network_of, passes_of, refuse_untrainable
+
+
+class Distiller(nn.Module):
+    """Train a student on its task and on what its teachers show.
+
+    In training, a call with a batch returns named scalar losses: the student's own, times
+    `task_weight`, and one a term. In evaluation it returns the student's prediction. Any loop that
+    needs only `losses = model(batch)` can train it. Teachers are no submodules; see `Teacher`. One
+    whose taps are in `batch["shown"]`, by its name, is not run.
+
+    Args:
+        student: A `Task`, or any model that obeys the same contract.
+        teachers: Teachers by name, or one alone (its name is then "teacher").
+        terms: Terms by name; the names are those of the losses.
+        task_weight: Factor of the student's own losses, for all or by name. A loss of factor 0 is
+            left out, so what only it reaches gets no gradient and is not even decayed.
+        train_student: Whether the student is trained. Otherwise it is frozen like a teacher, and
+            only criteria are: a stage before the student's own.
+        sample: A batch that is run through all models once, to check every tap and shape now
+            rather than in the first training step.
+
+    Raises:
+        UserError: If a term names an unknown teacher or tap, or its shapes do not suit it.
+    """
+
+    steps: Tensor
+    student_first: ClassVar[bool] = False
+    """Whether teachers look at what the student's taps gave; see `run_teacher`."""
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teachers: nn.Module | Mapping[str, nn.Module],
+        terms: Mapping[str, Term],
+        *,
+        task_weight: float | Mapping[str, float] = 1.0,
+        train_student: bool = True,
+        sample: Batch | None = None,
+    ) -> None:
+        super().__init__()
+        refuse_untrainable(student)
+        self.student = student
+        self.teachers = as_teachers(teachers, student)
+        self.terms = dict(terms)
+        self.terms = {name: self._with_paths(name, term) for name, term in terms.items()}
+        self.task_weight = task_weight
+        self.train_student = train_student
+        if not train_student:
+            student.eval().requires_grad_(False)
+        self.peers = nn.ModuleDict()  # networks trained beside the student; see `mutual`
+        self.criteria = nn.ModuleDict({name: term.criterion for name, term in terms.items()})
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.tap_shapes: dict[str, dict[str, Any]] = {}
+        self._steps_per_epoch = 0
+        self._tap = self._place_taps()
+        for name, term in self.terms.items():
+            teacher = self.teachers[self.source(name)]
+            taps = tap_list(term.student), tap_list(term.teacher)
+            with located(f"term {name!r}"):
+                term.criterion.bind(network_of(student), teacher.network, taps)
+        if sample is not None:
+            self.listen(sample)
+
+    def forward(self, batch: Batch) -> Any:
+        """Return named losses while training, the student's prediction otherwise."""
+        if not self.training:
+            return self.predictor().eval()(batch)
+        if not self.tap_shapes:
+            self.listen(batch)
+        # Teachers run first, while no maps of the student wait for the backward pass: less memory.
+        shown = {} if self.student_first else self._run_teachers(batch, {})
+        losses, seen = self._run_student(batch)
+        shown = self._run_teachers(batch, seen) if self.student_first else shown
+        batch = self.complete(batch, seen)
+        if self._steps_per_epoch:
+            batch = {**batch, "epoch": self.steps / self._steps_per_epoch}
+        for name, term in self.terms.items():
+            if name in losses:
+                raise UserError(f"term {name!r} has the name of a loss of the student; rename it")
+            loss = term.loss(seen, shown[self.source(name)], batch)
+            losses[name] = self._factor(name, term) * loss
+        return losses
+
+    def train(self, mode: bool = True) -> "Distiller":
+        """Switch student and criteria; a student that is not trained stays in eval mode."""
+        super().train(mode)
+        if not self.train_student:
+            self.student.eval()
+        return self
+
+    def run_teacher(self, name: str, batch: Batch, seen: dict[str, Any]) -> dict[str, Any]:
+        """Return what a teacher's taps give; `seen` is what the student's gave, if it ran first."""
+        return self.teachers[name](batch)
+
+    def own_taps(self) -> list[str]:
+        """Return taps of the student that `run_teacher` or `complete` read, beside the terms'."""
+        return []
+
+    def complete(self, batch: Batch, seen: dict[str, Any]) -> Batch:
+        """Return the batch with what criteria need and only the student's pass can tell."""
+        return batch
+
+    def listen(self, sample: Batch) -> None:
+        """Run a batch through all models without leaving a trace, and check every term's shapes."""
+        with located("student"):
+            self._tap, seen = tap_values(self.student, self._tap, sample)
+        shown = {}
+        for name, teacher in self.teachers.items():
+            with located(f"teacher {name!r}"):
+                shown[name] = teacher.listen(self.teacher_paths(name), sample)
+        self.tap_shapes = {"student": shapes(seen), **{k: shapes(v) for k, v in shown.items()}}
+        for name, term in self.terms.items():
+            given = self.tap_shapes["student"], self.tap_shapes[self.source(name)]
+            with located(f"term {name!r}"):
+                term.criterion.check_shapes(
+                    tap_tuple(given[0], term.student), tap_tuple(given[1], term.teacher)
+                )
+
+    def source(self, name: str) -> str:
+        """Return the name of the teacher that a term learns from."""
+        wanted = self.terms[name].source
+        if wanted is None and len(self.teachers) == 1:
+            return next(iter(self.teachers))
+        if wanted not in self.teachers:
+            problem = "names no teacher (source=...)" if wanted is None else f"wants {wanted!r}"
+            raise UserError(f"term {name!r} {problem}{nearest(wanted or '', self.teachers)}")
+        return wanted
+
+    def teacher_paths(self, teacher: str) -> list[str]:
+        """Return the taps of a teacher that terms read."""
+        return [
+            path
+            for name, term in self.terms.items()
+            if self.source(name) == teacher
+            for path in tap_list(term.teacher)
+        ]
+
+    def begin(self, steps_per_epoch: int) -> None:
+        """Start counting warm-ups anew, for epochs of so many optimizer steps."""
+        self.steps.zero_()
+        self._steps_per_epoch = steps_per_epoch
+
+    def advance(self) -> None:
+        """Count one optimizer step."""
+        self.steps.add_(1)
+
+    def deploy(self, network: nn.Module | None = None) -> nn.Module:
+        """Return the network to evaluate and export: the student's, unless a criterion adds to it.
+
+        Args:
+            network: Another copy of the student's network to use, for instance its average.
+        """
+        network = network_of(self.student) if network is None else network
+        for term in self.terms.values():
+            network = term.criterion.deploy(network)
+        return network
+
+    def deploy_node(self, node: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the config node of what `deploy` returns, from that of the student's network."""
+        for term in self.terms.values():
+            node = term.criterion.deploy_node(node)
+        return dict(node)
+
+    def predictor(self, network: nn.Module | None = None) -> nn.Module:
+        """Return the student's task around the network that `deploy` gives."""
+        deployed = self.deploy(network)
+        if deployed is network_of(self.student):
+            return self.student
+        if not isinstance(self.student, Task):
+            return deployed
+        task = copy.copy(self.student)
+        task._modules = {**self.student._modules, "network": deployed}
+        return task
+
+    def _run_teachers(self, batch: Batch, seen: dict[str, Any]) -> dict[str, Any]:
+        """Return what every teacher's taps give, unless the batch brings it."""
+        shown = dict(batch.get("shown", {}))
+        for name in dict.fromkeys(self.source(name) for name in self.terms):
+            if name not in shown:
+                shown[name] = self.run_teacher(name, batch, seen)
+        return shown
+
+    def _run_student(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the student's own weighted losses and what its taps gave."""
+        self._tap.passes = passes_of(self.student, batch)
+        if self.train_student:
+            with self._tap as seen:
+                return weigh(self.student(batch), self.task_weight), seen
+        if not self._tap.paths:
+            return {}, {}
+        with torch.no_grad(), self._tap as seen:
+            self.student(batch)
+        return {}, seen
+
+    def _with_paths(self, name: str, term: Term) -> Term:
+        """Return the term with paths in the place of roles."""
+        paths = {}
+        for side, model in (
+            ("student", self.student),
+            ("teacher", self.teachers[self.source(name)].model),
+        ):
+            with located(f"term {name!r}: {side}"):
+                paths[side] = tap_list(getattr(term, side), model)
+        return replace(term, student=paths["student"], teacher=paths["teacher"])
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Distiller":
+        super()._apply(fn, recurse)
+        for teacher in self.teachers.values():
+            for model in teacher.models:
+                model._apply(fn, recurse)
+        return self
+
+    def _place_taps(self) -> FeatureTap:
+        for name, teacher in self.teachers.items():
+            paths = self.teacher_paths(name)
+            with located(f"teacher {name!r}"):
+                teacher.listen(paths)
+        paths = [path for term in self.terms.values() for path in tap_list(term.student)]
+        paths += self.own_taps()
+        with located("student"):
+            return FeatureTap(network_of(self.student), paths)
+
+    def _factor(self, name: str, term: Term) -> float | Tensor:
+        if term.warmup_epochs and not self._steps_per_epoch:
+            raise UserError(
+                f"term {name!r} warms up over {term.warmup_epochs} epochs: call "
+                "distiller.begin(steps_per_epoch) before training and distiller.advance() after "
+                "every optimizer step"
+            )
+        return term.factor(self.steps, self._steps_per_epoch)

@@ -1,0 +1,208 @@
+"""Deep mutual learning: networks that teach one another while they learn."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from kd_core.config.values import NonNegative, Positive, PositiveInt, checked
+from kd_core.criteria.granularity import TEMPERATURES, make_encoders
+from kd_core.criteria.kd import kd
+from kd_core.distill.distiller import Distiller
+from kd_core.distill.weighing import sum_losses
+from kd_core.errors import UserError
+from kd_core.functional import promote
+from kd_core.networks.probe import tap_values
+from kd_core.networks.roles import roles_of, tap_list
+from kd_core.networks.taps import FeatureTap
+from kd_core.networks.task import Batch, Task, network_of, passes_of
+from kd_core.runtime import distributed
+from kd_core.training.step import TrainStep
+
+
+class MutualDistiller(Distiller):
+    """A student and its peers: each learns the task, and the mean of what the others predict.
+
+    Zhang et al., "Deep Mutual Learning", CVPR 2018, arXiv:1706.00384. All networks are trained and
+    saved; the student is the one that is evaluated along the way and deployed. With `TrainStep` all
+    move at once; `AlternatingStep` lets each learn from what the ones before it have become.
+
+    Some public code averages the divergence over classes too, which makes it weaker by their number
+    (one hundred on CIFAR-100): `reduction="elementwise"` reproduces that.
+
+    With `widths`, the networks teach one another codes of their pooled vectors too, as in Shao and
+    Chen, "Multi-granularity for knowledge distillation", arXiv:2108.06681; see
+    `kd_core.criteria.granularity`. Every network's encoders are trained with it and are no part of
+    what is deployed.
+
+    Args:
+        student: A `Task` whose network returns logits [N, C], or whose role `logits` says where
+            they are.
+        peers: Others, by name.
+        weight: Factor of the divergence from the peers.
+        temperature: Divides the logits; its square multiplies the divergence.
+        reduction: "batchmean", the paper's, or "elementwise".
+        widths: Of the codes, (64, 256) in the paper; none for mutual learning by logits alone.
+        temperatures: One for each code.
+        sample: A batch to run through all networks once, for checks; codes need it.
+
+    Raises:
+        UserError: If there is no peer, a number is out of range, or the numbers of classes differ;
+            if there are codes and no sample, or no temperature for one.
+    """
+
+    @checked
+    def __init__(
+        self,
+        student: nn.Module,
+        peers: Mapping[str, Task],
+        *,
+        weight: NonNegative = 1.0,
+        temperature: Positive = 1.0,
+        reduction: Literal["batchmean", "elementwise"] = "batchmean",
+        widths: Sequence[PositiveInt] = (),
+        temperatures: Sequence[Positive] = TEMPERATURES,
+        sample: Batch | None = None,
+    ) -> None:
+        super().__init__(student, {}, {}, sample=sample)
+        if not peers:
+            raise UserError("mutual learning needs a peer; name one under `peers`")
+        self.peers.update(peers)
+        self.weight, self.temperature, self.reduction = weight, temperature, reduction
+        self._only: str | None = None
+        self.code_temperatures = tuple(temperatures) if widths else ()
+        self.encoders = nn.ModuleDict()
+        if widths:
+            self._make_encoders(widths, sample)
+
+    @property
+    def members(self) -> dict[str, nn.Module]:
+        """The student and its peers; the student's name is empty."""
+        return {"": self.student, **self.peers}
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the losses of all while training, the student's prediction otherwise."""
+        if not self.training:
+            return super().forward(batch)
+        own, shown = {}, {}
+        for name, member in self.members.items():
+            learns = torch.is_grad_enabled() and self._only in (None, name)
+            with torch.set_grad_enabled(learns):
+                own[name], shown[name] = self._show(name, member, batch)
+        losses: dict[str, Tensor] = {}
+        for name in [self._only] if self._only is not None else self.members:
+            losses |= {_named(loss, name): value for loss, value in own[name].items()}
+            losses[_named("dml", name)] = self.weight * self._divergence(name, shown)
+        return losses
+
+    def learn_only(self, name: str | None) -> None:
+        """Give the losses of one member only from now on; None gives those of all."""
+        self._only = name
+
+    def _show(self, name: str, member: nn.Module, batch: Batch) -> tuple[Any, list[Tensor]]:
+        """Return a member's own losses, and what it teaches the others: logits, then codes."""
+        taps = logits_of(member) + (pooled_of(member) if self.encoders else [])
+        tap = FeatureTap(network_of(member), taps)
+        tap.passes = passes_of(member, batch)
+        with tap as seen:
+            own = member(batch)
+        logits, *vectors = (seen[path] for path in taps)
+        if not vectors:
+            return own, [logits]
+        with torch.autocast(logits.device.type, enabled=False):
+            return own, [logits, *self.encoders[_key(name)](promote(vectors[0]))]
+
+    def _divergence(self, name: str, shown: Mapping[str, Sequence[Tensor]]) -> Tensor:
+        """Return the mean over the others of how far their logits and codes are from a member's."""
+        levels = []
+        for place, temperature in enumerate((self.temperature, *self.code_temperatures)):
+            student = shown[name][place]
+            taught = [
+                kd(student, other[place], temperature=temperature)
+                for peer, other in shown.items()
+                if peer != name
+            ]
+            mean = torch.stack(taught).mean()
+            levels.append(mean / student.shape[1] if self.reduction == "elementwise" else mean)
+        return torch.stack(levels).sum()
+
+    def _make_encoders(self, widths: Sequence[int], sample: Batch | None) -> None:
+        if sample is None or len(widths) != len(self.code_temperatures):
+            raise UserError(
+                f"codes of widths {list(widths)} need a temperature each, not "
+                f"{list(self.code_temperatures)}, and a sample that tells the vectors' size"
+            )
+        for name, member in self.members.items():
+            tap = FeatureTap(network_of(member), pooled_of(member))
+            (vectors,) = tap_values(member, tap, sample)[1].values()
+            made = make_encoders(vectors.shape[1], widths)
+            self.encoders[_key(name)] = made.to(vectors.device)
+
+
+class AlternatingStep(TrainStep):
+    """One member after the other takes a step, each from what the others are by then.
+
+    The order of algorithm 1 in the paper. Every member runs once for each of them, so a step of two
+    costs two forward passes more than the simultaneous one, and BatchNorm statistics move as often.
+
+    Args:
+        distiller: A `MutualDistiller`.
+        optimizer: Of all members; one that leaves parameters without gradient alone.
+        precision: See `TrainStep`.
+
+    Raises:
+        UserError: If there are no peers, or several processes.
+    """
+
+    def __init__(
+        self, distiller: Distiller, optimizer: torch.optim.Optimizer, *, precision: str = "fp32"
+    ) -> None:
+        if not isinstance(distiller, MutualDistiller):
+            raise UserError("AlternatingStep is for mutual learning; name `peers`")
+        if distributed.is_distributed():
+            raise UserError("AlternatingStep runs in one process; use the simultaneous step")
+        super().__init__(distiller, optimizer, precision=precision)
+        self.mutual = distiller
+
+    def __call__(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """Take one step of every member; return the detached losses of all."""
+        losses: dict[str, Tensor] = {}
+        for name in self.mutual.members:
+            self.mutual.learn_only(name)
+            losses |= self._learn(batches)
+        self.mutual.learn_only(None)
+        self.distiller.advance()
+        return losses
+
+    def _learn(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        self.optimizer.zero_grad(set_to_none=True)
+        total: dict[str, Tensor] = {}
+        for batch in batches:
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+                losses = self.distiller(batch)
+                mean = sum_losses(losses) / len(batches)
+            mean.backward()
+            for name, loss in losses.items():
+                total[name] = total.get(name, 0) + loss.detach() / len(batches)
+        self.optimizer.step()
+        return total
+
+
+def logits_of(model: nn.Module) -> list[str]:
+    """Return the tap of a model's logits: what its role of this name says, or else its output."""
+    return tap_list("@logits" if roles_of(model).get("logits") else "output", model)
+
+
+def pooled_of(model: nn.Module) -> list[str]:
+    """Return the tap of the vector that a model's classifier gets."""
+    role = "embedding" if roles_of(model).get("embedding") else "pooled"
+    return tap_list(f"@{role}", model)
+
+
+def _key(member: str) -> str:
+    return member or "student"  # a module needs a name
+
+
+def _named(loss: str, member: str) -> str:
+    return f"{loss}_{member}" if member else loss

@@ -1,0 +1,135 @@
+"""A teacher: a model that is looked at, never trained, saved or switched to train mode."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from kd_core.errors import UserError
+from kd_core.networks.fold import folded_copy, sharing_copy
+from kd_core.networks.probe import tap_values
+from kd_core.networks.taps import FeatureTap
+from kd_core.networks.task import Batch, Task, network_of
+
+
+class Teacher:
+    """Hold a frozen model out of `nn.Module`'s sight.
+
+    Because this is no module, a teacher held by one appears in neither `parameters()` nor
+    `state_dict()`, DDP does not wrap it and `train()` does not reach it. It follows the holder's
+    `.to()` through `Distiller`, and `deepcopy` shares it.
+
+    Args:
+        model: A `Task` or any model that can be called with a batch. It is frozen for good: eval
+            mode, no parameter requires a gradient.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self._runs = self.model  # what is called in training; see `accelerate`
+        self._tap: FeatureTap | None = None
+
+    @property
+    def network(self) -> nn.Module:
+        """The plain network, which taps refer to."""
+        return network_of(self.model)
+
+    @property
+    def models(self) -> list[nn.Module]:
+        """The model and, where there is one, its faster copy."""
+        return [self.model] if self._runs is self.model else [self.model, self._runs]
+
+    def listen(self, paths: Iterable[str], sample: Batch | None = None) -> dict[str, Any]:
+        """Choose the taps; with a sample batch, return what they give for it.
+
+        Later passes end at the last of them.
+        """
+        tap, seen = FeatureTap(self.network, paths), dict[str, Any]()
+        if sample is not None:
+            tap, seen = tap_values(self.model, tap, sample)
+        self._runs, self._tap = self.model, tap.of(self.network, stop=True)
+        return seen
+
+    def __call__(self, batch: Batch) -> dict[str, Any]:
+        """Run the model on the batch, without gradients, and return what the taps recorded.
+
+        Not under inference mode: its tensors could not be saved for the student's backward.
+        """
+        if self._tap is None:
+            raise RuntimeError("listen() was not called")
+        if not self._tap.paths:
+            return {}
+        if any(module.training for module in self._runs.modules()):  # set so by hand
+            self._runs.eval()
+        with torch.no_grad(), self._tap as seen:
+            self._runs(batch)
+        return seen
+
+    def accelerate(self, sample: Batch, dtype: torch.dtype | None = None) -> int:
+        """Run, from now on, a copy that gives the same in less time.
+
+        BatchNorms are folded into the convolutions before them, but for those whose own output is
+        tapped, and none where the copy would give anything else. Float32 outputs differ by
+        rounding, some 1e-6 of the largest.
+
+        Args:
+            sample: A batch for the comparison.
+            dtype: That of autocast, if the teacher runs under it: convolutions and linear layers
+                then hold their weights in it, rather than being cast in every pass.
+
+        Returns:
+            The number of BatchNorms folded.
+        """
+        if self._tap is None or not self._tap.paths:
+            return 0
+        tap = self._tap
+
+        def run(model: nn.Module) -> Any:
+            with torch.no_grad(), tap.of(network_of(model)) as seen:
+                model(sample)
+            return seen
+
+        inside = "network." if isinstance(self.model, Task) else ""
+        kept = {inside + path.partition("[")[0] for path in tap.paths}
+        self._runs, count = folded_copy(self.model, run, kept)
+        if dtype is not None:
+            copied = sharing_copy(self.model) if self._runs is self.model else self._runs
+            self._runs = self.model if copied is None else _held_in(copied, dtype)
+        self._tap = tap.of(network_of(self._runs), stop=True)
+        return count
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Teacher":
+        return self
+
+
+def _held_in(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Cast what autocast would cast in every pass; what it leaves in float32 stays."""
+    for module in model.modules():
+        if type(module) in (nn.Conv2d, nn.Linear):
+            for name, parameter in module.named_parameters(recurse=False):
+                setattr(module, name, nn.Parameter(parameter.to(dtype), requires_grad=False))
+    return model
+
+
+def as_teachers(
+    models: nn.Module | Mapping[str, nn.Module], student: nn.Module
+) -> dict[str, Teacher]:
+    """Freeze models and name them; one alone is called "teacher".
+
+    Raises:
+        UserError: If one shares parameters with the student (nothing is frozen then), or its name.
+    """
+    if isinstance(models, nn.ModuleDict):
+        models = dict(models.items())
+    named = {"teacher": models} if isinstance(models, nn.Module) else models
+    trained = {id(parameter) for parameter in student.parameters()}
+    for name, model in named.items():
+        if name == "student":
+            raise UserError("a teacher cannot be named 'student'; give it another name")
+        if any(id(parameter) in trained for parameter in model.parameters()):
+            raise UserError(
+                f"teacher {name!r} shares parameters with the student, so freezing it would freeze "
+                "the student too; give it a copy (copy.deepcopy)"
+            )
+    return {name: Teacher(model) for name, model in named.items()}

@@ -1,0 +1,170 @@
+"""Term: what the student learns from a teacher, from its config node to its tensors."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from kd_core.config.build import build, check, check_arguments
+from kd_core.config.kinds import subclass_of
+from kd_core.criteria.criterion import Criterion
+from kd_core.errors import UserError, located, nearest
+from kd_core.files.weights import load_weights
+from kd_core.networks.probe import shapes, tap_values
+from kd_core.networks.roles import Taps, tap_list
+from kd_core.networks.taps import FeatureTap
+from kd_core.networks.task import Batch, network_of
+from kd_core.runtime.console import err
+
+CRITERION = subclass_of("a criterion", Criterion)
+GIVEN = ("num_classes", "num_samples", "labels", "student_shapes", "teacher_shapes")
+"""What a criterion's constructor gets if it names it."""
+
+_WARMUPS = ("epoch", "step")
+
+
+@dataclass
+class Term:
+    """One thing that the student learns from a teacher.
+
+    Args:
+        criterion: What compares the two sides.
+        student: Tap of the student's network, or a sequence of taps for criteria that take several
+            tensors; roles such as `@stages` too. Empty for what is learned from the teacher alone.
+        teacher: The same of the teacher's network.
+        weight: Factor of the criterion's value in the total loss.
+        warmup_epochs: Epochs over which the factor grows linearly to `weight`.
+        warmup_by: "epoch" keeps it through an epoch: number of the epoch, from 1, / epochs of the
+            warm-up, at most 1, as in mdistiller (so a warm-up of one epoch is none). "step" raises
+            it in every optimizer step: number of the step / steps of the warm-up.
+        source: Name of the teacher; needed only where there are several.
+    """
+
+    criterion: Criterion
+    student: Taps = "output"
+    teacher: Taps = "output"
+    weight: float = 1.0
+    warmup_epochs: float = 0.0
+    warmup_by: str = "epoch"
+    source: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.criterion, Criterion):
+            raise UserError(
+                f"criterion is a {type(self.criterion).__name__}; a term needs a Criterion, "
+                "which is called with (student, teacher, batch)"
+            )
+        if self.warmup_epochs < 0:
+            raise UserError(f"warmup_epochs is {self.warmup_epochs}; it cannot be negative")
+        if self.warmup_by not in _WARMUPS:
+            raise UserError(f"warmup_by is {self.warmup_by!r}{nearest(self.warmup_by, _WARMUPS)}")
+
+    def factor(self, steps: Tensor, steps_per_epoch: int) -> float | Tensor:
+        """Return the weight after so many optimizer steps; it stays on their device."""
+        if not self.warmup_epochs:
+            return self.weight
+        if self.warmup_by == "epoch":
+            share = (steps // steps_per_epoch + 1) / self.warmup_epochs
+        else:
+            share = (steps + 1) / (self.warmup_epochs * steps_per_epoch)
+        return self.weight * share.clamp(max=1.0)
+
+    def loss(self, seen: Mapping[str, Any], shown: Mapping[str, Any], batch: Batch) -> Tensor:
+        """Return the criterion's value, without weight, for what the two networks' taps gave."""
+        student, teacher = (
+            self._fed(tap_tuple(values, taps))
+            for values, taps in ((seen, self.student), (shown, self.teacher))
+        )
+        return self.criterion(student, teacher, batch)
+
+    def _fed(self, values: tuple[Any, ...]) -> Any:
+        several = self.criterion.takes == "maps" or isinstance(self.criterion.takes, tuple)
+        return values if several or not values else values[0]
+
+
+def build_terms(
+    nodes: Mapping[str, Mapping[str, Any]],
+    student: nn.Module,
+    teachers: Mapping[str, nn.Module],
+    sample: Batch,
+    *,
+    where: str = "distiller.terms",
+    **provided: Any,
+) -> dict[str, Term]:
+    """Build terms from config nodes; no shape need be written in them.
+
+    A node has the arguments of `Term`, its criterion being a node of its own, and may name a file
+    with `weights` of the whole criterion or of some of its submodules (the product of an earlier
+    stage). One pass of the sample through each network fills a criterion's `student_shapes` and
+    `teacher_shapes`; `provided` fills `num_classes` and whatever else a constructor asks for.
+    Messages name a node by its place under `where`.
+    """
+    return {
+        name: _build_term(node, f"{where}.{name}", student, teachers, sample, provided)
+        for name, node in nodes.items()
+    }
+
+
+def _build_term(
+    node: Mapping[str, Any],
+    where: str,
+    student: nn.Module,
+    teachers: Mapping[str, nn.Module],
+    sample: Batch,
+    provided: Mapping[str, Any],
+) -> Term:
+    check_term(node, where)
+    arguments = {k: value for k, value in node.items() if k not in ("criterion", "weights")}
+    source = str(arguments.get("source") or next(iter(teachers), "teacher"))
+    if source not in teachers:
+        raise UserError(f"{where}: there is no teacher {source!r}{nearest(source, teachers)}")
+    given = {}
+    for side, model in (("student", student), ("teacher", teachers[source])):
+        with located(f"{where}.{side}"):
+            given[f"{side}_shapes"] = _shapes(model, arguments.get(side, "output"), sample)
+    place = f"{where}.criterion"
+    criterion = build(node["criterion"], place, kind=CRITERION, **given, **provided)
+    with located(where):
+        term = Term(criterion, **arguments)
+        if criterion.trained_before and "weights" not in node:  # None is a file yet to be made
+            raise UserError(
+                f"{type(criterion).__name__} needs what an earlier stage has trained, its "
+                f"{', '.join(criterion.trained_before)}, which would stay random; set "
+                "weights='stage:NAME/criteria/TERM.pth', or to a file of it"
+            )
+        if node.get("weights"):
+            load_weights(criterion, node["weights"], parts=True)
+    return term
+
+
+def tell_of_long_warmups(terms: Mapping[str, Term], length: int, unit: str = "epochs") -> None:
+    """Print which terms do not reach their weight in a run of this length."""
+    for name, term in terms.items():
+        if term.warmup_epochs > length:
+            share = length / term.warmup_epochs
+            err.print(
+                f"term {name!r}: its warm-up of {term.warmup_epochs:g} {unit} is longer than the "
+                f"run of {length}, so it ends at {share:.0%} of its weight; shorten the warm-up, "
+                "or train longer",
+                markup=False,
+            )
+
+
+def check_term(node: Mapping[str, Any], where: str) -> None:
+    """Check a term's node, as `build_terms` would."""
+    check_arguments(Term, {k: v for k, v in node.items() if k != "weights"}, where)
+    if "type" not in node["criterion"]:
+        raise UserError(f"{where}.criterion: no `type`; does the method that has this term follow?")
+    check(node["criterion"], f"{where}.criterion", GIVEN, CRITERION)
+
+
+def tap_tuple(values: Mapping[str, Any], taps: Taps) -> tuple[Any, ...]:
+    """Return the values of the taps, always as a tuple."""
+    return tuple(values[path] for path in tap_list(taps))
+
+
+def _shapes(model: nn.Module, taps: Taps, sample: Batch) -> tuple[Any, ...]:
+    paths = tap_list(taps, model)
+    tap = FeatureTap(network_of(model), paths)
+    return tap_tuple(shapes(tap_values(model, tap, sample)[1]), paths)

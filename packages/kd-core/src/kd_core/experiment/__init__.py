@@ -1,0 +1,1 @@
+"""From config files to results."""

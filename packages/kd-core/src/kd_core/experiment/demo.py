@@ -1,0 +1,107 @@
+"""A demo of distillation: a teacher, then one student trained without and with it."""
+
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from kd_core.config.reading import parse_options
+from kd_core.errors import UserError
+from kd_core.experiment.kit import Kit
+from kd_core.experiment.recipes import recipe_folder
+from kd_core.experiment.results import read_result
+from kd_core.experiment.run_config import read_config
+from kd_core.experiment.runner import Runner
+from kd_core.experiment.seeds import look, repeat, text
+from kd_core.files.checkpoint import save_json
+from kd_core.files.workdir import run_folder
+from kd_core.runtime import distributed
+
+STUDENT = "student"
+
+
+@dataclass
+class Comparison:
+    """What a demo trained.
+
+    Attributes:
+        work_dir: Folder of the runs, with `demo.json`.
+        seeds: Those of the students.
+        teacher: The teacher's result, see `kd_core.experiment.run.run`.
+        students: Summaries by label, see `kd_core.experiment.seeds.repeat`.
+        folders: Where the runs of each label are; of the teacher, its own.
+    """
+
+    work_dir: Path
+    seeds: Sequence[int]
+    teacher: dict[str, Any]
+    students: dict[str, dict[str, Any]]
+    folders: dict[str, Path]
+
+    def table(self, title: str, metrics: dict[str, str]) -> Table:
+        """Return the last epoch's metrics, mean ± sd, whose columns are named by the dict."""
+        count = len(self.seeds)
+        title = f"{title}, last epoch, {count} seed{'s' * (count > 1)}"
+        table = Table("", *metrics.values(), "parameters", "seconds a run", title=title)
+        for name, run in {"teacher": self.teacher, **self.students}.items():
+            last = run["last"]
+            cells = [
+                text(last[metric]) if name in self.students else f"{last[metric]:.2f}"
+                for metric in metrics
+            ]
+            table.add_row(
+                name, *cells, f"{run['student_parameters']:,}", f"{run['train_seconds']:.1f}"
+            )
+        return table
+
+
+@contextmanager
+def compare(
+    kit: Kit,
+    args: Namespace,
+    device: torch.device,
+    *,
+    name: str,
+    method: str,
+    seeds: Sequence[int],
+) -> Iterator[Comparison]:
+    """Train a teacher, then the same student without and with it, over several seeds.
+
+    Both students share initialisation, data order and augmentation in every seed. The folder is
+    owned inside the block, where pictures of the runs can be added.
+
+    Args:
+        kit: Its demo config is the distilled student.
+        args: The tool's arguments; its options change both students, not the teacher.
+        device: Where everything runs.
+        name: Of the demo's folder in `runs`.
+        method: What distils, for the label; its lower-case form is the folder.
+        seeds: Where the arguments name none.
+    """
+    if args.eval_only or args.together or distributed.is_distributed():
+        raise UserError("the demo takes no --eval-only, --together or torchrun; name a CONFIG")
+    assert kit.demo_config is not None, "a task with a demo has its config"
+    distilled = read_config(kit, kit.demo_config, parse_options(args.cfg_options))
+    alone = {key: node for key, node in distilled.items() if key not in ("teacher", "distiller")}
+    seeds = args.seeds or seeds
+    configs = {STUDENT: alone, f"{STUDENT} + {method}": distilled}
+    with run_folder(args.work_dir, [name], resume=args.resume) as work_dir:
+        folders = dict(zip(configs, (work_dir / STUDENT, work_dir / method.lower()), strict=True))
+        students, runner = {}, Runner(kit, device, work_dir.parent)
+        for label, config in configs.items():  # before any of them is trained
+            look(partial(runner.finished, config), seeds, folders[label])
+        for label, config in configs.items():
+            one = partial(runner.train_seed, config, resume=args.resume)
+            finished = partial(runner.finished, config)
+            students[label] = repeat(one, seeds, folders[label], finished=finished)
+        recipe = distilled["teacher"]["recipe"]
+        folder = folders["teacher"] = recipe_folder(kit, recipe, work_dir.parent / "teachers")
+        teacher = read_result(folder)
+        save_json({"teacher": teacher, "students": students}, work_dir / "demo.json")
+        yield Comparison(work_dir, seeds, teacher, students, folders)

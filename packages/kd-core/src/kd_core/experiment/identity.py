@@ -1,0 +1,152 @@
+"""What made a result: the config of a run, kept beside it as data and compared before reuse."""
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from kd_core.errors import UserError
+from kd_core.experiment.differences import EPOCHS, differences, digest, flat, moved, refuse
+from kd_core.experiment.results import FILE as RESULT
+from kd_core.experiment.results import REMEDY, read_result
+from kd_core.files import checkpoint
+from kd_core.runtime import distributed
+from kd_core.runtime.console import err
+
+FILE = "config.json"
+_TRACES = (RESULT, "last.pth", "config.py")
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """Return what a folder says made it: `kd`, `config` and `data`; None if it holds no run.
+
+    Raises:
+        UserError: If the file is damaged, or missing beside a run.
+    """
+    file = folder / FILE
+    if not file.is_file():
+        if trace := next((name for name in _TRACES if (folder / name).exists()), None):
+            raise UserError(
+                f"{folder} has a {trace}, but no {FILE} that says what made it, as runs of older "
+                "versions; start again in another folder"
+            )
+        return None
+    remedy = "it says what made the run; without it, start again in another folder"
+    kept = checkpoint.load_json(file, remedy=remedy)
+    if not isinstance(kept.get("config"), dict):
+        raise UserError(f"{file}: damaged (it has no `config`); {remedy}")
+    return kept
+
+
+def check(
+    folder: Path,
+    config: Mapping[str, Any],
+    remedy: str = "name another --work-dir, or the old values",
+) -> bool:
+    """Refuse a folder that another config made; return whether the data may have moved.
+
+    The number of epochs may have grown: the run then goes on from its checkpoint.
+
+    Args:
+        folder: Of a run, a stage or a teacher; it need not exist.
+        config: As `kd_core.experiment.differences.with_contents` returns it.
+        remedy: What the user can do.
+
+    Raises:
+        UserError: If keys that count differ, fewer epochs are asked for than were trained, or the
+            folder does not say what made it.
+    """
+    kept = read(folder)
+    if kept is None:
+        return False
+    found, places = differences(kept["config"], config), moved(kept["config"], config)
+    found = {path: text for path, text in found.items() if path not in places}
+    epochs = found.pop(EPOCHS, None)
+    refuse(folder, found, remedy)
+    if epochs:
+        _check_epochs(folder, flat(kept["config"]).get(EPOCHS), flat(config).get(EPOCHS))
+    return bool(places)
+
+
+def keep(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write down what makes a folder, before anything else is in it; call `check` first."""
+    distributed.wait_for_all()  # all have looked
+    if distributed.rank() == 0:
+        kept = read(folder) or {}
+        data = {"data": kept["data"]} if "data" in kept else {}
+        checkpoint.save_json(
+            {"kd": version("kd-core"), "config": dict(config), **data}, folder / FILE
+        )
+        before, now = (flat(each).get(EPOCHS) for each in (kept.get("config", {}), config))
+        if before != now and (folder / "last.pth").is_file():
+            err.print(
+                f"{folder}: goes on to {now} epochs, begun with {before}; the schedule is that of "
+                f"{now} from here on, so the result is that of a run of {now} from the start only "
+                "if both schedules agree so far, as constant ones do"
+            )
+    distributed.wait_for_all()
+
+
+def finished(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the result that a config has in a folder, after `check`; None if it has none yet."""
+    if not (folder / RESULT).is_file():
+        return None
+    result = read_result(folder)
+    if result.get("epochs") != flat(config).get(EPOCHS):
+        return None  # the run goes on to more
+    if result.get("made_by") != digest_of(folder):
+        raise UserError(
+            f"{folder / RESULT} is not of the run that {FILE} beside it describes; {REMEDY}"
+        )
+    return result
+
+
+def digest_of(folder: Path) -> str | None:
+    """Return a short hash of what makes a folder; None if it does not say."""
+    kept = read(folder)
+    return None if kept is None else digest(kept["config"])
+
+
+def check_data(folder: Path, fingerprint: str) -> None:
+    """Refuse other data than a run began with; note those of a run that begins.
+
+    Args:
+        folder: Of the run.
+        fingerprint: Of its data; see `kd_core.data.loader.data_fingerprint`.
+
+    Raises:
+        UserError: If it is another.
+    """
+    kept = read(folder)
+    if kept is None:
+        return  # no tool's run
+    if kept.get("data", fingerprint) != fingerprint:
+        raise UserError(
+            f"{folder} was made from other data: what the config's `data` gives now has other "
+            "labels, images or names of files; bring back the old data, or name another --work-dir"
+        )
+    distributed.wait_for_all()  # all have looked
+    if distributed.rank() == 0 and "data" not in kept:
+        checkpoint.save_json({**kept, "data": fingerprint}, folder / FILE)
+
+
+def _check_epochs(folder: Path, kept: Any, asked: Any) -> None:
+    """Refuse to end where, or before, training is already."""
+    last, done = folder / "last.pth", (folder / RESULT).is_file()
+    if done and read_result(folder).get("epochs") == asked:
+        return
+    if not last.is_file():
+        if not done:
+            return  # nothing was trained yet
+        raise UserError(
+            f"{folder} has no last.pth, from which it could go on to {asked} epochs; start again "
+            "in another folder"
+        )
+    state = checkpoint.load(last)
+    epoch, step = state.get("epoch"), state.get("step_in_epoch")
+    if not (isinstance(epoch, int) and isinstance(asked, int) and epoch < asked):
+        part = f" and {step} steps" if step else ""
+        raise UserError(
+            f"{EPOCHS} is {asked}, but {folder} has trained for {epoch} epochs{part}, begun with "
+            f"{kept}; want more than are trained, or {kept}, or another --work-dir"
+        )

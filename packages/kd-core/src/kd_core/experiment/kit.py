@@ -1,0 +1,124 @@
+"""Kit: what a task package gives the training tool, so that the tool need not know the task."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from kd_core.config.build import check, check_arguments
+from kd_core.data.loader import SplitLoader
+from kd_core.errors import UserError, located
+from kd_core.files.weights import load_weights
+from kd_core.networks.probe import untouched
+from kd_core.networks.task import Batch, Task, network_of
+from kd_core.training.hooks import Evaluate
+
+Config = Mapping[str, Any]
+
+RANDOM = "random"
+"""As `weights` of a node: leave the network as it is initialised, even a pretrained one."""
+
+
+class Data(Protocol):
+    """What a config's `data` node builds."""
+
+    train: SplitLoader
+
+    @property
+    def num_classes(self) -> int:
+        """Return the number of classes, or identities, of the training set."""
+
+    @property
+    def num_samples(self) -> int:
+        """Return the number of training samples."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Return the labels of the training samples, int64 [num_samples], on the host."""
+
+    def to(self, device: torch.device) -> None:
+        """Let all loaders make their batches on a device."""
+
+
+class Kit(ABC):
+    """How one task builds its models, measures them and exports them.
+
+    A task of one's own writes `build_model` and `evaluators`, and names `title` and `metric`;
+    `examples/own_task.py` is one, whole. Everything else has a default that a task may override:
+    `load_finished` for teachers that are trained first, `check_student` and `metadata` next.
+
+    The nodes `student`, `teacher` and `peers` of a config are what `build_model` takes.
+    """
+
+    title: ClassVar[str]
+    """What the tool does, for `--help`."""
+    metric: ClassVar[str]
+    """Defines the best epoch; larger is better."""
+    demo_config: ClassVar[Path | None] = None
+    """What a dry run without CONFIG takes."""
+    extra_names: ClassVar[tuple[str, ...]] = ()
+    """Further top-level names of a config."""
+    of_recipe: ClassVar[tuple[str, ...]] = ("network",)
+    """Keys of a model's node that a teacher's recipe settles."""
+    of_network: ClassVar[tuple[str, ...]] = ("network",)
+    """Keys that, with weights from elsewhere, a teacher's node takes from its recipe."""
+
+    @abstractmethod
+    def build_model(self, data: Any, where: str, /, **node: Any) -> Task:
+        """Build the student or teacher of a node; `where` is its place in the config."""
+
+    @abstractmethod
+    def evaluators(self, config: Config, data: Any) -> tuple[Evaluate, Evaluate | None]:
+        """Return the evaluation on the test set and, if there is one, on the validation set."""
+
+    def load_finished(self, folder: Path, node: Config) -> Task:
+        """Return the student of a finished run, as a teacher with what its node says."""
+        raise UserError(
+            f"{type(self).__name__} cannot read finished runs, so a teacher cannot be trained "
+            "first; write its load_finished, or give the teacher `weights`"
+        )
+
+    def check_model(self, node: Config, where: str) -> None:
+        """Check a student's or teacher's node, without building anything."""
+        check_arguments(self.build_model, node, where)
+        check(node, where, ("num_classes",))
+
+    def check_extra(self, config: Config) -> None:  # noqa: B027 - most tasks have no such names
+        """Check the nodes of `extra_names`."""
+
+    def is_pretrained(self, network: Config) -> bool:
+        """Return whether a network's node asks for weights that its library downloads."""
+        return False
+
+    def check_student(self, student: nn.Module, sample: Batch, data: Any, where: str) -> None:
+        """Refuse a student that does not fit the data, before any training."""
+        with located(where), untouched(student):
+            student(sample)
+
+    def metadata(self, network: Config, data: Any, student: Any) -> dict[str, str]:
+        """Return what a user of the exported weights must know, each value as JSON."""
+        return {"network": json.dumps(network)}
+
+    def stand_ins(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Return a config that needs neither data nor downloads, for a dry run."""
+        return config
+
+    def score_teacher(
+        self, teacher: nn.Module, sample: Batch, data: Any, test: Evaluate
+    ) -> dict[str, float] | None:
+        """Measure a teacher, so that a wrong checkpoint is seen; None if it cannot be measured."""
+        return test(teacher)
+
+    def evaluate(
+        self, model: nn.Module, config: Config, data: Any, teachers: dict[str, Any]
+    ) -> dict[str, float]:
+        """Measure a checkpoint for `--eval-only`."""
+        return self.evaluators(config, data)[0](model)
+
+    def load_checkpoint(self, model: nn.Module, path: Path) -> None:
+        """Load a file of weights into a model, for `--eval-only`."""
+        load_weights(network_of(model), path)

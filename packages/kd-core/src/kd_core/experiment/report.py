@@ -1,0 +1,163 @@
+"""What a run tells about itself at its start: models, taps, terms, environment."""
+
+import logging
+import platform
+import subprocess
+import sys
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import Tensor, nn
+
+from kd_core.distill.distiller import Distiller
+from kd_core.networks.probe import shapes, untouched
+from kd_core.networks.roles import tap_list
+from kd_core.networks.task import Batch, network_of
+
+_OURS = ("kd-core", "kd-cls", "kd-det", "kd-reid")
+_PACKAGES = (*_OURS, "torch", "torchvision", "numpy", "mmengine-lite", "fvcore")
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Count all parameters, trained or frozen."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def flops(network: nn.Module, image: Tensor) -> int | None:
+    """Count the multiply-adds of one image with fvcore; None if the network cannot be traced."""
+    logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), untouched(network):
+            warnings.simplefilter("ignore")  # of torch.jit, which fvcore traces with
+            from fvcore.nn import FlopCountAnalysis
+
+            return int(FlopCountAnalysis(network, image).total())
+    except Exception:  # jit, which traces it, and networks raise what they like
+        return None
+
+
+def models_table(networks: Mapping[str, tuple[nn.Module, Tensor]]) -> Table:
+    """Show parameters and multiply-adds of each plain network.
+
+    Args:
+        networks: By role (student, teacher): the network and one image as it wants it,
+            [1, C, H, W].
+    """
+    table = Table("model", "class", "parameters", "multiply-adds", title="networks")
+    for role, (network, image) in networks.items():
+        count = flops(network, image)
+        mega = "not traceable" if count is None else f"{count / 1e6:,.1f} M"
+        table.add_row(role, type(network).__name__, f"{parameter_count(network):,}", mega)
+    return table
+
+
+def terms_table(distiller: Distiller) -> Table:
+    """Show every term: its weight, what it taps with which shapes, its extra parameters."""
+    table = Table(
+        "term", "criterion", "weight", "student", "teacher", "extra parameters", title="terms"
+    )
+    for name, term in distiller.terms.items():
+        source = distiller.source(name)
+        by = ", by step" if term.warmup_by == "step" else ""
+        warmup = f" (warm-up {term.warmup_epochs:g} epochs{by})" if term.warmup_epochs else ""
+        table.add_row(
+            name,
+            type(term.criterion).__name__,
+            f"{term.weight:g}{warmup}",
+            _taps_text(distiller.tap_shapes["student"], tap_list(term.student)),
+            _taps_text(distiller.tap_shapes[source], tap_list(term.teacher), source),
+            f"{parameter_count(term.criterion):,}",
+        )
+    return table
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Return versions, device, threads and commit, for the run's folder."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "packages": found,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
+        "threads": torch.get_num_threads(),
+        "bf16": has_bf16(device),
+        "commit": _commit(),
+        "command": sys.argv,
+    }
+
+
+def _taps_text(shapes: Mapping[str, Any], taps: list[str], source: str = "teacher") -> str:
+    prefix = "" if source == "teacher" else f"{source}: "
+    return "\n".join(f"{prefix + tap} {_shape_text(shapes[tap])}" for tap in taps)
+
+
+def has_bf16(device: torch.device) -> bool | None:
+    """Tell whether a device computes in bf16; None where a CPU does not say."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    flags = _cpuinfo("flags", "Features").split()
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags)) if flags else None
+
+
+def _cpu_name() -> str:
+    return _cpuinfo("model name") or platform.processor() or "cpu"
+
+
+def _cpuinfo(*names: str) -> str:
+    """Return what Linux says of the first core under one of these names, or nothing."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    found = [line.partition(":")[2].strip() for line in lines if line.startswith(names)]
+    return found[0] if found else ""
+
+
+def _commit() -> str | None:
+    """Return the commit of the working directory, marked when the tree differs from it."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except OSError:
+        return None
+    return result.stdout.strip() or None if result.returncode == 0 else None
+
+
+def taps_listing(model: nn.Module, sample: Batch) -> Table:
+    """Show every module of the network that runs, with the shape that it gives; N is the batch."""
+    network = network_of(model)
+    seen: dict[str, list[Any]] = {}
+    handles = [
+        module.register_forward_hook(
+            lambda module, args, output, name=name: seen.setdefault(name, []).append(shapes(output))
+        )
+        for name, module in network.named_modules()
+    ]
+    try:
+        with untouched(model):
+            model(sample)
+    finally:
+        for handle in handles:
+            handle.remove()
+    table = Table("tap", "module", "output", title=type(network).__name__)
+    for name, module in network.named_modules():
+        if name in seen:
+            tap = (name or "output") + ("[*]" if len(seen[name]) > 1 else "")
+            table.add_row(tap, type(module).__name__, _shape_text(seen[name][0]))
+    return table
+
+
+def _shape_text(shape: Any) -> str:
+    if isinstance(shape, tuple) and all(isinstance(size, int) for size in shape):
+        return f"[{', '.join(['N', *map(str, shape)])}]"
+    return str(shape)

@@ -1,0 +1,78 @@
+"""What a finished run says of itself, read back and checked: `result.json` and `log.jsonl`."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from kd_core.errors import UserError
+from kd_core.files import checkpoint
+
+FILE = "result.json"
+"""The file that a run writes last; with it, all its products are there."""
+
+REMEDY = f"delete {FILE}, and --resume makes it again from the run's last checkpoint"
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """Return the result of a finished run, see `kd_core.experiment.run.run`.
+
+    Raises:
+        UserError: If there is none, or it is damaged: no JSON, other keys, or no finite numbers.
+    """
+    file = folder / FILE
+    if not file.is_file():
+        raise UserError(f"{folder} has no {FILE}, which a run writes when it is finished")
+    result = checkpoint.load_json(file, remedy=REMEDY)
+    if problem := _problem(result):
+        raise UserError(f"{file}: damaged ({problem}); {REMEDY}")
+    return result
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """Return the records of a run's epochs.
+
+    Raises:
+        UserError: If there are none, or a line is damaged.
+    """
+    file = folder / "log.jsonl"
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read ({error}); {REMEDY}") from error
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if not isinstance(record, dict) or not _is_number(record.get("epoch")):
+            raise UserError(f"{file}, line {number}: damaged, wanted an epoch's record; {REMEDY}")
+        records.append(record)
+    if not records:
+        raise UserError(f"{file}: damaged (it is empty); {REMEDY}")
+    return records
+
+
+def _problem(result: dict[str, Any]) -> str | None:
+    """Return what a result lacks, or None."""
+    metric = result.get("metric")
+    if not isinstance(metric, str):
+        return "`metric` is no name"
+    for which in ("last", "best"):
+        scores = result.get(which)
+        if not isinstance(scores, dict) or metric not in scores:
+            return f"`{which}` has no {metric!r}"
+        numbers = {key: value for key, value in scores.items() if key != "chosen_on"}
+        if wrong := next((key for key, v in numbers.items() if not _is_number(v)), None):
+            return f"`{which}.{wrong}` is {numbers[wrong]!r:.40}, wanted a finite number"
+    if not isinstance(result["best"].get("chosen_on"), str):
+        return "`best.chosen_on` is no text"
+    for key in ("student_parameters", "train_seconds"):
+        if not _is_number(result.get(key)):
+            return f"`{key}` is {result.get(key)!r:.40}, wanted a finite number"
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,115 @@
+"""Repeat a run over seeds and report mean and standard deviation."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from rich.table import Table
+
+from kd_core.experiment import identity
+from kd_core.experiment.results import read_history, read_result
+from kd_core.files import checkpoint
+from kd_core.runtime import distributed
+
+Run = Callable[[int, Path], dict[str, Any]]
+Finished = Callable[[int, Path], dict[str, Any] | None]
+
+DIGITS = {"epoch": 0, "ece": 4, "ece_10": 4, "cross_entropy": 4}
+"""Decimal places of metrics in tables; two for all others."""
+
+
+def repeat(run: Run, seeds: Sequence[int], work_dir: Path, *, finished: Finished) -> dict[str, Any]:
+    """Run once for every seed, each in a folder of its own, and write `summary.json`.
+
+    Args:
+        run: From a seed and a folder to a result, as `kd_core.experiment.run.run` returns it.
+        seeds: One run for each.
+        work_dir: Folder of the folders; with one seed, of the run itself.
+        finished: From a seed and a folder to the result that is there already, or None; raises for
+            what another config made. All folders are looked at before any run starts.
+    """
+    there = look(finished, seeds, work_dir)
+    results = [there[seed] or run(seed, seed_folder(work_dir, seed, seeds)) for seed in seeds]
+    summary = summarise(results, seeds)
+    if distributed.rank() == 0 and len(seeds) > 1:
+        checkpoint.save_json(summary, work_dir / "summary.json")
+    return summary
+
+
+def look(
+    finished: Finished, seeds: Sequence[int], work_dir: Path
+) -> dict[int, dict[str, Any] | None]:
+    """Return what is finished, by seed, and so refuse what another config made; see `repeat`."""
+    return {seed: finished(seed, seed_folder(work_dir, seed, seeds)) for seed in seeds}
+
+
+def read_results(work_dir: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the results of every seed that `repeat` ran."""
+    return [read_result(seed_folder(work_dir, seed, seeds)) for seed in seeds]
+
+
+def read_histories(work_dir: Path, seeds: Sequence[int]) -> list[list[dict[str, Any]]]:
+    """Return the epochs' records of every seed that `repeat` ran."""
+    return [read_history(seed_folder(work_dir, seed, seeds)) for seed in seeds]
+
+
+def summarise(results: Sequence[dict[str, Any]], seeds: Sequence[int]) -> dict[str, Any]:
+    """Return mean and standard deviation (n - 1) of every metric of the last and best epochs."""
+    summary: dict[str, Any] = {
+        "seeds": list(seeds),
+        "data_seeds": [result.get("data_seed") for result in results],
+        "metric": results[0]["metric"],
+        "chosen_on": results[0]["best"]["chosen_on"],
+        "student_parameters": results[0]["student_parameters"],
+        "train_seconds": mean(result["train_seconds"] for result in results),
+    }
+    for which in ("last", "best"):
+        numeric = [name for name, v in results[0][which].items() if isinstance(v, int | float)]
+        summary[which] = {name: spread([r[which][name] for r in results]) for name in numeric}
+    return summary
+
+
+def spread(values: Sequence[float]) -> dict[str, float | int | None]:
+    """Return mean, standard deviation (None for one value) and number of values."""
+    return {
+        "mean": round(mean(values), 6),
+        "sd": round(stdev(values), 6) if len(values) > 1 else None,
+        "n": len(values),
+    }
+
+
+def text(value: dict[str, Any], digits: int = 2) -> str:
+    """Return `mean ± sd`, or the value alone."""
+    shown = f"{value['mean']:.{digits}f}"
+    return shown if value["sd"] is None else f"{shown} ± {value['sd']:.{digits}f}"
+
+
+def spread_of(data_seeds: Sequence[int | None]) -> str | None:
+    """Say what a standard deviation covers, where it is not all that seeds do."""
+    if len(data_seeds) > 1 and len(set(data_seeds)) == 1:
+        return f"data_seed {data_seeds[0]} in all runs: sd is that of initialisation"
+    return None
+
+
+def summary_table(summary: dict[str, Any]) -> Table:
+    """Show the last and the best epoch, and say how the best was chosen."""
+    count = len(summary["seeds"])
+    title = f"student, {count} seed{'s' * (count > 1)}"
+    table = Table("", *summary["last"], title=title, caption=spread_of(summary["data_seeds"]))
+    for which, label in (("last", "last epoch"), ("best", f"best on {summary['chosen_on']}")):
+        row = [text(value, DIGITS.get(name, 2)) for name, value in summary[which].items()]
+        table.add_row(label, *row)
+    return table
+
+
+def seed_folder(work_dir: Path, seed: int, seeds: Sequence[int]) -> Path:
+    """Return the folder that `repeat` gives a seed: where its run is, or else where it will be.
+
+    One seed is in `work_dir` itself, several in folders of their own. Seeds may be added later.
+    """
+    own = work_dir / f"seed-{seed}"
+    kept = identity.read(work_dir)
+    if kept is not None and kept["config"].get("seed") == seed:
+        return work_dir
+    return own if len(seeds) > 1 or any(work_dir.glob("seed-*")) else work_dir

@@ -1,0 +1,115 @@
+"""Stages: what must be trained before the student, done once and named by what it depends on."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kd_core.config.reading import merge
+from kd_core.errors import UserError, nearest
+from kd_core.experiment import identity
+from kd_core.experiment.differences import essence
+from kd_core.files.artifacts import FILE as STUDENT
+from kd_core.files.claim import claimed_unless_made
+from kd_core.runtime.console import err
+
+_PREFIX = "stage:"
+
+
+def key_of(settings: Mapping[str, Any]) -> str:
+    """Return a short name that changes with the settings, and with the content of files in them.
+
+    A teacher's weights thus count by what is in the file, wherever it lies. What cannot change a
+    result (see `kd_core.differences`) leaves the name as it is.
+    """
+    text = json.dumps(essence(settings), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def ensure(folder: Path, config: Mapping[str, Any], make: Callable[[], Any], title: str) -> None:
+    """Train a stage or teacher in a folder, unless this config is finished there already.
+
+    `make` trains with `--resume`, so a stage that was cut off goes on where it stopped. Where
+    another run makes it just now, that is waited for.
+
+    Raises:
+        UserError: If another config made what is there, or its product is missing.
+    """
+    product, is_made = folder / identity.RESULT, partial(is_finished, folder, config)
+    with claimed_unless_made(product, title, is_made) as to_make:
+        if not to_make:
+            err.print(f"{title}: done before, using {folder}")
+            return
+        err.rule(title, style="dim")
+        identity.keep(folder, config)
+        make()
+    if not is_finished(folder, config):
+        raise UserError(f"{title} ended without its product {product}")
+
+
+def is_finished(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Return whether a config is finished in the folder of a stage or teacher, which it names.
+
+    Raises:
+        UserError: If another config made what is there, or the weights are missing.
+    """
+    remedy = f"delete {folder}, and it is made again"
+    identity.check(folder, config, remedy)
+    done = identity.finished(folder, config) is not None
+    if done and not (folder / STUDENT).is_file():
+        raise UserError(f"{folder} is finished, but its {STUDENT} is missing; {remedy}")
+    return done
+
+
+def run_stages(
+    config: Mapping[str, Any],
+    place_of: Callable[[str, dict[str, Any]], tuple[Path, Mapping[str, Any]]],
+    train: Callable[[dict[str, Any], Path], Any],
+) -> dict[str, Any]:
+    """Run the stages of a config in order; return the last one's config, for the caller to train.
+
+    `stages` is a dict of overrides by name. Each is merged over the rest of the config and trained
+    in a folder of its own; a stage that is done there is skipped. Any text `stage:NAME/FILE` in a
+    later stage becomes the path of that file among the products of stage NAME.
+
+    Args:
+        config: With or without `stages`; without, it is returned as it is.
+        place_of: Gives the folder of a stage, from its name and settings, and what is kept there
+            of what made it.
+        train: Trains a config in a folder, resuming what is there; writes `result.json` last.
+    """
+    rest = {name: value for name, value in config.items() if name != "stages"}
+    folders: dict[str, Path | None] = {}
+    *earlier, last = config.get("stages", {}).items() or [("", {})]
+    for name, overrides in earlier:
+        settings = replace_products(merge(rest, overrides), folders)
+        folder, made_by = place_of(name, settings)
+        folders[name] = folder
+        ensure(folder, made_by, partial(train, settings, folder), f"stage {name}")
+    return replace_products(merge(rest, last[1]), folders)
+
+
+def replace_products(value: Any, folders: Mapping[str, Path | None]) -> Any:
+    """Replace `stage:NAME/FILE` texts inside a nested value by paths.
+
+    Args:
+        value: A config or a part of one.
+        folders: Those of the earlier stages by name; None where there is none yet, as in a check,
+            and then None takes the place of the text too.
+
+    Raises:
+        UserError: If a text names no earlier stage.
+    """
+    if isinstance(value, Mapping):
+        return {key: replace_products(item, folders) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(replace_products(item, folders) for item in value)
+    if not isinstance(value, str) or not value.startswith(_PREFIX):
+        return value
+    name, _, file = value.removeprefix(_PREFIX).partition("/")
+    if name not in folders:
+        raise UserError(f"{value!r}: there is no earlier stage {name!r}{nearest(name, folders)}")
+    folder = folders[name]
+    return None if folder is None else str(folder / (file or "student.pth"))

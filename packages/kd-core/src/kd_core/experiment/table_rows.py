@@ -1,0 +1,73 @@
+"""What is known of a comparison's rows: those that are finished, and those of its earlier table."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kd_core.errors import UserError
+from kd_core.experiment.results import FILE as FINISHED
+from kd_core.experiment.seeds import read_results, seed_folder
+from kd_core.files.checkpoint import load_json
+
+Results = dict[str, list[dict[str, Any]]]
+"""Of every row, the results of its seeds; see `kd_core.experiment.run.run`."""
+
+
+class Rows(NamedTuple):
+    """The rows of a table.
+
+    Attributes:
+        results: By label, in the order of the table.
+        earlier: Labels of rows that are only in the earlier table: finished with other settings or
+            seeds than those asked for now, or no row of this command. They are kept, but nothing
+            is compared with them.
+    """
+
+    results: Results
+    earlier: frozenset[str]
+
+
+def read_table(file: Path) -> Results:
+    """Return the rows of an earlier table; none if there is no file.
+
+    Raises:
+        UserError: If it is damaged.
+    """
+    if not file.exists():
+        return {}
+    remedy = "delete it: the results of its rows are in their own folders"
+    table = load_json(file, remedy=remedy, unsealed=True)  # older releases wrote no checksum
+    for label, results in table.items():
+        if not (isinstance(results, list) and results and all(map(_is_result, results))):
+            raise UserError(f"{file}: damaged (row {label!r} has no results); {remedy}")
+    return table
+
+
+def known_rows(folders: Mapping[str, Path], seeds: Sequence[int], earlier: Results) -> Rows:
+    """Return the rows that are finished, and those of the earlier table that are not among them.
+
+    A row's folder is named by its settings, so what is finished there is what is asked for.
+
+    Args:
+        folders: Of all rows, in order, those included that do not run now.
+        seeds: A row is finished if all of these are.
+        earlier: From `read_table`.
+    """
+    finished: Results = {}
+    for label, folder in folders.items():
+        places = [seed_folder(folder, seed, seeds) for seed in seeds]
+        if all((place / FINISHED).is_file() for place in places):
+            runs = read_results(folder, seeds)
+            if [run.get("seed") for run in runs] == list(seeds):
+                names = [place.relative_to(folder.parent).as_posix() for place in places]
+                pairs = zip(names, runs, strict=True)
+                finished[label] = [{"folder": name, **run} for name, run in pairs]
+    both = {**earlier, **finished}
+    order = [*folders, *(label for label in earlier if label not in folders)]
+    results = {label: both[label] for label in order if label in both}
+    return Rows(results, frozenset(results.keys() - finished.keys()))
+
+
+def _is_result(result: Any) -> bool:
+    parts = [result.get(which) for which in ("last", "best")] if isinstance(result, dict) else []
+    return bool(parts) and all(isinstance(part, dict) for part in parts)

@@ -1,0 +1,117 @@
+"""Runs that learn together: one pass over data and teachers for all their students."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from kd_core.data.protocol import Loader
+from kd_core.errors import UserError
+from kd_core.experiment.kit import RANDOM
+from kd_core.experiment.run import finish, go_on
+from kd_core.experiment.run_config import stage_configs, teacher_nodes
+from kd_core.experiment.runner import Config, Prepared, Runner, memory_of
+from kd_core.networks.task import Task
+from kd_core.runtime.failures import during_run
+from kd_core.runtime.seed import rng_state
+from kd_core.training.shared import (
+    SharedLoader,
+    Turn,
+    WithTeachers,
+    shared_teachers,
+    train_in_turns,
+)
+from kd_core.training.teacher_cache import CachedTeachers
+
+Run = tuple[Config, int, Path]
+"""A checked config, a seed, and the folder of its run."""
+
+_ALIKE = {"precision": "fp32", "accumulate": 1, "teacher_cache": False}
+"""Settings of the trainer that students on one pass have in common, with their defaults."""
+
+
+def train_together(runner: Runner, runs: Sequence[Run], *, resume: bool) -> None:
+    """Train several students in turns, each as if alone, on the same batches and targets.
+
+    The results are those of separate runs with these seeds and the same `data_seed`. Stages before
+    the last, and a teacher's recipe, run one after the other first.
+
+    Args:
+        runner: Trains one.
+        runs: Those that are finished already are left alone.
+        resume: Continue what is in the folders.
+
+    Raises:
+        UserError: If the runs differ in data, teachers or precision, or no `data_seed` is set; once
+            all others are finished, if one has failed.
+    """
+    check_shareable([config for config, _, _ in runs])
+    left = [run for run in runs if runner.finished(*run) is None]
+    for run in left:
+        runner.begin(*run)
+    last = [(runner.run_earlier_stages(*run), *run[1:]) for run in left]
+    last.sort(key=lambda run: not teacher_nodes(run[0]))  # whose teacher the others take goes first
+    ready: list[Prepared] = []
+    turns: list[Turn] = []
+    for config, seed, folder in last:
+        like = ready[0] if ready else None
+        ready.append(runner.prepare(config, folder, seed=seed, like=like, shared=True))
+        if resume:
+            go_on(ready[-1].trainer)
+        told = during_run(folder, seed, memory_of(config))
+        turns.append(Turn(ready[-1].trainer, _steps(ready[-1], told), rng_state()))
+    if ready:
+        _share(ready, last[0][0]["trainer"], runner.shared)
+    train_in_turns(turns)
+
+
+def check_shareable(configs: Sequence[Config]) -> None:
+    """Refuse configs whose students cannot see the same batches and targets."""
+    first, *others = (stage_configs(config)[-1] for config in configs)
+    if "data_seed" not in first:
+        raise UserError(
+            "--together: students on one pass over the data see the same order and augmentation; "
+            "say so with data_seed=0 (their standard deviation is then that of initialisation)"
+        )
+    known = next((nodes for each in (first, *others) if (nodes := teacher_nodes(each))), {})
+    if any(node.get("weights") == RANDOM for _, node in known.values()):
+        raise UserError("--together: random teachers differ with the seed; give them weights")
+    for other in others:
+        differ = [name for name in ("data", "data_seed") if first[name] != other.get(name)]
+        differ += [
+            f"trainer.{name}"
+            for name, default in _ALIKE.items()
+            if first["trainer"].get(name, default) != other["trainer"].get(name, default)
+        ]
+        if teacher_nodes(other) not in ({}, known):
+            differ.append("teacher")
+        if differ:
+            raise UserError(
+                f"--together: {differ[0]} is not the same in all runs, so they share no pass; "
+                "leave --together out, or choose rows (--only) that agree"
+            )
+
+
+def _steps(ready: Prepared, told: AbstractContextManager[None]) -> Iterator[None]:
+    with told:
+        yield from ready.trainer.steps()
+        finish(ready.trainer, ready.built.parts, ready.facts)
+
+
+def _share(ready: Sequence[Prepared], settings: Mapping[str, Any], folder: Path) -> None:
+    """Put all trainers on one loader, whose batches bring what the teachers show."""
+    distillers = [each.built.distiller for each in ready]
+    for student in (distiller.student for distiller in distillers):
+        if isinstance(student, Task) and student.changes_data:
+            raise UserError(f"--together: {type(student).__name__} chooses its own samples")
+    precision = settings.get("precision", "fp32")
+    teachers = shared_teachers(distillers, ready[0].built.sample, precision)
+    loader: Loader = ready[0].built.parts.loader
+    if cache := settings.get("teacher_cache"):
+        kept = folder if cache is True else Path(cache)
+        loader = CachedTeachers(loader, teachers, kept, precision=precision)
+    elif teachers:
+        loader = WithTeachers(loader, teachers, precision=precision)
+    shared = SharedLoader(loader, settings.get("accumulate", 1))
+    for each in ready:
+        each.trainer.loader = shared

@@ -1,0 +1,1 @@
+"""Whole, checked files: atomic writing, safe reading of anybody's weights, fingerprints."""

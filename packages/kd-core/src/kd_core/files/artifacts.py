@@ -1,0 +1,147 @@
+"""A finished student's file: where it is, what it says about itself, and its network."""
+
+import json
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from kd_core.errors import UserError, nearest
+from kd_core.files.checkpoint import load_safetensors
+
+FILE = "student.safetensors"
+_MOST_PIXELS = 16384  # of a side
+
+
+def find_student(path: str | Path) -> Path:
+    """Return the file of a student: `path` itself, or `student.safetensors` in the folder `path`.
+
+    Raises:
+        UserError: If there is none.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        if (path / FILE).is_file():
+            return path / FILE
+        others = [str(file.parent) for file in path.glob(f"**/{FILE}")]
+        hint = nearest("", others) or "; a run writes it when it is finished"
+        raise UserError(f"{path} has no {FILE}{hint}")
+    if not path.is_file():
+        raise UserError(f"{path} is neither a run's folder nor a {FILE}")
+    if path.suffix != ".safetensors":
+        raise UserError(
+            f"{path}: wanted a run's folder or its {FILE}, since only that file says which network "
+            "and classes its weights are of"
+        )
+    return path
+
+
+def read_facts(file: Path, checks: Mapping[str, "Check"]) -> dict[str, Any]:
+    """Return what the file of a student says about itself.
+
+    Args:
+        file: The file.
+        checks: What a file of its task must say, and what each of it must look like.
+
+    Raises:
+        UserError: If the file is damaged, says nothing of the kind, or says something else.
+    """
+    _, metadata = load_safetensors(file)  # the checksum is of all that is in the file
+    missing = [name for name in checks if name not in metadata]
+    if missing:
+        raise UserError(
+            f"{file} does not say its {', '.join(missing)}; name a file that a training tool of "
+            "this task wrote"
+        )
+    return {name: _fact(f"{file}: {name}", metadata[name], checks[name]) for name in checks}
+
+
+def largest_tensor(file: Path) -> int:
+    """Return how many elements the largest tensor of a student's file has."""
+    with safe_open(file, framework="pt") as opened:
+        return max((math.prod(opened.get_slice(k).get_shape()) for k in opened.keys()), default=0)  # noqa: SIM118
+
+
+def rebuild(make: Callable[[], nn.Module], load: Callable[[nn.Module], None]) -> nn.Module:
+    """Make a network and load a student's file into it.
+
+    It is made on the meta device first, where tensors have no memory: so a file whose few bytes
+    ask for a network of many is refused before it is built, if its constructor can run there.
+
+    Args:
+        make: Builds the network.
+        load: Loads the file into it, and refuses a network that it is not of.
+
+    Raises:
+        UserError: If the network cannot be made, or the file is not of it.
+    """
+    rehearsed = None
+    with suppress(Exception), torch.device("meta"):  # it may read its own tensors: not there
+        rehearsed = make()
+    if rehearsed is not None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "for .* no-op")  # nothing is loaded; it is compared
+            load(rehearsed)
+    network = make()
+    load(network)
+    return network
+
+
+Check = tuple[str, Callable[[Any], bool]]
+"""What is wanted of a fact, and whether a value is that."""
+
+
+def _is_positive(value: Any, most: float = math.inf) -> bool:
+    return type(value) is int and 1 <= value <= most
+
+
+def _are_numbers(values: Any, above: float) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == 3
+        and all(type(number) in (int, float) and above < number < 1e6 for number in values)
+    )
+
+
+def _is_node(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("type"), str)
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value)
+
+
+def _is_size(value: Any) -> bool:
+    sides = value if isinstance(value, list) else [value, value]
+    return len(sides) == 2 and all(_is_positive(side, _MOST_PIXELS) for side in sides)
+
+
+NODE: Check = ("a dict with `type`, an import path", _is_node)
+NAMES: Check = ("a list of names", _are_names)
+MEAN: Check = ("three numbers", lambda value: _are_numbers(value, -1e6))
+STD: Check = ("three numbers above 0", lambda value: _are_numbers(value, 0))
+COUNT: Check = ("a whole number, 1 or more", _is_positive)
+SIZE: Check = (f"a side, or height and width, each from 1 to {_MOST_PIXELS} pixels", _is_size)
+FLAG: Check = ("true or false", lambda value: isinstance(value, bool))
+
+
+def _fact(where: str, text: str, check: Check) -> Any:
+    wanted, is_so = check
+    try:
+        value = json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{where}: wanted JSON, {wanted}, got {text!r:.60} ({reason})") from error
+    if not is_so(value):
+        raise UserError(f"{where}: wanted {wanted}, got {text!r:.60}")
+    return value
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a number of JSON")

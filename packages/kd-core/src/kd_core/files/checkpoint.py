@@ -1,0 +1,213 @@
+"""Files that are whole or absent: atomic writes, and safe reading."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from kd_core.errors import UserError
+from kd_core.files import leftovers
+from kd_core.files.checksum import (
+    KEY,
+    DamagedError,
+    HashedFile,
+    hash_of_tensors,
+    is_sealed,
+    opened_json,
+    sealed_json,
+)
+from kd_core.runtime.system_errors import cannot_write
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`, which takes its place only if the block succeeds.
+
+    What killed processes left beside `path` under such names goes when a run claims the folder.
+
+    Raises:
+        UserError: If it cannot be written, because the disk is full for instance.
+    """
+    temporary = leftovers.temporary(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what the user's umask leaves
+        yield temporary
+        if temporary.stat().st_mode != mode:
+            temporary.chmod(mode)  # safetensors writes files that are their owner's alone
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except Exception as error:
+        told = cannot_write(path, error)
+        if told is None:
+            raise
+        raise told from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `path`, which takes its place only if the block succeeds.
+
+    Where another process was faster, its folder stays and ours goes. What killed processes left
+    beside `path` goes too.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    leftovers.remove_leftovers(path.parent)
+    temporary = leftovers.temporary(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        temporary.rename(path)
+    except OSError:
+        if not path.exists():
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def save(value: Any, path: Path) -> None:
+    """Write tensors and plain containers with `torch.save`, atomically, and with a checksum.
+
+    The checksum is in the file (the comment of the zip archive), so that no kill comes between
+    them; plain `torch.load` reads the file as any other.
+    """
+    with atomic_path(path) as temporary:
+        file = HashedFile(temporary)
+        try:
+            torch.save(value, cast(IO[bytes], file))
+            file.seal()
+        finally:
+            file.close()
+
+
+def save_text(text: str, path: Path) -> None:
+    """Write a text file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def save_json(value: Mapping[str, Any], path: Path, *, sealed: bool = True) -> None:
+    """Write a JSON object atomically, with a checksum as its last entry; see `load_json`.
+
+    Args:
+        value: The object.
+        path: The file.
+        sealed: Whether it has the checksum; a file for other programs is better without.
+    """
+    save_text(sealed_json(value) if sealed else json.dumps(value, indent=2) + "\n", path)
+
+
+def load_json(
+    path: Path,
+    *,
+    remedy: str = "delete it, and --resume makes it again",
+    unsealed: bool = False,
+) -> dict[str, Any]:
+    """Read what `save_json` wrote, without its checksum.
+
+    Args:
+        path: The file.
+        remedy: What the user can do about a file that cannot be read.
+        unsealed: Whether a file without a checksum is taken too: one that is made by hand, or by
+            an older release.
+
+    Raises:
+        UserError: If there is no such file, or it is damaged.
+    """
+    try:
+        if not path.is_file():
+            raise UserError(f"{path}: there is no such file; {remedy}")
+        return opened_json(path.read_text(encoding="utf-8"), unsealed=unsealed)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}); {remedy}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: damaged (not a text in UTF-8); {remedy}") from error
+    except DamagedError as error:
+        raise UserError(f"{path}: damaged ({error}); {remedy}") from error
+
+
+def load(
+    path: Path,
+    *,
+    remedy: str = "name another checkpoint, or train again",
+    unsealed: bool = False,
+) -> dict[str, Any]:
+    """Read a checkpoint that `save` wrote onto the CPU, with `weights_only=True`.
+
+    Args:
+        path: The file.
+        remedy: What the user can do about a file that cannot be read.
+        unsealed: Whether a file without a checksum, as others write them, is taken too.
+
+    Raises:
+        UserError: If there is no such file, or it is damaged, or not ours.
+    """
+    if not path.is_file():
+        raise UserError(f"no checkpoint {path}; a run writes one into its --work-dir")
+    try:
+        with path.open("rb") as file:
+            if not is_sealed(file) and not unsealed:
+                raise DamagedError("it has no checksum; its end is lost, or another wrote it")
+            file.seek(0)
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except DamagedError as error:
+        raise UserError(f"{path}: damaged ({error}); {remedy}") from error
+    except Exception as error:  # a damaged pickle may raise anything, torch's text fills a screen
+        raise UserError(
+            f"{path} is not a readable checkpoint ({type(error).__name__}); {remedy}"
+        ) from error
+    if not isinstance(state, dict):
+        raise UserError(f"{path}: wanted a checkpoint, got {type(state).__name__}; {remedy}")
+    return state
+
+
+def export(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a bare state dict as `.pth` and, with metadata, as `.safetensors`.
+
+    Both have a checksum; that of the latter is an entry of its metadata.
+
+    Args:
+        state: Names and tensors of a plain network, which loads it with no code of ours.
+        path: Name of the files without their ending.
+        metadata: What a user of the weights must know: classes, normalisation, recipe.
+    """
+    # Clones: safetensors refuses tensors that share memory.
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
+    save(tensors, path.with_suffix(".pth"))
+    facts = {**metadata, "format": "pt"}
+    facts[KEY] = hash_of_tensors(tensors, facts)
+    with atomic_path(path.with_suffix(".safetensors")) as temporary:
+        save_file(tensors, temporary, metadata=facts)
+
+
+def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the tensors of a `.safetensors` file, and its metadata without the checksum.
+
+    Raises:
+        UserError: If it is damaged; files of others have no checksum, and are taken as they are.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: damaged, or no safetensors file ({error})") from error
+    found = metadata.pop(KEY, None)
+    if found is not None and found != hash_of_tensors(tensors, metadata):
+        raise UserError(
+            f"{path}: damaged (its checksum does not match); get it once more, or train it again"
+        )
+    return tensors, metadata

@@ -1,0 +1,164 @@
+"""Rows of numbers on disk, filled a few at a time, that several processes can share."""
+
+import fcntl
+import os
+import shutil
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+
+from kd_core.errors import UserError
+from kd_core.files.checkpoint import atomic_folder, load_json, save_json
+
+_VALUES, _SUMS, _SHAPE = "values.f16", "sums.u32", "shape.json"
+_REMEDY = "delete the folder, and it is made again"
+
+
+class RowStore:
+    """A table of float16 in a sparse file, with a checksum for every row that is there.
+
+    The checksum of a row, 0 where there is none yet, is written after its values, and no row is
+    written twice: writers take turns. So whatever a killed process leaves is either a whole row or
+    none, and processes on one machine see one another's rows. A checksum is compared when a
+    process reads its row first.
+
+    Args:
+        folder: Of the files; made if need be. Its parent is made too.
+        rows: Number of rows.
+        width: Numbers in a row.
+
+    Raises:
+        UserError: If the folder holds a table of another shape, or is damaged, or the disk has no
+            room for it.
+    """
+
+    def __init__(self, folder: Path, rows: int, width: int) -> None:
+        self.folder, self.shape = folder, (rows, width)
+        if not folder.exists():
+            _create(folder, rows, width)
+        shape = load_json(folder / _SHAPE, remedy=_REMEDY)
+        if shape != {"rows": rows, "width": width}:
+            found = [shape.get("rows"), shape.get("width")]
+            raise UserError(f"{folder}: holds a table of {found}, not {[rows, width]}; remove it")
+        self._values = _mapped(folder / _VALUES, np.float16, (rows, width))
+        self._sums = _mapped(folder / _SUMS, np.uint32, (rows,))
+        self._checked = np.zeros(rows, dtype=bool)
+
+    @property
+    def filled(self) -> int:
+        """The number of rows that are there."""
+        return int(np.count_nonzero(self._sums))
+
+    def has(self, rows: np.ndarray) -> np.ndarray:
+        """Return which of the rows are there, bool [n]."""
+        return self._sums[rows] != 0
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Return rows that are there, float16 [n, width].
+
+        Raises:
+            UserError: If one of them is not what was written.
+        """
+        values = self._values[rows]
+        new = np.flatnonzero(~self._checked[rows])
+        numbers = rows[new]
+        sums = self._sums[numbers].tolist()
+        for place, row, wanted in zip(new.tolist(), numbers.tolist(), sums, strict=True):
+            if wanted != _sum_of(values[place], row):
+                self._look_again(row)
+                values[place] = self._values[row]
+        self._checked[numbers] = True
+        return values
+
+    def write(self, rows: np.ndarray, values: np.ndarray) -> None:
+        """Put values, float16 [n, width], into those of the rows that are not there yet.
+
+        Raises:
+            UserError: If the disk is full, or refuses them for another reason.
+        """
+        try:
+            with _opened(self.folder / _SUMS) as sums, _opened(self.folder / _VALUES) as table:
+                with suppress(OSError):  # where files cannot be locked, writers seldom meet
+                    fcntl.flock(sums, fcntl.LOCK_EX)
+                missing = np.flatnonzero(~self.has(rows)).tolist()
+                # Not through mapped memory: on a full disk, that ends the process.
+                for place in missing:
+                    _write(table, values[place].tobytes(), int(rows[place]) * values[place].nbytes)
+                for place in missing:
+                    row = int(rows[place])
+                    _write(sums, np.uint32(_sum_of(values[place], row)).tobytes(), 4 * row)
+        except OSError as error:
+            raise UserError(
+                f"{self.folder}: cannot be written ({error.strerror or error}); make room, use a "
+                "--work-dir on another disk, or leave trainer.teacher_cache out"
+            ) from error
+
+    def _look_again(self, row: int) -> None:
+        """Refuse a row whose checksum was not just being written."""
+        time.sleep(0.01)
+        if self._sums[row] != _sum_of(self._values[row], row):
+            raise UserError(
+                f"{self.folder}: damaged (the checksum of row {row} does not match); {_REMEDY}"
+            )
+
+
+def table_bytes(rows: int, width: int) -> int:
+    """Return how large a table is on disk when it is full."""
+    return rows * (2 * width + 4)
+
+
+def _sum_of(values: np.ndarray, row: int) -> int:
+    """Return the checksum of a row, never 0; with its number, so that none stands for another."""
+    return zlib.crc32(values.data, row & 0xFFFFFFFF) or 1
+
+
+def _mapped(path: Path, kind: type, shape: tuple[int, ...]) -> np.ndarray:
+    """Map a file for reading."""
+    wanted = np.dtype(kind).itemsize * int(np.prod(shape))
+    try:
+        found = path.stat().st_size
+        if found == wanted:
+            return np.memmap(path, kind, "r", shape=shape)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}); {_REMEDY}") from error
+    raise UserError(f"{path}: damaged ({found} bytes instead of {wanted}); {_REMEDY}")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _write(descriptor: int, data: bytes, offset: int) -> None:
+    while data:  # a disk that is nearly full takes a part, and refuses the next
+        written = os.pwrite(descriptor, data, offset)
+        data, offset = data[written:], offset + written
+
+
+def _create(folder: Path, rows: int, width: int) -> None:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        needed, free = table_bytes(rows, width), shutil.disk_usage(folder.parent).free
+        if needed > free:
+            raise UserError(
+                f"{folder}: a full table has {needed / 1e9:.2f} GB, but the disk has only "
+                f"{free / 1e9:.2f} GB left; free some, or use a --work-dir on another disk"
+            )
+        with atomic_folder(folder) as temporary:
+            for name, size in ((_VALUES, 2 * rows * width), (_SUMS, 4 * rows)):
+                with (temporary / name).open("wb") as file:
+                    file.truncate(size)  # sparse: takes room only where rows are written
+            save_json({"rows": rows, "width": width}, temporary / _SHAPE)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be made ({error.strerror or error}); use a --work-dir on another "
+            "disk, or leave trainer.teacher_cache out"
+        ) from error

@@ -1,0 +1,203 @@
+"""Weight files of any common tool, read without running code that they might hold."""
+
+import argparse
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kd_core.errors import UserError, nearest
+from kd_core.files.checkpoint import load_safetensors
+from kd_core.files.checksum import DamagedError, is_sealed
+from kd_core.files.sound_weights import unsound
+
+_WRAPPERS = ("model", "state_dict", "net")
+_PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and DDP, of torch.compile
+
+# RepDistiller's files hold their options, others a NumPy number such as the best accuracy. NumPy 2
+# renamed the module that its scalars name in a pickle.
+_scalar = np.float64(0).__reduce__()[0]
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("bool", "int32", "int64", "float32", "float64")),
+    (_scalar, "numpy.core.multiarray.scalar"),
+    (_scalar, "numpy._core.multiarray.scalar"),
+]
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a weights file to the CPU, by name.
+
+    Reads `.safetensors`, and under any other name what `torch.save` wrote: a state dict, or a dict
+    that holds one as `model`, `state_dict` or `net` (mdistiller, RepDistiller, torchvision, timm,
+    Detectron2). Of a checkpoint of our own trainer, the student is read. Prefixes that
+    DataParallel, DDP and torch.compile put before every name are cut.
+
+    Raises:
+        UserError: If there is no such file, if it is damaged or holds anything but plain data, or
+            if no state dict is in it.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise UserError(f"no weights file {str(path)!r}{_files_nearby(path)}")
+    contents = load_safetensors(path)[0] if path.suffix == ".safetensors" else _read_pickle(path)
+    state = _unwrap(contents)
+    if not isinstance(state, Mapping) or not state:
+        raise UserError(f"{path}: wanted a state dict, got {type(state).__name__} {state!r:.80}")
+    others = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
+    if others:
+        raise UserError(
+            f"{path}: wanted a state dict (tensors by name), or one under "
+            f"{', '.join(map(repr, _WRAPPERS))}, but these entries are no tensors: {_few(others)}; "
+            f"save the state dict alone"
+        )
+    state = {str(name): value.detach() for name, value in state.items()}
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
+
+
+def load_weights(
+    module: nn.Module, path: str | Path, *, strict: bool = True, parts: bool = False
+) -> None:
+    """Load a weights file into a module; see `read_state_dict` for what may be in it.
+
+    Nothing is loaded unless everything fits. A BatchNorm's `num_batches_tracked` may be missing, as
+    it is in old files.
+
+    Args:
+        module: Network or criterion, on any device.
+        path: The file.
+        strict: Whether names must agree. Otherwise missing and unexpected ones are passed over, but
+            shapes must still agree, and so must one name at least.
+        parts: Whether the file may lack whole submodules, which then stay as they are.
+
+    Raises:
+        UserError: If the file cannot be read or does not fit.
+    """
+    state, own = read_state_dict(path), module.state_dict()
+    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
+    if parts:
+        present = {k.partition(".")[0] for k in state}
+        missing = [k for k in missing if k.partition(".")[0] in present]
+    unexpected = [k for k in state if k not in own]
+    reshaped = [k for k in state if k in own and state[k].shape != own[k].shape]
+    if reshaped or len(unexpected) == len(state) or (strict and (missing or unexpected)):
+        shapes = reshaped_text(reshaped, state, own)
+        if shapes and not missing and not unexpected:
+            shapes[0] += _guess(reshaped)
+        raise UserError(
+            f"{path}: does not fit {type(module).__name__}: "
+            f"{differences(missing, unexpected, shapes)}; "
+            f"build the network that the file was made for"
+        )
+    check_values(path, state, own)
+    module.load_state_dict(state, strict=strict and not parts)
+
+
+def check_values(path: str | Path, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Refuse tensors of a file that are not finite, or of another kind than the network's.
+
+    Raises:
+        UserError: Naming the first of them.
+    """
+    if wrong := unsound(state, own):
+        raise UserError(f"{path}: {wrong}; name another file, or save its weights anew")
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        with path.open("rb") as file, torch.serialization.safe_globals(_HARMLESS):
+            is_sealed(file)  # files of others have no checksum
+            file.seek(0)
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except DamagedError as error:
+        raise UserError(
+            f"{path}: damaged ({error}); get it once more, name another file, or train it again"
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from error
+    except Exception as error:  # a damaged pickle may raise anything
+        raise UserError(f"{path}: {_why_unreadable(path, error)}") from error
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    with path.open("rb") as file:
+        if file.read(40).startswith(b"version https://git-lfs"):
+            return "a Git LFS pointer, not the weights; fetch the file itself with git lfs pull"
+    forbidden = re.search(r"GLOBAL (\S+)", str(error))
+    if forbidden:
+        return (
+            f"holds a {forbidden[1]}, which cannot be read safely: loading it may run code of the "
+            f"file's author. If you trust the author, read the file once with "
+            f"torch.load(path, weights_only=False) and torch.save its state dict alone"
+        )
+    return f"damaged, or not written by torch.save ({type(error).__name__})"
+
+
+def _unwrap(contents: Any) -> Any:
+    if isinstance(contents, Mapping):
+        for key in _WRAPPERS:  # first: a distilled detector's file has both, its student as `model`
+            if isinstance(contents.get(key), Mapping):
+                return _unwrap(contents[key])
+        if isinstance(contents.get("distiller"), Mapping):
+            return _student(contents)
+    return contents
+
+
+def _student(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the student's network out of the trainer's own checkpoint, averaged if it is."""
+    if checkpoint.get("average"):
+        return checkpoint["average"]
+    prefix = "student.network."
+    state = checkpoint["distiller"].items()
+    return {name.removeprefix(prefix): v for name, v in state if name.startswith(prefix)}
+
+
+def _files_nearby(path: Path) -> str:
+    if path.is_dir():
+        return f", it is a folder{nearest('', _names(path))}"
+    if not path.parent.is_dir():
+        return f"; the folder {str(path.parent)!r} does not exist"
+    return nearest(path.name, _names(path.parent))
+
+
+def _names(folder: Path) -> Iterable[str]:
+    return (file.name for file in folder.iterdir() if file.is_file())
+
+
+def differences(missing: Sequence[str], unexpected: Sequence[str], shapes: Sequence[str]) -> str:
+    """Say in one line how a file's tensors differ from a network's; "" if they do not.
+
+    Args:
+        missing: Names that only the network has.
+        unexpected: Names that only the file has.
+        shapes: What `reshaped_text` says of names that both have.
+    """
+    wrong = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    return ", ".join(f"{len(few)} {what} ({_few(few)})" for what, few in wrong.items() if few)
+
+
+def reshaped_text(
+    names: Iterable[str], state: Mapping[str, Tensor], own: Mapping[str, Tensor]
+) -> list[str]:
+    """Return both shapes of each of these tensors, in the file and in the network."""
+    return [
+        f"{name} is {list(state[name].shape)} in the file, {list(own[name].shape)} in the network"
+        for name in names
+    ]
+
+
+def _few(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def _guess(reshaped: Sequence[str]) -> str:
+    one_module = len({name.rpartition(".")[0] for name in reshaped}) == 1
+    return " (other number of classes?)" if one_module else ""

@@ -1,0 +1,81 @@
+"""Folders: where a run goes, and that none is overwritten; where generated data is kept."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+from kd_core.errors import UserError
+from kd_core.files.claim import claimed, claimed_first, is_claimed
+from kd_core.files.leftovers import remove_leftovers
+from kd_core.runtime import distributed
+
+_TRACES = ("config.json", "config.py", "last.pth", "result.json", "summary.json")
+
+
+@contextmanager
+def run_folder(given: str | None, names: Sequence[str], *, resume: bool) -> Iterator[Path]:
+    """Choose the folder of a run, and own it inside the block.
+
+    Without a folder given, `runs/<names>` is taken: a new one with a number behind it if a run is
+    or goes on there, the newest one with `resume`.
+
+    Raises:
+        UserError: If the given folder holds a run and it is not to be resumed, or a live run owns
+            the folder.
+    """
+    if given is None and not resume:
+        choice = claimed_first(_numbered(names), has_run)
+    else:
+        choice = _given_folder(given, names, resume=resume)
+    with choice as folder:
+        remove_leftovers(folder.parent / "teachers")
+        yield folder
+
+
+def has_run(folder: Path) -> bool:
+    """Return whether a folder holds a run, or runs of several seeds."""
+    return any(next(folder.glob(f"**/{trace}"), None) for trace in _TRACES)
+
+
+def cache_folder() -> Path:
+    """Return where generated data is kept: `$KD_CACHE`, or else `~/.cache/kd`."""
+    try:
+        return Path(os.environ.get("KD_CACHE") or "~/.cache/kd").expanduser()
+    except RuntimeError as error:
+        raise UserError(
+            "generated data is kept in ~/.cache/kd, but you have no home folder here; name another "
+            "folder in the variable KD_CACHE"
+        ) from error
+
+
+@contextmanager
+def _given_folder(given: str | None, names: Sequence[str], *, resume: bool) -> Iterator[Path]:
+    folder = distributed.on_rank_0(lambda: _newest(names)) if given is None else Path(given)
+    with claimed(folder):
+        # Rank 0 looks: the others may come when it has already written.
+        if not resume and distributed.on_rank_0(lambda: has_run(folder)):
+            raise UserError(
+                f"--work-dir {folder} holds a run already; add --resume to continue it, or name "
+                "another folder"
+            )
+        yield folder
+
+
+def _numbered(names: Sequence[str]) -> Iterator[Path]:
+    """Yield the folders that runs of these names take, one after the other."""
+    stem = "-".join(re.sub(r"\W+", "_", name) for name in names)
+    yield Path("runs") / stem
+    yield from (Path("runs") / f"{stem}-{number}" for number in count(2))
+
+
+def _newest(names: Sequence[str]) -> Path:
+    """Return the last of the folders that are taken, or the first of all."""
+    newest = next(_numbered(names))
+    for folder in _numbered(names):
+        if not (has_run(folder) or is_claimed(folder)):
+            break
+        newest = folder
+    return newest

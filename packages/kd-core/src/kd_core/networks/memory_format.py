@@ -1,0 +1,46 @@
+"""NHWC memory: where networks and images are kept in it."""
+
+import torch
+
+from kd_core.distill.distiller import Distiller
+from kd_core.networks.task import Batch, Task
+from kd_core.runtime.seed import rng_state, set_rng_state
+
+
+def use_channels_last(
+    distiller: Distiller, wish: bool | None, *, precision: str = "fp32", sample: Batch | None = None
+) -> None:
+    """Keep student, peers and teachers in NHWC memory, if that is wanted.
+
+    Args:
+        distiller: On its device.
+        wish: None does so where it was found to be faster (benchmarks/step.py): on CPUs, and with
+            bf16; and only for networks that can run a sample in it. What takes views of maps
+            (`x.view(len(x), -1)`) cannot, unless they are of one pixel.
+        precision: In which the networks run; see `TrainStep`.
+        sample: A small batch.
+    """
+    faster = distiller.steps.device.type == "cpu" or precision == "bf16"
+    if wish is False or (wish is None and not faster):
+        return
+    teachers = [model for teacher in distiller.teachers.values() for model in teacher.models]
+    for model in (distiller.student, *distiller.peers.values(), *teachers):
+        if isinstance(model, Task):
+            model.use_channels_last()
+            if wish is None and sample is not None and not _runs(model, sample):
+                model.use_channels_last(False)
+
+
+def _runs(model: Task, sample: Batch) -> bool:
+    """Tell whether a model can run a batch, without leaving a trace."""
+    state, before = rng_state(), [buffer.clone() for buffer in model.buffers()]
+    try:
+        with torch.no_grad():
+            model(sample)
+    except Exception:  # whatever it is, it is met again, or not, in the usual memory
+        return False
+    finally:
+        set_rng_state(state)
+        for buffer, value in zip(model.buffers(), before, strict=True):
+            buffer.copy_(value)
+    return True

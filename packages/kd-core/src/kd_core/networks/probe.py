@@ -1,0 +1,137 @@
+"""Run one sample batch through a model without leaving a trace, to learn what its taps give."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from kd_core.errors import UserError
+from kd_core.networks.taps import FeatureTap, OverwrittenTapError
+from kd_core.networks.task import Batch, network_of
+from kd_core.runtime.failures import explain, first_line
+from kd_core.runtime.seed import rng_state, set_rng_state
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Put the model in eval mode under no_grad; afterwards modes and generators are as before."""
+    modes = [(module, module.training) for module in model.modules()]
+    state = rng_state()
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        set_rng_state(state)
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def telling(model: nn.Module, batch: Batch) -> Iterator[None]:
+    """Make what a network raises in a pass a UserError: which network, fed what, said what."""
+    try:
+        yield
+    except Exception as error:
+        known = explain(error)  # of the machine, or told already
+        if known is not None:
+            raise
+        network = network_of(model)
+        kinds = {str(p.dtype) for p in network.parameters() if p.dtype != torch.float32}
+        weights = f"; its weights are {', '.join(sorted(kinds))}, wanted torch.float32" * bool(
+            kinds
+        )
+        raise UserError(
+            f"{type(network).__name__} failed in a first pass, fed {_fed(model, batch)}: "
+            f"{type(error).__name__}: {first_line(error)}{weights}; if it wants images of another "
+            "size, set `size` of its node, else take another network"
+        ) from error
+
+
+def _fed(model: nn.Module, batch: Batch) -> str:
+    images = batch["image"]
+    prepare: Any = getattr(model, "prepare", None)  # of an `ImageTask`
+    prepared, how = (prepare(images), " (normalised)") if prepare else (images, "")
+    return f"{prepared.dtype} {list(prepared.shape)}{how}"
+
+
+def training_pass(model: nn.Module, batch: Batch) -> None:
+    """Run a batch through a model in training mode, so that what fails only there fails now.
+
+    Modes, buffers (statistics of normalisation) and generators are as before afterwards.
+
+    Raises:
+        UserError: If the network fails.
+    """
+    kept: list[tuple[Tensor, Tensor]] = [(b, b.clone()) for b in model.buffers()]
+    with untouched(model), torch.enable_grad():
+        model.train()
+        try:
+            with telling(model, batch):
+                model(batch)
+        finally:
+            with torch.no_grad():
+                for buffer, before in kept:
+                    buffer.copy_(before)
+
+
+def tap_values(
+    model: nn.Module, tap: FeatureTap, batch: Batch
+) -> tuple[FeatureTap, dict[str, Any]]:
+    """Return what the taps give for a batch, and the tap, made to copy what gets overwritten.
+
+    In-place dropout of a model that is training stays on: only then does it overwrite anything.
+    """
+    dropouts = [
+        m for m in model.modules() if isinstance(m, _DropoutNd) and m.inplace and m.training
+    ]
+    with untouched(model):
+        for dropout in dropouts:
+            dropout.train()
+        try:
+            with telling(model, batch), tap as seen:
+                model(batch)
+        except OverwrittenTapError as error:
+            tap = FeatureTap(tap.network, tap.paths, copy=(*tap.copy, *error.paths))
+            with tap as seen:
+                model(batch)
+    return tap, seen
+
+
+def settle(model: nn.Module, batch: Any) -> None:
+    """Give the normalisation layers of an untrained model statistics, those of a batch.
+
+    Without them the maps of a deep random network grow until a loss against them overflows.
+
+    Args:
+        model: Its layers with `running_mean` and `running_var`, frozen ones too, are changed.
+        batch: What the model is called with.
+    """
+
+    def measure(layer: Any, args: tuple[Tensor, ...]) -> None:
+        dims = [0, *range(2, args[0].ndim)]
+        layer.running_mean.copy_(args[0].mean(dims))
+        layer.running_var.copy_(args[0].var(dims, correction=0))
+
+    layers = [m for m in model.modules() if getattr(m, "running_var", None) is not None]
+    handles = [layer.register_forward_pre_hook(measure) for layer in layers]
+    try:
+        with untouched(model):
+            model(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def shapes(value: Any) -> Any:
+    """Replace every tensor of a nested value by its shape without the batch dimension."""
+    if isinstance(value, Tensor):
+        return tuple(value.shape[1:])
+    if isinstance(value, dict):
+        return {key: shapes(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return tuple(shapes(item) for item in value)
+    return None

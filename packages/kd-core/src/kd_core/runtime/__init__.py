@@ -1,0 +1,1 @@
+"""The process: console, seeds, other processes, signals."""

@@ -1,0 +1,173 @@
+"""The few collective operations that the trainer and the criteria need; no-ops in one process."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from kd_core.errors import UserError
+from kd_core.runtime import ranks
+
+_T = TypeVar("_T")
+
+
+def is_distributed() -> bool:
+    """Tell whether a process group of more than one process exists."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def rank() -> int:
+    """Return this process's rank; 0 in one process."""
+    return dist.get_rank() if is_distributed() else 0
+
+
+def world_size() -> int:
+    """Return the number of processes."""
+    return dist.get_world_size() if is_distributed() else 1
+
+
+def start(device: torch.device) -> torch.device:
+    """Join the process group when `torchrun` started us; return the device of this process."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
+        return device
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=ranks.timeout())
+    return device
+
+
+def stop() -> None:
+    """Leave the process group, if there is one."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+@contextmanager
+def joined() -> Iterator[torch.device]:
+    """Join the process group if there is one, and leave it at the end; gives the device.
+
+    Of what goes wrong inside, one process tells; see `ranks.one_tells`.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = start(device)
+        with ranks.one_tells() if is_distributed() else nullcontext():
+            yield device
+    finally:
+        stop()
+
+
+def wait_for_all() -> None:
+    """Go on when all processes are here, so that what one of them wrote can be read by all."""
+    if is_distributed():
+        dist.barrier()
+
+
+def on_rank_0(function: Callable[[], _T]) -> _T:
+    """Call a function in rank 0 alone; all processes return what it returns, or raise its error.
+
+    Args:
+        function: Returns in a short time, since the others wait inside the process group's limit.
+    """
+    if not is_distributed():
+        return function()
+    found: list[Any] = [None, None]
+    failed: Exception | None = None
+    if rank() == 0:
+        try:
+            found[0] = function()
+        except Exception as error:  # whatever it is, the others must not wait for it
+            failed, found[1] = error, str(error)
+    dist.broadcast_object_list(found)
+    if failed is not None:
+        raise failed
+    if found[1] is not None:
+        raise UserError(found[1])
+    return found[0]
+
+
+def reduce_sum(value: Tensor) -> Tensor:
+    """Add a tensor over all processes."""
+    return _reduce(value, dist.ReduceOp.SUM)
+
+
+def reduce_min(value: Tensor) -> Tensor:
+    """Take the smallest of all processes, element by element."""
+    return _reduce(value, dist.ReduceOp.MIN)
+
+
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Tell whether the flag is set in any process."""
+    if not is_distributed():
+        return flag
+    return bool(reduce_sum(torch.tensor(int(flag), device=device)))
+
+
+def shard(loader: Any) -> Any:
+    """Return this process's part of a loader."""
+    return loader.shard(rank(), world_size())
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """Concatenate the rows of all processes in rank order; their numbers may differ."""
+    return torch.cat(_rows_by_rank(rows)) if is_distributed() else rows
+
+
+def gather_with_gradient(rows: Tensor) -> Tensor:
+    """Concatenate rows as `gather_rows` does, and let gradients through.
+
+    Rows get the sum of the gradients that all processes have for them, and all processes must run
+    the backward. Where each computes the same loss of all rows, that is as many times the gradient
+    of one loss as there are processes; DDP's average over the processes turns it into the gradient
+    that one process has on the joint batch.
+    """
+    return _GatherRows.apply(rows) if is_distributed() else rows
+
+
+def average_buffers(module: nn.Module) -> None:
+    """Average floating buffers (BN statistics) over processes, which DDP leaves apart."""
+    if is_distributed():
+        for buffer in module.buffers():
+            if buffer.is_floating_point():
+                dist.all_reduce(buffer)
+                buffer.div_(world_size())
+
+
+class _GatherRows(torch.autograd.Function):
+    """The gathering of rows, and the sum of gradients that undoes it."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        parts = _rows_by_rank(rows)
+        ctx.counts = [len(part) for part in parts]
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return reduce_sum(gradient.contiguous()).split(ctx.counts)[rank()]
+
+
+def _rows_by_rank(rows: Tensor) -> list[Tensor]:
+    """Return the rows of every process."""
+    counts = [torch.zeros((), dtype=torch.int64, device=rows.device) for _ in range(world_size())]
+    dist.all_gather(counts, torch.tensor(len(rows), device=rows.device))
+    most = int(max(counts))
+    padded = rows.new_zeros((most, *rows.shape[1:]))
+    padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded)
+    return [part[: int(count)] for part, count in zip(parts, counts, strict=True)]
+
+
+def _reduce(value: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
+    if not is_distributed():
+        return value
+    value = value.clone()
+    dist.all_reduce(value, operation)
+    return value

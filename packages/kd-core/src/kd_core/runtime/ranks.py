@@ -1,0 +1,150 @@
+"""The failure of one process of several: which one it was, and that only one of them tells."""
+
+import os
+import re
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch.distributed as dist
+
+from kd_core.errors import RunError, ToldElsewhereError, UserError
+from kd_core.runtime.failures import RESUME, bug, explain
+
+TIMEOUT = "KD_RANK_TIMEOUT"
+_SECONDS = 600
+_STORE_SECONDS = 5
+_LOST = re.compile(
+    r"gloo|NCCL|Connection closed by peer|Connection reset by peer|Broken pipe|Timed out waiting"
+    r"|remote process exited|Socket|store",
+    re.IGNORECASE,
+)
+
+
+class Terminated(SystemExit):
+    """SIGTERM came where no training could note it: most often torchrun's, as a rank has failed."""
+
+    def __init__(self) -> None:
+        super().__init__(128 + signal.SIGTERM)
+
+
+def timeout() -> timedelta:
+    """Return how long processes wait for one another, from `KD_RANK_TIMEOUT` in seconds.
+
+    Raises:
+        UserError: If that is not a number above 0.
+    """
+    given = os.environ.get(TIMEOUT, str(_SECONDS))
+    try:
+        seconds = float(given)
+        if not 0 < seconds < 10**9:
+            raise ValueError
+    except ValueError as error:
+        raise UserError(f"{TIMEOUT} is {given!r}; wanted seconds, a number above 0") from error
+    return timedelta(seconds=seconds)
+
+
+@contextmanager
+def one_tells() -> Iterator[None]:
+    """Inside, in every process of a group: let the first that fails tell why, the others be silent.
+
+    Raises:
+        RunError: If another process was lost, which it names.
+        ToldElsewhereError: If another process has told already.
+    """
+    store = _Store()
+    before = _on_sigterm(_terminate)
+    try:
+        yield
+    except (Exception, Terminated) as error:
+        if not store.is_first():
+            raise ToldElsewhereError(error) from error
+        lost = _lost(error, store)
+        if lost is None:
+            raise
+        raise lost from error
+    finally:
+        _on_sigterm(before)
+
+
+class _Store:
+    """What the processes know of one another, kept by the launcher, which outlives them."""
+
+    def __init__(self) -> None:
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        self._prefix = f"kd/{os.environ.get('TORCHELASTIC_RUN_ID', '')}/{attempt}"
+        self._store: Any = None
+        if "MASTER_ADDR" in os.environ:  # no such thing where a file brought us together
+            with suppress(RuntimeError, ValueError):
+                address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+                wait = timedelta(seconds=_STORE_SECONDS)
+                self._store = dist.TCPStore(address, port, is_master=False, timeout=wait)
+                text = f"{socket.gethostname()} {os.getpid()}"
+                self._store.set(f"{self._prefix}/{self.rank}", text)
+
+    def is_first(self) -> bool:
+        """Return whether no other process has asked this before."""
+        try:
+            return self._store is None or self._store.add(f"{self._prefix}/failed", 1) == 1
+        except RuntimeError:  # the process that kept the store is gone
+            return True
+
+    def gone(self) -> list[str]:
+        """Describe those of the other processes on this machine that died or stand still."""
+        found = []
+        for rank in range(self.size):
+            with suppress(RuntimeError, ValueError, AttributeError):
+                key = f"{self._prefix}/{rank}"
+                if rank == self.rank or not self._store.check([key]):
+                    continue
+                host, process = self._store.get(key).decode().split()
+                if host == socket.gethostname() and (how := fate(int(process))):
+                    found.append(f"rank {rank} of {self.size} (process {process}) {how}")
+        return found
+
+
+def fate(process: int) -> str:
+    """Return what became of a process of this machine; nothing if it runs or nobody knows."""
+    if not Path("/proc/self/stat").exists():
+        return ""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "died"
+    return {"Z": "died", "X": "died", "T": "stands still (SIGSTOP)"}.get(state, "")
+
+
+def _lost(error: BaseException, store: _Store) -> UserError | None:
+    """Explain what a process notices when another is gone."""
+    group = isinstance(error, dist.DistError | Terminated) or (
+        isinstance(error, RuntimeError) and _LOST.search(str(error)) is not None
+    )
+    if not group or (isinstance(error, Exception) and explain(error) is not None):
+        return None
+    gone = store.gone()
+    if not gone and isinstance(error, Terminated):
+        return None
+    late = "Timed out" in str(error) or "timeout" in str(error).lower()
+    waited = f" did not answer within {timeout().total_seconds():g} s ({TIMEOUT})" if late else ""
+    who = ", ".join(gone) or f"another rank than {store.rank}{waited or ' died or left'}"
+    if not gone and not late and not re.search("peer|remote|Broken pipe", str(error)):
+        return bug(error)
+    return RunError(f"{who}, so training stopped; {RESUME}")
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _on_sigterm(handler: Any) -> Any:
+    """Set the handler of SIGTERM, where it can be; return the one before."""
+    if threading.current_thread() is not threading.main_thread() or handler is None:
+        return None
+    return signal.signal(signal.SIGTERM, handler)

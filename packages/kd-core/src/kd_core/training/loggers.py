@@ -1,0 +1,186 @@
+"""Hooks that tell what happens: console, JSON lines, TensorBoard, Weights & Biases."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from kd_core.errors import UserError
+from kd_core.files.checkpoint import save_text
+from kd_core.runtime.console import err
+from kd_core.runtime.system_errors import cannot_write
+from kd_core.training.hooks import Hook
+
+if TYPE_CHECKING:
+    from kd_core.training.trainer import Trainer
+
+
+class JsonLog(Hook):
+    """Write `log.jsonl`, a line an epoch; a resumed run continues the file without gaps."""
+
+    def before_train(self, trainer: "Trainer") -> None:
+        """Write the epochs of the resumed run, dropping any line that came after its checkpoint."""
+        self._write(trainer.work_dir / "log.jsonl", trainer.history)
+
+    def after_epoch(self, trainer: "Trainer") -> None:
+        """Add a line."""
+        self._write(trainer.work_dir / "log.jsonl", trainer.history)
+
+    def _write(self, path: Path, history: list[dict[str, Any]]) -> None:
+        save_text("".join(json.dumps(record) + "\n" for record in history), path)
+
+
+class TensorBoardLog(Hook):
+    """Write every number of the epoch's record as a TensorBoard scalar."""
+
+    def __init__(self) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise UserError(
+                "trainer.tensorboard=True needs the package tensorboard; install it or set it False"
+            ) from error
+        self._writer_class = SummaryWriter
+        self._writer: Any = None
+
+    def before_train(self, trainer: "Trainer") -> None:
+        """Open the event file; steps after the resumed one are hidden."""
+        folder = trainer.work_dir / "tensorboard"
+        with _told(folder):
+            self._writer = self._writer_class(str(folder), purge_step=trainer.epoch + 1)
+
+    def after_epoch(self, trainer: "Trainer") -> None:
+        """Write the record."""
+        with _told(trainer.work_dir / "tensorboard"):
+            for name, value in trainer.record.items():
+                self._writer.add_scalar(name, value, trainer.epoch)
+            self._writer.flush()  # its thread writes; what happens to that shows here
+
+    def close(self) -> None:
+        """Close the event file."""
+        if self._writer is not None:
+            with _told(Path(self._writer.get_logdir())):
+                self._writer.close()
+
+
+class WandbLog(Hook):
+    """Send every epoch's record to Weights & Biases; only when a config asks for it.
+
+    Args:
+        settings: Arguments of `wandb.init`, such as project and name.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise UserError(
+                "trainer.wandb needs the package wandb (pip install wandb); "
+                "log.jsonl and TensorBoard need no account"
+            ) from error
+        self._wandb, self._settings = wandb, settings
+        self._run: Any = None
+
+    def before_train(self, trainer: "Trainer") -> None:
+        """Start the run, or continue the one whose name the folder holds."""
+        arguments = {"dir": str(trainer.work_dir), "resume": "allow"}
+        name = trainer.work_dir / "wandb_id.txt"
+        if trainer.steps_done and name.is_file():
+            arguments["id"] = name.read_text(encoding="utf-8")
+        self._run = self._wandb.init(**{**arguments, **self._settings})
+        save_text(self._run.id, name)
+
+    def after_epoch(self, trainer: "Trainer") -> None:
+        """Send the record."""
+        self._run.log(trainer.record, step=trainer.epoch)
+
+    def close(self) -> None:
+        """Finish the run."""
+        if self._run is not None:
+            self._run.finish()
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Name the folder that cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(folder, error) or error from error
+
+
+class ProgressLog(Hook):
+    """Show a bar with the remaining time on a terminal, and lines everywhere.
+
+    A line is printed for every epoch that was evaluated, and otherwise every `seconds`.
+
+    Args:
+        metric: Name of the metric that defines the best epoch.
+        seconds: Longest silence.
+    """
+
+    def __init__(self, metric: str, *, seconds: float = 60.0) -> None:
+        self.metric = metric
+        self.seconds = seconds
+        self._bar: Progress | None = None
+        self._started = self._said = 0.0
+        self._steps_before = 0
+
+    def before_train(self, trainer: "Trainer") -> None:
+        """Start the clock and the bar."""
+        self._started = self._said = time.monotonic()
+        self._steps_before = trainer.steps_done
+        if err.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                console=err,
+                transient=True,
+            )
+            self._bar.add_task("steps", total=trainer.total_steps, completed=trainer.steps_done)
+            self._bar.start()
+
+    def after_step(self, trainer: "Trainer") -> None:
+        """Move the bar, or break a long silence."""
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=trainer.steps_done)
+        elif time.monotonic() - self._said > self.seconds:
+            means = "  ".join(
+                f"{name} {mean:.4g}" for name, mean in trainer.meter.means(local=True).items()
+            )
+            step = f"{trainer.step_in_epoch}/{trainer.steps_per_epoch}"
+            self._say(f"epoch {trainer.epoch + 1}  step {step}  {means}  {self._eta(trainer)}")
+
+    def after_epoch(self, trainer: "Trainer") -> None:
+        """Print the epoch's record."""
+        if self.metric not in trainer.record and time.monotonic() - self._said < self.seconds:
+            return
+        shown = {k: v for k, v in trainer.record.items() if k not in ("epoch", "step", "seconds")}
+        numbers = "  ".join(f"{name.removeprefix('loss_')} {v:.4g}" for name, v in shown.items())
+        best = ""
+        if trainer.best:
+            best = f"  (best {trainer.best[self.metric]:.4g} @{trainer.best['epoch']})"
+        self._say(f"epoch {trainer.epoch}/{trainer.epochs}  {numbers}{best}  {self._eta(trainer)}")
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _eta(self, trainer: "Trainer") -> str:
+        done = trainer.steps_done - self._steps_before
+        left = trainer.total_steps - trainer.steps_done
+        seconds = round((time.monotonic() - self._started) * left / max(done, 1))
+        return (
+            f"ETA {seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}" if left else "done"
+        )
+
+    def _say(self, text: str) -> None:
+        self._said = time.monotonic()
+        err.print(text)

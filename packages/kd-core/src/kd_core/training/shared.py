@@ -1,0 +1,147 @@
+"""Several students, one pass over data and teachers: trainers that take turns."""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from kd_core.data.protocol import Loader
+from kd_core.distill.distiller import Distiller
+from kd_core.distill.teacher import Teacher
+from kd_core.errors import UserError
+from kd_core.networks.task import Batch
+from kd_core.runtime.seed import rng_state, set_rng_state
+from kd_core.runtime.signals import Interrupted, StopSignal
+from kd_core.training.step import PRECISIONS
+from kd_core.training.trainer import Trainer
+
+
+class SharedLoader:
+    """Give several trainers the same batches, each made once.
+
+    A batch is kept until the trainers that take turns have had it; one that asks for another place,
+    because it was resumed elsewhere, gets it made for itself.
+
+    Args:
+        loader: Makes the batches.
+        accumulate: Batches that a trainer takes in one turn.
+    """
+
+    def __init__(self, loader: Loader, accumulate: int = 1) -> None:
+        self.loader, self.batch_size, self.accumulate = loader, loader.batch_size, accumulate
+        self._kept: OrderedDict[tuple[int, int], Batch] = OrderedDict()
+        self._next = (-1, 0)
+        self._batches: Iterator[Batch] = iter(())
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        return len(self.loader)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from number `start` on."""
+        for number in range(start, len(self)):
+            yield dict(self._batch(epoch, number))
+
+    def _batch(self, epoch: int, number: int) -> Batch:
+        place = epoch, number
+        if place not in self._kept:
+            if place != self._next:
+                self._batches = self.loader.epoch(epoch, number)
+            self._kept[place] = next(self._batches)
+            self._next = epoch, number + 1
+            while len(self._kept) > self.accumulate:
+                self._kept.popitem(last=False)
+        return self._kept[place]
+
+
+class WithTeachers:
+    """A loader whose batches bring what the teachers' taps give, `shown`, for all students.
+
+    Args:
+        loader: Makes the batches.
+        teachers: By name; told what to show.
+        precision: That in which they run; see `TrainStep`.
+    """
+
+    def __init__(
+        self, loader: Loader, teachers: Mapping[str, Teacher], *, precision: str = "fp32"
+    ) -> None:
+        self.loader, self.batch_size = loader, loader.batch_size
+        self.teachers, self.dtype = dict(teachers), PRECISIONS[precision]
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        return len(self.loader)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from number `start` on."""
+        for batch in self.loader.epoch(epoch, start):
+            kind = batch["image"].device.type
+            with torch.autocast(kind, self.dtype, enabled=self.dtype is not None):
+                shown = {name: teacher(batch) for name, teacher in self.teachers.items()}
+            yield {**batch, "shown": shown}
+
+
+@dataclass
+class Turn:
+    """A trainer among others that take turns.
+
+    Args:
+        trainer: Not started yet.
+        steps: Its steps, and what follows them; see `Trainer.steps`.
+        state: Of the random generators that it begins with; see `rng_state`.
+    """
+
+    trainer: Trainer
+    steps: Iterator[None]
+    state: dict[str, Any]
+
+    def take(self) -> bool:
+        """Take a step, drawing what the trainer would draw alone; tell whether there was one."""
+        set_rng_state(self.state)
+        try:
+            return next(self.steps, self) is not self
+        finally:
+            self.state = rng_state()
+
+
+def train_in_turns(turns: Iterable[Turn]) -> None:
+    """Train all to the end, a step each in turn; those that are behind go first.
+
+    Raises:
+        Interrupted: After SIGINT or SIGTERM, once all have written their `last.pth`.
+        UserError: If one has failed, once all others are finished.
+    """
+    stop, active = StopSignal(), list(turns)
+    for turn in active:
+        turn.trainer.stop = stop
+    problem: Interrupted | UserError | None = None
+    while active:
+        behind = min(turn.trainer.steps_done for turn in active)
+        for turn in [turn for turn in active if turn.trainer.steps_done == behind]:
+            try:
+                if not turn.take():
+                    active.remove(turn)
+            except (Interrupted, UserError) as error:
+                problem = problem or error
+                active.remove(turn)
+    if problem is not None:
+        raise problem
+
+
+def shared_teachers(
+    distillers: Sequence[Distiller], sample: Batch, precision: str
+) -> dict[str, Teacher]:
+    """Return teachers that show what all these distillers tap of those they have in common."""
+    shared = {}
+    for name, teacher in distillers[0].teachers.items():
+        holders = [distiller for distiller in distillers if name in distiller.teachers]
+        paths = [path for distiller in holders for path in distiller.teacher_paths(name)]
+        # Ensembles are put together by each distiller, and run by each.
+        if paths and all(each.teachers[name].model is teacher.model for each in holders):
+            shared[name] = Teacher(teacher.model)
+            shared[name].listen(paths, sample)
+            shared[name].accelerate(sample, PRECISIONS[precision])
+    return shared

@@ -1,0 +1,103 @@
+"""One training step: batches in, losses out, parameters moved."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from kd_core.config.kinds import Kind, makes_calls_with
+from kd_core.distill.distiller import Distiller
+from kd_core.distill.weighing import sum_losses
+from kd_core.errors import UserError, nearest
+from kd_core.networks.task import Batch
+from kd_core.runtime import distributed
+
+STEP = Kind(
+    "a training step",
+    lambda found: makes_calls_with(found, ("distiller", "optimizer")),
+    "a class as kd_core.training.step.TrainStep: made with `distiller` and `optimizer`, called with batches",
+)
+
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
+
+
+class TrainStep:
+    """The plain step: forward, backward, clip, update.
+
+    Nothing in it reads a value back to the host, so that it can be captured as a CUDA graph.
+    Methods that change the step itself (two gradients, mutual learning) are other objects with the
+    same call.
+
+    Args:
+        distiller: What turns a batch into losses; its steps are counted here.
+        optimizer: Of the distiller's parameters.
+        precision: "fp32", or "bf16" for autocast; parameters and criteria stay in float32.
+        clip_norm: Largest norm of the gradient of all parameters together, or None.
+        find_unused_parameters: Passed to DDP, for networks with parts that some batches do not use.
+        compile: Compile networks, teachers and criteria together with `torch.compile`.
+    """
+
+    def __init__(
+        self,
+        distiller: Distiller,
+        optimizer: torch.optim.Optimizer,
+        *,
+        precision: str = "fp32",
+        clip_norm: float | None = None,
+        find_unused_parameters: bool = False,
+        compile: bool = False,
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise UserError(f"precision is {precision!r}{nearest(precision, PRECISIONS)}")
+        self.distiller = distiller
+        self.optimizer = optimizer
+        self.dtype = PRECISIONS[precision]
+        self.clip_norm = clip_norm
+        self.device = distiller.steps.device
+        self.model: Any = distiller
+        if distributed.is_distributed():
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
+                self.model = DistributedDataParallel(
+                    distiller,
+                    # Buffers are averaged where they are read (evaluation, checkpoints): criteria
+                    # with memory banks must not be overwritten by rank 0 in every forward.
+                    broadcast_buffers=False,
+                    find_unused_parameters=find_unused_parameters,
+                )
+        if compile:  # networks, teachers and criteria as one; alone, hooks in them never fired
+            self.model = torch.compile(self.model)
+
+    def __call__(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """Take one optimizer step on the mean loss of the batches; return the detached losses."""
+        self.optimizer.zero_grad(set_to_none=True)
+        total: dict[str, Tensor] = {}
+        for last, batch in _mark_last(batches):
+            with self._sync(last):
+                with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+                    losses = self.model(batch)
+                    mean = sum_losses(losses) / len(batches)
+                mean.backward()
+            for name, loss in losses.items():
+                share = loss.detach() / len(batches)
+                total[name] = total[name] + share if name in total else share
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.distiller.parameters(), self.clip_norm, foreach=True)
+        self.optimizer.step()
+        self.distiller.advance()
+        return total
+
+    def _sync(self, last: bool) -> AbstractContextManager[None]:
+        """Let DDP exchange gradients only in the last of the accumulated batches."""
+        if last or not distributed.is_distributed():
+            return nullcontext()
+        return self.model.no_sync()
+
+
+def _mark_last(batches: Sequence[Batch]) -> Iterator[tuple[bool, Batch]]:
+    for number, batch in enumerate(batches, start=1):
+        yield number == len(batches), batch

@@ -1,0 +1,251 @@
+"""Trainer: the loop around a training step."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from fvcore.common.param_scheduler import ParamScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from kd_core.data.protocol import Loader
+from kd_core.distill.distiller import Distiller
+from kd_core.distill.term import tell_of_long_warmups
+from kd_core.errors import UserError, located
+from kd_core.files import checkpoint
+from kd_core.files.sound_weights import not_finite
+from kd_core.networks.task import Batch, Task, network_of
+from kd_core.runtime import distributed
+from kd_core.runtime.signals import StopSignal
+from kd_core.training import state as training_state
+from kd_core.training.cuda_graph import CapturedStep
+from kd_core.training.ema import ModelAverage
+from kd_core.training.hooks import Hook
+from kd_core.training.meter import LossMeter, check_weights
+
+
+class Trainer:
+    """Train a distiller for some epochs.
+
+    The loop knows positions (epoch, step) and when to call its hooks; everything else is theirs:
+    evaluation, checkpoints, logs. On one device a resumed run equals an uninterrupted one bit for
+    bit, also from the middle of an epoch, because consumed batches are skipped exactly.
+
+    Args:
+        distiller: What is trained, on its device.
+        loader: Training batches.
+        step: One optimizer step on a list of batches; see `TrainStep`.
+        optimizer: The one that the step moves.
+        schedule: Factor of the initial learning rate, of the share of the run that is done.
+        epochs: Number of epochs.
+        work_dir: Folder of everything that the run writes.
+        hooks: Called in this order.
+        accumulate: Batches a step.
+        ema: Decay of a moving average of the student, which is then evaluated and deployed.
+        ema_warmup: See `ModelAverage`.
+        log_every: Steps between looks at the device: non-finite losses, and wishes of other
+            processes.
+    """
+
+    def __init__(
+        self,
+        distiller: Distiller,
+        loader: Loader,
+        step: Callable[[Sequence[Batch]], dict[str, Tensor]],
+        optimizer: Optimizer,
+        *,
+        schedule: ParamScheduler,
+        epochs: int,
+        work_dir: Path,
+        hooks: Iterable[Hook] = (),
+        accumulate: int = 1,
+        ema: float | None = None,
+        ema_warmup: bool = False,
+        log_every: int = 50,
+    ) -> None:
+        self.distiller, self.loader, self.step, self.optimizer = distiller, loader, step, optimizer
+        self.schedule, self.epochs, self.work_dir = schedule, epochs, work_dir
+        self.hooks = list(hooks)
+        self.accumulate, self.log_every = accumulate, log_every
+        self.average = self._start_average(ema, ema_warmup) if ema is not None else None
+        self.steps_per_epoch = -(-len(loader) // accumulate)
+        if not self.steps_per_epoch:
+            raise UserError("the training set has no batch; a smaller batch_size, or more images")
+        self.epoch = 0  # finished epochs
+        self.step_in_epoch = 0
+        self.seconds = 0.0  # of training, without evaluation
+        self.epoch_began = 0.0  # at so many of these seconds
+        self.losses: dict[str, Tensor] = {}
+        self.meter = LossMeter()
+        self.record: dict[str, Any] = {}
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Any] = {}
+        self._rates = [float(group["lr"]) for group in optimizer.param_groups]
+        _, self._unbounded = not_finite(distiller)
+        self.stop = StopSignal()
+        distiller.begin(self.steps_per_epoch)
+        if distributed.rank() == 0:
+            tell_of_long_warmups(distiller.terms, epochs)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def steps_done(self) -> int:
+        """Optimizer steps taken so far."""
+        return self.epoch * self.steps_per_epoch + self.step_in_epoch
+
+    @property
+    def learning_rate(self) -> float:
+        """Rate of the first parameter group in the step that was taken last."""
+        return float(self._rates[0] * self._factor(max(self.steps_done - 1, 0)))
+
+    def train(self) -> None:
+        """Train from where the run stands to the end.
+
+        Raises:
+            NonFiniteLossError: If a loss or a weight became NaN or infinite.
+            Interrupted: After SIGINT or SIGTERM, once `last.pth` is written.
+        """
+        for _ in self.steps():
+            pass
+
+    def steps(self) -> Iterator[None]:
+        """Train as `train` does, and pause after every step, so that several can take turns."""
+        try:
+            with self.stop:
+                self._call("before_train")
+                while self.epoch < self.epochs:
+                    yield from self._train_epoch()
+                if distributed.any_process(self.stop.received, self.distiller.steps.device):
+                    self._leave()  # the signal came after the last step
+                self._call("after_train")
+        except BaseException:
+            for hook in self.hooks:
+                with suppress(Exception):  # what failed first is what has to be told
+                    hook.close()
+            raise
+        for hook in self.hooks:
+            hook.close()
+
+    def predictor(self) -> nn.Module:
+        """Return what is evaluated and deployed, in eval mode: the average if there is one."""
+        network = self.average.network if self.average else None
+        return self.distiller.predictor(network).eval()
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint that `resume` continues from; refuse if anything is not finite."""
+        self.check_finite()
+        if distributed.rank() == 0:
+            checkpoint.save(training_state.collect(self), path)
+
+    def resume(self, path: Path) -> None:
+        """Continue from a checkpoint.
+
+        Raises:
+            UserError: If it is not one, or of a run with another config.
+        """
+        remedy = "put one of the run's epoch_*.pth in its place; or delete it, and it starts anew"
+        state = checkpoint.load(path, remedy=remedy)
+        with located(str(path)):
+            training_state.restore(self, state)
+
+    def check_finite(self) -> None:
+        """Raise if a loss of this epoch or a weight is not finite; waits for the device."""
+        self.meter.check(first_step=self.epoch * self.steps_per_epoch + 1)
+        check_weights(self.distiller, self.steps_done, unbounded=self._unbounded)
+
+    def agree(self, wish: bool) -> bool:
+        """Tell a hook after a step whether any process wishes something.
+
+        All processes get the same answer at the same step, for they ask one another only every
+        `log_every` steps; a single process gets its own wish.
+        """
+        if not distributed.is_distributed():
+            return wish
+        on_interval = self.steps_done % self.log_every == 0
+        return on_interval and distributed.any_process(wish, self.distiller.steps.device)
+
+    def _start_average(self, decay: float, warmup: bool) -> ModelAverage:
+        student = self.distiller.student
+        average = ModelAverage(network_of(student), decay, warmup=warmup)
+        if isinstance(student, Task):
+            student.meet_average(average.network)
+        return average
+
+    def _train_epoch(self) -> Iterator[None]:
+        self.distiller.train()
+        for model in (self.distiller.student, *self.distiller.peers.values()):
+            if isinstance(model, Task) and model.training:  # not where criteria alone are
+                model.begin_epoch(self.epoch)
+        if isinstance(self.step, CapturedStep):
+            self.step.begin_epoch()
+        if not self.step_in_epoch:
+            self.epoch_began = self.seconds
+        self._call("before_epoch")
+        started = time.monotonic() - self.seconds
+        batches = self.loader.epoch(self.epoch, start=self.step_in_epoch * self.accumulate)
+        while group := list(islice(batches, self.accumulate)):
+            self._take_step(group)
+            self.seconds = time.monotonic() - started
+            self._call("after_step")
+            if self.steps_done % self.log_every == 0:
+                self.check_finite()
+            if self.agree(self.stop.received):
+                self._leave()
+            paused = time.monotonic()
+            yield
+            started += time.monotonic() - paused  # others' time is not ours
+        self.check_finite()
+        self.seconds = time.monotonic() - started  # once more: the check waited for the device
+        self._finish_epoch()
+
+    def _take_step(self, batches: Sequence[Batch]) -> None:
+        self._call("before_step")
+        self._set_learning_rate()
+        self.losses = self.step(batches)
+        self.meter.update(self.losses)
+        if self.average:
+            self.average.update(network_of(self.distiller.student), self.steps_done)
+        self.step_in_epoch += 1
+
+    def _finish_epoch(self) -> None:
+        distributed.average_buffers(self.distiller.student)
+        if self.average:
+            distributed.average_buffers(self.average.network)
+        self.epoch, self.step_in_epoch = self.epoch + 1, 0
+        self.record = {"epoch": self.epoch, "step": self.steps_done, "lr": self.learning_rate}
+        self.record |= {f"loss_{name}": value for name, value in self.meter.means().items()}
+        if isinstance(self.distiller.student, Task):
+            self.record |= self.distiller.student.training_metrics()
+        images = len(self.loader) * self.loader.batch_size
+        speed = images / max(self.seconds - self.epoch_began, 1e-9)
+        self.record |= {"images_per_second": round(speed, 1), "seconds": round(self.seconds, 3)}
+        self.history.append(self.record)
+        self.meter.reset()
+        self._call("after_epoch")
+
+    def _leave(self) -> None:
+        self.save(self.work_dir / "last.pth")
+        self.stop.leave(self.work_dir)
+
+    def _factor(self, step: int) -> float:
+        # The middle of the step, so that a milestone falls exactly between two epochs.
+        return float(self.schedule((step + 0.5) / self.total_steps))
+
+    def _set_learning_rate(self) -> None:
+        factor = self._factor(self.steps_done)
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate * factor)
+            else:
+                group["lr"] = rate * factor
+
+    def _call(self, name: str) -> None:
+        for hook in self.hooks:
+            getattr(hook, name)(self)
