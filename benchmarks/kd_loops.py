@@ -11,7 +11,7 @@ from kd_cls.classifier import Classifier
 from kd_core import Distiller, Hook, Term, Trainer
 from kd_core.criteria.kd import KD
 from kd_core.data.protocol import Loader
-from kd_core.networks.memory_format import use_channels_last
+from kd_core.training.memory_format import use_channels_last
 from kd_core.training.optimizer import build_optimizer
 from kd_core.training.schedule import multi_step
 from kd_core.training.step import TrainStep

@@ -21,7 +21,7 @@ statuses = [faults.main(arguments) for arguments in json.loads(sys.argv[1])]
 sys.exit(max(statuses))
 """
 NO_MOMENTUM = """
-from kd_core.training import state as training_state
+from kd_core.training import training_state
 restore = training_state.restore
 def forgetful(trainer, state):
     restore(trainer, state)

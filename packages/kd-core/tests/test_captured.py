@@ -12,7 +12,7 @@ from kd_core.distill.distiller import Distiller
 from kd_core.distill.term import Term
 from kd_core.networks.image_task import ImageTask
 from kd_core.runtime import distributed
-from kd_core.training import cuda_graph as captured
+from kd_core.training import cuda_graph
 from kd_core.training.cuda_graph import CapturedStep
 from kd_core.training.optimizer import build_optimizer
 from kd_core.training.step import TrainStep
@@ -106,7 +106,7 @@ def test_it_is_the_plain_step_with_rates_and_warm_up_and_a_last_short_batch(opti
 def test_every_layout_is_recorded_once_after_plain_steps():
     record = Played()
     step = captured_step(plain_step(), record)
-    train(step, captured.WARM_UP)
+    train(step, cuda_graph.WARM_UP)
     assert record.recorded == 0
     train(step, 5, sizes=(4, 2))
     assert record.recorded == 1
@@ -120,7 +120,7 @@ def test_layouts_without_end_stay_plain():
     sizes = tuple(range(2, 10))
     expected = train(plain_step(), 40, sizes)
     torch.testing.assert_close(train(step, 40, sizes), expected, rtol=0, atol=0)
-    assert record.recorded == captured.LAYOUTS
+    assert record.recorded == cuda_graph.LAYOUTS
 
 
 def test_accumulated_batches_and_what_teachers_showed_are_inputs_of_the_recording():
@@ -200,7 +200,7 @@ def test_after_a_failed_recording_work_goes_on_on_the_stream_it_was_on(monkeypat
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: streams[-1])
     monkeypatch.setattr(torch.cuda, "set_stream", streams.append)
     with pytest.raises(RuntimeError, match="capture failed"):
-        captured.CudaGraphs()(dict)
+        cuda_graph.CudaGraphs()(dict)
     assert streams == ["of the steps", "of the recording", "of the steps"]
 
 

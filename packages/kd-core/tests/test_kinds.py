@@ -11,11 +11,11 @@ from kd_core.config.build import build, build_network, check
 from kd_core.config.kinds import MODULE, Kind, is_of_python, module_of, returned
 from kd_core.criteria.kd import KD
 from kd_core.distill import term
-from kd_core.distill.mutual import AlternatingStep
 from kd_core.errors import UserError
 from kd_core.experiment import assembly
 from kd_core.training import optimizer, schedule, step
 from kd_core.training.dot import DOTStep
+from kd_core.training.mutual_step import AlternatingStep
 from kd_core.training.step import TrainStep
 from torch import Tensor, nn
 

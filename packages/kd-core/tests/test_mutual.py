@@ -5,10 +5,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from kd_core.criteria.kd import kd
 from kd_core.distill.distiller import Distiller
-from kd_core.distill.mutual import AlternatingStep, MutualDistiller
+from kd_core.distill.mutual import MutualDistiller
 from kd_core.errors import UserError
 from kd_core.networks.task import Task
 from kd_core.testing import waves
+from kd_core.training.mutual_step import AlternatingStep
 from kd_core.training.step import TrainStep
 from torch import nn
 

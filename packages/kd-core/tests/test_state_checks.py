@@ -14,7 +14,7 @@ from kd_core.experiment.run import Parts, build_trainer
 from kd_core.files import checkpoint
 from kd_core.networks.task import Task
 from kd_core.testing.damage import refusal
-from kd_core.training.state import collect, restore
+from kd_core.training.training_state import collect, restore
 from torch import nn
 
 STEPS = 3  # of an epoch

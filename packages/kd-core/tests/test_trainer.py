@@ -18,8 +18,8 @@ from kd_core.networks.task import Task
 from kd_core.runtime.signals import Interrupted
 from kd_core.training.hooks import Hook
 from kd_core.training.meter import NonFiniteLossError
-from kd_core.training.state import collect
 from kd_core.training.trainer import Trainer
+from kd_core.training.training_state import collect
 from torch import nn
 
 BATCHES, STEPS = 5, 3  # an epoch's; two batches a step, so the last step has one

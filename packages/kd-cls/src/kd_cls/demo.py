@@ -15,9 +15,9 @@ SEEDS = (0, 1, 2, 3, 4)
 
 
 def main(args: Namespace, device: torch.device) -> None:
-    """Train a teacher, then the same student without and with it; see `kd_core.experiment.demo.compare`.
+    """Train a teacher, then the same student without and with it.
 
-    Ends with a table, `curves.png` and `demo.json`.
+    See `kd_core.experiment.demo.compare`. Ends with a table, `curves.png` and `demo.json`.
     """
     with compare(KIT, args, device, name="demo", method="DKD", seeds=SEEDS) as found:
         histories = partial(read_histories, seeds=found.seeds)

@@ -8,7 +8,7 @@ from typing import Any
 
 from kd_core.config.trust import build_from_file
 from kd_core.errors import UserError
-from kd_core.files import artifacts as finished
+from kd_core.files import artifacts
 from kd_core.files.artifacts import find_student
 from kd_core.files.weights import load_weights, read_state_dict
 from torch import Tensor, nn
@@ -18,11 +18,11 @@ from kd_cls.known_networks import KNOWN
 from kd_cls.networks import replace_head
 
 FACTS = {
-    "network": finished.NODE,
-    "classes": finished.NAMES,
-    "mean": finished.MEAN,
-    "std": finished.STD,
-    "image_size": finished.SIZE,
+    "network": artifacts.NODE,
+    "classes": artifacts.NAMES,
+    "mean": artifacts.MEAN,
+    "std": artifacts.STD,
+    "image_size": artifacts.SIZE,
 }
 
 
@@ -30,7 +30,8 @@ def load_student(path: str | Path) -> Classifier:
     """Rebuild the classifier of a finished run, in evaluation mode on the CPU.
 
     Called with `{"image": images}`, uint8 or floats in [0, 1] of any size, it returns logits. A
-    network that is not of the zoo, torchvision or timm needs `kd_core.config.trust.trusting(NAME)` around.
+    network that is not of the zoo, torchvision or timm needs `trusting(NAME)` of
+    `kd_core.config.trust` around.
 
     Args:
         path: See `find_student`.
@@ -42,7 +43,7 @@ def load_student(path: str | Path) -> Classifier:
     file = find_student(path)
     facts = read_facts(file)
     make = partial(_build, facts["network"], len(facts["classes"]), file)
-    network = finished.rebuild(make, lambda network: load_weights(network, file))
+    network = artifacts.rebuild(make, lambda network: load_weights(network, file))
     classifier = Classifier(network, mean=facts["mean"], std=facts["std"], size=facts["image_size"])
     return classifier.eval()
 
@@ -57,7 +58,7 @@ def read_facts(file: Path) -> dict[str, Any]:
     Raises:
         UserError: If the file is damaged or says something else.
     """
-    return finished.read_facts(file, FACTS)
+    return artifacts.read_facts(file, FACTS)
 
 
 def square_side(image_size: Any, file: Path) -> int:
@@ -75,7 +76,7 @@ def square_side(image_size: Any, file: Path) -> int:
 
 
 def _build(node: Mapping[str, Any], num_classes: int, file: Path) -> nn.Module:
-    largest = finished.largest_tensor(file)
+    largest = artifacts.largest_tensor(file)
     where = f"{file}: network"
     network = build_from_file(node, where, KNOWN, largest=largest, num_classes=num_classes)
     if not _fits(read_state_dict(file), network.state_dict()):

@@ -24,9 +24,9 @@ METRICS = {"rank1": "rank-1 %", "mAP": "mAP %"}
 
 
 def main(args: Namespace, device: torch.device) -> None:
-    """Train a teacher, then the same student without and with it; see `kd_core.experiment.demo.compare`.
+    """Train a teacher, then the same student without and with it.
 
-    Ends with a table, `galleries.png` and `demo.json`.
+    See `kd_core.experiment.demo.compare`. Ends with a table, `galleries.png` and `demo.json`.
     """
     with compare(KIT, args, device, name="reid_demo", method="KD", seeds=SEEDS) as found:
         picture = found.work_dir / "galleries.png"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_core.config.trust import Known, build_from_file
-from kd_core.files import artifacts as finished
+from kd_core.files import artifacts
 from kd_core.files.artifacts import find_student, read_facts
 from torch import nn
 
@@ -19,12 +19,12 @@ from kd_reid.networks import network_roles
 from kd_reid.weights import load_checkpoint
 
 FACTS = {
-    "network": finished.NODE,
-    "identities": finished.COUNT,
-    "mean": finished.MEAN,
-    "std": finished.STD,
-    "image_size": finished.SIZE,
-    "bnneck": finished.FLAG,
+    "network": artifacts.NODE,
+    "identities": artifacts.COUNT,
+    "mean": artifacts.MEAN,
+    "std": artifacts.STD,
+    "image_size": artifacts.SIZE,
+    "bnneck": artifacts.FLAG,
 }
 
 
@@ -45,7 +45,8 @@ def load_student(path: str | Path) -> Embedder:
     """Rebuild the embedder of a finished run, in evaluation mode on the CPU.
 
     Called with `{"image": images}`, uint8 or floats in [0, 1] of any size, it returns an
-    `Embedding`. A network that is not of torchreid needs `kd_core.config.trust.trusting(NAME)` around.
+    `Embedding`. A network that is not of torchreid needs `trusting(NAME)` of
+    `kd_core.config.trust` around.
 
     Args:
         path: Folder of the run, or its `student.safetensors`.
@@ -57,7 +58,7 @@ def load_student(path: str | Path) -> Embedder:
     file = find_student(path)
     facts = read_facts(file, FACTS)
     make = partial(_build, facts, file)
-    network = finished.rebuild(make, lambda network: load_checkpoint(network, file))
+    network = artifacts.rebuild(make, lambda network: load_checkpoint(network, file))
     embedder = Embedder(
         network,
         mean=facts["mean"],
@@ -69,7 +70,7 @@ def load_student(path: str | Path) -> Embedder:
 
 
 def _build(facts: Mapping[str, Any], file: Path) -> nn.Module:
-    largest = finished.largest_tensor(file)
+    largest = artifacts.largest_tensor(file)
     network = build_from_file(
         facts["network"],
         f"{file}: network",

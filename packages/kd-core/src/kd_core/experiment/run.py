@@ -15,13 +15,13 @@ from kd_core.errors import UserError
 from kd_core.experiment import report
 from kd_core.files import checkpoint
 from kd_core.files.weights import load_weights
-from kd_core.networks.memory_format import use_channels_last
 from kd_core.networks.task import Batch, Task, network_of
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err
 from kd_core.training.cuda_graph import CapturedStep
 from kd_core.training.hooks import CheckpointHook, Evaluate, EvaluateHook, Hook
 from kd_core.training.loggers import JsonLog, ProgressLog, TensorBoardLog, WandbLog
+from kd_core.training.memory_format import use_channels_last
 from kd_core.training.optimizer import build_optimizer
 from kd_core.training.schedule import SCHEDULE
 from kd_core.training.step import PRECISIONS, STEP, TrainStep
@@ -93,8 +93,8 @@ def build_trainer(
             be faster, on CPUs and with bf16, and networks can; see `use_channels_last`.
         accumulate: Batches an optimizer step.
         clip_norm: Largest norm of the whole gradient.
-        step: Node of another training step, such as `kd_core.training.dot.DOTStep`; distiller, optimizer,
-            precision, clip_norm and find_unused_parameters are filled in.
+        step: Node of another training step, such as `kd_core.training.dot.DOTStep`; distiller,
+            optimizer, precision, clip_norm and find_unused_parameters are filled in.
         ema: Decay of the student's moving average, which is then evaluated and exported.
         ema_warmup: Let the average forget faster at first; see `ModelAverage`.
         sync_batchnorm: Compute BN statistics over all processes.

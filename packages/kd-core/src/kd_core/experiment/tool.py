@@ -21,9 +21,9 @@ from kd_core.experiment.runner import Runner, print_tables, with_cache
 from kd_core.experiment.seeds import repeat, seed_folder, summary_table
 from kd_core.experiment.together import check_shareable, train_together
 from kd_core.files.workdir import run_folder
-from kd_core.networks.memory_format import use_channels_last
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err, out
+from kd_core.training.memory_format import use_channels_last
 
 Config = dict[str, Any]
 Demo = Callable[[Namespace, torch.device], None]

@@ -19,7 +19,8 @@ from kd_core.runtime import distributed
 STEP = Kind(
     "a training step",
     lambda found: makes_calls_with(found, ("distiller", "optimizer")),
-    "a class as kd_core.training.step.TrainStep: made with `distiller` and `optimizer`, called with batches",
+    "a class as kd_core.training.step.TrainStep: made with `distiller` and `optimizer`, "
+    "called with batches",
 )
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}

@@ -20,7 +20,7 @@ from kd_core.files.sound_weights import not_finite
 from kd_core.networks.task import Batch, Task, network_of
 from kd_core.runtime import distributed
 from kd_core.runtime.signals import StopSignal
-from kd_core.training import state as training_state
+from kd_core.training import training_state
 from kd_core.training.cuda_graph import CapturedStep
 from kd_core.training.ema import ModelAverage
 from kd_core.training.hooks import Hook
