@@ -13,10 +13,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 from kd_core.config.build import build_network
+from kd_core.config.trust import build_from_file
 from kd_core.data.loader import DeviceLoader
 from kd_core.experiment.kit import Kit
 from kd_core.experiment.tool import TrainingTool
-from kd_core.files.artifacts import find_student, read_facts
+from kd_core.files.artifacts import NODE, find_student, read_facts
 from kd_core.files.weights import load_weights
 from kd_core.networks.image_task import ImageTask
 from kd_core.networks.task import Batch
@@ -106,7 +107,8 @@ class Location(Kit):
     def load_finished(self, folder: Path, node: Mapping[str, Any]) -> Locator:
         """Read a teacher that was trained first; its file says which network it is."""
         file = find_student(folder)
-        built = build_network(read_facts(file, ["network"])["network"], str(file), num_classes=2)
+        described = read_facts(file, {"network": NODE})["network"]
+        built = build_from_file(described, str(file), (), num_classes=2)
         load_weights(built, file)
         return Locator(built).eval()
 

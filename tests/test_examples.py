@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from kd_cls.train import main
+from kd_core.errors import UserError
+from kd_core.experiment.kit import Kit
+from kd_core.experiment.tool import TrainingTool
 from kd_core.testing import check_contract
 
 ROOT = Path(__file__).parents[1]
@@ -72,3 +75,32 @@ def test_the_guide_shows_them_as_they_are():
     for path in re.findall(r"`((?:configs|kd_core)/[\w/]+\.py)`", guide):
         folder = "packages/kd-core/src" if path.startswith("kd_core") else "."
         assert (ROOT / folder / path).is_file()
+
+
+def test_a_task_of_one_s_own_trains_a_teacher_and_a_student(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)  # where its configs are
+    monkeypatch.syspath_prepend(str(ROOT))
+    task = runpy.run_path("examples/own_task.py")
+    tool = TrainingTool(task["Location"]())
+    options = ["trainer.epochs=1", "trainer.tensorboard=False", "data.count=64"]
+    run = ["configs/examples/own_task.py", "--work-dir", str(tmp_path / "runs/x")]
+    assert tool.main([*run, "--cfg-options", *options]) == 0
+    assert "within_2px" in capsys.readouterr().out
+    assert (tmp_path / "runs/x/student.safetensors").is_file()
+    assert list((tmp_path / "runs/teachers").glob("teacher-*/result.json"))
+    assert tool.main([]) == 2
+    assert "name a CONFIG" in capsys.readouterr().err
+
+
+def test_a_task_that_cannot_read_finished_runs_says_so(tmp_path, monkeypatch, capsys):
+    class Task(Kit):
+        title, metric = "x", "y"
+
+        def build_model(self, data, where, /, *, network):
+            raise NotImplementedError
+
+        def evaluators(self, config, data):
+            raise NotImplementedError
+
+    with pytest.raises(UserError, match=r"Task cannot read finished runs.*`weights`"):
+        Task().load_finished(tmp_path, {})

@@ -21,13 +21,22 @@ ALWAYS = {
     "kd_reid": VISION | {"torchreid", "scipy", "sklearn", "cv2"},
 }
 IN_ONE_FILE = {
-    ("kd_core", "config_file.py"): {"mmengine"},
+    ("kd_core", "python_files.py"): {"mmengine"},
     ("kd_core", "image_files.py"): {"PIL"},
     ("kd_core", "values.py"): {"pydantic"},
 }
 LOGGING = {"tensorboard", "wandb", "matplotlib"}
 LAZILY = dict.fromkeys(ALWAYS, LOGGING) | {"kd_cls": LOGGING | {"timm", "onnx", "onnxruntime"}}
 
+FLOORS = (  # of kd_core, from the ground; an import points down
+    {"errors", "functional", "metrics"},
+    {"runtime"},
+    {"networks", "files", "config"},
+    {"criteria", "data"},
+    {"distill"},
+    {"training"},
+    {"experiment", "testing"},
+)
 FORBIDDEN_NAMES = {"utils", "common", "helpers", "misc", "base"}
 LONGEST_SOURCE = 250  # lines
 SKIPPED = {".git", ".venv", "__pycache__", "build", "dist", "runs", "uv.lock"}
@@ -89,6 +98,23 @@ def source_errors(package: str, name: str, source: str) -> list[str]:
 def errors_of_test(package: str, source: str) -> list[str]:
     own = set().union(*(names for place, names in IN_ONE_FILE.items() if place[0] == package))
     return import_errors(source, ALWAYS[package] | LAZILY[package] | own | {package, "pytest"})
+
+
+def floor_of(part: str) -> int:
+    return next(number for number, parts in enumerate(FLOORS) if part in parts)
+
+
+def floor_errors(part: str, source: str) -> list[str]:
+    """Name the imports of a part of kd_core that do not point down, to a lower floor."""
+    tree = ast.parse(source)
+    names = [name for node in ast.walk(tree) for name in imported_names(node)]
+    parts = [name.split(".")[1] for name in names if name.startswith("kd_core.")]
+    ground = floor_of(part) == 0
+    return [
+        f"{part} imports {other}"
+        for other in parts
+        if other != part and (floor_of(other) > 0 if ground else floor_of(other) >= floor_of(part))
+    ]
 
 
 def tool_errors(source: str) -> list[str]:
@@ -153,6 +179,17 @@ class TestProject:
 
         assert failing(check, "packages/*/src") == {}
 
+    def test_imports_of_the_core_point_down(self):
+        core = ROOT / "packages/kd-core/src/kd_core"
+
+        def check(path: Path, text: str) -> list[str]:
+            part = path.relative_to(core).parts[0].removesuffix(".py")
+            return [] if part == "__init__" else floor_errors(part, text)
+
+        assert failing(check, "packages/kd-core/src") == {}
+        parts = {path.stem for path in core.iterdir() if path.suffix == ".py" or path.is_dir()}
+        assert parts - {"__init__", "__pycache__", "py"} == set().union(*FLOORS)
+
     def test_each_package_is_tested_alone(self):
         def check(path: Path, text: str) -> list[str]:
             return errors_of_test(package_of(path), text)
@@ -208,7 +245,10 @@ class TestRules:
     @pytest.mark.parametrize(
         ("package", "source"),
         [
-            ("kd_core", "import os, torch\nfrom torch.nn import functional\nimport kd_core.taps"),
+            (
+                "kd_core",
+                "import os, torch\nfrom torch.nn import functional\nimport kd_core.errors",
+            ),
             ("kd_core", "def f():\n    import wandb"),
             ("kd_core", "def f():\n    from torch.utils.tensorboard import SummaryWriter"),
             ("kd_core", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import wandb"),
@@ -223,12 +263,26 @@ class TestRules:
     def test_allowed_import_is_not(self, package, source):
         assert source_errors(package, "x.py", source) == []
 
+    @pytest.mark.parametrize(
+        ("part", "source"),
+        [
+            ("training", "from kd_core.experiment.run import run"),
+            ("networks", "def f():\n    from kd_core.files import weights"),
+            ("files", "import kd_core.distill.term"),
+            ("functional", "from kd_core import runtime"),
+        ],
+    )
+    def test_import_that_points_up_or_sideways_is_found(self, part, source):
+        assert len(floor_errors(part, source)) == 1
+        assert floor_errors("experiment", "from kd_core.training.step import TrainStep") == []
+        assert floor_errors("functional", "from kd_core.errors import UserError") == []
+
     def test_what_one_file_of_the_core_may_import_no_other_may(self):
         source = "from mmengine.config import Config"
-        assert source_errors("kd_core", "config_file.py", source) == []
+        assert source_errors("kd_core", "python_files.py", source) == []
         assert source_errors("kd_core", "image_files.py", "from PIL import Image") == []
-        assert len(source_errors("kd_core", "config_file.py", "from PIL import Image")) == 1
-        assert source_errors("kd_cls", "config_file.py", source) == [
+        assert len(source_errors("kd_core", "python_files.py", "from PIL import Image")) == 1
+        assert source_errors("kd_cls", "python_files.py", source) == [
             "line 1 imports mmengine.config.Config"
         ]
 

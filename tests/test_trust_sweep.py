@@ -128,6 +128,13 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
     ),
     ("kd_core/experiment/report.py", "subprocess.run"): (1, "the same"),
     ("kd_core/experiment/report.py", "import importlib"): (1, "versions of packages"),
+    ("kd_core/__init__.py", "import importlib"): (
+        2,
+        "our own modules; our version",
+    ),
+    ("kd_core/__init__.py", "import_module"): (1, "the same"),
+    ("kd_core/criteria/__init__.py", "import importlib"): (1, "our own files beside it"),
+    ("kd_core/criteria/__init__.py", "import_module"): (1, "the same"),
     ("kd_core/testing/samples.py", "import importlib"): (1, "modules of our own criteria"),
     ("kd_core/testing/samples.py", "import pkgutil"): (1, "the same"),
     ("kd_core/testing/samples.py", "import_module"): (2, "the same"),

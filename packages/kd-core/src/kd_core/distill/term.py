@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from kd_core.config.build import build, check, check_arguments
 from kd_core.config.kinds import subclass_of
+from kd_core.config.values import NonNegative, check_values
 from kd_core.criteria.criterion import Criterion
 from kd_core.errors import UserError, located, nearest
 from kd_core.files.weights import load_weights
@@ -20,8 +21,6 @@ from kd_core.runtime.console import err
 CRITERION = subclass_of("a criterion", Criterion)
 GIVEN = ("num_classes", "num_samples", "labels", "student_shapes", "teacher_shapes")
 """What a criterion's constructor gets if it names it."""
-
-_WARMUPS = ("epoch", "step")
 
 
 @dataclass
@@ -44,9 +43,9 @@ class Term:
     criterion: Criterion
     student: Taps = "output"
     teacher: Taps = "output"
-    weight: float = 1.0
-    warmup_epochs: float = 0.0
-    warmup_by: str = "epoch"
+    weight: NonNegative = 1.0
+    warmup_epochs: NonNegative = 0.0
+    warmup_by: Literal["epoch", "step"] = "epoch"
     source: str | None = None
 
     def __post_init__(self) -> None:
@@ -55,10 +54,7 @@ class Term:
                 f"criterion is a {type(self.criterion).__name__}; a term needs a Criterion, "
                 "which is called with (student, teacher, batch)"
             )
-        if self.warmup_epochs < 0:
-            raise UserError(f"warmup_epochs is {self.warmup_epochs}; it cannot be negative")
-        if self.warmup_by not in _WARMUPS:
-            raise UserError(f"warmup_by is {self.warmup_by!r}{nearest(self.warmup_by, _WARMUPS)}")
+        check_values(Term, vars(self), str)
 
     def factor(self, steps: Tensor, steps_per_epoch: int) -> float | Tensor:
         """Return the weight after so many optimizer steps; it stays on their device."""

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from kd_core.config.build import build
+from kd_core.config.values import NonNegative, Positive, PositiveInt, Share, checked
 from kd_core.data.protocol import Loader
 from kd_core.distill.distiller import Distiller
 from kd_core.errors import UserError
@@ -52,19 +53,20 @@ class Parts:
     sample: Batch | None = None
 
 
+@checked
 def build_trainer(
     parts: Parts,
     work_dir: Path,
     *,
     optimizer: Mapping[str, Any],
     schedule: Mapping[str, Any],
-    epochs: int,
-    precision: str = "fp32",
+    epochs: PositiveInt,
+    precision: Literal["fp32", "bf16"] = "fp32",
     channels_last: bool | None = None,
-    accumulate: int = 1,
-    clip_norm: float | None = None,
+    accumulate: PositiveInt = 1,
+    clip_norm: Positive | None = None,
     step: Mapping[str, Any] | None = None,
-    ema: float | None = None,
+    ema: Share | None = None,
     ema_warmup: bool = False,
     sync_batchnorm: bool = False,
     find_unused_parameters: bool = False,
@@ -72,11 +74,11 @@ def build_trainer(
     teacher_cache: bool | str = False,
     capture: bool = True,
     compile: bool = False,
-    eval_every: int = 1,
-    save_every: int = 1,
-    save_minutes: float = 10.0,
-    keep_every: int | None = None,
-    log_every: int = 50,
+    eval_every: PositiveInt = 1,
+    save_every: PositiveInt = 1,
+    save_minutes: NonNegative = 10.0,
+    keep_every: PositiveInt | None = None,
+    log_every: PositiveInt = 50,
     tensorboard: bool = True,
     wandb: Mapping[str, Any] | None = None,
 ) -> Trainer:
@@ -113,10 +115,6 @@ def build_trainer(
         tensorboard: Write TensorBoard files.
         wandb: Arguments of `wandb.init`; None leaves it alone.
     """
-    counts = dict(epochs=epochs, accumulate=accumulate, log_every=log_every)
-    for name, count in {**counts, "eval_every": eval_every, "save_every": save_every}.items():
-        if count < 1:
-            raise UserError(f"trainer.{name} is {count}; want 1 or more")
     if compile and step is not None:
         raise UserError("trainer.compile is for the plain step; leave it or trainer.step out")
     distiller = parts.distiller

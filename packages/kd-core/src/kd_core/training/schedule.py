@@ -12,6 +12,7 @@ from fvcore.common.param_scheduler import (
 )
 
 from kd_core.config.kinds import Kind, makes
+from kd_core.config.values import NonNegative, Positive, PositiveInt, Share, checked
 from kd_core.errors import UserError
 
 SCHEDULE = Kind(
@@ -21,13 +22,14 @@ SCHEDULE = Kind(
 )
 
 
+@checked
 def multi_step(
     *,
-    epochs: int,
-    milestones: Sequence[int],
-    gamma: float = 0.1,
-    warmup_epochs: float = 0.0,
-    warmup_start: float = 0.01,
+    epochs: PositiveInt,
+    milestones: Sequence[PositiveInt],
+    gamma: Positive = 0.1,
+    warmup_epochs: NonNegative = 0.0,
+    warmup_start: Share = 0.01,
 ) -> ParamScheduler:
     """Multiply the rate by `gamma` after each milestone: 150 first changes the 151st epoch.
 
@@ -53,15 +55,21 @@ def multi_step(
     return _with_warmup(steps, epochs, warmup_epochs, warmup_start)
 
 
+@checked
 def cosine(
-    *, epochs: int, end: float = 0.0, warmup_epochs: float = 0.0, warmup_start: float = 0.01
+    *,
+    epochs: PositiveInt,
+    end: Share = 0.0,
+    warmup_epochs: NonNegative = 0.0,
+    warmup_start: Share = 0.01,
 ) -> ParamScheduler:
     """Let the rate fall along half a cosine to the factor `end`, after an optional warm-up."""
     return _with_warmup(CosineParamScheduler(1.0, end), epochs, warmup_epochs, warmup_start)
 
 
+@checked
 def constant(
-    *, epochs: int, warmup_epochs: float = 0.0, warmup_start: float = 0.01
+    *, epochs: PositiveInt, warmup_epochs: NonNegative = 0.0, warmup_start: Share = 0.01
 ) -> ParamScheduler:
     """Keep the rate as it is, after an optional warm-up."""
     return _with_warmup(ConstantParamScheduler(1.0), epochs, warmup_epochs, warmup_start)

@@ -46,8 +46,7 @@ class Trainer:
         accumulate: Batches a step.
         ema: Decay of a moving average of the student, which is then evaluated and deployed.
         ema_warmup: See `ModelAverage`.
-        log_every: Steps between looks at the device: non-finite losses, and wishes of other
-            processes.
+        log_every: Steps between looks at the device, and at what other processes want.
     """
 
     def __init__(
