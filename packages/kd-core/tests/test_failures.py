@@ -191,10 +191,16 @@ def test_a_thread_that_cannot_start_is_told():
 
 
 def test_a_pool_of_threads_that_cannot_start_is_told(monkeypatch):
+    start = threading.Thread.start
+
+    def refuse_the_second(thread):
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        start(thread)
+
     def refuse(thread):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(threading.Thread, "start", refuse_the_second)
     with pytest.raises(AttributeError) as caught:  # a mistake of Python's own
         ThreadPool(2)
     assert "no further thread can be started" in str(explain(caught.value))

@@ -101,7 +101,7 @@ class TestTwoProcesses:
 
 def test_a_rank_that_is_still_dying_is_waited_for():
     class Store:
-        looks = 0
+        looks, rank = 0, 0
 
         def gone(self):
             self.looks += 1
