@@ -34,7 +34,10 @@ class Slow(Dataset):
     ("number", "wanted"),
     [
         (signal.SIGKILL, r"data worker \d+ was killed \(SIGKILL\); .*fewer workers"),
-        (signal.SIGSTOP, r"data worker \d+ stands still .* within 0.5 s; .*data.worker_timeout"),
+        (
+            signal.SIGSTOP,
+            r"no batch within 0.5 s \(data worker \d+ stands still .*\); .*data.worker_timeout",
+        ),
     ],
 )
 def test_a_lost_worker_is_named_in_time_and_none_is_left(number, wanted, persistent):

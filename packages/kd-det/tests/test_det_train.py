@@ -40,6 +40,16 @@ def command(write, coco, tmp_path, monkeypatch):
     return command
 
 
+FULL_DISK = """
+import resource, signal, sys
+from kd_det.train import main
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (25000, 25000))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def checkpoint(folder, name="model_final"):
     return torch.load(folder / f"{name}.pth", weights_only=True)
 
@@ -200,6 +210,41 @@ def test_dry_run_reads_no_data(command, capsys):
     assert "one training step done" in capsys.readouterr().out
 
 
+def test_dry_run_of_a_detector_on_proposals(command, capsys):
+    options = [
+        "MODEL.LOAD_PROPOSALS",
+        True,
+        "MODEL.PROPOSAL_GENERATOR.NAME",
+        "PrecomputedProposals",
+    ]
+    assert command(*options, flags=["--dry-run"]) == 0
+    assert "one training step done" in capsys.readouterr().out
+
+
+class TestFailures:
+    def test_no_traceback_but_with_debug(self, command, coco, tmp_path, capsys, monkeypatch):
+        images = coco[1]
+        for image in images.iterdir():
+            image.write_text("no image")
+        for flags, count in ({(): 0, ("--debug",): 2}).items():
+            status = command("OUTPUT_DIR", tmp_path / f"run{count}", flags=flags)
+            said = capsys.readouterr()
+            assert status == 1
+            assert (said.out + said.err).count("Traceback") >= count
+            assert count or (said.out + said.err).count("Traceback") == 0
+            assert count or said.err.count("error: ") == 1
+
+    def test_messages_that_cannot_be_written_are_not_spoken_of(self, command, tmp_path):
+        arguments = [*command.arguments, "OUTPUT_DIR", str(tmp_path / "run")]
+        done = subprocess.run(
+            [sys.executable, "-c", FULL_DISK, *arguments], text=True, capture_output=True
+        )
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1].startswith("error: ")
+        assert "Logging error" not in done.stderr
+        assert "Traceback" not in done.stdout + done.stderr
+
+
 class TestRefusals:
     @pytest.fixture
     def error(self, command, capsys):
@@ -215,6 +260,10 @@ class TestRefusals:
         (tmp_path / "run").mkdir()
         (tmp_path / "run/last_checkpoint").write_text("model_final.pth")
         assert "holds a run; add --resume" in error("OUTPUT_DIR", tmp_path / "run")
+
+    @pytest.mark.parametrize("name", ["", "None"])
+    def test_folder_without_a_name(self, error, name):
+        assert "OUTPUT_DIR is " in error("OUTPUT_DIR", name)
 
     def test_config_file_that_is_not_there(self, error, tmp_path):
         message = error(file=tmp_path / "faster_rcn.yaml")

@@ -16,6 +16,7 @@ from kd_core.cli import comparison_parser, run_main
 from kd_core.config import load_config, parse_options
 from kd_core.console import err
 from kd_core.errors import UserError, nearest
+from kd_core.leftovers import remove_leftovers
 from kd_core.run_config import read_config, stage_configs
 from kd_core.runner import Runner
 from kd_core.seeds import DIGITS, repeat, seed_folder, spread, spread_of, text
@@ -23,6 +24,7 @@ from kd_core.stages import key_of
 from kd_core.table_rows import Results, known_rows, read_table
 from kd_core.together import check_shareable, train_together
 from kd_core.tool import TrainingTool
+from kd_core.workdir import named_folder
 
 Config = dict[str, Any]
 _TABLE = "table.json"
@@ -63,8 +65,10 @@ class ComparisonTool:
                     self.tool.dry_run(config, device)
                 return
             name = Path(args.rows or args.configs[-1]).stem
-            work_dir = Path(args.work_dir or f"runs/{name}-table")
+            given_dir = f"runs/{name}-table" if args.work_dir is None else args.work_dir
+            work_dir = named_folder(given_dir, "--work-dir")
             with claimed(work_dir):
+                remove_leftovers(work_dir.parent / "teachers")
                 self._compare(configs, args, given, device, work_dir)
 
     def rows(self, args: Namespace, given: Mapping[str, Any]) -> dict[str, Config]:

@@ -22,6 +22,11 @@ STEP = Kind(
     "a class as kd_core.step.TrainStep: made with `distiller` and `optimizer`, called with batches",
 )
 
+_NO_GRADIENT = (
+    "no loss depends on a weight that is trained; does the student's forward detach its output, or "
+    "run under no_grad or inference_mode?"
+)
+
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 
 
@@ -81,6 +86,8 @@ class TrainStep:
                 with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
                     losses = self.model(batch)
                     mean = sum_losses(losses) / len(batches)
+                if not mean.requires_grad:
+                    raise UserError(_NO_GRADIENT)
                 mean.backward()
             for name, loss in losses.items():
                 share = loss.detach() / len(batches)
