@@ -80,9 +80,9 @@ def keep(folder: Path, config: Mapping[str, Any]) -> None:
         before, after = (flat(each).get(EPOCHS) for each in (kept.get("config", {}), config))
         if before != after and (folder / "last.pth").is_file():
             err.print(
-                f"{folder}: goes on to {after} epochs, begun with {before}; the schedule is that of "
-                f"{after} from here on, so the result is that of a run of {after} from the start only "
-                "if both schedules agree so far, as constant ones do"
+                f"{folder}: goes on to {after} epochs, begun with {before}; the schedule is that "
+                f"of {after} from here on, so the result is that of a run of {after} from the "
+                "start only if both schedules agree so far, as constant ones do"
             )
     distributed.wait_for_all()
 
