@@ -205,5 +205,5 @@ def test_a_network_that_cannot_work_in_nhwc_memory_is_left_as_it_is(tmp_path):
     assert not student.channels_last
     assert student.network[0].weight.is_contiguous()
     assert parts.distiller.teachers["teacher"].model.channels_last
-    with pytest.raises(RuntimeError, match="view size"):
+    with pytest.raises(UserError, match="view size"):
         run_once(tmp_path, parts, channels_last=True)
