@@ -8,7 +8,7 @@ from kd_core.checkpoint import load_json
 from kd_core.criteria.fitnet import FitNet
 from kd_core.distiller import Distiller
 from kd_core.errors import UserError
-from kd_core.run import Parts, build_trainer, run
+from kd_core.run import Parts, build_trainer, go_on, run
 from kd_core.step import TrainStep
 from kd_core.task import Task
 from kd_core.term import Term
@@ -58,7 +58,9 @@ def run_once(folder, parts, *, resume=False, **options):
         schedule={"type": "kd_core.schedule.constant"},
         **{"epochs": 4, "tensorboard": False, **options},
     )
-    return run(trainer, parts, resume=resume, facts={"seed": 3}), trainer
+    if resume:
+        go_on(trainer)
+    return run(trainer, parts, {"seed": 3}), trainer
 
 
 def scripted(*values, name="top1"):
@@ -203,5 +205,5 @@ def test_a_network_that_cannot_work_in_nhwc_memory_is_left_as_it_is(tmp_path):
     assert not student.channels_last
     assert student.network[0].weight.is_contiguous()
     assert parts.distiller.teachers["teacher"].model.channels_last
-    with pytest.raises(RuntimeError, match="view size"):
+    with pytest.raises(UserError, match="view size"):
         run_once(tmp_path, parts, channels_last=True)

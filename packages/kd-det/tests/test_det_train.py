@@ -270,6 +270,36 @@ class TestRefusals:
         assert "no config file" in message
         assert "'faster_rcnn.yaml'" in message
 
+    @pytest.mark.parametrize(
+        ("key", "value", "problem"),
+        [
+            ("ARGS", [1], "ARGS is [1]; wanted a node of arguments"),
+            ("ARGS", "x", "ARGS is 'x'; wanted"),
+            ("WEIGHT", "much", "WEIGHT is 'much'; wanted a finite number"),
+            ("WEIGHT", float("nan"), "WEIGHT is nan; wanted a finite number"),
+            ("WEIGHT", True, "WEIGHT is True; wanted a finite number"),
+            ("WEIGHT", {"type": "os.system"}, "wanted a finite number"),
+            ("WARMUP_ITERS", "inf", "WARMUP_ITERS is 'inf'; wanted a finite number"),
+            ("STUDENT", 3, "STUDENT is 3; wanted a tap"),
+            ("TEACHER", ["@fpn", 3], "TEACHER is ['@fpn', 3]; wanted a tap"),
+        ],
+    )
+    def test_a_term_of_other_types(self, error, write, key, value, problem):
+        file = write("faster_rcnn", {"dkd": {**TERMS["dkd"], key: value}})
+        assert problem in error(file=file, flags=["--dry-run"])
+
+    @pytest.mark.parametrize("base", ["nowhere.yaml", "."])
+    def test_a_base_that_cannot_be_read(self, error, tmp_path, base):
+        (tmp_path / "run.yaml").write_text(f"_BASE_: {base}\n")
+        message = error(file=tmp_path / "run.yaml", flags=["--dry-run"])
+        assert "cannot read" in message
+        assert str(Path(tmp_path, base)) in message
+
+    @pytest.mark.parametrize("key", ["MODEL.META_ARCHITECTURE", "MODEL.BACKBONE.NAME"])
+    def test_a_part_that_detectron2_does_not_have(self, error, key):
+        message = error(key, "os.system", flags=["--dry-run"])
+        assert "Detectron2 does not have: No object named 'os.system'" in message
+
     def test_data_set_that_is_not_registered(self, error):
         assert "no data set 'nowhere'" in error("DATASETS.TRAIN", "('nowhere',)")
 

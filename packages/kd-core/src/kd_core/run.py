@@ -172,19 +172,14 @@ def build_trainer(
     )
 
 
-def run(
-    trainer: Trainer, parts: Parts, *, resume: bool, facts: Mapping[str, Any]
-) -> dict[str, Any]:
+def run(trainer: Trainer, parts: Parts, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Train, then write `student.pth`, `student.safetensors` and `result.json`; return the result.
 
     Args:
-        trainer: From `build_trainer`.
+        trainer: From `build_trainer`; `go_on` lets it continue.
         parts: The same parts.
-        resume: Continue from `last.pth` if the folder has one.
         facts: What else the result should say: seeds, the teacher's accuracy.
     """
-    if resume:
-        go_on(trainer)
     trainer.train()
     return finish(trainer, parts, facts)
 

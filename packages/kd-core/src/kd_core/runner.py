@@ -16,7 +16,7 @@ from kd_core.data.loader import data_fingerprint
 from kd_core.failures import during_run, memory_remedy, memory_told
 from kd_core.kit import Kit
 from kd_core.recipes import build_teachers, is_of_teachers, recorded, stage_place, unfinished
-from kd_core.run import build_trainer, run
+from kd_core.run import build_trainer, go_on, run
 from kd_core.run_config import stage_configs, teacher_nodes
 from kd_core.stages import run_stages
 from kd_core.task import network_of
@@ -136,7 +136,7 @@ class Runner:
         )
         identity.check_data(work_dir, data_fingerprint(built.data))
         facts: dict[str, Any] = {"seed": seed, "data_seed": built.data.train.data_seed}
-        facts["made_by"] = identity.digest_of(work_dir)
+        facts["made_by"] = trainer.made_by = identity.digest_of(work_dir)
         facts["environment"] = report.environment(self.device)
         if distributed.rank() == 0:
             checkpoint.save_json(facts["environment"], work_dir / "environment.json")
@@ -208,8 +208,10 @@ class Runner:
         memory = memory_of(config)
         with memory_told(memory):
             ready = self.prepare(config, work_dir, seed=seed)
+            if resume:
+                go_on(ready.trainer)  # no run has failed yet if it cannot
         with during_run(work_dir, seed, memory):
-            return run(ready.trainer, ready.built.parts, resume=resume, facts=ready.facts)
+            return run(ready.trainer, ready.built.parts, ready.facts)
 
 
 def memory_of(config: Config) -> str:

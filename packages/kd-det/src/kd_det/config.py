@@ -1,6 +1,7 @@
 """The KD node: what a Detectron2 config says about distillation."""
 
 import copy
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -122,9 +123,24 @@ def _term(where: str, node: Any) -> dict[str, Any]:
     if "CRITERION" not in node:
         raise UserError(f"{where}: no CRITERION, such as kd_core.criteria.reviewkd.ReviewKD")
     term = {**copy.deepcopy(DEFAULTS), **node}
+    if not isinstance(term["ARGS"], dict):
+        raise UserError(f"{where}.ARGS is {term['ARGS']!r:.80}; wanted a node of arguments by name")
+    for key in ("WEIGHT", "WARMUP_ITERS"):
+        if not _is_number(term[key]):
+            raise UserError(f"{where}.{key} is {term[key]!r:.80}; wanted a finite number")
     for side in ("STUDENT", "TEACHER"):
-        term[side] = [term[side]] if isinstance(term[side], str) else list(term[side])
+        taps = [term[side]] if isinstance(term[side], str) else term[side]
+        if not isinstance(taps, list | tuple) or not all(isinstance(tap, str) for tap in taps):
+            raise UserError(f"{where}.{side} is {taps!r:.80}; wanted a tap, or a list of taps")
+        term[side] = list(taps)
     return term
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return not isinstance(value, bool) and math.isfinite(float(value))  # YAML's 1e-3 is a text
+    except (TypeError, ValueError):
+        return False
 
 
 def _merge(cfg: CfgNode, where: str, merge: Any) -> None:
@@ -135,7 +151,10 @@ def _merge(cfg: CfgNode, where: str, merge: Any) -> None:
         raise UserError(f"{where}: not plain YAML ({' '.join(str(error).split())})") from error
     except (AttributeError, TypeError, RecursionError) as error:  # of lists and texts as nodes
         raise UserError(f"{where}: not a config of Detectron2 ({error})") from error
-    except (KeyError, AssertionError, ValueError, OSError) as error:
+    except OSError as error:
+        place = error.filename or where
+        raise UserError(f"{where}: cannot read {place} ({error.strerror or error})") from error
+    except (KeyError, AssertionError, ValueError) as error:
         text = str(error.args[0] if error.args else error)
         match = re.fullmatch(r"Non-existent (?:config )?key: (\S+)", text)
         if match:
