@@ -61,6 +61,7 @@ def read_config(file: str | Path, options: Sequence[str] = ()) -> CfgNode:
     if not path.is_file():
         hint = nearest(path.name, [other.name for other in path.parent.glob("*.yaml")])
         raise UserError(f"no config file {str(file)!r}{hint}")
+    _check_bases(path, ())
     _merge(cfg, str(file), lambda: cfg.merge_from_file(str(path), allow_unsafe=False))
     for name in cfg.KD.TERMS:  # whole, so that options can change what the file leaves out
         cfg.KD.TERMS[name] = CfgNode(_term(f"KD.TERMS.{name}", cfg.KD.TERMS[name]))
@@ -134,6 +135,25 @@ def _term(where: str, node: Any) -> dict[str, Any]:
             raise UserError(f"{where}.{side} is {taps!r:.80}; wanted a tap, or a list of taps")
         term[side] = list(taps)
     return term
+
+
+def _check_bases(file: Path, above: tuple[Path, ...]) -> None:
+    """Refuse a `_BASE_` that is not a file here: Detectron2 would wait at a pipe, or download."""
+    try:
+        node = yaml.safe_load(file.read_bytes())
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return  # told when it is merged
+    bases = node.get("_BASE_", []) if isinstance(node, dict) else []
+    for base in bases if isinstance(bases, list) else [bases]:
+        if not isinstance(base, str) or "://" in base:
+            raise UserError(f"{file}: _BASE_ {base!r}: wanted a YAML file of this machine")
+        path = file.parent / Path(base).expanduser()
+        if not path.is_file():
+            hint = nearest(path.name, [other.name for other in path.parent.glob("*.yaml")])
+            raise UserError(f"{file}: _BASE_ {base!r} is not a file{hint}")
+        if path.resolve() in above or path.resolve() == file.resolve():
+            raise UserError(f"{file}: _BASE_ {base!r} leads back to itself")
+        _check_bases(path, (*above, file.resolve()))
 
 
 def _is_number(value: Any) -> bool:
