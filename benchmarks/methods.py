@@ -60,7 +60,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--pair", default="cifar10_resnet20_resnet8", help="in configs/cls/pairs")
     parser.add_argument("--student", default="resnet8", help="file in configs/cls/networks")
     parser.add_argument("--work-dir", default="runs/methods")
-    fast = ["trainer.precision=bf16", "trainer.channels_last=True"]  # 2.7 times on one core
+    fast = ["trainer.precision=bf16", "trainer.channels_last=True"]  # 2.7 times on a CPU with bf16
     parser.add_argument("--options", nargs="*", default=fast, help="further --cfg-options")
     default = ROOT / "docs/results/cifar10_resnet20_resnet8.jsonl"
     parser.add_argument("--results", default=str(default))

@@ -8,6 +8,7 @@ from kd_core.experiment.comparison import markdown
 from kd_core.experiment.runner import Runner
 from kd_core.files.checkpoint import load_json
 from kd_core.files.claim import claimed
+from kd_core.runtime.processes import this_process
 
 TINY = """
 data = dict(
@@ -88,6 +89,14 @@ def table_rows(folder="runs/table-table"):
 def compare(*options, only=(), seeds=("0",)):
     chosen = ["--only", *only] if only else []
     assert main(["tiny.py", "--rows", "table.py", *chosen, "--seeds", *seeds, *options]) == 0
+
+
+def test_left_overs_of_killed_runs_beside_the_teachers_go():
+    folder = Path("runs/teachers")
+    folder.mkdir(parents=True)
+    (folder / f".cache.{this_process().machine}-{2**22}-1-0.tmp").touch()  # no such number
+    compare(only=["alone"])
+    assert not list(folder.glob(".*.tmp"))
 
 
 def test_a_row_alone_keeps_the_others_in_their_order(capsys):

@@ -13,6 +13,7 @@ from kd_cls.models import build_model
 from kd_cls.predict import load_image, main, predict
 from kd_core.errors import UserError
 from kd_core.files import checkpoint
+from kd_core.files.checkpoint import load_safetensors
 from PIL import Image
 
 PROBABILITIES = [0.25, 0.6, 0.15]
@@ -89,3 +90,28 @@ def test_an_image_that_cannot_be_read_is_named(run, image, tmp_path, capsys, con
 def test_an_impossible_number_of_classes_is_refused(run, image):
     with pytest.raises(UserError, match="--top 0"):
         predict(run, [image], top=0)
+
+
+LINEAR = {"type": "torch.nn.Linear", "in_features": 2, "out_features": 2}
+CONV = {"type": "torch.nn.Conv2d", "in_channels": 3, "out_channels": 2, "kernel_size": 1}
+TWO = {"type": "kd_cls.models.build_model", "name": "resnet8", "num_classes": 2}
+
+
+@pytest.mark.parametrize(
+    ("node", "network", "problem"),
+    [
+        (LINEAR, torch.nn.Linear(2, 2), "its network fails with an image (RuntimeError: mat1"),
+        (CONV, torch.nn.Conv2d(3, 2, 1), "a classifier needs logits [N, C]"),
+        (TWO, build_model("resnet8", num_classes=2), "names 3 classes, but its network gives 2"),
+    ],
+)
+def test_a_file_whose_network_does_not_classify_images_is_told(
+    run, image, tmp_path, capsys, node, network, problem
+):
+    _, facts = load_safetensors(run / "student.safetensors")
+    state = {name: torch.zeros_like(value) for name, value in network.state_dict().items()}
+    checkpoint.export(state, tmp_path / "odd" / "student", {**facts, "network": json.dumps(node)})
+    assert main([str(tmp_path / "odd"), image]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path}/odd/student.safetensors: ")
+    assert problem in line

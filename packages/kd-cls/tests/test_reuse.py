@@ -142,6 +142,34 @@ class TestAnotherConfig:
         assert run("student.weights=start.pth") == 2
         assert "student.weights is 'start.pth' (" in capsys.readouterr().err
 
+    def test_of_a_file_in_the_home_folder_is_seen_too(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert run(work_dir="runs/first") == 0
+        shutil.copy("runs/first/student.pth", "start.pth")
+        assert run("student.weights=~/start.pth") == 0
+        assert run("student.weights=start.pth") == 0
+        torch.save({k: v + 1 for k, v in weights("runs/first").items()}, "start.pth")
+        assert run("student.weights=~/start.pth") == 2
+        assert "student.weights is '~/start.pth' (" in capsys.readouterr().err
+
+    def test_of_a_checkpoint_is_seen_by_whoever_goes_on_from_it(self, steps, capsys):
+        for option in ("optimizer.lr=0.2", "seed=1"):
+            assert run(option, work_dir=f"runs/{option}") == 0
+        assert run() == 0
+        whole = weights("runs/run")
+        Path("runs/run/result.json").unlink()
+        shutil.copy("runs/run/last.pth", "own.pth")
+        for option in ("optimizer.lr=0.2", "seed=1"):
+            shutil.copy(f"runs/{option}/last.pth", "runs/run/last.pth")
+            capsys.readouterr()
+            assert run() == 2
+            assert "last.pth: is of another run" in capsys.readouterr().err.splitlines()[-1]
+        shutil.copy("own.pth", "runs/run/last.pth")
+        assert run("trainer.precision=fp32") == 0  # a default, said outright
+        assert same(whole, weights("runs/run"))
+        assert run("trainer.epochs=3") == 0
+        assert result()["epochs"] == 3
+
     def test_of_an_earlier_stage_is_refused(self, capsys):
         assert run(config="stages") == 0
         assert run("stages.first.trainer.epochs=2", config="stages") == 2

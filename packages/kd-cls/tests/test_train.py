@@ -116,10 +116,10 @@ def runs(monkeypatch):
     """Note every training run: folder, distiller, and the teachers' states before and after."""
     noted, original = [], runner.run
 
-    def run(trainer, parts, **options):
+    def run(trainer, parts, facts):
         teachers = {name: t.model for name, t in parts.distiller.teachers.items()}
         states = [{name: copied(model) for name, model in teachers.items()}]
-        result = original(trainer, parts, **options)
+        result = original(trainer, parts, facts)
         states.append({name: copied(model) for name, model in teachers.items()})
         noted.append((trainer.work_dir.name.partition("-")[0], parts, states))
         return result

@@ -224,6 +224,13 @@ class TestMistakes:
             with pytest.raises(UserError, match=r"x is a file; a run needs a folder"):
                 take(folder)
 
+    def test_a_link_to_nothing_is_named(self, tmp_path):
+        (tmp_path / "gone").symlink_to("nowhere")
+        (tmp_path / "loop").symlink_to("loop")
+        for folder in (tmp_path / "gone", tmp_path / "loop/x"):
+            with pytest.raises(UserError, match=r"(gone|loop) is a link to nothing; remove it"):
+                take(folder)
+
     def test_what_the_system_refuses_is_one_line(self, tmp_path):
         for name, why in (("x" * 300, "the path is too long"), ("a\0b", "null byte")):
             with pytest.raises(UserError, match=why) as caught:

@@ -135,3 +135,15 @@ class TestTrainingParser:
             training_parser("Train.").parse_args(["a.py", given, "3"])
         assert caught.value.code == 2
         assert f"did you mean '{hint}'" in capsys.readouterr().err
+
+
+def test_what_python_can_only_ignore_is_one_line(capsys):
+    class Bad:
+        def __del__(self):
+            raise RuntimeError("worker\nis gone")
+
+    def leave(arguments):
+        Bad()
+
+    assert run_main(leave, []) == 0
+    assert capsys.readouterr().err == "warning: ignored: RuntimeError: worker is gone\n"

@@ -1,7 +1,9 @@
+import errno
 import math
 import tempfile
 from pathlib import Path
 
+import mmengine
 import pytest
 from kd_core.config.reading import load_config, merge, parse_options, save_config
 from kd_core.errors import UserError
@@ -364,3 +366,13 @@ def test_tuned_values_of_stages_reach_only_those_that_the_method_has(tmp_path):
     options = {"stages.init.optimizer.lr": 0.2}
     stages = load_config([pair, method], options, known=names)["stages"]
     assert stages["init"]["optimizer"]["lr"] == 0.2
+
+
+def test_no_room_for_mmengines_temporary_files_is_named(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "a.py").write_text("x = 1")
+    monkeypatch.setattr(mmengine.Config, "_substitute_predefined_vars", full)
+    with pytest.raises(UserError, match=r"a temporary file, .*: the disk is full; free space"):
+        load_config(tmp_path / "a.py")

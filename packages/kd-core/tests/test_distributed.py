@@ -100,7 +100,7 @@ def make(folder, *, middle=None, bad=None, **options):
 
 def train(folder):
     trainer, parts = make(folder / "train")
-    result = run(trainer, parts, resume=False, facts={})
+    result = run(trainer, parts, {})
     exported = (folder / "train" / "student.pth").is_file()  # also when another rank wrote it
     return {
         "weights": trainer.distiller.state_dict(),

@@ -3,6 +3,8 @@
 import errno
 import os
 import resource
+import threading
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import pytest
@@ -180,3 +182,25 @@ def test_no_home_folder_names_the_variable(monkeypatch):
     monkeypatch.setattr(Path, "expanduser", homeless)
     with pytest.raises(UserError, match="KD_CACHE"):
         cache_folder()
+
+
+def test_a_thread_that_cannot_start_is_told():
+    told = explain(RuntimeError("can't start new thread"))
+    assert told is not None
+    assert str(told).startswith("no further thread can be started; free memory")
+
+
+def test_a_pool_of_threads_that_cannot_start_is_told(monkeypatch):
+    start = threading.Thread.start
+
+    def refuse_the_second(thread):
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        start(thread)
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_the_second)
+    with pytest.raises(AttributeError) as caught:  # a mistake of Python's own
+        ThreadPool(2)
+    assert "no further thread can be started" in str(explain(caught.value))

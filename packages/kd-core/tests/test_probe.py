@@ -57,7 +57,7 @@ def test_a_probe_runs_in_eval_mode_without_gradient():
 def test_a_probe_that_fails_leaves_no_trace_either():
     model = Net().train()
     before = trace(model)
-    with pytest.raises(KeyError):
+    with pytest.raises(UserError, match="fed a batch of audio: KeyError: 'image'"):
         tap_values(model, FeatureTap(model, ["bn"]), {"audio": torch.zeros(2)})
     torch.testing.assert_close(trace(model), before, rtol=0, atol=0)
     assert torch.is_grad_enabled()

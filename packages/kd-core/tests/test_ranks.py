@@ -99,6 +99,19 @@ class TestTwoProcesses:
         assert lines == ["", "error: 1.jpg: is empty\n"]
 
 
+def test_a_rank_that_is_still_dying_is_waited_for():
+    class Store:
+        looks, rank = 0, 0
+
+        def gone(self):
+            self.looks += 1
+            return ["rank 1 of 2 (process 7) died"] if self.looks > 2 else []
+
+    error = RuntimeError("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer")
+    assert str(ranks._lost(error, Store())).startswith("rank 1 of 2 (process 7) died, so training")
+    assert ranks._lost(ranks.Terminated(), Store()) is None  # all are told to end: nobody is lost
+
+
 @pytest.mark.parametrize("wrong", ["", "0", "-1", "nan", "soon"])
 def test_a_timeout_that_is_none_is_refused(monkeypatch, wrong):
     monkeypatch.setenv("KD_RANK_TIMEOUT", wrong)

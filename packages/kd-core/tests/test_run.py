@@ -8,7 +8,7 @@ from kd_core.distill.distiller import Distiller
 from kd_core.distill.term import Term
 from kd_core.errors import UserError
 from kd_core.experiment import report
-from kd_core.experiment.run import Parts, build_trainer, run
+from kd_core.experiment.run import Parts, build_trainer, go_on, run
 from kd_core.files import checkpoint
 from kd_core.files.checkpoint import load_json
 from kd_core.networks.task import Task
@@ -59,7 +59,9 @@ def run_once(folder, parts, *, resume=False, **options):
         schedule={"type": "kd_core.training.schedule.constant"},
         **{"epochs": 4, "tensorboard": False, **options},
     )
-    return run(trainer, parts, resume=resume, facts={"seed": 3}), trainer
+    if resume:
+        go_on(trainer)
+    return run(trainer, parts, {"seed": 3}), trainer
 
 
 def scripted(*values, name="top1"):
@@ -74,6 +76,7 @@ def test_the_folder_holds_the_student_the_criteria_and_the_result(tmp_path):
     student = {"student.pth", "student.safetensors", "criteria/hint.pth"}
     assert files == {*student, "result.json", "log.jsonl", "best.pth", "last.pth"}
     assert load_json(tmp_path / "result.json") == result
+    assert result["products"].keys() == student  # by which a teacher's folder is checked
     plain = network(4)
     plain.load_state_dict(torch.load(tmp_path / "student.pth", weights_only=True))
     assert torch.equal(plain[0].weight, trainer.distiller.student.network[0].weight)
@@ -204,5 +207,5 @@ def test_a_network_that_cannot_work_in_nhwc_memory_is_left_as_it_is(tmp_path):
     assert not student.channels_last
     assert student.network[0].weight.is_contiguous()
     assert parts.distiller.teachers["teacher"].model.channels_last
-    with pytest.raises(RuntimeError, match="view size"):
+    with pytest.raises(UserError, match="view size"):
         run_once(tmp_path, parts, channels_last=True)

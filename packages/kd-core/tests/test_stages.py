@@ -4,6 +4,7 @@ import pytest
 from kd_core.errors import UserError
 from kd_core.experiment import identity
 from kd_core.experiment.differences import with_contents
+from kd_core.experiment.results import hashes_of
 from kd_core.experiment.stages import ensure, key_of, run_stages
 from kd_core.files import checkpoint
 
@@ -28,11 +29,12 @@ class Train:
         return [name for name, _ in self.ran]
 
 
-def leave(folder):
+def leave(folder, products=()):
     """Write the result of a run that the folder's config.json describes, and its weights."""
     scores = {"top1": 50.0}
     result = {"metric": "top1", "last": scores, "best": {**scores, "chosen_on": "test data"}}
     result |= {"student_parameters": 1, "train_seconds": 1.0}
+    result["products"] = hashes_of((folder / name for name in products), folder)
     checkpoint.save_json({**result, "made_by": identity.digest_of(folder)}, folder / "result.json")
     (folder / "student.safetensors").touch()
 
@@ -158,6 +160,22 @@ def test_a_finished_folder_without_its_weights_is_not_taken(tmp_path):
     ensure(tmp_path / "x", {"a": 1}, lambda: leave(tmp_path / "x"), "stage x")
     (tmp_path / "x/student.safetensors").unlink()
     with pytest.raises(UserError, match=r"student\.safetensors is missing; delete .*made again"):
+        ensure(tmp_path / "x", {"a": 1}, pytest.fail, "stage x")
+
+
+def test_a_folder_with_another_run_s_product_is_not_taken(tmp_path):
+    def make():
+        (tmp_path / "x/criteria").mkdir()
+        (tmp_path / "x/criteria/a.pth").write_text("a")
+        leave(tmp_path / "x", ["criteria/a.pth"])
+
+    ensure(tmp_path / "x", {"a": 1}, make, "stage x")
+    ensure(tmp_path / "x", {"a": 1}, pytest.fail, "stage x")
+    (tmp_path / "x/criteria/a.pth").write_text("b")
+    with pytest.raises(UserError, match=r"a\.pth is not what the run in its folder wrote; delete"):
+        ensure(tmp_path / "x", {"a": 1}, pytest.fail, "stage x")
+    (tmp_path / "x/criteria/a.pth").unlink()
+    with pytest.raises(UserError, match=r"finished, but its criteria/a\.pth is missing; delete"):
         ensure(tmp_path / "x", {"a": 1}, pytest.fail, "stage x")
 
 

@@ -26,6 +26,11 @@ class Toy(Task):
         return {"ce": F.cross_entropy(logits, batch["label"])} if self.training else logits
 
 
+class Detached(nn.Module):
+    def forward(self, x):
+        return x.detach()
+
+
 def batch(seed, size=4):
     generator = torch.Generator().manual_seed(seed)
     return {
@@ -54,6 +59,13 @@ def make_step(optimizer="torch.optim.SGD", lr=0.1, **options):
 
 def weights(step):
     return torch.cat([parameter.detach().flatten() for parameter in step.distiller.parameters()])
+
+
+def test_a_student_whose_output_has_no_gradient_is_told():
+    step = make_step()
+    step.distiller.student.network.append(Detached())
+    with pytest.raises(UserError, match="no loss depends on a weight that is trained"):
+        step([batch(0)])
 
 
 def test_accumulated_batches_equal_one_big_batch():

@@ -264,3 +264,9 @@ def test_a_mask_of_infinities_is_taken_where_the_network_has_one(tmp_path):
     network.register_buffer("mask", torch.tensor([0.0, -math.inf]))
     torch.save(network.state_dict(), tmp_path / "w.pth")
     load_weights(network, tmp_path / "w.pth")
+
+
+def test_a_nested_tensor_is_refused_by_name(tmp_path):
+    torch.save({"weight": torch.nested.nested_tensor([torch.ones(2)])}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"w\.pth: weight is a nested tensor"):
+        load_weights(torch.nn.Linear(2, 1, bias=False), tmp_path / "w.pth")

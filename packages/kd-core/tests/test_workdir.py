@@ -94,3 +94,11 @@ def test_a_folder_that_is_refused_is_given_back():
         with pytest.raises(UserError, match="holds a run already"):
             choose("here", [], resume=False)
     assert [path.name for path in Path("here").iterdir()] == ["last.pth"]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_empty_name_is_not_the_working_folder(name, resume):
+    with pytest.raises(UserError, match=r"wanted the name of a folder, \. for this one"):
+        choose(name, ["demo"], resume=resume)
+    assert not list(Path().iterdir())

@@ -1,6 +1,7 @@
 """A run through the tool; its checkpoints are plain Detectron2's."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,16 @@ def command(write, coco, tmp_path, monkeypatch):
     command.path = path
     command.arguments = ["--register", f"{name}={json_file}:{images}", "--config-file", str(path)]
     return command
+
+
+FULL_DISK = """
+import resource, signal, sys
+from kd_det.train import main
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (25000, 25000))
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 def checkpoint(folder, name="model_final"):
@@ -200,6 +211,41 @@ def test_dry_run_reads_no_data(command, capsys):
     assert "one training step done" in capsys.readouterr().out
 
 
+def test_dry_run_of_a_detector_on_proposals(command, capsys):
+    options = [
+        "MODEL.LOAD_PROPOSALS",
+        True,
+        "MODEL.PROPOSAL_GENERATOR.NAME",
+        "PrecomputedProposals",
+    ]
+    assert command(*options, flags=["--dry-run"]) == 0
+    assert "one training step done" in capsys.readouterr().out
+
+
+class TestFailures:
+    def test_no_traceback_but_with_debug(self, command, coco, tmp_path, capsys, monkeypatch):
+        images = coco[1]
+        for image in images.iterdir():
+            image.write_text("no image")
+        for flags, count in ({(): 0, ("--debug",): 2}).items():
+            status = command("OUTPUT_DIR", tmp_path / f"run{count}", flags=flags)
+            said = capsys.readouterr()
+            assert status == 1
+            assert (said.out + said.err).count("Traceback") >= count
+            assert count or (said.out + said.err).count("Traceback") == 0
+            assert count or said.err.count("error: ") == 1
+
+    def test_messages_that_cannot_be_written_are_not_spoken_of(self, command, tmp_path):
+        arguments = [*command.arguments, "OUTPUT_DIR", str(tmp_path / "run")]
+        done = subprocess.run(
+            [sys.executable, "-c", FULL_DISK, *arguments], text=True, capture_output=True
+        )
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1].startswith("error: ")
+        assert "Logging error" not in done.stderr
+        assert "Traceback" not in done.stdout + done.stderr
+
+
 class TestRefusals:
     @pytest.fixture
     def error(self, command, capsys):
@@ -216,10 +262,54 @@ class TestRefusals:
         (tmp_path / "run/last_checkpoint").write_text("model_final.pth")
         assert "holds a run; add --resume" in error("OUTPUT_DIR", tmp_path / "run")
 
+    @pytest.mark.parametrize("name", ["", "None"])
+    def test_folder_without_a_name(self, error, name):
+        assert "OUTPUT_DIR is " in error("OUTPUT_DIR", name)
+
+    @pytest.mark.parametrize(
+        ("base", "told"),
+        [
+            ("pipe", "is not a file"),
+            (".", "is not a file"),
+            ("nowhere.yaml", "is not a file; did you mean"),
+            ("http://127.0.0.1:9/x.yaml", "wanted a YAML file of this machine"),
+            ("base.yaml", "leads back to itself"),
+            ("3", "wanted a YAML file"),
+        ],
+    )
+    def test_base_that_is_no_file_here(self, error, tmp_path, base, told):
+        os.mkfifo(tmp_path / "pipe")
+        (tmp_path / "base.yaml").write_text("_BASE_: mine.yaml\n")
+        (tmp_path / "mine.yaml").write_text(f"_BASE_: {base}\n")
+        assert re.search(told, error(file=tmp_path / "mine.yaml"))
+
     def test_config_file_that_is_not_there(self, error, tmp_path):
         message = error(file=tmp_path / "faster_rcn.yaml")
         assert "no config file" in message
         assert "'faster_rcnn.yaml'" in message
+
+    @pytest.mark.parametrize(
+        ("key", "value", "problem"),
+        [
+            ("ARGS", [1], "ARGS is [1]; wanted a node of arguments"),
+            ("ARGS", "x", "ARGS is 'x'; wanted"),
+            ("WEIGHT", "much", "WEIGHT is 'much'; wanted a finite number"),
+            ("WEIGHT", float("nan"), "WEIGHT is nan; wanted a finite number"),
+            ("WEIGHT", True, "WEIGHT is True; wanted a finite number"),
+            ("WEIGHT", {"type": "os.system"}, "wanted a finite number"),
+            ("WARMUP_ITERS", "inf", "WARMUP_ITERS is 'inf'; wanted a finite number"),
+            ("STUDENT", 3, "STUDENT is 3; wanted a tap"),
+            ("TEACHER", ["@fpn", 3], "TEACHER is ['@fpn', 3]; wanted a tap"),
+        ],
+    )
+    def test_a_term_of_other_types(self, error, write, key, value, problem):
+        file = write("faster_rcnn", {"dkd": {**TERMS["dkd"], key: value}})
+        assert problem in error(file=file, flags=["--dry-run"])
+
+    @pytest.mark.parametrize("key", ["MODEL.META_ARCHITECTURE", "MODEL.BACKBONE.NAME"])
+    def test_a_part_that_detectron2_does_not_have(self, error, key):
+        message = error(key, "os.system", flags=["--dry-run"])
+        assert "Detectron2 does not have: No object named 'os.system'" in message
 
     def test_data_set_that_is_not_registered(self, error):
         assert "no data set 'nowhere'" in error("DATASETS.TRAIN", "('nowhere',)")

@@ -359,3 +359,12 @@ class TestWholeCheckpointer:
             last_checkpoint.write_last(saved, "model_0000010.pth")
         assert self.resume(saved) == {"iteration": 9}
         assert last_checkpoint.read_last(saved).stem[-2:] == ("10" if writes > 1 else "09")
+
+
+def test_a_pickle_whose_weights_have_no_names_is_refused(tmp_path):
+    file = tmp_path / "odd.pkl"
+    file.write_bytes(pickle.dumps({"model": {1: np.zeros(2, np.float32)}}))
+    with pytest.raises(UserError, match=r"odd\.pkl: wanted weights by name, but one is called 1"):
+        read_weights(file)
+    with pytest.raises(UserError, match="wanted weights by name"):
+        SafeCheckpointer(nn.Linear(1, 1), str(tmp_path))._load_file(str(file))

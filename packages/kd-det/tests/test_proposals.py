@@ -4,9 +4,11 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 from kd_core.errors import UserError
 from kd_det import trainer
-from kd_det.proposals import build, load_proposals
+from kd_det.config import read_config
+from kd_det.proposals import build, check_files, load_proposals
 
 BOXES = [np.array([[0, 0, 2, 2], [1, 1, 3, 3]], np.float32), np.zeros((0, 4), np.float32)]
 SCORES = [np.array([0.1, 0.9], np.float32), np.zeros(0, np.float32)]
@@ -55,3 +57,43 @@ def test_what_is_not_proposals_is_named(tmp_path, contents, message):
     with pytest.raises(UserError, match=message) as caught:
         load(tmp_path, contents)
     assert "proposals.pkl: " in str(caught.value)
+
+
+WITHOUT_RPN = ["MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"]
+FILES = ["MODEL.LOAD_PROPOSALS", True, "DATASETS.PROPOSAL_FILES_TRAIN", ("train.pkl",)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (WITHOUT_RPN, "but no proposals are read; set MODEL.LOAD_PROPOSALS True"),
+        (["MODEL.LOAD_PROPOSALS", True], "PROPOSAL_FILES_TRAIN has 0 files for 1 data sets"),
+        (FILES, "PROPOSAL_FILES_TEST has 0 files for 1 data sets"),
+    ],
+)
+def test_a_detector_without_files_of_proposals_is_refused(write, options, message):
+    cfg = read_config(write("faster_rcnn"), options)
+    with pytest.raises(UserError, match=message):
+        check_files(cfg, training=True)
+
+
+def test_an_evaluation_needs_no_proposals_of_training(write):
+    options = ["MODEL.LOAD_PROPOSALS", True, "DATASETS.PROPOSAL_FILES_TEST", ("val.pkl",)]
+    check_files(read_config(write("faster_rcnn"), options), training=False)
+
+
+def test_a_detector_on_proposals_learns_from_another(build, inputs, storage):
+    from detectron2.structures import Instances
+
+    dkd = {
+        "CRITERION": "kd_core.criteria.dkd.DKD",
+        "STUDENT": "@roi_logits",
+        "TEACHER": "@roi_logits",
+    }
+    for one in inputs:
+        boxes = one["instances"].gt_boxes
+        regions = Instances(one["instances"].image_size, proposal_boxes=boxes)
+        one["proposals"] = regions
+        regions.objectness_logits = torch.zeros(len(boxes))
+    distiller = build("faster_rcnn", {"dkd": dkd}, [*WITHOUT_RPN, "MODEL.LOAD_PROPOSALS", True])
+    assert set(distiller(inputs)) == {"loss_cls", "loss_box_reg", "loss_dkd"}

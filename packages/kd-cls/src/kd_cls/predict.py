@@ -2,15 +2,17 @@
 
 import json
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from kd_core.data.image_files import read_image
-from kd_core.errors import UserError
+from kd_core.errors import UserError, located
 from kd_core.experiment.cli import add_general_options, run_main
 from kd_core.runtime.console import out
+from kd_core.runtime.failures import explain, first_line
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
@@ -63,7 +65,14 @@ def predict(
     predictions = {}
     for image in images:
         pixels = load_image(image, side)
-        best = probabilities(classifier, pixels).topk(min(top, len(names)))
+        with located(str(file)), _told():
+            found = probabilities(classifier, pixels)
+        if len(found) != len(names):
+            raise UserError(
+                f"{file}: names {len(names)} classes, but its network gives {len(found)} logits; "
+                "name a file that the training tool wrote"
+            )
+        best = found.topk(min(top, len(names)))
         predictions[image] = [
             Prediction(names[index], probability)
             for probability, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
@@ -85,6 +94,20 @@ def load_image(file: str, size: int) -> Tensor:
 def probabilities(classifier: Classifier, image: Tensor) -> Tensor:
     """Return the probability of every class for one image; [3, H, W] to [C]."""
     return classifier({"image": image[None]})[0].float().softmax(dim=0)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Say in one line that the network of a file fails: anybody may have made it."""
+    try:
+        yield
+    except Exception as error:
+        if explain(error) is not None:  # of the machine, such as its memory
+            raise
+        raise UserError(
+            f"its network fails with an image ({type(error).__name__}: {first_line(error)}); "
+            "name a file that the training tool wrote"
+        ) from error
 
 
 def _parser() -> ArgumentParser:

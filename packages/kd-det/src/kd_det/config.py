@@ -1,6 +1,7 @@
 """The KD node: what a Detectron2 config says about distillation."""
 
 import copy
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,6 +61,7 @@ def read_config(file: str | Path, options: Sequence[str] = ()) -> CfgNode:
     if not path.is_file():
         hint = nearest(path.name, [other.name for other in path.parent.glob("*.yaml")])
         raise UserError(f"no config file {str(file)!r}{hint}")
+    _check_bases(path, ())
     _merge(cfg, str(file), lambda: cfg.merge_from_file(str(path), allow_unsafe=False))
     for name in cfg.KD.TERMS:  # whole, so that options can change what the file leaves out
         cfg.KD.TERMS[name] = CfgNode(_term(f"KD.TERMS.{name}", cfg.KD.TERMS[name]))
@@ -122,9 +124,43 @@ def _term(where: str, node: Any) -> dict[str, Any]:
     if "CRITERION" not in node:
         raise UserError(f"{where}: no CRITERION, such as kd_core.criteria.reviewkd.ReviewKD")
     term = {**copy.deepcopy(DEFAULTS), **node}
+    if not isinstance(term["ARGS"], dict):
+        raise UserError(f"{where}.ARGS is {term['ARGS']!r:.80}; wanted a node of arguments by name")
+    for key in ("WEIGHT", "WARMUP_ITERS"):
+        if not _is_number(term[key]):
+            raise UserError(f"{where}.{key} is {term[key]!r:.80}; wanted a finite number")
     for side in ("STUDENT", "TEACHER"):
-        term[side] = [term[side]] if isinstance(term[side], str) else list(term[side])
+        taps = [term[side]] if isinstance(term[side], str) else term[side]
+        if not isinstance(taps, list | tuple) or not all(isinstance(tap, str) for tap in taps):
+            raise UserError(f"{where}.{side} is {taps!r:.80}; wanted a tap, or a list of taps")
+        term[side] = list(taps)
     return term
+
+
+def _check_bases(file: Path, above: tuple[Path, ...]) -> None:
+    """Refuse a `_BASE_` that is not a file here: Detectron2 would wait at a pipe, or download."""
+    try:
+        node = yaml.safe_load(file.read_bytes())
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return  # told when it is merged
+    bases = node.get("_BASE_", []) if isinstance(node, dict) else []
+    for base in bases if isinstance(bases, list) else [bases]:
+        if not isinstance(base, str) or "://" in base:
+            raise UserError(f"{file}: _BASE_ {base!r}: wanted a YAML file of this machine")
+        path = file.parent / Path(base).expanduser()
+        if not path.is_file():
+            hint = nearest(path.name, [other.name for other in path.parent.glob("*.yaml")])
+            raise UserError(f"{file}: _BASE_ {base!r} is not a file{hint}")
+        if path.resolve() in above or path.resolve() == file.resolve():
+            raise UserError(f"{file}: _BASE_ {base!r} leads back to itself")
+        _check_bases(path, (*above, file.resolve()))
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return not isinstance(value, bool) and math.isfinite(float(value))  # YAML's 1e-3 is a text
+    except (TypeError, ValueError):
+        return False
 
 
 def _merge(cfg: CfgNode, where: str, merge: Any) -> None:
@@ -135,7 +171,10 @@ def _merge(cfg: CfgNode, where: str, merge: Any) -> None:
         raise UserError(f"{where}: not plain YAML ({' '.join(str(error).split())})") from error
     except (AttributeError, TypeError, RecursionError) as error:  # of lists and texts as nodes
         raise UserError(f"{where}: not a config of Detectron2 ({error})") from error
-    except (KeyError, AssertionError, ValueError, OSError) as error:
+    except OSError as error:
+        place = error.filename or where
+        raise UserError(f"{where}: cannot read {place} ({error.strerror or error})") from error
+    except (KeyError, AssertionError, ValueError) as error:
         text = str(error.args[0] if error.args else error)
         match = re.fullmatch(r"Non-existent (?:config )?key: (\S+)", text)
         if match:

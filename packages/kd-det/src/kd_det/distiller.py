@@ -164,9 +164,12 @@ def sample_batch(network: nn.Module, size: int = 128) -> Batch:
     inputs, regions = [], []
     for _ in range(2):
         image = torch.randint(256, (3, size, size), dtype=torch.uint8, generator=generator)
-        inputs.append({"image": image, "height": size, "width": size})
         corners = torch.tensor([[0.0, 0.0, size, size]], device=device)
-        regions.append(Instances((size, size), proposal_boxes=Boxes(corners)))
+        logits = torch.zeros(1, device=device)
+        region = Instances((size, size), proposal_boxes=Boxes(corners), objectness_logits=logits)
+        regions.append(region)
+        # Detectors without an RPN, on files of proposals, want them here.
+        inputs.append({"image": image, "height": size, "width": size, "proposals": region})
     return {"inputs": inputs, "proposals": regions}
 
 

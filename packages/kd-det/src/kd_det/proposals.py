@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from detectron2.config import CfgNode
 from detectron2.data import build
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
@@ -31,6 +32,32 @@ def load_proposals(records: Records, file: str) -> Records:
         with PathManager.open(file, "rb") as opened:
             _check(build.pickle.load(opened), file, records)
         return _load(records, file)
+
+
+def check_files(cfg: CfgNode, *, training: bool) -> None:
+    """Refuse a detector without an RPN that gets no files of proposals, or too few.
+
+    Args:
+        cfg: A config.
+        training: Whether the data sets of training are read too.
+
+    Raises:
+        UserError: If `MODEL.LOAD_PROPOSALS` is not set, or a data set has no file.
+    """
+    if not cfg.MODEL.LOAD_PROPOSALS:
+        if cfg.MODEL.PROPOSAL_GENERATOR.NAME == "PrecomputedProposals":
+            raise UserError(
+                "MODEL.PROPOSAL_GENERATOR.NAME is PrecomputedProposals, but no proposals are read; "
+                "set MODEL.LOAD_PROPOSALS True and DATASETS.PROPOSAL_FILES_TRAIN and _TEST"
+            )
+        return
+    for split in ("TRAIN", "TEST") if training else ("TEST",):
+        sets, files = cfg.DATASETS[split], cfg.DATASETS[f"PROPOSAL_FILES_{split}"]
+        if len(sets) != len(files):
+            raise UserError(
+                f"DATASETS.PROPOSAL_FILES_{split} has {len(files)} files for {len(sets)} data "
+                f"sets in DATASETS.{split}; MODEL.LOAD_PROPOSALS wants one of each"
+            )
 
 
 def read_proposals_safely() -> None:

@@ -17,6 +17,7 @@ from kd_core.errors import UserError
 from kd_core.experiment import report
 from kd_core.experiment.cli import add_general_options, add_seeds, run_main
 from kd_core.files.claim import claimed
+from kd_core.files.workdir import named_folder
 from kd_core.runtime.console import out
 from kd_core.runtime.failures import during_run, memory_told
 
@@ -25,6 +26,8 @@ from kd_det.compat import launch_on_cpu
 from kd_det.config import read_config, term_nodes
 from kd_det.data.register import check_data, parse_set, register_coco
 from kd_det.distiller import DetectionDistiller, Inputs
+from kd_det.logs import without_tracebacks
+from kd_det.proposals import check_files
 from kd_det.trainer import DistillationTrainer
 
 
@@ -80,8 +83,10 @@ def register(args: Namespace) -> None:
 
 def check(cfg: CfgNode, args: Namespace) -> None:
     """Refuse, before any work, terms, data, a device or weights that do not fit."""
+    named_folder(cfg.OUTPUT_DIR, "OUTPUT_DIR")
     term_nodes(cfg)
     check_data(cfg)
+    check_files(cfg, training=not args.eval_only)
     if cfg.MODEL.DEVICE != "cpu" and not torch.cuda.is_available():
         raise UserError(
             f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but there is no CUDA device here; "
@@ -120,6 +125,11 @@ def work(cfg: CfgNode, args: Namespace) -> Any:
     """Train or evaluate in one process; return the results of evaluation."""
     register(args)  # this may be another process
     trust(*args.trust, *args.opts)
+    with nullcontext() if args.debug else without_tracebacks():
+        return _train_or_evaluate(cfg, args)
+
+
+def _train_or_evaluate(cfg: CfgNode, args: Namespace) -> Any:
     default_setup(cfg, args)
     memory = memory_remedy(cfg)
     with memory_told(memory):
@@ -171,6 +181,9 @@ def synthetic_inputs(size: int = 128, *, masks: bool = False) -> Inputs:
         truth.gt_classes = torch.zeros(1, dtype=torch.int64)
         if masks:
             truth.gt_masks = PolygonMasks([[np.array([low, low, high, low, high, high])]])
+        regions = Instances((size, size), proposal_boxes=truth.gt_boxes.clone())
+        regions.objectness_logits = torch.zeros(1)  # for detectors on files of proposals
         image = torch.randint(256, (3, size, size), dtype=torch.uint8, generator=generator)
-        inputs.append({"image": image, "instances": truth, "height": size, "width": size})
+        sizes = {"height": size, "width": size}
+        inputs.append({"image": image, "instances": truth, "proposals": regions, **sizes})
     return inputs

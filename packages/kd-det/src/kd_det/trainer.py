@@ -54,7 +54,14 @@ class DistillationTrainer(DefaultTrainer):
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         """Return the distiller, or the plain detector."""
-        return build_distiller(cfg) if cfg.KD.TERMS else super().build_model(cfg)
+        try:
+            return build_distiller(cfg) if cfg.KD.TERMS else super().build_model(cfg)
+        except KeyError as error:
+            if "found in" not in str(error):  # of a registry, such as META_ARCH
+                raise
+            raise UserError(
+                f"the config names a part that Detectron2 does not have: {error.args[0]}"
+            ) from error
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

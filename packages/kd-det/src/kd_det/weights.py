@@ -42,6 +42,8 @@ def read_pickle(path: str | Path) -> dict[str, Any]:
             f"{path}: wanted a dict of weights, or one as 'model' or 'blobs', "
             f"got {type(contents).__name__} {contents!r:.80}"
         )
+    if odd := next((name for name in weights if not isinstance(name, str)), None):
+        raise UserError(f"{path}: wanted weights by name, but one is called {odd!r:.80}")
     if "model" in contents:
         return contents
     weights = {name: v for name, v in weights.items() if not str(name).endswith("_momentum")}

@@ -1,6 +1,7 @@
 """Run a config file, python code, and its bases; nothing else is read as a config."""
 
 import ast
+import errno
 import os
 import traceback
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ import mmengine.config.config
 from mmengine.config import Config
 
 from kd_core.errors import UserError, nearest
+from kd_core.runtime.system_errors import cannot_write
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def read_python(path: Path) -> dict[str, Any]:
@@ -87,6 +91,9 @@ def _explain(path: Path, error: Exception) -> str:
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if Path(frame.filename) in sources:
             return f"{frame.filename}, line {frame.lineno}: {text}"
+    if isinstance(error, OSError) and error.filename is None and error.errno in _NO_ROOM:
+        place = Path("a temporary file, by way of which configs are read")
+        return str(cannot_write(place, error))
     return f"{path}: {text}"
 
 

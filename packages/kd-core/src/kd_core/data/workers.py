@@ -104,8 +104,9 @@ class Watched:
         self._due = math.inf
         pids = [worker.pid for worker in self._workers if worker.pid is not None]
         found = [f"data worker {pid} {how}" for pid in pids if (how := fate(pid))]
+        why = f" ({', '.join(found)})" if found else ""
         self._late = (
-            f"{', '.join(found) or 'the data workers'} gave no batch within {self.seconds:g} s; "
+            f"the data workers gave no batch within {self.seconds:g} s{why}; "
             f"look at the disk, or raise {self.option} (seconds; 0 waits without end)"
         )
         for worker in self._workers:

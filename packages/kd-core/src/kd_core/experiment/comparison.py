@@ -22,6 +22,8 @@ from kd_core.experiment.together import check_shareable, train_together
 from kd_core.experiment.tool import TrainingTool
 from kd_core.files import checkpoint
 from kd_core.files.claim import claimed
+from kd_core.files.leftovers import remove_leftovers
+from kd_core.files.workdir import named_folder
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err
 
@@ -64,8 +66,10 @@ class ComparisonTool:
                     self.tool.dry_run(config, device)
                 return
             name = Path(args.rows or args.configs[-1]).stem
-            work_dir = Path(args.work_dir or f"runs/{name}-table")
+            given_dir = f"runs/{name}-table" if args.work_dir is None else args.work_dir
+            work_dir = named_folder(given_dir, "--work-dir")
             with claimed(work_dir):
+                remove_leftovers(work_dir.parent / "teachers")
                 self._compare(configs, args, given, device, work_dir)
 
     def rows(self, args: Namespace, given: Mapping[str, Any]) -> dict[str, Config]:

@@ -61,7 +61,7 @@ _MOST = 3  # differing keys that a message names
 def with_contents(value: Any) -> Any:
     """Return a config in JSON's types, where a file's name stands beside the hash of its content.
 
-    A weights file or a list thus counts by what is in it, wherever it lies.
+    A weights file or a list thus counts by what is in it, wherever it lies; `~` is the home folder.
     """
     if _is_file(value):
         return value  # done before
@@ -71,8 +71,10 @@ def with_contents(value: Any) -> Any:
         }
     if isinstance(value, list | tuple):
         return [with_contents(item) for item in value]
-    if isinstance(value, str) and os.path.isfile(value):  # False for text that is no path at all
-        return {"file": value, "sha256": _hash_of(value)}
+    if isinstance(value, str):
+        path = os.path.expanduser(value)
+        if os.path.isfile(path):  # False for text that is no path at all
+            return {"file": value, "sha256": _hash_of(path)}
     return value
 
 

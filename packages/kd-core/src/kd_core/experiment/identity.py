@@ -18,7 +18,7 @@ _TRACES = (RESULT, "last.pth", "config.py")
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """Return what a folder says made it: `kd`, `config` and `data`; None if it holds no run.
+    """Return what a folder says made it, as `keep` wrote it; None if it holds no run.
 
     Raises:
         UserError: If the file is damaged, or missing beside a run.
@@ -73,16 +73,17 @@ def keep(folder: Path, config: Mapping[str, Any]) -> None:
     distributed.wait_for_all()  # all have looked
     if distributed.rank() == 0:
         kept = read(folder) or {}
+        # Of the config that began the run; one that takes its place may say defaults outright.
+        made_by = digest_of(folder) or digest(config)
         data = {"data": kept["data"]} if "data" in kept else {}
-        checkpoint.save_json(
-            {"kd": version("kd-core"), "config": dict(config), **data}, folder / FILE
-        )
-        before, now = (flat(each).get(EPOCHS) for each in (kept.get("config", {}), config))
-        if before != now and (folder / "last.pth").is_file():
+        now = {"kd": version("kd-core"), "made_by": made_by, "config": dict(config), **data}
+        checkpoint.save_json(now, folder / FILE)
+        before, after = (flat(each).get(EPOCHS) for each in (kept.get("config", {}), config))
+        if before != after and (folder / "last.pth").is_file():
             err.print(
-                f"{folder}: goes on to {now} epochs, begun with {before}; the schedule is that of "
-                f"{now} from here on, so the result is that of a run of {now} from the start only "
-                "if both schedules agree so far, as constant ones do"
+                f"{folder}: goes on to {after} epochs, begun with {before}; the schedule is that "
+                f"of {after} from here on, so the result is that of a run of {after} from the "
+                "start only if both schedules agree so far, as constant ones do"
             )
     distributed.wait_for_all()
 
@@ -104,7 +105,7 @@ def finished(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
 def digest_of(folder: Path) -> str | None:
     """Return a short hash of what makes a folder; None if it does not say."""
     kept = read(folder)
-    return None if kept is None else digest(kept["config"])
+    return None if kept is None else str(kept.get("made_by") or digest(kept["config"]))
 
 
 def check_data(folder: Path, fingerprint: str) -> None:

@@ -1,12 +1,15 @@
 """What a finished run says of itself, read back and checked: `result.json` and `log.jsonl`."""
 
+import hashlib
 import json
 import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from kd_core.errors import UserError
 from kd_core.files import checkpoint
+from kd_core.files.checksum import hash_of_tensors
 
 FILE = "result.json"
 """The file that a run writes last; with it, all its products are there."""
@@ -27,6 +30,36 @@ def read_result(folder: Path) -> dict[str, Any]:
     if problem := _problem(result):
         raise UserError(f"{file}: damaged ({problem}); {REMEDY}")
     return result
+
+
+def hashes_of(files: Iterable[Path], folder: Path) -> dict[str, str]:
+    """Return the hash of every file, by its path in a folder; for `check_products`."""
+    return {file.relative_to(folder).as_posix(): _hash_of(file) for file in files}
+
+
+def check_products(folder: Path, result: Mapping[str, Any], remedy: str) -> None:
+    """Refuse a folder whose products are not those that its run wrote.
+
+    Args:
+        folder: Of a finished run.
+        result: Its result; `products` has the hashes.
+        remedy: What the user can do.
+
+    Raises:
+        UserError: If a product is missing, or is another.
+    """
+    for name, known in result.get("products", {}).items():
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} is finished, but its {name} is missing; {remedy}")
+        if _hash_of(folder / name) != known:
+            raise UserError(f"{folder / name} is not what the run in its folder wrote; {remedy}")
+
+
+def _hash_of(file: Path) -> str:
+    if file.suffix == ".safetensors":  # which orders its metadata anew each time it is written
+        return hash_of_tensors(*checkpoint.load_safetensors(file))
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:

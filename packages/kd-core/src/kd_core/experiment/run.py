@@ -13,7 +13,7 @@ from kd_core.config.values import NonNegative, Positive, PositiveInt, Share, che
 from kd_core.data.protocol import Loader
 from kd_core.distill.distiller import Distiller
 from kd_core.errors import UserError
-from kd_core.experiment import report
+from kd_core.experiment import report, results
 from kd_core.files import checkpoint
 from kd_core.files.weights import load_weights
 from kd_core.networks.task import Batch, Task, network_of
@@ -172,19 +172,14 @@ def build_trainer(
     )
 
 
-def run(
-    trainer: Trainer, parts: Parts, *, resume: bool, facts: Mapping[str, Any]
-) -> dict[str, Any]:
+def run(trainer: Trainer, parts: Parts, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Train, then write `student.pth`, `student.safetensors` and `result.json`; return the result.
 
     Args:
-        trainer: From `build_trainer`.
+        trainer: From `build_trainer`; `go_on` lets it continue.
         parts: The same parts.
-        resume: Continue from `last.pth` if the folder has one.
         facts: What else the result should say: seeds, the teacher's accuracy.
     """
-    if resume:
-        go_on(trainer)
     trainer.train()
     return finish(trainer, parts, facts)
 
@@ -205,8 +200,8 @@ def finish(trainer: Trainer, parts: Parts, facts: Mapping[str, Any]) -> dict[str
     peers = trainer.distiller.peers.items()
     result |= {"peers": {name: parts.test(peer.eval()) for name, peer in peers}} if peers else {}
     if distributed.rank() == 0:
-        _export(trainer, parts)
-        checkpoint.save_json(result, trainer.work_dir / "result.json")
+        result["products"] = results.hashes_of(_export(trainer, parts), trainer.work_dir)
+        checkpoint.save_json(result, trainer.work_dir / results.FILE)
     distributed.wait_for_all()
     return result
 
@@ -236,14 +231,17 @@ def _scores(trainer: Trainer, parts: Parts) -> dict[str, Any]:
     }
 
 
-def _export(trainer: Trainer, parts: Parts) -> None:
-    model = trainer.predictor()
+def _export(trainer: Trainer, parts: Parts) -> list[Path]:
+    """Write all weights that a run leaves; return the files."""
+    model, folder = trainer.predictor(), trainer.work_dir
     products = model.products() if isinstance(model, Task) else {"student": model.state_dict()}
-    checkpoint.export(products.pop("student"), trainer.work_dir / "student", parts.metadata)
-    for name, product in products.items():
-        checkpoint.save(product, trainer.work_dir / f"{name}.pth")
+    checkpoint.export(products.pop("student"), folder / "student", parts.metadata)
+    states = {folder / f"{name}.pth": product for name, product in products.items()}
     for name, criterion in trainer.distiller.criteria.items():
-        if criterion.state_dict():
-            checkpoint.save(criterion.state_dict(), trainer.work_dir / "criteria" / f"{name}.pth")
+        if state := criterion.state_dict():
+            states[folder / "criteria" / f"{name}.pth"] = state
     for name, peer in trainer.distiller.peers.items():
-        checkpoint.save(network_of(peer).state_dict(), trainer.work_dir / "peers" / f"{name}.pth")
+        states[folder / "peers" / f"{name}.pth"] = network_of(peer).state_dict()
+    for file, state in states.items():
+        checkpoint.save(state, file)
+    return [folder / "student.pth", folder / "student.safetensors", *states]

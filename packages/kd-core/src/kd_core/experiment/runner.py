@@ -20,7 +20,7 @@ from kd_core.experiment.recipes import (
     stage_place,
     unfinished,
 )
-from kd_core.experiment.run import build_trainer, run
+from kd_core.experiment.run import build_trainer, go_on, run
 from kd_core.experiment.run_config import stage_configs, teacher_nodes
 from kd_core.experiment.stages import run_stages
 from kd_core.files import checkpoint
@@ -144,7 +144,7 @@ class Runner:
         )
         identity.check_data(work_dir, data_fingerprint(built.data))
         facts: dict[str, Any] = {"seed": seed, "data_seed": built.data.train.data_seed}
-        facts["made_by"] = identity.digest_of(work_dir)
+        facts["made_by"] = trainer.made_by = identity.digest_of(work_dir)
         facts["environment"] = report.environment(self.device)
         if distributed.rank() == 0:
             checkpoint.save_json(facts["environment"], work_dir / "environment.json")
@@ -216,8 +216,10 @@ class Runner:
         memory = memory_of(config)
         with memory_told(memory):
             ready = self.prepare(config, work_dir, seed=seed)
+            if resume:
+                go_on(ready.trainer)  # no run has failed yet if it cannot
         with during_run(work_dir, seed, memory):
-            return run(ready.trainer, ready.built.parts, resume=resume, facts=ready.facts)
+            return run(ready.trainer, ready.built.parts, ready.facts)
 
 
 def memory_of(config: Config) -> str:

@@ -11,6 +11,7 @@ from kd_core.config.reading import merge
 from kd_core.errors import UserError, nearest
 from kd_core.experiment import identity
 from kd_core.experiment.differences import essence
+from kd_core.experiment.results import check_products
 from kd_core.files.artifacts import FILE as STUDENT
 from kd_core.files.claim import claimed_unless_made
 from kd_core.runtime.console import err
@@ -53,14 +54,17 @@ def is_finished(folder: Path, config: Mapping[str, Any]) -> bool:
     """Return whether a config is finished in the folder of a stage or teacher, which it names.
 
     Raises:
-        UserError: If another config made what is there, or the weights are missing.
+        UserError: If another config made what is there, or a product is missing or another's.
     """
     remedy = f"delete {folder}, and it is made again"
     identity.check(folder, config, remedy)
-    done = identity.finished(folder, config) is not None
-    if done and not (folder / STUDENT).is_file():
+    result = identity.finished(folder, config)
+    if result is None:
+        return False
+    if not (folder / STUDENT).is_file():
         raise UserError(f"{folder} is finished, but its {STUDENT} is missing; {remedy}")
-    return done
+    check_products(folder, result, remedy)
+    return True
 
 
 def run_stages(

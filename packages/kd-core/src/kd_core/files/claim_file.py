@@ -204,6 +204,8 @@ def _make(folder: Path) -> list[Path]:
     """Make a folder; return those that were made, the innermost first."""
     missing = []
     while not folder.exists() and folder != folder.parent:
+        if folder.is_symlink():
+            raise UserError(f"{folder} is a link to nothing; remove it, or name another folder")
         missing.append(folder)
         folder = folder.parent
     if not folder.is_dir():

@@ -56,6 +56,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             f"{', '.join(map(repr, _WRAPPERS))}, but these entries are no tensors: {_few(others)}; "
             f"save the state dict alone"
         )
+    if nested := next((name for name, value in state.items() if value.is_nested), None):
+        raise UserError(f"{path}: {nested} is a nested tensor, which has no shape; save it dense")
     state = {str(name): value.detach() for name, value in state.items()}
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in state):

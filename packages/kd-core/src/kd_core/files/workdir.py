@@ -35,6 +35,19 @@ def run_folder(given: str | None, names: Sequence[str], *, resume: bool) -> Iter
         yield folder
 
 
+def named_folder(text: object, option: str) -> Path:
+    """Return the folder that an option names; nothing is no name of the working folder.
+
+    It is most often what a shell makes of a variable that is not set.
+
+    Raises:
+        UserError: If it is empty, or not a text.
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise UserError(f"{option} is {text!r}; wanted the name of a folder, . for this one")
+    return Path(text)
+
+
 def has_run(folder: Path) -> bool:
     """Return whether a folder holds a run, or runs of several seeds."""
     return any(next(folder.glob(f"**/{trace}"), None) for trace in _TRACES)
@@ -53,7 +66,8 @@ def cache_folder() -> Path:
 
 @contextmanager
 def _given_folder(given: str | None, names: Sequence[str], *, resume: bool) -> Iterator[Path]:
-    folder = distributed.on_rank_0(lambda: _newest(names)) if given is None else Path(given)
+    newest = distributed.on_rank_0(lambda: _newest(names)) if given is None else None
+    folder = newest or named_folder(given, "--work-dir")
     with claimed(folder):
         # Rank 0 looks: the others may come when it has already written.
         if not resume and distributed.on_rank_0(lambda: has_run(folder)):

@@ -46,12 +46,19 @@ def telling(model: nn.Module, batch: Batch) -> Iterator[None]:
         )
         raise UserError(
             f"{type(network).__name__} failed in a first pass, fed {_fed(model, batch)}: "
-            f"{type(error).__name__}: {first_line(error)}{weights}; if it wants images of another "
-            "size, set `size` of its node, else take another network"
+            f"{type(error).__name__}: {first_line(error)}{weights}; {_remedy(batch)}"
         ) from error
 
 
+def _remedy(batch: Batch) -> str:
+    if "image" not in batch:
+        return "change its config, or take another"
+    return "if it wants images of another size, set `size` of its node, else take another network"
+
+
 def _fed(model: nn.Module, batch: Batch) -> str:
+    if "image" not in batch:  # a detector's, which says more itself
+        return f"a batch of {', '.join(batch)}"
     images = batch["image"]
     prepare: Any = getattr(model, "prepare", None)  # of an `ImageTask`
     prepared, how = (prepare(images), " (normalised)") if prepare else (images, "")

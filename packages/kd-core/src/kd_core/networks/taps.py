@@ -73,7 +73,9 @@ class FeatureTap:
                 "compile the whole training step, or tap the original module"
             )
         if isinstance(network, jit.ScriptModule):
-            raise UserError("the network is scripted (torch.jit), which has no taps; use the plain")
+            raise UserError(
+                "the network is scripted (torch.jit), which has no taps; use the plain one"
+            )
         self.network = network
         self.paths = _unique(paths)
         self.copy = _unique(copy)

@@ -71,15 +71,15 @@ def one_line_each() -> Iterator[None]:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="kd_spelt")
-    before = sys.stdout, warnings.formatwarning, threading.excepthook
+    before = warnings.formatwarning, threading.excepthook, sys.unraisablehook
     if sys.stdout is None:  # closed by whoever started us
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the end of the process
     warnings.formatwarning = _format_warning
-    threading.excepthook = _thread_failed
+    threading.excepthook, sys.unraisablehook = _thread_failed, _ignored
     try:
         yield
     finally:
-        warnings.formatwarning, threading.excepthook = before[1:]
+        warnings.formatwarning, threading.excepthook, sys.unraisablehook = before
 
 
 def close_stdout() -> None:
@@ -109,3 +109,9 @@ def _thread_failed(failed: threading.ExceptHookArgs) -> None:
     # TensorBoard's thread keeps what it raised for the main thread, which then tells it.
     if getattr(failed.thread, "exception", None) is not failed.exc_value:
         threading.__excepthook__(failed)
+
+
+def _ignored(failed: Any) -> None:
+    # Such as a dead data worker, which torch tells wherever we are: also where Python ignores it.
+    text = f"{failed.exc_type.__name__}: {failed.exc_value}"
+    complain(f"warning: ignored: {in_one_line(text)}\n")

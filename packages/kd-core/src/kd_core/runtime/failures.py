@@ -18,7 +18,7 @@ from kd_core.runtime.system_errors import refused
 RESUME = "the same command with --resume continues from the last checkpoint"
 _NO_MEMORY = re.compile(
     r"can't allocate memory|cannot allocate memory|out of memory|not enough memory|ALLOC_FAILED"
-    r"|std::bad_alloc",
+    r"|std::bad_alloc|could not create a (primitive|memory object)",
     re.IGNORECASE,
 )
 _WANTED = re.compile(r"tried to allocate ([\d.]+) ?(\w+)", re.IGNORECASE)

@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -20,6 +21,7 @@ from kd_core.runtime.failures import RESUME, bug, explain
 TIMEOUT = "KD_RANK_TIMEOUT"
 _SECONDS = 600
 _STORE_SECONDS = 5
+_DYING_SECONDS = 2
 _LOST = re.compile(
     r"gloo|NCCL|Connection closed by peer|Connection reset by peer|Broken pipe|Timed out waiting"
     r"|remote process exited|Socket|store",
@@ -59,10 +61,14 @@ def one_tells() -> Iterator[None]:
         ToldElsewhereError: If another process has told already.
     """
     store = _Store()
-    before = _on_sigterm(_terminate)
+    before = after = _on_sigterm(_terminate)
     try:
         yield
     except (Exception, Terminated) as error:
+        # Until the end of the process: the launcher's order must not cut off what is told. It
+        # kills what does not end.
+        after = signal.SIG_IGN if before is not None else None
+        _on_sigterm(after)
         if not store.is_first():
             raise ToldElsewhereError(error) from error
         lost = _lost(error, store)
@@ -70,7 +76,7 @@ def one_tells() -> Iterator[None]:
             raise
         raise lost from error
     finally:
-        _on_sigterm(before)
+        _on_sigterm(after)
 
 
 class _Store:
@@ -128,15 +134,23 @@ def _lost(error: BaseException, store: _Store) -> UserError | None:
     )
     if not group or (isinstance(error, Exception) and explain(error) is not None):
         return None
-    gone = store.gone()
+    late = "Timed out" in str(error) or "timeout" in str(error).lower()
+    gone = _wait_for_gone(store, 0 if late or isinstance(error, Terminated) else _DYING_SECONDS)
     if not gone and isinstance(error, Terminated):
         return None
-    late = "Timed out" in str(error) or "timeout" in str(error).lower()
     waited = f" did not answer within {timeout().total_seconds():g} s ({TIMEOUT})" if late else ""
     who = ", ".join(gone) or f"another rank than {store.rank}{waited or ' died or left'}"
     if not gone and not late and not re.search("peer|remote|Broken pipe", str(error)):
         return bug(error)
     return RunError(f"{who}, so training stopped; {RESUME}")
+
+
+def _wait_for_gone(store: _Store, seconds: float) -> list[str]:
+    """Return who died or stands still: a dying process closes its connections before it is dead."""
+    deadline = time.monotonic() + seconds
+    while not (gone := store.gone()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return gone
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

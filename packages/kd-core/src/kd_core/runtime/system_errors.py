@@ -7,6 +7,9 @@ from pathlib import Path
 from kd_core.errors import RunError, UserError
 
 _ELSEWHERE = "name a folder that can be written (--work-dir)"
+# The latter is what `multiprocessing.pool` makes of the former.
+_NO_THREAD = re.compile("can't start new thread|'DummyProcess' object has no attribute 'terminate'")
+_MORE_THREADS = "free memory, raise the limit of processes (ulimit -u), or set fewer workers"
 _FREE = "free space, or write elsewhere (--work-dir)"
 
 SYSTEM = {
@@ -53,6 +56,8 @@ def refused(error: BaseException) -> UserError | None:
     """Explain an error of the system; None if it is not one."""
     if isinstance(error, RuntimeError) and "items of ancdata" in str(error):
         return RunError(_sentence(errno.EMFILE))
+    if _NO_THREAD.search(str(error)) and isinstance(error, RuntimeError | AttributeError):
+        return RunError(f"no further thread can be started; {_MORE_THREADS}")
     if not isinstance(error, OSError):
         return None
     file = "" if error.filename is None else f"{_path(error.filename)}: "

@@ -224,6 +224,7 @@ def _is_record(value: Any) -> bool:
 
 _TYPES: dict[str, Callable[[Any], bool]] = {
     "steps_per_epoch": _is_count,
+    "made_by": lambda value: value is None or isinstance(value, str),
     "epoch": _is_count,
     "step_in_epoch": _is_count,
     "seconds": _is_number,

@@ -23,6 +23,11 @@ STEP = Kind(
     "called with batches",
 )
 
+_NO_GRADIENT = (
+    "no loss depends on a weight that is trained; does the student's forward detach its output, or "
+    "run under no_grad or inference_mode?"
+)
+
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 
 
@@ -82,6 +87,8 @@ class TrainStep:
                 with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
                     losses = self.model(batch)
                     mean = sum_losses(losses) / len(batches)
+                if not mean.requires_grad:
+                    raise UserError(_NO_GRADIENT)
                 mean.backward()
             for name, loss in losses.items():
                 share = loss.detach() / len(batches)

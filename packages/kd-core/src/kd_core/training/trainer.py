@@ -84,6 +84,9 @@ class Trainer:
         self.best: dict[str, Any] = {}
         self._rates = [float(group["lr"]) for group in optimizer.param_groups]
         _, self._unbounded = not_finite(distiller)
+        self.made_by: str | None = (
+            None  # by its config, see `kd_core.experiment.identity.digest_of`
+        )
         self.stop = StopSignal()
         distiller.begin(self.steps_per_epoch)
         if distributed.rank() == 0:

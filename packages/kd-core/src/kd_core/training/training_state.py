@@ -31,6 +31,7 @@ def collect(trainer: "Trainer") -> dict[str, Any]:
         "meter": trainer.meter.state_dict(),
         "rng": rng_state(),
         "steps_per_epoch": trainer.steps_per_epoch,
+        "made_by": trainer.made_by,
         **{name: getattr(trainer, name) for name in _POSITION},
     }
 
@@ -80,6 +81,8 @@ def _check_config(trainer: "Trainer", state: Mapping[str, Any], own: Mapping[str
         problem = f"has an average of another student: {different}"
     elif _groups(state["optimizer"]) != _groups(own["optimizer"]):
         problem = "is of another optimizer"
+    elif state["made_by"] != own["made_by"]:
+        problem = "is of another run: other settings, or another seed, made it"
     else:
         return
     raise UserError(f"{problem}; resume with the config that the run was started with")

@@ -1,0 +1,48 @@
+"""Detectron2's messages: no tracebacks among them, also where they cannot be written."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from detectron2.utils import logger as detectron2_logger
+
+_NAMES = ("detectron2", "fvcore")
+_LOOP = "detectron2.engine.train_loop"  # it logs whatever ends a training, with its traceback
+
+
+@contextmanager
+def without_tracebacks() -> Iterator[None]:
+    """Leave it to the tool to say in one line what failed.
+
+    A full disk fails at every message that goes to `log.txt`, and once more when Python ends.
+    """
+    loop, before = logging.getLogger(_LOOP), logging.raiseExceptions
+    loop.addFilter(_has_no_traceback)
+    logging.raiseExceptions = False
+    try:
+        yield
+    finally:
+        _give_up_full_files()
+        logging.raiseExceptions = before
+        loop.removeFilter(_has_no_traceback)
+
+
+def _has_no_traceback(record: logging.LogRecord) -> bool:
+    return not record.exc_info
+
+
+def _give_up_full_files() -> None:
+    """Close the files whose last lines cannot be written, so that nothing tries it again."""
+    for name in _NAMES:
+        log = logging.getLogger(name)
+        for handler in list(log.handlers):
+            stream: Any = getattr(handler, "stream", None)
+            try:
+                if stream is not None and not stream.closed:
+                    stream.flush()
+            except OSError:
+                log.removeHandler(handler)
+                detectron2_logger._cached_log_stream.cache_clear()
+                with suppress(OSError):
+                    stream.close()
