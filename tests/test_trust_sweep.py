@@ -44,7 +44,7 @@ class Door(NamedTuple):
 
 
 TABLE: dict[tuple[str, str], tuple[int, str]] = {
-    # What a python config or the command line names, judged by `kd_core.kinds`
+    # What a python config or the command line names, judged by `kd_core.config.kinds`
     ("kd_core/experiment/assembly.py", "build"): (1, "`data` of a config; must be a data set"),
     ("kd_core/experiment/run.py", "build"): (
         2,
@@ -68,7 +68,7 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
     ("kd_cls/analysis/models.py", "locate"): (1, "a network of the command line; its signature"),
     ("kd_reid/networks.py", "build_network"): (2, "network and metric losses of a config"),
     ("kd_reid/adaptation/target.py", "build"): (1, "`data.of` of a config; must be a data set"),
-    # What a file names, judged by `kd_core.trust`
+    # What a file names, judged by `kd_core.config.trust`
     ("kd_cls/student.py", "build_from_file"): (1, "metadata of a student's file"),
     ("kd_reid/student.py", "build_from_file"): (1, "metadata of a student's file"),
     ("kd_core/config/trust.py", "build_network"): (1, "build_from_file: what was judged"),

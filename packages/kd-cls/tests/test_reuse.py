@@ -181,7 +181,7 @@ class TestAnotherConfig:
 class TestEpochs:
     @pytest.mark.parametrize("schedule", ["constant", "cosine"])
     def test_more_than_were_trained_go_on_from_the_checkpoint(self, steps, capsys, schedule):
-        taken, option = steps[0], f"schedule.type=kd_core.schedule.{schedule}"
+        taken, option = steps[0], f"schedule.type=kd_core.training.schedule.{schedule}"
         assert run(option) == 0
         assert len(taken) == 2 * STEPS
         assert run(option, "trainer.epochs=3") == 0

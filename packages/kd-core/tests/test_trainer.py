@@ -456,7 +456,7 @@ class TestLoop:
         "name", ["epochs", "accumulate", "eval_every", "save_every", "log_every"]
     )
     def test_a_count_below_1_is_refused(self, tmp_path, name):
-        with pytest.raises(UserError, match=rf"trainer\.{name} is 0"):
+        with pytest.raises(UserError, match=rf"{name}: wanted a number greater than 0, got 0"):
             make(tmp_path, **{name: 0})
 
 

@@ -46,7 +46,7 @@ def build(
     """Call the `type` of a node with its other keys, building nested nodes first.
 
     What a type names is judged before it is called. For a node that comes from a file of weights
-    this is not enough: see `kd_core.trust`.
+    this is not enough: see `kd_core.config.trust`.
 
     Args:
         node: `type` (an import path or a callable) and arguments. A dict with `type` is a node

@@ -149,9 +149,10 @@ def tell_of_long_warmups(terms: Mapping[str, Term], length: int, unit: str = "ep
 
 def check_term(node: Mapping[str, Any], where: str) -> None:
     """Check a term's node, as `build_terms` would."""
-    check_arguments(Term, {k: v for k, v in node.items() if k != "weights"}, where)
-    if "type" not in node["criterion"]:
+    criterion = node.get("criterion")
+    if criterion is not None and not (isinstance(criterion, Mapping) and "type" in criterion):
         raise UserError(f"{where}.criterion: no `type`; does the method that has this term follow?")
+    check_arguments(Term, {k: v for k, v in node.items() if k != "weights"}, where)
     check(node["criterion"], f"{where}.criterion", GIVEN, CRITERION)
 
 

@@ -21,10 +21,10 @@ def run_main(function: Callable[[list[str]], int | None], argv: Sequence[str] | 
     """Call a tool's main function and return the exit status of the process.
 
     Whatever a user or a machine can cause becomes one line on stderr and status 2, or 1 where a run
-    had begun (see `kd_core.failures`); any other exception is a bug, of which the line names the
-    place, with status 1. With `--debug` among the arguments there is a traceback. Ctrl-C gives 130;
-    a reader of stdout that left, as `head` does, 141. The working folder is put on Python's path,
-    so that configs can name modules in it.
+    had begun (see `kd_core.runtime.failures`); any other exception is a bug, of which the line
+    names the place, with status 1. With `--debug` among the arguments there is a traceback. Ctrl-C
+    gives 130; a reader of stdout that left, as `head` does, 141. The working folder is put on
+    Python's path, so that configs can name modules in it.
 
     Args:
         function: Takes the list of arguments; returns the exit status, or None for 0.
@@ -124,7 +124,7 @@ def add_options(parser: ArgumentParser, example: str = "trainer.epochs=2") -> Ar
 def add_general_options(parser: ArgumentParser) -> ArgumentParser:
     """Add what every tool takes, `--trust` and `--debug`; return the parser.
 
-    `--trust` works by being parsed, until `run_main` ends; see `kd_core.trust`.
+    `--trust` works by being parsed, until `run_main` ends; see `kd_core.config.trust`.
     """
     parser.add_argument(
         "--trust",

@@ -85,7 +85,7 @@ def recipe_folder(kit: Kit, recipe: Any, folder: Path) -> Path:
 
 
 def recorded(kit: Kit, config: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Return what makes a run, to be kept beside it: see `kd_core.identity`.
+    """Return what makes a run, to be kept beside it: see `kd_core.experiment.identity`.
 
     The settings of its last stage are at the top, those of earlier ones under `stages`; in the
     place of a teacher's recipe is what the recipe says, in that of a file its name and hash.

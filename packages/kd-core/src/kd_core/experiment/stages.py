@@ -23,7 +23,7 @@ def key_of(settings: Mapping[str, Any]) -> str:
     """Return a short name that changes with the settings, and with the content of files in them.
 
     A teacher's weights thus count by what is in the file, wherever it lies. What cannot change a
-    result (see `kd_core.differences`) leaves the name as it is.
+    result (see `kd_core.experiment.differences`) leaves the name as it is.
     """
     text = json.dumps(essence(settings), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""The files by which folders are claimed; `kd_core.claim` has the blocks to use.
+"""The files by which folders are claimed; `kd_core.files.claim` has the blocks to use.
 
 A claim is a small file, `.claim-N`. It names machine, process and time, and a thread keeps its
 modification time fresh. The one with the largest number counts. A dead one is not replaced but

@@ -20,7 +20,7 @@ class Task(nn.Module):
 
     Args:
         network: The plain network.
-        roles: Its tap paths by role, shallow to deep; see `kd_core.roles`.
+        roles: Its tap paths by role, shallow to deep; see `kd_core.networks.roles`.
     """
 
     changes_data: ClassVar[bool] = False

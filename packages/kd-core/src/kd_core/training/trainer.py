@@ -69,7 +69,10 @@ class Trainer:
         self.schedule, self.epochs, self.work_dir = schedule, epochs, work_dir
         self.hooks = list(hooks)
         self.accumulate, self.log_every = accumulate, log_every
-        self.average = self._start_average(ema, ema_warmup) if ema is not None else None
+        network = network_of(distiller.student)
+        self.average = None if ema is None else ModelAverage(network, ema, warmup=ema_warmup)
+        if self.average and isinstance(distiller.student, Task):
+            distiller.student.meet_average(self.average.network)
         self.steps_per_epoch = -(-len(loader) // accumulate)
         if not self.steps_per_epoch:
             raise UserError("the training set has no batch; a smaller batch_size, or more images")
@@ -172,13 +175,6 @@ class Trainer:
             return wish
         on_interval = self.steps_done % self.log_every == 0
         return on_interval and distributed.any_process(wish, self.distiller.steps.device)
-
-    def _start_average(self, decay: float, warmup: bool) -> ModelAverage:
-        student = self.distiller.student
-        average = ModelAverage(network_of(student), decay, warmup=warmup)
-        if isinstance(student, Task):
-            student.meet_average(average.network)
-        return average
 
     def _train_epoch(self) -> Iterator[None]:
         self.distiller.train()
