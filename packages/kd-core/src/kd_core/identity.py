@@ -1,6 +1,7 @@
 """What made a result: the config of a run, kept beside it as data and compared before reuse."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from kd_core import checkpoint, distributed
 from kd_core.console import err
 from kd_core.differences import EPOCHS, differences, digest, flat, moved, refuse
-from kd_core.errors import UserError
+from kd_core.errors import RunError, UserError
 from kd_core.results import FILE as RESULT
 from kd_core.results import REMEDY, read_result
 
@@ -85,6 +86,16 @@ def keep(folder: Path, config: Mapping[str, Any]) -> None:
                 "start only if both schedules agree so far, as constant ones do"
             )
     distributed.wait_for_all()
+
+
+def forget(folder: Path, error: UserError) -> None:
+    """Remove what `keep` wrote where a refusal came before all else: the run never began."""
+    if distributed.rank() == 0 and folder.is_dir() and not isinstance(error, RunError):
+        names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+        if names == {FILE}:
+            (folder / FILE).unlink()
+            with suppress(OSError):  # it is claimed, and goes with the claim
+                folder.rmdir()
 
 
 def finished(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from kd_core.assembly import Assembly, assemble, build_data
 from kd_core.config import save_config
 from kd_core.console import err
 from kd_core.data.loader import data_fingerprint
+from kd_core.errors import UserError
 from kd_core.failures import during_run, memory_remedy, memory_told
 from kd_core.kit import Kit
 from kd_core.recipes import build_teachers, is_of_teachers, recorded, stage_place, unfinished
@@ -64,8 +65,12 @@ class Runner:
             resume: Continue what is in the folder.
         """
         self.begin(config, seed, work_dir)
-        settings = self.run_earlier_stages(config, seed, work_dir)
-        return self._train_stage(settings, work_dir, seed=seed, resume=resume)
+        try:
+            settings = self.run_earlier_stages(config, seed, work_dir)
+            return self._train_stage(settings, work_dir, seed=seed, resume=resume)
+        except UserError as error:
+            identity.forget(work_dir, error)
+            raise
 
     def finished(self, config: Config, seed: int, work_dir: Path) -> dict[str, Any] | None:
         """Return the result that this config and seed have in a folder; None if they have none yet.

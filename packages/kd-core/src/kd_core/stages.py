@@ -45,7 +45,11 @@ def ensure(folder: Path, config: Mapping[str, Any], make: Callable[[], Any], tit
             return
         err.rule(title, style="dim")
         identity.keep(folder, config)
-        make()
+        try:
+            make()
+        except UserError as error:
+            identity.forget(folder, error)
+            raise
     if not is_finished(folder, config):
         raise UserError(f"{title} ended without its product {product}")
 
