@@ -76,7 +76,7 @@ class Kit(ABC):
 
     @abstractmethod
     def is_pretrained(self, network: Config) -> bool:
-        """Tell whether a network's node asks for weights that its library downloads."""
+        """Return whether a network's node asks for weights that its library downloads."""
 
     @abstractmethod
     def check_student(self, student: nn.Module, sample: Batch, data: Any, where: str) -> None:
