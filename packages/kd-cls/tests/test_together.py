@@ -182,6 +182,12 @@ def test_what_cannot_be_shared_is_refused(options, problem, capsys):
     assert not Path("runs/refused").exists()
 
 
+def test_a_refusal_before_work_leaves_no_folder(capsys):
+    assert run("refused", "student.network.name=resnet9") == 2
+    assert "did you mean 'resnet8" in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
 def test_without_a_data_seed_it_is_refused_before_any_work(capsys):
     Path("tiny.py").write_text(TINY.replace("data_seed = 5\n", ""))
     assert run("refused") == 2

@@ -1,6 +1,7 @@
 """Runner: trains configs of one task on one device."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,6 @@ from kd_core.assembly import Assembly, assemble, build_data
 from kd_core.config import save_config
 from kd_core.console import err
 from kd_core.data.loader import data_fingerprint
-from kd_core.errors import UserError
 from kd_core.failures import during_run, memory_remedy, memory_told
 from kd_core.kit import Kit
 from kd_core.recipes import build_teachers, is_of_teachers, recorded, stage_place, unfinished
@@ -64,13 +64,9 @@ class Runner:
             work_dir: Folder of this run.
             resume: Continue what is in the folder.
         """
-        self.begin(config, seed, work_dir)
-        try:
+        with self.begun(config, seed, work_dir):
             settings = self.run_earlier_stages(config, seed, work_dir)
             return self._train_stage(settings, work_dir, seed=seed, resume=resume)
-        except UserError as error:
-            identity.forget(work_dir, error)
-            raise
 
     def finished(self, config: Config, seed: int, work_dir: Path) -> dict[str, Any] | None:
         """Return the result that this config and seed have in a folder; None if they have none yet.
@@ -87,7 +83,8 @@ class Runner:
             identity.check_data(work_dir, data_fingerprint(data))
         return result
 
-    def begin(self, config: Config, seed: int, work_dir: Path) -> None:
+    @contextmanager
+    def begun(self, config: Config, seed: int, work_dir: Path) -> Iterator[None]:
         """Write down what makes a run, before anything else is in its folder.
 
         Raises:
@@ -95,7 +92,8 @@ class Runner:
         """
         made_by = recorded(self.kit, config, seed)
         identity.check(work_dir, made_by)
-        identity.keep(work_dir, made_by)
+        with identity.begun(work_dir, made_by):
+            yield
 
     def run_earlier_stages(self, config: Config, seed: int, work_dir: Path) -> Config:
         """Run all stages of a config but the last, whose own config is returned."""
