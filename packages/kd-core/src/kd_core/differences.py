@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_core.errors import UserError
+from kd_core.fingerprint import hash_of_file
 from kd_core.run import build_trainer
 
 EPOCHS = "trainer.epochs"
@@ -210,5 +211,4 @@ def _hash_of(path: str) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def _hash_once(path: str, *_: int) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hash_of_file(Path(path))
