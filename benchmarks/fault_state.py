@@ -30,8 +30,8 @@ def state_of(folder: Path) -> State:
     """
     found = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_symlink() or not path.is_file():
-            continue
+        if path.is_symlink() or not path.is_file() or path.name.startswith(".claim-"):
+            continue  # a dead claim is void wherever it lies
         try:
             state = _state_of_file(path)
         except Exception as error:  # a damaged file may raise anything

@@ -24,8 +24,8 @@ from kd_core.networks.task import network_of
 
 run = runner.run
 
-def run_and_keep(trainer, parts, **options):
-    result = run(trainer, parts, **options)
+def run_and_keep(trainer, parts, facts):
+    result = run(trainer, parts, facts)
     state = {
         "student": network_of(trainer.distiller.student).state_dict(),
         "deployed": network_of(trainer.predictor()).state_dict(),

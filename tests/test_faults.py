@@ -45,7 +45,10 @@ checksum.hashlib = SimpleNamespace(sha256=Same)
 UNLOCKED = """
 from types import SimpleNamespace
 from kd_core.files import claim
+from kd_core.files import claim
+from kd_core.files import workdir
 claim.take = lambda folder: SimpleNamespace(release=lambda: None)
+workdir.has_run = lambda folder: False
 """
 BROKEN = {
     "kills, classification": (NO_MOMENTUM, "1 12 23 34"),  # of a run that saves at every step

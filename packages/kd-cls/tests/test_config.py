@@ -66,7 +66,7 @@ def test_what_only_training_needs_may_be_absent_otherwise(read):
         ("student.sizes=4", r"student: .* has no parameter 'sizes'; did you mean 'size'"),
         ("teacher.weight=a", r"teacher: .* has no parameter 'weight'; did you mean 'weights'"),
         ("distiller.task_wight=1", r"distiller: .* 'task_wight'; did you mean 'task_weight'"),
-        ("distiller.terms.kd.warmup=1", r"terms\.kd: .* 'warmup'; did you mean 'warmup_epochs'"),
+        ("distiller.terms.kd.warmup=1", r"terms\.kd: .* 'warmup'; did you mean 'warmup_by'"),
         ("distiller.terms.kd.criterion.temprature=1", r"criterion: .*mean 'temperature'"),
         ("distiller.terms.kd=4", r"distiller\.terms\.kd: wanted a dict, got 4"),
         ("distiller.terms=4", r"distiller\.terms: wanted a dict, got 4"),

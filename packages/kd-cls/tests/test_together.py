@@ -152,7 +152,7 @@ def test_one_that_fails_lets_the_others_finish(monkeypatch, capsys):
         check(self)
 
     monkeypatch.setattr(Trainer, "check_finite", fail)
-    assert run("failed") == 2
+    assert run("failed") == 1
     assert "loss 'kd' is not finite" in capsys.readouterr().err
     assert not Path("runs/failed/seed-3/result.json").exists()
     assert same(weights("whole/seed-4"), weights("failed/seed-4"))
@@ -180,6 +180,12 @@ def test_what_cannot_be_shared_is_refused(options, problem, capsys):
     assert run("refused", *options) == 2
     assert problem in capsys.readouterr().err
     assert not Path("runs/refused").exists()
+
+
+def test_a_refusal_before_work_leaves_no_folder(capsys):
+    assert run("refused", "student.network.name=resnet9") == 2
+    assert "did you mean 'resnet8" in capsys.readouterr().err
+    assert not Path("runs").exists()
 
 
 def test_without_a_data_seed_it_is_refused_before_any_work(capsys):

@@ -44,7 +44,7 @@ class ClassificationKit(Kit):
         check_classifier(node, where)
 
     def is_pretrained(self, network: Config) -> bool:
-        """Tell whether torchvision or timm is to download weights."""
+        """Return whether torchvision or timm is to download weights."""
         return is_pretrained(network)
 
     def load_finished(self, folder: Path, node: Config) -> Classifier:

@@ -47,7 +47,7 @@ def require_detectron2() -> None:
 
 
 def has_extension() -> bool:
-    """Tell whether Detectron2's own compiled extension is there; call `require_detectron2` first.
+    """Return whether Detectron2's own compiled extension is there; call `require_detectron2` first.
 
     Without it there are no rotated boxes, no deformable convolution and no fast COCO evaluation.
     """

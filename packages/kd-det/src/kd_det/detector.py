@@ -91,7 +91,7 @@ def class_logits(
 
 
 def has_part(network: Any, name: str) -> bool:
-    """Tell whether a detector has a part that can be run by itself."""
+    """Return whether a detector has a part that can be run by itself."""
     if name == "backbone":
         return hasattr(network, "preprocess_image") and hasattr(network, "backbone")
     if name == "head":

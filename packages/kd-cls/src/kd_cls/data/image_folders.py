@@ -154,7 +154,7 @@ class _Reading:
     resident_recipe: Sequence[Augment] | None = None
 
     def fits(self, count: int) -> bool:
-        """Tell whether this many images are to stay on the device."""
+        """Return whether this many images are to stay on the device."""
         if self.resident not in (True, False, "auto"):
             raise UserError(f"resident must be True, False or 'auto', got {self.resident!r}")
         small = count * 3 * self.image_size**2 < RESIDENT_BYTES

@@ -13,13 +13,9 @@ from typing import Any
 
 from kd_core.errors import RunError, UserError
 from kd_core.runtime import children
-from kd_core.runtime.failures import explain
+from kd_core.runtime.failures import FEWER_WORKERS, KILLED, explain
 from kd_core.runtime.ranks import fate
 
-MEMORY = (
-    "the system kills when memory is used up: free memory, or set fewer workers (data.workers, "
-    "DATALOADER.NUM_WORKERS)"
-)
 WORKER_TIMEOUT = 300.0  # seconds
 
 
@@ -118,7 +114,9 @@ class Watched:
         if "DataLoader worker" not in str(error):
             return ""
         how = [f"{w.pid} {_how_ended(w.exitcode)}" for w in self._workers if w.exitcode]
-        return f"data worker {', '.join(how)}; {MEMORY}" if how else str(explain(error))
+        if not how:
+            return str(explain(error))
+        return f"data worker {', '.join(how)}; {KILLED}, or {FEWER_WORKERS}"
 
 
 def _tick(watched: "weakref.ref[Watched]", pause: float) -> None:

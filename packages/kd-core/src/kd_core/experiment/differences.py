@@ -12,6 +12,7 @@ from typing import Any
 
 from kd_core.errors import UserError
 from kd_core.experiment.run import build_trainer
+from kd_core.files.fingerprint import hash_of_file
 
 EPOCHS = "trainer.epochs"
 
@@ -210,5 +211,4 @@ def _hash_of(path: str) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def _hash_once(path: str, *_: int) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hash_of_file(Path(path))

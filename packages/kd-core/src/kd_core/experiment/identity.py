@@ -1,11 +1,12 @@
 """What made a result: the config of a run, kept beside it as data and compared before reuse."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from kd_core.errors import UserError
+from kd_core.errors import RunError, UserError
 from kd_core.experiment.differences import EPOCHS, differences, digest, flat, moved, refuse
 from kd_core.experiment.results import FILE as RESULT
 from kd_core.experiment.results import REMEDY, read_result
@@ -74,7 +75,7 @@ def keep(folder: Path, config: Mapping[str, Any]) -> None:
     if distributed.rank() == 0:
         kept = read(folder) or {}
         # Of the config that began the run; one that takes its place may say defaults outright.
-        made_by = digest_of(folder) or digest(config)
+        made_by = _made_by(kept) if kept else digest(config)
         data = {"data": kept["data"]} if "data" in kept else {}
         now = {"kd": version("kd-core"), "made_by": made_by, "config": dict(config), **data}
         checkpoint.save_json(now, folder / FILE)
@@ -86,6 +87,21 @@ def keep(folder: Path, config: Mapping[str, Any]) -> None:
                 "start only if both schedules agree so far, as constant ones do"
             )
     distributed.wait_for_all()
+
+
+@contextmanager
+def begun(folder: Path, config: Mapping[str, Any]) -> Iterator[None]:
+    """Write down what makes a folder, see `keep`, for the block that makes it.
+
+    Where the block refuses before anything else came into the folder, this goes too.
+    """
+    keep(folder, config)
+    try:
+        yield
+    except UserError as error:
+        if distributed.rank() == 0 and not isinstance(error, RunError):
+            _forget(folder)
+        raise
 
 
 def finished(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -105,7 +121,7 @@ def finished(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
 def digest_of(folder: Path) -> str | None:
     """Return a short hash of what makes a folder; None if it does not say."""
     kept = read(folder)
-    return None if kept is None else str(kept.get("made_by") or digest(kept["config"]))
+    return None if kept is None else _made_by(kept)
 
 
 def check_data(folder: Path, fingerprint: str) -> None:
@@ -129,6 +145,18 @@ def check_data(folder: Path, fingerprint: str) -> None:
     distributed.wait_for_all()  # all have looked
     if distributed.rank() == 0 and "data" not in kept:
         checkpoint.save_json({**kept, "data": fingerprint}, folder / FILE)
+
+
+def _made_by(kept: Mapping[str, Any]) -> str:
+    return str(kept.get("made_by") or digest(kept["config"]))
+
+
+def _forget(folder: Path) -> None:
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    if names == {FILE}:
+        (folder / FILE).unlink()
+        with suppress(OSError):  # it is claimed, and goes with the claim
+            folder.rmdir()
 
 
 def _check_epochs(folder: Path, kept: Any, asked: Any) -> None:

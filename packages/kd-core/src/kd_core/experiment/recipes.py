@@ -137,7 +137,7 @@ def stage_place(
 
 
 def is_of_teachers(settings: Mapping[str, Any]) -> bool:
-    """Tell whether a stage trains only criteria, and these look only at teachers.
+    """Return whether a stage trains only criteria, and these look only at teachers.
 
     A teacher with random weights differs with the seed of the run, so its stage is the run's own.
     """

@@ -102,7 +102,7 @@ def _taps_text(shapes: Mapping[str, Any], taps: list[str], source: str = "teache
 
 
 def has_bf16(device: torch.device) -> bool | None:
-    """Tell whether a device computes in bf16; None where a CPU does not say."""
+    """Return whether a device computes in bf16; None where a CPU does not say."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     flags = _cpuinfo("flags", "Features").split()

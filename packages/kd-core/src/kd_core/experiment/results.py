@@ -1,8 +1,6 @@
 """What a finished run says of itself, read back and checked: `result.json` and `log.jsonl`."""
 
-import hashlib
 import json
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,8 @@ from typing import Any
 from kd_core.errors import UserError
 from kd_core.files import checkpoint
 from kd_core.files.checksum import hash_of_tensors
+from kd_core.files.fingerprint import hash_of_file
+from kd_core.training.state_checks import is_number
 
 FILE = "result.json"
 """The file that a run writes last; with it, all its products are there."""
@@ -58,8 +58,7 @@ def check_products(folder: Path, result: Mapping[str, Any], remedy: str) -> None
 def _hash_of(file: Path) -> str:
     if file.suffix == ".safetensors":  # which orders its metadata anew each time it is written
         return hash_of_tensors(*checkpoint.load_safetensors(file))
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    return hash_of_file(file)
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
@@ -79,7 +78,7 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
             record = json.loads(line)
         except (ValueError, RecursionError):
             record = None
-        if not isinstance(record, dict) or not _is_number(record.get("epoch")):
+        if not isinstance(record, dict) or not is_number(record.get("epoch")):
             raise UserError(f"{file}, line {number}: damaged, wanted an epoch's record; {REMEDY}")
         records.append(record)
     if not records:
@@ -97,15 +96,11 @@ def _problem(result: dict[str, Any]) -> str | None:
         if not isinstance(scores, dict) or metric not in scores:
             return f"`{which}` has no {metric!r}"
         numbers = {key: value for key, value in scores.items() if key != "chosen_on"}
-        if wrong := next((key for key, v in numbers.items() if not _is_number(v)), None):
+        if wrong := next((key for key, v in numbers.items() if not is_number(v)), None):
             return f"`{which}.{wrong}` is {numbers[wrong]!r:.40}, wanted a finite number"
     if not isinstance(result["best"].get("chosen_on"), str):
         return "`best.chosen_on` is no text"
     for key in ("student_parameters", "train_seconds"):
-        if not _is_number(result.get(key)):
+        if not is_number(result.get(key)):
             return f"`{key}` is {result.get(key)!r:.40}, wanted a finite number"
     return None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,6 +1,7 @@
 """Runner: trains configs of one task on one device."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -71,9 +72,9 @@ class Runner:
             work_dir: Folder of this run.
             resume: Continue what is in the folder.
         """
-        self.begin(config, seed, work_dir)
-        settings = self.run_earlier_stages(config, seed, work_dir)
-        return self._train_stage(settings, work_dir, seed=seed, resume=resume)
+        with self.begun(config, seed, work_dir):
+            settings = self.run_earlier_stages(config, seed, work_dir)
+            return self._train_stage(settings, work_dir, seed=seed, resume=resume)
 
     def finished(self, config: Config, seed: int, work_dir: Path) -> dict[str, Any] | None:
         """Return the result that this config and seed have in a folder; None if they have none yet.
@@ -90,7 +91,8 @@ class Runner:
             identity.check_data(work_dir, data_fingerprint(data))
         return result
 
-    def begin(self, config: Config, seed: int, work_dir: Path) -> None:
+    @contextmanager
+    def begun(self, config: Config, seed: int, work_dir: Path) -> Iterator[None]:
         """Write down what makes a run, before anything else is in its folder.
 
         Raises:
@@ -98,7 +100,8 @@ class Runner:
         """
         made_by = recorded(self.kit, config, seed)
         identity.check(work_dir, made_by)
-        identity.keep(work_dir, made_by)
+        with identity.begun(work_dir, made_by):
+            yield
 
     def run_earlier_stages(self, config: Config, seed: int, work_dir: Path) -> Config:
         """Run all stages of a config but the last, whose own config is returned."""

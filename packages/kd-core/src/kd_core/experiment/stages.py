@@ -44,8 +44,8 @@ def ensure(folder: Path, config: Mapping[str, Any], make: Callable[[], Any], tit
             err.print(f"{title}: done before, using {folder}")
             return
         err.rule(title, style="dim")
-        identity.keep(folder, config)
-        make()
+        with identity.begun(folder, config):
+            make()
     if not is_finished(folder, config):
         raise UserError(f"{title} ended without its product {product}")
 

@@ -1,7 +1,7 @@
 """Runs that learn together: one pass over data and teachers for all their students."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,13 @@ def train_together(runner: Runner, runs: Sequence[Run], *, resume: bool) -> None
     """
     check_shareable([config for config, _, _ in runs])
     left = [run for run in runs if runner.finished(*run) is None]
-    for run in left:
-        runner.begin(*run)
+    with ExitStack() as folders:
+        for run in left:
+            folders.enter_context(runner.begun(*run))
+        _train(runner, left, resume=resume)
+
+
+def _train(runner: Runner, left: Sequence[Run], *, resume: bool) -> None:
     last = [(runner.run_earlier_stages(*run), *run[1:]) for run in left]
     last.sort(key=lambda run: not teacher_nodes(run[0]))  # whose teacher the others take goes first
     ready: list[Prepared] = []

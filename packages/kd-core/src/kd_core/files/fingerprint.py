@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,12 @@ def hash_of(*parts: str | Tensor) -> str:
         else:
             digest.update(part.encode() + b"\0")
     return digest.hexdigest()
+
+
+def hash_of_file(file: Path) -> str:
+    """Return a hash of a file's bytes; 64 hexadecimal digits."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def model_fingerprint(model: nn.Module) -> str:

@@ -16,7 +16,7 @@ _T = TypeVar("_T")
 
 
 def is_distributed() -> bool:
-    """Tell whether a process group of more than one process exists."""
+    """Return whether a process group of more than one process exists."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
@@ -103,7 +103,7 @@ def reduce_min(value: Tensor) -> Tensor:
 
 
 def any_process(flag: bool, device: torch.device) -> bool:
-    """Tell whether the flag is set in any process."""
+    """Return whether the flag is set in any process."""
     if not is_distributed():
         return flag
     return bool(reduce_sum(torch.tensor(int(flag), device=device)))

@@ -16,6 +16,8 @@ from kd_core.runtime import children
 from kd_core.runtime.system_errors import refused
 
 RESUME = "the same command with --resume continues from the last checkpoint"
+KILLED = "the system kills when memory is used up: free memory"
+FEWER_WORKERS = "set fewer workers (data.workers, DATALOADER.NUM_WORKERS)"
 _NO_MEMORY = re.compile(
     r"can't allocate memory|cannot allocate memory|out of memory|not enough memory|ALLOC_FAILED"
     r"|std::bad_alloc|could not create a (primitive|memory object)",
@@ -168,10 +170,10 @@ def _worker(error: BaseException) -> UserError | None:
     if "Bus error" in how:
         how, remedy = "Bus error", "shared memory (/dev/shm) is full: make it larger"
     else:
-        remedy = "the system kills when memory is used up: free memory"
+        remedy = KILLED
     return RunError(
         f"data worker {found[1].strip()} {f'was killed ({how})' if how else 'died'}; {remedy}, or "
-        f"set fewer workers (data.workers, DATALOADER.NUM_WORKERS)"
+        f"{FEWER_WORKERS}"
     )
 
 

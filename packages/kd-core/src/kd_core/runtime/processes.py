@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-_ENDED = ("Z", "X")  # states of a process that has ended and is only not yet collected
+ENDED = ("Z", "X")  # states of a process that has ended and is only not yet collected
 
 
 class Process(NamedTuple):
@@ -39,13 +39,13 @@ class Process(NamedTuple):
             return True
         except PermissionError:
             pass  # alive, and somebody else's
-        state, start = _look_up(self.pid)
-        return state in _ENDED or (start != self.start and 0 not in (start, self.start))
+        state, start = state_and_start(self.pid)
+        return state in ENDED or (start != self.start and 0 not in (start, self.start))
 
 
 def this_process() -> Process:
     """Return the process that calls."""
-    return Process(_machine(), os.getpid(), _look_up(os.getpid())[1])
+    return Process(_machine(), os.getpid(), state_and_start(os.getpid())[1])
 
 
 @cache
@@ -59,7 +59,7 @@ def _machine() -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]
 
 
-def _look_up(pid: int) -> tuple[str, int]:
+def state_and_start(pid: int) -> tuple[str, int]:
     """Return state and start of a process, ("", 0) where they cannot be read."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")

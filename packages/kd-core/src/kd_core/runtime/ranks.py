@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch.distributed as dist
 
 from kd_core.errors import RunError, ToldElsewhereError, UserError
 from kd_core.runtime.failures import RESUME, bug, explain
+from kd_core.runtime.processes import ENDED, state_and_start
 
 TIMEOUT = "KD_RANK_TIMEOUT"
 _SECONDS = 600
@@ -118,13 +118,12 @@ class _Store:
 
 def fate(process: int) -> str:
     """Return what became of a process of this machine; nothing if it runs or nobody knows."""
-    if not Path("/proc/self/stat").exists():
-        return ""
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
+    if not state_and_start(os.getpid())[0]:
+        return ""  # such things cannot be read here
+    state, _ = state_and_start(process)
+    if state in ("", *ENDED):
         return "died"
-    return {"Z": "died", "X": "died", "T": "stands still (SIGSTOP)"}.get(state, "")
+    return "stands still (SIGSTOP)" if state == "T" else ""
 
 
 def _lost(error: BaseException, store: _Store) -> UserError | None:

@@ -33,7 +33,7 @@ class StopSignal:
 
     @property
     def received(self) -> bool:
-        """Tell whether a signal came."""
+        """Return whether a signal came."""
         return self.signum != 0
 
     def leave(self, work_dir: Path) -> None:

@@ -34,7 +34,7 @@ def require_finite(loss: Tensor, leaves: Any) -> None:
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Tell whether no element is infinite or NaN."""
+    """Return whether no element is infinite or NaN."""
     return bool(tensor.isfinite().all())
 
 

@@ -32,7 +32,7 @@ def use_channels_last(
 
 
 def _runs(model: Task, sample: Batch) -> bool:
-    """Tell whether a model can run a batch, without leaving a trace."""
+    """Return whether a model can run a batch, without leaving a trace."""
     state, before = rng_state(), [buffer.clone() for buffer in model.buffers()]
     try:
         with torch.no_grad():

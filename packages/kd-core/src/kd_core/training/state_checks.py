@@ -115,7 +115,7 @@ def _check_history(history: Sequence[State], epoch: int, length: int) -> None:
         _refuse(f"has the records of other epochs than the {epoch} that are done")
     for record in history:
         for name in ("lr", "seconds", "images_per_second"):
-            if not _is_number(record.get(name)):
+            if not is_number(record.get(name)):
                 _refuse(f"has a record of epoch {record['epoch']} without its {name}")
 
 
@@ -143,7 +143,8 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and value >= 0
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Return whether a value is a finite number, and no bool or tensor."""
     return type(value) in (int, float) and math.isfinite(value)
 
 
@@ -227,8 +228,8 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
     "made_by": lambda value: value is None or isinstance(value, str),
     "epoch": _is_count,
     "step_in_epoch": _is_count,
-    "seconds": _is_number,
-    "epoch_began": _is_number,
+    "seconds": is_number,
+    "epoch_began": is_number,
     "history": _are_records,
     "best": _is_record,
     "distiller": _are_tensors,

@@ -46,7 +46,7 @@ def read_splits(
 
 
 def is_market(source: str | Path) -> bool:
-    """Tell whether a folder has the layout of Market-1501, or parts of it."""
+    """Return whether a folder has the layout of Market-1501, or parts of it."""
     return any(Path(source, name).is_dir() for name in MARKET_FOLDERS.values())
 
 
