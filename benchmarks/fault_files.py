@@ -19,7 +19,7 @@ def target_of(trial: Trial) -> Target:
 def needs(trial: Trial) -> list[Need]:
     """Return what a trial starts from: the situation, and what its command does undamaged."""
     target = target_of(trial)
-    read = undisturbed(target.name, target.reads, target.situation.copy, stage=1)
+    read = undisturbed(target.name, target.reads, target.situation.copy, phase=1)
     return [target.situation.need, read]
 
 

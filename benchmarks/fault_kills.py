@@ -24,7 +24,7 @@ RUNS_OF = {
         "image files, decoded, a worker",
         "comparison",
         "re-ID, BNNeck and triplets",
-        "shared stage",
+        "shared phase",
         "validation split, TensorBoard",
     ],
 }

@@ -7,7 +7,7 @@ import torch
 from fault_runs import CONFIGS
 from kd_cls.models import build_model
 from kd_det.data.shapes import shapes
-from kd_reid.data.pedestrians import pedestrians
+from kd_reid.data.synthetic_people import synthetic_people
 from PIL import Image
 
 
@@ -20,7 +20,7 @@ def make(folder: Path) -> int:
     torch.save(build_model("resnet8", num_classes=3).state_dict(), folder / "teacher.pth")
     draw_classes(folder / "images")
     few = {"num_train_ids": 5, "num_test_ids": 4, "num_cameras": 2, "images_per_camera": 4}
-    pedestrians(folder / "people", image_height=32, **few)
+    synthetic_people(folder / "people", image_height=32, **few)
     shapes(folder / "shapes", num_train=12, num_few=2, num_val=4, image_size=64)
     return 0
 

@@ -148,19 +148,19 @@ class Need(NamedTuple):
     """What trials start from, made once for all of them.
 
     Args:
-        stage: Those of lower stages are made before.
+        phase: Those of lower phases are made before.
         name: Under which it is kept.
         make: Makes it.
     """
 
-    stage: int
+    phase: int
     name: str
     make: Callable[[Place], None]
 
 
-def undisturbed(name: str, command: Command, start: Start | None = None, *, stage: int = 0) -> Need:
+def undisturbed(name: str, command: Command, start: Start | None = None, *, phase: int = 0) -> Need:
     """Return the need of what an undisturbed command leaves; see `Place.remember`."""
-    return Need(stage, name, partial(Place.remember, name=name, command=command, start=start))
+    return Need(phase, name, partial(Place.remember, name=name, command=command, start=start))
 
 
 def attempt(trial: Trial, do: Do, place: Place) -> Outcome:

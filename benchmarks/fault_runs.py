@@ -28,7 +28,7 @@ distiller = dict(terms=dict(kd=dict(criterion=dict(type="kd_core.criteria.kd.KD"
 """
 RECIPE = """
 _base_ = "kd.py"
-teacher = dict(_delete_=True, recipe="configs/alone.py")
+teacher = dict(_delete_=True, config="configs/alone.py")
 """
 FOLDERS = """
 _base_ = "kd.py"
@@ -61,7 +61,7 @@ student = dict(
 """
 PEOPLE_KD = """
 _base_ = "people.py"
-teacher = dict(recipe="configs/tricks.py")
+teacher = dict(config="configs/tricks.py")
 distiller = dict(
     terms=dict(
         rkd=dict(
@@ -108,7 +108,7 @@ def _train(
 ) -> Run:
     arguments = [*files, "--work-dir", "run"]
     arguments += ["--seeds", *seeds.split()] if seeds else []
-    arguments += ["--together"] if together else []
+    arguments += ["--share-teacher"] if together else []
     arguments += ["--cfg-options", *options.split()] if options else []
     return Run(Command(tool, tuple(arguments)))
 
@@ -119,7 +119,7 @@ def _cls(*names: str, **more: str | bool) -> Run:
 
 
 _TABLE = ("configs/alone.py", "--rows", "configs/rows.py", "--seeds", "0", "1")
-_EARLY = "trainer.epochs=4 stages.{}.trainer.epochs=4"
+_EARLY = "trainer.epochs=4 phases.{}.trainer.epochs=4"
 _OFTEN = "trainer.ema=0.9 trainer.accumulate=2 trainer.save_minutes=0 trainer.clip_norm=1"
 CLASSIFICATION = {
     "KD": _cls("kd"),
@@ -129,8 +129,8 @@ CLASSIFICATION = {
         "kd", seeds="0 1", together=True, options="data_seed=0 trainer.epochs=4"
     ),
     "teacher by recipe": _cls("recipe"),
-    "stages": _cls("pair", str(METHODS / "fsp.py"), options=_EARLY.format("init")),
-    "shared stage": _cls("pair", str(METHODS / "ft.py"), options=_EARLY.format("paraphrase")),
+    "phases": _cls("pair", str(METHODS / "fsp.py"), options=_EARLY.format("init")),
+    "shared phase": _cls("pair", str(METHODS / "ft.py"), options=_EARLY.format("paraphrase")),
     "comparison": Run(Command("cls_compare", (*_TABLE, "--work-dir", "run")), again=()),
     "teacher cache": _cls("kd", options="trainer.teacher_cache=True"),
     "image files, decoded, a worker": _cls("folders"),
@@ -160,7 +160,7 @@ def _twin(tool: str, *arguments: str, folder: bool = False) -> Command:
 
 _LONG = ("--cfg-options", "trainer.epochs=20")
 """So that the second starts while the first is at work."""
-_STAGE_LONG = (str(METHODS / "ft.py"), *_LONG, "stages.paraphrase.trainer.epochs=20")
+_STAGE_LONG = (str(METHODS / "ft.py"), *_LONG, "phases.paraphrase.trainer.epochs=20")
 TWINS = {
     "KD, no folder named": _twin("cls_train", "configs/kd.py", *_LONG),
     "KD, one folder": _twin("cls_train", "configs/kd.py", *_LONG, folder=True),
@@ -168,7 +168,7 @@ TWINS = {
         "cls_train", "--resume", "configs/kd.py", *_LONG, folder=True
     ),
     "teacher by recipe": _twin("cls_train", "configs/recipe.py"),
-    "shared stage": _twin("cls_train", "configs/pair.py", *_STAGE_LONG),
+    "shared phase": _twin("cls_train", "configs/pair.py", *_STAGE_LONG),
     "comparison": _twin("cls_compare", *_TABLE, folder=True),
     "seeds": _twin("cls_train", "configs/kd.py", "--seeds", "0", "1", *_LONG),
     "teacher cache": _twin("cls_train", "configs/kd.py", *_LONG, "trainer.teacher_cache=True"),

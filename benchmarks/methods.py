@@ -76,7 +76,7 @@ def run(method: str, seed: int, args: argparse.Namespace) -> Cell:
     else:
         files += [CONFIGS / f"pairs/{args.pair}.py", CONFIGS / f"methods/{method}.py"]
     folder = Path(args.work_dir) / f"{method.replace(' ', '_')}-{seed}"
-    options = [f"trainer.epochs={args.epochs}", *stage_epochs(files, args.epochs), *args.options]
+    options = [f"trainer.epochs={args.epochs}", *phase_epochs(files, args.epochs), *args.options]
     options += OWN_OPTIONS.get(method, [])
     command = [sys.executable, str(Path(__file__)), "--child", *map(str, files)]
     command += ["--work-dir", str(folder), "--seeds", str(seed), "--resume"]
@@ -105,11 +105,11 @@ def run(method: str, seed: int, args: argparse.Namespace) -> Cell:
     }
 
 
-def stage_epochs(files: list[Path], epochs: int) -> list[str]:
-    """Return options that give stages with a length of their own no more than the budget."""
-    stages = runpy.run_path(str(files[-1])).get("stages", {})
-    own = [name for name, stage in stages.items() if "epochs" in stage.get("trainer", {})]
-    return [f"stages.{name}.trainer.epochs={epochs}" for name in own]
+def phase_epochs(files: list[Path], epochs: int) -> list[str]:
+    """Return options that give phases with a length of their own no more than the budget."""
+    phases = runpy.run_path(str(files[-1])).get("phases", {})
+    own = [name for name, phase in phases.items() if "epochs" in phase.get("trainer", {})]
+    return [f"phases.{name}.trainer.epochs={epochs}" for name in own]
 
 
 def batch_size(files: list[Path]) -> int:

@@ -20,16 +20,16 @@ from statistics import median
 from typing import Any
 
 import torch
-from kd_cls.kit import KIT
+from kd_cls.adapter import ADAPTER
 from kd_core import Hook
 from kd_core.data.augment import CropFlip
 from kd_core.data.protocol import Loader
 from kd_core.experiment.report import environment
 from kd_core.experiment.run import build_trainer
-from kd_core.experiment.run_config import read_config
 from kd_core.experiment.runner import Runner
+from kd_core.experiment.spec import read_config
 from kd_core.networks.task import Batch, network_of
-from kd_core.training.shared import SharedLoader, WithTeachers, shared_teachers
+from kd_core.training.shared_teacher import SharedLoader, WithTeachers, shared_teachers
 from kd_core.training.trainer import Trainer
 from rich.progress import track
 from torch import nn
@@ -118,17 +118,17 @@ def runner_and_config(
 ) -> tuple[Runner, dict[str, Any]]:
     """Return what builds a run, and its config with so many random images."""
     parts = (f"data/{data}", f"pairs/{args.pair}", f"methods/{args.method}")
-    config = KIT.stand_ins(read_config(KIT, [CONFIGS / f"{part}.py" for part in parts]))
+    config = ADAPTER.stand_ins(read_config(ADAPTER, [CONFIGS / f"{part}.py" for part in parts]))
     config["data"] |= {"batch_size": args.batch_size, "num_train": images, "num_test": 2}
     config["data"].setdefault("augment", [CropFlip()])
-    return Runner(KIT, device, folder), config
+    return Runner(ADAPTER, device, folder), config
 
 
 def make_trainer(
     runner: Runner, config: dict[str, Any], folder: Path, options: dict[str, Any]
 ) -> Trainer:
     """Return a trainer with these options, whose teacher is untrained."""
-    built = runner.assemble(config, 0, untrained=True)
+    built = runner.build(config, 0, untrained=True)
     settings = {**config["trainer"], "tensorboard": False, **options}
     if settings.get("teacher_cache"):
         settings["teacher_cache"] = str(folder / "cache")
@@ -162,7 +162,7 @@ def _together(runner: Runner, config: dict[str, Any], folder: Path) -> Turn:
 
 
 def _bare(runner: Runner, config: dict[str, Any], dtype: torch.dtype | None) -> Turn:
-    built = runner.assemble(config, 0, untrained=True)
+    built = runner.build(config, 0, untrained=True)
     student = network_of(built.distiller.student).train()
     teacher = network_of(built.distiller.teachers["teacher"].model).eval()
     batches = [

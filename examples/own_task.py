@@ -15,8 +15,8 @@ import torch.nn.functional as F  # noqa: N812
 from kd_core.config.build import build_network
 from kd_core.config.trust import build_from_file
 from kd_core.data.loader import DeviceLoader
-from kd_core.experiment.kit import Kit
-from kd_core.experiment.tool import TrainingTool
+from kd_core.experiment.adapter import TaskAdapter
+from kd_core.experiment.command_line import TrainingTool
 from kd_core.files.artifacts import NODE, find_student, read_facts
 from kd_core.files.weights import load_weights
 from kd_core.networks.image_task import ImageTask
@@ -89,7 +89,7 @@ def network(width: int = 8, num_classes: int = 2) -> nn.Module:
     )
 
 
-class Location(Kit):
+class Location(TaskAdapter):
     """The task for the tools: how a model is built and measured, and read as a teacher."""
 
     title = "Train or distil a network that finds a bright spot"

@@ -169,7 +169,7 @@ def test_values_of_a_pair_arrive(pair):
 @pytest.mark.parametrize("row", WEIGHTS)
 def test_weight_of_a_method_arrives(row):
     config = load_config(files(row, "resnet32x4_resnet8x4"))
-    config = config.get("stages", {}).get("student", config)
+    config = config.get("phases", {}).get("student", config)
     assert value(config, f"distiller.terms.{row}.weight") == WEIGHTS[row]
 
 
@@ -222,7 +222,7 @@ def test_value_of_a_cell_arrives(row, pair, path, published):
 @pytest.mark.parametrize("pair", [name for name in PUBLISHED if not name.startswith("imagenet")])
 def test_paraphraser_of_ft_has_the_rate_of_its_reference(pair):
     """0.01, but for the students vgg8, whose own rate it has there: RepDistiller's pretrain.py."""
-    stages = load_config(files("ft", pair))["stages"]
+    stages = load_config(files("ft", pair))["phases"]
     rate = 0.05 if pair.endswith("vgg8") else 0.01
     assert stages["paraphrase"]["optimizer"]["lr"] == rate
     assert "optimizer" not in stages["student"]

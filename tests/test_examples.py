@@ -8,8 +8,8 @@ import pytest
 import torch
 from kd_cls.train import main
 from kd_core.errors import UserError
-from kd_core.experiment.kit import Kit
-from kd_core.experiment.tool import TrainingTool
+from kd_core.experiment.adapter import TaskAdapter
+from kd_core.experiment.command_line import TrainingTool
 from kd_core.testing import check_contract
 
 ROOT = Path(__file__).parents[1]
@@ -93,7 +93,7 @@ def test_a_task_of_one_s_own_trains_a_teacher_and_a_student(tmp_path, monkeypatc
 
 
 def test_a_task_that_cannot_read_finished_runs_says_so(tmp_path, monkeypatch, capsys):
-    class Task(Kit):
+    class Task(TaskAdapter):
         title, metric = "x", "y"
 
         def build_model(self, data, where, /, *, network):

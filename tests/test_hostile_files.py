@@ -19,10 +19,10 @@ import torch
 import yaml
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from kd_cls.kit import KIT
+from kd_cls.adapter import ADAPTER
 from kd_core.config.trust import trusting
 from kd_core.errors import UserError
-from kd_core.experiment.recipes import recipe_folder
+from kd_core.experiment.teachers import teacher_folder
 from kd_core.files import checkpoint
 from kd_core.files.pickles import unpickle
 from kd_core.files.weights import read_state_dict
@@ -325,8 +325,8 @@ class TestRuns:
     def test_the_product_of_a_recipe_is_judged_like_any_file(self, file, canary, capsys):
         folder = file.parent
         (folder / "recipe.py").write_text(STUDENT)
-        (folder / "run.py").write_text(STUDENT + "teacher = dict(recipe='recipe.py')\n")
-        product = recipe_folder(KIT, "recipe.py", folder / "runs" / "teachers")
+        (folder / "run.py").write_text(STUDENT + "teacher = dict(config='recipe.py')\n")
+        product = teacher_folder(ADAPTER, "recipe.py", folder / "runs" / "teachers")
         product.parent.mkdir(parents=True)
         file.rename(product)
         told(capsys, kd_cls.train.main(["run.py", "--work-dir", "runs/student"]), canary)
@@ -341,12 +341,12 @@ class TestRuns:
             'kd_cls.models.build_model", name="resnet8"', 'nets_of_a_recipe.Net"'
         )
         Path("recipe.py").write_text(recipe)
-        Path("run.py").write_text(STUDENT + "teacher = dict(recipe='recipe.py')\n")
+        Path("run.py").write_text(STUDENT + "teacher = dict(config='recipe.py')\n")
         assert kd_cls.train.main(["run.py", "--work-dir", "runs/student"]) == 0
-        folder = recipe_folder(KIT, "recipe.py", Path("runs/teachers"))
-        refused(lambda: KIT.load_finished(folder, {}), tmp_path / "canary")
+        folder = teacher_folder(ADAPTER, "recipe.py", Path("runs/teachers"))
+        refused(lambda: ADAPTER.load_finished(folder, {}), tmp_path / "canary")
         with trusting("nets_of_a_recipe.Net"):
-            KIT.load_finished(folder, {})
+            ADAPTER.load_finished(folder, {})
 
 
 @pytest.mark.parametrize("tool", sorted((ROOT / "tools").glob("*.py")), ids=lambda tool: tool.stem)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from kd_cls.kit import KIT
+from kd_cls.adapter import ADAPTER
 from kd_core.errors import UserError
-from kd_core.experiment.assembly import assemble, build_data
-from kd_core.experiment.recipes import build_teachers
+from kd_core.experiment.builder import build_data, build_experiment
 from kd_core.experiment.run import build_trainer
-from kd_core.experiment.run_config import read_config, stage_configs
-from kd_core.networks.probe import settle
+from kd_core.experiment.spec import phase_configs, read_config
+from kd_core.experiment.teachers import build_teachers
+from kd_core.networks.probe import calibrate_batchnorm
 
 ROOT = Path(__file__).parents[1]
 METHODS = [
@@ -74,7 +74,7 @@ def configs(folder, method, teacher, student):
         pair += f"teacher = dict(network={network(teacher)}, weights='random')\n"
     (folder / "data.py").write_text(DATA)
     (folder / "pair.py").write_text(pair)
-    stages = stage_configs(read_config(KIT, [folder / "data.py", folder / "pair.py", method]))
+    stages = phase_configs(read_config(ADAPTER, [folder / "data.py", folder / "pair.py", method]))
     for config in stages:
         rate = RATES.get(method.stem, 0.002)
         config["optimizer"] = {"type": "torch.optim.SGD", "lr": rate, "momentum": 0.9}
@@ -86,13 +86,13 @@ def configs(folder, method, teacher, student):
 def losses(config):
     """Train on one batch for 20 steps; return the sum of the losses of every step."""
     data = build_data(config, 0, torch.device("cpu"))
-    teachers = build_teachers(KIT, config, 0, data, Path(), lambda *args: None, untrained=True)
-    built = assemble(KIT, config, 0, torch.device("cpu"), data, teachers)
+    teachers = build_teachers(ADAPTER, config, 0, data, Path(), lambda *args: None, untrained=True)
+    built = build_experiment(ADAPTER, config, 0, torch.device("cpu"), data, teachers)
     nodes = {name: config[name] for name in ("optimizer", "schedule")}
     trainer = build_trainer(built.parts, Path(), **nodes, **config["trainer"])
     batch = next(built.parts.loader.epoch(0))
     for teacher in teachers.values():
-        settle(teacher, batch)
+        calibrate_batchnorm(teacher, batch)
     built.distiller.train()
     return [sum(trainer.step([batch]).values()).item() for _ in range(20)]
 

@@ -89,6 +89,6 @@ def test_pair_builds_the_networks_of_its_reference(pair):
     config = load_config(CONFIGS / f"pairs/{pair}.py")
     assert built(config["student"], classes) == student
     node = config["teacher"]
-    if "recipe" in node:
-        node = load_config(node["recipe"])["student"]
+    if "config" in node:
+        node = load_config(node["config"])["student"]
     assert built(node, classes) == teacher

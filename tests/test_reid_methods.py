@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from kd_core.config.reading import load_config, save_config
-from kd_core.experiment.run_config import stage_configs
+from kd_core.experiment.spec import phase_configs
 from kd_reid import torchreid
 from kd_reid.train import main
 
@@ -34,7 +34,7 @@ def two_steps(pair, method, size, folder):
     build = "kd_reid.models.build_model"
     teacher, student = PAIRS[pair]
     assert config["student"]["network"]["name"] == student
-    assert config["teacher"]["recipe"][-1].endswith(f"networks/{teacher}.py")
+    assert config["teacher"]["config"][-1].endswith(f"networks/{teacher}.py")
     config["data"] = {
         "type": "kd_reid.data.synthetic",
         "batch_size": BATCH,
@@ -47,8 +47,8 @@ def two_steps(pair, method, size, folder):
     config["trainer"] = {"epochs": 1, "tensorboard": False}
     config["optimizer"] = {"type": "torch.optim.SGD", "lr": 1e-6}
     config["schedule"] = {"type": "kd_core.training.schedule.constant"}
-    if "stages" in config:
-        config["stages"]["analysis"]["trainer"] = {"epochs": 1}
+    if "phases" in config:
+        config["phases"]["analysis"]["trainer"] = {"epochs": 1}
     save_config(config, folder / "run.py")
     assert main([str(folder / "run.py"), "--work-dir", str(folder / "run")]) == 0
     return config, folder / "run"
@@ -63,7 +63,7 @@ def test_method_trains_and_plain_torchreid_loads_the_student(method, pair, size,
     config, run = two_steps(pair, method, size, tmp_path)
     record = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
     assert record["step"] == STEPS
-    for name in stage_configs(config)[-1]["distiller"]["terms"]:
+    for name in phase_configs(config)[-1]["distiller"]["terms"]:
         assert record[f"loss_{name}"] > 0
     plain = torchreid.models.build_model(
         PAIRS[pair][1], BATCH // 2, pretrained=False, use_gpu=False

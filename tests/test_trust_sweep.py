@@ -45,7 +45,7 @@ class Door(NamedTuple):
 
 TABLE: dict[tuple[str, str], tuple[int, str]] = {
     # What a python config or the command line names, judged by `kd_core.config.kinds`
-    ("kd_core/experiment/assembly.py", "build"): (1, "`data` of a config; must be a data set"),
+    ("kd_core/experiment/builder.py", "build"): (1, "`data` of a config; must be a data set"),
     ("kd_core/experiment/run.py", "build"): (
         2,
         "`trainer.step` and `schedule` of a config; by kind",

@@ -26,7 +26,7 @@ trainer = dict(epochs=2, tensorboard=False)
 """
 STUDENT = f"""
 {TEACHER}
-teacher = dict(recipe="{{{{ fileDirname }}}}/teacher.py")
+teacher = dict(config="{{{{ fileDirname }}}}/teacher.py")
 distiller = dict(terms=dict(kd=dict(criterion=dict(type="kd_core.criteria.kd.KD"))))
 """
 SLOW_STEP = """

@@ -1,6 +1,6 @@
-"""Adaptation (arXiv:2009.05972) to drawn pedestrians that are seen at night and have no labels.
+"""Adaptation (arXiv:2009.05972) to synthetic people that are seen at night and have no labels.
 
-The stage `source` trains with labels by day, the next one adapts what came out. Of its metrics,
+The phase `source` trains with labels by day, the next one adapts what came out. Of its metrics,
 those that begin with source_ are from before.
 
 python tools/reid_train.py configs/demo/reid_adapt.py --seeds 0 1 2
@@ -28,11 +28,11 @@ evaluation = dict(distance="cosine")
 optimizer = dict(type="torch.optim.Adam", lr=0.005, weight_decay=5e-4, amsgrad=True)
 schedule = dict(type="kd_core.training.schedule.cosine", warmup_epochs=1)
 trainer = dict(epochs=12, eval_every=4, tensorboard=False)
-stages = dict(
+phases = dict(
     source=dict(data=_day),
     adapt=dict(
         data=_night,
-        student=dict(weights="stage:source/student.pth", adaptation=dict()),
+        student=dict(weights="phase:source/student.pth", adaptation=dict()),
         optimizer=dict(lr=1e-3, amsgrad=False),
         schedule=dict(_delete_=True, type="kd_core.training.schedule.constant"),
         trainer=dict(epochs=8, eval_every=4, ema=0.99, ema_warmup=True),

@@ -1,4 +1,4 @@
-"""The demo's student, trained alone on drawn pedestrians.
+"""The demo's student, trained alone on synthetic people.
 
 python tools/reid_train.py configs/demo/reid_student.py
 """

@@ -2,7 +2,7 @@
 
 data = dict(type="kd_cls.data.digits", batch_size=32)
 student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
-teacher = dict(recipe="configs/demo/teacher.py")
+teacher = dict(config="configs/demo/teacher.py")
 distiller = dict(
     terms=dict(
         direction=dict(

@@ -2,7 +2,7 @@
 
 data = dict(type="examples.own_task.spots", count=128)
 student = dict(network=dict(type="examples.own_task.network", width=4))
-teacher = dict(recipe="configs/examples/own_task_teacher.py")
+teacher = dict(config="configs/examples/own_task_teacher.py")
 distiller = dict(
     terms=dict(
         heat=dict(

@@ -4,7 +4,7 @@ python tools/cls_train.py configs/cls/data/cifar100.py \
     configs/cls/pairs/resnet32x4_resnet8x4.py configs/cls/methods/ab.py
 """
 
-stages = dict(
+phases = dict(
     init=dict(
         distiller=dict(
             task_weight=0,
@@ -20,5 +20,5 @@ stages = dict(
         # The classifier takes no part, which DDP must know.
         trainer=dict(epochs=30, find_unused_parameters=True),
     ),
-    train=dict(student=dict(weights="stage:init/student.pth")),
+    train=dict(student=dict(weights="phase:init/student.pth")),
 )

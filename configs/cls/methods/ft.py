@@ -4,7 +4,7 @@ python tools/cls_train.py configs/cls/data/cifar100.py \
     configs/cls/pairs/resnet32x4_resnet8x4.py configs/cls/methods/ft.py
 """
 
-stages = dict(
+phases = dict(
     paraphrase=dict(
         distiller=dict(
             train_student=False,
@@ -28,7 +28,7 @@ stages = dict(
                     student="@stages[-1]",
                     teacher="@stages[-1]",
                     weight=200.0,
-                    weights="stage:paraphrase/criteria/paraphrase.pth",
+                    weights="phase:paraphrase/criteria/paraphrase.pth",
                 )
             ),
         ),

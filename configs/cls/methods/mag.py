@@ -4,7 +4,7 @@ frozen teacher, then the student learns them and its logits. Compose with data a
 python tools/cls_train.py configs/cls/data/cifar100.py \
     configs/cls/pairs/resnet32x4_resnet8x4.py configs/cls/methods/mag.py
 
-On top of FitNet, AT, SP, VID, RKD, CRD, AFDS or another method without stages, name its file first:
+On top of FitNet, AT, SP, VID, RKD, CRD, AFDS or another method without phases, name its file first:
 
 python tools/cls_train.py configs/cls/data/cifar100.py \
     configs/cls/pairs/resnet32x4_resnet8x4.py configs/cls/methods/at.py configs/cls/methods/mag.py
@@ -13,7 +13,7 @@ The codes are kept beside the teacher and reused by every student of it. As the 
 compare with the method and KD (plus_kd.py), see configs/cls/tables/granularity.py.
 """
 
-stages = dict(
+phases = dict(
     analysis=dict(
         distiller=dict(
             _delete_=True,
@@ -42,7 +42,7 @@ stages = dict(
                     criterion=dict(type="kd_core.criteria.granularity.MultiGranularity"),
                     student=["output", "@pooled"],
                     teacher=["output", "@pooled"],
-                    weights="stage:analysis/criteria/analysis.pth",
+                    weights="phase:analysis/criteria/analysis.pth",
                 )
             ),
         ),

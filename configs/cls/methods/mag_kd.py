@@ -6,7 +6,7 @@ python tools/cls_train.py configs/cls/data/cifar100.py \
 
 _base_ = "mag.py"
 
-stages = dict(
+phases = dict(
     student=dict(
         distiller=dict(task_weight=0.2, terms=dict(mag=dict(criterion=dict(kd_weight=0.8))))
     )

@@ -7,4 +7,4 @@ python tools/cls_train.py configs/cls/data/cifar100.py \
 
 _base_ = "mag.py"
 
-stages = dict(student=dict(distiller=dict(terms=dict(mag=dict(criterion=dict(stable=True))))))
+phases = dict(student=dict(distiller=dict(terms=dict(mag=dict(criterion=dict(stable=True))))))

@@ -6,4 +6,4 @@ python tools/cls_train.py configs/cls/data/cifar100.py \
 
 _base_ = "mag_kd.py"
 
-stages = dict(student=dict(distiller=dict(terms=dict(mag=dict(criterion=dict(stable=True))))))
+phases = dict(student=dict(distiller=dict(terms=dict(mag=dict(criterion=dict(stable=True))))))

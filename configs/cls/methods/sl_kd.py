@@ -18,13 +18,13 @@ _base_ = "sl.py"
 teacher = None  # of a pair
 teachers = dict(
     first=dict(
-        recipe=[
+        config=[
             "{{ fileDirname }}/../data/cifar100.py",
             "{{ fileDirname }}/../networks/resnet56.py",
         ],
     ),
     second=dict(
-        recipe=[
+        config=[
             "{{ fileDirname }}/../data/cifar100.py",
             "{{ fileDirname }}/../networks/resnet110.py",
         ],

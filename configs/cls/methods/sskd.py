@@ -11,7 +11,7 @@ data = dict(
     ]
 )
 student = dict(task_views=1)
-stages = dict(
+phases = dict(
     head=dict(
         distiller=dict(
             train_student=False,
@@ -36,7 +36,7 @@ stages = dict(
                     criterion=dict(type="kd_core.criteria.sskd.SSKD"),
                     student=["output", "@pooled"],
                     teacher=["output", "@pooled"],
-                    weights="stage:head/criteria/head.pth",
+                    weights="phase:head/criteria/head.pth",
                 )
             ),
         ),

@@ -12,7 +12,7 @@ student = dict(
     network=dict(type="torchvision.models.mobilenet_v2", weights="IMAGENET1K_V1"), new_head=True
 )
 teacher = dict(
-    recipe=[
+    config=[
         "{{ fileDirname }}/../data/cifar100_224.py",
         "{{ fileDirname }}/../networks/torchvision_resnet50.py",
         "{{ fileDirname }}/../recipes/knowledge_review_alone.py",

@@ -13,7 +13,7 @@ student = dict(
     network=dict(type="torchvision.models.mobilenet_v2", weights="IMAGENET1K_V1"), new_head=True
 )
 teacher = dict(
-    recipe=[
+    config=[
         "{{ fileDirname }}/../data/cifar100_224.py",
         "{{ fileDirname }}/../networks/torchvision_resnext101_32x8d.py",
         "{{ fileDirname }}/../recipes/knowledge_review_alone.py",

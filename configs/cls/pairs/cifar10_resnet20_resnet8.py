@@ -6,7 +6,7 @@ python tools/cls_train.py configs/cls/data/cifar10_small.py \
 
 student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
 teacher = dict(
-    recipe=[
+    config=[
         "{{ fileDirname }}/../data/cifar10_small.py",
         "{{ fileDirname }}/../networks/resnet20.py",
     ],

@@ -6,7 +6,7 @@ python tools/cls_train.py configs/cls/data/cifar100.py configs/cls/pairs/resnet1
 
 student = dict(network=dict(type="kd_cls.models.build_model", name="resnet20"))
 teacher = dict(
-    recipe=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/resnet110.py"],
+    config=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/resnet110.py"],
 )
 tuned = dict(
     afd=dict(teacher="@blocks[1::2]"),

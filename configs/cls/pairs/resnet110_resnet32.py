@@ -6,7 +6,7 @@ python tools/cls_train.py configs/cls/data/cifar100.py configs/cls/pairs/resnet1
 
 student = dict(network=dict(type="kd_cls.models.build_model", name="resnet32"))
 teacher = dict(
-    recipe=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/resnet110.py"],
+    config=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/resnet110.py"],
 )
 tuned = dict(
     dkd=dict(criterion=dict(beta=2.0)),

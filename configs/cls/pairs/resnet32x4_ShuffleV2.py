@@ -6,7 +6,7 @@ python tools/cls_train.py configs/cls/data/cifar100.py configs/cls/pairs/resnet3
 
 student = dict(network=dict(type="kd_cls.models.build_model", name="ShuffleV2"))
 teacher = dict(
-    recipe=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/resnet32x4.py"],
+    config=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/resnet32x4.py"],
 )
 optimizer = dict(lr=0.01)
 tuned = dict(

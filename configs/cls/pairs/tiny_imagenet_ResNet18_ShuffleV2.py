@@ -6,7 +6,7 @@ python tools/cls_train.py configs/cls/data/tiny_imagenet.py \
 
 student = dict(network=dict(type="kd_cls.models.build_model", name="ShuffleV2"))
 teacher = dict(
-    recipe=[
+    config=[
         "{{ fileDirname }}/../data/tiny_imagenet.py",
         "{{ fileDirname }}/../networks/ResNet18.py",
     ],

@@ -6,7 +6,7 @@ python tools/cls_train.py configs/cls/data/image_folder.py \
 
 student = dict(network=dict(type="torchvision.models.resnet18", weights="DEFAULT"), new_head=True)
 teacher = dict(
-    recipe=[
+    config=[
         "{{ fileDirname }}/../data/image_folder.py",
         "{{ fileDirname }}/../networks/torchvision_resnet50.py",
     ],

@@ -6,7 +6,7 @@ python tools/cls_train.py configs/cls/data/cifar100.py configs/cls/pairs/vgg13_M
 
 student = dict(network=dict(type="kd_cls.models.build_model", name="MobileNetV2"))
 teacher = dict(
-    recipe=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/vgg13.py"],
+    config=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/vgg13.py"],
 )
 optimizer = dict(lr=0.01)
 tuned = dict(

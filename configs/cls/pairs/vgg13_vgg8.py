@@ -6,12 +6,12 @@ python tools/cls_train.py configs/cls/data/cifar100.py configs/cls/pairs/vgg13_v
 
 student = dict(network=dict(type="kd_cls.models.build_model", name="vgg8"))
 teacher = dict(
-    recipe=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/vgg13.py"],
+    config=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/vgg13.py"],
 )
 tuned = dict(
     dkd=dict(criterion=dict(beta=6.0)),
     sdd=dict(criterion=dict(beta=6.0)),
     sd_nkd=dict(criterion=dict(beta=6.0)),
     catkd=dict(weight=4.5),
-    stages=dict(paraphrase=dict(optimizer=dict(lr=0.05))),  # FT: the student's rate
+    phases=dict(paraphrase=dict(optimizer=dict(lr=0.05))),  # FT: the student's rate
 )

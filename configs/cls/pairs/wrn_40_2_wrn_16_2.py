@@ -6,7 +6,7 @@ python tools/cls_train.py configs/cls/data/cifar100.py configs/cls/pairs/wrn_40_
 
 student = dict(network=dict(type="kd_cls.models.build_model", name="wrn_16_2"))
 teacher = dict(
-    recipe=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/wrn_40_2.py"],
+    config=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/wrn_40_2.py"],
 )
 tuned = dict(
     dkd=dict(criterion=dict(beta=6.0)),

@@ -17,7 +17,7 @@ _kd += ["distiller.terms.kd.criterion.temperature=3.0"]
 
 
 def _teacher(name, node="teacher"):
-    return f"{node}.recipe={[*_recipe, f'{_cls}/networks/{name}.py']!r}"
+    return f"{node}.config={[*_recipe, f'{_cls}/networks/{name}.py']!r}"
 
 
 _two = [_teacher("resnet32_a", "teachers.first"), _teacher("resnet44_a", "teachers.second")]

@@ -13,8 +13,8 @@ _kd = ["distiller.task_weight=1.0", "distiller.terms.kd.weight=0.01"]
 _kd += ["distiller.terms.kd.criterion.temperature=3.0"]
 _resnet20 = [f"{_cls}/data/cifar10_small.py", f"{_cls}/networks/resnet20.py"]
 _two = [
-    f"teachers.first.recipe={_resnet20!r}",
-    f"teachers.second.recipe={[*_resnet20, f'{_cls}/recipes/another_seed.py']!r}",
+    f"teachers.first.config={_resnet20!r}",
+    f"teachers.second.config={[*_resnet20, f'{_cls}/recipes/another_seed.py']!r}",
 ]
 
 files = [f"{_cls}/data/cifar10_small.py", f"{_cls}/pairs/cifar10_resnet20_resnet8.py"]

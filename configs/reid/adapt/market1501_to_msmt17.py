@@ -28,7 +28,7 @@ student = dict(
 )
 evaluation = dict(distance="cosine")
 optimizer = dict(type="torch.optim.Adam", lr=3.5e-4, weight_decay=5e-4)
-stages = dict(
+phases = dict(
     source=dict(
         data={**_market1501, "augment": _augment},
         student=dict(
@@ -45,7 +45,7 @@ stages = dict(
             **_msmt17,
             "augment": [dict(type="kd_core.data.augment.Views", views=[_augment, _augment])],
         },
-        student=dict(weights="stage:source/student.pth", adaptation=dict()),
+        student=dict(weights="phase:source/student.pth", adaptation=dict()),
         schedule=dict(type="kd_core.training.schedule.constant"),
         trainer=dict(epochs=20, eval_every=5, ema=0.999, ema_warmup=True),
     ),

@@ -12,7 +12,7 @@ of the codes are theirs for classification.
 _base_ = "../../cls/methods/mag.py"
 
 _taps = ["@logits", "@embedding"]
-stages = dict(
+phases = dict(
     analysis=dict(distiller=dict(terms=dict(analysis=dict(teacher=_taps)))),
     student=dict(distiller=dict(terms=dict(mag=dict(student=_taps, teacher=_taps)))),
 )

@@ -8,4 +8,4 @@ python tools/reid_train.py configs/reid/data/market1501.py \
 
 _base_ = "mag.py"
 
-stages = dict(student=dict(distiller=dict(terms=dict(mag=dict(criterion=dict(stable=True))))))
+phases = dict(student=dict(distiller=dict(terms=dict(mag=dict(criterion=dict(stable=True))))))

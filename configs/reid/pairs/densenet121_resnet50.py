@@ -9,7 +9,7 @@ _base_ = "../recipes/resnet50.py"
 
 student = dict(network=dict(type="kd_reid.models.build_model", name="resnet50", pretrained=True))
 teacher = dict(
-    recipe=[
+    config=[
         "{{ fileDirname }}/../data/market1501.py",
         "{{ fileDirname }}/../recipes/resnet50.py",
         "{{ fileDirname }}/../networks/densenet121.py",

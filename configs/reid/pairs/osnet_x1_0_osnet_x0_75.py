@@ -9,7 +9,7 @@ _base_ = "../recipes/osnet.py"
 
 student = dict(network=dict(type="kd_reid.models.build_model", name="osnet_x0_75", pretrained=True))
 teacher = dict(
-    recipe=[
+    config=[
         "{{ fileDirname }}/../data/market1501.py",
         "{{ fileDirname }}/../recipes/osnet.py",
         "{{ fileDirname }}/../networks/osnet_x1_0.py",

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from kd_cls.adapter import ADAPTER
 from kd_cls.analysis.models import labels_of, load_model
 from kd_cls.classifier import Classifier
 from kd_cls.data import synthetic
-from kd_cls.kit import KIT
 from kd_cls.models import build_model
 from kd_core.errors import UserError
 from kd_core.files import checkpoint
@@ -23,7 +23,7 @@ def run(tmp_path, data):
     """The folder of a finished run."""
     network = build_model("resnet8", num_classes=4)
     node = {"type": "kd_cls.models.build_model", "name": "resnet8"}
-    facts = KIT.metadata(node, data, Classifier(network, mean=(0.1,) * 3, std=(0.2,) * 3))
+    facts = ADAPTER.metadata(node, data, Classifier(network, mean=(0.1,) * 3, std=(0.2,) * 3))
     checkpoint.export(network.state_dict(), tmp_path / "runs/dkd-0/student", facts)
     return tmp_path / "runs" / "dkd-0", network.eval()
 

@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
+from kd_cls.adapter import ADAPTER
 from kd_cls.classifier import Classifier
 from kd_cls.data import image_folder, synthetic
-from kd_cls.kit import KIT
 from kd_cls.models import build_model
-from kd_core.experiment.assembly import assemble, build_data
+from kd_core.experiment.builder import build_data, build_experiment
 from kd_core.networks.task import network_of
 from PIL import Image
 
@@ -31,7 +31,7 @@ def put_together(data):
     def with_terms(seed=0, **terms):
         teachers = {"teacher": Classifier(build_model("resnet14", num_classes=3))} if terms else {}
         config = {"student": STUDENT, "distiller": {"terms": terms}}
-        return assemble(KIT, config, seed, CPU, data, teachers)
+        return build_experiment(ADAPTER, config, seed, CPU, data, teachers)
 
     return with_terms
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from kd_cls.classifier import Classifier
 from kd_cls.data.augment import RICAP, CutMix, Mixup
-from kd_core.data.draws import Draws
+from kd_core.data.sampling import Sampling
 from kd_core.errors import UserError
 from kd_core.testing import NoHostReads
 from torch import nn
@@ -151,7 +151,7 @@ class TestLoss:
     @pytest.mark.parametrize("mix", [Mixup(), CutMix(), RICAP()], ids=lambda m: type(m).__name__)
     def test_of_mixed_images_reads_nothing_back(self, mix):
         label = torch.tensor([0, 1, 2, 1, 0])
-        batch = mix({"image": images(), "label": label}, Draws(torch.arange(5), 0, 0))
+        batch = mix({"image": images(), "label": label}, Sampling(torch.arange(5), 0, 0))
         classifier = Classifier(nn.Sequential(Pooled(), nn.Linear(3, 3)), mean=MEAN, std=STD)
         with NoHostReads():
             classifier(batch)["ce"].backward()

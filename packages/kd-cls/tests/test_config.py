@@ -1,10 +1,10 @@
-"""Every name in a config is checked when it is read, those of later stages and recipes too."""
+"""Every name in a config is checked when it is read, those of later phases and recipes too."""
 
 import pytest
-from kd_cls.kit import KIT
+from kd_cls.adapter import ADAPTER
 from kd_core.config.reading import parse_options, save_config
 from kd_core.errors import UserError
-from kd_core.experiment.run_config import read_config, stage_configs, teacher_nodes
+from kd_core.experiment.spec import phase_configs, read_config, teacher_nodes
 
 NETWORK = {"type": "kd_cls.models.build_model", "name": "resnet8"}
 KD = {"criterion": {"type": "kd_core.criteria.kd.KD"}}
@@ -22,9 +22,9 @@ DISTILLED = {
 }
 STAGED = {
     **DISTILLED,
-    "stages": {
+    "phases": {
         "hint": {"trainer": {"epochs": 2}, "distiller": {"task_weight": 0}},
-        "main": {"student": {"weights": "stage:hint"}, "distiller": {"terms": {"kd": KD}}},
+        "main": {"student": {"weights": "phase:hint"}, "distiller": {"terms": {"kd": KD}}},
     },
 }
 
@@ -35,7 +35,9 @@ def read(tmp_path):
 
     def write_and_read(config, *options, training=True):
         save_config(config, tmp_path / "config.py")
-        return read_config(KIT, tmp_path / "config.py", parse_options(options), training=training)
+        return read_config(
+            ADAPTER, tmp_path / "config.py", parse_options(options), training=training
+        )
 
     return write_and_read
 
@@ -47,7 +49,7 @@ def test_a_good_config_is_returned_as_it_is(read, config):
 
 def test_a_recipe_takes_the_place_of_a_network(read, tmp_path):
     save_config(CONFIG, tmp_path / "teacher.py")
-    config = {**DISTILLED, "teacher": {"recipe": str(tmp_path / "teacher.py"), "size": 64}}
+    config = {**DISTILLED, "teacher": {"config": str(tmp_path / "teacher.py"), "size": 64}}
     assert read(config) == config
 
 
@@ -82,7 +84,7 @@ def test_what_only_training_needs_may_be_absent_otherwise(read):
         ("seed=zero", "seed: wanted a whole number, got 'zero'"),
         ("seed=-1", "seed: wanted a whole number, got -1"),
         ("data_seed=true", "data_seed: wanted a whole number, got True"),
-        ("stages=3", "stages: wanted a dict, got 3"),
+        ("phases=3", "phases: wanted a dict, got 3"),
     ],
 )
 def test_a_mistake_is_one_message_with_place_and_nearest_name(read, option, message):
@@ -122,7 +124,7 @@ class TestTeachers:
         several = {"a": {"network": NETWORK, "weights": "random"}}
         save_config(DISTILLED, tmp_path / "pair.py")
         save_config({"teacher": None, "teachers": several}, tmp_path / "method.py")
-        config = read_config(KIT, [tmp_path / "pair.py", tmp_path / "method.py"])
+        config = read_config(ADAPTER, [tmp_path / "pair.py", tmp_path / "method.py"])
         assert teacher_nodes(config) == {"a": ("teachers.a", several["a"])}
 
     def test_none_goes_with_peers_and_one_does_not(self, read):
@@ -133,40 +135,40 @@ class TestTeachers:
 
     def test_a_misspelt_recipe_names_its_neighbour(self, read, tmp_path):
         save_config(CONFIG, tmp_path / "teacher.py")
-        with pytest.raises(UserError, match=r"teacher\.recipe: .*taecher\.py.*'teacher\.py'"):
-            read({**CONFIG, "teacher": {"recipe": str(tmp_path / "taecher.py")}})
+        with pytest.raises(UserError, match=r"teacher\.config: .*taecher\.py.*'teacher\.py'"):
+            read({**CONFIG, "teacher": {"config": str(tmp_path / "taecher.py")}})
 
     def test_a_mistake_inside_a_recipe_is_found(self, read, tmp_path):
         save_config({**CONFIG, "trainer": {"epoch": 1}}, tmp_path / "teacher.py")
-        with pytest.raises(UserError, match=r"teacher\.recipe: trainer: .*'epoch'"):
-            read({**CONFIG, "teacher": {"recipe": str(tmp_path / "teacher.py")}})
+        with pytest.raises(UserError, match=r"teacher\.config: trainer: .*'epoch'"):
+            read({**CONFIG, "teacher": {"config": str(tmp_path / "teacher.py")}})
 
     def test_a_network_beside_a_recipe_is_refused(self, read, tmp_path):
         save_config(CONFIG, tmp_path / "teacher.py")
-        teacher = {"recipe": str(tmp_path / "teacher.py"), "network": NETWORK}
+        teacher = {"config": str(tmp_path / "teacher.py"), "network": NETWORK}
         with pytest.raises(UserError, match="teacher: 'network' is what its recipe says"):
             read({**CONFIG, "teacher": teacher})
 
 
 class TestStages:
     def test_each_is_the_rest_with_its_overrides(self):
-        hint, main = stage_configs(STAGED)
+        hint, main = phase_configs(STAGED)
         assert hint["trainer"] == {"epochs": 2}
         assert hint["distiller"] == {"task_weight": 0, "terms": {"kd": KD}}
         assert main["trainer"] == {"epochs": 1}
-        assert "stages" not in hint
+        assert "phases" not in hint
 
     def test_products_of_earlier_ones_are_not_there_yet(self):
-        assert stage_configs(STAGED)[1]["student"]["weights"] is None
+        assert phase_configs(STAGED)[1]["student"]["weights"] is None
 
     def test_a_config_without_stages_is_its_only_stage(self):
-        assert stage_configs(CONFIG) == [CONFIG]
+        assert phase_configs(CONFIG) == [CONFIG]
 
     def test_a_mistake_in_the_last_one_is_found_before_the_first(self, read):
         with pytest.raises(UserError, match=r"'epoch'; did you mean 'epochs'"):
-            read(STAGED, "stages.main.trainer={'epoch': 1}")
+            read(STAGED, "phases.main.trainer={'epoch': 1}")
 
     @pytest.mark.parametrize("name", ["hnt", "main"])
     def test_only_products_of_earlier_ones_can_be_named(self, read, name):
-        with pytest.raises(UserError, match=f"there is no earlier stage '{name}'.*hint"):
-            read(STAGED, f"stages.main.student.weights=stage:{name}/student.pth")
+        with pytest.raises(UserError, match=f"there is no earlier phase '{name}'.*hint"):
+            read(STAGED, f"phases.main.student.weights=phase:{name}/student.pth")

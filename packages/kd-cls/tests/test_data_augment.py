@@ -10,7 +10,7 @@ from kd_cls.data.augment import (
     Views,
     apply,
 )
-from kd_core.data.draws import Draws
+from kd_core.data.sampling import Sampling
 from kd_core.errors import UserError
 from torchvision.transforms import v2
 
@@ -21,8 +21,8 @@ def batch_of(count: int, side: int = 8) -> dict[str, torch.Tensor]:
     return {"image": image, "index": torch.arange(count)}
 
 
-def draws_of(count: int, epoch: int = 0) -> Draws:
-    return Draws(torch.arange(count), 0, epoch)
+def draws_of(count: int, epoch: int = 0) -> Sampling:
+    return Sampling(torch.arange(count), 0, epoch)
 
 
 def slow_crop(image: torch.Tensor, crop_id: int, padding: int, size: int) -> torch.Tensor:

@@ -2,8 +2,8 @@ import pytest
 import torch
 from kd_cls.data import DeviceLoader
 from kd_cls.data.augment import CropFlip, Flip, Mixup, PerImage, Rotate
-from kd_core.data.draws import Draws
 from kd_core.data.loader import _AT_ONCE
+from kd_core.data.sampling import Sampling
 from kd_core.errors import UserError
 from torchvision.transforms import v2
 
@@ -89,7 +89,7 @@ def test_loading_leaves_the_global_generator_alone():
 
 def test_draws_of_one_batch_are_slices_of_the_epoch_s():
     index = torch.randperm(20)
-    whole, part = Draws(index, 1, 2), Draws(index, 1, 2)[5:9]
+    whole, part = Sampling(index, 1, 2), Sampling(index, 1, 2)[5:9]
     for _ in range(2):
         assert torch.equal(whole.below(1000)[5:9], part.below(1000))
         assert whole.seeds()[5:9] == part.seeds()
@@ -97,7 +97,7 @@ def test_draws_of_one_batch_are_slices_of_the_epoch_s():
 
 
 def test_draws_are_uniform_in_their_range_and_change_with_each_call():
-    draws = Draws(torch.arange(4000), 0, 0)
+    draws = Sampling(torch.arange(4000), 0, 0)
     first, second = draws.uniform(-2, 4), draws.uniform(-2, 4)
     assert first.min() >= -2
     assert first.max() < 4

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from kd_cls.adapter import ADAPTER
 from kd_cls.classifier import Classifier
 from kd_cls.data import synthetic
 from kd_cls.export import export, main
-from kd_cls.kit import KIT
 from kd_cls.models import build_model
 from kd_cls.student import load_student
 from kd_core.config.trust import trusting
@@ -57,7 +57,7 @@ def write_student(folder: Path, network: nn.Module, node: dict[str, Any]) -> Pat
     """Leave what a run on three classes of 8 pixels leaves; returns its folder."""
     data = synthetic(image_size=8, num_classes=3)
     student = Classifier(network, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
-    facts = KIT.metadata(node, data, student)
+    facts = ADAPTER.metadata(node, data, student)
     checkpoint.export(network.state_dict(), folder / "student", facts)
     return folder
 

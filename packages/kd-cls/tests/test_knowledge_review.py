@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from kd_cls.kit import KIT
+from kd_cls.adapter import ADAPTER
 from kd_cls.train import main
 from kd_core.config.build import build
 from kd_core.config.reading import load_config
-from kd_core.experiment.assembly import build_data, build_distiller
-from kd_core.experiment.recipes import build_teachers
-from kd_core.experiment.run_config import read_config
+from kd_core.experiment.builder import build_data, build_distiller
+from kd_core.experiment.spec import read_config
+from kd_core.experiment.teachers import build_teachers
 
 CONFIGS = Path(__file__).parents[3] / "configs/cls"
 DATA = CONFIGS / "data/cifar100_224.py"
@@ -32,11 +32,11 @@ def pair(name):
 
 def distiller(name):
     """Return the distiller of a pair, checked with images of 64 pixels."""
-    config = read_config(KIT, [DATA, pair(name), METHOD])
+    config = read_config(ADAPTER, [DATA, pair(name), METHOD])
     synthetic = {"type": "kd_cls.data.synthetic", "image_size": 64, "num_classes": 100}
     data = build_data({"data": synthetic}, 0, torch.device("cpu"))
-    student = KIT.build_model(data, "student", **config["student"] | {"weights": "random"})
-    teachers = build_teachers(KIT, config, 0, data, Path(), lambda *_: None, untrained=True)
+    student = ADAPTER.build_model(data, "student", **config["student"] | {"weights": "random"})
+    teachers = build_teachers(ADAPTER, config, 0, data, Path(), lambda *_: None, untrained=True)
     sample = data.train.sample(2)
     return build_distiller(data, student, teachers, sample, **config["distiller"]), sample
 
@@ -112,7 +112,7 @@ def test_images_are_scaled_in_the_batch_and_normalised_as_the_reference_does():
 
 def test_the_teacher_is_trained_by_the_same_recipe_with_smoothed_labels():
     config = load_config([DATA, pair("resnet152_mobilenet_v2"), METHOD])
-    recipe = read_config(KIT, config["teacher"]["recipe"])
+    recipe = read_config(ADAPTER, config["teacher"]["config"])
     first = {"type": "torchvision.models.resnet152", "weights": "IMAGENET1K_V1"}
     assert recipe["student"]["network"] == first
     assert config["student"]["network"]["weights"] == "IMAGENET1K_V1"

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from kd_cls.adapter import ADAPTER
 from kd_cls.classifier import Classifier
 from kd_cls.data import synthetic
-from kd_cls.kit import KIT
 from kd_cls.models import build_model
 from kd_cls.predict import load_image, main, predict
 from kd_core.errors import UserError
@@ -29,7 +29,7 @@ def run(tmp_path) -> Path:
     data = synthetic(image_size=8, num_classes=3)
     data.classes = ("ant", "[bold]bee[/]", "cow")
     node = {"type": "kd_cls.models.build_model", "name": "resnet8"}
-    facts = KIT.metadata(node, data, Classifier(network))
+    facts = ADAPTER.metadata(node, data, Classifier(network))
     checkpoint.export(network.state_dict(), tmp_path / "run/student", facts)
     return tmp_path / "run"
 

@@ -1,4 +1,4 @@
-"""A finished run, seed, stage or teacher is reused only when its config is the one asked for."""
+"""A finished run, seed, phase or teacher is reused only when its config is the one asked for."""
 
 import json
 import shutil
@@ -23,17 +23,17 @@ trainer = dict(epochs=2, tensorboard=False)
 RECIPE = '_base_ = "tiny.py"\ntrainer = dict(epochs=1)\n'
 KD = """
 _base_ = "tiny.py"
-teacher = dict(recipe="recipe.py")
+teacher = dict(config="recipe.py")
 distiller = dict(terms=dict(kd=dict(criterion=dict(type="kd_core.criteria.kd.KD"))))
 """
-STAGES = """
+PHASES = """
 _base_ = "tiny.py"
-stages = dict(
+phases = dict(
     first=dict(trainer=dict(epochs=1)),
-    second=dict(student=dict(weights="stage:first"), trainer=dict(epochs=1)),
+    second=dict(student=dict(weights="phase:first"), trainer=dict(epochs=1)),
 )
 """
-FILES = {"tiny": TINY, "recipe": RECIPE, "kd": KD, "stages": STAGES}
+FILES = {"tiny": TINY, "config": RECIPE, "kd": KD, "phases": PHASES}
 STEPS = 2  # of an epoch
 
 
@@ -102,7 +102,7 @@ class TestAnotherConfig:
             assert said.err.count("\n") == 1
             assert not said.out
         assert run(config="tiny") == 2
-        assert "teacher.recipe" in capsys.readouterr().err
+        assert "teacher.config" in capsys.readouterr().err
         assert len(steps[0]) == taken
         assert Path("runs/run/result.json").read_bytes() == before
 
@@ -125,7 +125,7 @@ class TestAnotherConfig:
         assert run(config="kd") == 0
         Path("recipe.py").write_text(RECIPE + "optimizer = dict(lr=0.3)\n")
         assert run(config="kd") == 2
-        assert "teacher.recipe.optimizer.lr is 0.1 there and 0.3 here" in capsys.readouterr().err
+        assert "teacher.config.optimizer.lr is 0.1 there and 0.3 here" in capsys.readouterr().err
         assert run(config="kd", work_dir="runs/other") == 0
         assert len(list(Path("runs/teachers").glob("teacher-*"))) == 2
 
@@ -171,10 +171,10 @@ class TestAnotherConfig:
         assert result()["epochs"] == 3
 
     def test_of_an_earlier_stage_is_refused(self, capsys):
-        assert run(config="stages") == 0
-        assert run("stages.first.trainer.epochs=2", config="stages") == 2
-        assert "stages.first.trainer.epochs is 1 there and 2 here" in capsys.readouterr().err
-        assert run("stages.second.trainer.epochs=2", config="stages") == 0
+        assert run(config="phases") == 0
+        assert run("phases.first.trainer.epochs=2", config="phases") == 2
+        assert "phases.first.trainer.epochs is 1 there and 2 here" in capsys.readouterr().err
+        assert run("phases.second.trainer.epochs=2", config="phases") == 0
         assert result()["epochs"] == 2
 
 
@@ -268,7 +268,7 @@ class TestSeeds:
         assert len(steps[0]) == 2 * 2 * STEPS
 
     def test_together_are_compared_too(self, steps, capsys):
-        together = ("--together", "--resume")
+        together = ("--share-teacher", "--resume")
         assert run("data_seed=0", seeds=[0, 1], flags=together) == 0
         taken = len(steps[0])
         assert run("data_seed=0", "optimizer.lr=0.2", seeds=[0, 1], flags=together) == 2
@@ -329,7 +329,7 @@ class TestFolders:
             kept = checkpoint.load_json(folder / "config.json")
             assert kept["config"]["optimizer"]["lr"] == 0.1
             assert kept["config"]["seed"] == 0
-        recipe = checkpoint.load_json(Path("runs/run/config.json"))["config"]["teacher"]["recipe"]
+        recipe = checkpoint.load_json(Path("runs/run/config.json"))["config"]["teacher"]["config"]
         assert recipe["trainer"]["epochs"] == 1
 
     def test_of_an_older_version_are_refused_and_their_config_is_not_run(self, capsys):
@@ -389,11 +389,11 @@ class TestDamagedResults:
         assert f"{file}: damaged" in capsys.readouterr().err
 
     def test_are_one_line_for_a_stage(self, capsys):
-        assert run(config="stages") == 0
+        assert run(config="phases") == 0
         Path("runs/run/result.json").unlink()
         (file,) = Path("runs/run").glob("first-*/result.json")
         file.write_text("{}")
-        assert run(config="stages") == 2
+        assert run(config="phases") == 2
         assert f"{file}: damaged" in capsys.readouterr().err
 
     def test_are_one_line_for_a_comparison(self, capsys):

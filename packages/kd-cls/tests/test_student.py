@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from kd_cls.adapter import ADAPTER
 from kd_cls.classifier import Classifier
 from kd_cls.data import synthetic
-from kd_cls.kit import KIT
 from kd_cls.models import build_model
 from kd_cls.networks import replace_head
 from kd_cls.student import find_student, load_student, read_facts
@@ -28,7 +28,7 @@ def write_student(folder: Path, network: nn.Module, node: dict[str, Any]) -> Cla
     """Leave what a run on three classes of 8 pixels leaves, and return its student."""
     data = synthetic(image_size=8, num_classes=3)
     student = Classifier(network, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)).eval()
-    facts = KIT.metadata(node, data, student)
+    facts = ADAPTER.metadata(node, data, student)
     checkpoint.export(network.state_dict(), folder / "student", facts)
     return student
 

@@ -2,16 +2,16 @@
 
 import pytest
 import torch
+from kd_cls.adapter import ADAPTER
 from kd_cls.classifier import Classifier
 from kd_cls.data import synthetic
-from kd_cls.kit import KIT
 from kd_cls.models import build_model
 from kd_cls.networks import class_count
 from kd_core.config.reading import save_config
 from kd_core.errors import UserError
 from kd_core.experiment import identity
-from kd_core.experiment.assembly import assemble
-from kd_core.experiment.recipes import build_teachers, recipe_folder, unfinished
+from kd_core.experiment.builder import build_experiment
+from kd_core.experiment.teachers import build_teachers, teacher_folder, unfinished
 from kd_core.files import checkpoint
 
 NETWORK = {"type": "kd_cls.models.build_model", "name": "resnet8"}
@@ -58,7 +58,7 @@ class Train:
         checkpoint.export(
             student.network.state_dict(),
             folder / "student",
-            KIT.metadata(config["student"]["network"], data, student),
+            ADAPTER.metadata(config["student"]["network"], data, student),
         )
         scores = {"top1": 50.0}
         result = {"metric": "top1", "last": scores, "best": {**scores, "chosen_on": "test data"}}
@@ -68,7 +68,7 @@ class Train:
 
 
 def one(node, data, folder, train=None, **options):
-    return build_teachers(KIT, {"teacher": node}, 0, data, folder, train or Train(), **options)[
+    return build_teachers(ADAPTER, {"teacher": node}, 0, data, folder, train or Train(), **options)[
         "teacher"
     ]
 
@@ -89,9 +89,9 @@ class TestWeights:
         assert class_count(teacher, image()) == 3
 
     def test_that_are_random_follow_from_the_seed(self, data, tmp_path, recipe):
-        nodes = {"trained": {"recipe": recipe}, "random": {"network": NETWORK, "weights": "random"}}
+        nodes = {"trained": {"config": recipe}, "random": {"network": NETWORK, "weights": "random"}}
         first, again, other = (
-            build_teachers(KIT, {"teachers": nodes}, seed, data, tmp_path, Train())
+            build_teachers(ADAPTER, {"teachers": nodes}, seed, data, tmp_path, Train())
             for seed in (0, 0, 1)
         )
         weights = [built["random"].network.conv1.weight for built in (first, again, other)]
@@ -105,7 +105,7 @@ class TestWeights:
     def test_of_several_teachers_are_missed_by_name(self, data, tmp_path):
         teachers = {"big": {"network": NETWORK, "weights": "random"}, "old": {"network": NETWORK}}
         with pytest.raises(UserError, match=r"teachers\.old: no weights"):
-            build_teachers(KIT, {"teachers": teachers}, 0, data, tmp_path, Train())
+            build_teachers(ADAPTER, {"teachers": teachers}, 0, data, tmp_path, Train())
 
     def test_that_do_not_fit_are_refused(self, data, tmp_path, weights):
         node = {"network": {**NETWORK, "name": "resnet14"}, "weights": weights}
@@ -119,39 +119,39 @@ class TestWeights:
 class TestRecipe:
     def test_is_trained_once_and_reused(self, data, tmp_path, recipe):
         train = Train()
-        assert unfinished(KIT, {"teacher": {"recipe": recipe}}, tmp_path)
-        first = one({"recipe": recipe}, data, tmp_path, train)
-        again = one({"recipe": recipe}, data, tmp_path, train)
+        assert unfinished(ADAPTER, {"teacher": {"config": recipe}}, tmp_path)
+        first = one({"config": recipe}, data, tmp_path, train)
+        again = one({"config": recipe}, data, tmp_path, train)
         assert train.configs == [RECIPE]
-        assert not unfinished(KIT, {"teacher": {"recipe": recipe}}, tmp_path)
+        assert not unfinished(ADAPTER, {"teacher": {"config": recipe}}, tmp_path)
         for name, value in first.network.state_dict().items():
             assert torch.equal(again.network.state_dict()[name], value)
 
     def test_a_run_that_was_cut_off_is_gone_on_with(self, data, tmp_path, recipe):
-        train, folder = Train(), recipe_folder(KIT, recipe, tmp_path)
+        train, folder = Train(), teacher_folder(ADAPTER, recipe, tmp_path)
         checkpoint.save({}, folder / "student.pth")  # the last files were not written
-        one({"recipe": recipe}, data, tmp_path, train)
+        one({"config": recipe}, data, tmp_path, train)
         assert len(train.configs) == 1
 
     def test_another_recipe_has_another_folder(self, tmp_path, recipe):
-        folder = recipe_folder(KIT, recipe, tmp_path)
+        folder = teacher_folder(ADAPTER, recipe, tmp_path)
         save_config({**RECIPE, "trainer": {"epochs": 2}}, recipe)
-        assert recipe_folder(KIT, recipe, tmp_path) != folder
+        assert teacher_folder(ADAPTER, recipe, tmp_path) != folder
 
     def test_teacher_sees_images_as_it_was_trained(self, data, tmp_path, recipe):
-        teacher = one({"recipe": recipe}, data, tmp_path)
+        teacher = one({"config": recipe}, data, tmp_path)
         assert teacher.size == 16
         assert teacher.mean.flatten().tolist() == pytest.approx([0.7] * 3)
 
     def test_a_node_wins_over_its_recipe(self, data, tmp_path, recipe):
         own = {"mean": [0.5] * 3, "std": [0.5] * 3, "size": 8}
-        teacher = one({"recipe": recipe, **own}, data, tmp_path)
+        teacher = one({"config": recipe, **own}, data, tmp_path)
         assert teacher.size == 8
         assert teacher.mean.flatten().tolist() == [0.5] * 3
 
     def test_weights_of_its_network_take_its_place(self, data, tmp_path, recipe, weights):
         train = Train()
-        teacher = one({"recipe": recipe, "weights": weights}, data, tmp_path, train)
+        teacher = one({"config": recipe, "weights": weights}, data, tmp_path, train)
         state = torch.load(weights, weights_only=True)
         assert torch.equal(teacher.network.conv1.weight, state["conv1.weight"])
         assert teacher.size == 16
@@ -159,7 +159,7 @@ class TestRecipe:
 
     def test_is_not_trained_for_a_dry_run(self, data, tmp_path, recipe):
         train = Train()
-        teacher = one({"recipe": recipe}, data, tmp_path, train, untrained=True)
+        teacher = one({"config": recipe}, data, tmp_path, train, untrained=True)
         assert class_count(teacher, image()) == 3
         assert train.configs == []
 
@@ -170,13 +170,13 @@ class TestOtherClasses:
     @pytest.fixture
     def teachers(self, data, tmp_path):
         node = {"network": {**NETWORK, "num_classes": 5}, "weights": "random"}
-        return build_teachers(KIT, {"teacher": node}, 0, data, tmp_path, Train())
+        return build_teachers(ADAPTER, {"teacher": node}, 0, data, tmp_path, Train())
 
     @pytest.fixture
     def put_together(self, data, teachers):
         def with_terms(**terms):
             config = {"student": {"network": NETWORK}, "distiller": {"terms": terms}}
-            return assemble(KIT, config, 0, CPU, data, teachers)
+            return build_experiment(ADAPTER, config, 0, CPU, data, teachers)
 
         return with_terms
 

@@ -47,19 +47,19 @@ distiller = dict(
 """
 RECIPE = """
 _base_ = "dkd.py"
-teacher = dict(_delete_=True, recipe="alone.py")
+teacher = dict(_delete_=True, config="alone.py")
 student = dict(network=dict(name="resnet14"))
 """
-STAGES = """
+PHASES = """
 _base_ = "fitnet.py"
-stages = dict(
+phases = dict(
     hint=dict(trainer=dict(epochs=1), distiller=dict(task_weight=0.0)),
     kd=dict(
-        student=dict(weights="stage:hint"),
+        student=dict(weights="phase:hint"),
         distiller=dict(
             terms=dict(
                 kd=dict(criterion=dict(type="kd_core.criteria.kd.KD")),
-                fitnet=dict(weights="stage:hint/criteria/fitnet.pth"),
+                fitnet=dict(weights="phase:hint/criteria/fitnet.pth"),
             )
         ),
     ),
@@ -71,8 +71,8 @@ CONFIGS = {
     "dkd": DKD,
     "fitnet": FITNET,
     "kd_and_fitnet": KD_AND_FITNET,
-    "recipe": RECIPE,
-    "stages": STAGES,
+    "config": RECIPE,
+    "phases": PHASES,
 }
 NETS = """
 from torch import nn
@@ -256,7 +256,7 @@ class TestDistillation:
     def test_a_teacher_is_trained_by_its_recipe_first_and_once(self, runs, capsys):
         assert train.main(["recipe.py"]) == 0
         assert train.main(["recipe.py", "--seeds", "3"]) == 0
-        assert [name for name, _, _ in runs] == ["teacher", "recipe", "recipe"]
+        assert [name for name, _, _ in runs] == ["teacher", "config", "config"]
         assert "done before, using runs/teachers/teacher-" in capsys.readouterr().err
         (made,) = Path("runs/teachers").iterdir()
         assert read(made / "result.json")["seed"] == 0
@@ -279,27 +279,27 @@ class TestDistillation:
 
 class TestStages:
     def test_run_in_order_each_on_the_product_of_the_one_before(self, runs):
-        assert train.main(["stages.py"]) == 0
-        assert [name for name, _, _ in runs] == ["hint", "stages"]
-        (hint,) = Path("runs/stages").glob("hint-*")
+        assert train.main(["phases.py"]) == 0
+        assert [name for name, _, _ in runs] == ["hint", "phases"]
+        (hint,) = Path("runs/phases").glob("hint-*")
         assert log(hint)[0].keys() >= {"loss_fitnet"}
         assert "loss_ce" not in log(hint)[0]
-        assert "loss_kd" in log("runs/stages")[0]
-        config = load_config("runs/stages/config.py")
+        assert "loss_kd" in log("runs/phases")[0]
+        config = load_config("runs/phases/config.py")
         assert config["student"]["weights"] == str(hint / "student.pth")
         weights = config["distiller"]["terms"]["fitnet"]["weights"]
         assert weights == str(hint / "criteria/fitnet.pth")
 
     def test_that_are_done_are_skipped(self, runs, capsys):
-        assert train.main(["stages.py"]) == 0
-        Path("runs/stages/result.json").unlink()
-        assert train.main(["stages.py", "--resume"]) == 0
-        assert [name for name, _, _ in runs] == ["hint", "stages", "stages"]
-        assert "stage hint: done before" in capsys.readouterr().err
+        assert train.main(["phases.py"]) == 0
+        Path("runs/phases/result.json").unlink()
+        assert train.main(["phases.py", "--resume"]) == 0
+        assert [name for name, _, _ in runs] == ["hint", "phases", "phases"]
+        assert "phase hint: done before" in capsys.readouterr().err
 
     def test_a_misspelt_tap_of_the_last_is_found_before_the_first(self, runs, capsys):
-        options = ["stages.kd.distiller.terms.kd.student=fcc"]
-        assert train.main(["stages.py", "--cfg-options", *options]) == 2
+        options = ["phases.kd.distiller.terms.kd.student=fcc"]
+        assert train.main(["phases.py", "--cfg-options", *options]) == 2
         assert "did you mean 'fc'" in capsys.readouterr().err
         assert runs == []
 
@@ -374,13 +374,13 @@ class TestEvaluation:
 
 
 class TestLooking:
-    @pytest.mark.parametrize("name", ["alone", "kd_and_fitnet", "recipe", "stages"])
+    @pytest.mark.parametrize("name", ["alone", "kd_and_fitnet", "config", "phases"])
     def test_a_dry_run_takes_a_step_and_leaves_nothing(self, name, folder, capsys):
         before = set(folder.iterdir())
         assert train.main([f"{name}.py", "--dry-run"]) == 0
         shown = capsys.readouterr()
-        assert shown.out.count("one training step done") == (2 if name == "stages" else 1)
-        assert ("FitNet" in shown.err) == (name in ("kd_and_fitnet", "stages"))
+        assert shown.out.count("one training step done") == (2 if name == "phases" else 1)
+        assert ("FitNet" in shown.err) == (name in ("kd_and_fitnet", "phases"))
         assert {path for path in folder.iterdir() if path.name != "__pycache__"} <= before
 
     def test_a_dry_run_needs_neither_data_nor_weights(self, monkeypatch):

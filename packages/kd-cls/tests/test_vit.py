@@ -6,12 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from kd_cls import train
-from kd_cls.kit import KIT
+from kd_cls.adapter import ADAPTER
 from kd_cls.student import load_student
 from kd_core.config.reading import load_config
-from kd_core.experiment.assembly import assemble, build_data
-from kd_core.experiment.recipes import build_teachers
-from kd_core.experiment.run_config import read_config
+from kd_core.experiment.builder import build_data, build_experiment
+from kd_core.experiment.spec import read_config
+from kd_core.experiment.teachers import build_teachers
 
 CONFIGS = Path(__file__).parents[3] / "configs/cls"
 SIZES = "img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2"
@@ -44,11 +44,11 @@ def method(name):
 
 def built(name):
     """Return the distiller of a method with the tiny pair, in training, and a batch."""
-    config = read_config(KIT, ["pair.py", method(name)])
+    config = read_config(ADAPTER, ["pair.py", method(name)])
     cpu = torch.device("cpu")
     data = build_data(config, 0, cpu)
-    teachers = build_teachers(KIT, config, 0, data, Path(), lambda *_: None)
-    distiller = assemble(KIT, config, 0, cpu, data, teachers).distiller
+    teachers = build_teachers(ADAPTER, config, 0, data, Path(), lambda *_: None)
+    distiller = build_experiment(ADAPTER, config, 0, cpu, data, teachers).distiller
     distiller.train()
     distiller.begin(1)
     return distiller, data.train.sample(4)

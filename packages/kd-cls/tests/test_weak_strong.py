@@ -28,7 +28,7 @@ class Invert:
 
 
 class Brighten:
-    """Draws one number of every sample."""
+    """Sampling one number of every sample."""
 
     def __call__(self, batch, draws):
         return {**batch, "image": (batch["image"] + draws.below(100)[:, None, None, None]).byte()}

@@ -2,11 +2,11 @@ import pytest
 import torch
 from kd_core.criteria.ab import AB, ab
 from kd_core.errors import UserError
-from kd_core.testing import waves
+from kd_core.testing import signals
 from torch import nn
 
-STUDENT = waves((4, 6, 8, 8), 0.7, 0.3), waves((4, 12, 4, 4), 0.7, 0.5)
-TEACHER = waves((4, 6, 8, 8), 0.7, 0.8), waves((4, 12, 4, 4), 0.7, 1.0)
+STUDENT = signals((4, 6, 8, 8), 0.7, 0.3), signals((4, 12, 4, 4), 0.7, 0.5)
+TEACHER = signals((4, 6, 8, 8), 0.7, 0.8), signals((4, 12, 4, 4), 0.7, 1.0)
 
 
 def test_equals_the_value_of_the_authors_code(golden):
@@ -32,8 +32,8 @@ def slow_ab(student, teacher, margin):
 
 @pytest.mark.parametrize("margin", [0.3, 1.0, 2.0])
 def test_equals_the_equation_written_as_a_loop(margin):
-    student = [maps[:2] for maps in (*STUDENT, waves((4, 3, 2, 2), 1.9, 0.1))]
-    teacher = [maps[:2] for maps in (*TEACHER, waves((4, 3, 2, 2), 1.1, 0.1))]
+    student = [maps[:2] for maps in (*STUDENT, signals((4, 3, 2, 2), 1.9, 0.1))]
+    teacher = [maps[:2] for maps in (*TEACHER, signals((4, 3, 2, 2), 1.1, 0.1))]
     teacher[2][0, 0] = 0.0  # not active
     expected = slow_ab(student, teacher, margin)
     assert ab(student, teacher, margin=margin).item() == pytest.approx(expected, rel=1e-12)

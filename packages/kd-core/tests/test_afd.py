@@ -5,14 +5,15 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from kd_core.criteria.afd import AFD
 from kd_core.errors import UserError
-from kd_core.testing import fill, waves
+from kd_core.testing import fill, signals
 
 SHAPES = ((6, 8, 8), (12, 4, 4), (12, 4, 4)), ((6, 8, 8), (12, 4, 4))
 STUDENT = tuple(
-    waves((4, *shape), 0.7, phase) for shape, phase in zip(SHAPES[0], (0.3, 0.5, 0.7), strict=True)
+    signals((4, *shape), 0.7, phase)
+    for shape, phase in zip(SHAPES[0], (0.3, 0.5, 0.7), strict=True)
 )
 TEACHER = tuple(
-    waves((4, *shape), 0.7, phase) for shape, phase in zip(SHAPES[1], (0.8, 1.0), strict=True)
+    signals((4, *shape), 0.7, phase) for shape, phase in zip(SHAPES[1], (0.8, 1.0), strict=True)
 )
 
 

@@ -2,11 +2,11 @@ import pytest
 import torch
 from kd_core.criteria.afds import AFDS, afds
 from kd_core.errors import UserError
-from kd_core.testing import fill, waves
+from kd_core.testing import fill, signals
 from torch import nn
 
-STUDENT, TEACHER = waves((4, 6, 8, 8), 0.7, 0.3), waves((4, 6, 8, 8), 0.7, 0.8)
-ATTENTION = waves((4, 6), 0.9, 0.1, shift=1.5)
+STUDENT, TEACHER = signals((4, 6, 8, 8), 0.7, 0.3), signals((4, 6, 8, 8), 0.7, 0.8)
+ATTENTION = signals((4, 6), 0.9, 0.1, shift=1.5)
 
 
 def test_equals_the_value_of_the_authors_code(golden):

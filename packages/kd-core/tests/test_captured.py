@@ -130,7 +130,7 @@ def test_accumulated_batches_and_what_teachers_showed_are_inputs_of_the_recordin
         pair = []
         for batch in batches(2):
             logits = torch.randn(4, 5, generator=torch.Generator().manual_seed(number))
-            pair.append({**batch, "shown": {"teacher": {"output": logits}}})
+            pair.append({**batch, "teacher_features": {"teacher": {"output": logits}}})
         torch.manual_seed(number)
         one = steps[0](pair)
         torch.manual_seed(number)

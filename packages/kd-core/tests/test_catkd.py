@@ -4,10 +4,10 @@ import pytest
 import torch
 from kd_core.criteria.catkd import CATKD, catkd, class_maps
 from kd_core.errors import UserError
-from kd_core.testing import waves
+from kd_core.testing import signals
 from torch import nn
 
-STUDENT, TEACHER = waves((4, 6, 8, 8), 0.7, 0.3), waves((4, 6, 8, 8), 0.7, 0.8)
+STUDENT, TEACHER = signals((4, 6, 8, 8), 0.7, 0.3), signals((4, 6, 8, 8), 0.7, 0.8)
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ import pytest
 import torch
 from kd_core.criteria.cc import CC, CCNeighbour, cc, cc_neighbour
 from kd_core.errors import UserError
-from kd_core.testing import waves
+from kd_core.testing import signals
 
-STUDENT, TEACHER = waves((4, 6), 0.7, 0.2), waves((4, 6), 0.7, 0.9)
+STUDENT, TEACHER = signals((4, 6), 0.7, 0.2), signals((4, 6), 0.7, 0.9)
 
 
 def test_equals_the_value_of_the_authors_code(golden):

@@ -213,8 +213,8 @@ class TestRelatives:
         assert ours(tmp_path / "a")
 
     def test_a_run_may_claim_what_is_inside_its_own_folder(self, tmp_path):
-        with claimed(tmp_path), claimed(tmp_path / "stage"):
-            assert is_claimed(tmp_path / "stage")
+        with claimed(tmp_path), claimed(tmp_path / "phase"):
+            assert is_claimed(tmp_path / "phase")
 
 
 class TestMistakes:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from kd_core.criteria.clkd import CLKD, clkd
 from kd_core.errors import UserError
-from kd_core.testing import waves
+from kd_core.testing import signals
 
-LOGITS = waves((8, 10), 0.7, 0.1, 3), waves((8, 10), 1.3, 0.5, 3)
+LOGITS = signals((8, 10), 0.7, 0.1, 3), signals((8, 10), 1.3, 0.5, 3)
 
 
 @pytest.mark.parametrize(

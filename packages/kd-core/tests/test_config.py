@@ -26,7 +26,7 @@ def example(write):
         "example.py",
         "_criterion = dict(type='a.DKD', alpha=1.0)\n"
         "distiller = dict(terms=dict(dkd=dict(criterion=_criterion, weight=1)))\n"
-        "stages = [dict(epochs=1), dict(epochs=2)]\n"
+        "phases = [dict(epochs=1), dict(epochs=2)]\n"
         "mean = (0.1, 0.2)\n"
         "trainer = dict(epochs=3, ema=None)\n",
     )
@@ -191,13 +191,13 @@ class TestMerge:
         assert load_config(second) == {"a": {"c": 2}}
 
     def test_delete_in_a_stage_waits_for_the_stage_to_be_merged(self, write):
-        stage = "dict(_delete_=True, type='a.B')"
-        first = write("first.py", "stages = dict(warm=dict(optimizer=dict(c=1), epochs=1))\n")
-        second = write("second.py", f"stages = dict(warm=dict(optimizer={stage}))\n")
-        stages = load_config([first, second])["stages"]
-        assert stages == {"warm": {"optimizer": {"_delete_": True, "type": "a.B"}, "epochs": 1}}
+        phase = "dict(_delete_=True, type='a.B')"
+        first = write("first.py", "phases = dict(warm=dict(optimizer=dict(c=1), epochs=1))\n")
+        second = write("second.py", f"phases = dict(warm=dict(optimizer={phase}))\n")
+        phases = load_config([first, second])["phases"]
+        assert phases == {"warm": {"optimizer": {"_delete_": True, "type": "a.B"}, "epochs": 1}}
         base = {"optimizer": {"lr": 0.1}, "epochs": 5}
-        assert merge(base, stages["warm"]) == {"optimizer": {"type": "a.B"}, "epochs": 1}
+        assert merge(base, phases["warm"]) == {"optimizer": {"type": "a.B"}, "epochs": 1}
 
 
 class TestParseOptions:
@@ -238,14 +238,14 @@ class TestParseOptions:
 class TestOverrides:
     def test_entries_of_dicts_lists_and_tuples_are_set(self, example):
         options = parse_options(
-            ["distiller.terms.dkd.weight=2", "stages.1.epochs=5", "mean.0=0.5", "trainer.ema=0.9"]
+            ["distiller.terms.dkd.weight=2", "phases.1.epochs=5", "mean.0=0.5", "trainer.ema=0.9"]
         )
         config = load_config(example, options)
         assert config["distiller"]["terms"]["dkd"] == {
             "criterion": {"type": "a.DKD", "alpha": 1.0},
             "weight": 2,
         }
-        assert config["stages"] == [{"epochs": 1}, {"epochs": 5}]
+        assert config["phases"] == [{"epochs": 1}, {"epochs": 5}]
         assert config["mean"] == (0.5, 0.2)
         assert config["trainer"] == {"epochs": 3, "ema": 0.9}
 
@@ -272,8 +272,8 @@ class TestOverrides:
             ("distiller.term.dkd.weight", "there is no 'term'; did you mean 'terms'"),
             ("trainer.epochs.x", "'x' cannot be set inside 3"),
             ("trainer.ema.decay", "'decay' cannot be set inside None"),
-            ("stages.2.epochs", "'2' is not an index below 2"),
-            ("stages.first.epochs", "'first' is not an index below 2"),
+            ("phases.2.epochs", "'2' is not an index below 2"),
+            ("phases.first.epochs", "'first' is not an index below 2"),
             ("seed", "the config has no 'seed'"),
         ],
     )
@@ -282,7 +282,7 @@ class TestOverrides:
             load_config(example, {option: 1})
 
     def test_known_name_can_be_started_by_an_option(self, example):
-        known = ("distiller", "stages", "mean", "trainer", "optimizer", "seed")
+        known = ("distiller", "phases", "mean", "trainer", "optimizer", "seed")
         config = load_config(example, {"optimizer.lr": 0.1, "seed": 3}, known=known)
         assert config["optimizer"] == {"lr": 0.1}
         assert config["seed"] == 3
@@ -348,24 +348,24 @@ def test_tuned_values_reach_only_the_terms_that_the_method_has(tmp_path):
 def test_tuned_values_reach_the_terms_of_stages(tmp_path):
     pair, method = tmp_path / "pair.py", tmp_path / "method.py"
     pair.write_text("tuned = dict(ab=dict(weight=3.0))\n")
-    stages = "dict(init=dict(distiller=dict(terms=dict(ab=dict(weight=1.0)))), train=dict())"
-    method.write_text(f"stages = {stages}\n")
-    stages = load_config([pair, method], known=("stages",))["stages"]
-    assert stages == {"init": {"distiller": {"terms": {"ab": {"weight": 3.0}}}}, "train": {}}
+    phases = "dict(init=dict(distiller=dict(terms=dict(ab=dict(weight=1.0)))), train=dict())"
+    method.write_text(f"phases = {phases}\n")
+    phases = load_config([pair, method], known=("phases",))["phases"]
+    assert phases == {"init": {"distiller": {"terms": {"ab": {"weight": 3.0}}}}, "train": {}}
 
 
 def test_tuned_values_of_stages_reach_only_those_that_the_method_has(tmp_path):
     pair, method, other = (tmp_path / f"{name}.py" for name in ("pair", "method", "other"))
-    pair.write_text("tuned = dict(stages=dict(init=dict(optimizer=dict(lr=0.5)), no=dict(x=1)))\n")
-    method.write_text("stages = dict(init=dict(optimizer=dict(_delete_=True, lr=0.1)), train={})\n")
+    pair.write_text("tuned = dict(phases=dict(init=dict(optimizer=dict(lr=0.5)), no=dict(x=1)))\n")
+    method.write_text("phases = dict(init=dict(optimizer=dict(_delete_=True, lr=0.1)), train={})\n")
     other.write_text("distiller = dict(terms=dict(kd=dict(weight=1.0)))\n")
-    names = ("stages", "distiller", "optimizer")
-    stages = load_config([pair, method], known=names)["stages"]
-    assert stages == {"init": {"optimizer": {"_delete_": True, "lr": 0.5}}, "train": {}}
+    names = ("phases", "distiller", "optimizer")
+    phases = load_config([pair, method], known=names)["phases"]
+    assert phases == {"init": {"optimizer": {"_delete_": True, "lr": 0.5}}, "train": {}}
     assert load_config([pair, other], known=names) == load_config(other)
-    options = {"stages.init.optimizer.lr": 0.2}
-    stages = load_config([pair, method], options, known=names)["stages"]
-    assert stages["init"]["optimizer"]["lr"] == 0.2
+    options = {"phases.init.optimizer.lr": 0.2}
+    phases = load_config([pair, method], options, known=names)["phases"]
+    assert phases["init"]["optimizer"]["lr"] == 0.2
 
 
 def test_no_room_for_mmengines_temporary_files_is_named(tmp_path, monkeypatch):

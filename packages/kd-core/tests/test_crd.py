@@ -7,7 +7,7 @@ import torch.nn.functional as F  # noqa: N812
 from kd_core.criteria import crd
 from kd_core.criteria.crd import CRD
 from kd_core.errors import UserError
-from kd_core.testing import NoHostReads, fill, waves
+from kd_core.testing import NoHostReads, fill, signals
 from torch import nn
 
 LABELS = torch.arange(12) % 3
@@ -21,11 +21,11 @@ def reference_case():
     """Memories, embeddings and batch of the reference's numbers."""
     criterion = make(widths=(4, 4), dim=4).double()
     criterion.student_embedding = criterion.teacher_embedding = nn.Identity()
-    criterion.memories[0] = waves((12, 4), 0.9, 0.1, 0.3)
-    criterion.memories[1] = waves((12, 4), 1.1, 0.7, 0.3)
+    criterion.memories[0] = signals((12, 4), 0.9, 0.1, 0.3)
+    criterion.memories[1] = signals((12, 4), 1.1, 0.7, 0.3)
     index = torch.tensor([0, 4, 7])
     contrast = (index[:, None] + torch.arange(6)) % 12
-    vectors = waves((3, 4), 0.5, 0.2), waves((3, 4), 0.8, 0.4)
+    vectors = signals((3, 4), 0.5, 0.2), signals((3, 4), 0.8, 0.4)
     return criterion, (*vectors, {"index": index, "contrast": contrast})
 
 

@@ -28,7 +28,7 @@ def test_only_logs_checkpoints_and_graphs_may_differ():
     assert {key for key, counts in TRAINER.items() if not counts} == {*free, "capture"}
 
 
-@pytest.mark.parametrize("nest", ["", "stages.first.", "teacher.recipe.", "teachers.a.recipe."])
+@pytest.mark.parametrize("nest", ["", "phases.first.", "teacher.config.", "teachers.a.config."])
 def test_what_cannot_change_a_result_may_differ_in_every_config_inside(nest):
     def config(value):
         node = {

@@ -4,10 +4,10 @@ import pytest
 import torch
 from kd_core.criteria.dkd import DKD, dkd
 from kd_core.criteria.kd import kd
-from kd_core.testing import NoHostReads, waves
+from kd_core.testing import NoHostReads, signals
 
-FIRST = waves((8, 10), 0.7, 0.1, 3), waves((8, 10), 1.3, 0.5, 3), (3 * torch.arange(8) + 1) % 10
-SECOND = waves((4, 10), 0.7, 0.3, 3), waves((4, 10), 0.7, 1.1, 4), torch.tensor([3, 0, 7, 3])
+FIRST = signals((8, 10), 0.7, 0.1, 3), signals((8, 10), 1.3, 0.5, 3), (3 * torch.arange(8) + 1) % 10
+SECOND = signals((4, 10), 0.7, 0.3, 3), signals((4, 10), 0.7, 1.1, 4), torch.tensor([3, 0, 7, 3])
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 from kd_core.criteria.soft_label import soft_label
 from kd_core.distill.ensemble import Ensemble, with_ensembles
 from kd_core.errors import UserError
-from kd_core.experiment.assembly import build_distiller
+from kd_core.experiment.builder import build_distiller
 from kd_core.networks.task import Task
 from torch import nn
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from kd_core.criteria.fgd import FGD, fgd
 from kd_core.errors import UserError
-from kd_core.testing import fill, waves
+from kd_core.testing import fill, signals
 
-STUDENT, TEACHER = waves((4, 6, 8, 8), 0.7, 0.3), waves((4, 6, 8, 8), 0.7, 0.8)
+STUDENT, TEACHER = signals((4, 6, 8, 8), 0.7, 0.3), signals((4, 6, 8, 8), 0.7, 0.8)
 SHAPES = ((6, 8, 8),), ((6, 8, 8),)
 ONLY = dict(alpha=0.0, beta=0.0, gamma=0.0)
 

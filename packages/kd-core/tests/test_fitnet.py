@@ -2,7 +2,7 @@ import pytest
 import torch
 from kd_core.criteria.fitnet import FitNet, fitnet
 from kd_core.errors import UserError
-from kd_core.testing import fill, waves
+from kd_core.testing import fill, signals
 
 # Third tap [C, H, W] of student and teacher on 32-pixel images, and the parameters counted there.
 PAIRS = {
@@ -32,7 +32,7 @@ PAIRS = {
 def test_module_equals_the_value_of_mdistiller(student, teacher, reference, golden):
     criterion = FitNet((student,), (teacher,))
     fill(criterion)
-    maps = waves((4, *student), 0.7, 0.3), waves((4, *teacher), 0.7, 0.6)
+    maps = signals((4, *student), 0.7, 0.3), signals((4, *teacher), 0.7, 0.6)
     golden(criterion(maps[:1], maps[1:], {}).detach(), reference)
 
 

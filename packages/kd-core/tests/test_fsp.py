@@ -3,10 +3,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from kd_core.criteria.fsp import FSP, fsp
 from kd_core.errors import UserError
-from kd_core.testing import waves
+from kd_core.testing import signals
 
-STUDENT = waves((4, 6, 8, 8), 0.7, 0.3), waves((4, 12, 4, 4), 0.7, 0.5)
-TEACHER = waves((4, 6, 8, 8), 0.7, 0.8), waves((4, 12, 4, 4), 0.7, 1.0)
+STUDENT = signals((4, 6, 8, 8), 0.7, 0.3), signals((4, 12, 4, 4), 0.7, 0.5)
+TEACHER = signals((4, 6, 8, 8), 0.7, 0.8), signals((4, 12, 4, 4), 0.7, 1.0)
 
 
 def test_equals_the_value_of_the_authors_code(golden):
@@ -23,7 +23,7 @@ def slow_flow(shallow, deep):
 def test_equals_the_equation_written_as_a_loop_summed_over_consecutive_pairs():
     sizes = (3, 4), (2, 4), (4, 2)  # channels and side
     student, teacher = (
-        [waves((2, c, side, side), w + c, w) for c, side in sizes] for w in (0.3, 0.8)
+        [signals((2, c, side, side), w + c, w) for c, side in sizes] for w in (0.3, 0.8)
     )
     expected = 0.0
     for i in range(2):

@@ -4,10 +4,10 @@ import torch.nn.functional as F  # noqa: N812
 from kd_core.criteria.ft import FT, Paraphraser, ft
 from kd_core.errors import UserError
 from kd_core.files.weights import load_weights
-from kd_core.testing import fill, make, waves
+from kd_core.testing import fill, make, signals
 
-STUDENT, TEACHER = waves((4, 6, 8, 8), 0.7, 0.3), waves((4, 6, 8, 8), 0.7, 0.8)
-WIDE = waves((4, 12, 8, 8), 0.7, 0.4)
+STUDENT, TEACHER = signals((4, 6, 8, 8), 0.7, 0.3), signals((4, 6, 8, 8), 0.7, 0.8)
+WIDE = signals((4, 12, 8, 8), 0.7, 0.4)
 SHAPES = ((6, 8, 8),), ((12, 8, 8),)
 
 
@@ -34,7 +34,7 @@ def slow_factor(sample):
 
 def test_equals_the_equation_written_as_a_loop():
     student = F.adaptive_avg_pool2d(STUDENT, 4)
-    teacher = waves((4, 3, 4, 4), 1.1, 0.2)
+    teacher = signals((4, 3, 4, 4), 1.1, 0.2)
     expected = 0.0
     for s, t in zip(student, teacher, strict=True):
         pairs = zip(slow_factor(s), slow_factor(t), strict=True)

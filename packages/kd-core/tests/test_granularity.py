@@ -9,10 +9,10 @@ from kd_core.criteria.granularity import MultiGranularity, SelfAnalysis, granula
 from kd_core.criteria.kd import kd
 from kd_core.errors import UserError
 from kd_core.files.weights import load_weights
-from kd_core.testing import waves
+from kd_core.testing import signals
 
-STUDENT, TEACHER = waves((4, 8), 0.7, 0.2, 2), waves((4, 8), 0.7, 0.7, 2)
-LOGITS, SHOWN = waves((4, 10), 0.7, 0.3, 3), waves((4, 10), 0.7, 1.1, 4)
+STUDENT, TEACHER = signals((4, 8), 0.7, 0.2, 2), signals((4, 8), 0.7, 0.7, 2)
+LOGITS, SHOWN = signals((4, 10), 0.7, 0.3, 3), signals((4, 10), 0.7, 1.1, 4)
 SHAPES = ((10,), (8,))
 
 
@@ -24,7 +24,7 @@ def test_codes_have_the_value_of_the_authors_code(golden):
 
 
 def test_stable_excitation_has_the_value_of_the_authors_code(golden):
-    decoded = [waves((4, 10), 0.7, 0.5, 3), waves((4, 10), 0.7, 0.8, 3.5)]
+    decoded = [signals((4, 10), 0.7, 0.5, 3), signals((4, 10), 0.7, 0.8, 3.5)]
     golden(kd(LOGITS, stable_logits(SHOWN, decoded)), 0.6456743928972086)
 
 
@@ -106,7 +106,7 @@ def test_the_product_of_the_analysis_teaches_the_student(tmp_path, stable):
     torch.manual_seed(1)
     criterion = MultiGranularity(((10,), (6,)), SHAPES, stable=stable, kd_weight=0.5).double()
     load_weights(criterion, tmp_path / "analysis.pth", parts=True)
-    product, vectors = analysis(), waves((4, 6), 0.7, 0.2)
+    product, vectors = analysis(), signals((4, 6), 0.7, 0.2)
     wanted = [encoder(TEACHER) for encoder in product.teacher_encoders]
     target = SHOWN
     if stable:

@@ -5,9 +5,9 @@ import torch
 from kd_core.criteria.hard_label import HardLabel, hard_label
 from kd_core.criteria.soft_label import soft_label
 from kd_core.errors import UserError
-from kd_core.testing import waves
+from kd_core.testing import signals
 
-STUDENT, TEACHER = waves((4, 10), 0.7, 0.3, 3), waves((4, 10), 0.7, 1.1, 4)
+STUDENT, TEACHER = signals((4, 10), 0.7, 0.3, 3), signals((4, 10), 0.7, 1.1, 4)
 
 
 def test_equals_the_value_of_deit(golden):

@@ -4,10 +4,10 @@ import pytest
 import torch
 from kd_core.criteria.kd import KD, kd
 from kd_core.errors import UserError
-from kd_core.testing import waves
+from kd_core.testing import signals
 
-FIRST = waves((8, 10), 0.7, 0.1, 3), waves((8, 10), 1.3, 0.5, 3)
-SECOND = waves((4, 10), 0.7, 0.3, 3), waves((4, 10), 0.7, 1.1, 4)
+FIRST = signals((8, 10), 0.7, 0.1, 3), signals((8, 10), 1.3, 0.5, 3)
+SECOND = signals((4, 10), 0.7, 0.3, 3), signals((4, 10), 0.7, 1.1, 4)
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ import pytest
 import torch
 from kd_core.criteria.kdsvd import KDSVD, kdsvd
 from kd_core.errors import UserError
-from kd_core.testing import HostReadError, NoHostReads, waves
+from kd_core.testing import HostReadError, NoHostReads, signals
 
 
 def two_waves(shape, frequency, phase, other):
-    return waves(shape, frequency, phase) + waves(shape, *other, 0.3)
+    return signals(shape, frequency, phase) + signals(shape, *other, 0.3)
 
 
 STUDENT = (

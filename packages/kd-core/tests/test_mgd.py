@@ -3,16 +3,16 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from kd_core.criteria.mgd import MGD, mgd
 from kd_core.errors import UserError
-from kd_core.testing import fill, waves
+from kd_core.testing import fill, signals
 from torch import nn
 
-STUDENT, TEACHER = waves((4, 6, 8, 8), 0.7, 0.3), waves((4, 6, 8, 8), 0.7, 0.8)
+STUDENT, TEACHER = signals((4, 6, 8, 8), 0.7, 0.3), signals((4, 6, 8, 8), 0.7, 0.8)
 SHAPES = ((6, 8, 8),), ((6, 8, 8),)
 
 
 def drawn(shape):
     """What the golden values take for a uniform draw."""
-    return (waves(shape, 0.7, 0.5) + 1) / 2
+    return (signals(shape, 0.7, 0.5) + 1) / 2
 
 
 @pytest.mark.parametrize(

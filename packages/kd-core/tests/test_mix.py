@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 from kd_core.data.augment import CropFlip, QuarterTurns, Rotate, Views, apply
-from kd_core.data.draws import Draws
 from kd_core.data.loader import DeviceLoader
 from kd_core.data.mix import RICAP, CutMix, Mixup, SymmetricBeta, check_mixing
+from kd_core.data.sampling import Sampling
 from kd_core.data.weak_strong import StrongCopies
 from kd_core.errors import UserError
 from kd_core.testing import NoHostReads
@@ -33,7 +33,7 @@ def batch_of(count, first=0):
 
 def mixed(mix, count=8, first=0, seed=0, epoch=0):
     batch = batch_of(count, first)
-    return mix(batch, Draws(batch["index"], seed, epoch)[0:count])
+    return mix(batch, Sampling(batch["index"], seed, epoch)[0:count])
 
 
 def many(mix, number=400, count=4):
@@ -62,7 +62,7 @@ class TestEveryMix:
 
     def test_own_label_and_index_stay_and_the_crop_is_forgotten(self, mix):
         before = {**batch_of(8), "crop_id": torch.arange(8), "size": 12}
-        after = mix(before, Draws(before["index"], 0, 0))
+        after = mix(before, Sampling(before["index"], 0, 0))
         assert torch.equal(after["label"], before["label"])
         assert torch.equal(after["index"], before["index"])
         assert after["size"] == 12
@@ -101,11 +101,11 @@ class TestEveryMix:
     def test_nothing_is_read_back(self, mix):
         batch = batch_of(8)
         with NoHostReads():
-            mix(batch, Draws(batch["index"], 0, 0)[0:8])
+            mix(batch, Sampling(batch["index"], 0, 0)[0:8])
 
     def test_what_is_given_stays_as_it_is(self, mix):
         batch = batch_of(8)
-        mix(batch, Draws(batch["index"], 0, 0))
+        mix(batch, Sampling(batch["index"], 0, 0))
         assert batch.keys() == {"image", "label", "index"}
         assert torch.equal(batch["image"], batch_of(8)["image"])
 
@@ -119,7 +119,7 @@ class TestEveryMix:
     def test_floats_stay_floats_in_0_to_1(self, mix):
         batch = batch_of(8)
         batch["image"] = batch["image"].float() / 255
-        image = mix(batch, Draws(batch["index"], 0, 0))["image"]
+        image = mix(batch, Sampling(batch["index"], 0, 0))["image"]
         as_bytes = mixed(mix)["image"]
         assert image.dtype == torch.float32
         expected = as_bytes / 255 if as_bytes.dtype == torch.uint8 else as_bytes
@@ -128,12 +128,12 @@ class TestEveryMix:
     def test_several_views_are_refused(self, mix):
         batch = {**batch_of(2), "num_views": 2}
         with pytest.raises(UserError, match=f"{named(mix)}: the batch has several views"):
-            mix(batch, Draws(batch["index"], 0, 0))
+            mix(batch, Sampling(batch["index"], 0, 0))
 
     def test_mixing_twice_is_refused(self, mix):
         batch = mixed(Mixup(), count=2)
         with pytest.raises(UserError, match=f"{named(mix)}: the images are mixed already"):
-            mix(batch, Draws(batch["index"], 0, 0))
+            mix(batch, Sampling(batch["index"], 0, 0))
 
 
 class TestMixup:
@@ -319,8 +319,8 @@ class TestPlace:
 
     def test_what_came_before_is_mixed(self):
         batch = batch_of(4)
-        draws = Draws(batch["index"], 0, 0)
-        crop = apply([CropFlip()], dict(batch), draws[0:4])["image"] / 255
-        after = apply([CropFlip(), Mixup()], dict(batch), draws[0:4])
+        sampling = Sampling(batch["index"], 0, 0)
+        crop = apply([CropFlip()], dict(batch), sampling[0:4])["image"] / 255
+        after = apply([CropFlip(), Mixup()], dict(batch), sampling[0:4])
         share, other = after["mixed_weights"][0, 0], after["mixed_labels"][:, 1] - 100
         torch.testing.assert_close(after["image"], share * crop + (1 - share) * crop[other])

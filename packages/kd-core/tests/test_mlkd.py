@@ -8,10 +8,10 @@ import torch
 from kd_core.criteria.kd import kd
 from kd_core.criteria.mlkd import MLKD, batch_correlation, class_correlation
 from kd_core.errors import UserError
-from kd_core.testing import waves
+from kd_core.testing import signals
 
-LOGITS = waves((8, 10), 0.7, 0.1, 3), waves((8, 10), 1.3, 0.5, 3)
-STRONG = waves((8, 10), 0.9, 0.4, 2), waves((8, 10), 1.1, 0.2, 3)
+LOGITS = signals((8, 10), 0.7, 0.1, 3), signals((8, 10), 1.3, 0.5, 3)
+STRONG = signals((8, 10), 0.9, 0.4, 2), signals((8, 10), 1.1, 0.2, 3)
 VIEWS = tuple(torch.cat(pair) for pair in zip(LOGITS, STRONG, strict=True))
 AUTHORS = (4.0, 3.0, 5.0, 2.0, 6.0)
 

@@ -8,7 +8,7 @@ from kd_core.distill.distiller import Distiller
 from kd_core.distill.mutual import MutualDistiller
 from kd_core.errors import UserError
 from kd_core.networks.task import Task
-from kd_core.testing import waves
+from kd_core.testing import signals
 from kd_core.training.mutual_step import AlternatingStep
 from kd_core.training.step import TrainStep
 from torch import nn
@@ -50,7 +50,7 @@ def test_each_learns_the_task_and_the_mean_of_the_others():
 
 
 def test_elementwise_reduction_is_that_of_public_code(golden):
-    student, teacher = waves((4, 10), 0.7, 0.3, 3), waves((4, 10), 0.7, 1.1, 4)
+    student, teacher = signals((4, 10), 0.7, 0.3, 3), signals((4, 10), 0.7, 1.1, 4)
     members = {"": [student], "peer": [teacher]}
     distiller, _ = make(reduction="elementwise")
     golden(distiller._divergence("", members), 0.07985965769566698)

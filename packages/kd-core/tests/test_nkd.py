@@ -4,10 +4,10 @@ import pytest
 import torch
 from kd_core.criteria.nkd import NKD, nkd, nkd_rows
 from kd_core.errors import UserError
-from kd_core.testing import waves
+from kd_core.testing import signals
 
-FIRST = waves((8, 10), 0.7, 0.1, 3), waves((8, 10), 1.3, 0.5, 3), (3 * torch.arange(8) + 1) % 10
-SECOND = waves((4, 10), 0.7, 0.3, 3), waves((4, 10), 0.7, 1.1, 4), torch.tensor([3, 0, 7, 3])
+FIRST = signals((8, 10), 0.7, 0.1, 3), signals((8, 10), 1.3, 0.5, 3), (3 * torch.arange(8) + 1) % 10
+SECOND = signals((4, 10), 0.7, 0.3, 3), signals((4, 10), 0.7, 1.1, 4), torch.tensor([3, 0, 7, 3])
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from kd_core.criteria.nst import NST, nst
 from kd_core.errors import UserError
-from kd_core.testing import waves
+from kd_core.testing import signals
 from torch.utils._python_dispatch import TorchDispatchMode
 
-STUDENT = waves((8, 6, 8, 8), 0.11, 0.3), waves((8, 12, 4, 4), 0.19, 0.5)
-TEACHER = waves((8, 10, 4, 4), 0.17, 0.4), waves((8, 20, 4, 4), 0.23, 0.6)
-PAIR = waves((4, 6, 8, 8), 0.7, 0.3), waves((4, 6, 8, 8), 0.7, 0.8)
+STUDENT = signals((8, 6, 8, 8), 0.11, 0.3), signals((8, 12, 4, 4), 0.19, 0.5)
+TEACHER = signals((8, 10, 4, 4), 0.17, 0.4), signals((8, 20, 4, 4), 0.23, 0.6)
+PAIR = signals((4, 6, 8, 8), 0.7, 0.3), signals((4, 6, 8, 8), 0.7, 0.8)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from kd_core.criteria.ofd import OFD, margin, ofd
 from kd_core.errors import UserError
-from kd_core.testing import waves
+from kd_core.testing import signals
 from torch import nn
 
 # Channels before the last activation of each stage, and the references' count.
@@ -17,9 +17,9 @@ PAIRS = {
     "resnet32x4_ShuffleV2": ((116, 232, 464), (64, 128, 256), 156_800),
     "imagenet_resnet50_mobilenetv1": ((256, 512, 1024), (512, 1024, 2048), 2_759_680),
 }
-STUDENT = 2 * waves((8, 20, 4, 4), 0.29, 0.1)
-TEACHER = 2 * waves((8, 20, 4, 4), 0.23, 0.6)
-MARGIN = -(0.1 + 0.5 * waves((20,), 0.7, 0.2).abs())
+STUDENT = 2 * signals((8, 20, 4, 4), 0.29, 0.1)
+TEACHER = 2 * signals((8, 20, 4, 4), 0.23, 0.6)
+MARGIN = -(0.1 + 0.5 * signals((20,), 0.7, 0.2).abs())
 
 
 def shapes(*channels):
@@ -33,8 +33,8 @@ class Teacher(nn.Module):
         super().__init__()
         self.stem, self.shallow, self.deep = (nn.BatchNorm2d(width) for width in (2, 3, 3))
         for number, layer in enumerate(self.children()):
-            layer.weight.data = waves(layer.weight.shape, 1.1, number).float()
-            layer.bias.data = waves(layer.bias.shape, 1.7, number).float()
+            layer.weight.data = signals(layer.weight.shape, 1.1, number).float()
+            layer.bias.data = signals(layer.bias.shape, 1.7, number).float()
 
 
 def bound(student, teacher, taps, network, **arguments):

@@ -5,10 +5,10 @@ import pytest
 import torch
 from kd_core.criteria.pkd import PKD, channel_statistics, pkd
 from kd_core.errors import UserError
-from kd_core.testing import waves
+from kd_core.testing import signals
 from torch import nn
 
-STUDENT, TEACHER = waves((4, 6, 8, 8), 0.7, 0.3), waves((4, 6, 8, 8), 0.7, 0.8)
+STUDENT, TEACHER = signals((4, 6, 8, 8), 0.7, 0.3), signals((4, 6, 8, 8), 0.7, 0.8)
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ STUDENT, TEACHER = waves((4, 6, 8, 8), 0.7, 0.3), waves((4, 6, 8, 8), 0.7, 0.8)
     ids=["same size", "resized"],
 )
 def test_equals_the_value_of_the_authors_code(shape, reference, golden):
-    golden(pkd(waves(shape, 0.7, 0.3), TEACHER), reference)
+    golden(pkd(signals(shape, 0.7, 0.3), TEACHER), reference)
 
 
 def slow(student, teacher):
@@ -50,7 +50,7 @@ def test_is_one_minus_the_correlation():
 
 
 def test_neither_scale_nor_mean_of_a_channel_matters():
-    scale, mean = waves((2, 1, 6, 1, 1), 0.7, 0.3) + 1.5
+    scale, mean = signals((2, 1, 6, 1, 1), 0.7, 0.3) + 1.5
     torch.testing.assert_close(
         pkd(STUDENT * scale + mean, TEACHER), pkd(STUDENT, TEACHER), rtol=1e-4, atol=0
     )

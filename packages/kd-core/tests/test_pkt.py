@@ -4,10 +4,10 @@ import pytest
 import torch
 from kd_core.criteria.pkt import PKT, pkt
 from kd_core.errors import UserError
-from kd_core.testing import waves
+from kd_core.testing import signals
 
-FIRST = waves((8, 16), 0.37, 0.2), waves((8, 16), 0.53, 0.9)
-SECOND = waves((4, 6), 0.7, 0.2), waves((4, 6), 0.7, 0.9)
+FIRST = signals((8, 16), 0.37, 0.2), signals((8, 16), 0.53, 0.9)
+SECOND = signals((4, 6), 0.7, 0.2), signals((4, 6), 0.7, 0.9)
 
 
 @pytest.mark.parametrize(

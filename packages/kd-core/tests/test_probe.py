@@ -5,7 +5,14 @@ from typing import ClassVar
 import pytest
 import torch
 from kd_core.errors import UserError
-from kd_core.networks.probe import settle, shapes, tap_values, telling, training_pass, untouched
+from kd_core.networks.probe import (
+    calibrate_batchnorm,
+    shapes,
+    tap_values,
+    telling,
+    training_pass,
+    untouched,
+)
 from kd_core.networks.taps import FeatureTap, OverwrittenTapError
 from kd_core.networks.task import Task
 from torch import nn
@@ -117,7 +124,7 @@ def test_settled_network_has_maps_of_unit_size():
         nn.init.normal_(layer.weight, std=10.0)
     image = torch.randn(2, 4, 8, 8)
     assert network(image).std() > 1e3
-    settle(network, image)
+    calibrate_batchnorm(network, image)
     assert network(image).std().item() == pytest.approx(1, abs=0.05)
     assert not network[1]._forward_pre_hooks
     assert not network.training

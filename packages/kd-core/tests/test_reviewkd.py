@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from kd_core.criteria.reviewkd import ReviewKD, hcl
 from kd_core.errors import UserError
-from kd_core.testing import waves
+from kd_core.testing import signals
 
 # Channels of student and teacher, sides of student and teacher, and the references' count.
 SAME = (32, 16, 8, 1)
@@ -60,14 +60,14 @@ REVIEWS = {
     ),
 }
 STUDENT = (
-    waves((2, 4, 8, 8), 0.13, 0.1),
-    waves((2, 4, 2, 2), 0.41, 0.2),
-    waves((2, 4, 1, 1), 0.77, 0.3),
+    signals((2, 4, 8, 8), 0.13, 0.1),
+    signals((2, 4, 2, 2), 0.41, 0.2),
+    signals((2, 4, 1, 1), 0.77, 0.3),
 )
 TEACHER = (
-    waves((2, 4, 8, 8), 0.21, 0.5),
-    waves((2, 4, 2, 2), 0.51, 0.6),
-    waves((2, 4, 1, 1), 0.87, 0.7),
+    signals((2, 4, 8, 8), 0.21, 0.5),
+    signals((2, 4, 2, 2), 0.51, 0.6),
+    signals((2, 4, 1, 1), 0.87, 0.7),
 )
 
 

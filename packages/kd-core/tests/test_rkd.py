@@ -5,10 +5,10 @@ import torch
 from kd_core.criteria import rkd as criterion
 from kd_core.criteria.rkd import RKD, rkd, rkd_angle, rkd_distance
 from kd_core.errors import UserError
-from kd_core.testing import waves
+from kd_core.testing import signals
 
-FIRST = waves((8, 16), 0.37, 0.2), waves((8, 16), 0.53, 0.9)
-SECOND = waves((4, 6), 0.7, 0.2), waves((4, 6), 0.7, 0.9)
+FIRST = signals((8, 16), 0.37, 0.2), signals((8, 16), 0.53, 0.9)
+SECOND = signals((4, 6), 0.7, 0.2), signals((4, 6), 0.7, 0.9)
 
 
 @pytest.mark.parametrize(

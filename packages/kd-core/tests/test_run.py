@@ -8,7 +8,7 @@ from kd_core.distill.distiller import Distiller
 from kd_core.distill.term import Term
 from kd_core.errors import UserError
 from kd_core.experiment import report
-from kd_core.experiment.run import Parts, build_trainer, go_on, run
+from kd_core.experiment.run import Parts, build_trainer, resume_training, run
 from kd_core.files import checkpoint
 from kd_core.files.checkpoint import load_json
 from kd_core.networks.task import Task
@@ -60,7 +60,7 @@ def run_once(folder, parts, *, resume=False, **options):
         **{"epochs": 4, "tensorboard": False, **options},
     )
     if resume:
-        go_on(trainer)
+        resume_training(trainer)
     return run(trainer, parts, {"seed": 3}), trainer
 
 
@@ -175,9 +175,9 @@ def test_compiling_is_refused_for_other_steps(tmp_path):
 
 
 def test_networks_are_in_nhwc_memory_on_cpus_unless_told_otherwise(tmp_path):
-    for number, (wish, expected) in enumerate([(None, True), (False, False)]):
+    for number, (flag, expected) in enumerate([(None, True), (False, False)]):
         parts = make_parts(scripted(1.0))
-        run_once(tmp_path / str(number), parts, epochs=1, channels_last=wish)
+        run_once(tmp_path / str(number), parts, epochs=1, channels_last=flag)
         assert parts.distiller.student.channels_last is expected
 
 

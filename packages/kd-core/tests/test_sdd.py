@@ -8,10 +8,10 @@ from kd_core.criteria.kd import kd
 from kd_core.criteria.nkd import nkd
 from kd_core.criteria.sdd import SDD, region_logits, sdd
 from kd_core.errors import UserError
-from kd_core.testing import waves
+from kd_core.testing import signals
 from torch import nn
 
-STUDENT, TEACHER = waves((4, 10, 5), 0.7, 0.1, 3), waves((4, 10, 5), 1.3, 0.5, 3)
+STUDENT, TEACHER = signals((4, 10, 5), 0.7, 0.1, 3), signals((4, 10, 5), 1.3, 0.5, 3)
 LABEL = torch.tensor([5, 9, 6, 9])
 ALONE = {
     "kd": lambda student, teacher, label: kd(student, teacher),

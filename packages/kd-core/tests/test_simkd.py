@@ -8,7 +8,7 @@ from kd_core.distill.distiller import Distiller
 from kd_core.distill.term import Term
 from kd_core.errors import UserError
 from kd_core.networks.task import Task
-from kd_core.testing import fill, waves
+from kd_core.testing import fill, signals
 from torch import nn
 
 # Last map [C, H, W] of student and teacher on 32-pixel images, and the projector's parameters.
@@ -33,8 +33,8 @@ def test_projector_has_as_many_parameters_as_its_formula(student, teacher, count
 def test_equals_the_value_of_the_authors_code(golden):
     criterion = SimKD(((6, 8, 8),), ((12, 8, 8),), 10)
     fill(criterion)
-    maps = waves((4, 6, 8, 8), 0.7, 0.3)
-    loss = criterion((maps,), (waves((4, 12, 8, 8), 0.7, 0.6),), {})
+    maps = signals((4, 6, 8, 8), 0.7, 0.3)
+    loss = criterion((maps,), (signals((4, 12, 8, 8), 0.7, 0.6),), {})
     golden(loss.detach(), 1.0413284788431947)
 
     head = nn.Linear(12, 10)

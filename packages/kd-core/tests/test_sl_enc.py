@@ -5,12 +5,12 @@ import torch
 from kd_core.criteria.sl_enc import SoftLabelEncoder, perturbed_soft_label
 from kd_core.criteria.soft_label import soft_label
 from kd_core.errors import UserError
-from kd_core.testing import fill, waves
+from kd_core.testing import fill, signals
 from torch import nn
 
-STUDENT, TEACHER = waves((4, 10), 0.7, 0.3, 3), waves((4, 10), 0.7, 1.1, 4)
-PERTURBATION = waves((4, 10), 0.9, 0.4, 2).softmax(1)
-NOISE = waves((4, 100), 0.7, 0.5, 1)
+STUDENT, TEACHER = signals((4, 10), 0.7, 0.3, 3), signals((4, 10), 0.7, 1.1, 4)
+PERTURBATION = signals((4, 10), 0.9, 0.4, 2).softmax(1)
+NOISE = signals((4, 100), 0.7, 0.5, 1)
 
 
 @pytest.mark.parametrize(

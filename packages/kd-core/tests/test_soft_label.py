@@ -5,9 +5,9 @@ import torch
 from kd_core.criteria.kd import kd
 from kd_core.criteria.soft_label import LabelSmoothing, SoftLabel, label_smoothing, soft_label
 from kd_core.errors import UserError
-from kd_core.testing import check_contract, waves
+from kd_core.testing import check_contract, signals
 
-STUDENT, TEACHER = waves((4, 10), 0.7, 0.3, 3), waves((4, 10), 0.7, 1.1, 4)
+STUDENT, TEACHER = signals((4, 10), 0.7, 0.3, 3), signals((4, 10), 0.7, 1.1, 4)
 LABEL = torch.tensor([3, 0, 7, 3])
 
 
@@ -58,7 +58,7 @@ def test_it_is_kd_and_the_entropy_of_the_teacher():
 
 
 def test_sl_kd_is_sl_with_the_mean_probabilities_times_the_teachers_not_with_mean_logits():
-    teachers = torch.stack([TEACHER, waves((4, 10), 0.7, 2.0, 4), waves((4, 10), 0.9, 0.4, 4)])
+    teachers = torch.stack([TEACHER, signals((4, 10), 0.7, 2.0, 4), signals((4, 10), 0.9, 0.4, 4)])
     total = sum(soft_label(STUDENT, teacher) for teacher in teachers)
     of_probabilities = soft_label(STUDENT, teachers.softmax(2).mean(0).log())
     torch.testing.assert_close(total, 3 * of_probabilities)

@@ -4,10 +4,10 @@ import pytest
 import torch
 from kd_core.criteria.sp import SP, sp
 from kd_core.errors import UserError
-from kd_core.testing import waves
+from kd_core.testing import signals
 
-FIRST = waves((8, 12, 4, 4), 0.19, 0.5), waves((8, 20, 4, 4), 0.23, 0.6)
-SECOND = waves((4, 6, 8, 8), 0.7, 0.3), waves((4, 6, 8, 8), 0.7, 0.8)
+FIRST = signals((8, 12, 4, 4), 0.19, 0.5), signals((8, 20, 4, 4), 0.23, 0.6)
+SECOND = signals((4, 6, 8, 8), 0.7, 0.3), signals((4, 6, 8, 8), 0.7, 0.8)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_batches_of_different_sizes_are_refused():
 
 
 def test_vectors_do_as_well_as_maps():
-    student, teacher = waves((5, 6), 0.7, 0.2), waves((5, 9), 0.7, 0.9)
+    student, teacher = signals((5, 6), 0.7, 0.2), signals((5, 9), 0.7, 0.9)
     SP().check_shapes(((6,),), ((9,),))
     maps = (student[..., None, None], teacher[..., None, None])
     assert SP()((student,), (teacher,), {}).item() == pytest.approx(sp(*maps).item(), rel=1e-12)

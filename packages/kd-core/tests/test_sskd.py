@@ -7,17 +7,17 @@ from kd_core.criteria.kd import kd
 from kd_core.criteria.sskd import SSKD, SSKDHead, selective_kd
 from kd_core.errors import UserError
 from kd_core.files.weights import load_weights
-from kd_core.testing import fill, make, sample, waves
+from kd_core.testing import fill, make, sample, signals
 
-STUDENT, TEACHER = waves((8, 10), 0.7, 0.3, 3), waves((8, 10), 1.3, 0.5, 3)
+STUDENT, TEACHER = signals((8, 10), 0.7, 0.3, 3), signals((8, 10), 1.3, 0.5, 3)
 LABEL = (3 * torch.arange(8) + 1) % 10
 
 
 def test_equals_the_values_of_the_authors_code(golden):
     """Its steps, with images next to their rotations, where ours are view by view."""
     batch = {"label": ((3 * torch.arange(6) + 1) % 10).repeat(4), "num_views": 4}
-    logits = waves((24, 10), 0.7, 0.3, 3), waves((24, 10), 1.3, 0.5, 3)
-    vectors = waves((24, 6), 0.9, 0.2), waves((24, 8), 1.1, 0.8)
+    logits = signals((24, 10), 0.7, 0.3, 3), signals((24, 10), 1.3, 0.5, 3)
+    vectors = signals((24, 6), 0.9, 0.2), signals((24, 8), 1.1, 0.8)
     head, criterion = SSKDHead(((8,),)), SSKD(((10,), (6,)), ((10,), (8,)))
     fill(head)
     golden(head((), vectors[1], batch).detach(), 1.8722479719100729)

@@ -35,7 +35,7 @@ def batch():
 @pytest.fixture
 def teacher():
     teacher = Teacher(Logits(net()).train())
-    teacher.listen(["1", "output"], batch())
+    teacher.infer_shapes(["1", "output"], batch())
     return teacher
 
 
@@ -53,8 +53,8 @@ def test_a_teacher_shows_its_taps_of_the_plain_network(teacher):
 
 
 def test_the_sample_shows_what_later_batches_will(teacher):
-    torch.testing.assert_close(teacher.listen(["1", "output"], batch()), teacher(batch()))
-    assert teacher.listen(["1"]) == {}
+    torch.testing.assert_close(teacher.infer_shapes(["1", "output"], batch()), teacher(batch()))
+    assert teacher.infer_shapes(["1"]) == {}
 
 
 def test_what_a_teacher_shows_can_be_saved_for_backward(teacher):
@@ -165,7 +165,7 @@ def trained(network):
 def folding(network, paths, sample=None):
     teacher = Teacher(Logits(trained(network)).double())
     sample = {"image": (sample or batch())["image"].double()}
-    teacher.listen(paths, sample)
+    teacher.infer_shapes(paths, sample)
     before = teacher(sample)
     count = teacher.accelerate(sample)
     return teacher, before, teacher(sample), count
@@ -216,7 +216,7 @@ def test_a_convolution_that_runs_twice_is_not_folded():
 
 def test_other_taps_undo_the_folding():
     teacher, before, _, _ = folding(Residual(), ["output"])
-    teacher.listen(["conv1", "output"])
+    teacher.infer_shapes(["conv1", "output"])
     sample = {"image": batch()["image"].double()}
     assert torch.equal(teacher(sample)["output"], before["output"])
     assert len(teacher.models) == 1
@@ -258,11 +258,11 @@ def test_relus_work_in_place_where_nothing_else_reads_their_input(network, paths
 
 def test_weights_held_in_bf16_give_what_autocast_gives():
     teacher, sample = Teacher(Logits(trained(Residual()))), batch()
-    teacher.listen(["bn2", "output"], sample)
+    teacher.infer_shapes(["bn2", "output"], sample)
     teacher.accelerate(sample)
     with torch.autocast("cpu", torch.bfloat16):
         expected = teacher(sample)
-    teacher.listen(["bn2", "output"], sample)
+    teacher.infer_shapes(["bn2", "output"], sample)
     teacher.accelerate(sample, torch.bfloat16)
     assert {p.dtype for p in teacher.models[1].parameters()} == {torch.bfloat16}
     with torch.autocast("cpu", torch.bfloat16):
@@ -272,7 +272,7 @@ def test_weights_held_in_bf16_give_what_autocast_gives():
 
 def test_a_teacher_without_batchnorms_is_not_copied():
     teacher, sample = Teacher(Logits(nn.Sequential(nn.Flatten(), nn.Linear(108, 5)))), batch()
-    teacher.listen(["output"], sample)
+    teacher.infer_shapes(["output"], sample)
     assert teacher.accelerate(sample) == 0
     assert teacher.models == [teacher.model]
 
@@ -302,7 +302,7 @@ def ran(teacher, sample):
 )
 def test_a_teacher_stops_at_its_last_tap(paths, last):
     teacher, sample = Teacher(Logits(trained(Residual()))), batch()
-    expected = teacher.listen(paths, sample)
+    expected = teacher.infer_shapes(paths, sample)
     names = ran(teacher, sample)
     assert names[-1] == last if last != "bn2" else names[-2:] == ["bn2", "relu"]
     torch.testing.assert_close(teacher(sample), expected, rtol=0, atol=0)
@@ -312,10 +312,10 @@ def test_a_module_that_runs_twice_is_found_though_the_pass_could_stop_before():
     relu = nn.ReLU()
     teacher = Teacher(Logits(nn.Sequential(relu, nn.Flatten(), relu)))
     with pytest.raises(UserError, match="ran twice"):
-        teacher.listen(["0"], batch())
+        teacher.infer_shapes(["0"], batch())
 
 
 def test_a_teacher_without_taps_does_not_run():
     teacher = Teacher(Logits(net()))
-    teacher.listen([], batch())
+    teacher.infer_shapes([], batch())
     assert ran(teacher, batch()) == []

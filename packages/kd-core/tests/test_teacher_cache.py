@@ -68,7 +68,10 @@ def test_targets_are_the_online_teachers_to_float16(tmp_path):
     cached = CachedTeachers(loader(), online.teachers, tmp_path)
     for epoch in range(3):
         for batch in cached.epoch(epoch):
-            shown, wanted = batch["shown"]["teacher"]["output"], online.teachers["teacher"](batch)
+            shown, wanted = (
+                batch["teacher_features"]["teacher"]["output"],
+                online.teachers["teacher"](batch),
+            )
             assert shown.dtype == torch.float32
             torch.testing.assert_close(shown, wanted["output"], rtol=2**-10, atol=1e-6)
 
@@ -79,7 +82,7 @@ def test_the_batches_are_the_loaders_own_from_any_place(tmp_path):
         plain, ours = list(loader().epoch(2, start)), list(cached.epoch(2, start))
         assert len(plain) == len(ours)
         for one, other in zip(plain, ours, strict=True):
-            assert set(other) == {*one, "shown"}
+            assert set(other) == {*one, "teacher_features"}
             assert all(torch.equal(one[name], other[name]) for name in one)
 
 

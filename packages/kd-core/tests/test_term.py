@@ -90,7 +90,7 @@ def test_a_criterion_of_a_later_stage_needs_the_weights_of_the_one_before():
     wanted = r"terms.own: OfALaterStage needs .* its head, scale, which would stay random; set wei"
     with pytest.raises(UserError, match=wanted):
         built({"own": node})
-    built({"own": {**node, "weights": None}})  # of a stage that a dry run leaves out
+    built({"own": {**node, "weights": None}})  # of a phase that a dry run leaves out
 
 
 def test_a_negative_warmup_is_refused():

@@ -5,9 +5,9 @@ import torch
 from kd_core.criteria.kd import kd
 from kd_core.criteria.ttm import TTM, WTTM, ttm, wttm
 from kd_core.errors import UserError
-from kd_core.testing import waves
+from kd_core.testing import signals
 
-LOGITS = waves((4, 10), 0.7, 0.3, 3), waves((4, 10), 0.7, 1.1, 4)
+LOGITS = signals((4, 10), 0.7, 0.3, 3), signals((4, 10), 0.7, 1.1, 4)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from kd_core.criteria.vid import VID, vid
 from kd_core.errors import UserError
-from kd_core.testing import fill, waves
+from kd_core.testing import fill, signals
 
 # Channels of the stages of student and teacher, and the references' count of the regressors.
 PAIRS = {
@@ -20,7 +20,7 @@ PAIRS = {
     "resnet32x4_ShuffleV2": ((116, 232, 464), (64, 128, 256), 327_936),
     "ResNet50_vgg8": ((128, 256, 512, 512), (256, 512, 1024, 2048), 12_877_824),
 }
-FIRST = waves((8, 20, 4, 4), 0.31, 0.2), waves((8, 20, 4, 4), 0.23, 0.6)
+FIRST = signals((8, 20, 4, 4), 0.31, 0.2), signals((8, 20, 4, 4), 0.23, 0.6)
 SCALE = math.log(math.expm1(5.0 - 1e-5))
 
 
@@ -51,13 +51,13 @@ def test_module_equals_the_value_of_the_authors_code(golden):
     criterion = VID(((6, 8, 8),), ((12, 8, 8),))
     fill(criterion.regressors)
     criterion.double()
-    student, teacher = waves((4, 6, 8, 8), 0.7, 0.3), waves((4, 12, 8, 8), 0.7, 0.6)
+    student, teacher = signals((4, 6, 8, 8), 0.7, 0.3), signals((4, 12, 8, 8), 0.7, 0.6)
     golden(criterion((student,), (teacher,), {}).detach(), 0.8547477978576755)
 
 
 def test_equals_the_likelihood_of_a_normal_distribution_written_as_a_loop():
     mean, target = (maps[:2, :3, :2, :2] for maps in FIRST)
-    scale = waves((3,), 1.3, 0.2)
+    scale = signals((3,), 1.3, 0.2)
     expected = 0.0
     for predicted, true in zip(mean, target, strict=True):
         for channel in range(3):
@@ -79,7 +79,7 @@ def test_levels_are_summed():
 
 def test_gradient_is_that_of_finite_differences():
     mean, target = (maps[:2, :3, :2, :2] for maps in FIRST)
-    inputs = mean.clone().requires_grad_(), waves((3,), 1.3, 0.2).requires_grad_()
+    inputs = mean.clone().requires_grad_(), signals((3,), 1.3, 0.2).requires_grad_()
     assert torch.autograd.gradcheck(lambda m, scale: vid(m, scale, target), inputs)
 
 
@@ -101,7 +101,7 @@ def test_variances_are_five_saved_and_moved_whether_they_are_trained_or_not(lear
     torch.testing.assert_close(torch.nn.functional.softplus(scale) + 1e-5, scales(6, 5.0))
     assert "log_scales.0" in criterion.state_dict()
     assert scale.dtype == torch.float64
-    maps = (waves((2, 4, 4, 4), 0.7, 0.3),), (waves((2, 6, 4, 4), 0.7, 0.6),)
+    maps = (signals((2, 4, 4, 4), 0.7, 0.3),), (signals((2, 6, 4, 4), 0.7, 0.6),)
     criterion(*maps, {}).backward()
     assert (scale.grad is not None and bool(scale.grad.any())) == learned
 

@@ -118,7 +118,7 @@ def test_code_in_a_file_is_refused_and_does_not_run(state, tmp_path, zipped):
 
 
 def test_unknown_class_is_named_with_what_to_do(state, tmp_path):
-    torch.save({"model": state, "recipe": Recipe()}, tmp_path / "w.pth")
+    torch.save({"model": state, "config": Recipe()}, tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"w\.pth: holds a .*Recipe.*weights_only=False"):
         read_state_dict(tmp_path / "w.pth")
 

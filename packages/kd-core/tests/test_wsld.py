@@ -4,9 +4,9 @@ import pytest
 import torch
 from kd_core.criteria.wsld import WSLD, wsld
 from kd_core.errors import UserError
-from kd_core.testing import waves
+from kd_core.testing import signals
 
-INPUTS = waves((4, 10), 0.7, 0.3, 3), waves((4, 10), 0.7, 1.1, 4), torch.tensor([3, 0, 7, 3])
+INPUTS = signals((4, 10), 0.7, 0.3, 3), signals((4, 10), 0.7, 1.1, 4), torch.tensor([3, 0, 7, 3])
 
 
 @pytest.mark.parametrize(

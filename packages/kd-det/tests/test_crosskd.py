@@ -7,11 +7,11 @@ import torchvision
 from kd_core.errors import UserError
 from kd_core.functional import kl_rows
 from kd_core.networks.taps import FeatureTap
-from kd_core.testing import NoHostReads, waves
+from kd_core.testing import NoHostReads, signals
 from kd_det.criteria.crosskd import CrossKD, align, crosskd_box, crosskd_class
 from torch import nn
 
-STUDENT, TEACHER = waves((4, 10), 0.7, 0.3, 3), waves((4, 10), 0.7, 1.1, 4)
+STUDENT, TEACHER = signals((4, 10), 0.7, 0.3, 3), signals((4, 10), 0.7, 1.1, 4)
 WEIGHT = torch.tensor([1, 1, 0, 1])
 TAPS = ["head.cls_subnet.2[*]", "head.bbox_subnet.2[*]"]
 CLASSES, CHANNELS, SIZES = 3, 4, ((3, 2), (2, 1), (1, 1))
@@ -65,7 +65,7 @@ BOXES = torch.tensor(
 
 @pytest.mark.parametrize("turn", range(5))
 def test_boxes_equal_the_equation_and_torchvision(turn):
-    other, weight = BOXES.roll(turn, 0), waves((5,), 0.7, 0.3) + 1
+    other, weight = BOXES.roll(turn, 0), signals((5,), 0.7, 0.3) + 1
     pairs = zip(BOXES.tolist(), other.tolist(), weight.tolist(), strict=True)
     expected = sum(w * (1 - slow_giou(a, b)) for a, b, w in pairs) / 3
     loss = crosskd_box(BOXES, other, weight=weight, normalizer=3)
@@ -83,7 +83,7 @@ def test_boxes_without_area_are_finite():
 
 
 def test_alignment_gives_the_statistics_of_the_teacher():
-    student, teacher = waves((3, 2, 4, 5), 0.7, 0.3), waves((3, 2, 4, 5), 0.9, 0.8, 3, 2)
+    student, teacher = signals((3, 2, 4, 5), 0.7, 0.3), signals((3, 2, 4, 5), 0.9, 0.8, 3, 2)
     aligned = align(student, teacher)
     for channel in range(2):
         own, shown = aligned[:, channel], teacher[:, channel]
@@ -100,8 +100,8 @@ def test_gradients_are_those_of_finite_differences():
     boxes = BOXES[:4].clone().requires_grad_()
     other = BOXES[1:] + 0.3
     assert check(lambda s: crosskd_box(s, other, weight=weight, normalizer=2), boxes)
-    maps = waves((2, 2, 3, 2), 0.7, 0.3).requires_grad_()
-    assert check(lambda s: align(s, waves((2, 2, 3, 2), 0.7, 0.8)), maps)
+    maps = signals((2, 2, 3, 2), 0.7, 0.3).requires_grad_()
+    assert check(lambda s: align(s, signals((2, 2, 3, 2), 0.7, 0.8)), maps)
 
 
 class Transform:
@@ -138,7 +138,7 @@ class RetinaNet(nn.Module):
 
 
 def anchors():
-    corners = [waves((2 * h * w, 2), 1.3, h, 20) for h, w in SIZES]
+    corners = [signals((2 * h * w, 2), 1.3, h, 20) for h, w in SIZES]
     return [torch.cat([corner, corner + 5 + corner.abs() / 9], 1) for corner in corners]
 
 
@@ -164,7 +164,7 @@ def make_case(samples, **arguments):
     student, teacher = RetinaNet(0), RetinaNet(1).eval().requires_grad_(False)
     criterion = CrossKD(**arguments)
     criterion.bind(student, teacher, (TAPS, TAPS))
-    maps = [waves((samples, CHANNELS, *size), 0.7, 0.3) for size in SIZES]
+    maps = [signals((samples, CHANNELS, *size), 0.7, 0.3) for size in SIZES]
     seen = [tapped(network, maps) for network in (student, teacher)]
     seen = [tuple(tuple(m.detach() for m in branch) for branch in side) for side in seen]
     for maps in (*seen[0][0], *seen[0][1]):
@@ -377,7 +377,7 @@ class TestDetectron2:
         from detectron2.modeling.meta_arch.dense_detector import permute_to_N_HWA_K
         from kd_det.criteria import crosskd
 
-        maps = [waves((2, CHANNELS, *size), 0.7, 0.3).float() for size in SIZES]
+        maps = [signals((2, CHANNELS, *size), 0.7, 0.3).float() for size in SIZES]
         taps = [f"head.{branch}_subnet.{place}[*]" for branch in ("cls", "bbox")]
         with FeatureTap(network, taps) as seen:
             outputs = network.head(maps)

@@ -17,7 +17,7 @@ from kd_det.data.loader import Batches, MappedSamples, build_train_loader, drawn
 
 
 class Mapper:
-    """Draws from every generator, and refuses the samples that it is told to."""
+    """Sampling from every generator, and refuses the samples that it is told to."""
 
     def __init__(self, refused=()):
         self.refused = refused

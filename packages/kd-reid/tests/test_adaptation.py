@@ -9,18 +9,18 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from kd_core.criteria.soft_label import soft_label
 from kd_core.errors import UserError
-from kd_core.testing import waves
+from kd_core.testing import signals
 from kd_reid.adaptation.clustering import OUTLIER, Clustering, centroids
 from kd_reid.adaptation.losses import batch_nuclear_norm, multi_similarity
 from kd_reid.adaptation.target import ClusterSampler
-from kd_reid.data.pedestrians import pedestrians
+from kd_reid.data.synthetic_people import synthetic_people
 from kd_reid.metrics import jaccard_distance, rerank, squared_euclidean
 from PIL import Image
 from torch.autograd import gradcheck
 
-EMBEDDING = waves((8, 5), 0.7, 0.4)
+EMBEDDING = signals((8, 5), 0.7, 0.4)
 IDENTITY = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
-LOGITS, OTHER = waves((4, 10), 0.7, 0.3, 3), waves((4, 10), 0.7, 1.1, 4)
+LOGITS, OTHER = signals((4, 10), 0.7, 0.3, 3), signals((4, 10), 0.7, 1.1, 4)
 
 
 def random_rows(*shape, seed=0):
@@ -218,7 +218,7 @@ FEW = {"num_train_ids": 2, "num_test_ids": 1, "num_cameras": 2, "images_per_came
 @pytest.fixture(scope="module")
 def domains(tmp_path_factory):
     folder = tmp_path_factory.mktemp("domains")
-    return [pedestrians(folder / name, **FEW, domain=name) for name in ("day", "night")]
+    return [synthetic_people(folder / name, **FEW, domain=name) for name in ("day", "night")]
 
 
 def colours(folder):
@@ -235,8 +235,8 @@ class TestDomains:
 
     def test_the_domain_is_part_of_what_a_folder_holds(self, domains):
         with pytest.raises(UserError, match=r"got .*'domain': 'day'"):
-            pedestrians(domains[0], **FEW, domain="night")
+            synthetic_people(domains[0], **FEW, domain="night")
 
     def test_an_unknown_domain_is_refused(self, tmp_path):
         with pytest.raises(UserError, match=r"no domain 'nihgt'.*night"):
-            pedestrians(tmp_path / "set", domain="nihgt")
+            synthetic_people(tmp_path / "set", domain="nihgt")

@@ -20,7 +20,7 @@ from kd_reid.adaptation import unlabelled
 from kd_reid.adaptation.clustering import OUTLIER, centroids
 from kd_reid.adaptation.student import AdaptiveEmbedder
 from kd_reid.data import market1501
-from kd_reid.data.pedestrians import pedestrians
+from kd_reid.data.synthetic_people import synthetic_people
 from kd_reid.evaluation import Evaluation
 from kd_reid.student import load_student
 
@@ -49,12 +49,12 @@ _hidden = dict(
         )
     ],
 )
-stages = dict(
+phases = dict(
     source=dict(),
     adapt=dict(
         data=_hidden,
         student=dict(
-            weights="stage:source/student.pth",
+            weights="phase:source/student.pth",
             adaptation=dict(k1=6, k2=3, pair_share=0.1, min_samples=2),
         ),
         trainer=dict(epochs=2, ema=0.9, ema_warmup=True, log_every=1),
@@ -68,8 +68,8 @@ def trained(tmp_path_factory):
     """Return a folder with two domains and the configs, and the run of adapt.py in it."""
     folder = tmp_path_factory.mktemp("adaptation")
     few = {"num_test_ids": 4, "num_cameras": 2, "images_per_camera": 4, "image_height": 32}
-    pedestrians(folder / "set", num_train_ids=4, **few)
-    pedestrians(folder / "night", num_train_ids=6, seed=1, domain="night", **few)
+    synthetic_people(folder / "set", num_train_ids=4, **few)
+    synthetic_people(folder / "night", num_train_ids=6, seed=1, domain="night", **few)
     (folder / "source.py").write_text(SOURCE)
     (folder / "adapt.py").write_text(ADAPT)
     with pytest.MonkeyPatch.context() as patch:
@@ -171,10 +171,10 @@ def test_another_source_or_adaptation_is_refused_on_resume(capsys):
     before = Path("whole/result.json").read_bytes()
     run = ["adapt.py", "--work-dir", "whole", "--resume"]
     assert train.main(run) == 0
-    stages = read("whole/config.json")["config"]["stages"]
-    assert list(stages) == ["source"]
+    phases = read("whole/config.json")["config"]["phases"]
+    assert list(phases) == ["source"]
     assert train.main([*run, "--cfg-options", "trainer.epochs=3"]) == 2
-    assert "stages.source.trainer.epochs is" in capsys.readouterr().err
+    assert "phases.source.trainer.epochs is" in capsys.readouterr().err
     assert train.main([*run, "--cfg-options", "optimizer.lr=0.7"]) == 2
     assert "optimizer.lr is" in capsys.readouterr().err
     assert Path("whole/result.json").read_bytes() == before
@@ -193,7 +193,7 @@ def student(data=None, **adaptation):
     (source,) = Path("whole").glob("source-*")
     made = AdaptiveEmbedder(load_student(source), data or hidden(), **settings)
     average = ModelAverage(made.network, 0.9)
-    made.meet_average(average.network)
+    made.set_ema(average.network)
     return made.train(), average
 
 
@@ -307,11 +307,11 @@ def test_a_set_that_takes_no_such_argument_is_named():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["stages.adapt.student.adaptation.k3=1"], "adaptation.*no parameter 'k3'"),
-        (["stages.adapt.student.adaptation.soft_weight=2"], "soft_weight is 2"),
-        (["stages.adapt.student.adaptation=None"], r"no labels; give it adaptation=dict\(\)"),
+        (["phases.adapt.student.adaptation.k3=1"], "adaptation.*no parameter 'k3'"),
+        (["phases.adapt.student.adaptation.soft_weight=2"], "soft_weight is 2"),
+        (["phases.adapt.student.adaptation=None"], r"no labels; give it adaptation=dict\(\)"),
         (["student.adaptation={}"], r"set data\.type to kd_reid\.adaptation"),
-        (["stages.adapt.student.adaptation=True"], "wanted a dict of arguments, got True"),
+        (["phases.adapt.student.adaptation=True"], "wanted a dict of arguments, got True"),
         (["student.bnneck=False", "student.network.name=pcb_p6"], "wanted a linear layer"),
         (
             ["student.metric_losses={'t': {'type': 'kd_reid.losses.BatchHardTriplet'}}"],

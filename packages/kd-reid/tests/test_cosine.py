@@ -3,11 +3,11 @@
 import pytest
 import torch
 from kd_core.errors import UserError
-from kd_core.testing import check_contract, waves
+from kd_core.testing import check_contract, signals
 from kd_reid.criteria.cosine import Cosine, cosine
 
-STUDENT, TEACHER = waves((4, 6), 0.7, 0.2), waves((4, 6), 0.7, 0.9)
-WIDE = waves((4, 9), 0.53, 0.9)
+STUDENT, TEACHER = signals((4, 6), 0.7, 0.2), signals((4, 6), 0.7, 0.9)
+WIDE = signals((4, 9), 0.53, 0.9)
 
 
 def slow_cosine(student, teacher):

@@ -4,11 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from kd_core.errors import UserError
-from kd_core.testing import waves
+from kd_core.testing import signals
 from kd_reid.losses import BatchHardTriplet, batch_hard_triplet
 from torch.autograd import gradcheck
 
-EMBEDDING = waves((8, 5), 0.7, 0.4)
+EMBEDDING = signals((8, 5), 0.7, 0.4)
 LABEL = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
 
 
@@ -29,7 +29,7 @@ def test_it_equals_the_reference(golden):
 
 
 def test_the_smoothed_cross_entropy_is_torchreid_s(golden):
-    logits = waves((4, 10), 0.7, 0.3, 3)
+    logits = signals((4, 10), 0.7, 0.3, 3)
     label = torch.tensor([3, 0, 7, 3])
     golden(F.cross_entropy(logits, label, label_smoothing=0.1), 3.37229084024865)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torchreid
 from kd_core.errors import UserError
-from kd_core.testing import waves
+from kd_core.testing import signals
 from kd_reid.metrics import (
     cosine_distance,
     evaluate_rank,
@@ -28,7 +28,7 @@ ARGUMENTS = {
 
 
 def embeddings():
-    return waves((3, 4), 0.7, 0.1), waves((9, 4), 0.7, 0.6)
+    return signals((3, 4), 0.7, 0.1), signals((9, 4), 0.7, 0.6)
 
 
 def scene(queries=12, images=70, people=6, cameras=3, seed=0):

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from kd_core.data.augment import Flip
-from kd_core.data.draws import Draws
+from kd_core.data.sampling import Sampling
 from kd_core.errors import UserError
 from kd_reid import data
 from kd_reid.data.augment import FILL, RandomErasing, ZoomCrop
-from kd_reid.data.pedestrians import pedestrians
 from kd_reid.data.sampler import IdentitySampler
+from kd_reid.data.synthetic_people import synthetic_people
 from PIL import Image
 
 COUNTS = [9, 4, 2, 13, 8, 5]  # images of each identity
@@ -65,7 +65,7 @@ class TestIdentitySampler:
 
 
 def draws(count, epoch=0):
-    return Draws(torch.arange(count), 0, epoch)
+    return Sampling(torch.arange(count), 0, epoch)
 
 
 class TestRandomErasing:
@@ -136,7 +136,7 @@ class TestZoomCrop:
 def market(tmp_path_factory):
     folder = tmp_path_factory.mktemp("market") / "bounding_box_train"
     few = {"num_train_ids": 6, "num_test_ids": 4, "num_cameras": 2, "images_per_camera": 2}
-    return pedestrians(folder.parent / "set", image_height=32, **few)
+    return synthetic_people(folder.parent / "set", image_height=32, **few)
 
 
 def load(root, **options):

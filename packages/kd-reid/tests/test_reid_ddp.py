@@ -4,7 +4,7 @@ import json
 
 import pytest
 from kd_reid import train
-from kd_reid.data.pedestrians import pedestrians
+from kd_reid.data.synthetic_people import synthetic_people
 
 CONFIG = """
 data = dict(type="kd_reid.data.market1501", root="set", image_size=(32, 16), batch_size=8,
@@ -26,7 +26,7 @@ def folder(tmp_path_factory, torchrun):
     """Train in two processes."""
     folder = tmp_path_factory.mktemp("ddp")
     people = {"num_train_ids": 5, "num_test_ids": 3, "num_cameras": 3, "images_per_camera": 3}
-    pedestrians(folder / "set", image_height=32, **people)
+    synthetic_people(folder / "set", image_height=32, **people)
     (folder / "config.py").write_text(CONFIG)
     script = "import sys\nfrom kd_reid.train import main\nsys.exit(main(sys.argv[1:]))\n"
     (folder / "script.py").write_text(script)

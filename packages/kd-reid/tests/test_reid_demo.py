@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from kd_core.config.reading import load_config
-from kd_core.experiment.run_config import read_config
+from kd_core.experiment.spec import read_config
 from kd_reid import train
-from kd_reid.kit import KIT
+from kd_reid.adapter import ADAPTER
 from PIL import Image
 
 FEW = ["data.num_train_ids=10", "data.num_test_ids=6", "data.num_cameras=2"]
@@ -20,7 +20,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KD_CACHE", str(tmp_path / "cache"))
     lines = [f"{name} = dict({value})" for name, value in RECIPE.items()]
-    recipe = KIT.demo_config.parent / "teacher.py"
+    recipe = ADAPTER.demo_config.parent / "teacher.py"
     Path("teacher.py").write_text("\n".join([f'_base_ = "{recipe}"', *lines]))
 
 
@@ -32,13 +32,13 @@ RECIPE = {
 
 
 def test_it_ends_with_a_table_a_picture_and_numbers(capsys):
-    options = ["teacher.recipe=teacher.py", *SHORT]
+    options = ["teacher.config=teacher.py", *SHORT]
     assert train.main(["--seeds", "0", "1", "--cfg-options", *options]) == 0
     shown = capsys.readouterr().out.splitlines()
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown if "│" in line]
     assert [row[0] for row in rows] == ["teacher", "student", "student + KD"]
     assert all("±" in row[1] and "±" in row[2] for row in rows[1:])
-    assert "drawn pedestrians, last epoch, 2 seeds" in "\n".join(shown)
+    assert "drawn synthetic_people, last epoch, 2 seeds" in "\n".join(shown)
     with Image.open("runs/reid_demo/galleries.png") as image:
         assert image.size[0] > 1000
     numbers = json.loads(Path("runs/reid_demo/demo.json").read_text())
@@ -52,7 +52,7 @@ def test_it_ends_with_a_table_a_picture_and_numbers(capsys):
 
 
 def test_its_configs_are_checked_as_users_are():
-    config = read_config(KIT, KIT.demo_config)
+    config = read_config(ADAPTER, ADAPTER.demo_config)
     assert config["student"]["network"]["name"] == "osnet_x0_25"
 
 

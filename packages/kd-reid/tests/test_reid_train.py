@@ -9,8 +9,8 @@ import pytest
 import torch
 from kd_core.files.weights import read_state_dict
 from kd_reid import torchreid, train
-from kd_reid.data.pedestrians import pedestrians
-from kd_reid.kit import KIT
+from kd_reid.adapter import ADAPTER
+from kd_reid.data.synthetic_people import synthetic_people
 from kd_reid.models import build_model
 from kd_reid.student import load_student
 from kd_reid.weights import identities_in
@@ -34,7 +34,7 @@ evaluation = dict(distance="cosine", reranking=True)
 """
 DISTILLED = """
 _base_ = "alone.py"
-teacher = dict(recipe="tricks.py")
+teacher = dict(config="tricks.py")
 distiller = dict(
     terms=dict(
         kd=dict(
@@ -59,7 +59,7 @@ CONFIGS = {"alone": ALONE, "tricks": TRICKS, "distilled": DISTILLED, "fixed": FI
 @pytest.fixture(scope="module")
 def people(tmp_path_factory):
     few = {"num_train_ids": 5, "num_test_ids": 4, "num_cameras": 2, "images_per_camera": 4}
-    return pedestrians(tmp_path_factory.mktemp("people") / "set", image_height=32, **few)
+    return synthetic_people(tmp_path_factory.mktemp("people") / "set", image_height=32, **few)
 
 
 @pytest.fixture(autouse=True)
@@ -226,7 +226,7 @@ class TestDistillation:
     def test_a_teacher_of_other_people_teaches_by_embeddings_only(self, capsys):
         node = "teacher = dict(weights='random', network=dict("
         node += "type='kd_reid.models.build_model', name='resnet18', num_classes=9))"
-        both = DISTILLED.replace('teacher = dict(recipe="tricks.py")', node)
+        both = DISTILLED.replace('teacher = dict(config="tricks.py")', node)
         Path("both.py").write_text(both)
         assert train.main(["both.py", "--cfg-options", "trainer.epochs=1"]) == 2
         assert "term 'kd'" in capsys.readouterr().err
@@ -348,8 +348,10 @@ def test_it_can_be_looked_at(option, shown, capsys):
 
 def test_a_teacher_keeps_what_it_was_trained_with_unless_its_node_says_otherwise():
     assert train.main(["tricks.py", "--cfg-options", "trainer.epochs=1"]) == 0
-    kept = KIT.load_finished(Path("runs/tricks"), {})
-    changed = KIT.load_finished(Path("runs/tricks"), {"size": [64, 32], "roles": {"own": "conv1"}})
+    kept = ADAPTER.load_finished(Path("runs/tricks"), {})
+    changed = ADAPTER.load_finished(
+        Path("runs/tricks"), {"size": [64, 32], "roles": {"own": "conv1"}}
+    )
     assert tuple(kept.size) == (32, 16)
     assert tuple(changed.size) == (64, 32)
     assert changed.roles["own"] == "conv1"

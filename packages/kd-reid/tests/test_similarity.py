@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 from kd_core.errors import UserError
-from kd_core.testing import NoHostReads, check_contract, waves
+from kd_core.testing import NoHostReads, check_contract, signals
 from kd_reid.criteria.similarity import Similarity, similarity
 
 # Widths differ; neighbours and their order do too.
-STUDENT, TEACHER = waves((6, 5), 0.37, 0.2), waves((6, 9), 0.53, 0.9)
+STUDENT, TEACHER = signals((6, 5), 0.37, 0.2), signals((6, 9), 0.53, 0.9)
 
 
 def shares(rows, temperature):

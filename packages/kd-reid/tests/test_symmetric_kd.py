@@ -6,10 +6,10 @@ import pytest
 import torch
 from kd_core.criteria.kd import kd
 from kd_core.errors import UserError
-from kd_core.testing import check_contract, waves
+from kd_core.testing import check_contract, signals
 from kd_reid.criteria.symmetric_kd import SymmetricKD, symmetric_kd
 
-STUDENT, TEACHER = waves((4, 10), 0.7, 0.3, 3), waves((4, 10), 0.7, 1.1, 4)
+STUDENT, TEACHER = signals((4, 10), 0.7, 0.3, 3), signals((4, 10), 0.7, 1.1, 4)
 
 
 def test_equals_the_value_of_the_authors_code(golden):

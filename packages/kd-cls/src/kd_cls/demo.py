@@ -9,7 +9,7 @@ from kd_core.experiment.plots import plot_curves
 from kd_core.experiment.seeds import read_histories
 from kd_core.runtime.console import out
 
-from kd_cls.kit import KIT
+from kd_cls.adapter import ADAPTER
 
 SEEDS = (0, 1, 2, 3, 4)
 
@@ -19,7 +19,7 @@ def main(args: Namespace, device: torch.device) -> None:
 
     See `kd_core.experiment.demo.compare`. Ends with a table, `curves.png` and `demo.json`.
     """
-    with compare(KIT, args, device, name="demo", method="DKD", seeds=SEEDS) as found:
+    with compare(ADAPTER, args, device, name="demo", method="DKD", seeds=SEEDS) as found:
         histories = partial(read_histories, seeds=found.seeds)
         runs = {label: histories(found.folders[label]) for label in found.students}
         curves = found.work_dir / "curves.png"

@@ -7,7 +7,7 @@ import torchvision
 from kd_core.config.build import build_network, check, check_arguments, require_type
 from kd_core.config.kinds import MODULE
 from kd_core.errors import UserError, located, nearest
-from kd_core.experiment.kit import RANDOM
+from kd_core.experiment.adapter import RANDOM
 from kd_core.files.weights import load_weights, read_state_dict
 from kd_core.networks.probe import telling, training_pass, untouched
 from kd_core.networks.task import Batch

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kd_core.experiment.kit import RANDOM
+from kd_core.experiment.adapter import RANDOM
 
 SHAPES = {
     "cifar10": (32, 10),

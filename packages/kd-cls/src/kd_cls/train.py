@@ -1,10 +1,10 @@
 """Train a classifier, alone or with teachers: `tools/cls_train.py`."""
 
-from kd_core.experiment.tool import TrainingTool
+from kd_core.experiment.command_line import TrainingTool
 
 from kd_cls import demo
-from kd_cls.kit import KIT
+from kd_cls.adapter import ADAPTER
 
-TOOL = TrainingTool(KIT, demo.main)
+TOOL = TrainingTool(ADAPTER, demo.main)
 
 main = TOOL.main

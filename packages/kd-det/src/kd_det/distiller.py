@@ -11,7 +11,7 @@ from detectron2.structures import Boxes, Instances
 from kd_core import Distiller
 from kd_core.distill.term import build_terms, tell_of_long_warmups
 from kd_core.errors import UserError, located
-from kd_core.networks.probe import settle
+from kd_core.networks.probe import calibrate_batchnorm
 from kd_core.networks.task import Batch
 from kd_core.runtime import distributed
 from torch import nn
@@ -69,13 +69,15 @@ class DetectionDistiller(Distiller):
             taps.append(ANCHORS)
         return taps
 
-    def run_teacher(self, name: str, batch: Batch, seen: dict[str, Any]) -> dict[str, Any]:
+    def run_teacher(
+        self, name: str, batch: Batch, student_features: dict[str, Any]
+    ) -> dict[str, Any]:
         """Show the teacher the student's images and regions."""
-        if REGIONS in seen:
-            batch = {**batch, "proposals": seen[REGIONS]}
+        if REGIONS in student_features:
+            batch = {**batch, "proposals": student_features[REGIONS]}
         return self.teachers[name](batch)
 
-    def complete(self, batch: Batch, seen: dict[str, Any]) -> Batch:
+    def complete(self, batch: Batch, student_features: dict[str, Any]) -> Batch:
         """Return the batch as the class describes it."""
         device = self.steps.device
         truth = [one["instances"].to(device) for one in batch["inputs"]]
@@ -85,14 +87,16 @@ class DetectionDistiller(Distiller):
             "boxes": tuple(one.gt_boxes.tensor for one in truth),
             "image_sizes": torch.tensor(sizes, device=device),
         }
-        if PADDED in seen:
-            batch["padded_size"] = tuple(seen[PADDED].shape[-2:])
-        if REGIONS in seen:
-            batch["label"] = torch.cat([regions.gt_classes for regions in seen[REGIONS]])
-        if ANCHORS in seen:
+        if PADDED in student_features:
+            batch["padded_size"] = tuple(student_features[PADDED].shape[-2:])
+        if REGIONS in student_features:
+            batch["label"] = torch.cat(
+                [regions.gt_classes for regions in student_features[REGIONS]]
+            )
+        if ANCHORS in student_features:
             student: Any = self.network
-            labels, _ = student.label_anchors(seen[ANCHORS], truth)
-            batch["anchors"] = [boxes.tensor for boxes in seen[ANCHORS]]
+            labels, _ = student.label_anchors(student_features[ANCHORS], truth)
+            batch["anchors"] = [boxes.tensor for boxes in student_features[ANCHORS]]
             batch["gt_labels"] = torch.stack(labels)
         return batch
 
@@ -119,7 +123,7 @@ def build_distiller(cfg: CfgNode) -> DetectionDistiller:
     )
     teachers, sample = {"teacher": teacher}, sample_batch(student.network)
     if random:
-        settle(teacher, sample)
+        calibrate_batchnorm(teacher, sample)
     else:
         with located("KD.TEACHER.WEIGHTS"):
             load_teacher(teacher.network, cfg.KD.TEACHER.WEIGHTS)

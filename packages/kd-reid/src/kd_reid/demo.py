@@ -6,16 +6,16 @@ from typing import Any
 
 import torch
 from kd_core.config.reading import parse_options
-from kd_core.experiment.assembly import build_data
+from kd_core.experiment.builder import build_data
 from kd_core.experiment.demo import Comparison, compare
-from kd_core.experiment.run_config import read_config
 from kd_core.experiment.seeds import seed_folder
+from kd_core.experiment.spec import read_config
 from kd_core.runtime.console import out
 from torch import Tensor
 
+from kd_reid.adapter import ADAPTER
 from kd_reid.evaluation import Evaluation, extract
 from kd_reid.galleries import draw_galleries, telling_queries
-from kd_reid.kit import KIT
 from kd_reid.student import load_student
 
 SEEDS = (0, 1)
@@ -28,10 +28,14 @@ def main(args: Namespace, device: torch.device) -> None:
 
     See `kd_core.experiment.demo.compare`. Ends with a table, `galleries.png` and `demo.json`.
     """
-    with compare(KIT, args, device, name="reid_demo", method="KD", seeds=SEEDS) as found:
+    with compare(ADAPTER, args, device, name="reid_demo", method="KD", seeds=SEEDS) as found:
         picture = found.work_dir / "galleries.png"
-        draw(found, read_config(KIT, KIT.demo_config, parse_options(args.cfg_options)), picture)
-        out.print(found.table("drawn pedestrians", METRICS))
+        draw(
+            found,
+            read_config(ADAPTER, ADAPTER.demo_config, parse_options(args.cfg_options)),
+            picture,
+        )
+        out.print(found.table("synthetic people", METRICS))
         out.print(f"ranked galleries: {picture}")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from kd_core.config.build import build_network, check, check_arguments, require_type
 from kd_core.config.kinds import MODULE
 from kd_core.errors import UserError, located
-from kd_core.experiment.kit import RANDOM
+from kd_core.experiment.adapter import RANDOM
 from kd_core.networks.probe import telling, untouched
 from kd_core.networks.task import Batch
 from torch import nn

@@ -10,9 +10,9 @@ import torch
 from kd_core.config.build import check, require_type
 from kd_core.config.reading import load_config, parse_options
 from kd_core.errors import UserError
-from kd_core.experiment.assembly import DATA, build_data
+from kd_core.experiment.builder import DATA, build_data
 from kd_core.experiment.cli import run_main
-from kd_core.experiment.run_config import NAMES
+from kd_core.experiment.spec import NAMES
 from kd_core.files.checkpoint import save_json
 from kd_core.runtime.console import out
 

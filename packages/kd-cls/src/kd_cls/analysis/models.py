@@ -9,7 +9,7 @@ import torch
 from kd_core.config.build import locate, require_type
 from kd_core.config.reading import load_config
 from kd_core.errors import UserError, located, nearest
-from kd_core.experiment.kit import RANDOM
+from kd_core.experiment.adapter import RANDOM
 from kd_core.files.artifacts import find_student
 from kd_core.runtime.console import err
 

@@ -10,8 +10,8 @@ from kd_core.data.augment import (
     Views,
     apply,
 )
-from kd_core.data.draws import Draws
 from kd_core.data.mix import RICAP, CutMix, Mixup
+from kd_core.data.sampling import Sampling
 from kd_core.networks.task import Batch
 from torchvision.transforms.v2 import functional as vision
 
@@ -41,7 +41,7 @@ class Resize:
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def __call__(self, batch: Batch, draws: Draws) -> Batch:
+    def __call__(self, batch: Batch, sampling: Sampling) -> Batch:
         """Scale `image` [N, 3, H, W]."""
         image = vision.resize(batch["image"], [self.size, self.size], antialias=True)
         return {**batch, "image": image}

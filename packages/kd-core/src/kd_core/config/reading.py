@@ -28,7 +28,7 @@ def load_config(
     into them. Modules, functions, classes and names that start with `_` stay in their file.
 
     A top-level `tuned` holds what suits one pair of networks in every method: overrides of terms by
-    name and, under `stages`, of stages by name; they merge where the method has one of that name.
+    name and, under `phases`, of phases by name; they merge where the method has one of that name.
 
     Args:
         paths: One python file or several; see `merge` for how a later one changes an earlier one.
@@ -65,7 +65,7 @@ def merge(
     Args:
         earlier: What is there.
         later: What changes it.
-        keep_marks: Leave `_delete_` in the result. That is always so under the key `stages`: its
+        keep_marks: Leave `_delete_` in the result. That is always so under the key `phases`: its
             overrides are merged once more, when they run.
     """
     other_type = "type" in earlier and later.get("type", earlier["type"]) != earlier["type"]
@@ -74,7 +74,7 @@ def merge(
         if isinstance(value, Mapping):
             before = merged.get(key)
             start = before if isinstance(before, Mapping) else {}
-            merged[key] = merge(start, value, keep_marks=keep_marks or key == "stages")
+            merged[key] = merge(start, value, keep_marks=keep_marks or key == "phases")
         elif key != "_delete_" or keep_marks:
             merged[key] = value
     return merged
@@ -106,16 +106,16 @@ def save_config(config: Mapping[str, Any], path: str | Path) -> None:
 
 
 def _tune(config: dict[str, Any]) -> dict[str, Any]:
-    """Merge `tuned` into the terms and stages that the method has; the rest is for others."""
+    """Merge `tuned` into the terms and phases that the method has; the rest is for others."""
     tuned = config.pop(_TUNED, {})
-    terms, stages = config.get("distiller", {}).get("terms", {}), config.get("stages")
+    terms, phases = config.get("distiller", {}).get("terms", {}), config.get("phases")
     used = {name: value for name, value in tuned.items() if name in terms}
     config = merge(config, {"distiller": {"terms": used}}) if used else config
-    if not tuned or not isinstance(stages, Mapping):
+    if not tuned or not isinstance(phases, Mapping):
         return config
-    own = {name: value for name, value in tuned.get("stages", {}).items() if name in stages}
-    stages = merge(config, {"stages": own})["stages"]
-    return {**config, "stages": {n: _tune({_TUNED: tuned, **stage}) for n, stage in stages.items()}}
+    own = {name: value for name, value in tuned.get("phases", {}).items() if name in phases}
+    phases = merge(config, {"phases": own})["phases"]
+    return {**config, "phases": {n: _tune({_TUNED: tuned, **phase}) for n, phase in phases.items()}}
 
 
 def _load_file(path: Path, known: Collection[str]) -> dict[str, Any]:

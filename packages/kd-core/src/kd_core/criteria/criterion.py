@@ -68,7 +68,7 @@ class Criterion(nn.Module):
     """Shapes of student and teacher to test with, where not any shapes will do."""
 
     trained_before: ClassVar[Sequence[str]] = ()
-    """Submodules that come from an earlier stage; a term without their `weights` is refused."""
+    """Submodules that come from an earlier phase; a term without their `weights` is refused."""
 
     exempt: ClassVar[Mapping[str, str]] = {}
     """Rules of `kd_core.testing.contract` that cannot hold here, each with the reason."""

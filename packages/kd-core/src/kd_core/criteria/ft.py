@@ -53,7 +53,7 @@ class FT(Criterion):
     """See `ft`; adds a translator, which extracts factors from the student's map.
 
     The teacher's factors come from the encoder of a paraphraser that stays as it is: load the one
-    that an earlier stage has trained, see `Paraphraser`, by the term's `weights`.
+    that an earlier phase has trained, see `Paraphraser`, by the term's `weights`.
 
     Args:
         student_shapes: [C, H, W] of the one tapped map.
@@ -95,7 +95,7 @@ class FT(Criterion):
 
 
 class Paraphraser(Criterion):
-    """Learns to extract the factors that `FT` transfers, in the stage before it.
+    """Learns to extract the factors that `FT` transfers, in the phase before it.
 
     The loss is the mean squared error with which a decoder restores the teacher's map from its
     factor. The student takes no part; its taps may be empty.

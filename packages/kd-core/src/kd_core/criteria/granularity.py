@@ -56,7 +56,7 @@ def stable_logits(logits: Tensor, decoded: Sequence[Tensor]) -> Tensor:
 
 
 class SelfAnalysis(Criterion):
-    """Train encoders and decoders that describe a frozen teacher's features; the stage before MAG.
+    """Train encoders and decoders that describe a frozen teacher's features; the phase before MAG.
 
     The self-analysing module of the paper of `granularity`: each code of the pooled vector must let
     a decoder predict the teacher's logits (`kd` at the code's temperature) and the label. The
@@ -118,7 +118,7 @@ class MultiGranularity(Criterion):
     """Distil logits and two codes of the pooled vector; see `granularity`.
 
     `kd` of the logits, which is MAG, or of `stable_logits`, which is MAS; and `granularity` of the
-    codes. The teacher's encoders and decoders are the product of a stage with `SelfAnalysis`; they
+    codes. The teacher's encoders and decoders are the product of a phase with `SelfAnalysis`; they
     are frozen. The student's encoders are trained with it.
 
     In the paper this stands beside another method X, whose own row has no KD. So its gain over X is

@@ -55,7 +55,7 @@ def _kept(teacher: Tensor, label: Tensor, share: float) -> Tensor:
 class SSKDHead(Criterion):
     """Train a head of the teacher's to find the image that a rotated one comes from.
 
-    The stage before `SSKD`. Cross-entropy over the images of the batch, whose logits are the cosine
+    The phase before `SSKD`. Cross-entropy over the images of the batch, whose logits are the cosine
     similarities of projected vectors. The student is not looked at.
 
     Args:
@@ -92,7 +92,7 @@ class SSKD(Criterion):
     Xu et al., "Knowledge Distillation Meets Self-Supervision", ECCV 2020, arXiv:2006.07114: `kd` of
     the images, `selective_kd` of their rotations, and `selective_kd` of the cosine similarities of
     rotations and images, projected by a head of each network. The teacher's head is the product of
-    a stage with `SSKDHead`; it is frozen. Compared are the images of one process.
+    a phase with `SSKDHead`; it is frozen. Compared are the images of one process.
 
     Args:
         student_shapes: [C] of the logits and [D] of the vector that the classifier gets.

@@ -8,18 +8,18 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from kd_core.data.draws import Draws, borrowed_generators, seed_generators
+from kd_core.data.sampling import Sampling, borrowed_generators, seed_generators
 from kd_core.errors import UserError
 from kd_core.networks.task import Batch
 
-Augment = Callable[[Batch, Draws], Batch]
+Augment = Callable[[Batch, Sampling], Batch]
 
 
-def apply(augments: Sequence[Augment], batch: Batch, draws: Draws) -> Batch:
+def apply(augments: Sequence[Augment], batch: Batch, sampling: Sampling) -> Batch:
     """Run augmentations in order; keep `crop_id` only where it tells the whole image."""
     for augment in augments:
-        batch = augment(batch, draws)
-    if draws.count > 1:
+        batch = augment(batch, sampling)
+    if sampling.count > 1:
         batch.pop("crop_id", None)
     return batch
 
@@ -40,10 +40,10 @@ class CropFlip:
     def __init__(self, padding: int = 4, *, size: int | None = None, flip: bool = True) -> None:
         self.padding, self.size, self.flip = padding, size, flip
 
-    def __call__(self, batch: Batch, draws: Draws) -> Batch:
+    def __call__(self, batch: Batch, sampling: Sampling) -> Batch:
         """Crop `image` [N, 3, H, W]."""
         rows, columns = (self._positions(side) for side in batch["image"].shape[-2:])
-        crop_id = draws.below(rows * columns * 2)
+        crop_id = sampling.below(rows * columns * 2)
         if not self.flip:
             crop_id = crop_id - crop_id % 2
         return {**batch, "image": self.crop(batch["image"], crop_id), "crop_id": crop_id}
@@ -76,9 +76,9 @@ class CropFlip:
 class Flip:
     """Mirror every other image."""
 
-    def __call__(self, batch: Batch, draws: Draws) -> Batch:
+    def __call__(self, batch: Batch, sampling: Sampling) -> Batch:
         """Mirror `image` [N, 3, H, W] left to right with probability one half."""
-        flip = draws.below(2).bool()[:, None, None, None]
+        flip = sampling.below(2).bool()[:, None, None, None]
         return {**batch, "image": torch.where(flip, batch["image"].flip(-1), batch["image"])}
 
 
@@ -92,9 +92,9 @@ class Rotate:
     def __init__(self, degrees: float) -> None:
         self.degrees = degrees
 
-    def __call__(self, batch: Batch, draws: Draws) -> Batch:
+    def __call__(self, batch: Batch, sampling: Sampling) -> Batch:
         """Rotate `image` [N, 3, H, W]."""
-        angle = draws.uniform(-self.degrees, self.degrees)
+        angle = sampling.uniform(-self.degrees, self.degrees)
         return {**batch, "image": self.rotate(batch["image"], angle)}
 
     def rotate(self, images: Tensor, angle: Tensor) -> Tensor:
@@ -128,11 +128,11 @@ class PerImage:
     def __init__(self, transform: Callable[[Tensor], Tensor]) -> None:
         self.transform = transform
 
-    def __call__(self, batch: Batch, draws: Draws) -> Batch:
+    def __call__(self, batch: Batch, sampling: Sampling) -> Batch:
         """Transform `image` [N, 3, H, W]."""
         images: list[Tensor] = []
         with borrowed_generators():
-            for image, seed in zip(batch["image"], draws.seeds(), strict=True):
+            for image, seed in zip(batch["image"], sampling.seeds(), strict=True):
                 seed_generators(seed)
                 images.append(self.transform(image))
         return {**batch, "image": torch.stack(images) if images else batch["image"]}
@@ -150,16 +150,16 @@ class Views:
     def __init__(self, views: Sequence[Sequence[Augment]]) -> None:
         self.views = views
 
-    def __call__(self, batch: Batch, draws: Draws) -> Batch:
+    def __call__(self, batch: Batch, sampling: Sampling) -> Batch:
         """Make the views of `image` [N, 3, H, W]."""
-        views = [apply(view, dict(batch), draws)["image"] for view in self.views]
+        views = [apply(view, dict(batch), sampling)["image"] for view in self.views]
         return _view_major(batch, views)
 
 
 class QuarterTurns:
     """Four views: the image and its rotations by 90, 180 and 270 degrees, as SSKD wants them."""
 
-    def __call__(self, batch: Batch, draws: Draws) -> Batch:
+    def __call__(self, batch: Batch, sampling: Sampling) -> Batch:
         """Make `image` [4 * N, 3, H, W] of [N, 3, H, W], with H = W."""
         views = [torch.rot90(batch["image"], turns, (-2, -1)) for turns in range(4)]
         return _view_major(batch, views)

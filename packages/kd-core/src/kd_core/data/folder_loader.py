@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kd_core.data.augment import apply
-from kd_core.data.draws import Draws
 from kd_core.data.image_files import ImageFiles, Pixels, Transform
 from kd_core.data.loader import SplitLoader
 from kd_core.data.prefetch import copier
+from kd_core.data.sampling import Sampling
 from kd_core.data.workers import WORKER_TIMEOUT, Watched, checked_timeout
 from kd_core.errors import UserError
 from kd_core.files.fingerprint import fingerprint
@@ -97,7 +97,7 @@ class FolderLoader(SplitLoader):
             UserError: If an image cannot be read, naming its file.
         """
         order = self._order(epoch)
-        draws = Draws(order, self.data_seed, epoch, self.device, samples=len(self.labels))
+        sampling = Sampling(order, self.data_seed, epoch, self.device, samples=len(self.labels))
         parts, host_order = self._parts(start), order
         # Were `self` in this generator, a loader left early would be garbage in a cycle, whose
         # workers Python ends in the wrong order: five seconds of waiting.
@@ -121,7 +121,7 @@ class FolderLoader(SplitLoader):
             images = self._to_device(images)
             index = order[part] % len(self.labels)
             batch = {"image": images, "label": self.labels[index], "index": index}
-            yield apply(self.augment, batch, draws[part])
+            yield apply(self.augment, batch, sampling[part])
 
 
 def decode(

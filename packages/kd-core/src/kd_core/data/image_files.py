@@ -13,7 +13,7 @@ from PIL import __version__ as _pillow
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kd_core.data.draws import borrowed_generators, seed_generators
+from kd_core.data.sampling import borrowed_generators, seed_generators
 from kd_core.errors import UserError
 from kd_core.networks.image_task import height_and_width
 from kd_core.runtime.failures import first_line

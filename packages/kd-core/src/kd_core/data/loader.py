@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kd_core.data.augment import BY_IMAGE, Augment, apply
-from kd_core.data.draws import Draws, epoch_order
+from kd_core.data.sampling import Sampling, epoch_order
 from kd_core.errors import UserError
 from kd_core.files.fingerprint import fingerprint
 from kd_core.networks.task import Batch
@@ -162,13 +162,13 @@ class DeviceLoader(SplitLoader):
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from number `start` on."""
         order = self._order(epoch)
-        draws = Draws(order, self.data_seed, epoch, self.device, samples=len(self.labels))
+        sampling = Sampling(order, self.data_seed, epoch, self.device, samples=len(self.labels))
         order = order.to(self.device)
         for parts in self._together(self._parts(start)):
             whole = slice(parts[0].start, parts[-1].stop)
             index = order[whole] % len(self.labels)
             batch = {"image": self.images[index], "label": self.labels[index], "index": index}
-            batch = apply(self.augment, batch, draws[whole])
+            batch = apply(self.augment, batch, sampling[whole])
             for part in parts:
                 own = slice(part.start - whole.start, part.stop - whole.start)
                 alone = len(parts) == 1  # then it may hold more than a row for each image

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kd_core.data.augment import Augment
-from kd_core.data.draws import Draws
+from kd_core.data.sampling import Sampling
 from kd_core.errors import UserError
 from kd_core.networks.task import Batch
 from kd_core.runtime.seed import random_bits
@@ -28,7 +28,7 @@ class Mix(ABC):
     every process mixes its own part, by numbers of its own.
     """
 
-    def __call__(self, batch: Batch, draws: Draws) -> Batch:
+    def __call__(self, batch: Batch, sampling: Sampling) -> Batch:
         """Mix `image` [N, 3, H, W], each with its `label`."""
         name = type(self).__name__
         if "num_views" in batch:
@@ -38,7 +38,7 @@ class Mix(ABC):
             )
         if "mixed_labels" in batch:
             raise UserError(f"{name}: the images are mixed already; keep one of the two")
-        image, sources, weights = self.mix(batch["image"], _Numbers(draws))
+        image, sources, weights = self.mix(batch["image"], _Numbers(sampling))
         rest = {key: value for key, value in batch.items() if key != "crop_id"}
         return {
             **rest,
@@ -199,8 +199,8 @@ def check_mixing(augments: Sequence[Augment], *, inside: bool = False) -> None:
 class _Numbers:
     """Random numbers of one batch, all made from one draw; every call gives others."""
 
-    def __init__(self, draws: Draws) -> None:
-        self._key = draws.below(2**31)
+    def __init__(self, sampling: Sampling) -> None:
+        self._key = sampling.below(2**31)
         self._calls = 0
 
     def below(self, limit: Tensor | int) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from kd_core.data.augment import Augment, apply
-from kd_core.data.draws import Draws
+from kd_core.data.sampling import Sampling
 from kd_core.networks.task import Batch
 
 
@@ -22,12 +22,12 @@ class StrongCopies:
     def __init__(self, augment: Sequence[Augment]) -> None:
         self.augment = tuple(augment)
 
-    def __call__(self, batch: Batch, draws: Draws) -> Batch:
+    def __call__(self, batch: Batch, sampling: Sampling) -> Batch:
         """Augment some of `image` [N, 3, H, W]; the others stay as they are."""
-        places, own = draws.of_copies()
-        places = places.to(draws.device)
+        places, own = sampling.of_copies()
+        places = places.to(sampling.device)
         chosen = {k: v[places] for k, v in batch.items() if isinstance(v, Tensor)}
         image = batch["image"].clone()
         image[places] = apply(self.augment, chosen, own)["image"]
-        draws.count = own.count
+        sampling.count = own.count
         return {**batch, "image": image}

@@ -24,7 +24,7 @@ class Distiller(nn.Module):
     In training, a call with a batch returns named scalar losses: the student's own, times
     `task_weight`, and one a term. In evaluation it returns the student's prediction. Any loop that
     needs only `losses = model(batch)` can train it. Teachers are no submodules; see `Teacher`. One
-    whose taps are in `batch["shown"]`, by its name, is not run.
+    whose taps are in `batch["teacher_features"]`, by its name, is not run.
 
     Args:
         student: A `Task`, or any model that obeys the same contract.
@@ -33,7 +33,7 @@ class Distiller(nn.Module):
         task_weight: Factor of the student's own losses, for all or by name. A loss of factor 0 is
             left out, so what only it reaches gets no gradient and is not even decayed.
         train_student: Whether the student is trained. Otherwise it is frozen like a teacher, and
-            only criteria are: a stage before the student's own.
+            only criteria are: a phase before the student's own.
         sample: A batch that is run through all models once, to check every tap and shape now
             rather than in the first training step.
 
@@ -77,25 +77,27 @@ class Distiller(nn.Module):
             with located(f"term {name!r}"):
                 term.criterion.bind(network_of(student), teacher.network, taps)
         if sample is not None:
-            self.listen(sample)
+            self.infer_shapes(sample)
 
     def forward(self, batch: Batch) -> Any:
         """Return named losses while training, the student's prediction otherwise."""
         if not self.training:
             return self.predictor().eval()(batch)
         if not self.tap_shapes:
-            self.listen(batch)
+            self.infer_shapes(batch)
         # Teachers run first, while no maps of the student wait for the backward pass: less memory.
-        shown = {} if self.student_first else self._run_teachers(batch, {})
-        losses, seen = self._run_student(batch)
-        shown = self._run_teachers(batch, seen) if self.student_first else shown
-        batch = self.complete(batch, seen)
+        teacher_features = {} if self.student_first else self._run_teachers(batch, {})
+        losses, student_features = self._run_student(batch)
+        teacher_features = (
+            self._run_teachers(batch, student_features) if self.student_first else teacher_features
+        )
+        batch = self.complete(batch, student_features)
         if self._steps_per_epoch:
             batch = {**batch, "epoch": self.steps / self._steps_per_epoch}
         for name, term in self.terms.items():
             if name in losses:
                 raise UserError(f"term {name!r} has the name of a loss of the student; rename it")
-            loss = term.loss(seen, shown[self.source(name)], batch)
+            loss = term.loss(student_features, teacher_features[self.source(name)], batch)
             losses[name] = self._factor(name, term) * loss
         return losses
 
@@ -106,7 +108,9 @@ class Distiller(nn.Module):
             self.student.eval()
         return self
 
-    def run_teacher(self, name: str, batch: Batch, seen: dict[str, Any]) -> dict[str, Any]:
+    def run_teacher(
+        self, name: str, batch: Batch, student_features: dict[str, Any]
+    ) -> dict[str, Any]:
         """Return what a teacher's taps give; `seen` is what the student's gave, if it ran first."""
         return self.teachers[name](batch)
 
@@ -114,19 +118,22 @@ class Distiller(nn.Module):
         """Return taps of the student that `run_teacher` or `complete` read, beside the terms'."""
         return []
 
-    def complete(self, batch: Batch, seen: dict[str, Any]) -> Batch:
+    def complete(self, batch: Batch, student_features: dict[str, Any]) -> Batch:
         """Return the batch with what criteria need and only the student's pass can tell."""
         return batch
 
-    def listen(self, sample: Batch) -> None:
+    def infer_shapes(self, sample: Batch) -> None:
         """Run a batch through all models without leaving a trace, and check every term's shapes."""
         with located("student"):
-            self._tap, seen = tap_values(self.student, self._tap, sample)
-        shown = {}
+            self._tap, student_features = tap_values(self.student, self._tap, sample)
+        teacher_features = {}
         for name, teacher in self.teachers.items():
             with located(f"teacher {name!r}"):
-                shown[name] = teacher.listen(self.teacher_paths(name), sample)
-        self.tap_shapes = {"student": shapes(seen), **{k: shapes(v) for k, v in shown.items()}}
+                teacher_features[name] = teacher.infer_shapes(self.teacher_paths(name), sample)
+        self.tap_shapes = {
+            "student": shapes(student_features),
+            **{k: shapes(v) for k, v in teacher_features.items()},
+        }
         for name, term in self.terms.items():
             given = self.tap_shapes["student"], self.tap_shapes[self.source(name)]
             with located(f"term {name!r}"):
@@ -190,25 +197,25 @@ class Distiller(nn.Module):
         task._modules = {**self.student._modules, "network": deployed}
         return task
 
-    def _run_teachers(self, batch: Batch, seen: dict[str, Any]) -> dict[str, Any]:
+    def _run_teachers(self, batch: Batch, student_features: dict[str, Any]) -> dict[str, Any]:
         """Return what every teacher's taps give, unless the batch brings it."""
-        shown = dict(batch.get("shown", {}))
+        teacher_features = dict(batch.get("teacher_features", {}))
         for name in dict.fromkeys(self.source(name) for name in self.terms):
-            if name not in shown:
-                shown[name] = self.run_teacher(name, batch, seen)
-        return shown
+            if name not in teacher_features:
+                teacher_features[name] = self.run_teacher(name, batch, student_features)
+        return teacher_features
 
     def _run_student(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the student's own weighted losses and what its taps gave."""
         self._tap.passes = passes_of(self.student, batch)
         if self.train_student:
-            with self._tap as seen:
-                return weigh(self.student(batch), self.task_weight), seen
+            with self._tap as student_features:
+                return weigh(self.student(batch), self.task_weight), student_features
         if not self._tap.paths:
             return {}, {}
-        with torch.no_grad(), self._tap as seen:
+        with torch.no_grad(), self._tap as student_features:
             self.student(batch)
-        return {}, seen
+        return {}, student_features
 
     def _with_paths(self, name: str, term: Term) -> Term:
         """Return the term with paths in the place of roles."""
@@ -232,7 +239,7 @@ class Distiller(nn.Module):
         for name, teacher in self.teachers.items():
             paths = self.teacher_paths(name)
             with located(f"teacher {name!r}"):
-                teacher.listen(paths)
+                teacher.infer_shapes(paths)
         paths = [path for term in self.terms.values() for path in tap_list(term.student)]
         paths += self.own_taps()
         with located("student"):

@@ -82,15 +82,15 @@ class MutualDistiller(Distiller):
         """Return the losses of all while training, the student's prediction otherwise."""
         if not self.training:
             return super().forward(batch)
-        own, shown = {}, {}
+        own, teacher_features = {}, {}
         for name, member in self.members.items():
             learns = torch.is_grad_enabled() and self._only in (None, name)
             with torch.set_grad_enabled(learns):
-                own[name], shown[name] = self._show(name, member, batch)
+                own[name], teacher_features[name] = self._show(name, member, batch)
         losses: dict[str, Tensor] = {}
         for name in [self._only] if self._only is not None else self.members:
             losses |= {_named(loss, name): value for loss, value in own[name].items()}
-            losses[_named("dml", name)] = self.weight * self._divergence(name, shown)
+            losses[_named("dml", name)] = self.weight * self._divergence(name, teacher_features)
         return losses
 
     def learn_only(self, name: str | None) -> None:
@@ -102,22 +102,22 @@ class MutualDistiller(Distiller):
         taps = logits_of(member) + (pooled_of(member) if self.encoders else [])
         tap = FeatureTap(network_of(member), taps)
         tap.passes = passes_of(member, batch)
-        with tap as seen:
+        with tap as student_features:
             own = member(batch)
-        logits, *vectors = (seen[path] for path in taps)
+        logits, *vectors = (student_features[path] for path in taps)
         if not vectors:
             return own, [logits]
         with torch.autocast(logits.device.type, enabled=False):
             return own, [logits, *self.encoders[_key(name)](promote(vectors[0]))]
 
-    def _divergence(self, name: str, shown: Mapping[str, Sequence[Tensor]]) -> Tensor:
+    def _divergence(self, name: str, teacher_features: Mapping[str, Sequence[Tensor]]) -> Tensor:
         """Return the mean over the others of how far their logits and codes are from a member's."""
         levels = []
         for place, temperature in enumerate((self.temperature, *self.code_temperatures)):
-            student = shown[name][place]
+            student = teacher_features[name][place]
             taught = [
                 kd(student, other[place], temperature=temperature)
-                for peer, other in shown.items()
+                for peer, other in teacher_features.items()
                 if peer != name
             ]
             mean = torch.stack(taught).mean()

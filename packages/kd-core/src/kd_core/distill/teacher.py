@@ -40,16 +40,16 @@ class Teacher:
         """The model and, where there is one, its faster copy."""
         return [self.model] if self._runs is self.model else [self.model, self._runs]
 
-    def listen(self, paths: Iterable[str], sample: Batch | None = None) -> dict[str, Any]:
+    def infer_shapes(self, paths: Iterable[str], sample: Batch | None = None) -> dict[str, Any]:
         """Choose the taps; with a sample batch, return what they give for it.
 
         Later passes end at the last of them.
         """
-        tap, seen = FeatureTap(self.network, paths), dict[str, Any]()
+        tap, student_features = FeatureTap(self.network, paths), dict[str, Any]()
         if sample is not None:
-            tap, seen = tap_values(self.model, tap, sample)
+            tap, student_features = tap_values(self.model, tap, sample)
         self._runs, self._tap = self.model, tap.of(self.network, stop=True)
-        return seen
+        return student_features
 
     def __call__(self, batch: Batch) -> dict[str, Any]:
         """Run the model on the batch, without gradients, and return what the taps recorded.
@@ -57,14 +57,14 @@ class Teacher:
         Not under inference mode: its tensors could not be saved for the student's backward.
         """
         if self._tap is None:
-            raise RuntimeError("listen() was not called")
+            raise RuntimeError("infer_shapes() was not called")
         if not self._tap.paths:
             return {}
         if any(module.training for module in self._runs.modules()):  # set so by hand
             self._runs.eval()
-        with torch.no_grad(), self._tap as seen:
+        with torch.no_grad(), self._tap as student_features:
             self._runs(batch)
-        return seen
+        return student_features
 
     def accelerate(self, sample: Batch, dtype: torch.dtype | None = None) -> int:
         """Run, from now on, a copy that gives the same in less time.
@@ -86,9 +86,9 @@ class Teacher:
         tap = self._tap
 
         def run(model: nn.Module) -> Any:
-            with torch.no_grad(), tap.of(network_of(model)) as seen:
+            with torch.no_grad(), tap.of(network_of(model)) as student_features:
                 model(sample)
-            return seen
+            return student_features
 
         inside = "network." if isinstance(self.model, Task) else ""
         kept = {inside + path.partition("[")[0] for path in tap.paths}

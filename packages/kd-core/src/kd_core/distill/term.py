@@ -66,11 +66,13 @@ class Term:
             share = (steps + 1) / (self.warmup_epochs * steps_per_epoch)
         return self.weight * share.clamp(max=1.0)
 
-    def loss(self, seen: Mapping[str, Any], shown: Mapping[str, Any], batch: Batch) -> Tensor:
+    def loss(
+        self, student_features: Mapping[str, Any], teacher_features: Mapping[str, Any], batch: Batch
+    ) -> Tensor:
         """Return the criterion's value, without weight, for what the two networks' taps gave."""
         student, teacher = (
             self._fed(tap_tuple(values, taps))
-            for values, taps in ((seen, self.student), (shown, self.teacher))
+            for values, taps in ((student_features, self.student), (teacher_features, self.teacher))
         )
         return self.criterion(student, teacher, batch)
 
@@ -92,7 +94,7 @@ def build_terms(
 
     A node has the arguments of `Term`, its criterion being a node of its own, and may name a file
     with `weights` of the whole criterion or of some of its submodules (the product of an earlier
-    stage). One pass of the sample through each network fills a criterion's `student_shapes` and
+    phase). One pass of the sample through each network fills a criterion's `student_shapes` and
     `teacher_shapes`; `provided` fills `num_classes` and whatever else a constructor asks for.
     Messages name a node by its place under `where`.
     """
@@ -125,9 +127,9 @@ def _build_term(
         term = Term(criterion, **arguments)
         if criterion.trained_before and "weights" not in node:  # None is a file yet to be made
             raise UserError(
-                f"{type(criterion).__name__} needs what an earlier stage has trained, its "
+                f"{type(criterion).__name__} needs what an earlier phase has trained, its "
                 f"{', '.join(criterion.trained_before)}, which would stay random; set "
-                "weights='stage:NAME/criteria/TERM.pth', or to a file of it"
+                "weights='phase:NAME/criteria/TERM.pth', or to a file of it"
             )
         if node.get("weights"):
             load_weights(criterion, node["weights"], parts=True)

@@ -157,7 +157,7 @@ class _Trust(Action):
 
 def _add_together(parser: ArgumentParser, what: str) -> None:
     text = f"train all {what} in turns, on one pass over data and teacher; needs data_seed"
-    parser.add_argument("--together", action="store_true", help=text)
+    parser.add_argument("--share-teacher", action="store_true", help=text)
 
 
 class _Seeds(Action):

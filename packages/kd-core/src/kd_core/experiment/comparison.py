@@ -13,13 +13,13 @@ import torch
 from kd_core.config.reading import load_config, parse_options
 from kd_core.errors import UserError, nearest
 from kd_core.experiment.cli import comparison_parser, run_main
-from kd_core.experiment.run_config import read_config, stage_configs
+from kd_core.experiment.command_line import TrainingTool
+from kd_core.experiment.phases import key_of
 from kd_core.experiment.runner import Runner
 from kd_core.experiment.seeds import DIGITS, repeat, seed_folder, spread, spread_of, text
-from kd_core.experiment.stages import key_of
+from kd_core.experiment.shared_teacher import check_shareable, train_sharing_teachers
+from kd_core.experiment.spec import phase_configs, read_config
 from kd_core.experiment.table_rows import Results, known_rows, read_table
-from kd_core.experiment.together import check_shareable, train_together
-from kd_core.experiment.tool import TrainingTool
 from kd_core.files import checkpoint
 from kd_core.files.claim import claimed
 from kd_core.files.leftovers import remove_leftovers
@@ -46,19 +46,19 @@ class ComparisonTool:
     """
 
     def __init__(self, tool: TrainingTool) -> None:
-        self.tool, self.kit = tool, tool.kit
+        self.tool, self.adapter = tool, tool.adapter
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Run the tool; returns the exit status."""
         return run_main(self._main, argv)
 
     def _main(self, argv: list[str]) -> None:
-        args = comparison_parser(f"Compare runs: {self.kit.title.lower()}.").parse_args(argv)
+        args = comparison_parser(f"Compare runs: {self.adapter.title.lower()}.").parse_args(argv)
         with distributed.joined() as device:
             given = load_config(args.rows, known=_NAMES) if args.rows else {}
             configs = self.rows(args, given)
             chosen = {label: configs[label] for label in args.only or configs}
-            if args.together:
+            if args.share_teacher:
                 check_shareable(list(chosen.values()))
             if args.dry_run:
                 for label, config in chosen.items():
@@ -90,7 +90,7 @@ class ComparisonTool:
         configs = {}
         for label, (own, options) in rows.items():
             changed = parse_options([*options, *args.cfg_options])
-            config = read_config(self.kit, [*files, *own], changed)
+            config = read_config(self.adapter, [*files, *own], changed)
             configs[label] = _without_idle_teacher(config)
         return configs
 
@@ -102,19 +102,19 @@ class ComparisonTool:
         device: torch.device,
         work_dir: Path,
     ) -> None:
-        runner = Runner(self.kit, device, work_dir.parent)
+        runner = Runner(self.adapter, device, work_dir.parent)
         earlier = read_table(work_dir / _TABLE)
         # Named by what it depends on: changed settings are never taken for finished ones.
         folders = {k: work_dir / f"{_slug(k)}-{key_of(config)}" for k, config in configs.items()}
         chosen = list(dict.fromkeys(args.only or configs))
-        if args.together:
+        if args.share_teacher:
             runs = {  # by folder: rows may be the same under two labels
                 folder: (configs[label], seed, folder)
                 for label in chosen
                 for seed in args.seeds
                 for folder in [seed_folder(folders[label], seed, args.seeds)]
             }
-            train_together(runner, list(runs.values()), resume=True)
+            train_sharing_teachers(runner, list(runs.values()), resume=True)
         for number, label in enumerate(chosen, start=1):
             err.rule(f"row {number} of {len(chosen)}: {label}")
             train = partial(runner.train_seed, configs[label], resume=True)
@@ -123,7 +123,7 @@ class ComparisonTool:
             if distributed.rank() == 0:
                 rows = known_rows(folders, args.seeds, earlier)
                 headings, against = given.get("metrics", {}), given.get("against", {})
-                table = markdown(rows.results, self.kit.metric, headings, against, rows.earlier)
+                table = markdown(rows.results, self.adapter.metric, headings, against, rows.earlier)
                 checkpoint.save_json(rows.results, work_dir / _TABLE)
                 checkpoint.save_text(table + "\n", work_dir / "table.md")
         if distributed.rank() == 0:
@@ -204,7 +204,7 @@ def _row(node: Any, label: str) -> tuple[list[str], list[str]]:
 
 def _without_idle_teacher(config: Config) -> Config:
     """Leave out teachers where nothing is learned from them: they would be trained for nothing."""
-    if any(stage.get("distiller", {}).get("terms") for stage in stage_configs(config)):
+    if any(phase.get("distiller", {}).get("terms") for phase in phase_configs(config)):
         return config
     return {name: node for name, node in config.items() if name not in ("teacher", "teachers")}
 

@@ -13,12 +13,12 @@ from rich.table import Table
 
 from kd_core.config.reading import parse_options
 from kd_core.errors import UserError
-from kd_core.experiment.kit import Kit
-from kd_core.experiment.recipes import recipe_folder
+from kd_core.experiment.adapter import TaskAdapter
 from kd_core.experiment.results import read_result
-from kd_core.experiment.run_config import read_config
 from kd_core.experiment.runner import Runner
 from kd_core.experiment.seeds import look, repeat, text
+from kd_core.experiment.spec import read_config
+from kd_core.experiment.teachers import teacher_folder
 from kd_core.files.checkpoint import save_json
 from kd_core.files.workdir import run_folder
 from kd_core.runtime import distributed
@@ -63,7 +63,7 @@ class Comparison:
 
 @contextmanager
 def compare(
-    kit: Kit,
+    adapter: TaskAdapter,
     args: Namespace,
     device: torch.device,
     *,
@@ -77,31 +77,31 @@ def compare(
     owned inside the block, where pictures of the runs can be added.
 
     Args:
-        kit: Its demo config is the distilled student.
+        adapter: Its demo config is the distilled student.
         args: The tool's arguments; its options change both students, not the teacher.
         device: Where everything runs.
         name: Of the demo's folder in `runs`.
         method: What distils, for the label; its lower-case form is the folder.
         seeds: Where the arguments name none.
     """
-    if args.eval_only or args.together or distributed.is_distributed():
-        raise UserError("the demo takes no --eval-only, --together or torchrun; name a CONFIG")
-    assert kit.demo_config is not None, "a task with a demo has its config"
-    distilled = read_config(kit, kit.demo_config, parse_options(args.cfg_options))
+    if args.eval_only or args.share_teacher or distributed.is_distributed():
+        raise UserError("the demo takes no --eval-only, --share-teacher or torchrun; name a CONFIG")
+    assert adapter.demo_config is not None, "a task with a demo has its config"
+    distilled = read_config(adapter, adapter.demo_config, parse_options(args.cfg_options))
     alone = {key: node for key, node in distilled.items() if key not in ("teacher", "distiller")}
     seeds = args.seeds or seeds
     configs = {STUDENT: alone, f"{STUDENT} + {method}": distilled}
     with run_folder(args.work_dir, [name], resume=args.resume) as work_dir:
         folders = dict(zip(configs, (work_dir / STUDENT, work_dir / method.lower()), strict=True))
-        students, runner = {}, Runner(kit, device, work_dir.parent)
+        students, runner = {}, Runner(adapter, device, work_dir.parent)
         for label, config in configs.items():  # before any of them is trained
             look(partial(runner.finished, config), seeds, folders[label])
         for label, config in configs.items():
             one = partial(runner.train_seed, config, resume=args.resume)
             finished = partial(runner.finished, config)
             students[label] = repeat(one, seeds, folders[label], finished=finished)
-        recipe = distilled["teacher"]["recipe"]
-        folder = folders["teacher"] = recipe_folder(kit, recipe, work_dir.parent / "teachers")
+        recipe = distilled["teacher"]["config"]
+        folder = folders["teacher"] = teacher_folder(adapter, recipe, work_dir.parent / "teachers")
         teacher = read_result(folder)
         save_json({"teacher": teacher, "students": students}, work_dir / "demo.json")
         yield Comparison(work_dir, seeds, teacher, students, folders)

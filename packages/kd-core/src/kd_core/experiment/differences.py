@@ -47,7 +47,7 @@ DATA_MAY_DIFFER = ("workers", "decoded", "download")
 PLACES = ("root", "source", "folder")
 """Keys of `data` that say where it is. It may move; that it is the same, its fingerprint says."""
 
-_NESTED = r"(?:(?:stages\.[^.]+|teacher\.recipe|teachers\.[^.]+\.recipe)\.)*"
+_NESTED = r"(?:(?:phases\.[^.]+|teacher\.config|teachers\.[^.]+\.config)\.)*"
 _DATA = rf"{_NESTED}data\.(?:arguments\.)?"
 _free_of_trainer = "|".join(key for key, counts in TRAINER.items() if not counts)
 _FREE = re.compile(

@@ -49,7 +49,7 @@ def check(
     The number of epochs may have grown: the run then goes on from its checkpoint.
 
     Args:
-        folder: Of a run, a stage or a teacher; it need not exist.
+        folder: Of a run, a phase or a teacher; it need not exist.
         config: As `kd_core.experiment.differences.with_contents` returns it.
         remedy: What the user can do.
 

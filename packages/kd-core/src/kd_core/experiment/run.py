@@ -176,7 +176,7 @@ def run(trainer: Trainer, parts: Parts, facts: Mapping[str, Any]) -> dict[str, A
     """Train, then write `student.pth`, `student.safetensors` and `result.json`; return the result.
 
     Args:
-        trainer: From `build_trainer`; `go_on` lets it continue.
+        trainer: From `build_trainer`; `resume_training` lets it continue.
         parts: The same parts.
         facts: What else the result should say: seeds, the teacher's accuracy.
     """
@@ -184,7 +184,7 @@ def run(trainer: Trainer, parts: Parts, facts: Mapping[str, Any]) -> dict[str, A
     return finish(trainer, parts, facts)
 
 
-def go_on(trainer: Trainer) -> None:
+def resume_training(trainer: Trainer) -> None:
     """Continue from the checkpoint in the trainer's folder, if there is one."""
     last = trainer.work_dir / "last.pth"
     if last.is_file():

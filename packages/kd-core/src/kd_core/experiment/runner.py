@@ -12,18 +12,18 @@ import torch
 from kd_core.config.reading import save_config
 from kd_core.data.loader import data_fingerprint
 from kd_core.experiment import identity, report
-from kd_core.experiment.assembly import Assembly, assemble, build_data
-from kd_core.experiment.kit import Kit
-from kd_core.experiment.recipes import (
+from kd_core.experiment.adapter import TaskAdapter
+from kd_core.experiment.builder import BuiltExperiment, build_data, build_experiment
+from kd_core.experiment.phases import run_phases
+from kd_core.experiment.run import build_trainer, resume_training, run
+from kd_core.experiment.spec import phase_configs, teacher_nodes
+from kd_core.experiment.teachers import (
     build_teachers,
     is_of_teachers,
+    phase_place,
     recorded,
-    stage_place,
     unfinished,
 )
-from kd_core.experiment.run import build_trainer, go_on, run
-from kd_core.experiment.run_config import stage_configs, teacher_nodes
-from kd_core.experiment.stages import run_stages
 from kd_core.files import checkpoint
 from kd_core.networks.task import network_of
 from kd_core.runtime import distributed
@@ -44,7 +44,7 @@ class Prepared:
         facts: What its result will say beside its scores.
     """
 
-    built: Assembly
+    built: BuiltExperiment
     trainer: Trainer
     facts: dict[str, Any]
 
@@ -53,18 +53,18 @@ class Runner:
     """Trains configs of one task on one device.
 
     Args:
-        kit: Of the task.
+        adapter: Of the task.
         device: Where everything runs.
         folder: Has, or gets, the folder `teachers` of what the runs have in common.
     """
 
-    def __init__(self, kit: Kit, device: torch.device, folder: Path) -> None:
-        self.kit, self.device, self.shared = kit, device, folder / "teachers"
+    def __init__(self, adapter: TaskAdapter, device: torch.device, folder: Path) -> None:
+        self.adapter, self.device, self.shared = adapter, device, folder / "teachers"
 
     def train_seed(
         self, config: Config, seed: int, work_dir: Path, *, resume: bool
     ) -> dict[str, Any]:
-        """Run a config's stages with one seed, in one folder, and return the last one's result.
+        """Run a config's phases with one seed, in one folder, and return the last one's result.
 
         Args:
             config: A checked config.
@@ -73,8 +73,8 @@ class Runner:
             resume: Continue what is in the folder.
         """
         with self.begun(config, seed, work_dir):
-            settings = self.run_earlier_stages(config, seed, work_dir)
-            return self._train_stage(settings, work_dir, seed=seed, resume=resume)
+            settings = self.run_earlier_phases(config, seed, work_dir)
+            return self._train_phase(settings, work_dir, seed=seed, resume=resume)
 
     def finished(self, config: Config, seed: int, work_dir: Path) -> dict[str, Any] | None:
         """Return the result that this config and seed have in a folder; None if they have none yet.
@@ -82,11 +82,11 @@ class Runner:
         Raises:
             UserError: If another config made what is there, or it is damaged.
         """
-        made_by = recorded(self.kit, config, seed)
+        made_by = recorded(self.adapter, config, seed)
         may_have_moved = identity.check(work_dir, made_by)
         result = identity.finished(work_dir, made_by)
         if result is not None and may_have_moved:
-            last = stage_configs(config)[-1]
+            last = phase_configs(config)[-1]
             data = build_data(last, seed, torch.device("cpu"))
             identity.check_data(work_dir, data_fingerprint(data))
         return result
@@ -98,23 +98,23 @@ class Runner:
         Raises:
             UserError: If another config made what is there.
         """
-        made_by = recorded(self.kit, config, seed)
+        made_by = recorded(self.adapter, config, seed)
         identity.check(work_dir, made_by)
         with identity.begun(work_dir, made_by):
             yield
 
-    def run_earlier_stages(self, config: Config, seed: int, work_dir: Path) -> Config:
-        """Run all stages of a config but the last, whose own config is returned."""
-        for later in stage_configs(config)[1:]:  # a misspelt tap must show before the first stage
-            self.assemble(later, seed, untrained=True)
+    def run_earlier_phases(self, config: Config, seed: int, work_dir: Path) -> Config:
+        """Run all phases of a config but the last, whose own config is returned."""
+        for later in phase_configs(config)[1:]:  # a misspelt tap must show before the first phase
+            self.build(later, seed, untrained=True)
 
         def earlier(settings: Config, folder: Path) -> None:
             # What serves every student must not depend on the seed of the first.
             own_seed = 0 if is_of_teachers(settings) else seed
-            self._train_stage(settings, folder, seed=own_seed, resume=True)
+            self._train_phase(settings, folder, seed=own_seed, resume=True)
 
-        place_of = partial(stage_place, self.kit, work_dir, self.shared, seed)
-        return run_stages(config, place_of, earlier)
+        place_of = partial(phase_place, self.adapter, work_dir, self.shared, seed)
+        return run_phases(config, place_of, earlier)
 
     def prepare(
         self,
@@ -125,7 +125,7 @@ class Runner:
         like: Prepared | None = None,
         shared: bool = False,
     ) -> Prepared:
-        """Build a run of a config without stages, and write what is known of it before it starts.
+        """Build a run of a config without phases, and write what is known of it before it starts.
 
         Args:
             config: A checked config.
@@ -134,7 +134,7 @@ class Runner:
             like: Another run, whose data and teachers are taken.
             shared: Whether somebody else runs the teachers, for several students.
         """
-        built = self.assemble(config, seed, like=like.built if like else None)
+        built = self.build(config, seed, like=like.built if like else None)
         settings = with_cache(config["trainer"], self.shared)
         if shared:
             settings = {**settings, "teacher_cache": False, "accelerate_teachers": False}
@@ -160,21 +160,21 @@ class Runner:
             facts["teachers"] = self.teacher_scores(built)
         return Prepared(built, trainer, facts)
 
-    def assemble(
+    def build(
         self,
         config: Config,
         seed: int,
         *,
         untrained: bool = False,
-        like: Assembly | None = None,
-    ) -> Assembly:
+        like: BuiltExperiment | None = None,
+    ) -> BuiltExperiment:
         """Build what a config describes, training teachers by their recipes if need be.
 
         Args:
-            config: A checked config, without stages.
+            config: A checked config, without phases.
             seed: Of initialisation and dropout.
             untrained: Neither load nor train the teachers' weights.
-            like: Another assembly, whose data and teachers are taken.
+            like: Another built experiment, whose data and teachers are taken.
         """
 
         def train_teacher(recipe: Config, folder: Path) -> None:
@@ -187,40 +187,40 @@ class Runner:
 
         data = build_data(config, seed, self.device) if like is None else like.data
         get_teachers = partial(
-            build_teachers, self.kit, config, seed, data, self.shared, train_teacher
+            build_teachers, self.adapter, config, seed, data, self.shared, train_teacher
         )
-        put_together = partial(assemble, self.kit, config, seed, self.device, data)
+        put_together = partial(build_experiment, self.adapter, config, seed, self.device, data)
         names = teacher_nodes(config)
         if like is not None and names.keys() <= like.teachers.keys():
             return put_together({name: like.teachers[name] for name in names})
-        if not untrained and unfinished(self.kit, config, self.shared):
+        if not untrained and unfinished(self.adapter, config, self.shared):
             # A misspelt tap must show now, not after the hours that the teacher takes; and so must
             # classes that differ from those of the teacher's own data.
             put_together(get_teachers(untrained=True, own_data=data_of))
         return put_together(get_teachers(untrained=untrained))
 
-    def teacher_scores(self, built: Assembly) -> dict[str, Any]:
+    def teacher_scores(self, built: BuiltExperiment) -> dict[str, Any]:
         """Measure the teachers on the test set, so that a wrong checkpoint is seen at once."""
         scores: dict[str, Any] = {}
         for name, teacher in built.teachers.items():
-            found = self.kit.score_teacher(teacher, built.sample, built.data, built.parts.test)
+            found = self.adapter.score_teacher(teacher, built.sample, built.data, built.parts.test)
             if found is None:
                 text = "knows other classes, so its accuracy cannot be measured here"
             else:
                 scores[name] = found
-                text = f"{self.kit.metric} {found[self.kit.metric]:.2f} on the test set"
+                text = f"{self.adapter.metric} {found[self.adapter.metric]:.2f} on the test set"
             if distributed.rank() == 0:
                 err.print(f"teacher {name!r}: {text}")
         return scores
 
-    def _train_stage(
+    def _train_phase(
         self, config: Config, work_dir: Path, *, seed: int, resume: bool
     ) -> dict[str, Any]:
         memory = memory_of(config)
         with memory_told(memory):
             ready = self.prepare(config, work_dir, seed=seed)
             if resume:
-                go_on(ready.trainer)  # no run has failed yet if it cannot
+                resume_training(ready.trainer)  # no run has failed yet if it cannot
         with during_run(work_dir, seed, memory):
             return run(ready.trainer, ready.built.parts, ready.facts)
 
@@ -241,7 +241,7 @@ def with_cache(trainer: Config, folder: Path) -> Config:
     )
 
 
-def print_tables(built: Assembly) -> None:
+def print_tables(built: BuiltExperiment) -> None:
     """Print what is trained: networks and terms."""
     models = {"student": built.distiller.student, **built.teachers}
     networks = {

@@ -108,7 +108,7 @@ def tap_values(
     return tap, seen
 
 
-def settle(model: nn.Module, batch: Any) -> None:
+def calibrate_batchnorm(model: nn.Module, batch: Any) -> None:
     """Give the normalisation layers of an untrained model statistics, those of a batch.
 
     Without them the maps of a deep random network grow until a loss against them overflows.

@@ -49,7 +49,7 @@ class Task(nn.Module):
         """Return what all processes measured in training since the last call, or nothing."""
         return {}
 
-    def meet_average(self, network: nn.Module) -> None:
+    def set_ema(self, network: nn.Module) -> None:
         """Get to know the moving average of the network, if the trainer keeps one."""
 
     def begin_epoch(self, epoch: int) -> None:
@@ -62,10 +62,10 @@ class Task(nn.Module):
         """
         return {"student": self.network.state_dict()}
 
-    def use_channels_last(self, wish: bool = True) -> None:
+    def use_channels_last(self, flag: bool = True) -> None:
         """Keep the network in NHWC memory, or not; a subclass brings its images into it too."""
-        self.channels_last = wish
-        self.to(memory_format=torch.channels_last if wish else torch.contiguous_format)
+        self.channels_last = flag
+        self.to(memory_format=torch.channels_last if flag else torch.contiguous_format)
 
 
 def network_of(model: nn.Module) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from kd_core.testing.contract import RULES, check_contract
 from kd_core.testing.samples import discover, make, sample
-from kd_core.testing.waves import fill, waves
+from kd_core.testing.synthetic_signals import fill, signals
 from kd_core.training.host_reads import HostReadError, NoHostReads
 
 __all__ = [
@@ -14,5 +14,5 @@ __all__ = [
     "fill",
     "make",
     "sample",
-    "waves",
+    "signals",
 ]

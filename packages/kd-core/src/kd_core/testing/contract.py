@@ -66,7 +66,7 @@ def adapters_receive_gradient(cls: Class, **overrides: Any) -> None:
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
     criterion(*sample(cls, **overrides)).backward()
     for name, parameter in criterion.named_parameters():
-        if not parameter.requires_grad:  # what an earlier stage has trained
+        if not parameter.requires_grad:  # what an earlier phase has trained
             continue
         gradient = parameter.grad
         require(gradient is not None and is_finite(gradient), f"no finite gradient in {name}")

@@ -50,7 +50,7 @@ class CapturedStep:
         self.step, self.distiller, self.optimizer = step, distiller, optimizer
         self.record = record or CudaGraphs()
         self.device = distiller.steps.device
-        self.reason = obstacle(distiller, optimizer)
+        self.reason = why_not_capturable(distiller, optimizer)
         self._graphs: dict[Any, _Recorded] = {}
         self._steps_of: dict[Any, int] = {}
         self._modes: Any = None
@@ -91,8 +91,8 @@ class CapturedStep:
         if noting and noting.notes:
             self.reason = f"the step makes the host wait: {noting.notes[0]}"
             self._say()
-        elif strangers := [t for t in tensors(batches) if t.device.type != self.device.type]:
-            self.reason = f"batches hold tensors on the {strangers[0].device}"
+        elif off_device := [t for t in tensors(batches) if t.device.type != self.device.type]:
+            self.reason = f"batches hold tensors on the {off_device[0].device}"
             self._say()
         return losses
 
@@ -154,7 +154,7 @@ class _Recorded:
         return self._losses
 
 
-def obstacle(distiller: Distiller, optimizer: Optimizer) -> str:
+def why_not_capturable(distiller: Distiller, optimizer: Optimizer) -> str:
     """Return why steps of these cannot be recorded, or nothing."""
     students = [distiller.student, *distiller.peers.values()]
     changing = [type(s).__name__ for s in students if isinstance(s, Task) and s.changes_data]

@@ -101,7 +101,7 @@ class CheckpointHook(Hook):
     def after_step(self, trainer: "Trainer") -> None:
         """Save inside an epoch when the time has come."""
         # Every process has a clock of its own, but all must save at the same step.
-        if trainer.agree(time.monotonic() - self._saved_at >= 60 * self.minutes):
+        if trainer.any_rank(time.monotonic() - self._saved_at >= 60 * self.minutes):
             self._save(trainer, trainer.work_dir / "last.pth")
 
     def after_epoch(self, trainer: "Trainer") -> None:

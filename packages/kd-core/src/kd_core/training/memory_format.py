@@ -8,26 +8,26 @@ from kd_core.runtime.seed import rng_state, set_rng_state
 
 
 def use_channels_last(
-    distiller: Distiller, wish: bool | None, *, precision: str = "fp32", sample: Batch | None = None
+    distiller: Distiller, flag: bool | None, *, precision: str = "fp32", sample: Batch | None = None
 ) -> None:
     """Keep student, peers and teachers in NHWC memory, if that is wanted.
 
     Args:
         distiller: On its device.
-        wish: None does so where it was found to be faster (benchmarks/step.py): on CPUs, and with
+        flag: None does so where it was found to be faster (benchmarks/step.py): on CPUs, and with
             bf16; and only for networks that can run a sample in it. What takes views of maps
             (`x.view(len(x), -1)`) cannot, unless they are of one pixel.
         precision: In which the networks run; see `TrainStep`.
         sample: A small batch.
     """
     faster = distiller.steps.device.type == "cpu" or precision == "bf16"
-    if wish is False or (wish is None and not faster):
+    if flag is False or (flag is None and not faster):
         return
     teachers = [model for teacher in distiller.teachers.values() for model in teacher.models]
     for model in (distiller.student, *distiller.peers.values(), *teachers):
         if isinstance(model, Task):
             model.use_channels_last()
-            if wish is None and sample is not None and not _runs(model, sample):
+            if flag is None and sample is not None and not _runs(model, sample):
                 model.use_channels_last(False)
 
 

@@ -104,15 +104,17 @@ class CachedTeachers:
             "crop_id", torch.zeros_like(joined["index"])
         )
         rows = views.cpu().numpy()  # the only wait for the device
-        shown = {name: tables.show(rows, joined) for name, tables in self._tables.items()}
+        teacher_features = {
+            name: tables.show(rows, joined) for name, tables in self._tables.items()
+        }
         begin = 0
         for batch in batches:
             part = slice(begin, begin + len(batch["index"]))
             of_batch = {
                 name: {tap: values[part].float() for tap, values in taps.items()}
-                for name, taps in shown.items()
+                for name, taps in teacher_features.items()
             }
-            yield {**batch, "shown": of_batch}
+            yield {**batch, "teacher_features": of_batch}
             begin = part.stop
 
 

@@ -72,7 +72,7 @@ class Trainer:
         network = network_of(distiller.student)
         self.average = None if ema is None else ModelAverage(network, ema, warmup=ema_warmup)
         if self.average and isinstance(distiller.student, Task):
-            distiller.student.meet_average(self.average.network)
+            distiller.student.set_ema(self.average.network)
         self.steps_per_epoch = -(-len(loader) // accumulate)
         if not self.steps_per_epoch:
             raise UserError("the training set has no batch; a smaller batch_size, or more images")
@@ -165,16 +165,16 @@ class Trainer:
         self.meter.check(first_step=self.epoch * self.steps_per_epoch + 1)
         check_weights(self.distiller, self.steps_done, unbounded=self._unbounded)
 
-    def agree(self, wish: bool) -> bool:
+    def any_rank(self, flag: bool) -> bool:
         """Tell a hook after a step whether any process wishes something.
 
         All processes get the same answer at the same step, for they ask one another only every
-        `log_every` steps; a single process gets its own wish.
+        `log_every` steps; a single process gets its own flag.
         """
         if not distributed.is_distributed():
-            return wish
+            return flag
         on_interval = self.steps_done % self.log_every == 0
-        return on_interval and distributed.any_process(wish, self.distiller.steps.device)
+        return on_interval and distributed.any_process(flag, self.distiller.steps.device)
 
     def _train_epoch(self) -> Iterator[None]:
         self.distiller.train()
@@ -194,7 +194,7 @@ class Trainer:
             self._call("after_step")
             if self.steps_done % self.log_every == 0:
                 self.check_finite()
-            if self.agree(self.stop.received):
+            if self.any_rank(self.stop.received):
                 self._leave()
             paused = time.monotonic()
             yield

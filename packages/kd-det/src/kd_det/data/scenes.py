@@ -46,8 +46,8 @@ OUTLINES = {
 def draw_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[Shape]]:
     """Draw a background, clutter of no category, and one to seven shapes.
 
-    The colour hints at the category and does not settle it. Of a shape, up to 40 % may be hidden
-    by others.
+    The colour hints at the category and does not settle it. Of a shape, up to 40 % may be
+    hidden by others.
 
     Args:
         rng: What everything is drawn from.
@@ -124,8 +124,8 @@ def _texture(rng: np.random.Generator, size: int, colour: np.ndarray) -> np.ndar
     y, x = np.mgrid[:size, :size] * (2 * np.pi / period)
     u = np.cos(angle) * x + np.sin(angle) * y + phase
     v = np.cos(angle) * y - np.sin(angle) * x + phase
-    stripes, waves = np.sin(u) > 0, 0.5 + 0.5 * np.sin(u / 5)
-    patterns = [stripes, stripes ^ (np.sin(v) > 0), waves, np.zeros_like(u)]
+    stripes, signals = np.sin(u) > 0, 0.5 + 0.5 * np.sin(u / 5)
+    patterns = [stripes, stripes ^ (np.sin(v) > 0), signals, np.zeros_like(u)]
     share = patterns[rng.integers(len(patterns))][..., None]
     return colour + share * (dark - colour)
 

@@ -66,7 +66,7 @@ class AdaptiveEmbedder(Embedder):
         if source.metric_losses:
             raise UserError(
                 f"adaptation has losses of its own; leave {', '.join(source.metric_losses)} out of "
-                "metric_losses (in a stage: student.metric_losses=None)"
+                "metric_losses (in a phase: student.metric_losses=None)"
             )
         _make_room(source.network, data.num_classes)
         super().__init__(
@@ -89,7 +89,7 @@ class AdaptiveEmbedder(Embedder):
         self._clusters = data.num_classes
         self._teacher: list[Embedder] = []  # in a list, out of nn.Module's sight
 
-    def meet_average(self, network: nn.Module) -> None:
+    def set_ema(self, network: nn.Module) -> None:
         """Take the moving average of the network as teacher."""
         teacher = copy.copy(self)
         teacher._modules = {**self._modules, "network": network}

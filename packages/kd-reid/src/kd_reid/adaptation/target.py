@@ -8,7 +8,7 @@ import torch
 from kd_core.config.build import build
 from kd_core.data.loader import SplitLoader
 from kd_core.errors import UserError
-from kd_core.experiment.assembly import DATA
+from kd_core.experiment.builder import DATA
 from kd_core.runtime import distributed
 from torch import Tensor
 

@@ -5,7 +5,7 @@ python tools/reid_train.py configs/demo/reid_distilled.py
 
 _base_ = "student.py"
 
-teacher = dict(recipe="{{ fileDirname }}/teacher.py")
+teacher = dict(config="{{ fileDirname }}/teacher.py")
 distiller = dict(
     terms=dict(
         kd=dict(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
-from kd_core.data.draws import Draws
+from kd_core.data.sampling import Sampling
 from kd_core.errors import UserError
 from kd_core.networks.task import Batch
 from torch import Tensor
@@ -46,31 +46,31 @@ class RandomErasing:
         self.probability, self.area, self.aspect = probability, area, aspect
         self.fill = tuple(round(255 * value) for value in fill)
 
-    def __call__(self, batch: Batch, draws: Draws) -> Batch:
+    def __call__(self, batch: Batch, sampling: Sampling) -> Batch:
         """Erase in `image` uint8 [N, 3, H, W]."""
         images = batch["image"]
         height, width = images.shape[-2:]
-        erased = draws.uniform(0, 1) < self.probability
-        box_height, box_width = self._box(height * width, draws)
+        erased = sampling.uniform(0, 1) < self.probability
+        box_height, box_width = self._box(height * width, sampling)
         fits = (box_height < height) & (box_width < width)
         first = fits.int().argmax(0, keepdim=True)
         box_height, box_width = box_height.gather(0, first)[0], box_width.gather(0, first)[0]
         erased = erased & fits.any(0)
         # Places count from 0 to the last at which the whole rectangle is inside.
-        top = (draws.uniform(0, 1) * (height - box_height + 1)).long()
-        left = (draws.uniform(0, 1) * (width - box_width + 1)).long()
+        top = (sampling.uniform(0, 1) * (height - box_height + 1)).long()
+        left = (sampling.uniform(0, 1) * (width - box_width + 1)).long()
         rows = _between(torch.arange(height, device=images.device), top, box_height)
         columns = _between(torch.arange(width, device=images.device), left, box_width)
         covered = (rows[:, :, None] & columns[:, None, :] & erased[:, None, None])[:, None]
         colour = torch.tensor(self.fill, dtype=images.dtype, device=images.device)
         return {**batch, "image": torch.where(covered, colour[:, None, None], images)}
 
-    def _box(self, pixels: int, draws: Draws) -> tuple[Tensor, Tensor]:
+    def _box(self, pixels: int, sampling: Sampling) -> tuple[Tensor, Tensor]:
         """Draw heights and widths in pixels, [tries, N]."""
         heights, widths = [], []
         for _ in range(self.tries):
-            area = draws.uniform(*self.area) * pixels
-            aspect = draws.uniform(self.aspect, 1 / self.aspect)
+            area = sampling.uniform(*self.area) * pixels
+            aspect = sampling.uniform(self.aspect, 1 / self.aspect)
             heights.append((area * aspect).sqrt().round().long())
             widths.append((area / aspect).sqrt().round().long())
         return torch.stack(heights), torch.stack(widths)
@@ -94,20 +94,20 @@ class ZoomCrop:
             )
         self.probability, self.scale = probability, scale
 
-    def __call__(self, batch: Batch, draws: Draws) -> Batch:
+    def __call__(self, batch: Batch, sampling: Sampling) -> Batch:
         """Crop `image` uint8 [N, 3, H, W]."""
         images = batch["image"]
         height, width = images.shape[-2:]
         size = round(height * self.scale), round(width * self.scale)
         large = F.interpolate(images.float(), size, mode="bilinear", align_corners=False)
         large = large.round().to(images.dtype)
-        top, left = draws.below(size[0] - height + 1), draws.below(size[1] - width + 1)
+        top, left = sampling.below(size[0] - height + 1), sampling.below(size[1] - width + 1)
         y = top[:, None] + torch.arange(height, device=images.device)
         x = left[:, None] + torch.arange(width, device=images.device)
         image = torch.arange(len(images), device=images.device)[:, None, None, None]
         channel = torch.arange(images.shape[1], device=images.device)[:, None, None]
         crops = large[image, channel, y[:, None, :, None], x[:, None, None, :]]
-        zoomed = (draws.uniform(0, 1) < self.probability)[:, None, None, None]
+        zoomed = (sampling.uniform(0, 1) < self.probability)[:, None, None, None]
         return {**batch, "image": torch.where(zoomed, crops, images)}
 
 

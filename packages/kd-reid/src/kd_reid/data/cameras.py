@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from kd_reid.data.appearance import Appearance, draw_appearance
 from kd_reid.data.figures import Pose, draw_figure
-from kd_reid.data.looks import Look, draw_look
 
 _FINER = 4  # subpixels a side that everything is drawn with
 _PANORAMA = 6  # width of a camera's scenery, in images
@@ -83,7 +83,7 @@ def draw_camera(rng: np.random.Generator, height: int, domain: Domain = DOMAINS[
 
 
 def photograph(
-    rng: np.random.Generator, camera: Camera, look: Look | None, height: int
+    rng: np.random.Generator, camera: Camera, look: Appearance | None, height: int
 ) -> Image.Image:
     """Return a camera's image, twice as high as wide.
 
@@ -118,7 +118,7 @@ def _passer_by(
 ) -> None:
     """Draw a stranger at one edge."""
     x = image.width * (0.5 + rng.choice([-1, 1]) * rng.uniform(0.38, 0.6))
-    draw_figure(image, draw_look(rng), _pose(rng, camera), (x, y), size)
+    draw_figure(image, draw_appearance(rng), _pose(rng, camera), (x, y), size)
 
 
 def _hide(

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from kd_reid.data.looks import Colour, Look, lit
+from kd_reid.data.appearance import Appearance, Colour, lit
 
 Point = tuple[float, float]
 
@@ -22,7 +22,9 @@ class Pose(NamedTuple):
     bend: float  # of the rear knee
 
 
-def draw_figure(image: Image.Image, look: Look, pose: Pose, feet: Point, height: float) -> None:
+def draw_figure(
+    image: Image.Image, look: Appearance, pose: Pose, feet: Point, height: float
+) -> None:
     """Draw a person into an image.
 
     Args:
@@ -53,7 +55,7 @@ class _Body:
     """Draws the parts; x and y are in units of the own height, from the point between the feet."""
 
     def __init__(
-        self, draw: ImageDraw.ImageDraw, look: Look, pose: Pose, feet: Point, height: float
+        self, draw: ImageDraw.ImageDraw, look: Appearance, pose: Pose, feet: Point, height: float
     ) -> None:
         self.draw, self.look, self.pose = draw, look, pose
         self.feet, self.scale = np.array(feet), height

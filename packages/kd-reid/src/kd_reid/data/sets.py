@@ -16,8 +16,8 @@ from kd_reid.data.loading import (
     with_options,
 )
 from kd_reid.data.named import read_named
-from kd_reid.data.pedestrians import pedestrians
 from kd_reid.data.splits import Record
+from kd_reid.data.synthetic_people import synthetic_people
 
 
 @with_options
@@ -97,7 +97,7 @@ def generated(
     drawing_seed: int = 0,
     domain: str = "day",
 ) -> ReidData:
-    """Drawn pedestrians, made once and kept in a cache folder; see `pedestrians`.
+    """Synthetic people, made once and kept in a cache folder; see `synthetic_people`.
 
     Args:
         options: See `Options`; its fields are keywords.
@@ -108,7 +108,7 @@ def generated(
         drawing_seed: Decides what they look like.
         domain: Where and when they were seen, "day" or "night".
     """
-    folder = pedestrians(
+    folder = synthetic_people(
         num_train_ids=num_train_ids,
         num_test_ids=num_test_ids,
         num_cameras=num_cameras,

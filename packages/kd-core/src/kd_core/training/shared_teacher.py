@@ -80,8 +80,8 @@ class WithTeachers:
         for batch in self.loader.epoch(epoch, start):
             kind = batch["image"].device.type
             with torch.autocast(kind, self.dtype, enabled=self.dtype is not None):
-                shown = {name: teacher(batch) for name, teacher in self.teachers.items()}
-            yield {**batch, "shown": shown}
+                teacher_features = {name: teacher(batch) for name, teacher in self.teachers.items()}
+            yield {**batch, "teacher_features": teacher_features}
 
 
 @dataclass
@@ -142,6 +142,6 @@ def shared_teachers(
         # Ensembles are put together by each distiller, and run by each.
         if paths and all(each.teachers[name].model is teacher.model for each in holders):
             shared[name] = Teacher(teacher.model)
-            shared[name].listen(paths, sample)
+            shared[name].infer_shapes(paths, sample)
             shared[name].accelerate(sample, PRECISIONS[precision])
     return shared

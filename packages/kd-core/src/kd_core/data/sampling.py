@@ -13,7 +13,7 @@ from torch import Tensor
 from kd_core.runtime.seed import mix, random_bits
 
 
-class Draws:
+class Sampling:
     """The random numbers of an epoch's samples; `draws[part]` are those of one batch.
 
     Each call draws the next number of every sample, a function of (data_seed, epoch, index, number

@@ -1,4 +1,4 @@
-"""What only teachers determine is trained once; a stage that was cut off goes on."""
+"""What only teachers determine is trained once; a phase that was cut off goes on."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ teacher = dict(
 optimizer = dict(type="torch.optim.SGD", lr=0.01, momentum=0.9)
 schedule = dict(type="kd_core.training.schedule.constant")
 trainer = dict(epochs=1, tensorboard=False)
-stages = dict(analysis=dict(trainer=dict(epochs=3)))
+phases = dict(analysis=dict(trainer=dict(epochs=3)))
 """
 
 
@@ -71,12 +71,12 @@ def test_a_second_student_another_seed_and_mas_take_the_product_of_the_first(ste
     for name, options in {
         "other": ["student.network.name=resnet14"],
         "seed": ["seed=3"],
-        "mas": ["stages.student.distiller.terms.mag.criterion.stable=true"],
+        "mas": ["phases.student.distiller.terms.mag.criterion.stable=true"],
     }.items():
         before = len(taken)
         assert run(name, *options) == 0, capsys.readouterr().err
         assert len(taken) == before + 3
-    assert "stage analysis: done before" in capsys.readouterr().err
+    assert "phase analysis: done before" in capsys.readouterr().err
     used = torch.load("mas/criteria/mag.pth", weights_only=True)
     assert all(torch.equal(used[name], value) for name, value in made.items())
 

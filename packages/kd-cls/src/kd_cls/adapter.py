@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kd_core.experiment.kit import Config, Kit
+from kd_core.experiment.adapter import Config, TaskAdapter
 from kd_core.networks.task import Batch
 from kd_core.runtime import distributed
 from kd_core.training.hooks import Evaluate
@@ -26,13 +26,13 @@ from kd_cls.student import load_student
 from kd_cls.synthetic import with_stand_ins
 
 
-class ClassificationKit(Kit):
+class ClassificationAdapter(TaskAdapter):
     """Classifiers: logits, accuracy."""
 
     title = "Train or distil an image classifier"
     metric = "top1"
     demo_config = Path(__file__).parent / "configs" / "dkd.py"
-    of_recipe = ("network", "new_head", "label_smoothing")
+    of_teacher_config = ("network", "new_head", "label_smoothing")
     of_network = ("network", "new_head", "mean", "std", "size", "roles")
 
     def build_model(self, data: DataSplits, where: str, /, **node: Any) -> Classifier:
@@ -102,4 +102,4 @@ class ClassificationKit(Kit):
         return evaluate(model, distributed.shard(data.test), teachers)
 
 
-KIT = ClassificationKit()
+ADAPTER = ClassificationAdapter()

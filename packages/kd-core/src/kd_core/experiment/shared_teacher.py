@@ -7,14 +7,14 @@ from typing import Any
 
 from kd_core.data.protocol import Loader
 from kd_core.errors import UserError
-from kd_core.experiment.kit import RANDOM
-from kd_core.experiment.run import finish, go_on
-from kd_core.experiment.run_config import stage_configs, teacher_nodes
+from kd_core.experiment.adapter import RANDOM
+from kd_core.experiment.run import finish, resume_training
 from kd_core.experiment.runner import Config, Prepared, Runner, memory_of
+from kd_core.experiment.spec import phase_configs, teacher_nodes
 from kd_core.networks.task import Task
 from kd_core.runtime.failures import during_run
 from kd_core.runtime.seed import rng_state
-from kd_core.training.shared import (
+from kd_core.training.shared_teacher import (
     SharedLoader,
     Turn,
     WithTeachers,
@@ -30,10 +30,10 @@ _ALIKE = {"precision": "fp32", "accumulate": 1, "teacher_cache": False}
 """Settings of the trainer that students on one pass have in common, with their defaults."""
 
 
-def train_together(runner: Runner, runs: Sequence[Run], *, resume: bool) -> None:
+def train_sharing_teachers(runner: Runner, runs: Sequence[Run], *, resume: bool) -> None:
     """Train several students in turns, each as if alone, on the same batches and targets.
 
-    The results are those of separate runs with these seeds and the same `data_seed`. Stages before
+    The results are those of separate runs with these seeds and the same `data_seed`. Phases before
     the last, and a teacher's recipe, run one after the other first.
 
     Args:
@@ -54,7 +54,7 @@ def train_together(runner: Runner, runs: Sequence[Run], *, resume: bool) -> None
 
 
 def _train(runner: Runner, left: Sequence[Run], *, resume: bool) -> None:
-    last = [(runner.run_earlier_stages(*run), *run[1:]) for run in left]
+    last = [(runner.run_earlier_phases(*run), *run[1:]) for run in left]
     last.sort(key=lambda run: not teacher_nodes(run[0]))  # whose teacher the others take goes first
     ready: list[Prepared] = []
     turns: list[Turn] = []
@@ -62,7 +62,7 @@ def _train(runner: Runner, left: Sequence[Run], *, resume: bool) -> None:
         like = ready[0] if ready else None
         ready.append(runner.prepare(config, folder, seed=seed, like=like, shared=True))
         if resume:
-            go_on(ready[-1].trainer)
+            resume_training(ready[-1].trainer)
         told = during_run(folder, seed, memory_of(config))
         turns.append(Turn(ready[-1].trainer, _steps(ready[-1], told), rng_state()))
     if ready:
@@ -72,15 +72,16 @@ def _train(runner: Runner, left: Sequence[Run], *, resume: bool) -> None:
 
 def check_shareable(configs: Sequence[Config]) -> None:
     """Refuse configs whose students cannot see the same batches and targets."""
-    first, *others = (stage_configs(config)[-1] for config in configs)
+    first, *others = (phase_configs(config)[-1] for config in configs)
     if "data_seed" not in first:
         raise UserError(
-            "--together: students on one pass over the data see the same order and augmentation; "
-            "say so with data_seed=0 (their standard deviation is then that of initialisation)"
+            "--share-teacher: students on one pass over the data see the same order and "
+            "augmentation; say so with data_seed=0 (their standard deviation is then that of "
+            "initialisation)"
         )
     known = next((nodes for each in (first, *others) if (nodes := teacher_nodes(each))), {})
     if any(node.get("weights") == RANDOM for _, node in known.values()):
-        raise UserError("--together: random teachers differ with the seed; give them weights")
+        raise UserError("--share-teacher: random teachers differ with the seed; give them weights")
     for other in others:
         differ = [name for name in ("data", "data_seed") if first[name] != other.get(name)]
         differ += [
@@ -92,8 +93,8 @@ def check_shareable(configs: Sequence[Config]) -> None:
             differ.append("teacher")
         if differ:
             raise UserError(
-                f"--together: {differ[0]} is not the same in all runs, so they share no pass; "
-                "leave --together out, or choose rows (--only) that agree"
+                f"--share-teacher: {differ[0]} is not the same in all runs, so they share no pass; "
+                "leave --share-teacher out, or choose rows (--only) that agree"
             )
 
 
@@ -108,7 +109,7 @@ def _share(ready: Sequence[Prepared], settings: Mapping[str, Any], folder: Path)
     distillers = [each.built.distiller for each in ready]
     for student in (distiller.student for distiller in distillers):
         if isinstance(student, Task) and student.changes_data:
-            raise UserError(f"--together: {type(student).__name__} chooses its own samples")
+            raise UserError(f"--share-teacher: {type(student).__name__} chooses its own samples")
     precision = settings.get("precision", "fp32")
     teachers = shared_teachers(distillers, ready[0].built.sample, precision)
     loader: Loader = ready[0].built.parts.loader

@@ -10,12 +10,12 @@ from PIL import Image
 
 pytest.importorskip("torchreid")
 from kd_reid.data import pedestrians as module
+from kd_reid.data.appearance import CARRIED, LEGWEAR, PATTERNS, draw_appearance
 from kd_reid.data.cameras import draw_camera, photograph
 from kd_reid.data.figures import Pose, draw_figure
 from kd_reid.data.folders import read_market
-from kd_reid.data.looks import CARRIED, LEGWEAR, PATTERNS, draw_look
-from kd_reid.data.pedestrians import cache_folder, pedestrians
 from kd_reid.data.splits import by_identity
+from kd_reid.data.synthetic_people import cache_folder, synthetic_people
 
 SMALL = {"num_train_ids": 2, "num_test_ids": 3, "num_cameras": 2, "images_per_camera": 3}
 
@@ -28,12 +28,12 @@ def contents(folder):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    return pedestrians(tmp_path_factory.mktemp("made") / "market1501", **SMALL)
+    return synthetic_people(tmp_path_factory.mktemp("made") / "market1501", **SMALL)
 
 
 def test_a_seed_gives_the_same_files_and_another_seed_others(made, tmp_path):
     again, other = (
-        contents(pedestrians(tmp_path / name, **SMALL, seed=seed))
+        contents(synthetic_people(tmp_path / name, **SMALL, seed=seed))
         for name, seed in (("again", 0), ("other", 1))
     )
     assert contents(made) == again
@@ -47,7 +47,7 @@ def test_no_two_images_are_equal(made):
 
 def test_a_larger_set_contains_the_smaller_one(made, tmp_path):
     larger = {"num_train_ids": 3, "num_test_ids": 4, "num_cameras": 2, "images_per_camera": 4}
-    large = contents(pedestrians(tmp_path / "large", **larger))
+    large = contents(synthetic_people(tmp_path / "large", **larger))
     for name, image in contents(made).items():
         assert name.name == "pedestrians.json" or large[name] == image
 
@@ -91,7 +91,7 @@ def test_torchreid_s_own_loader_reads_it(made):
 @pytest.mark.parametrize("height", [64, 96])
 def test_images_are_twice_as_high_as_wide(height, tmp_path):
     small = {"num_train_ids": 1, "num_test_ids": 1, "num_cameras": 2, "images_per_camera": 2}
-    folder = pedestrians(tmp_path / "set", **small, image_height=height)
+    folder = synthetic_people(tmp_path / "set", **small, image_height=height)
     for file in folder.rglob("*.jpg"):
         with Image.open(file) as image:
             assert (image.size, image.mode) == ((height // 2, height), "RGB")
@@ -125,7 +125,7 @@ def drawn(look, turn=0.0):
     ids=str,
 )
 def test_everything_about_a_look_shows(change):
-    look = draw_look(np.random.default_rng(0))._replace(
+    look = draw_appearance(np.random.default_rng(0))._replace(
         height=1.05,
         width=1.0,
         legs=0.5,
@@ -141,7 +141,7 @@ def test_everything_about_a_look_shows(change):
 
 
 def test_a_face_is_seen_from_the_front_only():
-    look = draw_look(np.random.default_rng(0))._replace(
+    look = draw_appearance(np.random.default_rng(0))._replace(
         skin=(250, 0, 0), hair=(0, 0, 250), hat=False, upper=(0, 250, 0), carried="nothing"
     )
     front, back = (drawn(look, turn)[:25] for turn in (0.0, np.pi))
@@ -151,7 +151,7 @@ def test_a_face_is_seen_from_the_front_only():
 
 def test_a_person_stands_out_from_a_camera_s_place():
     camera = draw_camera(np.random.default_rng(0), 64)
-    look = draw_look(np.random.default_rng(1))
+    look = draw_appearance(np.random.default_rng(1))
     shown, empty = (
         np.mean(
             [photograph(np.random.default_rng(seed), camera, who, 64) for seed in range(20)], axis=0
@@ -182,7 +182,7 @@ def test_everything_about_a_camera_shows(change):
     camera = draw_camera(np.random.default_rng(0), 64)._replace(
         turn=2.0, size=0.8, ground=0.95, gain=np.ones(3), gamma=1, haze=0, slope=0, blur=0, noise=0
     )
-    look = draw_look(np.random.default_rng(1))
+    look = draw_appearance(np.random.default_rng(1))
     images = [
         np.asarray(photograph(np.random.default_rng(0), taker, look, 64)).astype(int)
         for taker in (camera, camera._replace(**change))
@@ -198,15 +198,15 @@ def test_no_image_repeats_the_chances_of_another(tmp_path, monkeypatch):
         return Image.new("RGB", (height // 2, height))
 
     monkeypatch.setattr(module, "photograph", record)
-    folder = pedestrians(tmp_path / "set", **SMALL)
+    folder = synthetic_people(tmp_path / "set", **SMALL)
     assert len(set(chances)) == len(list(folder.rglob("*.jpg")))
 
 
 def test_what_is_there_is_not_drawn_again(tmp_path, monkeypatch):
     monkeypatch.setenv("KD_CACHE", str(tmp_path))
-    first = pedestrians(**SMALL)
+    first = synthetic_people(**SMALL)
     monkeypatch.setattr(module, "photograph", None)
-    assert pedestrians(**SMALL) == first
+    assert synthetic_people(**SMALL) == first
     assert [entry.name for entry in tmp_path.iterdir()] == [first.name]
     assert os.stat(first).st_mode & 0o777 == 0o755
 
@@ -217,7 +217,7 @@ def test_other_settings_have_another_folder(key, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_write", lambda *args: None)
     monkeypatch.setattr(module, "_check", lambda *args: None)
     changed = {"image_height": 96}.get(key, 4)
-    assert pedestrians(**SMALL) != pedestrians(**{**SMALL, key: changed})
+    assert synthetic_people(**SMALL) != synthetic_people(**{**SMALL, key: changed})
 
 
 def test_the_cache_is_in_the_home_folder_unless_the_variable_says_so(monkeypatch):
@@ -234,7 +234,7 @@ def test_an_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "save_json", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        pedestrians(tmp_path / "set", **SMALL)
+        synthetic_people(tmp_path / "set", **SMALL)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -243,27 +243,27 @@ def test_of_two_processes_that_draw_at_once_one_wins(tmp_path, monkeypatch):
 
     def race(*args):
         monkeypatch.setattr(module, "_draw", draw)
-        pedestrians(folder, **SMALL)
+        synthetic_people(folder, **SMALL)
         draw(*args)
 
     monkeypatch.setattr(module, "_draw", race)
-    assert pedestrians(folder, **SMALL) == folder
+    assert synthetic_people(folder, **SMALL) == folder
     assert [entry.name for entry in tmp_path.iterdir()] == ["set"]
 
 
 def test_a_folder_that_lost_files_is_refused(tmp_path):
-    folder = pedestrians(tmp_path / "set", **SMALL)
+    folder = synthetic_people(tmp_path / "set", **SMALL)
     next((folder / "query").iterdir()).unlink()
     with pytest.raises(UserError, match=r"6 images in query/, found 5; delete the folder"):
-        pedestrians(folder, **SMALL)
+        synthetic_people(folder, **SMALL)
 
 
 @pytest.mark.parametrize("change", [{"num_train_ids": 9}, {"seed": 1}, {"image_height": 96}])
 def test_a_folder_of_other_settings_is_refused(change, made, tmp_path):
     with pytest.raises(UserError, match=r"wanted pedestrians of .*, got .*'seed': 0}; name anothe"):
-        pedestrians(made, **SMALL | change)
+        synthetic_people(made, **SMALL | change)
     with pytest.raises(UserError, match=r"got no pedestrians\.json"):
-        pedestrians(tmp_path, **SMALL)
+        synthetic_people(tmp_path, **SMALL)
 
 
 @pytest.mark.parametrize(
@@ -283,4 +283,4 @@ def test_a_folder_of_other_settings_is_refused(change, made, tmp_path):
 def test_what_market_1501_could_not_hold_is_refused(wrong, tmp_path):
     ((key, value),) = wrong.items()
     with pytest.raises(UserError, match=rf"wanted {key} of \d+ to \d+, got {value}"):
-        pedestrians(tmp_path / "set", **SMALL | wrong)
+        synthetic_people(tmp_path / "set", **SMALL | wrong)

@@ -12,14 +12,14 @@ import torch
 from kd_core.config.reading import parse_options
 from kd_core.errors import UserError
 from kd_core.experiment import report
+from kd_core.experiment.adapter import RANDOM, TaskAdapter
 from kd_core.experiment.cli import run_main, training_parser
-from kd_core.experiment.kit import RANDOM, Kit
-from kd_core.experiment.recipes import unfinished
 from kd_core.experiment.run import build_trainer
-from kd_core.experiment.run_config import read_config, stage_configs
 from kd_core.experiment.runner import Runner, print_tables, with_cache
 from kd_core.experiment.seeds import repeat, seed_folder, summary_table
-from kd_core.experiment.together import check_shareable, train_together
+from kd_core.experiment.shared_teacher import check_shareable, train_sharing_teachers
+from kd_core.experiment.spec import phase_configs, read_config
+from kd_core.experiment.teachers import unfinished
 from kd_core.files.workdir import run_folder
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err, out
@@ -33,12 +33,12 @@ class TrainingTool:
     """Trains models of one task, alone or with teachers.
 
     Args:
-        kit: Of the task.
+        adapter: Of the task.
         demo: Runs without CONFIG; takes the arguments and the device. None asks for a CONFIG.
     """
 
-    def __init__(self, kit: Kit, demo: Demo | None = None) -> None:
-        self.kit, self.demo = kit, demo
+    def __init__(self, adapter: TaskAdapter, demo: Demo | None = None) -> None:
+        self.adapter, self.demo = adapter, demo
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Run the tool; returns the exit status."""
@@ -46,22 +46,22 @@ class TrainingTool:
 
     def _main(self, argv: list[str]) -> None:
         without = "without CONFIG, the demo runs" if self.demo else "CONFIG is needed"
-        parser = training_parser(f"{self.kit.title}; {without}.")
+        parser = training_parser(f"{self.adapter.title}; {without}.")
         args = parser.parse_args(argv)
         with distributed.joined() as device:
             if not args.configs and self.demo and not (args.dry_run or args.list_taps):
                 self.demo(args, device)
                 return
-            paths = args.configs or self.kit.demo_config
+            paths = args.configs or self.adapter.demo_config
             if not paths:
                 raise UserError("name a CONFIG: the python file of what to train")
             needs_training = not (args.eval_only or args.list_taps)
             options = parse_options(args.cfg_options)
-            config = read_config(self.kit, paths, options, training=needs_training)
+            config = read_config(self.adapter, paths, options, training=needs_training)
             if args.list_taps:
                 self.list_taps(config, device)
             elif args.dry_run:
-                if args.together:
+                if args.share_teacher:
                     check_shareable([config])
                 self.dry_run(config, device)
             elif args.eval_only:
@@ -79,9 +79,9 @@ class TrainingTool:
         self, work_dir: Path, config: Config, args: Namespace, device: torch.device
     ) -> dict[str, Any]:
         seeds = args.seeds or [config.get("seed", 0)]
-        runner = Runner(self.kit, device, work_dir.parent)
-        if args.together:
-            train_together(
+        runner = Runner(self.adapter, device, work_dir.parent)
+        if args.share_teacher:
+            train_sharing_teachers(
                 runner,
                 [(config, seed, seed_folder(work_dir, seed, seeds)) for seed in seeds],
                 resume=args.resume,
@@ -94,19 +94,19 @@ class TrainingTool:
         return summary
 
     def list_taps(self, config: Config, device: torch.device) -> None:
-        """Print what can be tapped in the last stage's student and teachers, with shapes."""
+        """Print what can be tapped in the last phase's student and teachers, with shapes."""
         # Without terms, which may be in error.
-        config = {**self.kit.stand_ins(stage_configs(config)[-1]), "distiller": {}}
-        built = Runner(self.kit, device, Path()).assemble(config, 0, untrained=True)
+        config = {**self.adapter.stand_ins(phase_configs(config)[-1]), "distiller": {}}
+        built = Runner(self.adapter, device, Path()).build(config, 0, untrained=True)
         for role, model in {"student": built.distiller.student, **built.teachers}.items():
             out.print(f"{role}:")
             out.print(report.taps_listing(model, built.sample))
 
     def dry_run(self, config: Config, device: torch.device) -> None:
-        """Build every stage without downloads, print its tables and take one training step."""
-        for stage in stage_configs(config):
-            config = self.kit.stand_ins(stage)
-            built = Runner(self.kit, device, Path()).assemble(
+        """Build every phase without downloads, print its tables and take one training step."""
+        for phase in phase_configs(config):
+            config = self.adapter.stand_ins(phase)
+            built = Runner(self.adapter, device, Path()).build(
                 config, config.get("seed", 0), untrained=True
             )
             print_tables(built)
@@ -129,22 +129,22 @@ class TrainingTool:
 
     def evaluate_file(self, config: Config, args: Namespace, device: torch.device) -> None:
         """Print the metrics of a checkpoint, and what the task says of it beside its teachers."""
-        config = stage_configs(config)[-1]
+        config = phase_configs(config)[-1]
         folder = Path(args.work_dir).parent if args.work_dir else Path("runs")
-        if missing := unfinished(self.kit, config, folder / "teachers"):
+        if missing := unfinished(self.adapter, config, folder / "teachers"):
             raise UserError(
                 f"the teacher that belongs into {missing[0]} is not trained; set teacher.weights, "
                 "or --work-dir to the folder of the run"
             )
         # The file has every weight: none need be downloaded only to be overwritten.
         config = {**config, "student": {**config["student"], "weights": RANDOM}}
-        built = Runner(self.kit, device, folder).assemble(config, config.get("seed", 0))
+        built = Runner(self.adapter, device, folder).build(config, config.get("seed", 0))
         predictor = built.distiller.predictor()
-        self.kit.load_checkpoint(predictor, Path(args.eval_only))
-        wish = config.get("trainer", {}).get("channels_last")
+        self.adapter.load_checkpoint(predictor, Path(args.eval_only))
+        flag = config.get("trainer", {}).get("channels_last")
         built.distiller.eval()
-        use_channels_last(built.distiller, wish, sample=built.sample)
-        scores = self.kit.evaluate(predictor, config, built.data, built.teachers)
+        use_channels_last(built.distiller, flag, sample=built.sample)
+        scores = self.adapter.evaluate(predictor, config, built.data, built.teachers)
         if distributed.rank() == 0:
             for name, value in scores.items():
                 out.print(f"{name:>20} {value:.4f}")

@@ -1,4 +1,4 @@
-"""Generated pedestrians in the layout of Market-1501: for the demo, for tests, for tries."""
+"""Synthetic people in the layout of Market-1501: for the demo, for tests, for tries."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ from kd_core.runtime.console import err
 from PIL import Image
 from rich.progress import track
 
+from kd_reid.data.appearance import draw_appearance
 from kd_reid.data.cameras import DOMAINS, Camera, draw_camera, photograph
-from kd_reid.data.looks import draw_look
 
 FIRST_TEST_IDENTITY = 751
 """Those below it are for training. Readers of Market-1501 refuse what lies beyond its 1501
@@ -30,7 +30,7 @@ _RANGES = {
     "image_height": (32, 1024),
     "seed": (0, 2**32 - 1),
 }
-_SETTINGS = "pedestrians.json"
+_SETTINGS = "synthetic_people.json"
 _QUALITY = 90  # of JPEG
 _DISTRACTORS = 2  # images in the gallery for each test identity
 _EMPTY = 0.3  # share of them with nobody in the middle
@@ -52,7 +52,7 @@ class Picture(NamedTuple):
         return f"{person}_c{self.camera}s1_{self.number:06}_00.jpg"
 
 
-def pedestrians(
+def synthetic_people(
     folder: str | Path | None = None,
     *,
     num_train_ids: int = 100,
@@ -90,7 +90,9 @@ def pedestrians(
             something else.
     """
     if domain not in DOMAINS:
-        raise UserError(f"pedestrians: there is no domain {domain!r}{nearest(domain, DOMAINS)}")
+        raise UserError(
+            f"synthetic_people: there is no domain {domain!r}{nearest(domain, DOMAINS)}"
+        )
     settings: dict[str, Any] = {
         "version": _VERSION,
         "num_train_ids": num_train_ids,
@@ -103,8 +105,10 @@ def pedestrians(
     }
     for key, (least, most) in _RANGES.items():
         if not least <= settings[key] <= most:
-            raise UserError(f"pedestrians: wanted {key} of {least} to {most}, got {settings[key]}")
-    name = "_".join(["pedestrians", *map(str, settings.values())])
+            raise UserError(
+                f"synthetic_people: wanted {key} of {least} to {most}, got {settings[key]}"
+            )
+    name = "_".join(["synthetic_people", *map(str, settings.values())])
     folder = cache_folder() / name if folder is None else Path(folder)
     if not folder.exists():
         _write(folder, settings)
@@ -127,7 +131,7 @@ def _draw(folder: Path, settings: dict[str, Any]) -> None:
     pictures = list(_pictures(settings))
     for name in {picture.folder for picture in pictures}:
         (folder / name).mkdir()
-    for picture in track(pictures, "pedestrians", console=err, transient=True):
+    for picture in track(pictures, "synthetic people", console=err, transient=True):
         image = _image(picture, cameras[picture.camera], seed, height)
         image.save(folder / picture.folder / picture.file_name, quality=_QUALITY)
 
@@ -154,10 +158,10 @@ def _image(picture: Picture, camera: Camera, seed: int, height: int) -> Image.Im
         [seed, _IMAGE, picture.identity + 1, picture.camera, picture.number]
     )
     if picture.identity == 0:
-        look = None if rng.random() < _EMPTY else draw_look(rng)
+        look = None if rng.random() < _EMPTY else draw_appearance(rng)
         return photograph(rng, camera, look, height)
     shown = picture.number if picture.identity < 0 else picture.identity
-    look = draw_look(np.random.default_rng([seed, _LOOK, shown]))
+    look = draw_appearance(np.random.default_rng([seed, _LOOK, shown]))
     image = photograph(rng, camera, look, height)
     return _cut_off(rng, image) if picture.identity < 0 else image
 
@@ -178,7 +182,7 @@ def _check(folder: Path, settings: dict[str, Any]) -> None:
         came = load_json(file, remedy=remedy, unsealed=True)  # of an older release, without
     if came != settings:
         raise UserError(
-            f"{folder}: wanted pedestrians of {settings}, got {came}; name another folder, or "
+            f"{folder}: wanted synthetic people of {settings}, got {came}; name another folder, or "
             "delete it"
         )
     for name, count in Counter(picture.folder for picture in _pictures(settings)).items():

@@ -24,7 +24,7 @@ CARRIED = ("nothing", "nothing", "backpack", "shoulder bag", "handbag")
 _SHADE = 10  # standard deviation of a cloth's colour about its palette's, of 255
 
 
-class Look(NamedTuple):
+class Appearance(NamedTuple):
     """What all images of an identity share; lengths are shares of an average person's height."""
 
     height: float
@@ -46,9 +46,9 @@ class Look(NamedTuple):
     bag: Colour
 
 
-def draw_look(rng: np.random.Generator) -> Look:
+def draw_appearance(rng: np.random.Generator) -> Appearance:
     """Choose an identity's build, clothes and things."""
-    return Look(
+    return Appearance(
         height=rng.uniform(0.88, 1.1),
         width=rng.uniform(0.85, 1.3),
         legs=rng.uniform(0.44, 0.51),

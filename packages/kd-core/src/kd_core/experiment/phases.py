@@ -1,4 +1,4 @@
-"""Stages: what must be trained before the student, done once and named by what it depends on."""
+"""Phases: what must be trained before the student, done once and named by what it depends on."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from kd_core.files.artifacts import FILE as STUDENT
 from kd_core.files.claim import claimed_unless_made
 from kd_core.runtime.console import err
 
-_PREFIX = "stage:"
+_PREFIX = "phase:"
 
 
 def key_of(settings: Mapping[str, Any]) -> str:
@@ -30,9 +30,9 @@ def key_of(settings: Mapping[str, Any]) -> str:
 
 
 def ensure(folder: Path, config: Mapping[str, Any], make: Callable[[], Any], title: str) -> None:
-    """Train a stage or teacher in a folder, unless this config is finished there already.
+    """Train a phase or teacher in a folder, unless this config is finished there already.
 
-    `make` trains with `--resume`, so a stage that was cut off goes on where it stopped. Where
+    `make` trains with `--resume`, so a phase that was cut off goes on where it stopped. Where
     another run makes it just now, that is waited for.
 
     Raises:
@@ -51,7 +51,7 @@ def ensure(folder: Path, config: Mapping[str, Any], make: Callable[[], Any], tit
 
 
 def is_finished(folder: Path, config: Mapping[str, Any]) -> bool:
-    """Return whether a config is finished in the folder of a stage or teacher, which it names.
+    """Return whether a config is finished in the folder of a phase or teacher, which it names.
 
     Raises:
         UserError: If another config made what is there, or a product is missing or another's.
@@ -67,44 +67,44 @@ def is_finished(folder: Path, config: Mapping[str, Any]) -> bool:
     return True
 
 
-def run_stages(
+def run_phases(
     config: Mapping[str, Any],
     place_of: Callable[[str, dict[str, Any]], tuple[Path, Mapping[str, Any]]],
     train: Callable[[dict[str, Any], Path], Any],
 ) -> dict[str, Any]:
-    """Run the stages of a config in order; return the last one's config, for the caller to train.
+    """Run the phases of a config in order; return the last one's config, for the caller to train.
 
-    `stages` is a dict of overrides by name. Each is merged over the rest of the config and trained
-    in a folder of its own; a stage that is done there is skipped. Any text `stage:NAME/FILE` in a
-    later stage becomes the path of that file among the products of stage NAME.
+    `phases` is a dict of overrides by name. Each is merged over the rest of the config and trained
+    in a folder of its own; a phase that is done there is skipped. Any text `phase:NAME/FILE` in a
+    later phase becomes the path of that file among the products of phase NAME.
 
     Args:
-        config: With or without `stages`; without, it is returned as it is.
-        place_of: Gives the folder of a stage, from its name and settings, and what is kept there
+        config: With or without `phases`; without, it is returned as it is.
+        place_of: Gives the folder of a phase, from its name and settings, and what is kept there
             of what made it.
         train: Trains a config in a folder, resuming what is there; writes `result.json` last.
     """
-    rest = {name: value for name, value in config.items() if name != "stages"}
+    rest = {name: value for name, value in config.items() if name != "phases"}
     folders: dict[str, Path | None] = {}
-    *earlier, last = config.get("stages", {}).items() or [("", {})]
+    *earlier, last = config.get("phases", {}).items() or [("", {})]
     for name, overrides in earlier:
         settings = replace_products(merge(rest, overrides), folders)
         folder, made_by = place_of(name, settings)
         folders[name] = folder
-        ensure(folder, made_by, partial(train, settings, folder), f"stage {name}")
+        ensure(folder, made_by, partial(train, settings, folder), f"phase {name}")
     return replace_products(merge(rest, last[1]), folders)
 
 
 def replace_products(value: Any, folders: Mapping[str, Path | None]) -> Any:
-    """Replace `stage:NAME/FILE` texts inside a nested value by paths.
+    """Replace `phase:NAME/FILE` texts inside a nested value by paths.
 
     Args:
         value: A config or a part of one.
-        folders: Those of the earlier stages by name; None where there is none yet, as in a check,
+        folders: Those of the earlier phases by name; None where there is none yet, as in a check,
             and then None takes the place of the text too.
 
     Raises:
-        UserError: If a text names no earlier stage.
+        UserError: If a text names no earlier phase.
     """
     if isinstance(value, Mapping):
         return {key: replace_products(item, folders) for key, item in value.items()}
@@ -114,6 +114,6 @@ def replace_products(value: Any, folders: Mapping[str, Path | None]) -> Any:
         return value
     name, _, file = value.removeprefix(_PREFIX).partition("/")
     if name not in folders:
-        raise UserError(f"{value!r}: there is no earlier stage {name!r}{nearest(name, folders)}")
+        raise UserError(f"{value!r}: there is no earlier phase {name!r}{nearest(name, folders)}")
     folder = folders[name]
     return None if folder is None else str(folder / (file or "student.pth"))

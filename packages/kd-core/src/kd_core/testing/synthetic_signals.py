@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 
-def waves(
+def signals(
     shape: Sequence[int], frequency: float, phase: float, height: float = 1.0, shift: float = 0.0
 ) -> Tensor:
     """Return height * sin(frequency * k + phase) + shift, k counting row by row, in float64."""
@@ -16,7 +16,7 @@ def waves(
 
 
 def fill(module: nn.Module, start: int = 1) -> int:
-    """Fill the parameters of a module with waves, those of normalisation layers with 1 and 0.
+    """Fill the parameters of a module with signals, those of normalisation layers with 1 and 0.
 
     The i-th parameter, in the order of registration, becomes 0.2 * sin(0.7 k + 0.1 i); parameters
     of normalisation layers count too. The module becomes float64.
@@ -35,6 +35,6 @@ def fill(module: nn.Module, start: int = 1) -> int:
             if normalises:
                 parameter.data.fill_(1.0 if name == "weight" else 0.0)
             else:
-                parameter.data.copy_(waves(parameter.shape, 0.7, 0.1 * start, 0.2))
+                parameter.data.copy_(signals(parameter.shape, 0.7, 0.1 * start, 0.2))
             start += 1
     return start

@@ -1,4 +1,4 @@
-"""Kit: what a task package gives the training tool, so that the tool need not know the task."""
+"""What a task package gives the training tool, so that the tool need not know the task."""
 
 import json
 from abc import ABC, abstractmethod
@@ -44,7 +44,7 @@ class Data(Protocol):
         """Let all loaders make their batches on a device."""
 
 
-class Kit(ABC):
+class TaskAdapter(ABC):
     """How one task builds its models, measures them and exports them.
 
     A task of one's own writes `build_model` and `evaluators`, and names `title` and `metric`;
@@ -62,7 +62,7 @@ class Kit(ABC):
     """What a dry run without CONFIG takes."""
     extra_names: ClassVar[tuple[str, ...]] = ()
     """Further top-level names of a config."""
-    of_recipe: ClassVar[tuple[str, ...]] = ("network",)
+    of_teacher_config: ClassVar[tuple[str, ...]] = ("network",)
     """Keys of a model's node that a teacher's recipe settles."""
     of_network: ClassVar[tuple[str, ...]] = ("network",)
     """Keys that, with weights from elsewhere, a teacher's node takes from its recipe."""

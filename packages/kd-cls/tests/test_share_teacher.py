@@ -55,7 +55,7 @@ def passes(monkeypatch):
     return noted
 
 
-def run(name, *options, method="kd", seeds=("3", "4"), extra=("--together",)):
+def run(name, *options, method="kd", seeds=("3", "4"), extra=("--share-teacher",)):
     arguments = ["tiny.py", f"{method}.py", "--work-dir", f"runs/{name}", "--seeds", *seeds, *extra]
     return train.main([*arguments, *(("--cfg-options", *options) if options else ())])
 
@@ -104,7 +104,7 @@ def test_rows_of_a_table_share_a_pass_and_a_student_alone_joins_them(passes):
     assert compare.main([*arguments, "--work-dir", "runs/separate"]) == 0
     assert len(passes) == 4 * STEPS
     passes.clear()
-    assert compare.main([*arguments, "--work-dir", "runs/shared", "--together"]) == 0
+    assert compare.main([*arguments, "--work-dir", "runs/shared", "--share-teacher"]) == 0
     assert len(passes) == STEPS
     tables = [load_json(Path(f"runs/{n}/table.json")) for n in ("separate", "shared")]
     for label, results in tables[0].items():
@@ -113,7 +113,7 @@ def test_rows_of_a_table_share_a_pass_and_a_student_alone_joins_them(passes):
             assert one["teachers"] == other["teachers"]
     # Once more: all is finished.
     passes.clear()
-    assert compare.main([*arguments, "--work-dir", "runs/shared", "--together"]) == 0
+    assert compare.main([*arguments, "--work-dir", "runs/shared", "--share-teacher"]) == 0
     assert not passes
 
 
@@ -135,7 +135,7 @@ def test_a_signal_stops_all_and_resume_goes_on_with_all(stop_after, monkeypatch,
     files = [Path(f"runs/cut/seed-{seed}/last.pth") for seed in (3, 4)]
     assert all(file.is_file() for file in files)
     # One of them was a step ahead, as when a checkpoint is written between two turns.
-    assert run("cut", extra=("--together", "--resume")) == 0
+    assert run("cut", extra=("--share-teacher", "--resume")) == 0
     for seed in (3, 4):
         assert same(weights(f"whole/seed-{seed}"), weights(f"cut/seed-{seed}"))
 
@@ -209,5 +209,5 @@ def test_rows_that_differ_in_what_is_shared_are_refused(option, name, capsys):
     Path("table.py").write_text(
         f'rows = {{"KD": ["kd.py"], "other": dict(files=["kd.py"], options=["{option}"])}}'
     )
-    assert compare.main(["tiny.py", "--rows", "table.py", "--together"]) == 2
-    assert f"--together: {name} is not the same in all runs" in capsys.readouterr().err
+    assert compare.main(["tiny.py", "--rows", "table.py", "--share-teacher"]) == 2
+    assert f"--share-teacher: {name} is not the same in all runs" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from kd_core.distill.ensemble import with_ensembles
 from kd_core.distill.mutual import MutualDistiller
 from kd_core.distill.term import build_terms
 from kd_core.errors import UserError
-from kd_core.experiment.kit import Config, Data, Kit
+from kd_core.experiment.adapter import Config, Data, TaskAdapter
 from kd_core.experiment.run import Parts
 from kd_core.networks.task import Batch, Task
 from kd_core.runtime import distributed
@@ -26,12 +26,12 @@ DATA = Kind(
     "a data set",
     lambda found: makes_one_with(found, ("train", "num_classes", "num_samples", "labels", "to")),
     "a function that says that it returns one, such as `-> kd_cls.data.DataSplits` (see "
-    "`kd_core.experiment.kit.Data` for what it has)",
+    "`kd_core.experiment.adapter.Data` for what it has)",
 )
 
 
 @dataclass
-class Assembly:
+class BuiltExperiment:
     """Everything that a config describes, built and on its device."""
 
     data: Data
@@ -45,18 +45,18 @@ class Assembly:
         return {name: teacher.model for name, teacher in self.distiller.teachers.items()}
 
 
-def assemble(
-    kit: Kit,
+def build_experiment(
+    adapter: TaskAdapter,
     config: Config,
     seed: int,
     device: torch.device,
     data: Data,
     teachers: Mapping[str, Task],
-) -> Assembly:
+) -> BuiltExperiment:
     """Build student and terms, on the device.
 
     Args:
-        kit: Of the task.
+        adapter: Of the task.
         config: A checked config.
         seed: Of initialisation and dropout.
         device: Where everything runs.
@@ -64,29 +64,31 @@ def assemble(
         teachers: The teachers by name.
     """
     seed_everything(seed)  # right before the student: all methods start from the same weights
-    student = kit.build_model(data, "student", **config["student"]).to(device)
+    student = adapter.build_model(data, "student", **config["student"]).to(device)
     for teacher in teachers.values():
         teacher.to(device)
     sample = data.train.sample(2)
-    kit.check_student(student, sample, data, "student")
+    adapter.check_student(student, sample, data, "student")
     if "peers" in config:
-        distiller: Distiller = build_mutual(kit, config, data, student, sample)
+        distiller: Distiller = build_mutual(adapter, config, data, student, sample)
     else:
         distiller = build_distiller(data, student, teachers, sample, **config.get("distiller", {}))
     distiller.to(device)
     check_single(distiller, data.train)
     seed_everything(mix(seed, 1 + distributed.rank()))  # dropout, whatever was built before
-    test, val = kit.evaluators(config, data)
+    test, val = adapter.evaluators(config, data)
     parts = Parts(
         distiller=distiller,
         loader=distributed.shard(data.train),
         test=test,
         val=val,
-        metric=kit.metric,
-        metadata=kit.metadata(distiller.deploy_node(config["student"]["network"]), data, student),
+        metric=adapter.metric,
+        metadata=adapter.metadata(
+            distiller.deploy_node(config["student"]["network"]), data, student
+        ),
         sample=sample,
     )
-    return Assembly(data, distiller, parts, sample)
+    return BuiltExperiment(data, distiller, parts, sample)
 
 
 def check_single(distiller: Distiller, loader: Any) -> None:
@@ -152,15 +154,15 @@ def build_distiller(
 
 
 def build_mutual(
-    kit: Kit, config: Config, data: Data, student: Task, sample: Batch
+    adapter: TaskAdapter, config: Config, data: Data, student: Task, sample: Batch
 ) -> MutualDistiller:
     """Build the student's peers, each a student's node with overrides, and what they all learn."""
     peers = {}
     for name, node in config["peers"].items():
         where = f"peers.{name}"
-        peers[name] = kit.build_model(data, where, **merge(config["student"], node))
+        peers[name] = adapter.build_model(data, where, **merge(config["student"], node))
         peers[name].to(sample["image"].device)
-        kit.check_student(peers[name], sample, data, where)
+        adapter.check_student(peers[name], sample, data, where)
     return MutualDistiller(student, peers, sample=sample, **config.get("distiller", {}))
 
 

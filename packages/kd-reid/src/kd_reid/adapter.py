@@ -7,7 +7,7 @@ from typing import Any
 
 from kd_core.config.build import check_arguments
 from kd_core.errors import UserError, located
-from kd_core.experiment.kit import RANDOM, Config, Kit
+from kd_core.experiment.adapter import RANDOM, Config, TaskAdapter
 from kd_core.networks.task import Batch, network_of
 from kd_core.training.hooks import Evaluate
 from torch import nn
@@ -28,14 +28,14 @@ _NAMED = [f"kd_reid.data.{name}" for name in ("market1501", "public", "generated
 _UNLABELLED = "kd_reid.adaptation.unlabelled"
 
 
-class ReidKit(Kit):
+class ReidAdapter(TaskAdapter):
     """Embedders: ranks, mAP."""
 
     title = "Train or distil a person re-identification network"
     metric = "rank1"
     demo_config = Path(__file__).parent / "configs" / "distilled.py"
     extra_names = ("evaluation",)
-    of_recipe = (
+    of_teacher_config = (
         "network",
         "bnneck",
         "backbone_weights",
@@ -149,4 +149,4 @@ def _data(node: dict[str, Any]) -> dict[str, Any]:
     return {"type": "kd_reid.data.synthetic", "num_ids": max(people, 8), **given}
 
 
-KIT = ReidKit()
+ADAPTER = ReidAdapter()

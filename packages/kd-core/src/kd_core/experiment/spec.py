@@ -9,11 +9,11 @@ from kd_core.config.reading import load_config, merge
 from kd_core.distill.mutual import MutualDistiller
 from kd_core.distill.term import GIVEN, check_term
 from kd_core.errors import UserError, located
-from kd_core.experiment.assembly import DATA, build_distiller
+from kd_core.experiment.adapter import Config, TaskAdapter
+from kd_core.experiment.builder import DATA, build_distiller
 from kd_core.experiment.cli import MOST_SEEDS
-from kd_core.experiment.kit import Config, Kit
+from kd_core.experiment.phases import replace_products
 from kd_core.experiment.run import build_trainer
-from kd_core.experiment.stages import replace_products
 from kd_core.training.optimizer import OPTIMIZER
 from kd_core.training.schedule import SCHEDULE
 from kd_core.training.step import STEP
@@ -28,7 +28,7 @@ NAMES = (
     "optimizer",
     "schedule",
     "trainer",
-    "stages",
+    "phases",
     "seed",
     "data_seed",
 )
@@ -44,7 +44,7 @@ _NODES = {
 
 
 def read_config(
-    kit: Kit,
+    adapter: TaskAdapter,
     paths: str | Path | Sequence[str | Path],
     options: Mapping[str, Any] | None = None,
     *,
@@ -55,7 +55,7 @@ def read_config(
     The recipes that train its teachers are checked too.
 
     Args:
-        kit: Of the task.
+        adapter: Of the task.
         paths: One python file or several.
         options: Values by dotted path.
         training: Whether what only training needs must be there.
@@ -63,23 +63,23 @@ def read_config(
     Raises:
         UserError: If anything is missing or unknown.
     """
-    config = load_config(paths, options, known=(*NAMES, *kit.extra_names))
-    for stage in stage_configs(config):
-        _check(kit, stage, training)
+    config = load_config(paths, options, known=(*NAMES, *adapter.extra_names))
+    for phase in phase_configs(config):
+        _check(adapter, phase, training)
     return config
 
 
-def stage_configs(config: Config) -> list[dict[str, Any]]:
-    """Return the whole config of each stage, or the config itself if it lists none.
+def phase_configs(config: Config) -> list[dict[str, Any]]:
+    """Return the whole config of each phase, or the config itself if it lists none.
 
-    This is for checks and dry runs: what an earlier stage makes is None here.
+    This is for checks and dry runs: what an earlier phase makes is None here.
     """
-    stages = _mapping(config.get("stages") or {"": {}}, "stages")
-    rest = {name: value for name, value in config.items() if name != "stages"}
+    phases = _mapping(config.get("phases") or {"": {}}, "phases")
+    rest = {name: value for name, value in config.items() if name != "phases"}
     wholes = []
-    for position, (name, overrides) in enumerate(stages.items()):
-        whole = merge(rest, _mapping(overrides, f"stages.{name}"))
-        wholes.append(replace_products(whole, dict.fromkeys(list(stages)[:position])))
+    for position, (name, overrides) in enumerate(phases.items()):
+        whole = merge(rest, _mapping(overrides, f"phases.{name}"))
+        wholes.append(replace_products(whole, dict.fromkeys(list(phases)[:position])))
     return wholes
 
 
@@ -104,7 +104,7 @@ def teacher_nodes(config: Config) -> dict[str, tuple[str, dict[str, Any]]]:
     return {name: (places[name], dict(_mapping(node, places[name]))) for name, node in nodes}
 
 
-def _check(kit: Kit, config: Config, training: bool) -> None:
+def _check(adapter: TaskAdapter, config: Config, training: bool) -> None:
     for name in ("data", "student", *(("optimizer", "schedule", "trainer") if training else ())):
         if name not in config:
             raise UserError(f"the config has no {name!r}; compose it from data, pair and method")
@@ -119,14 +119,14 @@ def _check(kit: Kit, config: Config, training: bool) -> None:
         if name in config:
             _mapping(config[name], name, has_type=True)
             check(config[name], name, given, kind)
-    kit.check_model(config["student"], "student")
+    adapter.check_model(config["student"], "student")
     for where, node in teacher_nodes(config).values():
-        _check_teacher(kit, node, where)
+        _check_teacher(adapter, node, where)
     if "peers" in config:
-        _check_peers(kit, config)
+        _check_peers(adapter, config)
     else:
         _check_distiller(config.get("distiller", {}))
-    kit.check_extra(config)
+    adapter.check_extra(config)
     if "trainer" in config:
         given_to_trainer = ("parts", "work_dir", "optimizer", "schedule")
         check_arguments(build_trainer, config["trainer"], "trainer", given_to_trainer)
@@ -135,25 +135,25 @@ def _check(kit: Kit, config: Config, training: bool) -> None:
             check(config["trainer"]["step"], "trainer.step", ("distiller", "optimizer"), STEP)
 
 
-def _check_teacher(kit: Kit, node: dict[str, Any], where: str) -> None:
-    if "recipe" not in node:
-        kit.check_model(node, where)
+def _check_teacher(adapter: TaskAdapter, node: dict[str, Any], where: str) -> None:
+    if "config" not in node:
+        adapter.check_model(node, where)
         return
-    recipe = node.pop("recipe")
-    for name in kit.of_recipe:
+    recipe = node.pop("config")
+    for name in adapter.of_teacher_config:
         if name in node:
             raise UserError(f"{where}: {name!r} is what its recipe says; leave one of them out")
-    with located(f"{where}.recipe"):
-        student = read_config(kit, recipe)["student"]
-    kit.check_model({**node, "network": student["network"]}, where)
+    with located(f"{where}.config"):
+        student = read_config(adapter, recipe)["student"]
+    adapter.check_model({**node, "network": student["network"]}, where)
 
 
-def _check_peers(kit: Kit, config: Config) -> None:
+def _check_peers(adapter: TaskAdapter, config: Config) -> None:
     if teacher_nodes(config):
         raise UserError("`peers` learn from one another, without a teacher; leave one of them out")
     for name, node in _mapping(config["peers"], "peers").items():
         where = f"peers.{name}"
-        kit.check_model(merge(config["student"], _mapping(node, where)), where)
+        adapter.check_model(merge(config["student"], _mapping(node, where)), where)
     given = ("student", "peers")
     check_arguments(MutualDistiller, config.get("distiller", {}), "distiller", given)
 

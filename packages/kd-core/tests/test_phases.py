@@ -1,11 +1,11 @@
-"""Stages: run once, in order, named by what they depend on."""
+"""Phases: run once, in order, named by what they depend on."""
 
 import pytest
 from kd_core.errors import UserError
 from kd_core.experiment import identity
 from kd_core.experiment.differences import with_contents
+from kd_core.experiment.phases import ensure, key_of, run_phases
 from kd_core.experiment.results import hashes_of
-from kd_core.experiment.stages import ensure, key_of, run_stages
 from kd_core.files import checkpoint
 
 
@@ -40,22 +40,22 @@ def leave(folder, products=()):
 
 
 def run(config, folder, train):
-    """Run the stages in folders that are named by their settings."""
+    """Run the phases in folders that are named by their settings."""
 
     def place_of(name, settings):
         return folder / f"{name}-{key_of(settings)}", with_contents(settings)
 
-    return run_stages(config, place_of, train)
+    return run_phases(config, place_of, train)
 
 
 def three(first_lr=0.1):
     return {
         "data": {"batch_size": 4},
         "optimizer": {"lr": first_lr},
-        "stages": {
+        "phases": {
             "teacher": {"name": "t"},
-            "warm": {"name": "w", "optimizer": {"lr": 1.0}, "start": "stage:teacher/student.pth"},
-            "main": {"name": "m", "student": {"weights": ["stage:warm", "x"]}},
+            "warm": {"name": "w", "optimizer": {"lr": 1.0}, "start": "phase:teacher/student.pth"},
+            "main": {"name": "m", "student": {"weights": ["phase:warm", "x"]}},
         },
     }
 
@@ -73,7 +73,7 @@ def test_stages_run_in_order_and_the_last_is_left_to_the_caller(tmp_path):
     settings = train.ran[1][1]
     assert settings["data"] == {"batch_size": 4}
     assert settings["optimizer"] == {"lr": 1.0}
-    assert "stages" not in settings
+    assert "phases" not in settings
     assert last["name"] == "m"
     assert last["optimizer"] == {"lr": 0.1}
 
@@ -110,7 +110,7 @@ def test_changed_settings_run_the_stage_that_has_them_and_those_after_it(tmp_pat
     again, later = Train(), three()
     run(three(first_lr=0.2), tmp_path, again)
     assert again.names == ["teacher"]  # its product is the same, and `warm` has its own rate
-    later["stages"]["warm"]["optimizer"]["lr"] = 2.0
+    later["phases"]["warm"]["optimizer"]["lr"] = 2.0
     again = Train()
     run(later, tmp_path, again)
     assert again.names == ["warm"]
@@ -129,11 +129,11 @@ def test_the_key_follows_settings_and_the_content_of_files_not_their_place(tmp_p
 
 def test_a_reference_to_no_earlier_stage_names_the_nearest(tmp_path):
     config = three()
-    config["stages"]["main"]["student"] = "stage:teachr"
-    with pytest.raises(UserError, match=r"no earlier stage 'teachr'; did you mean 'teacher'"):
+    config["phases"]["main"]["student"] = "phase:teachr"
+    with pytest.raises(UserError, match=r"no earlier phase 'teachr'; did you mean 'teacher'"):
         run(config, tmp_path, Train())
-    with pytest.raises(UserError, match="no earlier stage 'main'"):
-        run({"stages": {"main": {"x": "stage:main"}}}, tmp_path, Train())
+    with pytest.raises(UserError, match="no earlier phase 'main'"):
+        run({"phases": {"main": {"x": "phase:main"}}}, tmp_path, Train())
 
 
 def test_a_product_is_made_once_and_must_be_there_afterwards(tmp_path):
@@ -144,23 +144,23 @@ def test_a_product_is_made_once_and_must_be_there_afterwards(tmp_path):
         leave(tmp_path / "x")
 
     for _ in range(2):
-        ensure(tmp_path / "x", {"a": 1}, make, "stage x")
+        ensure(tmp_path / "x", {"a": 1}, make, "phase x")
     assert calls == [1]
-    with pytest.raises(UserError, match=r"stage y ended without its product .*y/result\.json"):
-        ensure(tmp_path / "y", {"a": 1}, make, "stage y")
+    with pytest.raises(UserError, match=r"phase y ended without its product .*y/result\.json"):
+        ensure(tmp_path / "y", {"a": 1}, make, "phase y")
 
 
 def test_a_folder_that_other_settings_made_is_not_taken(tmp_path):
-    ensure(tmp_path / "x", {"a": 1}, lambda: leave(tmp_path / "x"), "stage x")
+    ensure(tmp_path / "x", {"a": 1}, lambda: leave(tmp_path / "x"), "phase x")
     with pytest.raises(UserError, match=r"x was made by .*: a is 1 there and 2 here; delete .*x,"):
-        ensure(tmp_path / "x", {"a": 2}, pytest.fail, "stage x")
+        ensure(tmp_path / "x", {"a": 2}, pytest.fail, "phase x")
 
 
 def test_a_finished_folder_without_its_weights_is_not_taken(tmp_path):
-    ensure(tmp_path / "x", {"a": 1}, lambda: leave(tmp_path / "x"), "stage x")
+    ensure(tmp_path / "x", {"a": 1}, lambda: leave(tmp_path / "x"), "phase x")
     (tmp_path / "x/student.safetensors").unlink()
     with pytest.raises(UserError, match=r"student\.safetensors is missing; delete .*made again"):
-        ensure(tmp_path / "x", {"a": 1}, pytest.fail, "stage x")
+        ensure(tmp_path / "x", {"a": 1}, pytest.fail, "phase x")
 
 
 def test_a_folder_with_another_run_s_product_is_not_taken(tmp_path):
@@ -169,14 +169,14 @@ def test_a_folder_with_another_run_s_product_is_not_taken(tmp_path):
         (tmp_path / "x/criteria/a.pth").write_text("a")
         leave(tmp_path / "x", ["criteria/a.pth"])
 
-    ensure(tmp_path / "x", {"a": 1}, make, "stage x")
-    ensure(tmp_path / "x", {"a": 1}, pytest.fail, "stage x")
+    ensure(tmp_path / "x", {"a": 1}, make, "phase x")
+    ensure(tmp_path / "x", {"a": 1}, pytest.fail, "phase x")
     (tmp_path / "x/criteria/a.pth").write_text("b")
     with pytest.raises(UserError, match=r"a\.pth is not what the run in its folder wrote; delete"):
-        ensure(tmp_path / "x", {"a": 1}, pytest.fail, "stage x")
+        ensure(tmp_path / "x", {"a": 1}, pytest.fail, "phase x")
     (tmp_path / "x/criteria/a.pth").unlink()
     with pytest.raises(UserError, match=r"finished, but its criteria/a\.pth is missing; delete"):
-        ensure(tmp_path / "x", {"a": 1}, pytest.fail, "stage x")
+        ensure(tmp_path / "x", {"a": 1}, pytest.fail, "phase x")
 
 
 def test_a_result_of_another_folder_is_not_taken(tmp_path):
@@ -184,7 +184,7 @@ def test_a_result_of_another_folder_is_not_taken(tmp_path):
         ensure(tmp_path / name, {"a": value}, lambda name=name: leave(tmp_path / name), name)
     (tmp_path / "x/result.json").write_bytes((tmp_path / "y/result.json").read_bytes())
     with pytest.raises(UserError, match=r"result\.json is not of the run that config\.json beside"):
-        ensure(tmp_path / "x", {"a": 1}, pytest.fail, "stage x")
+        ensure(tmp_path / "x", {"a": 1}, pytest.fail, "phase x")
 
 
 def test_what_cannot_change_the_result_does_not_change_the_key():

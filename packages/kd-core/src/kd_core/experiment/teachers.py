@@ -8,10 +8,10 @@ from typing import Any
 from kd_core.config.reading import merge
 from kd_core.config.trust import names_in, trusting
 from kd_core.errors import UserError
+from kd_core.experiment.adapter import RANDOM, TaskAdapter
 from kd_core.experiment.differences import with_contents
-from kd_core.experiment.kit import RANDOM, Kit
-from kd_core.experiment.run_config import read_config, teacher_nodes
-from kd_core.experiment.stages import ensure, is_finished, key_of
+from kd_core.experiment.phases import ensure, is_finished, key_of
+from kd_core.experiment.spec import read_config, teacher_nodes
 from kd_core.networks.task import Task
 from kd_core.runtime.seed import mix, seed_everything
 
@@ -19,7 +19,7 @@ Train = Callable[[dict[str, Any], Path], Any]
 
 
 def build_teachers(
-    kit: Kit,
+    adapter: TaskAdapter,
     config: Mapping[str, Any],
     seed: int,
     data: Any,
@@ -31,13 +31,13 @@ def build_teachers(
 ) -> dict[str, Task]:
     """Build the teachers of a config, training those whose recipe was not run yet.
 
-    A teacher node has the keys of the kit's `build_model`; its `weights` are a file or, to say that
-    an untrained teacher is meant, "random". Instead of a network it may name a `recipe`: the config
-    file (or files) of its own training, whose result is kept in `folder` and reused by every
-    student. Weights that come with a recipe are taken instead of training it.
+    A teacher node has the keys of the adapter's `build_model`; its `weights` are a file or, to say
+    that an untrained teacher is meant, "random". Instead of a network it may name a `config`: the
+    config file (or files) of its own training, whose result is kept in `folder` and reused by
+    every student. Weights that come with a recipe are taken instead of training it.
 
     Args:
-        kit: Of the task.
+        adapter: Of the task.
         config: A checked config.
         seed: Of what is random in a teacher: all of an untrained one, or a new head.
         data: Of the student; gives classes and statistics that the node leaves open.
@@ -53,83 +53,91 @@ def build_teachers(
     built = {}
     for name, (where, node) in teacher_nodes(config).items():
         of_teacher = data
-        if own_data is not None and _missing(kit, node, folder):
-            of_teacher = own_data(read_config(kit, node["recipe"]))
+        if own_data is not None and _missing(adapter, node, folder):
+            of_teacher = own_data(read_config(adapter, node["config"]))
         if untrained:
             node["weights"] = RANDOM
-        recipe = node.pop("recipe", None)
+        recipe = node.pop("config", None)
         if recipe and not node.get("weights"):
-            built[name] = _from_recipe(kit, recipe, node, folder, train, where)
+            built[name] = _from_config(adapter, recipe, node, folder, train, where)
             continue
         if recipe:
-            node = {**_network_of(kit, recipe), **node}
-        if not node.get("weights") and not kit.is_pretrained(node["network"]):
+            node = {**_network_of(adapter, recipe), **node}
+        if not node.get("weights") and not adapter.is_pretrained(node["network"]):
             raise UserError(
                 f"{where}: no weights; name a file (weights=...), a recipe to train it first, "
                 f'or weights="{RANDOM}" for an untrained one'
             )
         seed_everything(mix(seed, 0))  # whether or not another was trained just now
-        built[name] = kit.build_model(of_teacher, where, **node)
+        built[name] = adapter.build_model(of_teacher, where, **node)
     return built
 
 
-def unfinished(kit: Kit, config: Mapping[str, Any], folder: Path) -> list[Path]:
+def unfinished(adapter: TaskAdapter, config: Mapping[str, Any], folder: Path) -> list[Path]:
     """Return where the teachers will be that have to be trained first."""
     nodes = [node for _, node in teacher_nodes(config).values()]
-    return [path for node in nodes if (path := _missing(kit, node, folder))]
+    return [path for node in nodes if (path := _missing(adapter, node, folder))]
 
 
-def recipe_folder(kit: Kit, recipe: Any, folder: Path) -> Path:
+def teacher_folder(adapter: TaskAdapter, recipe: Any, folder: Path) -> Path:
     """Return where the teacher of a recipe is, or will be, kept."""
-    return _teacher_place(kit, recipe, folder)[0]
+    return _teacher_place(adapter, recipe, folder)[0]
 
 
-def recorded(kit: Kit, config: Mapping[str, Any], seed: int) -> dict[str, Any]:
+def recorded(adapter: TaskAdapter, config: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """Return what makes a run, to be kept beside it: see `kd_core.experiment.identity`.
 
-    The settings of its last stage are at the top, those of earlier ones under `stages`; in the
+    The settings of its last phase are at the top, those of earlier ones under `phases`; in the
     place of a teacher's recipe is what the recipe says, in that of a file its name and hash.
     """
-    rest = {name: value for name, value in config.items() if name != "stages"}
-    *earlier, last = config.get("stages", {}).items() or [("", {})]
-    whole = with_recipes(kit, {**merge(rest, last[1]), "seed": seed})
+    rest = {name: value for name, value in config.items() if name != "phases"}
+    *earlier, last = config.get("phases", {}).items() or [("", {})]
+    whole = with_teacher_configs(adapter, {**merge(rest, last[1]), "seed": seed})
     if earlier:
-        stages = {name: with_recipes(kit, merge(rest, overrides)) for name, overrides in earlier}
-        whole["stages"] = stages
+        phases = {
+            name: with_teacher_configs(adapter, merge(rest, overrides))
+            for name, overrides in earlier
+        }
+        whole["phases"] = phases
     found: dict[str, Any] = with_contents(whole)
     return found
 
 
-def with_recipes(kit: Kit, settings: Mapping[str, Any]) -> dict[str, Any]:
+def with_teacher_configs(adapter: TaskAdapter, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Put what the teachers' recipes say in the place of their paths."""
     whole = dict(settings)
     for where, node in teacher_nodes(settings).values():
         top, *inner = where.split(".", 1)
-        if "recipe" in node:
-            recipe = with_recipes(kit, read_config(kit, node["recipe"]))
-            known = {**node, "recipe": recipe}
+        if "config" in node:
+            recipe = with_teacher_configs(adapter, read_config(adapter, node["config"]))
+            known = {**node, "config": recipe}
             whole[top] = {**whole[top], inner[0]: known} if inner else known
     return whole
 
 
-def stage_place(
-    kit: Kit, work_dir: Path, shared: Path, seed: int, name: str, settings: Mapping[str, Any]
+def phase_place(
+    adapter: TaskAdapter,
+    work_dir: Path,
+    shared: Path,
+    seed: int,
+    name: str,
+    settings: Mapping[str, Any],
 ) -> tuple[Path, dict[str, Any]]:
-    """Return where a stage is kept, `<name>-<key>`, and what its key hashes.
+    """Return where a phase is kept, `<name>-<key>`, and what its key hashes.
 
-    Of a teacher's recipe, what it says counts, not its path. A stage of the teachers alone (see
+    Of a teacher's recipe, what it says counts, not its path. A phase of the teachers alone (see
     `is_of_teachers`) is in `shared`, student and seed left out of the key: every student, seed and
     run of these teachers takes it from there. Any other is in the run's own folder.
 
     Args:
-        kit: Of the task.
+        adapter: Of the task.
         work_dir: Folder of the run.
         shared: Folder of teachers.
         seed: Of the run.
-        name: Of the stage.
+        name: Of the phase.
         settings: Its whole config.
     """
-    made_by = with_contents(with_recipes(kit, {**settings, "seed": seed}))
+    made_by = with_contents(with_teacher_configs(adapter, {**settings, "seed": seed}))
     if is_of_teachers(settings):
         work_dir = shared
         made_by = {key: made_by[key] for key in made_by if key not in ("student", "seed")}
@@ -137,9 +145,9 @@ def stage_place(
 
 
 def is_of_teachers(settings: Mapping[str, Any]) -> bool:
-    """Return whether a stage trains only criteria, and these look only at teachers.
+    """Return whether a phase trains only criteria, and these look only at teachers.
 
-    A teacher with random weights differs with the seed of the run, so its stage is the run's own.
+    A teacher with random weights differs with the seed of the run, so its phase is the run's own.
     """
     distiller = settings.get("distiller", {})
     terms = distiller.get("terms", {}).values()
@@ -148,33 +156,33 @@ def is_of_teachers(settings: Mapping[str, Any]) -> bool:
     return distiller.get("train_student") is False and blind and not random
 
 
-def _missing(kit: Kit, node: Mapping[str, Any], folder: Path) -> Path | None:
+def _missing(adapter: TaskAdapter, node: Mapping[str, Any], folder: Path) -> Path | None:
     """Return where a node's teacher will be, if its recipe has to be run first."""
-    if "recipe" not in node or node.get("weights"):
+    if "config" not in node or node.get("weights"):
         return None
-    path, made_by = _teacher_place(kit, node["recipe"], folder)
+    path, made_by = _teacher_place(adapter, node["config"], folder)
     return None if is_finished(path, made_by) else path
 
 
-def _teacher_place(kit: Kit, recipe: Any, folder: Path) -> tuple[Path, dict[str, Any]]:
+def _teacher_place(adapter: TaskAdapter, recipe: Any, folder: Path) -> tuple[Path, dict[str, Any]]:
     """Return where the teacher of a recipe is kept, and what its name hashes."""
-    config = read_config(kit, recipe)
-    made_by = recorded(kit, config, config.get("seed", 0))
+    config = read_config(adapter, recipe)
+    made_by = recorded(adapter, config, config.get("seed", 0))
     return folder / f"teacher-{key_of(made_by)}", made_by
 
 
-def _from_recipe(
-    kit: Kit, recipe: Any, node: dict[str, Any], folder: Path, train: Train, where: str
+def _from_config(
+    adapter: TaskAdapter, recipe: Any, node: dict[str, Any], folder: Path, train: Train, where: str
 ) -> Task:
-    product, made_by = _teacher_place(kit, recipe, folder)
-    settings = read_config(kit, recipe)
+    product, made_by = _teacher_place(adapter, recipe, folder)
+    settings = read_config(adapter, recipe)
     training = partial(train, settings, product)
     ensure(product, made_by, training, f"training of {where}")
     with trusting(*names_in(settings["student"])):  # the recipe is ours; its product need not be
-        return kit.load_finished(product, node)
+        return adapter.load_finished(product, node)
 
 
-def _network_of(kit: Kit, recipe: Any) -> dict[str, Any]:
+def _network_of(adapter: TaskAdapter, recipe: Any) -> dict[str, Any]:
     """Return what a recipe says of its network, for weights that come from elsewhere."""
-    student = read_config(kit, recipe)["student"]
-    return {name: student[name] for name in kit.of_network if name in student}
+    student = read_config(adapter, recipe)["student"]
+    return {name: student[name] for name in adapter.of_network if name in student}
