@@ -63,7 +63,7 @@ class AB(Criterion):
     """
 
     takes = "maps"
-    exempt: ClassVar = {"zero_at_identity": "neurons nearer than the margin are pushed on"}
+    exempt: ClassVar = {"zero_at_identity": "neurons closer than the margin are still pushed"}
 
     def __init__(
         self, student_shapes: Shapes, teacher_shapes: Shapes, *, margin: NonNegative = 1.0

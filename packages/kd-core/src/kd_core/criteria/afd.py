@@ -1,4 +1,4 @@
-"""AFD: every map of the teacher, shown to those maps of the student that attend to it."""
+"""AFD: every teacher map teaches the student maps that attend to it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ class AFD(Criterion):
 
     takes = "maps"
     example: ClassVar = (((4, 8, 8), (6, 4, 4), (6, 4, 4)), ((6, 8, 8), (8, 4, 4)))
-    exempt: ClassVar = {"zero_at_identity": "every map attends to others too, if little"}
+    exempt: ClassVar = {"zero_at_identity": "every map attends a little to the others too"}
 
     def __init__(
         self, student_shapes: Shapes, teacher_shapes: Shapes, *, dim: PositiveInt = 128
@@ -49,7 +49,7 @@ class AFD(Criterion):
         self.queries = nn.ModuleList(_embedding(shape[0], dim) for shape in teacher_shapes)
 
     def check_shapes(self, student: Shapes, teacher: Shapes) -> None:
-        """Refuse what is no map; the numbers of maps may differ."""
+        """Reject anything but maps; the numbers of maps may differ."""
         self._check_kinds("student", student)
         self._check_kinds("teacher", teacher)
 
@@ -76,7 +76,7 @@ class AFD(Criterion):
 
 
 class _BatchNorm(nn.BatchNorm1d):
-    """BatchNorm that takes its running statistics for less than two rows."""
+    """BatchNorm that uses its running statistics for fewer than two rows."""
 
     def forward(self, rows: Tensor) -> Tensor:
         if len(rows) > 1:

@@ -1,4 +1,4 @@
-"""AFDS: channels of the teacher's maps, weighted by an attention that is learned on the way."""
+"""AFDS: channels of the teacher's maps, weighted by a learned attention."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -78,7 +78,7 @@ class AFDS(Criterion):
         )
 
     def check_shapes(self, student: Shapes, teacher: Shapes) -> None:
-        """Refuse also channels that differ."""
+        """Also reject channels that differ."""
         super().check_shapes(student, teacher)
         require_same_channels("AFDS", student, teacher)
 

@@ -7,7 +7,7 @@ from kd_core.errors import UserError
 
 
 def aligners(student: Shapes, teacher: Shapes, *, bias: bool = True) -> nn.ModuleList:
-    """Return what brings each level to the teacher's channels: a 1x1 convolution where they differ.
+    """Return one module a level that adapts the channels: a 1x1 convolution where they differ.
 
     Args:
         student: [C, H, W] of each level.
@@ -21,7 +21,7 @@ def aligners(student: Shapes, teacher: Shapes, *, bias: bool = True) -> nn.Modul
 
 
 def require_same_sizes(name: str, student: Shapes, teacher: Shapes) -> None:
-    """Refuse shapes [C, H, W] of levels whose positions a method would compare one by one."""
+    """Reject levels [C, H, W] of different sizes, for a method that compares single positions."""
     for s, t in zip(student, teacher, strict=True):
         if list(s[1:]) != list(t[1:]):
             raise UserError(

@@ -39,8 +39,8 @@ def at(student: Maps, teacher: Maps, *, p: float = 2) -> Tensor:
 class AT(Criterion):
     """See `at`.
 
-    Which levels meet is a matter of the taps: the role `@stages` counts the ends of a network's
-    stages and leaves its stem out, so that networks with and without a stem map fit together.
+    The taps decide which levels are compared. The role `@stages` names the ends of a network's
+    stages without its stem, so networks with and without a stem map fit.
 
     Args:
         p: The power, 1 or more.

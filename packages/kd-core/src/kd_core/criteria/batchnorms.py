@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def find_batchnorm(network: nn.Module, tap: str) -> tuple[Tensor, Tensor]:
-    """Return weight and bias, [C] each, of the BatchNorm that made what a tap gives.
+    """Return weight and bias, [C] each, of the BatchNorm that computed a tapped tensor.
 
     That is the tapped module itself, or the last one of a tapped Sequential. Of a module's input
     (`layer1.2.relu:in`) it is the one before it in its Sequential, or the last one of its block,
@@ -28,7 +28,7 @@ def find_batchnorm(network: nn.Module, tap: str) -> tuple[Tensor, Tensor]:
 
 
 def _makers(network: nn.Module, tap: str) -> list[nn.Module]:
-    """Return the modules that may have made what a tap gives, the likeliest last."""
+    """Return the modules that may have computed a tapped tensor, the likeliest last."""
     modules = dict(network.named_modules(remove_duplicate=False))
     path, _, asked_input = tap.partition("[")[0].partition(":")
     if not asked_input:

@@ -1,4 +1,4 @@
-"""CAT-KD: where in the image each class is seen."""
+"""CAT-KD: class activation maps, which say where in the image each class is found."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -75,7 +75,7 @@ class CATKD(Criterion):
     takes = "maps"
     example: ClassVar = (((6, 8, 8),), ((8, 4, 4),))
     exempt: ClassVar = {
-        "zero_at_identity": "of equal maps, each network's own classifier makes other class maps",
+        "zero_at_identity": "the classifiers differ, so equal maps give different class maps",
         "state_dict_keeps_the_value": "the classifiers are in the networks' state dicts",
     }
 
@@ -100,7 +100,7 @@ class CATKD(Criterion):
         self.borrow = partial(borrow_heads, (student_shapes, teacher_shapes), num_classes, names)
 
     def check_shapes(self, student: Shapes, teacher: Shapes) -> None:
-        """Refuse also more than one map."""
+        """Also reject more than one map."""
         super().check_shapes(student, teacher)
         require_one_map("CATKD", student)
 
@@ -120,7 +120,7 @@ class CATKD(Criterion):
         cams = []
         for (maps,), head in zip((student, teacher), self.heads, strict=True):
             weight, bias = parameters_of(head, maps)
-            # Pooling and classifier are linear, so their order is free; this one is the cheaper.
+            # Pooling and classifier are linear, so their order is free; this one is cheaper.
             pooled = F.adaptive_avg_pool2d(maps, self.resolution)
             cams.append(class_maps(pooled, weight, bias if self.bias else None))
         return catkd(*cams, resolution=self.resolution, normalize=self.normalize)

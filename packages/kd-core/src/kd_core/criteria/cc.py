@@ -66,10 +66,10 @@ class CC(Criterion):
 
 @full_precision
 def cc_neighbour(student: Tensor, teacher: Tensor) -> Tensor:
-    """Make the errors of each sample and the next one in the batch small together.
+    """Lower the product of the errors of each sample and the next one in the batch.
 
-    What RepDistiller has as CC, a reduced form that the paper's author gave them; used at weight
-    0.02. It depends on the order of the batch, and is 0 where there is no next sample.
+    RepDistiller's CC: a reduced form by the paper's author, used at weight 0.02. It depends on
+    the order of the batch and is 0 where there is no next sample.
 
     Args:
         student: Embeddings, [N, D].
@@ -86,7 +86,7 @@ def cc_neighbour(student: Tensor, teacher: Tensor) -> Tensor:
 class CCNeighbour(Criterion):
     """See `cc_neighbour`; adds a linear embedding to each side.
 
-    As the teacher's embedding is trained as well, both may shrink to 0 and take the loss with them.
+    The teacher's embedding is trained too, so both may shrink to 0, and the loss with them.
 
     Args:
         student_shapes: [D] of the tapped vector.

@@ -1,4 +1,4 @@
-"""CRD: each sample's embedding against those of other classes, of the other network."""
+"""CRD: contrast each sample's embedding with the other network's embeddings of other classes."""
 
 import math
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ from kd_core.criteria.criterion import Criterion, Shapes
 from kd_core.errors import UserError, nearest
 from kd_core.runtime.distributed import gather_rows
 
-# Samples up to which none is drawn twice: random keys for all, 17 MB at a batch of 64, allow it.
+# Up to so many samples none is drawn twice; it takes random keys for all, 17 MB at batch 64.
 _SMALL = 2**16
 
 
 class CRD(Criterion):
-    """Tell, by its embedding, a sample from samples of other classes in the other network's memory.
+    """Find a sample by its embedding among samples of other classes in the other network's memory.
 
     Tian et al., "Contrastive Representation Distillation", ICLR 2020, arXiv:1910.10699. Adds linear
     embeddings, and memories of those of all training samples. RepDistiller weights it by 0.8.
@@ -79,7 +79,7 @@ class CRD(Criterion):
         self.teacher_embedding = nn.Linear(teacher_shapes[0][0], dim)
         self.num_negatives = min(num_negatives, others)
         self.temperature, self.momentum, self.mode = temperature, momentum, mode
-        # Of a fixed seed: all processes must begin with the same memories.
+        # A fixed seed: all processes must start with the same memories.
         generator, bound = torch.Generator().manual_seed(0), math.sqrt(3 / dim)
         memories = torch.empty(2, len(labels), dim).uniform_(-bound, bound, generator=generator)
         self.register_buffer("memories", memories)

@@ -1,4 +1,4 @@
-"""Criterion: what a distillation method is to the rest of the house."""
+"""Base class of distillation losses."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
@@ -24,7 +24,9 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Borrowed(Generic[M]):
-    """A module of a network that a criterion reads: neither trained, saved nor moved with it.
+    """Holds a module of a network for a criterion, without registering it as a submodule.
+
+    So the criterion neither trains, saves nor moves it.
 
     A deepcopy of the whole distiller refers to the copied network.
 
@@ -40,12 +42,12 @@ class Borrowed(Generic[M]):
 
 
 class Criterion(nn.Module):
-    """Compares what a student and a teacher computed; tensors in, a scalar out.
+    """Base class of distillation losses: takes tensors of student and teacher, returns a scalar.
 
     A subclass states what it `takes` and writes `forward(student, teacher, batch)`: the first two
     as `takes` says, `batch` a dict with `image`, `label`, `index` and whatever else the task gives.
     The result is the mean over the batch before any outer weight, and 0 for an empty batch. No
-    gradient may flow into the teacher. Adapters are ordinary submodules, memories are buffers.
+    gradient may flow into the teacher. Adapters are ordinary submodules, memory banks are buffers.
 
     Calling it switches autocast off and promotes every floating tensor to at least float32, so
     that adapters too run in full precision.
@@ -65,17 +67,17 @@ class Criterion(nn.Module):
     """Views of every image that a batch must hold, view-major; see `batch["num_views"]`."""
 
     example: ClassVar[tuple[Shapes, Shapes] | None] = None
-    """Shapes of student and teacher to test with, where not any shapes will do."""
+    """Shapes of student and teacher for the tests, where the criterion does not take all shapes."""
 
     trained_before: ClassVar[Sequence[str]] = ()
-    """Submodules that come from an earlier phase; a term without their `weights` is refused."""
+    """Submodules that an earlier phase trains; a term without `weights` for them is an error."""
 
     exempt: ClassVar[Mapping[str, str]] = {}
     """Rules of `kd_core.testing.contract` that cannot hold here, each with the reason."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "__init__" in vars(cls):  # hyper-parameters are checked for whoever constructs it
+        if "__init__" in vars(cls):  # checks the hyper-parameters, whoever constructs it
             cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
 
     @full_precision
@@ -90,7 +92,7 @@ class Criterion(nn.Module):
         return super().__call__(student, teacher, batch)
 
     def check_shapes(self, student: Shapes, teacher: Shapes) -> None:
-        """Refuse, before training, shapes that this criterion cannot compare.
+        """Reject, before training, shapes that this criterion cannot compare.
 
         Called once at construction of a distiller; criteria that need more extend it.
 
@@ -116,7 +118,7 @@ class Criterion(nn.Module):
     def bind(
         self, student: nn.Module, teacher: nn.Module, taps: tuple[Sequence[str], Sequence[str]]
     ) -> None:
-        """Read what is needed of the networks' weights; called once, before training.
+        """Read the weights of the networks that are needed; called once, before training.
 
         Args:
             student: The student's network. A module of it that is kept must be `Borrowed`, or this
@@ -158,7 +160,7 @@ class Criterion(nn.Module):
 
 
 class _Mixed(dict[str, Any]):
-    """A batch of mixed images, none of which has one label or one place in the training set."""
+    """A batch of mixed images: no image has a single label or index in the training set."""
 
     def __init__(self, reader: str, batch: Mapping[str, Any]) -> None:
         super().__init__(batch)

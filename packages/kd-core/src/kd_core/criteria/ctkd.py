@@ -1,4 +1,4 @@
-"""CTKD: KD at a temperature that is learned against the student, harder epoch by epoch."""
+"""CTKD: KD at a learned temperature that makes the task harder from epoch to epoch."""
 
 import math
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ class CTKD(Standardizable, Criterion):
     """KD at a learned temperature, 1 + 20 * sigmoid(theta).
 
     Li et al., "Curriculum Temperature for Knowledge Distillation", AAAI 2023, arXiv:2211.16231; the
-    one temperature for all samples. The student's optimizer also trains theta, weight decay
-    included, but with its gradient times a factor that falls from 0 to -1 along half a cosine: the
-    temperature moves to where KD is larger, more and more. In the first epoch the factor is -0.024.
+    variant with one temperature for all samples. The student's optimizer also trains theta, with
+    weight decay. Its gradient is multiplied by a factor that falls from 0 to -1 along half a
+    cosine: the temperature moves to where KD is larger. In the first epoch the factor is -0.024.
 
     It adds 1 parameter and needs `batch["epoch"]`, the epochs done so far. In distributed training
     all ranks share one temperature; the authors' code has one for each process.

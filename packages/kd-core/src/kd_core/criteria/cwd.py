@@ -1,4 +1,4 @@
-"""CWD: where each channel of the teacher looks, as a distribution over positions."""
+"""CWD: each channel of the teacher as a distribution over positions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -59,7 +59,7 @@ class CWD(Criterion):
         self.check_shapes(student_shapes, teacher_shapes)
         require_same_sizes("CWD", student_shapes, teacher_shapes)
         self.temperature = temperature
-        # Without a bias, which would not change a softmax over positions.
+        # No bias: it would not change a softmax over positions.
         self.aligners = aligners(student_shapes, teacher_shapes, bias=False)
 
     def forward(

@@ -72,10 +72,10 @@ def dkd_rows(
 def decouple(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     """Return the log-probabilities of target and rest [N, 2], and inside the rest [N, C]."""
     label = label.unsqueeze(1)
-    # Out goes the target, but finitely: -inf less -inf in the divergence would be NaN.
+    # Masks the target with a finite number: -inf minus -inf in the divergence would be NaN.
     others = logits.scatter(1, label, torch.finfo(logits.dtype).min)
     rest = others.log_softmax(1)
-    # Their log-sum-exp is what log-softmax has taken off; asking for it again would cost more.
+    # Their log-sum-exp is what log-softmax has subtracted; computing it again would cost more.
     largest, where = others.max(1, keepdim=True)
     pair = torch.cat([logits.gather(1, label), largest - rest.gather(1, where)], 1)
     return pair.log_softmax(1), rest

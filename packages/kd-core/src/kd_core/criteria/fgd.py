@@ -36,7 +36,7 @@ def fgd(
         teacher: As many maps. No gradient flows into them.
         boxes: Of the objects in each of the N images, [n, 4]: left, top, right, bottom in pixels.
         padded_size: Height and width in pixels of what the maps cover; [N, 2] if each image's own.
-        temperature: Divides the mean magnitudes, of which attention is the softmax.
+        temperature: Divides the mean magnitudes before the softmax that gives the attention.
         alpha: Weight of the objects.
         beta: Weight of the background.
         gamma: Weight of the attention.
@@ -87,8 +87,8 @@ def _object_mask(
 
 
 def _covered(start: Tensor, end: Tensor, cells: int, pixels: int | Tensor) -> tuple[Tensor, Tensor]:
-    """Return which cells lie between start and end [n] in pixels, [n, cells], and how many do."""
-    # Multiplied first: a quotient rounded up or down would move an end between two cells.
+    """Return which cells are between start and end [n] in pixels, [n, cells], and how many."""
+    # Multiply first: a rounded quotient would move an end to the next cell.
     first, last = (start * cells / pixels).floor(), (end * cells / pixels).ceil()
     places = torch.arange(cells, device=start.device)
     inside = (places >= first[:, None]) & (places <= last[:, None])
@@ -106,7 +106,7 @@ class FGD(Criterion):
     Args:
         student_shapes: [C, H, W] of each tapped map.
         teacher_shapes: [C, H, W] of each tapped map.
-        temperature: Divides the mean magnitudes, of which attention is the softmax.
+        temperature: Divides the mean magnitudes before the softmax that gives the attention.
         alpha: Weight of the objects.
         beta: Weight of the background.
         gamma: Weight of the attention.
@@ -169,7 +169,7 @@ class FGD(Criterion):
 
 
 class _Relation(nn.Module):
-    """Adds to every pixel what all of them together say: a global context block."""
+    """Global context block: adds a weighted mean over all pixels to every pixel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

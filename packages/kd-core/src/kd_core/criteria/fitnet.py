@@ -31,8 +31,8 @@ def fitnet(student: Maps, teacher: Maps) -> Tensor:
 class FitNet(Criterion):
     """See `fitnet`; adds a regressor (convolution, BatchNorm, ReLU) per level.
 
-    The one-stage variant: the hint is learned together with the task. A level of 1x1 maps cannot
-    be trained on a batch of one sample, of which BatchNorm has no variance.
+    The one-stage variant: hint and task are learned at the same time. A level of 1x1 maps cannot
+    be trained on a batch of one sample, since BatchNorm has no variance then.
 
     Args:
         student_shapes: [C, H, W] of each tapped map.
@@ -69,7 +69,7 @@ class FitNet(Criterion):
 def regressor(
     student: Sequence[int], teacher: Sequence[int], *, activation: bool = True
 ) -> nn.Sequential:
-    """Return what brings a map of the student's shape to the teacher's.
+    """Return a module that brings a map of the student's shape to the teacher's shape.
 
     Args:
         student: [C, H, W].

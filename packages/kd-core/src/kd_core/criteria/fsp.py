@@ -61,7 +61,7 @@ class FSP(Criterion):
     example: ClassVar = (((4, 8, 8), (6, 4, 4)), ((4, 8, 8), (6, 4, 4)))
 
     def check_shapes(self, student: Shapes, teacher: Shapes) -> None:
-        """Refuse also fewer than two levels and channels that differ."""
+        """Also reject fewer than two levels, and channels that differ."""
         super().check_shapes(student, teacher)
         _require_two_levels(len(student))
         require_same_channels("FSP", student, teacher)

@@ -1,4 +1,4 @@
-"""FT: factors of the teacher's last map, which a paraphraser has learned to extract."""
+"""FT: factors of the teacher's last map, extracted by a paraphraser that is trained first."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -52,8 +52,8 @@ def ft(student: Maps, teacher: Maps, *, p1: float = 2, p2: float = 1) -> Tensor:
 class FT(Criterion):
     """See `ft`; adds a translator, which extracts factors from the student's map.
 
-    The teacher's factors come from the encoder of a paraphraser that stays as it is: load the one
-    that an earlier phase has trained, see `Paraphraser`, by the term's `weights`.
+    The teacher's factors come from the frozen encoder of a paraphraser. An earlier phase trains it
+    (see `Paraphraser`); load it with the term's `weights`.
 
     Args:
         student_shapes: [C, H, W] of the one tapped map.
@@ -64,7 +64,7 @@ class FT(Criterion):
     takes = "maps"
     example: ClassVar = (((4, 8, 8),), ((6, 4, 4),))
     trained_before = ("paraphraser",)
-    exempt: ClassVar = {"zero_at_identity": "translator and paraphraser stand before the two"}
+    exempt: ClassVar = {"zero_at_identity": "the two pass through different modules first"}
 
     def __init__(
         self, student_shapes: Shapes, teacher_shapes: Shapes, *, rate: Positive = 0.5
@@ -76,12 +76,12 @@ class FT(Criterion):
         self.translator = _convolutions(nn.Conv2d, inputs, inputs, factors, factors, normalise=True)
 
     def check_shapes(self, student: Shapes, teacher: Shapes) -> None:
-        """Refuse also more than one map."""
+        """Also reject more than one map."""
         super().check_shapes(student, teacher)
         _require_one_map("FT", teacher)
 
     def train(self, mode: bool = True) -> "FT":
-        """Switch all but the paraphraser, which stays in evaluation mode."""
+        """Set the mode of all but the paraphraser, which stays in evaluation mode."""
         super().train(mode)
         self.paraphraser.eval()
         return self
@@ -98,7 +98,7 @@ class Paraphraser(Criterion):
     """Learns to extract the factors that `FT` transfers, in the phase before it.
 
     The loss is the mean squared error with which a decoder restores the teacher's map from its
-    factor. The student takes no part; its taps may be empty.
+    factor. The student is not used; its taps may be empty.
 
     Args:
         teacher_shapes: [C, H, W] of the one tapped map.
@@ -115,7 +115,7 @@ class Paraphraser(Criterion):
         self.paraphraser = _Autoencoder(teacher_shapes[0][0], rate)
 
     def check_shapes(self, student: Shapes, teacher: Shapes) -> None:
-        """Refuse all but one map of the teacher; the student may be anything."""
+        """Reject anything but one map of the teacher; the student may be anything."""
         super().check_shapes(teacher, teacher)
         _require_one_map("Paraphraser", teacher)
 

@@ -1,4 +1,4 @@
-"""MAG and MAS: what a teacher knows, seen through a narrow and a wide code of its features."""
+"""MAG and MAS: a narrow and a wide code of the teacher's features."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -60,9 +60,9 @@ class SelfAnalysis(Criterion):
 
     The self-analysing module of the paper of `granularity`: each code of the pooled vector must let
     a decoder predict the teacher's logits (`kd` at the code's temperature) and the label. The
-    student is not looked at. The authors train one code after the other; as they share nothing, one
-    pass with the sum gives the same gradients at half the cost. They keep the epoch that is best on
-    the test set, here it is the last one.
+    student is not used. The authors train one code after the other. The codes share nothing, so one
+    pass with the sum gives the same gradients at half the cost. The authors keep the epoch that is
+    best on the test set; here it is the last one.
 
     Args:
         teacher_shapes: [C] of the logits and [D] of the vector that the classifier gets.
@@ -75,9 +75,9 @@ class SelfAnalysis(Criterion):
 
     takes = ("logits", "vectors")
     exempt: ClassVar = {
-        "gradient_reaches_the_student_only": "only what describes the teacher is trained",
+        "gradient_reaches_the_student_only": "only the teacher's encoders and decoders are trained",
         "zero_at_identity": "the task is the teacher's own",
-        "nan_is_not_hidden": "the student is not looked at",
+        "nan_is_not_hidden": "the student is not used",
     }
 
     def __init__(
@@ -94,7 +94,7 @@ class SelfAnalysis(Criterion):
         self.teacher_encoders, self.teacher_decoders = _describe(teacher_shapes, widths)
 
     def check_shapes(self, student: Shapes, teacher: Shapes) -> None:
-        """Refuse what are no logits and vector of the teacher."""
+        """Reject anything but logits and a vector of the teacher."""
         self._check_kinds("teacher", teacher)
 
     def forward(self, student: Any, teacher: Sequence[Tensor], batch: Mapping[str, Any]) -> Tensor:
@@ -121,8 +121,8 @@ class MultiGranularity(Criterion):
     codes. The teacher's encoders and decoders are the product of a phase with `SelfAnalysis`; they
     are frozen. The student's encoders are trained with it.
 
-    In the paper this stands beside another method X, whose own row has no KD. So its gain over X is
-    partly that of KD: compare with X + KD.
+    The paper adds this to another method X and compares with X without KD. So part of the gain
+    over X comes from KD: compare with X + KD.
 
     Args:
         student_shapes: [C] of the logits and [D] of the vector that the classifier gets.
@@ -131,7 +131,7 @@ class MultiGranularity(Criterion):
         kd_weight: Weight of the logits; the codes have 1. The authors' default of 0 makes MAS and
             MAG the same; their scripts have 1, and 0.8 for MAG without another method.
         temperature: Divides the logits.
-        widths: Of the codes, abstract then detailed; those of the stage.
+        widths: Of the codes, abstract then detailed; the same as in the phase before.
         temperatures: One for each code.
 
     Raises:
@@ -140,7 +140,7 @@ class MultiGranularity(Criterion):
 
     takes = ("logits", "vectors")
     trained_before = ("teacher_encoders", "teacher_decoders")
-    exempt: ClassVar = {"zero_at_identity": "each network has encoders of its own"}
+    exempt: ClassVar = {"zero_at_identity": "each network has its own encoders"}
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Hard-label distillation: the class that the teacher decides for, as if it were the true one."""
+"""Hard-label distillation: the teacher's predicted class serves as the label."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar

@@ -16,8 +16,8 @@ def find_head(
 ) -> nn.Linear:
     """Return the classifier of a network: the last linear layer from a map's channels to classes.
 
-    That the map is averaged on its way there, and nothing else is done to it, is taken for granted:
-    modules do not show it.
+    This assumes that the network averages the map before that layer and does nothing else to it;
+    the modules alone cannot confirm it.
 
     Args:
         network: The network.
@@ -60,14 +60,14 @@ def borrow_heads(
 def parameters_of(head: Borrowed[nn.Linear], maps: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return weight [classes, channels] and bias [classes] in the precision of the maps.
 
-    Which may be another than the network's: criteria compute in float32 at least.
+    The network's precision may be another one: criteria compute in float32 at least.
     """
     weight, bias = head.module.weight, head.module.bias
     return weight.to(maps), None if bias is None else bias.to(maps)
 
 
 def require_one_map(name: str, shapes: Shapes) -> None:
-    """Refuse several maps where only the one before the classifier is of use."""
+    """Reject several maps, for a method that needs only the one before the classifier."""
     if len(shapes) != 1:
         raise UserError(
             f"{name} takes one map of each network, the one that is pooled before the classifier, "
@@ -82,8 +82,8 @@ def region_logits(
     """Return the logits [N, C, R] that a classifier gives to the regions of an image.
 
     The map is average-pooled to 4x4 cells (a smaller one is repeated), and these to scale x scale
-    regions for every scale, row by row. Of a map whose height and width are multiples of 4, or 1
-    or 2, the region of scale 1 has the logits of the network; of others (7x7) about those.
+    regions for every scale, row by row. If height and width of the map are multiples of 4, or 1 or
+    2, the region of scale 1 has the logits of the network; for other sizes (7x7) nearly those.
 
     Args:
         maps: What is pooled before the classifier, [N, D, H, W].

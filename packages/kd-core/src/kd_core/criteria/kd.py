@@ -41,12 +41,12 @@ def kd(
 
 
 class Standardizable:
-    """Of criteria that may standardise logits: the check that there are enough classes for it."""
+    """Mixin of criteria that may standardise logits: checks that there are enough classes."""
 
     standardize: bool
 
     def check_shapes(self, student: Shapes, teacher: Shapes) -> None:
-        """Refuse also to standardise fewer than three classes."""
+        """Also reject fewer than three classes where they are to be standardised."""
         super().check_shapes(student, teacher)  # type: ignore[misc]  # that of Criterion
         if self.standardize:
             require_three_classes(student[0][-1])

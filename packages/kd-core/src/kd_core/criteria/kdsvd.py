@@ -59,13 +59,13 @@ def _align(student: Tensor, teacher: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def _leading(maps: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return the first right singular vectors [N, W, count] and singular values [N, count]."""
     rows = maps.flatten(1, 2)
-    gram = rows.mT @ rows.detach()  # its eigenvectors are wanted; it is only W x W
+    gram = rows.mT @ rows.detach()  # its eigenvectors are what we need; it is only W x W
     constant = gram.detach()
     change = gram - constant  # worth 0
-    # One factor is constant: with its transpose it has the whole derivative, and the backward goes
-    # over the map once and not twice.
+    # One factor is constant: the sum with the transpose has the whole derivative, and the backward
+    # reads the map once and not twice.
     change = change + change.mT
-    # The solver raises at a NaN; here it gets 0, and the NaN comes back by `change`.
+    # The solver raises at a NaN, so it gets 0 here; `change` brings the NaN back.
     values, vectors = torch.linalg.eigh(constant.nan_to_num(0.0, 0.0, 0.0))
     values, vectors = values.flip(1).clamp(min=0), vectors.flip(2)
     leading = vectors[:, :, :count]
@@ -83,7 +83,7 @@ def _relation(before: Tensor, after: Tensor) -> Tensor:
 
 
 def _require_levels(student: Sequence[int], teacher: Sequence[int]) -> None:
-    """Refuse one level, and widths that differ."""
+    """Reject a single level, and widths that differ."""
     if len(student) < 2:
         raise UserError("KDSVD relates consecutive levels; tap two maps of each network at least")
     if list(student) != list(teacher):
@@ -108,7 +108,7 @@ class KDSVD(Criterion):
         self.k = k
 
     def check_shapes(self, student: Shapes, teacher: Shapes) -> None:
-        """Refuse also a single level, and levels of different widths."""
+        """Also reject a single level, and levels of different widths."""
         super().check_shapes(student, teacher)
         _require_levels([shape[-1] for shape in student], [shape[-1] for shape in teacher])
 

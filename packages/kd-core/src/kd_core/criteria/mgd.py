@@ -39,7 +39,7 @@ def mgd(student: Maps, teacher: Maps) -> Tensor:
 class MGD(Criterion):
     """See `mgd`; adds a generator per level, and a 1x1 convolution where channels differ.
 
-    A mask is drawn anew for every batch. `batch["mask"]`, where it is given, is used instead: one
+    Every batch gets a new random mask. `batch["mask"]`, where it is given, is used instead: one
     tensor of zeros and ones, or a tuple with one for every level.
 
     Args:
@@ -57,7 +57,7 @@ class MGD(Criterion):
     takes = "maps"
     example: ClassVar = (((4, 8, 8), (6, 4, 4)), ((6, 8, 8), (6, 4, 4)))
     exempt: ClassVar = {
-        "zero_at_identity": "a generator stands between the two maps",
+        "zero_at_identity": "a generator is between the two maps",
         "two_calls_agree": "the mask is drawn",
         "order_of_the_batch_does_not_matter": "the mask is drawn for each place in the batch",
         "cuda_agrees_with_cpu": "the mask is drawn, by another generator on each device",
@@ -81,7 +81,7 @@ class MGD(Criterion):
         self.generators = nn.ModuleList(_generator(shape[0]) for shape in teacher_shapes)
 
     def check_shapes(self, student: Shapes, teacher: Shapes) -> None:
-        """Refuse also maps of different sizes."""
+        """Also reject maps of different sizes."""
         super().check_shapes(student, teacher)
         require_same_sizes("MGD", student, teacher)
 

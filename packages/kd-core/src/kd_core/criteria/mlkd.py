@@ -59,8 +59,8 @@ def _of_classes(student: Tensor, teacher: Tensor) -> Tensor:
     samples, classes = student.shape
     if classes <= 2 * samples:
         return mse(student.T @ student, teacher.T @ teacher) * classes
-    # With D = P - Q and S = P + Q, P'P - Q'Q is (D'S + S'D) / 2, and the sum of its squares needs
-    # but products of samples, N x N: it is half of that of DD' * SS' and of DS' * SD'.
+    # With D = P - Q and S = P + Q, P'P - Q'Q is (D'S + S'D) / 2. The sum of its squares needs only
+    # products of samples, N x N: it is half the sum of DD' * SS' and of DS' * SD'.
     difference, total = student - teacher, student + teacher
     mixed = difference @ total.T
     squares = (difference @ difference.T) * (total @ total.T) + mixed * mixed.T
@@ -84,8 +84,8 @@ class MLKD(Standardizable, Criterion):
     Both codes mean to leave samples and classes out, but take the mean before they mask it, so that
     the masks only scale it: about by one half. And the authors' code compares the strong view at
     its first three temperatures only and repeats the weak view at the last two. Results were
-    published with both, so both are reproduced here; `strong_temperatures=temperatures` mends the
-    latter. It goes by the place: of temperatures 2, 3, 5, 2, 6 (with logit standardisation) the
+    published with both, so both are reproduced here; `strong_temperatures=temperatures` corrects
+    the second. The place counts: with temperatures 2, 3, 5, 2, 6 (logit standardisation) the
     strong view is compared at the first 2 and not at the second. Their correlations of the strong
     view never reach the loss and are left out.
 

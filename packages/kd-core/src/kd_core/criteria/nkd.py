@@ -20,7 +20,7 @@ def nkd(
     gamma: float = 1.5,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Take two cross-entropies: of the target, and among the other classes, normalised anew.
+    """Take two cross-entropies: of the target, and among the other classes, which sum to 1 again.
 
     Yang et al., "From Knowledge Distillation to Self-Knowledge Distillation: A Unified Approach
     with Normalized Loss and Customized Soft Labels", ICCV 2023, arXiv:2303.13005. The factor
@@ -58,7 +58,7 @@ def nkd_rows(
     label = label.unsqueeze(1)
     target = teacher.softmax(1).gather(1, label) * student.log_softmax(1).gather(1, label)
     student, teacher = student / temperature, teacher / temperature
-    if not all_classes:  # out goes the target, but finitely: its share of 0 would make inf a NaN
+    if not all_classes:  # a finite number: 0 times inf would be NaN
         lowest = torch.finfo(student.dtype).min
         student, teacher = (x.scatter(1, label, lowest) for x in (student, teacher))
     others = (teacher.softmax(1) * student.log_softmax(1)).sum(1)

@@ -43,8 +43,8 @@ def _discrepancy(student: Tensor, teacher: Tensor) -> Tensor:
     if student.shape[2] > max(student.shape[1], teacher.shape[1]):
         own = _kernel(student, student) + _kernel(teacher, teacher)
         return own - 2 * _kernel(student, teacher)
-    # With A and B the channels as rows, the sum of (a·b)² is |A B'|² = <A'A, B'B>: where there are
-    # more channels than positions, L x L products do for all three kernels together.
+    # With A and B the channels as rows, the sum of (a·b)² is |A B'|² = <A'A, B'B>. With more
+    # channels than positions, L x L products are enough for all three kernels.
     difference = student.mT @ student / student.shape[1] - teacher.mT @ teacher / teacher.shape[1]
     return difference.square().sum((1, 2))
 

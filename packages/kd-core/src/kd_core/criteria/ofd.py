@@ -1,4 +1,4 @@
-"""OFD: maps before the activation, cut where the teacher's negative responses say nothing."""
+"""OFD: maps before the activation, with the teacher's negative responses cut at a margin."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -32,8 +32,8 @@ def ofd(student: Maps, teacher: Maps, margins: Maps) -> Tensor:
         student: Map before the activation [N, C, H, W], or a tuple, shallow to deep, already of
             the teacher's channels.
         teacher: As many maps of those channels. No gradient flows into them.
-        margins: For every level one value a channel, [C], below which the teacher says nothing;
-            see `margin`.
+        margins: For every level one value a channel, [C], at which the teacher's map is cut; see
+            `margin`.
 
     Raises:
         UserError: If the numbers of levels or the channels differ.
@@ -59,8 +59,8 @@ def margin(weight: Tensor, bias: Tensor) -> Tensor:
 
     That is E[x | x < 0] of a normal distribution of mean `bias` and deviation |`weight`|. Where
     less than a thousandth of it is negative, it is -3 deviations, as in the authors' code. Unlike
-    there, a weight of 0 (a dead channel) gives the limit: its bias, which is all that it ever
-    says, where that is negative, or 0.
+    there, a weight of 0 (a dead channel) gives the limit: its bias, the only value of its output,
+    where that is negative, else 0.
 
     Args:
         weight: Of the BatchNorm, [C].
@@ -76,9 +76,9 @@ def margin(weight: Tensor, bias: Tensor) -> Tensor:
 class OFD(Criterion):
     """See `ofd`; adds a connector (1x1 convolution, BatchNorm) per level.
 
-    Differs from the authors' code: the teacher's BatchNorms use their running statistics, where
-    the authors leave them in training mode. Every margin belongs to its level, where theirs are
-    counted from the first BatchNorm and the maps from the last.
+    Differs from the authors' code: the teacher's BatchNorms use their running statistics; theirs
+    stay in training mode. Every margin belongs to its level; theirs are counted from the first
+    BatchNorm and the maps from the last.
 
     Args:
         student_shapes: [C, H, W] of each tapped map.
@@ -88,7 +88,7 @@ class OFD(Criterion):
     """
 
     takes = "maps"
-    exempt: ClassVar = {"zero_at_identity": "a connector stands between the two maps"}
+    exempt: ClassVar = {"zero_at_identity": "a connector is between the two maps"}
     margins: Tensor
 
     def __init__(

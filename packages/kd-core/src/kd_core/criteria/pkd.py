@@ -50,7 +50,7 @@ def channel_statistics(maps: Tensor) -> tuple[Tensor, Tensor]:
     The deviation is the unbiased one; 0 of a single value.
     """
     values = maps.numel() // max(maps.shape[1], 1)
-    if values == 0:  # nothing will be standardised with them
+    if values == 0:  # an empty batch: nothing is standardised with them
         nothing = maps.new_zeros(1, maps.shape[1], 1, 1)
         return nothing, nothing
     deviation, mean = torch.std_mean(maps, (0, 2, 3), correction=min(values - 1, 1), keepdim=True)
@@ -60,7 +60,7 @@ def channel_statistics(maps: Tensor) -> tuple[Tensor, Tensor]:
 class PKD(Criterion):
     """See `pkd`; adds a 1x1 convolution where channels differ.
 
-    Differs from the authors' code, which knows equal channels only. The authors' weight is 6 for
+    Differs from the authors' code, which takes equal channels only. The authors' weight is 6 for
     Faster R-CNN (P2 to P5) and 10 for RetinaNet (P3 to P6).
 
     Args:
@@ -73,7 +73,7 @@ class PKD(Criterion):
     def __init__(self, student_shapes: Shapes, teacher_shapes: Shapes) -> None:
         super().__init__()
         self.check_shapes(student_shapes, teacher_shapes)
-        # Without a bias, which would be subtracted again.
+        # No bias: it would be subtracted again.
         self.aligners = aligners(student_shapes, teacher_shapes, bias=False)
 
     def forward(

@@ -45,10 +45,10 @@ class ReviewKD(Criterion):
     """See `hcl`; adds a fusion block per level, from the deepest to the shallowest.
 
     The deepest level is usually the pooled vector as a 1x1 map. It cannot be trained on a batch of
-    one sample, of which BatchNorm has no variance.
+    one sample, since BatchNorm has no variance then.
 
-    Differs from mdistiller: `max_mid_channel` is heeded; there it is written in the configs, but
-    is always 512.
+    Differs from mdistiller: `max_mid_channel` has an effect; there it is in the configs, but the
+    width is always 512.
 
     Args:
         student_shapes: [C, H, W] of each tapped map, shallow to deep.
@@ -59,7 +59,7 @@ class ReviewKD(Criterion):
     takes = "maps"
     example: ClassVar = (((4, 8, 8), (6, 4, 4), (6, 1, 1)), ((6, 8, 8), (8, 8, 8), (8, 1, 1)))
     exempt: ClassVar = {
-        "zero_at_identity": "fusion blocks stand between the maps",
+        "zero_at_identity": "fusion blocks are between the maps",
         "single_sample_is_finite": "BatchNorm has no variance of a single 1x1 map",
     }
 

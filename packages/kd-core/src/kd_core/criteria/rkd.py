@@ -14,7 +14,7 @@ from kd_core.criteria.criterion import Criterion
 from kd_core.functional import full_precision, require_same_shape
 from kd_core.runtime.distributed import gather_rows, gather_with_gradient
 
-# Cosines at once: what fits into a CPU's cache, and on a GPU what is worth a launch.
+# Cosines computed at once: what fits into a CPU's cache; on a GPU, enough work for one launch.
 _CACHED, _LAUNCHED = 2**20, 2**24
 
 
@@ -112,7 +112,7 @@ def _separations(rows: Tensor) -> tuple[Tensor, Tensor]:
     lengths = products.diagonal()
     scale = lengths[:, None] + lengths
     squared = scale - 2 * products
-    equal = squared <= 1e-13 * scale  # what is left by rounding, the embeddings' own and this one
+    equal = squared <= 1e-13 * scale  # rounding errors, of the embeddings and of this product
     inverse = squared.masked_fill(equal, 1).rsqrt().masked_fill(equal, 0)
     return squared.masked_fill(equal, 0), inverse
 

@@ -1,4 +1,4 @@
-"""SDD: the logits of an image's regions, taught like those of the whole image."""
+"""SDD: logits of an image's regions, distilled like those of the whole image."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -35,8 +35,8 @@ def sdd(
     is inside. A region counts twice where the teacher is right about it and wrong about the whole
     image, or the other way round.
 
-    Differs from the authors' code: a loss that is not finite stays so, where they train on 0
-    instead; and the other classes of NKD are without the target, unless `all_classes`.
+    Differs from the authors' code: a loss that is not finite stays so, while theirs becomes 0; and
+    the other classes of NKD are without the target, unless `all_classes`.
 
     Args:
         student: Logits of regions, [N, C, R]; region 0 is the whole image.
@@ -97,7 +97,7 @@ class SDD(Criterion):
     takes = "maps"
     example: ClassVar = (((6, 8, 8),), ((8, 8, 8),))
     exempt: ClassVar = {
-        "zero_at_identity": "of equal maps, each network's own classifier makes other logits",
+        "zero_at_identity": "the classifiers differ, so equal maps give different logits",
         "state_dict_keeps_the_value": "the classifiers are in the networks' state dicts",
     }
 
@@ -134,7 +134,7 @@ class SDD(Criterion):
         self.borrow = partial(borrow_heads, (student_shapes, teacher_shapes), num_classes, names)
 
     def check_shapes(self, student: Shapes, teacher: Shapes) -> None:
-        """Refuse also more than one map."""
+        """Also reject more than one map."""
         super().check_shapes(student, teacher)
         require_one_map("SDD", student)
 

@@ -19,8 +19,8 @@ class SimKD(Criterion):
 
     Chen et al., "Knowledge Distillation with Reused Teacher Classifier", CVPR 2022,
     arXiv:2203.14001. The larger of the two maps is average-pooled to the size of the smaller. It is
-    meant to be the only loss (`task_weight=0`): what is deployed is a `SimKDNetwork`, which has the
-    teacher's classifier in the place of the student's.
+    meant to be the only loss (`task_weight=0`). The deployed network is a `SimKDNetwork`, with the
+    teacher's classifier in place of the student's.
 
     Args:
         student_shapes: [C, H, W] of the map that is pooled.
@@ -35,7 +35,7 @@ class SimKD(Criterion):
 
     takes = "maps"
     example: ClassVar = (((6, 8, 8),), ((8, 4, 4),))
-    exempt: ClassVar = {"zero_at_identity": "a projector stands between the two maps"}
+    exempt: ClassVar = {"zero_at_identity": "a projector is between the two maps"}
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class SimKD(Criterion):
         self.teacher_head = teacher_head
 
     def check_shapes(self, student: Shapes, teacher: Shapes) -> None:
-        """Refuse also more than one map."""
+        """Also reject more than one map."""
         super().check_shapes(student, teacher)
         require_one_map("SimKD", student)
 
@@ -122,7 +122,7 @@ def _layers(inputs: int, outputs: int, kernel: int) -> Iterator[nn.Module]:
 
 
 class SimKDNetwork(nn.Module):
-    """What SimKD deploys: from the student's map through the projector to the teacher's classifier.
+    """The network that SimKD deploys: student, projector, the teacher's classifier.
 
     The student's own classifier stays in the network, unused.
 

@@ -19,12 +19,12 @@ def skd(student: Tensor, teacher: Tensor, *, ridge: float = 0.1) -> Tensor:
     """Match the cosines between samples, by a Mahalanobis distance: the direction term alone.
 
     "Streamlined Knowledge Distillation", CVPR 2026. Row b of the difference of the two matrices of
-    cosines [N, N], divided by C, is what sample b has wrong; the covariance of these rows, plus
+    cosines [N, N], divided by C, is the error of sample b; the covariance of these rows, plus
     `ridge` on the diagonal, is the metric, and gradients flow through it too.
 
     Cosines are divided by C, so in a batch of usual size (64 samples, 100 classes) the covariance
     is ten thousand times smaller than the default ridge. The distance is then a Euclidean one over
-    sqrt(ridge), and small beside KD. A smaller ridge brings the metric in.
+    sqrt(ridge), and small beside KD. A smaller ridge gives the covariance an effect.
 
     Differs from the authors' code: the gradient is finite where student and teacher agree, and one
     sample gives 0, where the code gives NaN.
@@ -43,7 +43,7 @@ def skd(student: Tensor, teacher: Tensor, *, ridge: float = 0.1) -> Tensor:
     centred = difference - difference.mean(0)
     covariance = centred.T @ centred / max(len(student) - 1, 1)
     noise = ridge * torch.eye(len(student), dtype=student.dtype, device=student.device)
-    # The `_ex` variant does not look at the device to report failures.
+    # The `_ex` variant does not read from the device to report failures.
     factor, _ = torch.linalg.cholesky_ex(covariance + noise)
     whitened = torch.linalg.solve_triangular(factor, difference.T, upper=False)
     # A norm and not the root of a sum: its gradient at 0 is 0.
@@ -63,8 +63,8 @@ class SKD(Criterion):
     their code; temperature 1 on ImageNet.
 
     The authors mean to leave samples and classes out of each part, but take the part's mean before
-    they mask it. The masks only scale it then, by the shares that they keep: about one half each.
-    That is reproduced here, because results were published with it.
+    they mask it. So the masks only scale it by the shares that they keep, about one half each.
+    That is reproduced here because results were published with it.
 
     Args:
         temperature: Divides the logits in KD.

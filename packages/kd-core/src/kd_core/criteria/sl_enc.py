@@ -1,4 +1,4 @@
-"""SL-Enc: the teacher's soft label, perturbed by what a small trained network makes of noise."""
+"""SL-Enc: the teacher's soft label, perturbed by a small trained network that takes noise."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -15,9 +15,9 @@ from kd_core.functional import full_precision, require_same_shape, soft_cross_en
 def perturbed_soft_label(
     student: Tensor, teacher: Tensor, perturbation: Tensor, *, temperature: float = 1.0
 ) -> Tensor:
-    """Take the cross-entropy with the teacher's class probabilities, its logits being perturbed.
+    """Take the cross-entropy with the class probabilities of the teacher's perturbed logits.
 
-    It is `soft_label` but for what is added to the teacher's logits. The factor temperature² is
+    As `soft_label`, with a perturbation added to the teacher's logits. The factor temperature² is
     inside.
 
     Args:
@@ -40,12 +40,12 @@ class SoftLabelEncoder(Criterion):
     SL-Enc of "Label Optimization", ICCV 2021 submission 8285: softmax(g(noise)) is added to the
     teacher's logits, where g is a linear layer from 100 standard normal numbers to 50, ReLU,
     BatchNorm and a linear layer to the classes. It is trained by the same loss, beside the student.
-    The authors' code defines g but never builds it, and calls a loss that there is none of; this is
-    what it describes. Their temperature is 3, their weight 0.1.
+    The authors' code defines g but never builds it, and calls a loss that does not exist; this is
+    what the paper describes. Their temperature is 3, their weight 0.1.
 
-    Noise is drawn anew for every image and step. `batch["noise"]`, where it is given, is used
-    instead: [M, 100], of which the first N rows are those of the images. BatchNorm needs two rows
-    at least, so M is 2 where a batch has fewer images.
+    Every image gets new noise in every step. `batch["noise"]`, where it is given, is used instead:
+    [M, 100]; its first N rows belong to the images. BatchNorm needs at least two rows, so M is 2
+    where a batch has fewer images.
 
     Args:
         num_classes: Number of classes.
@@ -74,6 +74,6 @@ class SoftLabelEncoder(Criterion):
         return perturbed_soft_label(student, teacher, perturbation, temperature=self.temperature)
 
     def _draw(self, student: Tensor) -> Tensor:
-        """Return a row of noise for each image, and two at least."""
+        """Return a row of noise for each image, and at least two rows."""
         rows = max(len(student), 2)
         return torch.randn(rows, 100, device=student.device).to(student.dtype)

@@ -1,4 +1,4 @@
-"""Label optimization: the teacher's soft label, or a smoothed one, in the ground truth's place."""
+"""Label optimization: the teacher's soft label, or a smoothed one, replaces the ground truth."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -26,8 +26,8 @@ def soft_label(student: Tensor, teacher: Tensor, *, temperature: float = 1.0) ->
     by the number of classes too, so at weight 0.1 and temperature 3 its factor is 0.009 on
     CIFAR-100.
 
-    Of k teachers, the sum of the losses (SL-KD) is k times the loss with the mean of their
-    probabilities. So an ensemble (SL-Ens) is the same but for that factor unless it averages
+    With k teachers, the sum of the losses (SL-KD) is k times the loss with the mean of their
+    probabilities. So an ensemble (SL-Ens) differs from it only by that factor, unless it averages
     something else, such as logits.
 
     Args:
@@ -43,7 +43,7 @@ def soft_label(student: Tensor, teacher: Tensor, *, temperature: float = 1.0) ->
 
 @full_precision
 def label_smoothing(student: Tensor, label: Tensor, *, epsilon: float = 0.1) -> Tensor:
-    """Take the cross-entropy with labels of which a share is spread over all C classes.
+    """Take the cross-entropy with labels that are partly spread over all C classes.
 
     Section 7 of Szegedy et al., "Rethinking the Inception Architecture for Computer Vision",
     CVPR 2016, arXiv:1512.00567: 1 - epsilon + epsilon / C of the target, epsilon / C of the others.
@@ -83,12 +83,12 @@ class SoftLabel(Criterion):
 
 
 class LabelSmoothing(Criterion):
-    """See `label_smoothing`; needs `batch["label"]`. The teacher is not looked at.
+    """See `label_smoothing`; needs `batch["label"]`. The teacher is not used.
 
     To smooth the labels of the task's own loss, give the student `label_smoothing`: that needs no
-    teacher. This is for what it cannot do: smoothing with a weight or warm-up of its own, of logits
+    teacher. This criterion is for other cases: smoothing with its own weight or warm-up, of logits
     other than the task's (an auxiliary classifier's), or of a model that is its own task. A term
-    always has a teacher, which runs in every step; so use it beside one that is needed anyway.
+    always has a teacher, which runs in every step, so use it beside one that is needed anyway.
 
     Args:
         epsilon: Share of the label that is spread over all classes, in [0, 1].
@@ -107,7 +107,7 @@ class LabelSmoothing(Criterion):
         self.epsilon = epsilon
 
     def check_shapes(self, student: Shapes, teacher: Shapes) -> None:
-        """Refuse what are no logits of the student."""
+        """Reject anything but logits of the student."""
         self._check_kinds("student", student)
 
     def forward(self, student: Tensor, teacher: Any, batch: Mapping[str, Any]) -> Tensor:

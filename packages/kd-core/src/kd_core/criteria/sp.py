@@ -19,7 +19,7 @@ def sp(student: Maps, teacher: Maps) -> Tensor:
     authors' weight is 3000, on the last map alone.
 
     Args:
-        student: One map [N, C, H, W] or a tuple, shallow to deep; vectors [N, D] do too.
+        student: One map [N, C, H, W] or a tuple, shallow to deep; vectors [N, D] are possible too.
         teacher: As many maps, of any shape. No gradient flows into them.
 
     Raises:
@@ -39,7 +39,7 @@ class SP(Criterion):
     """See `sp`."""
 
     takes = "maps"
-    vectors_too = True  # it sees rows of numbers
+    vectors_too = True  # it compares rows of numbers
 
     def forward(self, student: Maps, teacher: Maps, batch: Mapping[str, Any]) -> Tensor:
         """Return the loss of maps [N, C, H, W] or vectors [N, D]; `batch` is not used."""

@@ -1,4 +1,4 @@
-"""SSKD: how the networks tell rotated images apart, besides what they classify."""
+"""SSKD: how the networks recognise rotated images, in addition to their classification."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -19,7 +19,7 @@ from kd_core.functional import full_precision, kl_rows
 def selective_kd(
     student: Tensor, teacher: Tensor, label: Tensor, *, share: float, temperature: float
 ) -> Tensor:
-    """Do as `kd`, but only with samples that the teacher knows, and the best of the others.
+    """As `kd`, with samples that the teacher classifies rightly and the best of the others.
 
     Section 3.3 of Xu et al., "Knowledge Distillation Meets Self-Supervision", ECCV 2020,
     arXiv:2006.07114. Samples are ranked by how many classes the teacher puts before the true one.
@@ -38,12 +38,12 @@ def selective_kd(
     teacher = teacher.detach()
     kept = _kept(teacher, label, share)
     student, teacher = ((logits / temperature).log_softmax(1) for logits in (student, teacher))
-    # Rows that are not kept are multiplied by 0, not left out: so a NaN in them is seen.
+    # Rows that are not kept are multiplied by 0, not left out, so a NaN in them is not hidden.
     return (kept * kl_rows(student, teacher)).sum() / kept.sum().clamp(min=1) * temperature**2
 
 
 def _kept(teacher: Tensor, label: Tensor, share: float) -> Tensor:
-    """Tell for each sample whether it is kept, [N]."""
+    """Return for each sample whether it is kept, [N]."""
     true = label[:, None]
     before = (teacher > teacher.gather(1, true)).sum(1)
     wrong = (before > 0).sum()
@@ -53,10 +53,10 @@ def _kept(teacher: Tensor, label: Tensor, share: float) -> Tensor:
 
 
 class SSKDHead(Criterion):
-    """Train a head of the teacher's to find the image that a rotated one comes from.
+    """Train a head on the teacher that finds the original of a rotated image.
 
-    The phase before `SSKD`. Cross-entropy over the images of the batch, whose logits are the cosine
-    similarities of projected vectors. The student is not looked at.
+    The phase before `SSKD`. Cross-entropy over the images of the batch; the logits are the cosine
+    similarities of projected vectors. The student is not used.
 
     Args:
         teacher_shapes: [D] of the vector that the classifier gets.
@@ -67,7 +67,7 @@ class SSKDHead(Criterion):
     exempt: ClassVar = {
         "gradient_reaches_the_student_only": "only the teacher's head is trained",
         "zero_at_identity": "the task is the teacher's own",
-        "nan_is_not_hidden": "the student is not looked at",
+        "nan_is_not_hidden": "the student is not used",
     }
 
     def __init__(self, teacher_shapes: Shapes) -> None:
@@ -75,7 +75,7 @@ class SSKDHead(Criterion):
         self.teacher_head = _head(teacher_shapes[0][0])
 
     def check_shapes(self, student: Shapes, teacher: Shapes) -> None:
-        """Refuse what is no vector of the teacher."""
+        """Reject anything but a vector of the teacher."""
         self._check_kinds("teacher", teacher)
 
     def forward(self, student: Any, teacher: Tensor, batch: Mapping[str, Any]) -> Tensor:
@@ -92,7 +92,7 @@ class SSKD(Criterion):
     Xu et al., "Knowledge Distillation Meets Self-Supervision", ECCV 2020, arXiv:2006.07114: `kd` of
     the images, `selective_kd` of their rotations, and `selective_kd` of the cosine similarities of
     rotations and images, projected by a head of each network. The teacher's head is the product of
-    a phase with `SSKDHead`; it is frozen. Compared are the images of one process.
+    a phase with `SSKDHead`; it is frozen. Only the images of one process are compared.
 
     Args:
         student_shapes: [C] of the logits and [D] of the vector that the classifier gets.
@@ -109,7 +109,7 @@ class SSKD(Criterion):
     takes = ("logits", "vectors")
     views = 4
     trained_before = ("teacher_head",)
-    exempt: ClassVar = {"zero_at_identity": "each network has a head of its own"}
+    exempt: ClassVar = {"zero_at_identity": "each network has its own head"}
 
     def __init__(
         self,

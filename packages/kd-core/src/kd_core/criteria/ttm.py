@@ -12,7 +12,7 @@ from kd_core.functional import batch_mean, full_precision, kl_divergence, kl_row
 
 @full_precision
 def ttm(student: Tensor, teacher: Tensor, *, gamma: float = 0.1) -> Tensor:
-    """Match the teacher's probabilities to the power gamma, normalised anew.
+    """Match the teacher's probabilities to the power gamma, normalised again.
 
     Zheng and Yang, "Knowledge Distillation Based on Transformed Teacher Matching", ICLR 2024,
     arXiv:2402.11148. A temperature of 1 / gamma on the teacher alone; there is no squared
@@ -31,7 +31,7 @@ def ttm(student: Tensor, teacher: Tensor, *, gamma: float = 0.1) -> Tensor:
 
 @full_precision
 def wttm(student: Tensor, teacher: Tensor, *, gamma: float = 0.1) -> Tensor:
-    """Do as `ttm`, weighting each sample by the sum of the powers that are normalised.
+    """As `ttm`, with each sample weighted by the sum of the powers before they are normalised.
 
     The weight of a sample grows with the teacher's doubt, from 1 to C to the power 1 - gamma.
 

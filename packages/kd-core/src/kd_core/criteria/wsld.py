@@ -21,7 +21,7 @@ def wsld(
     alpha: float = 2.25,
     temperature: float = 4.0,
 ) -> Tensor:
-    """Weight each sample's soft cross-entropy by how much worse the student knows its label.
+    """Weight each sample's soft cross-entropy by how far the student is behind on its label.
 
     Zhou et al., "Rethinking Soft Labels for Knowledge Distillation: A Bias-Variance Tradeoff
     Perspective", ICLR 2021, arXiv:2102.00650. The weight is 1 - exp(-student's / teacher's
