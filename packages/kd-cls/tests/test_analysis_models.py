@@ -113,7 +113,7 @@ def test_pretrained_weights_are_asked_for_with_their_own_head(data, networks, mo
         ("resnet8=nowhere.pth", "no weights file 'nowhere.pth'"),
         ("{runs}/dkd-1", "did you mean 'dkd-0'"),
         ("{runs}", "no student.safetensors.*dkd-0"),
-        ("{runs}/other.pth", "does not say its network; write NAME="),
+        ("{runs}/other.pth", "does not name its network; write NAME="),
     ],
 )
 def test_a_wrong_text_is_told_what_is_nearest(run, data, networks, spec, message):

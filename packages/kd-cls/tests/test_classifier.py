@@ -206,7 +206,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("given", [{"mean": MEAN}, {"std": STD}])
     def test_half_of_the_statistics_is_refused(self, given):
-        with pytest.raises(UserError, match="mean and std go together"):
+        with pytest.raises(UserError, match="mean and std"):
             Classifier(Pooled(), **given)
 
     @pytest.mark.parametrize("std", [0.5, [0.5]])

@@ -355,7 +355,7 @@ class TestFolders:
         assert run(config="kd", work_dir="runs/other") == 2
         said = capsys.readouterr().err
         assert f"{teacher} was made by another config" in said
-        assert f"delete {teacher}, and it is made again" in said
+        assert f"delete {teacher}, and it is created again" in said
 
     def test_of_a_finished_teacher_without_its_weights_are_refused(self, capsys):
         assert run(config="kd") == 0
@@ -375,7 +375,7 @@ class TestDamagedResults:
             assert run(seeds=seeds) == 2
             said = capsys.readouterr().err
             assert f"{file}: damaged" in said
-            assert "delete result.json, and --resume makes it again" in said
+            assert "delete result.json, and --resume creates it again" in said
         file.unlink()
         before = weights("runs/run/seed-1")
         assert run(seeds=[0, 1]) == 0

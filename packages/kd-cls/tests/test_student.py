@@ -115,7 +115,7 @@ class TestErrors:
             find_student(tmp_path)
 
     def test_an_unfinished_run_is_named(self, tmp_path):
-        with pytest.raises(UserError, match="when it is finished"):
+        with pytest.raises(UserError, match=r"has no student\.safetensors; a run writes it"):
             find_student(tmp_path)
 
     def test_a_missing_path_is_named(self, tmp_path):
@@ -126,7 +126,7 @@ class TestErrors:
         write_metadata(tmp_path)
         with pytest.raises(UserError, match=r"student\.pth: wanted a run's folder or"):
             find_student(tmp_path / "student.pth")
-        with pytest.raises(UserError, match="does not say its network, classes"):
+        with pytest.raises(UserError, match="does not name its network, classes"):
             load_student(tmp_path / "student.safetensors")
 
     def test_a_damaged_file_is_named(self, tmp_path):

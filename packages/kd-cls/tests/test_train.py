@@ -187,7 +187,7 @@ class TestAlone:
 
     def test_nothing_is_overwritten(self, capsys):
         assert train.main(["alone.py", "--work-dir", "runs/alone"]) == 2
-        assert "holds a run already; add --resume" in capsys.readouterr().err
+        assert "has a run already; add --resume" in capsys.readouterr().err
         assert train.main(["alone.py", "--cfg-options", "trainer.epochs=1"]) == 0
         assert read("runs/alone-2/result.json")["epochs"] == 1
         assert read("runs/alone/result.json")["epochs"] == 4

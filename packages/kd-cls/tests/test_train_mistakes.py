@@ -39,7 +39,7 @@ def folder(tmp_path, monkeypatch):
     [
         ("dkd", "trainer.epoch=3", "trainer: .*'epoch'; did you mean 'epochs'"),
         ("dkd", "trianer.epochs=3", "no 'trianer'; did you mean 'trainer'"),
-        ("dkd", "trainer.epochs", "option 'trainer.epochs': want KEY=VALUE"),
+        ("dkd", "trainer.epochs", "option 'trainer.epochs': wanted KEY=VALUE"),
         ("dkd", "trainer.precision=bf61", "'bf61'; did you mean 'bf16'"),
         ("dkd", "student.network.name=resnet9", "student.network: .*resnet9.*'resnet8'"),
         ("dkd", "student.network.type=kd_cls.models.bild_model", "did you mean 'build_model'"),

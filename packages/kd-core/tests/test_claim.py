@@ -202,7 +202,7 @@ class TestAClaim:
 class TestRelatives:
     def test_a_folder_inside_one_that_is_in_use_is_refused(self, tmp_path):
         with held_elsewhere(tmp_path / "a"):
-            with pytest.raises(UserError, match=r"seed-1 lies in .*a, which is in use by another"):
+            with pytest.raises(UserError, match=r"seed-1 is in .*a, which is in use by another"):
                 take(tmp_path / "a/seed-1")
             assert ours(tmp_path / "b")
 
@@ -260,7 +260,7 @@ class TestMistakes:
     @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
     def test_what_is_no_file_is_named_and_not_waited_for(self, tmp_path, make):
         make(tmp_path / ".claim-3")
-        with pytest.raises(UserError, match=r"\.claim-3 is no claim of a run; remove it"):
+        with pytest.raises(UserError, match=r"\.claim-3 is not a claim of a run; remove it"):
             take(tmp_path)
 
 
@@ -378,7 +378,7 @@ class TestASharedProduct:
         product = tmp_path / "result.json"
         with (
             claimed(tmp_path),
-            pytest.raises(UserError, match="this very run makes it"),
+            pytest.raises(UserError, match="this run itself makes it"),
             claimed_unless_made(product, "the teacher"),
         ):
             pass

@@ -228,7 +228,7 @@ class TestParseOptions:
 
     @pytest.mark.parametrize("text", ["a.b=", "a.b= ", "a.b", "=1", "a..b=1", ".a=1"])
     def test_text_that_is_not_key_and_value_is_an_error(self, text):
-        with pytest.raises(UserError, match="want KEY=VALUE"):
+        with pytest.raises(UserError, match="wanted KEY=VALUE"):
             parse_options([text])
 
     def test_later_option_wins(self):

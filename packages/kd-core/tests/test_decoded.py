@@ -182,7 +182,7 @@ def test_damaged_images_are_named(files, folder):
 def test_an_image_replaced_by_a_larger_one_overwrites_no_other(files, folder):
     store = DecodedImages(folder, files)
     Image.new("RGB", (50, 60)).save(os.fsdecode(files[0]))
-    with pytest.raises(UserError, match=r"0\.jpg: its header promised 9 x 14 pixels.*60 x 50"):
+    with pytest.raises(UserError, match=r"0\.jpg: its header says 9 x 14 pixels.*60 x 50"):
         store(os.fsdecode(files[0]))
 
 

@@ -44,7 +44,7 @@ def test_a_lack_of_memory_names_batch_size_precision_and_accumulation(error):
 def test_an_allocation_that_fails_here_says_how_much_was_wanted():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**45)
-    assert "131072.00 GiB more were wanted" in str(explain(caught.value))
+    assert "131072.00 GiB" in str(explain(caught.value))
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_an_image_keeps_its_pixels_and_an_index_beyond_the_last_begins_anew(tmp_
         ("loop", "is a link to nothing"),
         ("missing", "No such file"),
         ("empty", "it is empty"),
-        ("text", "no format that Pillow knows"),
+        ("text", "not a format that Pillow knows"),
         ("cut", "truncated"),
         ("bomb", "decompression bomb"),
     ],

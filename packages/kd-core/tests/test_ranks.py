@@ -63,7 +63,7 @@ def start(function, argument, folder):
 
 
 def _wait(processes):
-    """Return the exit codes, by rank; who stands still is ended once the others have."""
+    """Return the exit codes, by rank; a stopped one is killed once the others have ended."""
     ended, started = {}, time.monotonic()
     while len(ended) < 2:
         for rank, process in enumerate(processes):
@@ -79,7 +79,7 @@ def _wait(processes):
 class TestTwoProcesses:
     @pytest.mark.parametrize(
         ("number", "how"),
-        [(signal.SIGKILL, "died"), (signal.SIGSTOP, r"stands still \(SIGSTOP\)")],
+        [(signal.SIGKILL, "died"), (signal.SIGSTOP, r"is stopped \(SIGSTOP\)")],
     )
     def test_a_lost_rank_is_named_in_one_line(self, tmp_path, number, how):
         ended, (first, other) = start(die, number, tmp_path)

@@ -60,7 +60,7 @@ def test_resume_without_any_run_starts_one():
 def test_a_given_folder_that_holds_a_run_is_only_resumed(trace):
     leave(f"here/{trace}")
     assert has_run(Path("here"))
-    with pytest.raises(UserError, match=r"--work-dir here holds a run already; add --resume"):
+    with pytest.raises(UserError, match=r"--work-dir here has a run already; add --resume"):
         choose("here", [], resume=False)
     assert choose("here", [], resume=True) == Path("here")
 
@@ -91,7 +91,7 @@ def test_a_folder_in_use_is_not_resumed_and_no_older_one_instead():
 def test_a_folder_that_is_refused_is_given_back():
     leave("here/last.pth")
     for _ in range(2):
-        with pytest.raises(UserError, match="holds a run already"):
+        with pytest.raises(UserError, match="has a run already"):
             choose("here", [], resume=False)
     assert [path.name for path in Path("here").iterdir()] == ["last.pth"]
 

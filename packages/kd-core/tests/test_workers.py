@@ -1,4 +1,4 @@
-"""Workers that are killed or stand still end the wait for them."""
+"""Workers that are killed or stopped end the wait for them."""
 
 import multiprocessing
 import os
@@ -37,7 +37,7 @@ class Slow(Dataset):
         (
             signal.SIGSTOP,
             0.5,
-            r"no batch within 0.5 s \(data worker \d+ stands still .*\); .*data.worker_timeout",
+            r"no batch within 0.5 s \(data worker \d+ is stopped .*\); .*data.worker_timeout",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend, and the nearest valid name for a misspelt one."""
+"""Errors that the user can correct, and the nearest valid name for a misspelt one."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from difflib import get_close_matches
 
 
 class UserError(ValueError):
-    """Wrong input whose message is all that its author needs.
+    """Wrong input, with a message that says how to correct it.
 
     The command-line tools print it as one line and exit with its status; a traceback needs
     `--debug`.
@@ -16,11 +16,11 @@ class UserError(ValueError):
 
 
 class RunError(UserError):
-    """A run that had begun, and failed: of disk, memory, a worker, a loss that is not finite."""
+    """A run failed after its start: disk, memory, a worker, a loss that is not finite."""
 
     status = 1
     resumable = True
-    """Whether the same command may come further, once its cause is mended."""
+    """Whether the same command may succeed once the cause is removed."""
 
 
 class ToldElsewhereError(UserError):
@@ -45,7 +45,7 @@ def nearest(name: str, valid: Iterable[str], *, most: int = 3) -> str:
 
 @contextmanager
 def located(place: str) -> Iterator[None]:
-    """Prefix the message of a UserError raised inside with the place that it is about."""
+    """Prefix the message of a UserError raised inside with its place."""
     try:
         yield
     except UserError as error:

@@ -17,7 +17,7 @@ Maps = Tensor | Sequence[Tensor]
 
 
 def full_precision(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function compute in float32 or float64, whatever it is given, under autocast too.
+    """Make a function compute in float32 or float64 for every input, under autocast too.
 
     Tensors of fewer bits are promoted to float32 (see `promote`), so gradients flow back in the
     callers' own precision.
@@ -157,7 +157,7 @@ def kl_rows(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def require_same_shape(student: Tensor, teacher: Tensor) -> None:
-    """Refuse to compare element by element what would have to be broadcast."""
+    """Reject tensors of different shapes, which would be broadcast."""
     if student.shape != teacher.shape:
         raise UserError(
             f"student is {list(student.shape)}, teacher {list(teacher.shape)}; "
@@ -168,9 +168,9 @@ def require_same_shape(student: Tensor, teacher: Tensor) -> None:
 def kept_shares(teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Return the shares of samples and of classes that MLKD's masks of the batch keep.
 
-    Kept are samples of which the teacher is at most as sure (largest probability), and classes to
-    which it gives at most as much probability (sum over the batch), as the median of their kind:
-    one half, and more where values are equal or their number is odd. 0 samples of 0 are kept.
+    A sample is kept if its largest probability is at most the median of all samples; a class if
+    its probability, summed over the batch, is at most the median of all classes. That is one half,
+    and more where values are equal or their number is odd; 0 for an empty batch.
 
     Args:
         teacher: Logits, [N, C].
@@ -182,7 +182,7 @@ def kept_shares(teacher: Tensor) -> tuple[Tensor, Tensor]:
 def require_same_channels(
     name: str, student: Sequence[Sequence[int]], teacher: Sequence[Sequence[int]]
 ) -> None:
-    """Refuse shapes [C, H, W] of levels whose channels a method would compare one by one."""
+    """Reject levels [C, H, W] of different channels, for a method that compares single channels."""
     channels = [[shape[0] for shape in side] for side in (student, teacher)]
     if channels[0] != channels[1]:
         raise UserError(
@@ -207,7 +207,7 @@ def z_score(logits: Tensor, *, eps: float = 1e-7) -> Tensor:
 
 
 def require_three_classes(num_classes: int) -> None:
-    """Refuse to standardise one or two logits: of two, only the order would be left."""
+    """Reject fewer than three classes: of two standardised logits only the order would be left."""
     if num_classes < 3:
         raise UserError(
             f"standardize=True needs at least 3 classes, there are {num_classes}: "

@@ -9,7 +9,7 @@ from torch import Tensor
 from kd_core.errors import UserError
 from kd_core.functional import batch_mean, full_precision
 
-SMALLEST_BATCH = 4  # of which the unbiased HSIC exists: it draws four different samples
+SMALLEST_BATCH = 4  # the unbiased HSIC needs four different samples
 
 
 def accuracy(logits: Tensor, label: Tensor, topk: Sequence[int] = (1, 5)) -> tuple[Tensor, ...]:
@@ -87,7 +87,7 @@ def agreement(student: Tensor, teacher: Tensor) -> Tensor:
 @torch.no_grad()
 @full_precision
 def noise_unevenness(logits: Tensor) -> Tensor:
-    """Return how far the probabilities besides the largest are from equal ones, over the samples.
+    """Return how uneven the probabilities besides the largest are, averaged over the samples.
 
     The sum over all classes c but the arg-max of |p_c - (1 - p_max) / (C - 1)|, averaged over the
     samples. From the authors' code, which fits four classes only, of Shao and Chen,
@@ -97,12 +97,12 @@ def noise_unevenness(logits: Tensor) -> Tensor:
         logits: [N, C].
 
     Returns:
-        A scalar in [0, 2); 0 where what is not the prediction is spread evenly.
+        A scalar in [0, 2); 0 where all other classes have equal probabilities.
     """
     probability = logits.softmax(1)
     largest = probability.argmax(1, keepdim=True)
     rest = probability.scatter(1, largest, 0)
-    even = rest.sum(1, keepdim=True) / (logits.shape[1] - 1)  # of one class nan, which goes
+    even = rest.sum(1, keepdim=True) / (logits.shape[1] - 1)  # NaN for one class; replaced below
     return batch_mean((rest - even).abs().scatter(1, largest, 0))
 
 
@@ -132,8 +132,8 @@ def minibatch_cka(batches: Iterable[tuple[Sequence[Tensor], Sequence[Tensor]]]) 
     Equation 4 of Nguyen et al., "Do Wide and Deep Networks Learn the Same Things?", ICLR 2021,
     arXiv:2010.15327: HSIC is averaged over the batches, each value unbiased, so that the result
     tends to that of the whole set whatever the size of the batches. Unlike `linear_cka`, it does
-    not rise where features outnumber samples. Weighed by their samples, which the paper, of equal
-    batches, need not do.
+    not rise where features outnumber samples. Batches are weighted by their number of samples; the
+    paper has batches of equal size.
 
     Args:
         batches: Random parts of a set (not sorted by class): for each, the features of the

@@ -89,7 +89,7 @@ def finished(cfg: CfgNode, weights: str = "model_final.pth") -> dict[str, Any] |
         UserError: If another config made what is there, it is damaged, or its weights are missing.
     """
     folder = Path(cfg.OUTPUT_DIR)
-    remedy = f"delete {folder}, and it is made again"
+    remedy = f"delete {folder}, and it is created again"
     check(cfg, remedy)
     if not (folder / RESULT).is_file():
         return None

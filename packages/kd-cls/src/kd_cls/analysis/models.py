@@ -110,7 +110,7 @@ def _finished(spec: str, data: DataSplits, networks: Path) -> Classifier:
         nearby = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UserError(f"there is no such file{nearest(path.name, [*nearby, *known])}; {_FORMS}")
     if path.is_file() and path.suffix != ".safetensors":
-        raise UserError(f"such a file does not say its network; write NAME={spec}")
+        raise UserError(f"such a file does not name its network; write NAME={spec}")
     trained = load_student(path)
     _compare_classes(spec, read_facts(find_student(path))["classes"], data.classes)
     trained.roles = dict(network_roles(trained.network))

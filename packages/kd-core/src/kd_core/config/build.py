@@ -15,7 +15,7 @@ from kd_core.config.kinds import MODULE, Kind, name_of, require_factory
 from kd_core.config.values import check_values
 from kd_core.errors import UserError, located, nearest
 
-# Model zoos hide this name in **kwargs (torchvision.models.resnet18); no other is offered there.
+# Model zoos hide this name in **kwargs (torchvision.models.resnet18); no other is passed there.
 OFFERED_THROUGH_KWARGS = frozenset({"num_classes"})
 
 
@@ -45,16 +45,16 @@ def build(
 ) -> Any:
     """Call the `type` of a node with its other keys, building nested nodes first.
 
-    What a type names is judged before it is called. For a node that comes from a file of weights
+    The object that a type names is checked before it is called. For a node from a weights file
     this is not enough: see `kd_core.config.trust`.
 
     Args:
-        node: `type` (an import path or a callable) and arguments. A dict with `type` is a node
-            wherever it stands: as an argument or inside dicts, lists and tuples.
+        node: `type` (an import path or a callable) and arguments. Every dict with `type` is a node,
+            also as an argument or inside dicts, lists and tuples.
         where: Path of the node in the config, for messages.
         kind: What the node itself must name; nested ones may be anything but Python's own.
-        provided: Arguments at hand. This node and every nested one receives those that it does not
-            give itself and that its callable names as parameters; through **kwargs only
+        provided: Further arguments. This node and every nested one receive those that they do not
+            set themselves and that their callable names as parameters; through **kwargs only
             `num_classes` is passed.
 
     Raises:
@@ -150,7 +150,7 @@ class Parameters(NamedTuple):
 
 def parameters_of(function: Callable[..., Any]) -> Parameters:
     """Return what a callable takes."""
-    # A module without constructor inherits `(*args, **kwargs)`, and then refuses all of them.
+    # A module without a constructor inherits `(*args, **kwargs)`, and then rejects all of them.
     if getattr(function, "__init__", None) is nn.Module.__init__:
         return Parameters((), (), open=False)
     try:
@@ -166,7 +166,7 @@ def parameters_of(function: Callable[..., Any]) -> Parameters:
 
 
 def build_network(node: Mapping[str, Any], where: str, **provided: Any) -> nn.Module:
-    """Build a node that must give a module; see `build`."""
+    """Build a node that must return a module; see `build`."""
     built = build(node, where, kind=MODULE, **provided)
     if not isinstance(built, nn.Module):
         raise UserError(f"{where}: {node['type']} gave a {type(built).__name__}, not a module")
@@ -174,7 +174,7 @@ def build_network(node: Mapping[str, Any], where: str, **provided: Any) -> nn.Mo
 
 
 def require_type(node: Any, where: str, of: str) -> None:
-    """Refuse what is not a node with a `type`; `of` says what the type is the import path of."""
+    """Reject anything but a node with a `type`; `of` says what the type should name."""
     if not isinstance(node, Mapping) or "type" not in node:
         raise UserError(
             f"{where}: wanted a dict with `type`, the import path of {of}, got {node!r}"
@@ -209,7 +209,7 @@ def _function(node: Mapping[str, Any], where: str, kind: Kind | None) -> Callabl
 def _member(owner: Any, parts: list[str], *, prefer_attribute: bool) -> Any:
     """Return the submodule or attribute of `owner` that the last of `parts` names.
 
-    Where a package has both under one name (`kd_core.build`), what follows in the path decides.
+    Where a package has both under one name (`kd_core.build`), the rest of the path decides.
     """
     name = parts[-1]
     if not (prefer_attribute and hasattr(owner, name)) and isinstance(owner, ModuleType):
@@ -224,7 +224,7 @@ def _member(owner: Any, parts: list[str], *, prefer_attribute: bool) -> Any:
 
 
 def _import_module(name: str) -> ModuleType | None:
-    """Import a module; None if there is none of this name."""
+    """Import a module; None if there is no module of this name."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -236,7 +236,7 @@ def _import_module(name: str) -> ModuleType | None:
 
 
 def _hint(name: str, names: Collection[str]) -> str:
-    """Return the nearest names only: a module has too many to list them all."""
+    """Return only the nearest names: a module has too many to list them all."""
     alike = [known for known in names if known.lower() == name.lower()]
     alike += difflib.get_close_matches(name, names)
     return nearest(name, alike)

@@ -1,4 +1,4 @@
-"""What a config's node may name in its place, judged before it is called."""
+"""Which kind of object a config node must name; checked before the object is called."""
 
 import functools
 import inspect
@@ -16,12 +16,12 @@ from kd_core.errors import UserError
 
 @dataclass(frozen=True)
 class Kind:
-    """What is wanted in one place of a config.
+    """The kind of object that one place of a config needs.
 
     Args:
         what: Its name, with article: `a criterion`.
-        fits: Takes what the `type` of a node names; returns whether it may be called.
-        wanted: How such a thing is written.
+        fits: Takes the object that the `type` of a node names; returns whether it may be called.
+        wanted: How such an object is written.
     """
 
     what: str
@@ -29,10 +29,10 @@ class Kind:
     wanted: str
 
     def require(self, found: Any, where: str) -> None:
-        """Refuse what is of another kind.
+        """Reject an object of another kind.
 
         Raises:
-            UserError: If it is; nothing was called.
+            UserError: If it is of another kind; nothing is called.
         """
         if not self.fits(found):
             raise UserError(
@@ -48,18 +48,18 @@ def subclass_of(what: str, parent: type) -> Kind:
 
 
 def require_factory(found: Any, where: str) -> None:
-    """Refuse what cannot be called, and whatever Python itself brings along.
+    """Reject objects that cannot be called, and those of Python itself.
 
-    Judged is the object, wherever it was found: `torch.os.system` is Python's too.
+    The object counts, not its path: `torch.os.system` is Python's too.
 
     Raises:
-        UserError: If it is such a thing.
+        UserError: If it is such an object.
     """
     if not callable(found):
         raise UserError(f"{where}: {found!r} cannot be called")
     if is_of_python(found):
         raise UserError(
-            f"{where}: {name_of(found)} is Python's own, and no part of a run is made by it; "
+            f"{where}: {name_of(found)} is Python's own and does not make a part of a run; "
             "it is not called"
         )
 
@@ -70,7 +70,7 @@ def is_of_python(found: Any) -> bool:
 
 
 def module_of(found: Any) -> str:
-    """Return the module in which a function or class is defined, however it was reached."""
+    """Return the module in which a function or class is defined, whatever its path."""
     while isinstance(found, functools.partial):
         found = found.func
     module = getattr(found, "__module__", None)
@@ -84,7 +84,7 @@ def module_of(found: Any) -> str:
 
 
 def name_of(found: Any) -> str:
-    """Return the full name of a function or class, of where it is defined."""
+    """Return the full name of a function or class, from the module that defines it."""
     name = getattr(found, "__qualname__", "")
     return f"{module_of(found)}.{name}" if name else repr(found)
 
@@ -95,7 +95,7 @@ def is_subclass(found: Any, parent: type) -> bool:
 
 
 def returned(function: Any) -> Any:
-    """Return what a function is annotated to return; None where it does not say or is not known."""
+    """Return the annotated return type of a function; None if there is none or it is unknown."""
     while isinstance(function, functools.partial):
         function = function.func
     function = inspect.unwrap(function)
@@ -115,7 +115,7 @@ def makes(found: Any, parent: type) -> bool:
 
 
 def makes_one_with(found: Any, names: Iterable[str]) -> bool:
-    """Return whether something is a class with such attributes, or annotated to return one."""
+    """Return whether something is a class with these attributes, or annotated to return one."""
     made = found if inspect.isclass(found) else returned(found)
     if not inspect.isclass(made):
         return False
@@ -124,7 +124,7 @@ def makes_one_with(found: Any, names: Iterable[str]) -> bool:
 
 
 def makes_calls_with(found: Any, arguments: Iterable[str]) -> bool:
-    """Return whether something is a class, made with such arguments, whose objects are called."""
+    """Return whether something is a class with these arguments whose objects can be called."""
     parents = found.__mro__ if inspect.isclass(found) else ()
     if not any("__call__" in vars(parent) for parent in parents):
         return False
@@ -132,7 +132,7 @@ def makes_calls_with(found: Any, arguments: Iterable[str]) -> bool:
 
 
 def _may_make_module(found: Any) -> bool:
-    """Return whether something makes a module, as far as it says: model zoos often do not."""
+    """Return whether something may make a module; model zoos often lack annotations."""
     if inspect.isclass(found):
         return issubclass(found, nn.Module)
     said = returned(found)

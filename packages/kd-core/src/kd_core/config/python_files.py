@@ -32,7 +32,7 @@ def read_python(path: Path) -> dict[str, Any]:
     if problem := _file_problem(path):
         raise UserError(problem)
     try:
-        # By default an `import` in the file would switch mmengine to its other, lazy dialect.
+        # By default an `import` in the file would switch mmengine to its lazy syntax.
         with _python_alone():
             loaded = Config.fromfile(path, lazy_import=False, import_custom_modules=False)
     except Exception as error:
@@ -42,7 +42,7 @@ def read_python(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def _python_alone() -> Iterator[None]:
-    """Let mmengine load no other files: it obeys the tags of a YAML file, which run code."""
+    """Let mmengine load python files only: it follows tags in YAML files, which can run code."""
 
     def refuse(file: Any, *_: Any, **__: Any) -> NoReturn:
         raise UserError(
@@ -62,7 +62,7 @@ def _python_alone() -> Iterator[None]:
 
 
 def _file_problem(path: Path) -> str:
-    """Say why a path is not a config file and which file is nearest, or return nothing."""
+    """Return why a path is not a config file and which file is nearest; "" if it is one."""
     if path.is_file():
         return "" if path.suffix == ".py" else f"{path}: a config file is a python file, *.py"
     missing = path
@@ -92,7 +92,7 @@ def _explain(path: Path, error: Exception) -> str:
         if Path(frame.filename) in sources:
             return f"{frame.filename}, line {frame.lineno}: {text}"
     if isinstance(error, OSError) and error.filename is None and error.errno in _NO_ROOM:
-        place = Path("a temporary file, by way of which configs are read")
+        place = Path("a temporary file through which configs are read")
         return str(cannot_write(place, error))
     return f"{path}: {text}"
 
@@ -103,5 +103,5 @@ def _bases(source: Path) -> list[str]:
             with suppress(ValueError):  # computed, not written out
                 bases = ast.literal_eval(node.value)
                 bases = [bases] if isinstance(bases, str) else list(bases)
-                return [base for base in bases if "{{" not in base]  # which mmengine fills in
+                return [base for base in bases if "{{" not in base]  # mmengine fills them in
     return []

@@ -27,15 +27,16 @@ def load_config(
     Inside one file `_base_` is mmengine's: bases, python files too, are read first and dicts merge
     into them. Modules, functions, classes and names that start with `_` stay in their file.
 
-    A top-level `tuned` holds what suits one pair of networks in every method: overrides of terms by
-    name and, under `phases`, of phases by name; they merge where the method has one of that name.
+    A top-level `tuned` holds the values for one pair of networks: overrides of terms by name and,
+    under `phases`, of phases by name. They are merged where the method has one of that name.
 
     Args:
         paths: One python file or several; see `merge` for how a later one changes an earlier one.
         options: Values by dotted path, see `parse_options`. Dicts and lists on the way must exist;
-            the last key may be new, since a node need not type every argument (`check` looks).
-        known: The top-level names that the tool reads. If given, any other is an error; and an
-            option may start a node that no file mentions.
+            the last key may be new, since a node need not list every argument (`check` finds
+            unknown ones).
+        known: The top-level names that the tool reads. If given, any other is an error, and an
+            option may add a node that is in no file.
 
     Raises:
         UserError: If a file is missing or fails, or a name or path is unknown.
@@ -57,16 +58,16 @@ def load_config(
 def merge(
     earlier: Mapping[str, Any], later: Mapping[str, Any], *, keep_marks: bool = False
 ) -> dict[str, Any]:
-    """Merge two configs: dicts deeply, everything else of `later` replaces what `earlier` had.
+    """Merge two configs: dicts are merged deeply, all other values of `later` replace the earlier.
 
-    A dict marked `_delete_=True` replaces too; so does a node whose `type` differs, because the
-    arguments of one callable mean nothing to another. Neither input is changed.
+    A dict marked `_delete_=True` replaces too; so does a node whose `type` differs, because its
+    arguments are those of another callable. Neither input is changed.
 
     Args:
-        earlier: What is there.
-        later: What changes it.
+        earlier: The config to change.
+        later: The changes.
         keep_marks: Leave `_delete_` in the result. That is always so under the key `phases`: its
-            overrides are merged once more, when they run.
+            overrides are merged once more when they run.
     """
     other_type = "type" in earlier and later.get("type", earlier["type"]) != earlier["type"]
     merged = {} if other_type or later.get("_delete_") else dict(earlier)
@@ -90,7 +91,7 @@ def parse_options(texts: Sequence[str]) -> dict[str, Any]:
     for text in texts:
         path, equals, value = text.partition("=")
         if not (equals and value.strip() and all(path.split("."))):
-            raise UserError(f"option {text!r}: want KEY=VALUE such as trainer.epochs=2")
+            raise UserError(f"option {text!r}: wanted KEY=VALUE such as trainer.epochs=2")
         options[path] = _parse_value(value.strip())
     return options
 
@@ -106,7 +107,7 @@ def save_config(config: Mapping[str, Any], path: str | Path) -> None:
 
 
 def _tune(config: dict[str, Any]) -> dict[str, Any]:
-    """Merge `tuned` into the terms and phases that the method has; the rest is for others."""
+    """Merge `tuned` into the terms and phases that the method has; ignore the rest."""
     tuned = config.pop(_TUNED, {})
     terms, phases = config.get("distiller", {}).get("terms", {}), config.get("phases")
     used = {name: value for name, value in tuned.items() if name in terms}

@@ -1,8 +1,8 @@
-"""Networks that a file of weights describes: built only if they are known, or trusted by name.
+"""Networks that a weights file describes: built only if known, or trusted by name.
 
-A finished student's file says which network it is of, by import path. The file may come from
-anybody, so nothing is imported, called or read because it says so, unless it is a network of a
-known package, or the user named it: with `--trust`, or in the config that is being run.
+A finished student's file names its network by import path. The file may come from anybody, so
+nothing in it is imported, called or read, unless it is a network of a known package, or the user
+named it: with `--trust`, or in the config of the run.
 """
 
 import os
@@ -28,22 +28,22 @@ NO_WEIGHTS = {
     "weights": None,
     "weights_backbone": None,
 }
-"""How model zoos are told to download nothing."""
+"""Arguments that keep model zoos from downloading weights."""
 
 _OF_FILES = re.compile(r"pretrained_\w+|checkpoint\w*|(\w+_)?(path|file|dir|url)|hf_\w+|\w*hub\w*")
 _PLACE = re.compile(r"[/\\\0~]|^\s*[\w+-]+:(?!in\b)")  # but `layer4:in` is a tap
 _NO_FILES = "a network that a file describes reads no other file"
-_LARGEST = 4096  # of numbers that have nothing to do with the sizes of tensors
+_LARGEST = 4096  # for numbers that are not sizes of tensors
 
 
 @dataclass(frozen=True)
 class Known:
-    """What a file may name without being asked about.
+    """What a file may name without `--trust`.
 
     Args:
         prefixes: Beginnings of import paths, with their last dot. All that importing such a path
             runs must be harmless.
-        is_network: Returns whether what was found there is a network, or makes one.
+        is_network: Returns whether an object found there is a network, or makes one.
     """
 
     prefixes: tuple[str, ...]
@@ -51,7 +51,7 @@ class Known:
 
 
 def known_modules(*packages: str) -> Known:
-    """Return as known the classes of modules that are defined in these packages."""
+    """Return the module classes that these packages define, as known."""
 
     def is_network(found: Any, node: Mapping[str, Any]) -> bool:
         return is_subclass(found, nn.Module) and is_defined_in(found, packages)
@@ -60,7 +60,7 @@ def known_modules(*packages: str) -> Known:
 
 
 DEPLOYED = known_modules("kd_core.criteria", "torch.nn")
-"""What criteria add to a student, and layers of PyTorch."""
+"""Modules that criteria add to a student, and layers of PyTorch."""
 
 
 def is_defined_in(found: Any, packages: Sequence[str]) -> bool:
@@ -83,7 +83,7 @@ def trusting(*names: str) -> Iterator[None]:
 
 
 def trust(*names: str) -> None:
-    """Trust import paths from now on, or until the `trusting` block around ends."""
+    """Trust import paths from now on, or until the enclosing `trusting` block ends."""
     _trusted.set(_trusted.get() | set(names))
 
 
@@ -96,10 +96,10 @@ def names_in(config: Any) -> set[str]:
 
 
 def find(path: Any, where: str, known: Sequence[Known], node: Mapping[str, Any]) -> Any:
-    """Return what a file names, if it is known or trusted; nothing else is even imported.
+    """Return the object that a file names, if it is known or trusted; else import nothing.
 
     Args:
-        path: The import path that the file says.
+        path: The import path in the file.
         where: Its place, for messages.
         known: What needs no trust.
         node: The node that names it.
@@ -115,7 +115,7 @@ def find(path: Any, where: str, known: Sequence[Known], node: Mapping[str, Any])
         require_factory(found, where)
         return found
     if path.partition(".")[0] in sys.stdlib_module_names:
-        raise UserError(f"{where}: {path} is Python's own, and a file cannot have it run")
+        raise UserError(f"{where}: {path} is Python's own, and a file cannot make it run")
     private = any(part.startswith("_") for part in path.split("."))
     for one in known:
         if path.startswith(one.prefixes) and not private:
@@ -124,13 +124,13 @@ def find(path: Any, where: str, known: Sequence[Known], node: Mapping[str, Any])
             if one.is_network(found, node):
                 return found
     raise UserError(
-        f"{where}: {path} is not known here, and what a file names is not run for the asking; "
-        f"if you trust who wrote the file, and know what {path} does, add --trust {path}"
+        f"{where}: {path} is not known here, so it is not run just because a file names it; "
+        f"if you trust the author of the file, and know what {path} does, add --trust {path}"
     )
 
 
 def check_types(value: Any, where: str, known: Sequence[Known]) -> None:
-    """Refuse what a file names and is neither known nor trusted, at any depth; build nothing.
+    """Reject a value that names anything neither known nor trusted, at any depth; build nothing.
 
     Args:
         value: Of the file: a node, or lists and dicts that contain nodes.
@@ -153,15 +153,15 @@ def build_from_file(
     """Build the network that a file describes; see `kd_core.config.build.build`.
 
     Args:
-        node: What the file says: `type` and arguments, as JSON has them.
+        node: `type` and arguments from the file, as JSON types.
         where: Its place, for messages.
         known: What needs no trust, besides `DEPLOYED`.
         largest: Number of elements of the file's largest tensor; no argument may be larger.
-        provided: Arguments at hand.
+        provided: Further arguments.
 
     Raises:
-        UserError: If the node names what is neither known nor trusted, an argument names a file or
-            a place in the network, or the network cannot be built.
+        UserError: If the node names something neither known nor trusted, an argument names a file
+            or an address, or the network cannot be built.
     """
     if not isinstance(node, Mapping) or "type" not in node:
         raise UserError(f"{where}: wanted a dict with `type`, got {node!r:.80}")
@@ -170,7 +170,7 @@ def build_from_file(
         return build_network(judged, where, **provided)
     except UserError:
         raise
-    except Exception as error:  # made-up arguments may lead to any
+    except Exception as error:  # wrong arguments may raise anything
         reason = " ".join(str(error).split())
         raise UserError(
             f"{where}: cannot be built ({type(error).__name__}: {reason:.200})"
@@ -178,7 +178,7 @@ def build_from_file(
 
 
 def _judged(value: Any, where: str, known: Sequence[Known], largest: int) -> Any:
-    """Return a value of a file with all types found; refuse what a file may not say."""
+    """Return a value of a file with all types located; reject values that a file may not have."""
     if isinstance(value, Mapping):
         node = {}
         if "type" in value:
@@ -201,7 +201,7 @@ def _judged(value: Any, where: str, known: Sequence[Known], largest: int) -> Any
 
 
 def _not_a_file(key: str, value: Any, where: str) -> Any:
-    """Return the value of an argument; refuse one whose name says that it is of a file."""
+    """Return the value of an argument; reject it if the argument's name means a file."""
     if _OF_FILES.fullmatch(key) and value and not isinstance(value, int | float):
         raise UserError(f"{where}.{key}: {value!r:.80} may be a file or an address; {_NO_FILES}")
     return value

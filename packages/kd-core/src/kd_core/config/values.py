@@ -1,4 +1,4 @@
-"""Values of arguments, checked against the annotations of the callable that they go to."""
+"""Check values of arguments against the annotations of their callable."""
 
 import inspect
 import json
@@ -16,7 +16,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
-"""A part of a whole: 0 to 1."""
+"""A share: 0 to 1."""
 PositiveInt = Annotated[int, Field(gt=0, le=2**31)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 SeedInt = Annotated[int, Field(ge=0, lt=2**63)]
@@ -39,7 +39,7 @@ _WORDS = {
     "callable_type": "a dict with `type`",
     "needs_python_object": "an object, by a dict with `type`",
 }
-"""What was wanted, by pydantic's name of the error."""
+"""What was wanted, by pydantic's error type."""
 
 _BOUNDS = {"gt": "greater than", "ge": "of at least", "lt": "less than", "le": "of at most"}
 
@@ -52,16 +52,16 @@ def check_values(
     """Check arguments against the annotations of a callable, ranges included.
 
     Only plain values are checked: numbers, strings, bools, None, and lists and dicts of them. A
-    node (a dict with `type`) is checked when it is built, an object is its caller's affair. A whole
-    number is a float, a list is a tuple; a text is never a number.
+    node (a dict with `type`) is checked when it is built; objects are not checked. A whole number
+    is accepted as a float and a list as a tuple, but a text never as a number.
 
     Args:
         function: What will be called.
-        arguments: Its arguments by name. Names that it does not have are passed over.
-        place: From the name of an argument to its place in the config, for messages.
+        arguments: Its arguments by name. Names that it does not have are ignored.
+        place: Maps the name of an argument to its place in the config, for messages.
 
     Raises:
-        UserError: Of the first value that does not fit: place, what was wanted, what came.
+        UserError: For the first value that does not fit: place, what was wanted, what came.
     """
     annotations = _annotations(function)
     for name, value in arguments.items():
@@ -74,7 +74,7 @@ def check_values(
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a callable that checks its arguments by `check_values` at every call.
 
-    For constructors; a loss that runs in every step is not the place for it.
+    For constructors, not for losses, which run in every step.
     """
     signature = inspect.signature(function)
 
@@ -93,17 +93,17 @@ def _title(function: Callable[..., Any]) -> str:
 
 @cache
 def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the resolved annotations of a callable's parameters; none if they cannot be."""
+    """Return the resolved annotations of a callable's parameters; empty if that is not possible."""
     target = function.__init__ if inspect.isclass(function) else function
     try:
         found = typing.get_type_hints(inspect.unwrap(target), include_extras=True)
-    except (NameError, TypeError, AttributeError):  # written for a type checker alone
+    except (NameError, TypeError, AttributeError):  # annotations for a type checker only
         return {}
     return {name: hint for name, hint in found.items() if name != "return"}
 
 
 def _is_plain(value: Any) -> bool:
-    """Return whether a value is made of JSON's types alone, without a node in it."""
+    """Return whether a value consists of JSON types only, without a node in it."""
     if isinstance(value, Mapping):
         return "type" not in value and all(
             isinstance(key, str) and _is_plain(item) for key, item in value.items()
@@ -114,7 +114,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _problem(annotation: Any, value: Any) -> str:
-    """Return what is wrong with a value; nothing if it fits, or nobody can say."""
+    """Return what is wrong with a value; "" if it fits, or that is unknown."""
     adapter = _adapter(annotation)
     if adapter is None:
         return ""
@@ -132,17 +132,17 @@ def _problem(annotation: Any, value: Any) -> str:
 def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
     try:
         return TypeAdapter(annotation, config=_SETTINGS)
-    except PydanticUserError:  # a type that it knows nothing about, or that has its own settings
+    except PydanticUserError:  # a type that pydantic does not know, or that has its own settings
         return None
 
 
 def _text(error: ValidationError, value: Any) -> str:
-    """Say in one line what was wanted and what came; nothing if that is the callable's to say."""
+    """Return what was wanted and what came, in one line; "" if the callable should say it."""
     problems = error.errors(include_url=False)
     if any(problem["type"] == "enum" for problem in problems):
-        return ""  # a library that takes members often takes their names: it says what is wrong
+        return ""  # often the callable takes names of members too
     wanted = dict.fromkeys(_wanted(problem) for problem in problems)
-    if len(wanted) > 1:  # "or a Tensor" helps nobody who writes a config
+    if len(wanted) > 1:  # "or a Tensor" does not help in a config
         wanted.pop(_WORDS["needs_python_object"], None)
     literals = [problem["ctx"]["expected"] for problem in problems if "expected" in _ctx(problem)]
     choices = [choice for text in literals for choice in re.findall("'([^']*)'", text)]

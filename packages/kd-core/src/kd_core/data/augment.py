@@ -16,7 +16,7 @@ Augment = Callable[[Batch, Sampling], Batch]
 
 
 def apply(augments: Sequence[Augment], batch: Batch, sampling: Sampling) -> Batch:
-    """Run augmentations in order; keep `crop_id` only where it tells the whole image."""
+    """Run augmentations in order; keep `crop_id` only where it identifies the whole image."""
     for augment in augments:
         batch = augment(batch, sampling)
     if sampling.count > 1:
@@ -28,8 +28,8 @@ class CropFlip:
     """Crop at random from the zero-padded image and mirror every other one.
 
     Adds `crop_id` = (dy * columns + dx) * 2 + flip, int64 [N]; for padding 4 it is below
-    9 * 9 * 2 = 162. Together with `index` it names the image, which makes an exact cache of a
-    teacher's outputs possible.
+    9 * 9 * 2 = 162. With `index` it identifies the augmented image, so that a cache of teacher
+    outputs can be exact.
 
     Args:
         padding: Zeros added on each side, in pixels.
@@ -53,7 +53,7 @@ class CropFlip:
         return 2 * self._positions(shape[-2]) * self._positions(shape[-1])
 
     def crop(self, images: Tensor, crop_id: Tensor) -> Tensor:
-        """Make the crops that the ids name: one gather for the batch."""
+        """Cut the crops of these ids: one gather for the batch."""
         height, width = (self.size or side for side in images.shape[-2:])
         columns = self._positions(images.shape[-1])
         padded = F.pad(images, (self.padding,) * 4)
@@ -111,13 +111,13 @@ class Rotate:
 
 
 BY_IMAGE = (CropFlip, Flip, Rotate)
-"""What treats an image alike in whatever batch it comes, and gives one for each."""
+"""Augmentations that return one image for each, whatever batch it is in."""
 
 
 class PerImage:
-    """Run a torchvision transform on one image after the other, each with a seed of its own.
+    """Run a torchvision transform on one image after the other, each with its own seed.
 
-    It must take and give uint8 [3, H, W] and draw from torch's or Python's generator only:
+    It must take and return uint8 [3, H, W] and draw only from torch's or Python's generator:
     `torchvision.transforms.v2.RandAugment`, `AutoAugment`, `ColorJitter` and the like. Slower by
     orders of magnitude than the batched augmentations.
 
@@ -157,7 +157,7 @@ class Views:
 
 
 class QuarterTurns:
-    """Four views: the image and its rotations by 90, 180 and 270 degrees, as SSKD wants them."""
+    """Four views: the image and its rotations by 90, 180 and 270 degrees, for SSKD."""
 
     def __call__(self, batch: Batch, sampling: Sampling) -> Batch:
         """Make `image` [4 * N, 3, H, W] of [N, 3, H, W], with H = W."""
@@ -166,7 +166,7 @@ class QuarterTurns:
 
 
 def _view_major(batch: Batch, views: Sequence[Tensor]) -> Batch:
-    """Put views one below the other, each with the labels and whatever else the images have."""
+    """Concatenate views, each with the labels and all other entries of the images."""
     rows = {name: value.repeat(len(views)) for name, value in batch.items() if name != "image"}
     return {**rows, "image": torch.cat(list(views)), "num_views": len(views)}
 

@@ -1,4 +1,4 @@
-"""Image files decoded once: their pixels on disk, shared by epochs, runs and seeds."""
+"""On-disk cache of decoded images, shared by epochs, runs and seeds."""
 
 import hashlib
 import os
@@ -19,31 +19,30 @@ from kd_core.files.checkpoint import atomic_folder
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err
 
-_READERS = 16  # threads that look at headers: they wait for the disk, most of the time
+_READERS = 16  # threads that read headers: mostly they wait for the disk
 _FEW_IMAGES = 2000
 _SIZES = "sizes.pth"
-_REMEDY = "delete the folder that it is in, and that is made again"
-_MARK = 4  # bytes of the checksum before an image's pixels; 0 while they are not here
+_REMEDY = "delete its folder, and it is created again"
+_MARK = 4  # bytes of the checksum before an image's pixels; 0 while they are not stored
 
 
 class DecodedImages:
-    """The pixels of a set of image files, uint8 RGB, each stored when it is first asked for.
+    """The pixels of a set of image files, uint8 RGB; each image is stored at its first use.
 
-    A store is one sparse file: for each image a checksum, 0 while it is not here, and its pixels.
-    The pixels are written first, then the checksum, so several runs may fill and use a store at
-    once, and one that is killed leaves no half-written image behind. A checksum is compared when a
-    process reads an image first. Files that were added, removed, resized or touched since, another
-    side, or another version of Pillow have another store; the old one is left, and named.
+    A store is one sparse file: for each image a checksum (0 while it is not stored) and its
+    pixels. The pixels are written first, then the checksum. So several runs may fill and use a
+    store at once, and a killed one leaves no half-written image. A process compares the checksum
+    when it first reads an image. After a change of files, side or version of Pillow a new store is
+    used; the old one stays, and a message names it.
 
     Args:
         folder: Where stores are kept, best on a local disk.
         files: Paths of the images, bytes [N].
-        side: Images with a longer shorter side are reduced to this many pixels, bilinear; None
-            keeps all pixels, so that nothing depends on whether there is a store.
+        side: Images whose shorter side is longer are reduced to this many pixels, bilinear; None
+            keeps all pixels, so that results are the same without a store.
 
     Raises:
-        UserError: If the store does not fit on the disk, or it, or the header of an image, is
-            damaged.
+        UserError: If the store does not fit on the disk, or it or an image's header is damaged.
     """
 
     def __init__(self, folder: str | Path, files: np.ndarray, *, side: int | None = None) -> None:
@@ -53,7 +52,7 @@ class DecodedImages:
         self.path = Path(folder, _key(self.files, side))
         known = self.path.is_dir()
         self.sizes = self._read_sizes() if known else _sizes(self.files, side)
-        # Checksums at multiples of 4, so that none is half written.
+        # Checksums start at multiples of 4, so that none is half written.
         ends = (_MARK + (3 * self.sizes.prod(axis=1) + 3) // 4 * 4).cumsum()
         self._starts, self.bytes = np.append(0, ends[:-1]), int(ends[-1])
         self._checked = np.zeros(len(self.files), dtype=bool)
@@ -66,7 +65,7 @@ class DecodedImages:
         """Return the pixels of an image of the set, uint8 [H, W, 3].
 
         Raises:
-            UserError: If it cannot be decoded, naming its file, or the store not be written.
+            UserError: If the image cannot be decoded (names its file), or the store not written.
         """
         row = int(np.searchsorted(self.files, os.fsencode(file)))
         start, shape = int(self._starts[row]), (*self.sizes[row].tolist(), 3)
@@ -86,20 +85,20 @@ class DecodedImages:
         pixels = read_pixels(file, self.side)
         if pixels.shape != shape:
             raise UserError(
-                f"{file}: its header promised {shape[0]} x {shape[1]} pixels, and it has "
+                f"{file}: its header says {shape[0]} x {shape[1]} pixels, but it has "
                 f"{pixels.shape[0]} x {pixels.shape[1]}; was it replaced just now? start again"
             )
         self._write(pixels, start, _sum_of(pixels, row))
         return pixels
 
     def filled(self) -> int:
-        """Return the bytes that the store takes on the disk by now."""
+        """Return the bytes that the store uses on the disk now."""
         return _taken(self.path)
 
     def _read(self, start: int, shape: tuple[int, ...]) -> tuple[int, np.ndarray]:
-        """Return the checksum and the pixels at a place of the store; 0 if they are not there."""
+        """Return the checksum and the pixels at a place of the store; 0 if they are not stored."""
         pixels = np.empty(shape, dtype=np.uint8)
-        # Opened anew each time: workers share no position, and it takes microseconds.
+        # Opened each time: workers must not share a position, and it takes microseconds.
         with (self.path / "pixels").open("rb", buffering=0) as store:
             store.seek(start)
             mark = int.from_bytes(store.read(_MARK), "little")
@@ -109,7 +108,7 @@ class DecodedImages:
 
     def _write(self, pixels: np.ndarray, start: int, mark: int) -> None:
         try:
-            # A mapped file would end the process when the disk is full; a write tells.
+            # A mapped file would kill the process when the disk is full; a write raises.
             with (self.path / "pixels").open("r+b") as store:
                 store.seek(start + _MARK)
                 store.write(pixels.data)
@@ -122,7 +121,7 @@ class DecodedImages:
             ) from error
 
     def _announce(self, known: bool) -> None:
-        """Say how large the store is, and refuse it where it does not fit."""
+        """Print the size of the store, and reject one that does not fit."""
         folder = self.path.parent
         here = folder.absolute()
         while not here.is_dir():
@@ -153,11 +152,11 @@ class DecodedImages:
                     store.truncate(self.bytes)
         except OSError as error:
             raise UserError(
-                f"{self.path}: cannot be made ({error}); name a folder that can be written"
+                f"{self.path}: cannot be created ({error}); name a folder that can be written"
             ) from error
 
     def _read_sizes(self) -> np.ndarray:
-        remedy = f"delete {self.path}, and it is made again"
+        remedy = f"delete {self.path}, and it is created again"
         sizes = checkpoint.load(self.path / _SIZES, remedy=remedy).get("sizes")
         if not isinstance(sizes, torch.Tensor) or sizes.shape != (len(self.files), 2):
             raise UserError(f"{self.path / _SIZES}: not the sizes of these images; {remedy}")
@@ -171,12 +170,12 @@ class DecodedImages:
 
 
 def _sum_of(pixels: np.ndarray, row: int) -> int:
-    """Return the checksum of an image, never 0; with its number: none stands for another."""
+    """Return the checksum of an image and its number, so that images cannot be swapped; never 0."""
     return zlib.crc32(pixels.data, row) or 1
 
 
 def _key(files: np.ndarray, side: int | None) -> str:
-    """Name what the pixels depend on; the place of the set as a whole is no part of it."""
+    """Return a name from all that the pixels depend on; the folder of the set does not count."""
     folders = [os.path.dirname(os.fsdecode(file)) for file in (files[0], files[-1])]
     beyond = len(os.fsencode(os.path.commonpath(folders)))  # sorted, so common to all of them
     key = hashlib.sha256(f"{DECODER} {side} crc32".encode())

@@ -1,4 +1,4 @@
-"""Sets too large for the device: image files decoded and transformed by worker processes."""
+"""Data sets that do not fit on the device: worker processes decode and transform image files."""
 
 import hashlib
 import os
@@ -26,15 +26,15 @@ from kd_core.runtime import distributed
 from kd_core.runtime.console import err
 
 _LOOKED_AT = 64  # files that are read for a fingerprint, where there are many
-_FEW_IMAGES = 2000  # a second of decoding: not worth starting workers or drawing a bar
+_FEW_IMAGES = 2000  # a second of decoding: not worth workers or a progress bar
 
 
 class FolderLoader(SplitLoader):
-    """A set of image files, read anew in each epoch.
+    """A set of image files, read again in each epoch.
 
-    Workers transform single images, the augmentations of `SplitLoader` then run on the device.
-    Persistent workers are handed (epoch, index) pairs and seed the host generators from them, so
-    that a batch depends neither on the number of workers nor on where the epoch was entered.
+    Workers transform single images; then the augmentations of `SplitLoader` run on the device.
+    Persistent workers get (epoch, index) pairs and seed the host generators from them. So a batch
+    depends neither on the number of workers nor on where the epoch was resumed.
 
     Args:
         files: Paths of the images, bytes [N].
@@ -43,9 +43,9 @@ class FolderLoader(SplitLoader):
             torch's or Python's generator, not from NumPy's.
         image_size: Height and width of the images in pixels, or the side of squares.
         workers: Worker processes; None takes one for each core up to eight, 0 none.
-        worker_timeout: Seconds after which a worker that gives no batch counts as lost; 0 waits
-            without end.
-        pixels: Gives the pixels of a file, such as `DecodedImages`; None decodes it each time.
+        worker_timeout: Seconds after which a worker without a batch counts as lost; 0 waits
+            forever.
+        pixels: Returns the pixels of a file, such as `DecodedImages`; None decodes it each time.
         options: See `SplitLoader`.
     """
 
@@ -99,8 +99,8 @@ class FolderLoader(SplitLoader):
         order = self._order(epoch)
         sampling = Sampling(order, self.data_seed, epoch, self.device, samples=len(self.labels))
         parts, host_order = self._parts(start), order
-        # Were `self` in this generator, a loader left early would be garbage in a cycle, whose
-        # workers Python ends in the wrong order: five seconds of waiting.
+        # With `self` in this generator, a loader that is left early would be garbage in a cycle.
+        # Python would end its workers in the wrong order: five seconds of waiting.
         self._plan.batches = ([(epoch, i) for i in host_order[part].tolist()] for part in parts)
         if self._loader is None:
             loader = DataLoader(
@@ -116,7 +116,7 @@ class FolderLoader(SplitLoader):
         order = order.to(self.device)
         for part, images in zip(parts, self._loader, strict=True):
             if isinstance(images, str):
-                self._loader = None  # ends the workers before the traceback takes hold of them
+                self._loader = None  # ends the workers before a traceback keeps references to them
                 raise UserError(images)
             images = self._to_device(images)
             index = order[part] % len(self.labels)
@@ -133,7 +133,7 @@ def decode(
     worker_timeout: float = WORKER_TIMEOUT,
     pixels: Pixels | None = None,
 ) -> Tensor:
-    """Read all images once, in worker processes if they are many; uint8 [N, 3, H, W].
+    """Read all images once, in worker processes if there are many; uint8 [N, 3, H, W].
 
     Raises:
         UserError: If an image cannot be read, naming its file.
@@ -169,7 +169,7 @@ def default_workers() -> int:
 
 
 class _Plan:
-    """The batches that the workers are to make; replaced in each epoch, the workers stay."""
+    """The batches that the workers make; replaced in each epoch, while the workers stay."""
 
     def __init__(self) -> None:
         self.batches: Iterator[list[tuple[int, int]]] = iter(())

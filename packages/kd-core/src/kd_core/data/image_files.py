@@ -1,4 +1,4 @@
-"""Image files as tensors: decoding, one random seed a sample, errors that name the file."""
+"""Image files as tensors: decoding, a random seed per sample, errors that name the file."""
 
 import os
 import stat
@@ -22,20 +22,20 @@ from kd_core.runtime.seed import mix
 Transform = Callable[[Image.Image], Image.Image | Tensor]
 Pixels = Callable[[str], np.ndarray]  # from a file to its pixels, uint8 [H, W, 3]
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-DECODER = f"Pillow {_pillow}"  # another version may round pixels otherwise
+DECODER = f"Pillow {_pillow}"  # another version may round pixels differently
 
 
 class ImageFiles(Dataset[Tensor]):
-    """Image files as uint8 tensors; `__getitems__` takes (epoch, index) pairs, runs in workers.
+    """Image files as uint8 tensors; `__getitems__` takes (epoch, index) pairs and runs in workers.
 
-    An index beyond the last is that of a sample which comes several times; see `Sampler`.
+    An index beyond the last stands for a repeated sample; see `Sampler`.
 
     Args:
         files: Paths of the images, bytes [N].
         transform: See `FolderLoader`.
         image_size: Height and width of the tensors in pixels, or the side of squares.
         data_seed: Seed of the transform's draws.
-        pixels: Gives the pixels of a file; None decodes it.
+        pixels: Returns the pixels of a file; None decodes it.
     """
 
     def __init__(
@@ -50,9 +50,9 @@ class ImageFiles(Dataset[Tensor]):
         self.size, self.data_seed = height_and_width(image_size), data_seed
 
     def __getitems__(self, pairs: Sequence[tuple[int, int]]) -> Tensor | str:
-        """Return the images, uint8 [n, 3, H, W], or what is wrong with one of them.
+        """Return the images, uint8 [n, 3, H, W], or a text that says what is wrong with one.
 
-        An exception would arrive from a worker wrapped in its traceback, hence the text.
+        A text, because an exception from a worker would be wrapped in its traceback.
         """
         images = torch.empty(len(pairs), 3, *self.size, dtype=torch.uint8)
         with borrowed_generators():
@@ -93,14 +93,14 @@ def read_image(file: str) -> Image.Image:
     try:
         with _open(file) as stream, Image.open(stream) as image:
             if not image.mode.startswith(("I", "F")):
-                # A palette with transparency goes by way of RGBA, else Pillow warns.
+                # A palette with transparency is converted to RGBA first, else Pillow warns.
                 via = image.convert("RGBA") if "transparency" in image.info else image
                 via.load()
                 return via if via.mode == "RGB" else via.convert("RGB")  # which would copy
             mode = image.mode
     except (MemoryError, UserError):
         raise
-    except Exception as error:  # decoders raise what they like: OSError, SyntaxError, struct.error
+    except Exception as error:  # decoders raise many types: OSError, SyntaxError, struct.error
         raise _damaged(file, error) from error
     raise UserError(
         f"{file}: pixels of more than 8 bits (mode {mode}); convert it to 8 bits a channel"
@@ -120,10 +120,10 @@ def read_pixels(file: str, side: int | None = None) -> np.ndarray:
 
 
 def size_of_pixels(file: str, side: int | None = None) -> tuple[int, int]:
-    """Return height and width of what `read_pixels` gives, from the header alone.
+    """Return height and width of the result of `read_pixels`, from the header alone.
 
     Raises:
-        UserError: If there is no header of an image.
+        UserError: If the file has no header of an image.
     """
     try:
         with _open(file) as stream, Image.open(stream) as image:
@@ -136,7 +136,7 @@ def size_of_pixels(file: str, side: int | None = None) -> tuple[int, int]:
 
 
 def not_a_file(mode: int) -> str:
-    """Say what stands where a file is wanted, from its `st_mode`; nothing if it is a file."""
+    """Return what a path is, from its `st_mode`; "" if it is a regular file."""
     kinds = {
         stat.S_IFDIR: "a folder",
         stat.S_IFIFO: "a FIFO",
@@ -148,7 +148,7 @@ def not_a_file(mode: int) -> str:
 
 
 def require_image(file: str) -> None:
-    """Refuse what cannot be read as a file at all, without opening it.
+    """Reject anything but a regular file, without opening it.
 
     Raises:
         UserError: If it is missing, a link to nothing, a folder, FIFO, socket or device.
@@ -164,17 +164,17 @@ def require_image(file: str) -> None:
 
 
 def list_images(folder: str | os.PathLike[str], endings: Collection[str] = ENDINGS) -> list[str]:
-    """List the image files below a folder, those of each folder together, in the order of names.
+    """List the image files below a folder, folder by folder, in the order of names.
 
-    Links are followed; hidden files are images too where their names end as images' do.
+    Links are followed; hidden files count if their names end like those of images.
 
     Args:
         folder: Any folder.
-        endings: Of images' names, in lower case.
+        endings: Endings of image names, in lower case.
 
     Raises:
-        UserError: If what is named like an image is no file (see `require_image`), a folder cannot
-            be read, or a link leads back to a folder that it is in.
+        UserError: If an image name is not that of a file (see `require_image`), a folder cannot be
+            read, or a link leads back to a folder that it is in.
     """
     found: list[str] = []
     inside = [(os.fspath(folder), frozenset[str]())]
@@ -199,7 +199,7 @@ def list_images(folder: str | os.PathLike[str], endings: Collection[str] = ENDIN
 
 @contextmanager
 def _open(file: str) -> Iterator[BinaryIO]:
-    """Open an image; whatever is no file is refused, and never waited for, as a FIFO would be."""
+    """Open an image; reject anything but a regular file without waiting for it, such as a FIFO."""
     require_image(file)
     with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
         found = os.fstat(stream.fileno())
@@ -220,6 +220,6 @@ def _reduced(size: tuple[int, int], side: int | None) -> tuple[int, int]:
 
 
 def _damaged(file: str, error: Exception) -> UserError:
-    unknown = isinstance(error, UnidentifiedImageError)  # whose text names a Python object
-    why = "no format that Pillow knows" if unknown else error
+    unknown = isinstance(error, UnidentifiedImageError)  # its text names a Python object
+    why = "not a format that Pillow knows" if unknown else error
     return UserError(f"{file}: cannot be decoded as an image ({why}); replace or remove it")

@@ -1,4 +1,4 @@
-"""Loaders: what yields the batches of an epoch; the one for sets that fit on the device."""
+"""Loaders, which yield the batches of an epoch; the one for data sets that fit on the device."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -14,25 +14,25 @@ from kd_core.files.fingerprint import fingerprint
 from kd_core.networks.task import Batch
 
 _LOOKED_AT = 2048  # images, where not all can be
-_AT_ONCE = {"cuda": 8}  # batches; on a CPU their bytes would only fall out of its cache
+_AT_ONCE = {"cuda": 8}  # batches; on a CPU they would only exceed its cache
 
 
 class Sampler(Protocol):
-    """An order of an epoch other than a shuffle: samples may come several times, or not at all."""
+    """An epoch's order other than a shuffle: samples may be repeated, or left out."""
 
     def __len__(self) -> int:
         """Return the number of places in every epoch."""
 
     def order(self, epoch: int) -> Tensor:
-        """Return which sample takes each place, int64 [places].
+        """Return the sample at each place, int64 [places].
 
-        The k-th further time that a sample comes, it is written as index + k * samples, so that it
-        is augmented anew.
+        The k-th repetition of a sample is written as index + k * samples, so that it gets its own
+        augmentation.
         """
 
 
 class SplitLoader:
-    """Batches of a data set, every choice a function of (data_seed, epoch, index).
+    """Batches of a data set; every choice is a function of (data_seed, epoch, index).
 
     Batches hold `image` uint8 [n, 3, H, W], `label` int64 [n], `index` int64 [n] (the position in
     this loader's set), and what the augmentations add.
@@ -45,8 +45,8 @@ class SplitLoader:
         data_seed: Seed of order and augmentation.
         drop_last: Whether to leave out a last, shorter batch.
         sampler: Gives the order instead of a shuffle.
-        copies: Times that every sample comes in an epoch, unless a sampler says it; each time it is
-            augmented anew.
+        copies: How often every sample is in an epoch, unless a sampler decides; each copy gets its
+            own augmentation.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class SplitLoader:
         copies: int = 1,
     ) -> None:
         if copies < 1:
-            raise UserError(f"copies is {copies}; every sample comes once at least")
+            raise UserError(f"copies is {copies}; every sample is in an epoch at least once")
         self.labels, self.sampler, self.copies = labels, sampler, copies
         count = self._count()
         if batch_size < 1 or (drop_last and count < batch_size):
@@ -76,7 +76,7 @@ class SplitLoader:
         self._rank, self._world_size = 0, 1
 
     def __len__(self) -> int:
-        """Return the batches of an epoch."""
+        """Return the number of batches of an epoch."""
         return len(range(0, self._end(), self.batch_size))
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -101,7 +101,7 @@ class SplitLoader:
         return part
 
     def fingerprint(self) -> str:
-        """Return a hash that other samples change: here, of the labels."""
+        """Return a hash that differs for other samples; here it is of the labels."""
         return fingerprint(self.labels)
 
     def smallest(self, world_size: int = 1) -> int:
@@ -110,8 +110,8 @@ class SplitLoader:
         return min(last, self.batch_size) // world_size
 
     def sample(self, count: int) -> Batch:
-        """Return a batch of another size, the first of the first epoch."""
-        part = self.shard(0, 1)  # a copy, so that its worker processes do not outlive it
+        """Return the first batch of the first epoch, with another batch size."""
+        part = self.shard(0, 1)  # a copy, so that its worker processes end with it
         part.batch_size = count
         return next(part.epoch(0))
 
@@ -123,7 +123,7 @@ class SplitLoader:
         return torch.arange(self._count())
 
     def _parts(self, start: int) -> list[slice]:
-        """Return the places of each batch in the epoch's order, this rank's only."""
+        """Return this rank's places of each batch in the epoch's order."""
         parts: list[slice] = []
         for first in range(start * self.batch_size, self._end(), self.batch_size):
             size = min(self.batch_size, self._end() - first)
@@ -142,7 +142,7 @@ class SplitLoader:
 
 
 class DeviceLoader(SplitLoader):
-    """A set that lives on the device as one uint8 tensor; augmentation is batched there.
+    """A data set stored on the device as one uint8 tensor; augmentation is batched there.
 
     Args:
         images: uint8 [N, 3, H, W].
@@ -171,16 +171,16 @@ class DeviceLoader(SplitLoader):
             batch = apply(self.augment, batch, sampling[whole])
             for part in parts:
                 own = slice(part.start - whole.start, part.stop - whole.start)
-                alone = len(parts) == 1  # then it may hold more than a row for each image
+                alone = len(parts) == 1  # then it may have several rows for each image
                 yield batch if alone else {name: value[own] for name, value in batch.items()}
 
     def fingerprint(self) -> str:
-        """Return a hash of labels and pixels; of many images, of some thousand of them."""
+        """Return a hash of labels and pixels; of large sets, only of some thousand images."""
         few = self.images[:: max(len(self.images) // _LOOKED_AT, 1)]
         return fingerprint(super().fingerprint(), few)
 
     def _together(self, parts: list[slice]) -> Iterator[list[slice]]:
-        """Group batches that can be augmented at once, which a GPU does in the time of one."""
+        """Group batches that are augmented at once; a GPU needs the time of one for that."""
         by_image = all(type(augment) in BY_IMAGE for augment in self.augment)
         whole = by_image and self._world_size == 1
         count = _AT_ONCE.get(self.device.type, 1) if whole else 1
@@ -188,11 +188,11 @@ class DeviceLoader(SplitLoader):
 
 
 def data_fingerprint(data: Any) -> str:
-    """Return a hash that other data change: other labels, images or names of files.
+    """Return a hash that differs for other data: other labels, images or file names.
 
     Args:
-        data: What a config's `data` builds; its parts are looked at if it lists them as `loaders`,
-            else only `train`.
+        data: The object that a config's `data` builds; the hash is of its `loaders` if it lists
+            them, else only of `train`.
     """
     loaders = getattr(data, "loaders", (data.train,))
     parts = [loader.fingerprint() for loader in loaders if isinstance(loader, SplitLoader)]

@@ -17,15 +17,15 @@ from kd_core.runtime.seed import random_bits
 class Mix(ABC):
     """Make every image of a batch from several; the last of the augmentations.
 
-    Adds `mixed_labels`, int64 [N, K], the classes that each image is made of, and `mixed_weights`,
-    float32 [N, K], how much of the image each of them is: a row sums to 1. A class may stand there
-    twice. `label` and `index` stay those of the image in whose place the mixed one is, so what
-    reads `label` is told of one class only, which may be a small part of the image; `crop_id` goes,
-    because it tells the image no longer.
+    Adds `mixed_labels`, int64 [N, K], the classes of the parts of each image, and `mixed_weights`,
+    float32 [N, K], the share of each part: a row sums to 1. A class may occur twice. `label` and
+    `index` stay those of the original image at that place. So a reader of `label` sees one class
+    only, which may be a small part of the image. `crop_id` is removed, because it does not identify
+    the image any more.
 
-    How images are mixed is drawn once a batch, a function of (data_seed, epoch, the batch's first
-    sample), and with whom, of (data_seed, epoch, the batch's samples). In data-parallel training
-    every process mixes its own part, by numbers of its own.
+    How images are mixed is drawn once a batch, as a function of (data_seed, epoch, the batch's
+    first sample); the partners are a function of (data_seed, epoch, the batch's samples). In
+    data-parallel training every process mixes its own part, with its own random numbers.
     """
 
     def __call__(self, batch: Batch, sampling: Sampling) -> Batch:
@@ -49,11 +49,11 @@ class Mix(ABC):
 
     @abstractmethod
     def mix(self, image: Tensor, numbers: "_Numbers") -> tuple[Tensor, Tensor, Tensor]:
-        """Return the images, the places in the batch of what they are made of, and the shares.
+        """Return the images, the places of their parts in the batch, and the shares.
 
         Args:
             image: uint8 [N, 3, H, W], or floats in [0, 1].
-            numbers: Random ones of this batch.
+            numbers: Random numbers of this batch.
 
         Returns:
             Images [N, 3, H, W], int64 [K, N] and float32 [K].
@@ -108,8 +108,8 @@ class RICAP(Mix):
     """Tile every image from random crops of four: four labels.
 
     Takahashi et al., "Data Augmentation using Random Image Cropping and Patching for Deep CNNs",
-    2018, arXiv:1811.09030. Where the four tiles meet, and where each is cut from its image, is the
-    same for the whole batch; each tile is from an image of its own.
+    2018, arXiv:1811.09030. The point where the four tiles meet, and the place where each is cut
+    from its image, are the same for the whole batch; each tile is from another image.
 
     Args:
         beta: Of Beta(beta, beta), from which the height and the width of the upper left tile are
@@ -140,15 +140,15 @@ class RICAP(Mix):
 class SymmetricBeta:
     """Turn a number uniform in [0, 1] into one of Beta(alpha, alpha), by its inverse distribution.
 
-    A sampler that tries again until it succeeds would have to ask the device each time. Up to one
-    half the inverse is tabulated as a function of x ** alpha, of which it is smooth; the rest is
-    its mirror image. The error is below 1e-6.
+    Rejection sampling would read from the device at each try. Up to one half, the inverse is
+    tabulated as a smooth function of x ** alpha; the rest is its mirror image. The error is below
+    1e-6.
 
     Args:
         alpha: Positive.
 
     Raises:
-        UserError: If it is not.
+        UserError: If alpha is not positive.
     """
 
     def __init__(self, alpha: float) -> None:
@@ -174,17 +174,17 @@ class SymmetricBeta:
 
 
 def check_mixing(augments: Sequence[Augment], *, inside: bool = False) -> None:
-    """Refuse a list in which images are mixed before its end, or inside another augmentation.
+    """Reject a list that mixes images before its end, or inside another augmentation.
 
-    What came after would have to treat floats, and images of several classes; what makes views, or
-    treats some of a batch, takes the images alone, without the labels that they were mixed from.
+    Later augmentations would get floats, and images of several classes. Augmentations that make
+    views, or change a part of a batch, take the images without the mixed labels.
 
     Args:
         augments: Augmentations in order.
         inside: Whether they are those of another one, such as `Views`.
 
     Raises:
-        UserError: Naming the one that stands at the wrong place.
+        UserError: Names the one at the wrong place.
     """
     for number, augment in enumerate(augments, start=1):
         if isinstance(augment, Mix) and (inside or number < len(augments)):
@@ -197,7 +197,7 @@ def check_mixing(augments: Sequence[Augment], *, inside: bool = False) -> None:
 
 
 class _Numbers:
-    """Random numbers of one batch, all made from one draw; every call gives others."""
+    """Random numbers of one batch, all from one draw; every call returns new ones."""
 
     def __init__(self, sampling: Sampling) -> None:
         self._key = sampling.below(2**31)

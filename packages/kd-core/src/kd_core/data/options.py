@@ -7,9 +7,9 @@ from typing import Any
 
 
 def shared_arguments(options: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return a decorator: a function that takes such options first takes their fields as keywords.
+    """Return a decorator that replaces a function's first argument, options, by their fields.
 
-    They appear in its signature, so that `kd_core.build` knows them and a misspelt one.
+    The fields are in its signature, so `kd_core.build` finds misspelt ones.
 
     Args:
         options: A dataclass.

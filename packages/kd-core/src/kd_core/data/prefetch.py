@@ -1,4 +1,4 @@
-"""Batches to the device while the step before them still computes."""
+"""Copy batches to the device while the step before them still computes."""
 
 from collections.abc import Callable
 
@@ -7,18 +7,18 @@ from torch import Tensor
 
 
 def copier(device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Return what brings host batches to a device; on the host it does nothing."""
+    """Return a function that copies host batches to a device; on the host it does nothing."""
     return SideStream(device) if device.type == "cuda" else lambda images: images.to(device)
 
 
 class SideStream:
-    """Copy pinned host batches to a GPU on a stream of their own.
+    """Copy pinned host batches to a GPU on a separate stream.
 
     A step only queues its work and reads nothing back, so the host asks for the next batch while
-    the GPU still computes. On the step's own stream the copy would wait for that; here it runs
-    beside it. It lands in a buffer that stays, from which the step's stream takes its own tensor:
-    at a terabyte a second that costs nothing, and however far the host runs ahead of the GPU, no
-    batches pile up there, as they would if each copy brought its own memory.
+    the GPU still computes. On the step's own stream the copy would wait for that; here it runs at
+    the same time. Its target is a fixed buffer, from which the step's stream copies its own tensor.
+    That is fast, and batches do not pile up on the GPU however far the host runs ahead, as they
+    would if each copy allocated its own memory.
 
     Args:
         device: A CUDA device.

@@ -1,4 +1,4 @@
-"""Loader: what the trainer asks of a source of batches."""
+"""Loader: the protocol of a source of batches."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -7,7 +7,7 @@ from kd_core.networks.task import Batch
 
 
 class Loader(Protocol):
-    """Batches of an epoch, each a function of the data seed, the epoch and its place alone."""
+    """Yields the batches of an epoch, each a function of data seed, epoch and place alone."""
 
     batch_size: int
 

@@ -1,4 +1,4 @@
-"""Random numbers that are functions of the sample, never of a running generator."""
+"""Random numbers as functions of the sample, never of a running generator."""
 
 import copy
 import math
@@ -14,18 +14,18 @@ from kd_core.runtime.seed import mix, random_bits
 
 
 class Sampling:
-    """The random numbers of an epoch's samples; `draws[part]` are those of one batch.
+    """The random numbers of an epoch's samples; `sampling[part]` has those of one batch.
 
-    Each call draws the next number of every sample, a function of (data_seed, epoch, index, number
-    of the call). The bits of a whole epoch are made once, on the host, and then kept on the device:
-    a batch costs a slice, and nothing is read back.
+    Each call returns the next number of every sample, a function of (data_seed, epoch, index,
+    number of the call). The bits of a whole epoch are computed once on the host and then kept on
+    the device: a batch costs a slice, and nothing is read back.
 
     Args:
         index: Sample indices in the order of the epoch, int64 [N], on the host.
         data_seed: Seed of all data choices.
         epoch: Number of the epoch.
         device: Where the numbers are wanted.
-        samples: Samples in the set, where they may come several times; see `Sampler`.
+        samples: Number of samples in the set, if they may be repeated; see `Sampler`.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class Sampling:
         return low + (high - low) * 2.0**-24 * (self._bits() >> 7).float()
 
     def seeds(self) -> list[int]:
-        """Draw one seed for every sample, on the host: for transforms that own their randomness."""
+        """Draw one seed for every sample, on the host: for transforms with their own generator."""
         counters, self.count = (*self._counters, self.count), self.count + 1
         return random_bits(self._index[self._part], *counters).tolist()
 
     def of_copies(self) -> tuple[Tensor, Self]:
-        """Return the places, in the batch, of samples after their first copy, and their draws.
+        """Return the places, in the batch, of repeated samples, and their random numbers.
 
-        The places are int64 on the host; there is none where every sample comes once.
+        The places are int64 on the host; there are none if no sample is repeated.
         """
         places = (self._index[self._part] >= self._samples).nonzero().flatten()
         copies = copy.copy(self)
@@ -87,7 +87,7 @@ def epoch_order(count: int, data_seed: int, epoch: int) -> Tensor:
 
 @contextmanager
 def borrowed_generators() -> Iterator[None]:
-    """Restore the host generators of torch and Python at exit, so that they may be reseeded."""
+    """Restore the host generators of torch and Python at exit; the block may reseed them."""
     torch_state, python_state = torch.get_rng_state(), random.getstate()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Training sets of weakly and strongly augmented copies of the same samples."""
+"""Training sets with a weakly and a strongly augmented copy of each sample."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,10 @@ from kd_core.networks.task import Batch
 
 
 class StrongCopies:
-    """Augment samples that come several times an epoch once more, all but their first copy.
+    """Augment repeated samples of an epoch once more, except their first copy.
 
     With `copies=2` of a loader, every epoch has each sample once weakly and once strongly
-    augmented, wherever the shuffle puts them. `Views` puts two views of a sample into one batch.
+    augmented, at any place of the shuffle. `Views` puts two views of a sample into one batch.
 
     Args:
         augment: Augmentations that keep the number and the size of images.

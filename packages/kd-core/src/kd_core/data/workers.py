@@ -1,4 +1,4 @@
-"""Worker processes that read data: what became of them when they give nothing."""
+"""Watch worker processes that read data: detect those that return nothing."""
 
 import math
 import multiprocessing
@@ -20,26 +20,26 @@ WORKER_TIMEOUT = 300.0  # seconds
 
 
 def checked_timeout(seconds: float) -> float:
-    """Return the seconds, if a data loader can wait for so long.
+    """Return the seconds if a data loader can wait so long.
 
     Raises:
         UserError: If it cannot.
     """
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e9:
-        raise UserError(f"worker_timeout is {seconds!r}; wanted seconds, or 0 to wait without end")
+        raise UserError(f"worker_timeout is {seconds!r}; wanted seconds, or 0 to wait forever")
     return float(seconds)
 
 
 class Watched:
-    """The batches of a loader with workers; a worker that is lost ends the wait for it.
+    """The batches of a loader with workers; a lost worker ends the wait for it.
 
-    torch's own `timeout` does not: what a worker has sent is still fetched from it, which has no
-    limit. So the workers are killed when it is time, and that ends every wait.
+    torch's own `timeout` is not enough: fetching what a worker has sent has no limit. So the
+    workers are killed at the timeout, and that ends every wait.
 
     Args:
-        loader: A `DataLoader`, or what is made around one.
-        seconds: How long a batch may take; 0 waits without end.
-        option: Name of the setting of that time, for the message.
+        loader: A `DataLoader`, or a wrapper of one.
+        seconds: How long a batch may take; 0 waits forever.
+        option: Name of that setting, for the message.
     """
 
     def __init__(self, loader: Any, seconds: float, option: str) -> None:
@@ -54,7 +54,7 @@ class Watched:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
-        """Start the workers now, and yield what they give."""
+        """Start the workers now, and yield their batches."""
         others = multiprocessing.active_children()
         with self._watch():
             batches = iter(self.loader)
@@ -82,7 +82,7 @@ class Watched:
         try:
             yield
         except BaseException as error:
-            with children.left_alone():  # after Ctrl-C too they have to end
+            with children.left_alone():  # also after Ctrl-C they have to end
                 told = self._late or self._ended(error)
                 for worker in self._workers if told else ():
                     worker.kill()
@@ -94,7 +94,7 @@ class Watched:
             self._due = math.inf
 
     def tick(self) -> None:
-        """Give up waiting when it is time; called in another thread."""
+        """Stop waiting at the timeout; called in another thread."""
         if time.monotonic() < self._due:
             return
         self._due = math.inf
@@ -103,14 +103,14 @@ class Watched:
         why = f" ({', '.join(found)})" if found else ""
         self._late = (
             f"the data workers gave no batch within {self.seconds:g} s{why}; "
-            f"look at the disk, or raise {self.option} (seconds; 0 waits without end)"
+            f"look at the disk, or raise {self.option} (seconds; 0 waits forever)"
         )
         for worker in self._workers:
             with suppress(OSError, ValueError):
                 worker.kill()
 
     def _ended(self, error: BaseException) -> str:
-        """Return how workers ended, if that is what torch's message is about."""
+        """Return how workers ended, if torch's message is about that."""
         if "DataLoader worker" not in str(error):
             return ""
         how = [f"{w.pid} {_how_ended(w.exitcode)}" for w in self._workers if w.exitcode]
@@ -120,7 +120,7 @@ class Watched:
 
 
 def _tick(watched: "weakref.ref[Watched]", pause: float) -> None:
-    """Look at the clock now and then, as long as somebody needs the loader."""
+    """Check the time every now and then, as long as the loader is in use."""
     while True:
         time.sleep(pause)
         found = watched()
@@ -131,7 +131,7 @@ def _tick(watched: "weakref.ref[Watched]", pause: float) -> None:
 
 
 def _how_ended(status: int) -> str:
-    """Say how a process ended, from Python's exit code."""
+    """Return how a process ended, from Python's exit code."""
     try:
         return f"was killed ({signal.Signals(-status).name})"
     except ValueError:

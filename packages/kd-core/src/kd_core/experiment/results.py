@@ -14,7 +14,7 @@ from kd_core.training.state_checks import is_number
 FILE = "result.json"
 """The file that a run writes last; with it, all its products are there."""
 
-REMEDY = f"delete {FILE}, and --resume makes it again from the run's last checkpoint"
+REMEDY = f"delete {FILE}, and --resume creates it again from the run's last checkpoint"
 
 
 def read_result(folder: Path) -> dict[str, Any]:

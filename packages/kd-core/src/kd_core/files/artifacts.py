@@ -1,4 +1,4 @@
-"""A finished student's file: where it is, what it says about itself, and its network."""
+"""A finished student's file: find it, read its metadata, rebuild its network."""
 
 import json
 import math
@@ -30,33 +30,33 @@ def find_student(path: str | Path) -> Path:
         if (path / FILE).is_file():
             return path / FILE
         others = [str(file.parent) for file in path.glob(f"**/{FILE}")]
-        hint = nearest("", others) or "; a run writes it when it is finished"
+        hint = nearest("", others) or "; a run writes it at its end"
         raise UserError(f"{path} has no {FILE}{hint}")
     if not path.is_file():
         raise UserError(f"{path} is neither a run's folder nor a {FILE}")
     if path.suffix != ".safetensors":
         raise UserError(
-            f"{path}: wanted a run's folder or its {FILE}, since only that file says which network "
-            "and classes its weights are of"
+            f"{path}: wanted a run's folder or its {FILE}, since only that file names the network "
+            "and classes of its weights"
         )
     return path
 
 
 def read_facts(file: Path, checks: Mapping[str, "Check"]) -> dict[str, Any]:
-    """Return what the file of a student says about itself.
+    """Return the metadata of a student's file.
 
     Args:
         file: The file.
-        checks: What a file of its task must say, and what each of it must look like.
+        checks: The entries that a file of this task must have, and a check for each.
 
     Raises:
-        UserError: If the file is damaged, says nothing of the kind, or says something else.
+        UserError: If the file is damaged, or an entry is missing or wrong.
     """
-    _, metadata = load_safetensors(file)  # the checksum is of all that is in the file
+    _, metadata = load_safetensors(file)  # the checksum covers the whole file
     missing = [name for name in checks if name not in metadata]
     if missing:
         raise UserError(
-            f"{file} does not say its {', '.join(missing)}; name a file that a training tool of "
+            f"{file} does not name its {', '.join(missing)}; name a file that a training tool of "
             "this task wrote"
         )
     return {name: _fact(f"{file}: {name}", metadata[name], checks[name]) for name in checks}
@@ -71,18 +71,18 @@ def largest_tensor(file: Path) -> int:
 def rebuild(make: Callable[[], nn.Module], load: Callable[[nn.Module], None]) -> nn.Module:
     """Make a network and load a student's file into it.
 
-    It is made on the meta device first, where tensors have no memory: so a file whose few bytes
-    ask for a network of many is refused before it is built, if its constructor can run there.
+    It is made on the meta device first, where tensors use no memory. So a small file that names a
+    huge network is rejected before the network is built, if its constructor can run there.
 
     Args:
         make: Builds the network.
-        load: Loads the file into it, and refuses a network that it is not of.
+        load: Loads the file into it, and rejects a network that does not fit.
 
     Raises:
-        UserError: If the network cannot be made, or the file is not of it.
+        UserError: If the network cannot be made, or does not fit the file.
     """
     rehearsed = None
-    with suppress(Exception), torch.device("meta"):  # it may read its own tensors: not there
+    with suppress(Exception), torch.device("meta"):  # reading a tensor fails there
         rehearsed = make()
     if rehearsed is not None:
         with warnings.catch_warnings():
@@ -94,7 +94,7 @@ def rebuild(make: Callable[[], nn.Module], load: Callable[[nn.Module], None]) ->
 
 
 Check = tuple[str, Callable[[Any], bool]]
-"""What is wanted of a fact, and whether a value is that."""
+"""What an entry must be, and whether a value is that."""
 
 
 def _is_positive(value: Any, most: float = math.inf) -> bool:

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, and safe reading."""
+"""Atomic writes, so that a file is whole or absent, and safe reading."""
 
 import json
 import os
@@ -29,9 +29,9 @@ from kd_core.runtime.system_errors import cannot_write
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`, which takes its place only if the block succeeds.
+    """Yield a temporary path beside `path`, which replaces it only if the block succeeds.
 
-    What killed processes left beside `path` under such names goes when a run claims the folder.
+    Temporary files of killed processes are removed when a run claims the folder.
 
     Raises:
         UserError: If it cannot be written, because the disk is full for instance.
@@ -40,10 +40,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
-        mode = temporary.stat().st_mode  # what the user's umask leaves
+        mode = temporary.stat().st_mode  # the permissions of the user's umask
         yield temporary
         if temporary.stat().st_mode != mode:
-            temporary.chmod(mode)  # safetensors writes files that are their owner's alone
+            temporary.chmod(mode)  # safetensors writes files that only their owner can read
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -59,10 +59,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `path`, which takes its place only if the block succeeds.
+    """Yield a temporary folder beside `path`, which replaces it only if the block succeeds.
 
-    Where another process was faster, its folder stays and ours goes. What killed processes left
-    beside `path` goes too.
+    If another process was faster, its folder stays and ours is removed. Temporary folders of
+    killed processes beside `path` are removed too.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     leftovers.remove_leftovers(path.parent)
@@ -81,7 +81,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 def save(value: Any, path: Path) -> None:
     """Write tensors and plain containers with `torch.save`, atomically, and with a checksum.
 
-    The checksum is in the file (the comment of the zip archive), so that no kill comes between
+    The checksum is inside the file (the comment of the zip archive), so a kill cannot separate
     them; plain `torch.load` reads the file as any other.
     """
     with atomic_path(path) as temporary:
@@ -105,7 +105,7 @@ def save_json(value: Mapping[str, Any], path: Path, *, sealed: bool = True) -> N
     Args:
         value: The object.
         path: The file.
-        sealed: Whether it has the checksum; a file for other programs is better without.
+        sealed: Whether to add the checksum; leave it out of files for other programs.
     """
     save_text(sealed_json(value) if sealed else json.dumps(value, indent=2) + "\n", path)
 
@@ -113,15 +113,15 @@ def save_json(value: Mapping[str, Any], path: Path, *, sealed: bool = True) -> N
 def load_json(
     path: Path,
     *,
-    remedy: str = "delete it, and --resume makes it again",
+    remedy: str = "delete it, and --resume creates it again",
     unsealed: bool = False,
 ) -> dict[str, Any]:
-    """Read what `save_json` wrote, without its checksum.
+    """Read a file of `save_json`, without its checksum.
 
     Args:
         path: The file.
         remedy: What the user can do about a file that cannot be read.
-        unsealed: Whether a file without a checksum is taken too: one that is made by hand, or by
+        unsealed: Whether to accept a file without a checksum: one that is written by hand, or by
             an older release.
 
     Raises:
@@ -150,22 +150,22 @@ def load(
     Args:
         path: The file.
         remedy: What the user can do about a file that cannot be read.
-        unsealed: Whether a file without a checksum, as others write them, is taken too.
+        unsealed: Whether to accept a file without a checksum, as other programs write it.
 
     Raises:
-        UserError: If there is no such file, or it is damaged, or not ours.
+        UserError: If the file is missing, damaged, or of another program.
     """
     if not path.is_file():
         raise UserError(f"no checkpoint {path}; a run writes one into its --work-dir")
     try:
         with path.open("rb") as file:
             if not is_sealed(file) and not unsealed:
-                raise DamagedError("it has no checksum; its end is lost, or another wrote it")
+                raise DamagedError("it has no checksum: cut off, or of another program")
             file.seek(0)
             state = torch.load(file, map_location="cpu", weights_only=True)
     except DamagedError as error:
         raise UserError(f"{path}: damaged ({error}); {remedy}") from error
-    except Exception as error:  # a damaged pickle may raise anything, torch's text fills a screen
+    except Exception as error:  # damaged pickles raise anything, and torch's text is long
         raise UserError(
             f"{path} is not a readable checkpoint ({type(error).__name__}); {remedy}"
         ) from error
@@ -177,14 +177,14 @@ def load(
 def export(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
     """Write a bare state dict as `.pth` and, with metadata, as `.safetensors`.
 
-    Both have a checksum; that of the latter is an entry of its metadata.
+    Both have a checksum; in the second file it is an entry of the metadata.
 
     Args:
-        state: Names and tensors of a plain network, which loads it with no code of ours.
+        state: Names and tensors of a plain network, which loads them without this package.
         path: Name of the files without their ending.
         metadata: What a user of the weights must know: classes, normalisation, recipe.
     """
-    # Clones: safetensors refuses tensors that share memory.
+    # Clones: safetensors rejects tensors that share memory.
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
     save(tensors, path.with_suffix(".pth"))
     facts = {**metadata, "format": "pt"}
@@ -197,17 +197,17 @@ def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read the tensors of a `.safetensors` file, and its metadata without the checksum.
 
     Raises:
-        UserError: If it is damaged; files of others have no checksum, and are taken as they are.
+        UserError: If it is damaged. Files of other programs have no checksum and are not checked.
     """
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: damaged, or no safetensors file ({error})") from error
+        raise UserError(f"{path}: damaged, or not a safetensors file ({error})") from error
     found = metadata.pop(KEY, None)
     if found is not None and found != hash_of_tensors(tensors, metadata):
         raise UserError(
-            f"{path}: damaged (its checksum does not match); get it once more, or train it again"
+            f"{path}: damaged (its checksum does not match); get it again, or train again"
         )
     return tensors, metadata

@@ -1,4 +1,4 @@
-"""Checksums that a file carries in itself, so that one rename covers both."""
+"""Checksums inside files, so that one rename moves both."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from kd_core.errors import UserError
 from kd_core.files.fingerprint import hash_of
 
 KEY = "sha256"
-"""The last entry of a JSON object of ours, or of a safetensors file's metadata."""
+"""The last entry of a JSON object, or of a safetensors file's metadata."""
 
 _MARK = b"kd-sha256:"
 _SEAL = len(_MARK) + 64  # a mark and a hash, as the comment of a zip archive
@@ -23,7 +23,7 @@ _CHUNK = 1 << 20
 
 
 class DamagedError(UserError):
-    """A file is not what was written; the message says how that shows."""
+    """A file differs from what was written; the message says how."""
 
 
 def sealed_json(value: Mapping[str, Any]) -> str:
@@ -42,10 +42,10 @@ def opened_json(text: str, *, unsealed: bool = False) -> dict[str, Any]:
 
     Args:
         text: The file's contents.
-        unsealed: Whether an object without a hash is taken too.
+        unsealed: Whether to accept an object without a hash.
 
     Raises:
-        DamagedError: If it is not JSON, not an object, has no hash, or not the one of its contents.
+        DamagedError: If it is not a JSON object, has no hash, or the hash does not match.
     """
     try:
         value = json.loads(text)
@@ -62,21 +62,21 @@ def opened_json(text: str, *, unsealed: bool = False) -> dict[str, Any]:
 
 
 def _hash_of(value: Any) -> str:
-    # Of what a reader gets: tuples come back as lists, and keys as texts.
+    # The hash is of the values as read back: tuples become lists, and keys texts.
     text = json.dumps(json.loads(json.dumps(value)), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _is_hash(value: Any) -> bool:
-    """Return whether a value looks like a hash, whose entry's name was damaged then."""
+    """Return whether a value looks like a hash; then the name of its entry was damaged."""
     return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 class HashedFile:
     """A new file for `torch.save`, which gets a hash of all its bytes as the archive's comment.
 
-    Zip archives end in a comment, which every reader passes over. What the disk refuses is kept
-    for `seal` to raise: torch would make a riddle of it.
+    Zip archives end in a comment, which every reader ignores. An error of the disk is kept until
+    `seal` raises it, since torch would hide it.
 
     Args:
         path: The file.
@@ -105,7 +105,7 @@ class HashedFile:
         """Add the checksum.
 
         Raises:
-            OSError: If the disk refused it, or anything before.
+            OSError: If this write or an earlier one failed.
         """
         if self._error:
             raise self._error
@@ -116,15 +116,15 @@ class HashedFile:
 
     def close(self) -> None:
         """Close the file."""
-        with suppress(OSError):  # of what is still in the buffer; `seal` has told
+        with suppress(OSError):  # an error of the rest of the buffer; `seal` has raised
             self._file.close()
 
 
 def is_sealed(file: BinaryIO) -> bool:
-    """Return whether a file has the checksum that `HashedFile` adds; read it whole to check it.
+    """Return whether a file has the checksum of `HashedFile`; reads the whole file to check it.
 
     Raises:
-        DamagedError: If it has one, but not that of its contents.
+        DamagedError: If it has one that does not match its contents.
     """
     size = file.seek(0, os.SEEK_END) - _SEAL
     if size < 0:
@@ -145,7 +145,7 @@ def is_sealed(file: BinaryIO) -> bool:
 
 
 def hash_of_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """Return a hash of names, types, shapes and values, and of all metadata but the hash itself."""
+    """Return a hash of names, types, shapes and values, and of all metadata except the hash."""
     texts = sorted((name, text) for name, text in metadata.items() if name != KEY)
     named = [part for name in sorted(tensors) for part in (name, tensors[name])]
     return hash_of(json.dumps(texts), *named)

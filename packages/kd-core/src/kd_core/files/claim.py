@@ -1,9 +1,8 @@
-"""Claims: a run owns its folder, and of several runs one makes what they share.
+"""Claims: a run owns its folder, and only one of several runs makes a shared product.
 
-A claim ends with the block that took it, also by an error or Ctrl-C. After a kill it ends by
-itself: at once where its process is seen to be dead, and `EXPIRES` seconds after its last sign of
-life where that was on another machine. A stopped process (SIGSTOP) keeps its claims. What only
-reads needs none.
+A claim ends with its block, also on an error or Ctrl-C. After a kill it ends by itself: at once
+where its process is known to be dead, and `EXPIRES` seconds after its last sign of life where the
+process is on another machine. A stopped process (SIGSTOP) keeps its claims. Readers need no claim.
 """
 
 import time
@@ -18,17 +17,17 @@ from kd_core.runtime import distributed
 from kd_core.runtime.console import err
 
 POLL = 1.0
-"""Seconds between looks at what another run makes."""
+"""Seconds between checks whether another run has made the product."""
 
 _T = TypeVar("_T")
 
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Own a folder and all in it inside the block; it is made if need be.
+    """Own a folder and its contents inside the block; the folder is created if it is missing.
 
-    It goes again if nothing was written to it. With several processes rank 0 claims, and what it
-    finds reaches all of them.
+    A created folder is removed again if it stays empty. With several processes, rank 0 claims and
+    shares the outcome with all.
 
     Raises:
         UserError: If another live run owns it, or it cannot be written.
@@ -49,16 +48,16 @@ def claimed(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def claimed_first(folders: Iterable[Path], is_taken: Callable[[Path], bool]) -> Iterator[Path]:
-    """Own the first of the folders that is neither taken nor owned by a live run, and give it."""
+    """Own the first folder that is neither used nor owned by a live run, and yield it."""
 
     def take_one() -> tuple[Claim, Path]:
         for folder in folders:
             if is_taken(folder) or isinstance(found := take(folder), Owner):
                 continue
-            if not is_taken(folder):  # a run may have ended there just now
+            if not is_taken(folder):  # a run may have ended there in between
                 return found, folder
             found.release()
-        raise UserError("all folders are taken")
+        raise UserError("all folders are in use")
 
     with _held(take_one) as folder:
         yield folder
@@ -68,15 +67,15 @@ def claimed_first(folders: Iterable[Path], is_taken: Callable[[Path], bool]) -> 
 def claimed_unless_made(
     product: Path, what: str, is_made: Callable[[], bool] | None = None
 ) -> Iterator[bool]:
-    """Own the folder of a product that is not there yet; give whether it is to be made now.
+    """Own the folder of a product unless that exists; yield whether to make it now.
 
-    If another live run has the folder, it is waited for, which one line says. If that run dies,
-    the product is ours to make.
+    If another live run owns the folder, wait for it and say so in one line. If that run dies, this
+    one makes the product.
 
     Args:
-        product: A file that is written last of all in its folder.
-        what: It is, for that line.
-        is_made: Returns whether it is there; None asks whether the file is.
+        product: The file that is written last in its folder.
+        what: Its name in that line.
+        is_made: Returns whether it exists; None checks for the file.
     """
     is_made = is_made or product.is_file
     claims: list[Claim] = []
@@ -90,11 +89,11 @@ def claimed_unless_made(
             _say_once(waited_for, found, what)
             return None
         claims.append(found)
-        return not is_made()  # it may be there since the first look
+        return not is_made()  # it may exist since the first check
 
     try:
-        # Short looks that all processes share: one long wait would run into the time limit of
-        # their process group.
+        # Short checks, shared by all processes: one long wait would exceed the timeout of their
+        # process group.
         while (to_make := distributed.on_rank_0(look)) is None:
             time.sleep(POLL)
         if not to_make:
@@ -112,7 +111,7 @@ def is_claimed(folder: Path) -> bool:
 
 @contextmanager
 def _held(take_one: Callable[[], tuple[Claim, _T]]) -> Iterator[_T]:
-    """Take a claim in rank 0, give all processes what comes with it, and release it at the end."""
+    """Take a claim in rank 0, share the outcome with all processes, and release it at the end."""
     claims: list[Claim] = []
 
     def take_and_keep() -> _T:
@@ -133,7 +132,7 @@ def _release(claims: list[Claim]) -> None:
 
 def _say_once(said: list[Owner], owner: Owner, what: str) -> None:
     if owner.is_here:
-        raise UserError(f"{what}: this very run makes it already, in {owner.path.parent}")
+        raise UserError(f"{what}: this run itself makes it already, in {owner.path.parent}")
     if not said:
         err.print(f"{what}: waiting for {owner}, which makes it in {owner.path.parent}")
         said.append(owner)

@@ -1,9 +1,9 @@
-"""The files by which folders are claimed; `kd_core.files.claim` has the blocks to use.
+"""The files of claims; to claim a folder, use the blocks of `kd_core.files.claim`.
 
-A claim is a small file, `.claim-N`. It names machine, process and time, and a thread keeps its
-modification time fresh. The one with the largest number counts. A dead one is not replaced but
-followed by the next number, and a name can be made only once: of all who see that a claim is dead,
-one alone takes over. That holds on network file systems too, where locks of the kernel may not.
+A claim is a small file, `.claim-N`. It names machine, process and time, and a thread updates its
+modification time. The one with the largest number counts. A dead claim is not replaced; the next
+number follows it. A name can be created only once, so only one process takes over a dead claim.
+That also holds on network file systems, where kernel locks may not.
 """
 
 import json
@@ -25,14 +25,14 @@ from kd_core.runtime.system_errors import cannot_write
 HEARTBEAT = 10.0
 """Seconds between signs of life."""
 EXPIRES = 120.0
-"""Seconds without one, after which the claim of another machine is void."""
+"""Seconds without a sign of life after which the claim of another machine is void."""
 
 _PREFIX = ".claim-"
 _LONGEST = 4096  # bytes of a claim
 
 
 class Owner:
-    """Who has a claim.
+    """The owner of a claim.
 
     Args:
         path: The claim.
@@ -42,7 +42,7 @@ class Owner:
     def __init__(self, path: Path, text: str) -> None:
         self.path = path
         self.process, self.host, self.since = None, "an unknown host", "an unknown time"
-        # What a file says is believed only if it is what we write.
+        # Only text in the form that we write is used.
         wrong = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
         with suppress(*wrong):
             found = json.loads(text)
@@ -53,7 +53,7 @@ class Owner:
 
     @property
     def is_live(self) -> bool:
-        """Whether the claim holds: its process lives, or did not long ago on another machine."""
+        """Whether the claim is valid: its process is alive, or was recently (other machines)."""
         dead = self.process.is_dead if self.process else None
         return _silence(self.path) < EXPIRES if dead is None else not dead
 
@@ -68,12 +68,12 @@ class Owner:
 
 
 class Claim:
-    """A claim of this process, kept alive by a thread until it is released.
+    """A claim of this process; a thread keeps it alive until its release.
 
     Args:
         path: The file.
         text: What is in it.
-        made: The folders that were made for it, the innermost first.
+        made: The folders that were created for it, the innermost first.
     """
 
     def __init__(self, path: Path, text: str, made: list[Path]) -> None:
@@ -82,7 +82,7 @@ class Claim:
         threading.Thread(target=self._beat, name=f"claim of {path.parent}", daemon=True).start()
 
     def release(self) -> None:
-        """Give the folder back; folders that were made for it go, if they stayed empty."""
+        """Release the folder; remove folders that were created for the claim and stayed empty."""
         self._ended.set()
         with suppress(OSError):
             if _text(self.path) == self.text:
@@ -92,13 +92,13 @@ class Claim:
 
     def _beat(self) -> None:
         while not self._ended.wait(HEARTBEAT):
-            with suppress(OSError):  # a server that is away: it may come back
+            with suppress(OSError):  # a server that does not answer: it may come back
                 if self._is_lost() and not self._ended.is_set():
                     err.print(
-                        f"error: {self.path.parent} was taken over by another run, because nothing "
-                        "was heard of this one for long; this one stopped without writing to it"
+                        f"error: {self.path.parent} was taken over by another run, because this "
+                        "one gave no sign of life for long; it stopped without writing to it"
                     )
-                    os._exit(1)  # at once: whatever the run would still do, it would do to another
+                    os._exit(1)  # at once: this run would change the files of another
                 os.utime(self.path)
 
     def _is_lost(self) -> bool:
@@ -112,10 +112,10 @@ class Claim:
 
 
 def take(folder: Path) -> Claim | Owner:
-    """Claim a folder, which is made if need be, or return who has it or a folder inside it.
+    """Claim a folder, created if missing, or return the owner of it or of a folder inside it.
 
     Raises:
-        UserError: If the folder cannot be written, or lies in one that is claimed.
+        UserError: If the folder cannot be written, or is inside one that is claimed.
     """
     process = this_process()._asdict()
     since = datetime.now().astimezone().isoformat()
@@ -143,18 +143,18 @@ def claims_in(folder: Path) -> list[int]:
 
 
 def read(folder: Path, number: int) -> Owner | None:
-    """Return whose claim this is, None where there is none."""
+    """Return the owner of a claim, None where there is none."""
     path = _path(folder, number)
     text = _text(path)
     return None if text is None else Owner(path, text)
 
 
 def _follow(folder: Path, newest: int, text: str) -> bool:
-    """Make the claim that follows the newest, a dead one or 0 for none; return whether it counts.
+    """Make the claim after the newest (a dead one; 0 for none); return whether it is valid.
 
-    Between our look and our claim, others may have taken over and left again, so that the numbers
-    started anew. Hence the newest must still be there, dead, and ours the only one above it. Then
-    nobody else can claim: every other name that a look could lead to is there already.
+    Between reading and claiming, others may have taken over and released, so that the numbers
+    restarted. So the newest must still exist, dead, and ours must be the only one above it. Then
+    no other process can claim: every other name that it could choose exists already.
     """
     path = _path(folder, newest + 1)
     try:
@@ -174,7 +174,7 @@ def _follow(folder: Path, newest: int, text: str) -> bool:
 
 
 def _alone(claim: Claim) -> Claim | Owner:
-    """Give a claim back if another run has a folder above or below; else tidy its folder."""
+    """Release a claim if another run owns a folder above or below; else clean up its folder."""
     folder = claim.path.parent
     for path in folder.glob(f"*/**/{_PREFIX}*"):
         if owner := _another_run(path.parent):
@@ -184,7 +184,7 @@ def _alone(claim: Claim) -> Claim | Owner:
         if owner := _another_run(above):
             claim.release()
             raise UserError(
-                f"{folder} lies in {above}, which is in use by another run: {owner}; name a folder "
+                f"{folder} is in {above}, which is in use by another run: {owner}; name a folder "
                 "outside"
             )
     remove_leftovers(folder, inside=True)
@@ -192,7 +192,7 @@ def _alone(claim: Claim) -> Claim | Owner:
 
 
 def _another_run(folder: Path) -> Owner | None:
-    """Return which other live run has a folder, None also where that cannot be read."""
+    """Return the other live run that owns a folder; None also where that cannot be read."""
     with suppress(OSError, UserError):
         owner = read(folder, max(claims_in(folder), default=0))
         if owner is not None and not owner.is_here and owner.is_live:
@@ -201,7 +201,7 @@ def _another_run(folder: Path) -> Owner | None:
 
 
 def _make(folder: Path) -> list[Path]:
-    """Make a folder; return those that were made, the innermost first."""
+    """Create a folder; return those that were created, the innermost first."""
     missing = []
     while not folder.exists() and folder != folder.parent:
         if folder.is_symlink():
@@ -225,10 +225,10 @@ def _number(path: Path) -> int:
 
 
 def _text(path: Path) -> str | None:
-    """Return what is in a claim, None where there is none."""
+    """Return the text of a claim, None where there is none."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
-            raise UserError(f"{path} is no claim of a run; remove it")
+            raise UserError(f"{path} is not a claim of a run; remove it")
         with path.open("rb") as file:
             return file.read(_LONGEST).decode("utf-8", "replace")
     except FileNotFoundError:
@@ -242,6 +242,6 @@ def _silence(path: Path) -> float:
         probe.touch()
         return probe.stat().st_mtime - path.lstat().st_mtime
     except FileNotFoundError:
-        return 0.0  # released just now: the next look tells
+        return 0.0  # released just now: the next check shows it
     finally:
         probe.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Short names of what results depend on: they change when it does."""
+"""Hashes of what results depend on, such as files, tensors and models."""
 
 import hashlib
 import re
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def fingerprint(*parts: str | Tensor) -> str:
-    """Return the first 16 digits of `hash_of`, which suffice for a name."""
+    """Return the first 16 digits of `hash_of`, enough for a name."""
     return hash_of(*parts)[:16]
 
 
@@ -32,9 +32,9 @@ def hash_of_file(file: Path) -> str:
 
 
 def model_fingerprint(model: nn.Module) -> str:
-    """Return a hash of what a model computes with: its modules, their settings and all tensors.
+    """Return a hash of a model: its modules, their settings and all tensors.
 
-    Of the code of its modules it knows only their names.
+    Of the code of its modules only their names count.
     """
     settings = re.sub(r" at 0x\w+", "", repr(model))  # addresses differ from run to run
     state = [*model.named_parameters(), *model.named_buffers()]

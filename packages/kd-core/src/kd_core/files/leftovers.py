@@ -1,4 +1,4 @@
-"""Temporary files and folders, named so that those of a killed process can be found and removed."""
+"""Temporary files and folders, named so that those of killed processes can be removed."""
 
 import re
 import shutil
@@ -9,21 +9,21 @@ from pathlib import Path
 from kd_core.runtime.processes import Process, this_process
 
 _ENDING = ".tmp"
-_LONGEST = 50  # characters of the name that are kept: of UTF-8, file systems take 255 bytes
+_LONGEST = 50  # characters of the name that are kept: names may have 255 bytes of UTF-8
 _NAME = re.compile(r"\..*\.([0-9a-f]{8})-(\d{1,10})-(\d{1,20})-\d+" + re.escape(_ENDING), re.DOTALL)
-_FOREIGN_SECONDS = 86400.0  # after which those of another machine are taken for left over
+_FOREIGN_SECONDS = 86400.0  # after that, those of another machine count as left over
 _numbers = count()
 
 
 def temporary(path: Path) -> Path:
-    """Return a new name beside `path`, which says which process writes there."""
+    """Return a new name beside `path` that identifies the writing process."""
     machine, pid, start = this_process()
     own = f"{machine}-{pid}-{start}-{next(_numbers)}"
     return path.with_name(f".{path.name[:_LONGEST]}.{own}{_ENDING}")
 
 
 def write_new(path: Path, text: str) -> None:
-    """Write a file that must not exist yet; nothing is left of it where that fails."""
+    """Write a file that must not exist yet; remove it again if that fails."""
     with path.open("x", encoding="utf-8") as file:
         try:
             file.write(text)
@@ -34,9 +34,9 @@ def write_new(path: Path, text: str) -> None:
 
 
 def remove_leftovers(folder: Path, *, inside: bool = False) -> None:
-    """Remove what killed processes left under temporary names; that of live ones stays.
+    """Remove temporary files of killed processes; those of live ones stay.
 
-    What another machine left goes when nobody wrote to it for a day.
+    Those of another machine are removed when nothing was written to them for a day.
 
     Args:
         folder: Where to look; it need not exist.
@@ -58,4 +58,4 @@ def _is_left_over(path: Path) -> bool:
     try:
         return time.time() - path.lstat().st_mtime > _FOREIGN_SECONDS if dead is None else dead
     except OSError:
-        return False  # gone meanwhile
+        return False  # removed in between

@@ -1,4 +1,4 @@
-"""Pickles of NumPy arrays and plain values, read without running code that they might hold."""
+"""Read pickles of NumPy arrays and plain values without running code in them."""
 
 import pickle
 from collections import OrderedDict
@@ -13,14 +13,14 @@ from kd_core.errors import UserError
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """Stand in for `codecs.encode`, by which protocol 2 writes bytes."""
+    """Replace `codecs.encode`, with which protocol 2 writes bytes."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"bytes as {encoding}")
     return text.encode(encoding)
 
 
 def _no_bytes() -> bytes:
-    """Stand in for `bytes`, by which protocol 2 writes an empty array's; no number makes more."""
+    """Replace `bytes`, with which protocol 2 writes an empty array; ignore the count."""
     return b""
 
 
@@ -38,14 +38,14 @@ for _package in ("numpy.core", "numpy._core"):  # renamed by NumPy 2
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows NumPy arrays and plain containers; nothing else can be named, so nothing else runs."""
+    """Loads only NumPy arrays and plain containers, so no other code can run."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _HARMLESS:
             raise UserError(
                 f"holds a {module}.{name}, which cannot be read safely: loading it may run code of "
-                f"the file's author. NumPy arrays and plain values are all that is needed; if you "
-                f"trust the author, read the file once with pickle and write it anew with these"
+                f"the file's author. Only NumPy arrays and plain values are needed; if you "
+                f"trust the author, read the file once with pickle and write it again with these"
             )
         return _HARMLESS[module, name]
 
@@ -65,7 +65,7 @@ def unpickle(path: str | Path) -> Any:
 
 @contextmanager
 def arrays_only(module: Any) -> Iterator[None]:
-    """Let a library's module, which has imported `pickle`, read pickles as `unpickle` does."""
+    """Let a library's module that has imported `pickle` read pickles with `unpickle`."""
     before, module.pickle = module.pickle, _Arrays
     try:
         yield
@@ -74,7 +74,7 @@ def arrays_only(module: Any) -> Iterator[None]:
 
 
 class _Arrays:
-    """Stands in for the module `pickle`."""
+    """Replaces the module `pickle`."""
 
     @staticmethod
     def load(file: IO[bytes], **_: Any) -> Any:
@@ -89,5 +89,5 @@ def _read(file: IO[bytes], name: str) -> Any:
         raise UserError(f"{name}: {error}") from error
     except Exception as error:  # a damaged pickle may raise anything
         raise UserError(
-            f"{name}: damaged, or not a pickle ({type(error).__name__}); get it once more"
+            f"{name}: damaged, or not a pickle ({type(error).__name__}); get it again"
         ) from error

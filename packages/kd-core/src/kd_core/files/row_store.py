@@ -1,4 +1,4 @@
-"""Rows of numbers on disk, filled a few at a time, that several processes can share."""
+"""Table of numbers on disk, filled row by row, that several processes can share."""
 
 import fcntl
 import os
@@ -15,25 +15,24 @@ from kd_core.errors import UserError
 from kd_core.files.checkpoint import atomic_folder, load_json, save_json
 
 _VALUES, _SUMS, _SHAPE = "values.f16", "sums.u32", "shape.json"
-_REMEDY = "delete the folder, and it is made again"
+_REMEDY = "delete the folder, and it is created again"
 
 
 class RowStore:
-    """A table of float16 in a sparse file, with a checksum for every row that is there.
+    """A table of float16 in a sparse file, with a checksum for every filled row.
 
-    The checksum of a row, 0 where there is none yet, is written after its values, and no row is
-    written twice: writers take turns. So whatever a killed process leaves is either a whole row or
-    none, and processes on one machine see one another's rows. A checksum is compared when a
-    process reads its row first.
+    The checksum of a row (0 for an empty row) is written after its values, and no row is written
+    twice: writers take turns. So a killed process leaves whole rows or none, and processes on one
+    machine see one another's rows. A process compares the checksum when it first reads a row.
 
     Args:
-        folder: Of the files; made if need be. Its parent is made too.
+        folder: Of the files; created with its parents if missing.
         rows: Number of rows.
         width: Numbers in a row.
 
     Raises:
-        UserError: If the folder holds a table of another shape, or is damaged, or the disk has no
-            room for it.
+        UserError: If the folder holds a table of another shape, is damaged, or does not fit on the
+            disk.
     """
 
     def __init__(self, folder: Path, rows: int, width: int) -> None:
@@ -50,18 +49,18 @@ class RowStore:
 
     @property
     def filled(self) -> int:
-        """The number of rows that are there."""
+        """The number of filled rows."""
         return int(np.count_nonzero(self._sums))
 
     def has(self, rows: np.ndarray) -> np.ndarray:
-        """Return which of the rows are there, bool [n]."""
+        """Return which of the rows are filled, bool [n]."""
         return self._sums[rows] != 0
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """Return rows that are there, float16 [n, width].
+        """Return filled rows, float16 [n, width].
 
         Raises:
-            UserError: If one of them is not what was written.
+            UserError: If one of them is damaged.
         """
         values = self._values[rows]
         new = np.flatnonzero(~self._checked[rows])
@@ -75,17 +74,17 @@ class RowStore:
         return values
 
     def write(self, rows: np.ndarray, values: np.ndarray) -> None:
-        """Put values, float16 [n, width], into those of the rows that are not there yet.
+        """Write values, float16 [n, width], to those of the rows that are empty.
 
         Raises:
-            UserError: If the disk is full, or refuses them for another reason.
+            UserError: If the disk is full, or the values cannot be written.
         """
         try:
             with _opened(self.folder / _SUMS) as sums, _opened(self.folder / _VALUES) as table:
-                with suppress(OSError):  # where files cannot be locked, writers seldom meet
+                with suppress(OSError):  # where files cannot be locked, two writers rarely collide
                     fcntl.flock(sums, fcntl.LOCK_EX)
                 missing = np.flatnonzero(~self.has(rows)).tolist()
-                # Not through mapped memory: on a full disk, that ends the process.
+                # Not through mapped memory: on a full disk that kills the process.
                 for place in missing:
                     _write(table, values[place].tobytes(), int(rows[place]) * values[place].nbytes)
                 for place in missing:
@@ -98,7 +97,7 @@ class RowStore:
             ) from error
 
     def _look_again(self, row: int) -> None:
-        """Refuse a row whose checksum was not just being written."""
+        """Reject a row with a wrong checksum, unless it is being written now."""
         time.sleep(0.01)
         if self._sums[row] != _sum_of(self._values[row], row):
             raise UserError(
@@ -107,12 +106,12 @@ class RowStore:
 
 
 def table_bytes(rows: int, width: int) -> int:
-    """Return how large a table is on disk when it is full."""
+    """Return the size of a full table on disk, in bytes."""
     return rows * (2 * width + 4)
 
 
 def _sum_of(values: np.ndarray, row: int) -> int:
-    """Return the checksum of a row, never 0; with its number, so that none stands for another."""
+    """Return the checksum of a row and its number, so that rows cannot be exchanged; never 0."""
     return zlib.crc32(values.data, row & 0xFFFFFFFF) or 1
 
 
@@ -138,7 +137,7 @@ def _opened(path: Path) -> Iterator[int]:
 
 
 def _write(descriptor: int, data: bytes, offset: int) -> None:
-    while data:  # a disk that is nearly full takes a part, and refuses the next
+    while data:  # a nearly full disk takes a part and rejects the rest
         written = os.pwrite(descriptor, data, offset)
         data, offset = data[written:], offset + written
 
@@ -155,10 +154,10 @@ def _create(folder: Path, rows: int, width: int) -> None:
         with atomic_folder(folder) as temporary:
             for name, size in ((_VALUES, 2 * rows * width), (_SUMS, 4 * rows)):
                 with (temporary / name).open("wb") as file:
-                    file.truncate(size)  # sparse: takes room only where rows are written
+                    file.truncate(size)  # sparse: uses space only where rows are written
             save_json({"rows": rows, "width": width}, temporary / _SHAPE)
     except OSError as error:
         raise UserError(
-            f"{folder}: cannot be made ({error.strerror or error}); use a --work-dir on another "
+            f"{folder}: cannot be created ({error.strerror or error}); use a --work-dir on another "
             "disk, or leave trainer.teacher_cache out"
         ) from error

@@ -1,4 +1,4 @@
-"""What tensors of a file must be to take the place of a network's: dense, of its kind, finite."""
+"""Check that tensors of a file can replace a network's: dense, of the same kind, finite."""
 
 from collections.abc import Mapping
 
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 def unsound(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    """Say in one line which tensors cannot take the place of a network's; "" if all can.
+    """Return in one line which tensors cannot replace a network's; "" if all can.
 
-    Floats of any precision can stand for one another, as long as the values are finite in the
-    network's. Of names that only one side has, and of shapes, nothing is said.
+    Floats of any precision are accepted if their values are finite in the network's precision.
+    Names that only one side has, and shapes, are not checked here.
 
     Args:
         state: Tensors of a file, on the CPU.
@@ -28,7 +28,7 @@ def unsound(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
 def not_finite(module: nn.Module) -> tuple[list[str], list[str]]:
     """Return the names of parameters, and of buffers, that hold NaN or inf; waits for the device.
 
-    Buffers that are no part of the module's state, such as a mask of -inf, do not count.
+    Buffers that are not in the module's state, such as a mask of -inf, do not count.
     """
     saved = module.state_dict(keep_vars=True).keys()
     weights = dict(module.named_parameters())
@@ -45,7 +45,7 @@ def _not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def _problem(name: str, value: Tensor, own: Tensor) -> str:
-    """Say why a tensor cannot take the place of another; "" if it can."""
+    """Return why a tensor cannot replace another; "" if it can."""
     if value.is_quantized:
         return "is quantised; save the weights before quantisation"
     if value.layout != torch.strided or value.is_nested:
@@ -62,7 +62,7 @@ def _problem(name: str, value: Tensor, own: Tensor) -> str:
 
 def _bad_values(name: str, value: Tensor, own: Tensor) -> str:
     bad = value.numel() - int(value.isfinite().sum())
-    # A mask of -inf, among the network's buffers, is as it should be.
+    # A mask of -inf among the network's buffers is right.
     if bad and own.device.type != "meta" and bool(own.isfinite().all()):
         return f"is not finite: {bad} of its {value.numel()} values are NaN or inf"
     if name.endswith("running_var") and bool((value < 0).any()):

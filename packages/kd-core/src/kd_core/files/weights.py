@@ -1,4 +1,4 @@
-"""Weight files of any common tool, read without running code that they might hold."""
+"""Read weight files of any common tool without running code in them."""
 
 import argparse
 import re
@@ -18,8 +18,8 @@ from kd_core.files.sound_weights import unsound
 _WRAPPERS = ("model", "state_dict", "net")
 _PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and DDP, of torch.compile
 
-# RepDistiller's files hold their options, others a NumPy number such as the best accuracy. NumPy 2
-# renamed the module that its scalars name in a pickle.
+# RepDistiller's files contain their options, others a NumPy number such as the best accuracy.
+# NumPy 2 renamed the module of scalars in a pickle.
 _scalar = np.float64(0).__reduce__()[0]
 _HARMLESS: list[Any] = [
     argparse.Namespace,
@@ -33,10 +33,10 @@ _HARMLESS: list[Any] = [
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read the tensors of a weights file to the CPU, by name.
 
-    Reads `.safetensors`, and under any other name what `torch.save` wrote: a state dict, or a dict
+    Reads `.safetensors`, and under any other name a file of `torch.save`: a state dict, or a dict
     that holds one as `model`, `state_dict` or `net` (mdistiller, RepDistiller, torchvision, timm,
-    Detectron2). Of a checkpoint of our own trainer, the student is read. Prefixes that
-    DataParallel, DDP and torch.compile put before every name are cut.
+    Detectron2). From a checkpoint of our own trainer it reads the student. Prefixes that
+    DataParallel, DDP and torch.compile put before every name are removed.
 
     Raises:
         UserError: If there is no such file, if it is damaged or holds anything but plain data, or
@@ -53,7 +53,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     if others:
         raise UserError(
             f"{path}: wanted a state dict (tensors by name), or one under "
-            f"{', '.join(map(repr, _WRAPPERS))}, but these entries are no tensors: {_few(others)}; "
+            f"{', '.join(map(repr, _WRAPPERS))}, but some entries are not tensors: {_few(others)}; "
             f"save the state dict alone"
         )
     if nested := next((name for name, value in state.items() if value.is_nested), None):
@@ -68,17 +68,17 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 def load_weights(
     module: nn.Module, path: str | Path, *, strict: bool = True, parts: bool = False
 ) -> None:
-    """Load a weights file into a module; see `read_state_dict` for what may be in it.
+    """Load a weights file into a module; see `read_state_dict` for the formats.
 
-    Nothing is loaded unless everything fits. A BatchNorm's `num_batches_tracked` may be missing, as
-    it is in old files.
+    Nothing is loaded unless everything fits. A BatchNorm's `num_batches_tracked` may be missing:
+    old files lack it.
 
     Args:
         module: Network or criterion, on any device.
         path: The file.
-        strict: Whether names must agree. Otherwise missing and unexpected ones are passed over, but
-            shapes must still agree, and so must one name at least.
-        parts: Whether the file may lack whole submodules, which then stay as they are.
+        strict: Whether names must agree. Otherwise missing and unexpected ones are ignored, but
+            shapes must agree, and at least one name.
+        parts: Whether the file may lack whole submodules, which then stay unchanged.
 
     Raises:
         UserError: If the file cannot be read or does not fit.
@@ -104,24 +104,24 @@ def load_weights(
 
 
 def check_values(path: str | Path, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """Refuse tensors of a file that are not finite, or of another kind than the network's.
+    """Reject tensors of a file that are not finite, or of another kind than the network's.
 
     Raises:
         UserError: Naming the first of them.
     """
     if wrong := unsound(state, own):
-        raise UserError(f"{path}: {wrong}; name another file, or save its weights anew")
+        raise UserError(f"{path}: {wrong}; name another file, or save its weights again")
 
 
 def _read_pickle(path: Path) -> Any:
     try:
         with path.open("rb") as file, torch.serialization.safe_globals(_HARMLESS):
-            is_sealed(file)  # files of others have no checksum
+            is_sealed(file)  # files of other programs have no checksum
             file.seek(0)
             return torch.load(file, map_location="cpu", weights_only=True)
     except DamagedError as error:
         raise UserError(
-            f"{path}: damaged ({error}); get it once more, name another file, or train it again"
+            f"{path}: damaged ({error}); get it again, name another file, or train again"
         ) from error
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
@@ -145,7 +145,7 @@ def _why_unreadable(path: Path, error: Exception) -> str:
 
 def _unwrap(contents: Any) -> Any:
     if isinstance(contents, Mapping):
-        for key in _WRAPPERS:  # first: a distilled detector's file has both, its student as `model`
+        for key in _WRAPPERS:  # first: a distilled detector's file has both
             if isinstance(contents.get(key), Mapping):
                 return _unwrap(contents[key])
         if isinstance(contents.get("distiller"), Mapping):
@@ -154,7 +154,7 @@ def _unwrap(contents: Any) -> Any:
 
 
 def _student(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the student's network out of the trainer's own checkpoint, averaged if it is."""
+    """Return the student's network from a checkpoint of the trainer, or its average."""
     if checkpoint.get("average"):
         return checkpoint["average"]
     prefix = "student.network."
@@ -175,12 +175,12 @@ def _names(folder: Path) -> Iterable[str]:
 
 
 def differences(missing: Sequence[str], unexpected: Sequence[str], shapes: Sequence[str]) -> str:
-    """Say in one line how a file's tensors differ from a network's; "" if they do not.
+    """Return in one line how a file's tensors differ from a network's; "" if they do not.
 
     Args:
         missing: Names that only the network has.
         unexpected: Names that only the file has.
-        shapes: What `reshaped_text` says of names that both have.
+        shapes: The result of `reshaped_text` for names that both have.
     """
     wrong = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
     return ", ".join(f"{len(few)} {what} ({_few(few)})" for what, few in wrong.items() if few)
@@ -189,7 +189,7 @@ def differences(missing: Sequence[str], unexpected: Sequence[str], shapes: Seque
 def reshaped_text(
     names: Iterable[str], state: Mapping[str, Tensor], own: Mapping[str, Tensor]
 ) -> list[str]:
-    """Return both shapes of each of these tensors, in the file and in the network."""
+    """Return both shapes of each of these tensors: in the file and in the network."""
     return [
         f"{name} is {list(state[name].shape)} in the file, {list(own[name].shape)} in the network"
         for name in names

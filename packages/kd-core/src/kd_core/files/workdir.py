@@ -1,4 +1,4 @@
-"""Folders: where a run goes, and that none is overwritten; where generated data is kept."""
+"""Choose the folder of a run, without overwriting another, and the folder of generated data."""
 
 import os
 import re
@@ -19,8 +19,8 @@ _TRACES = ("config.json", "config.py", "last.pth", "result.json", "summary.json"
 def run_folder(given: str | None, names: Sequence[str], *, resume: bool) -> Iterator[Path]:
     """Choose the folder of a run, and own it inside the block.
 
-    Without a folder given, `runs/<names>` is taken: a new one with a number behind it if a run is
-    or goes on there, the newest one with `resume`.
+    Without a given folder it is `runs/<names>`, with a number at the end if a run is there
+    already; with `resume` the newest of these.
 
     Raises:
         UserError: If the given folder holds a run and it is not to be resumed, or a live run owns
@@ -36,9 +36,9 @@ def run_folder(given: str | None, names: Sequence[str], *, resume: bool) -> Iter
 
 
 def named_folder(text: object, option: str) -> Path:
-    """Return the folder that an option names; nothing is no name of the working folder.
+    """Return the folder that an option names; reject an empty name.
 
-    It is most often what a shell makes of a variable that is not set.
+    An empty name most often comes from a shell variable that is not set.
 
     Raises:
         UserError: If it is empty, or not a text.
@@ -69,24 +69,24 @@ def _given_folder(given: str | None, names: Sequence[str], *, resume: bool) -> I
     newest = distributed.on_rank_0(lambda: _newest(names)) if given is None else None
     folder = newest or named_folder(given, "--work-dir")
     with claimed(folder):
-        # Rank 0 looks: the others may come when it has already written.
+        # Only rank 0 checks: it may have written before the others arrive.
         if not resume and distributed.on_rank_0(lambda: has_run(folder)):
             raise UserError(
-                f"--work-dir {folder} holds a run already; add --resume to continue it, or name "
+                f"--work-dir {folder} has a run already; add --resume to continue it, or name "
                 "another folder"
             )
         yield folder
 
 
 def _numbered(names: Sequence[str]) -> Iterator[Path]:
-    """Yield the folders that runs of these names take, one after the other."""
+    """Yield the folders for runs of these names, one after the other."""
     stem = "-".join(re.sub(r"\W+", "_", name) for name in names)
     yield Path("runs") / stem
     yield from (Path("runs") / f"{stem}-{number}" for number in count(2))
 
 
 def _newest(names: Sequence[str]) -> Path:
-    """Return the last of the folders that are taken, or the first of all."""
+    """Return the last folder that is in use, or the first of all."""
     newest = next(_numbered(names))
     for folder in _numbered(names):
         if not (has_run(folder) or is_claimed(folder)):

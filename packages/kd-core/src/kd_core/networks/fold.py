@@ -1,4 +1,4 @@
-"""BatchNorms folded into the convolutions before them: a frozen network in fewer operations."""
+"""Fold BatchNorms into the convolutions before them: a frozen network with fewer operations."""
 
 import copy
 from collections.abc import Callable, Collection
@@ -16,24 +16,24 @@ TOLERANCE = 1e-3  # of the largest value; float32 differs by some 1e-6, a wrong 
 def folded_copy(
     model: nn.Module, run: Callable[[nn.Module], object], kept: Collection[str]
 ) -> tuple[nn.Module, int]:
-    """Return a copy of a model with its BatchNorms folded, if it gives what the model gives.
+    """Return a copy of a model with its BatchNorms folded, if its outputs are the model's.
 
-    Which BatchNorm follows which convolution is seen in one pass, so no network need be traced: a
-    pair are a convolution and a BatchNorm that ran once each, the one on the very tensor that the
-    other gave. Names of modules stay; an Identity stands where the BatchNorm was. That nothing else
-    reads what a folded convolution gives, a pass cannot tell, hence the comparison. ReLUs then work
-    in place, if that too changes nothing. All tensors but those of folded convolutions are shared
-    with the model.
+    One pass shows which BatchNorm follows which convolution, so the network need not be traced: a
+    pair is a convolution and a BatchNorm that ran once each, the BatchNorm on the tensor that the
+    convolution returned. Names of modules stay; an Identity replaces the BatchNorm. A pass does not
+    show whether another module reads the convolution's output too, so the outputs are compared.
+    ReLUs then work in place, if that changes nothing. The copy shares all tensors with the model
+    except those of folded convolutions.
 
     Args:
         model: In eval mode.
-        run: Runs a model on a sample and returns all that is wanted of it.
-        kept: Paths of convolutions whose own output is wanted, and `PATH:in` of BatchNorms whose
+        run: Runs a model on a sample and returns all outputs that are used.
+        kept: Paths of convolutions whose own output is used, and `PATH:in` of BatchNorms whose
             input is.
 
     Returns:
         The copy and the number of BatchNorms folded; the model itself and 0 if there is none, if
-        something else reads what a convolution gives, or if the model cannot be copied.
+        another module reads a convolution's output, or if the model cannot be copied.
     """
     pairs = [(c, n) for c, n in _pairs(model, run) if c not in kept and f"{n}:in" not in kept]
     if not pairs or (folded := sharing_copy(model)) is None:
@@ -53,7 +53,7 @@ def folded_copy(
 
 
 def sharing_copy(model: nn.Module) -> nn.Module | None:
-    """Return a copy that has the model's own tensors, or None if the model cannot be copied."""
+    """Return a copy that shares the model's tensors, or None if the model cannot be copied."""
     shared: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers())}
     try:
         return copy.deepcopy(model, shared)
@@ -64,7 +64,7 @@ def sharing_copy(model: nn.Module) -> nn.Module | None:
 def _pairs(model: nn.Module, run: Callable[[nn.Module], object]) -> list[tuple[str, str]]:
     """Return paths of convolutions and of the BatchNorms that follow them."""
     made: dict[int, tuple[str, int]] = {}  # the convolution that made a tensor, and its version
-    alive: list[Tensor] = []  # an id is one tensor's only as long as the tensor lives
+    alive: list[Tensor] = []  # keeps the tensors: an id is unique only while its tensor exists
     calls: dict[str, int] = {}
     found: list[tuple[str, str]] = []
 
@@ -76,7 +76,7 @@ def _pairs(model: nn.Module, run: Callable[[nn.Module], object]) -> list[tuple[s
                 alive.append(output)
                 return
             convolution, version = made.get(id(args[0]), ("", -1))
-            if args[0]._version == version:  # else something worked on it in place
+            if args[0]._version == version:  # else another operation changed it in place
                 found.append((convolution, name))
 
         return after
@@ -108,13 +108,13 @@ def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
         bias = bias + norm.bias.double()
     weight = convolution.weight
     folded = (weight.double() * scale[:, None, None, None]).to(weight.dtype)
-    # The convolution keeps the layout of its weight, which oneDNN and cuDNN look at.
+    # The convolution keeps the memory layout of its weight: oneDNN and cuDNN depend on it.
     convolution.weight = nn.Parameter(folded, requires_grad=False)
     convolution.bias = nn.Parameter(bias.to(weight.dtype), requires_grad=False)
 
 
 def _set_in_place(model: nn.Module, wanted: object, run: Callable[[nn.Module], object]) -> None:
-    """Let ReLUs overwrite what they are given: half the memory to go through."""
+    """Let ReLUs overwrite their input, which halves the memory traffic."""
     changed = [m for m in model.modules() if type(m) is nn.ReLU and not m.inplace]
     for relu in changed:
         relu.inplace = True

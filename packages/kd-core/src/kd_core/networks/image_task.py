@@ -1,4 +1,4 @@
-"""A task on images: how they are prepared, and how often the label was right in training."""
+"""Task on images: prepares them, and measures the accuracy in training."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,14 +12,14 @@ from kd_core.runtime import distributed
 
 
 class ImageTask(Task):
-    """Resize and normalise images on the device, and count right answers.
+    """Resizes and normalises images on the device, and counts correct predictions.
 
     Images arrive as uint8, or as floats in [0, 1], so a student and a teacher that were trained on
     other statistics share one batch.
 
     Args:
         network: The plain network.
-        mean: Of each channel of the training images, in [0, 1]; None leaves floats as they are.
+        mean: Of each channel of the training images, in [0, 1]; None leaves floats unchanged.
         std: Standard deviation of each channel, in [0, 1].
         size: Height and width in pixels that images are resized to (bilinear), the side of a
             square, or None.
@@ -47,13 +47,13 @@ class ImageTask(Task):
     ) -> None:
         super().__init__(network, roles=roles)
         if (mean is None) != (std is None):
-            raise UserError("mean and std go together; give both or neither")
+            raise UserError("mean and std belong together; give both or neither")
         if not 0 <= label_smoothing <= 1:
             raise UserError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
         self.size = size
         self._height_and_width = None if size is None else height_and_width(size)
         self.label_smoothing = label_smoothing
-        # Not persistent: they belong to the config, and old checkpoints must not bring others.
+        # Not persistent: they come from the config, and an old checkpoint must not replace them.
         shift, scale = (
             _per_channel(mean or (0, 0, 0), "mean"),
             _per_channel(std or (1, 1, 1), "std"),
@@ -65,9 +65,9 @@ class ImageTask(Task):
 
     def prepare(self, images: Tensor) -> Tensor:
         """Return images as the network wants them, float [N, 3, H, W]."""
-        if self.channels_last:  # first: of bytes, a quarter as much has to be moved
+        if self.channels_last:  # first: bytes are a quarter of the memory of floats
             images = images.contiguous(memory_format=torch.channels_last)
-        ours = images.dtype == torch.uint8  # then floats are made once, and changed in place
+        ours = images.dtype == torch.uint8  # then convert to floats once, and change them in place
         if ours:
             images = images.float().div_(255)
         size = self._height_and_width
@@ -81,7 +81,7 @@ class ImageTask(Task):
         return F.cross_entropy(logits.float(), label, label_smoothing=self.label_smoothing)
 
     def count(self, logits: Tensor, label: Tensor) -> None:
-        """Remember how many of the logits [N, C] are right."""
+        """Count how many of the logits [N, C] are correct."""
         self.correct += (logits.detach().argmax(dim=1) == label).sum()
         self.seen += len(label)
 

@@ -1,4 +1,4 @@
-"""Run one sample batch through a model without leaving a trace, to learn what its taps give."""
+"""Run a sample batch through a model to infer the shapes at its taps; the model is unchanged."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from kd_core.runtime.seed import rng_state, set_rng_state
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Put the model in eval mode under no_grad; afterwards modes and generators are as before."""
+    """Put the model in eval mode under no_grad; restore modes and generators afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     state = rng_state()
     model.eval()
@@ -32,11 +32,11 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def telling(model: nn.Module, batch: Batch) -> Iterator[None]:
-    """Make what a network raises in a pass a UserError: which network, fed what, said what."""
+    """Turn an error of a network into a UserError that names network, input and error."""
     try:
         yield
     except Exception as error:
-        known = explain(error)  # of the machine, or told already
+        known = explain(error)  # an error of the machine, or explained already
         if known is not None:
             raise
         network = network_of(model)
@@ -57,7 +57,7 @@ def _remedy(batch: Batch) -> str:
 
 
 def _fed(model: nn.Module, batch: Batch) -> str:
-    if "image" not in batch:  # a detector's, which says more itself
+    if "image" not in batch:  # a detector, whose own message says more
         return f"a batch of {', '.join(batch)}"
     images = batch["image"]
     prepare: Any = getattr(model, "prepare", None)  # of an `ImageTask`
@@ -66,9 +66,9 @@ def _fed(model: nn.Module, batch: Batch) -> str:
 
 
 def training_pass(model: nn.Module, batch: Batch) -> None:
-    """Run a batch through a model in training mode, so that what fails only there fails now.
+    """Run a batch through a model in training mode, to find errors that occur only there.
 
-    Modes, buffers (statistics of normalisation) and generators are as before afterwards.
+    Modes, buffers (statistics of normalisation) and generators are restored afterwards.
 
     Raises:
         UserError: If the network fails.
@@ -88,9 +88,9 @@ def training_pass(model: nn.Module, batch: Batch) -> None:
 def tap_values(
     model: nn.Module, tap: FeatureTap, batch: Batch
 ) -> tuple[FeatureTap, dict[str, Any]]:
-    """Return what the taps give for a batch, and the tap, made to copy what gets overwritten.
+    """Return the tapped values for a batch, and a tap that copies values which are overwritten.
 
-    In-place dropout of a model that is training stays on: only then does it overwrite anything.
+    In-place dropout stays on in a model in training mode: only then does it overwrite values.
     """
     dropouts = [
         m for m in model.modules() if isinstance(m, _DropoutNd) and m.inplace and m.training
@@ -109,7 +109,7 @@ def tap_values(
 
 
 def calibrate_batchnorm(model: nn.Module, batch: Any) -> None:
-    """Give the normalisation layers of an untrained model statistics, those of a batch.
+    """Set the statistics of an untrained model's normalisation layers from one batch.
 
     Without them the maps of a deep random network grow until a loss against them overflows.
 

@@ -1,4 +1,4 @@
-"""Roles: `@stages`, `@pooled` and the like stand for tap paths, which differ with the network."""
+"""Roles such as `@stages` and `@pooled`: names for tap paths that differ between networks."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ _GRAMMAR = re.compile(r"@(?P<role>\w+)(?:\[(?P<place>-?\d*(?::-?\d*){0,2})\])?")
 
 
 def roles_of(model: nn.Module) -> Roles:
-    """Return what a task, or a model that is its own task, says of its network's taps."""
+    """Return the tap paths by role of a task, or of a model that is its own task."""
     roles = getattr(model, "roles", {})
     return roles if isinstance(roles, Mapping) else {}
 
@@ -22,12 +22,12 @@ def roles_of(model: nn.Module) -> Roles:
 def tap_list(taps: Taps, model: nn.Module | None = None) -> list[str]:
     """Return the taps as a list of paths.
 
-    A method names places by their role and so suits any pair: `@stages` (the ends of all stages,
-    without the stem), `@stages[-1]`, `@stages[:2]`. Roles expand where they stand.
+    A method names taps by role, so it fits any pair: `@stages` (the ends of all stages, without
+    the stem), `@stages[-1]`, `@stages[:2]`. A role is replaced by its paths, in order.
 
     Args:
         taps: One text or several.
-        model: Knows the roles; without it, none is looked up.
+        model: Has the roles; without it, no role is replaced.
 
     Raises:
         UserError: If the model has no such role, or fewer taps in it.

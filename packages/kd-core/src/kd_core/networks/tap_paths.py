@@ -1,4 +1,4 @@
-"""The text of a tap: which module, its input or output, which call, which entry."""
+"""Parse the text of a tap: module, input or output, call, entry."""
 
 import re
 from collections.abc import Mapping
@@ -16,13 +16,13 @@ _GRAMMAR = re.compile(
 
 @dataclass(frozen=True)
 class TapPath:
-    """One parsed tap: where to hook, and what to keep of what comes by."""
+    """A parsed tap: the module to hook, and which value to keep."""
 
     name: str
     path: str  # "" is the network itself
     input: bool
     every_call: bool
-    key: str | None  # in what the module gives or, of every call, which one
+    key: str | None  # of the module's output; with every call: which call
 
     def select(self, value: Any) -> Any:
         """Return the entry of a value that the tap names; the value itself if it names none."""
@@ -45,7 +45,7 @@ def parse(name: str, network: nn.Module) -> TapPath:
     """Parse a tap of a network.
 
     Raises:
-        UserError: If the text is none, or the network has no such module.
+        UserError: If the text is not a tap, or the network has no such module.
     """
     match = _GRAMMAR.fullmatch(name)
     if match is None:

@@ -1,4 +1,4 @@
-"""FeatureTap: read what modules inside a network take in or give out, by their names."""
+"""FeatureTap: record inputs and outputs of modules inside a network, by name."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from threading import get_ident
@@ -14,7 +14,7 @@ from kd_core.functional import tensors
 from kd_core.networks.tap_paths import TapPath, parse
 
 _TWO_THREADS = (
-    "two threads run the network at once, and what they give would be mixed; let one wait for the "
+    "two threads run the network at once, which would mix their values; let one wait for the "
     "other, or give each a copy of the network (copy.deepcopy) and its own FeatureTap"
 )
 
@@ -30,8 +30,8 @@ class OverwrittenTapError(UserError):
         )
 
 
-class _AllSeen(BaseException):  # no error, and none that a network may catch
-    """Ends a forward pass that has nothing more to show."""
+class _AllSeen(BaseException):  # not an error, and not one that a network may catch
+    """Ends a forward pass once all taps have fired."""
 
 
 class FeatureTap:
@@ -40,19 +40,19 @@ class FeatureTap:
     A tap is `path` (the module's output), `path:in` (its first input), `path[key]` (one entry of a
     dict or tuple), `path[*]` (the outputs of all its calls, as a tuple), `path[*][-1]` (that of one
     call; `path:in[*][-1]` likewise) or `output` (what the whole network returns). Hooks exist only
-    between enter and exit; the dict that enter gives keeps the recorded values, each under its
-    tap's own text.
+    between enter and exit; the dict that enter returns has the recorded values, by the text of
+    the tap.
 
     Args:
         network: The module whose submodules are named; never changed.
         paths: The taps.
         copy: Taps to copy when recorded, because a later layer works in place on the same memory.
-        stop: End the pass inside the `with` once every tap has fired: what comes after is computed
-            for nothing. Only where no gradient is wanted, and nothing of the pass but its taps.
+        stop: End the pass inside the `with` once every tap has fired, which saves the rest. Only
+            where no gradient is needed, and no value of the pass but its taps.
 
     Attributes:
         passes: How often the network runs inside the `with`, each time on another part of a batch.
-            What a tap gives in all of them is joined when the `with` ends.
+            The values of a tap in all passes are joined when the `with` ends.
 
     Raises:
         UserError: If a name does not exist (here), or, when the `with` ends, if a tap did not fire
@@ -84,7 +84,7 @@ class FeatureTap:
                 raise UserError(f"copy={path!r} is none of the taps{nearest(path, self.paths)}")
         self.passes = 1
         self._taps = [parse(path, network) for path in self.paths]
-        # How often `[*]` fires, and what comes after the output, is not known.
+        # Unknown: how often `[*]` fires, and what runs after the output.
         last = any(tap.every_call or (not tap.path and not tap.input) for tap in self._taps)
         self._stops = stop and bool(self.paths) and not last
         self._handles: list[RemovableHandle] = []
@@ -98,7 +98,7 @@ class FeatureTap:
         if self._handles:
             raise RuntimeError("this FeatureTap is in use already")
         self._thread = get_ident()
-        # Looked up anew in every pass: a conversion (SyncBatchNorm) may have replaced a module.
+        # Looked up again in every pass: a conversion (SyncBatchNorm) may have replaced a module.
         modules = [self.network.get_submodule(tap.path) for tap in self._taps]
         self._handles = [self._register(*pair) for pair in zip(self._taps, modules, strict=True)]
         return self._seen
@@ -127,7 +127,7 @@ class FeatureTap:
         return FeatureTap(network, self.paths, copy=self.copy, stop=stop)
 
     def _register(self, tap: TapPath, tapped: nn.Module) -> RemovableHandle:
-        # A deepcopy of the network made meanwhile keeps the hooks; there they must do nothing.
+        # A deepcopy of the network made in the block keeps the hooks; there they must do nothing.
         def record_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             if module is tapped:
                 self._record(tap, output)
@@ -192,12 +192,12 @@ def _clone(value: Any) -> Any:
 
 
 def _joined_calls(tap: TapPath, values: Sequence[Any], passes: int) -> Any:
-    """Return what a tap gives of a whole batch, from all calls in passes over its parts."""
+    """Return the value of a tap for a whole batch, from all calls in passes over its parts."""
     calls, rest = divmod(len(values), passes)
     if rest or (calls > 1 and not tap.every_call):
         raise UserError(
             f"tap {tap.name!r}: the module ran {len(values)} times in {passes} passes over parts "
-            "of the batch, so what it gave cannot be told apart; tap another module, or run the "
+            "of the batch, so its outputs cannot be assigned; tap another module, or run the "
             "batch as one"
         )
     joined = tuple(_joined(values[call::calls]) for call in range(calls))

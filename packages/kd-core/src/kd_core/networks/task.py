@@ -1,4 +1,4 @@
-"""A network together with its task: what the house trains."""
+"""Wraps a network with its task loss."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -12,10 +12,10 @@ Batch = dict[str, Any]
 
 
 class Task(nn.Module):
-    """A network that knows its task: in training a dict of losses, in evaluation a prediction.
+    """Wraps a network with its task: returns a dict of losses in training, else a prediction.
 
     Taps, exported weights and FLOP counts refer to `network`, the plain module that users know, so
-    nothing of the task's wrapping shows in their names. A model that is its own task (a Detectron2
+    their names do not contain the wrapper. A model that is its own task (a Detectron2
     meta-architecture) need not be wrapped.
 
     Args:
@@ -24,7 +24,7 @@ class Task(nn.Module):
     """
 
     changes_data: ClassVar[bool] = False
-    """Whether training changes which samples come next, so that students cannot share them."""
+    """Whether training changes which samples come next, so that students cannot share a pass."""
 
     def __init__(
         self, network: nn.Module, *, roles: Mapping[str, str | Sequence[str]] | None = None
@@ -39,9 +39,9 @@ class Task(nn.Module):
         raise NotImplementedError
 
     def passes(self, batch: Batch) -> int:
-        """Return how many passes of the network a call takes, each over an equal part of a batch.
+        """Return in how many passes of the network a call runs, each over an equal part of a batch.
 
-        The parts are in the batch's order. Taps join what they give in these passes.
+        The parts are in the batch's order. Taps join their values in these passes.
         """
         return 1
 
@@ -50,20 +50,20 @@ class Task(nn.Module):
         return {}
 
     def set_ema(self, network: nn.Module) -> None:
-        """Get to know the moving average of the network, if the trainer keeps one."""
+        """Receive the moving average of the network, if the trainer keeps one."""
 
     def begin_epoch(self, epoch: int) -> None:
         """Prepare for an epoch of training, counted from 0; called in training mode."""
 
     def products(self) -> dict[str, dict[str, Tensor]]:
-        """Return the weights that a finished run writes, by the name of the file.
+        """Return the weights that a finished run writes, by file name.
 
         Those of `student` must fit the plain network.
         """
         return {"student": self.network.state_dict()}
 
     def use_channels_last(self, flag: bool = True) -> None:
-        """Keep the network in NHWC memory, or not; a subclass brings its images into it too."""
+        """Set whether the network is in NHWC memory; a subclass converts its images too."""
         self.channels_last = flag
         self.to(memory_format=torch.channels_last if flag else torch.contiguous_format)
 
@@ -74,12 +74,12 @@ def network_of(model: nn.Module) -> nn.Module:
 
 
 def passes_of(model: nn.Module, batch: Batch) -> int:
-    """Return how many passes a model takes over a batch; see `Task.passes`."""
+    """Return in how many passes a model runs over a batch; see `Task.passes`."""
     return model.passes(batch) if isinstance(model, Task) else 1
 
 
 def refuse_untrainable(student: nn.Module) -> None:
-    """Refuse a student without parameters to train, or whose are spread over processes."""
+    """Reject a student without parameters to train, or with parameters sharded over processes."""
     for name, module in student.named_modules():
         if ".quantized." in f"{type(module).__module__}.":
             raise UserError(

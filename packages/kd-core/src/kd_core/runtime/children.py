@@ -1,4 +1,4 @@
-"""Child processes when something has failed: none may stand still, none may interrupt."""
+"""Child processes after a failure: none may stay stopped, none may interrupt."""
 
 import multiprocessing
 import os
@@ -9,11 +9,11 @@ from contextlib import contextmanager, suppress
 
 
 def wake() -> None:
-    """Let child processes that stand still go on.
+    """Continue child processes that are stopped (SIGSTOP).
 
-    They take no order to end otherwise, and the program would wait for them for ever.
+    Otherwise they do not react to SIGTERM, and the program would wait for them forever.
     """
-    for child in multiprocessing.active_children():  # which also takes leave of dead ones
+    for child in multiprocessing.active_children():  # this also joins dead ones
         with suppress(OSError, ValueError):
             if child.pid is not None:
                 os.kill(child.pid, signal.SIGCONT)
@@ -21,10 +21,10 @@ def wake() -> None:
 
 @contextmanager
 def left_alone() -> Iterator[None]:
-    """Wake all; inside, torch does not raise, as it does while a dead worker is not taken leave of.
+    """Wake all children; inside, torch does not raise because of a dead worker.
 
-    It does so wherever the program is, whenever any child ends or wakes, also in the middle of
-    telling what has failed.
+    Torch raises at any line of the program, whenever a child ends or wakes: also while the
+    message about the failure is printed.
     """
     in_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if in_main else None

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-_WIDTH = 110  # where there is no terminal, rich would cut tables at 80 columns
+_WIDTH = 110  # without a terminal, rich would cut tables at 80 columns
 _ASCII = {"±": "+-"}
 
 
@@ -22,7 +22,7 @@ class _Out(Console):
 
 
 class _Err:
-    """The process's stderr, whose loss ends nothing: a run may outlive the reader of its log."""
+    """The process's stderr; ignores errors of writing: a run may outlive its log's reader."""
 
     def write(self, text: str) -> int:
         if sys.stderr is not None:
@@ -60,19 +60,19 @@ def complain(text: str) -> None:
 
 
 def in_one_line(text: str) -> str:
-    """Return a text without line ends, and with what a terminal would obey made visible."""
+    """Return a text without line ends, and with control characters made visible."""
     text = re.sub(r"\s*[\r\n]\s*", " ", text.strip())
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 @contextlib.contextmanager
 def one_line_each() -> Iterator[None]:
-    """Inside, warnings take a line each, and text that the terminal cannot show is spelt."""
+    """Inside, each warning takes one line, and characters that the terminal lacks are escaped."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="kd_spelt")
     before = warnings.formatwarning, threading.excepthook, sys.unraisablehook
-    if sys.stdout is None:  # closed by whoever started us
+    if sys.stdout is None:  # closed by the parent process
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the end of the process
     warnings.formatwarning = _format_warning
     threading.excepthook, sys.unraisablehook = _thread_failed, _ignored
@@ -83,7 +83,7 @@ def one_line_each() -> Iterator[None]:
 
 
 def close_stdout() -> None:
-    """Send to nowhere what is left for a reader of stdout that is gone."""
+    """Discard what is left in the buffer of stdout when its reader is gone."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -106,12 +106,12 @@ def _format_warning(
 
 
 def _thread_failed(failed: threading.ExceptHookArgs) -> None:
-    # TensorBoard's thread keeps what it raised for the main thread, which then tells it.
+    # TensorBoard's thread keeps its exception for the main thread, which then reports it.
     if getattr(failed.thread, "exception", None) is not failed.exc_value:
         threading.__excepthook__(failed)
 
 
 def _ignored(failed: Any) -> None:
-    # Such as a dead data worker, which torch tells wherever we are: also where Python ignores it.
+    # Such as a dead data worker: torch raises at any line, also where Python ignores errors.
     text = f"{failed.exc_type.__name__}: {failed.exc_value}"
     complain(f"warning: ignored: {in_one_line(text)}\n")

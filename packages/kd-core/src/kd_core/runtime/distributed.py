@@ -50,9 +50,9 @@ def stop() -> None:
 
 @contextmanager
 def joined() -> Iterator[torch.device]:
-    """Join the process group if there is one, and leave it at the end; gives the device.
+    """Join the process group if there is one, and leave it at the end; yields the device.
 
-    Of what goes wrong inside, one process tells; see `ranks.one_tells`.
+    Only one process reports an error inside; see `ranks.one_tells`.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -64,7 +64,7 @@ def joined() -> Iterator[torch.device]:
 
 
 def wait_for_all() -> None:
-    """Go on when all processes are here, so that what one of them wrote can be read by all."""
+    """Wait until all processes are here, so that all can read what one of them wrote."""
     if is_distributed():
         dist.barrier()
 
@@ -73,7 +73,7 @@ def on_rank_0(function: Callable[[], _T]) -> _T:
     """Call a function in rank 0 alone; all processes return what it returns, or raise its error.
 
     Args:
-        function: Returns in a short time, since the others wait inside the process group's limit.
+        function: Must return soon: the others wait, up to the timeout of the process group.
     """
     if not is_distributed():
         return function()
@@ -82,7 +82,7 @@ def on_rank_0(function: Callable[[], _T]) -> _T:
     if rank() == 0:
         try:
             found[0] = function()
-        except Exception as error:  # whatever it is, the others must not wait for it
+        except Exception as error:  # any error: the others must not wait for this rank
             failed, found[1] = error, str(error)
     dist.broadcast_object_list(found)
     if failed is not None:
@@ -122,16 +122,16 @@ def gather_rows(rows: Tensor) -> Tensor:
 def gather_with_gradient(rows: Tensor) -> Tensor:
     """Concatenate rows as `gather_rows` does, and let gradients through.
 
-    Rows get the sum of the gradients that all processes have for them, and all processes must run
-    the backward. Where each computes the same loss of all rows, that is as many times the gradient
-    of one loss as there are processes; DDP's average over the processes turns it into the gradient
-    that one process has on the joint batch.
+    Each row gets the sum of its gradients in all processes, and all processes must run the
+    backward. If each computes the same loss of all rows, that sum is the gradient of one loss times
+    the number of processes; DDP's average turns it into the gradient of one process on the joint
+    batch.
     """
     return _GatherRows.apply(rows) if is_distributed() else rows
 
 
 def average_buffers(module: nn.Module) -> None:
-    """Average floating buffers (BN statistics) over processes, which DDP leaves apart."""
+    """Average floating buffers (BatchNorm statistics) over processes; DDP does not do it."""
     if is_distributed():
         for buffer in module.buffers():
             if buffer.is_floating_point():
@@ -140,7 +140,7 @@ def average_buffers(module: nn.Module) -> None:
 
 
 class _GatherRows(torch.autograd.Function):
-    """The gathering of rows, and the sum of gradients that undoes it."""
+    """Gathers rows; the backward sums their gradients."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a user or a machine can cause, in one line: the cause, and the way out."""
+"""Explain errors of users and machines in one line: the cause and the remedy."""
 
 import errno
 import re
@@ -31,10 +31,10 @@ _LAST_LINE = re.compile(r"^(?:\w+\.)*(\w+)(?:: (.*))?$")
 
 
 def explain(error: BaseException, memory: str = "") -> UserError | None:
-    """Return the line that an exception comes down to; None if it is a bug.
+    """Return the line that explains an exception; None if it is a bug.
 
     Args:
-        error: Anything that ended a program.
+        error: Any exception that ended a program.
         memory: What the user can change to take less memory.
     """
     out_of_memory = partial(_memory, remedy=memory)
@@ -46,7 +46,7 @@ def explain(error: BaseException, memory: str = "") -> UserError | None:
 
 
 def bug(error: BaseException) -> RunError:
-    """Return the line of an exception that nobody expected: what it is, and where."""
+    """Return the line for an unexpected exception: what it is, and where."""
     frames = traceback.extract_tb(error.__traceback__)
     places = [f"{_relative(frame.filename)}:{frame.lineno}" for frame in frames]
     inner = places[-1] if places else "an unknown place"
@@ -61,7 +61,7 @@ def bug(error: BaseException) -> RunError:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an exception says; the last of a traceback in it."""
+    """Return the first line of an exception's text; the last line of a traceback in it."""
     if "(most recent call last)" in str(error):
         return str(error).strip().splitlines()[-1]
     return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
@@ -69,7 +69,7 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def during_run(folder: Path, seed: int, memory: str) -> Iterator[None]:
-    """Make what fails inside a `RunError`, which names the run and its seed; bugs pass.
+    """Turn an error inside into a `RunError` that names the run and its seed; let bugs pass.
 
     Args:
         folder: Of the run.
@@ -94,7 +94,7 @@ def during_run(folder: Path, seed: int, memory: str) -> Iterator[None]:
 
 @contextmanager
 def memory_told(memory: str) -> Iterator[None]:
-    """Make a lack of memory inside a `RunError` that says what to change."""
+    """Turn a lack of memory inside into a `RunError` that says what to change."""
     try:
         yield
     except Exception as error:
@@ -105,7 +105,7 @@ def memory_told(memory: str) -> Iterator[None]:
 
 
 def memory_remedy(batch_size: object, accumulate: object, precision: object) -> str:
-    """Return what takes less memory in a run, with the values that it has now."""
+    """Return which options lower the memory of a run, with their present values."""
     return (
         f"lower data.batch_size (now {batch_size}) and raise trainer.accumulate (now {accumulate}) "
         f"by the same factor, or set trainer.precision=bf16 (now {precision})"
@@ -115,11 +115,11 @@ def memory_remedy(batch_size: object, accumulate: object, precision: object) -> 
 def _own(error: BaseException) -> UserError | None:
     if not isinstance(error, UserError):
         return None
-    return _from_traceback(str(error)) or error  # a worker of torch wraps what it raised
+    return _from_traceback(str(error)) or error  # a torch worker wraps its exception
 
 
 def _spawned(error: BaseException) -> UserError | None:
-    """Explain what a process of `torch.multiprocessing.spawn`, or a data worker, raised."""
+    """Explain an exception from `torch.multiprocessing.spawn` or from a data worker."""
     if isinstance(error, torch.multiprocessing.ProcessExitedException):
         how = error.signal_name or f"exit status {error.exit_code}"
         return RunError(f"rank {error.error_index} died ({how}); {RESUME}")
@@ -148,7 +148,7 @@ def _memory(error: BaseException, remedy: str) -> UserError | None:
     on_device = isinstance(error, torch.OutOfMemoryError) or "CU" in text
     where = "of the GPU" if on_device else "of the host"
     wanted = _WANTED.search(text)
-    size = f" ({_size(wanted[1], wanted[2])} more were wanted)" if wanted else ""
+    size = f" ({_size(wanted[1], wanted[2])} more were requested)" if wanted else ""
     return RunError(
         f"the memory {where} is used up{size}; "
         f"{remedy or 'use smaller batches or images, or a machine with more memory'}"
@@ -160,7 +160,7 @@ def _size(number: str, unit: str) -> str:
 
 
 def _worker(error: BaseException) -> UserError | None:
-    """Explain the end of a process that reads data; torch raises it wherever we are."""
+    """Explain the end of a data worker; torch raises it at any line."""
     if not isinstance(error, RuntimeError):
         return None
     found = _KILLED.search(str(error))

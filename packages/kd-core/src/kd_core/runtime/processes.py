@@ -1,4 +1,4 @@
-"""Processes by name: which one this is, and whether another is still alive."""
+"""Identify processes: which one this is, and whether another is still alive."""
 
 import hashlib
 import os
@@ -7,18 +7,18 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-ENDED = ("Z", "X")  # states of a process that has ended and is only not yet collected
+ENDED = ("Z", "X")  # states of a process that has ended but is not joined yet
 
 
 class Process(NamedTuple):
-    """A process, told apart from all others that ever ran.
+    """A process, identified among all that ever ran.
 
     Attributes:
-        machine: Hash of the host's name, its boot and its space of process numbers: containers of
-            one host may share its name, but not the numbers.
+        machine: Hash of the host's name, its boot and its process namespace: containers of one
+            host may share its name, but not the namespace.
         pid: Number.
-        start: When it started, in ticks since the boot; 0 where that cannot be read. Numbers are
-            used again, this with them is not.
+        start: When it started, in ticks since the boot; 0 where that cannot be read. A number can
+            be reused, but not with the same start.
     """
 
     machine: str
@@ -27,7 +27,7 @@ class Process(NamedTuple):
 
     @property
     def is_dead(self) -> bool | None:
-        """Whether the process has ended; None where that cannot be seen from here.
+        """Whether the process has ended; None where that is unknown.
 
         A stopped process (SIGSTOP) is alive.
         """
@@ -38,13 +38,13 @@ class Process(NamedTuple):
         except (ProcessLookupError, OverflowError):
             return True
         except PermissionError:
-            pass  # alive, and somebody else's
+            pass  # alive, of another user
         state, start = state_and_start(self.pid)
         return state in ENDED or (start != self.start and 0 not in (start, self.start))
 
 
 def this_process() -> Process:
-    """Return the process that calls."""
+    """Return the calling process."""
     return Process(_machine(), os.getpid(), state_and_start(os.getpid())[1])
 
 
@@ -55,7 +55,7 @@ def _machine() -> str:
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
         parts.append(os.readlink("/proc/self/ns/pid"))
     except OSError:
-        pass  # not Linux: the name must do
+        pass  # not Linux: only the host's name
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]
 
 
@@ -65,5 +65,5 @@ def state_and_start(pid: int) -> tuple[str, int]:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return "", 0
-    fields = text.rpartition(")")[2].split()  # the name before may hold anything
+    fields = text.rpartition(")")[2].split()  # the name before it may contain anything
     return fields[0], int(fields[19])

@@ -1,4 +1,4 @@
-"""The failure of one process of several: which one it was, and that only one of them tells."""
+"""Failure of one process of several: which one it was; only one of them reports it."""
 
 import os
 import re
@@ -30,7 +30,7 @@ _LOST = re.compile(
 
 
 class Terminated(SystemExit):
-    """SIGTERM came where no training could note it: most often torchrun's, as a rank has failed."""
+    """SIGTERM came outside training: most often from torchrun, because a rank has failed."""
 
     def __init__(self) -> None:
         super().__init__(128 + signal.SIGTERM)
@@ -40,7 +40,7 @@ def timeout() -> timedelta:
     """Return how long processes wait for one another, from `KD_RANK_TIMEOUT` in seconds.
 
     Raises:
-        UserError: If that is not a number above 0.
+        UserError: If the value is not a number above 0.
     """
     given = os.environ.get(TIMEOUT, str(_SECONDS))
     try:
@@ -54,19 +54,19 @@ def timeout() -> timedelta:
 
 @contextmanager
 def one_tells() -> Iterator[None]:
-    """Inside, in every process of a group: let the first that fails tell why, the others be silent.
+    """Let only the first process of a group that fails inside report why; the others are silent.
 
     Raises:
-        RunError: If another process was lost, which it names.
-        ToldElsewhereError: If another process has told already.
+        RunError: If another process was lost; names that process.
+        ToldElsewhereError: If another process has reported already.
     """
     store = _Store()
     before = after = _on_sigterm(_terminate)
     try:
         yield
     except (Exception, Terminated) as error:
-        # Until the end of the process: the launcher's order must not cut off what is told. It
-        # kills what does not end.
+        # Until the end of the process: the launcher's SIGTERM must not cut off the message. The
+        # launcher kills a process that does not end.
         after = signal.SIG_IGN if before is not None else None
         _on_sigterm(after)
         if not store.is_first():
@@ -80,14 +80,14 @@ def one_tells() -> Iterator[None]:
 
 
 class _Store:
-    """What the processes know of one another, kept by the launcher, which outlives them."""
+    """What the processes know of one another; the launcher keeps it and outlives them."""
 
     def __init__(self) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         self._prefix = f"kd/{os.environ.get('TORCHELASTIC_RUN_ID', '')}/{attempt}"
         self._store: Any = None
-        if "MASTER_ADDR" in os.environ:  # no such thing where a file brought us together
+        if "MASTER_ADDR" in os.environ:  # missing where the processes met through a file
             with suppress(RuntimeError, ValueError):
                 address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
                 wait = timedelta(seconds=_STORE_SECONDS)
@@ -99,11 +99,11 @@ class _Store:
         """Return whether no other process has asked this before."""
         try:
             return self._store is None or self._store.add(f"{self._prefix}/failed", 1) == 1
-        except RuntimeError:  # the process that kept the store is gone
+        except RuntimeError:  # the process with the store is gone
             return True
 
     def gone(self) -> list[str]:
-        """Describe those of the other processes on this machine that died or stand still."""
+        """Describe which other processes on this machine died or are stopped."""
         found = []
         for rank in range(self.size):
             with suppress(RuntimeError, ValueError, AttributeError):
@@ -117,17 +117,17 @@ class _Store:
 
 
 def fate(process: int) -> str:
-    """Return what became of a process of this machine; nothing if it runs or nobody knows."""
+    """Return how a process of this machine ended; "" if it runs or that is unknown."""
     if not state_and_start(os.getpid())[0]:
-        return ""  # such things cannot be read here
+        return ""  # cannot be read on this system
     state, _ = state_and_start(process)
     if state in ("", *ENDED):
         return "died"
-    return "stands still (SIGSTOP)" if state == "T" else ""
+    return "is stopped (SIGSTOP)" if state == "T" else ""
 
 
 def _lost(error: BaseException, store: _Store) -> UserError | None:
-    """Explain what a process notices when another is gone."""
+    """Explain the error that a process gets when another is gone."""
     group = isinstance(error, dist.DistError | Terminated) or (
         isinstance(error, RuntimeError) and _LOST.search(str(error)) is not None
     )
@@ -145,7 +145,7 @@ def _lost(error: BaseException, store: _Store) -> UserError | None:
 
 
 def _wait_for_gone(store: _Store, seconds: float) -> list[str]:
-    """Return who died or stands still: a dying process closes its connections before it is dead."""
+    """Return who died or is stopped: a dying process closes its connections before it is dead."""
     deadline = time.monotonic() + seconds
     while not (gone := store.gone()) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -11,7 +11,7 @@ _MASK = 0xFFFFFFFF
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch (all devices): initialisation and dropout follow from it."""
+    """Seed Python, NumPy and torch (all devices), for initialisation and dropout."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -42,10 +42,10 @@ def mix(*counters: int) -> int:
 
 
 def random_bits(index: Tensor, *counters: int) -> Tensor:
-    """Draw 31 random bits for every index, as a function of (counters, index) alone.
+    """Return 31 random bits for every index, as a function of (counters, index) alone.
 
-    Nothing is drawn from a generator, so any sample of any epoch can be made again: that is what
-    exact resume, caches and shared teachers rest on.
+    No generator is used, so any sample of any epoch can be computed again. Exact resume, caches
+    and shared teachers depend on it.
 
     Args:
         index: Sample indices, int64 [N], on any device.

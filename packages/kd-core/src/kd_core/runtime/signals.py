@@ -19,11 +19,11 @@ class Interrupted(SystemExit):
 
 
 class StopSignal:
-    """Note SIGINT and SIGTERM inside the `with`, instead of dying in the middle of a step.
+    """Record SIGINT and SIGTERM inside the `with`, instead of ending in the middle of a step.
 
-    The second signal acts as it did before: a user who insists gets out at once. Not so with
-    several processes, because torchrun passes on to them what the terminal sent them already; it
-    kills what does not stop in time. Several trainers that take turns may enter one such object.
+    A second signal acts as usual, so a user who insists can stop at once. Not with several
+    processes: torchrun forwards a signal that the terminal has sent to them already, and kills
+    processes that do not stop in time. Several trainers that take turns may share one such object.
     """
 
     def __init__(self) -> None:
@@ -37,17 +37,17 @@ class StopSignal:
         return self.signum != 0
 
     def leave(self, work_dir: Path) -> None:
-        """Say how to go on, and stop."""
+        """Say how to resume, and stop."""
         if distributed.rank() == 0:
             text = (
-                f"stopped; saved to {work_dir}. The same command with --resume goes on from here."
+                f"stopped; saved to {work_dir}. The same command with --resume continues from here."
             )
             print(f"\n{text}", file=sys.stderr)
         raise Interrupted(self.signum or signal.SIGTERM, work_dir)
 
     def __enter__(self) -> "StopSignal":
         self._entered += 1
-        # Handlers can be set in the main thread only; elsewhere signals are the caller's affair.
+        # Only the main thread can set handlers; elsewhere the caller handles signals.
         if self._entered == 1 and threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._note)

@@ -1,4 +1,4 @@
-"""What the operating system refuses: what is wrong, and what to do."""
+"""Errors of the operating system: what is wrong, and what to do."""
 
 import errno
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 from kd_core.errors import RunError, UserError
 
 _ELSEWHERE = "name a folder that can be written (--work-dir)"
-# The latter is what `multiprocessing.pool` makes of the former.
+# `multiprocessing.pool` turns the first into the second.
 _NO_THREAD = re.compile("can't start new thread|'DummyProcess' object has no attribute 'terminate'")
 _MORE_THREADS = "free memory, raise the limit of processes (ulimit -u), or set fewer workers"
 _FREE = "free space, or write elsewhere (--work-dir)"
@@ -31,13 +31,13 @@ SYSTEM = {
     errno.ENFILE: ("too many open files on this machine", "close other programs"),
     errno.EAGAIN: ("no further process can be started", "raise that limit (ulimit -u)"),
 }
-"""What is wrong and what to do, by the number of the error."""
+"""What is wrong and what to do, by error number."""
 
 
 def cannot_write(path: Path, error: BaseException) -> UserError | None:
-    """Return why a file cannot be written, if that is what the exception is about.
+    """Return why a file could not be written, if the exception is about that.
 
-    torch and safetensors write in C++ or Rust, and hide the system's error in texts of their own.
+    torch and safetensors write in C++ or Rust, and hide the system's error in their own text.
     """
     seen: BaseException | None = error
     while seen is not None:
@@ -53,7 +53,7 @@ def cannot_write(path: Path, error: BaseException) -> UserError | None:
 
 
 def refused(error: BaseException) -> UserError | None:
-    """Explain an error of the system; None if it is not one."""
+    """Explain an error of the operating system; None if it is another error."""
     if isinstance(error, RuntimeError) and "items of ancdata" in str(error):
         return RunError(_sentence(errno.EMFILE))
     if _NO_THREAD.search(str(error)) and isinstance(error, RuntimeError | AttributeError):
@@ -67,7 +67,7 @@ def refused(error: BaseException) -> UserError | None:
 
 
 def _number(error: BaseException) -> int | None:
-    """Return the system's number of an error that a library tells as text."""
+    """Return the error number of the system from a library's text."""
     found = re.search(r"\(os error (\d+)\)|\[Errno (\d+)\]|: [A-Z][\w ]+ \((\d+)\)\s*$", str(error))
     return int(next(filter(None, found.groups()))) if found else None
 

@@ -1,4 +1,4 @@
-"""What tests a criterion, ours or yours: `check_contract(MyCriterion)`."""
+"""Contract tests of criteria, ours or yours: `check_contract(MyCriterion)`."""
 
 from kd_core.testing.contract import RULES, check_contract
 from kd_core.testing.samples import discover, make, sample

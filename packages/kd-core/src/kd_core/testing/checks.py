@@ -1,4 +1,4 @@
-"""What the rules of the contract are made of: a criterion of fixed draws, and what must hold."""
+"""Parts of the contract's rules: a criterion with fixed random numbers, and the checks."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def make_seeded(cls: type[Criterion], overrides: dict[str, Any], seed: int = 0) 
 
 
 def value_of(criterion: Criterion, inputs: Inputs) -> Tensor:
-    """Return the loss; what it draws, if anything, is the same every time."""
+    """Return the loss; random numbers in it are the same every time."""
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
         value: Tensor = criterion(*inputs)
@@ -26,7 +26,7 @@ def value_of(criterion: Criterion, inputs: Inputs) -> Tensor:
 
 
 def require_finite(loss: Tensor, leaves: Any) -> None:
-    """Demand a finite loss and, of every leaf that gets one, a finite gradient."""
+    """Require a finite loss, and a finite gradient of every leaf that gets one."""
     require(is_finite(loss), f"a loss of {loss.item()}")
     loss.backward()
     for leaf in tensors(leaves):

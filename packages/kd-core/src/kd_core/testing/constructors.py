@@ -17,7 +17,7 @@ def arguments_are_documented(cls: type[Criterion], **overrides: Any) -> None:
 
 
 def class_and_function_share_their_defaults(cls: type[Criterion], **overrides: Any) -> None:
-    """`DKD(beta=...)` and `dkd(beta=...)` have the same default, where there is such a function."""
+    """`DKD(beta=...)` and `dkd(beta=...)` have the same default, if there is such a function."""
     function = getattr(sys.modules.get(cls.__module__), cls.__name__.lower(), None)
     shared = parameters(function) if function else {}
     for name, parameter in parameters(cls).items():

@@ -1,4 +1,4 @@
-"""The rules of every criterion; each is a function of its class that raises where it is broken."""
+"""The rules of every criterion: functions of its class that raise if the rule is broken."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,10 +27,10 @@ Class = type[Criterion]
 
 
 def check_contract(cls: Class, **overrides: Any) -> None:
-    """Check that a criterion keeps every rule of which it is not `exempt`.
+    """Check that a criterion keeps every rule, except those in its `exempt`.
 
     Args:
-        cls: The class, of this package or of any other.
+        cls: The class, of this package or any other.
         overrides: Constructor arguments, as for `kd_core.testing.make`.
 
     Raises:
@@ -66,11 +66,11 @@ def adapters_receive_gradient(cls: Class, **overrides: Any) -> None:
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
     criterion(*sample(cls, **overrides)).backward()
     for name, parameter in criterion.named_parameters():
-        if not parameter.requires_grad:  # what an earlier phase has trained
+        if not parameter.requires_grad:  # trained by an earlier phase
             continue
         gradient = parameter.grad
         require(gradient is not None and is_finite(gradient), f"no finite gradient in {name}")
-        # Of a bias in front of a BatchNorm it is zero, rightly.
+        # It is rightly zero for a bias in front of a BatchNorm.
         zero = gradient is not None and not gradient.any()
         require(parameter.ndim < 2 or not zero, f"a zero gradient in {name}")
 
@@ -138,7 +138,7 @@ def inputs_are_unchanged(cls: Class, **overrides: Any) -> None:
 
 
 def state_dict_keeps_the_value(cls: Class, **overrides: Any) -> None:
-    """What the loss depends on, besides arguments, is in the state dict."""
+    """Everything that the loss depends on, besides arguments, is in the state dict."""
     inputs = sample(cls, **overrides)
     first, second = make_seeded(cls, overrides), make_seeded(cls, overrides, seed=1)
     value_of(first, inputs)  # moves the buffers
@@ -149,7 +149,7 @@ def state_dict_keeps_the_value(cls: Class, **overrides: Any) -> None:
 
 
 def two_calls_agree(cls: Class, **overrides: Any) -> None:
-    """The same input gives the same value again: no draw, no memory."""
+    """The same input gives the same value again: no randomness, no memory."""
     criterion, inputs = make_seeded(cls, overrides), sample(cls, **overrides)
     torch.testing.assert_close(criterion(*inputs), criterion(*inputs))
 

@@ -1,4 +1,4 @@
-"""Damage to files, as disks and cut copies do it, for tests and campaigns."""
+"""Damage files as disks and interrupted copies do, for tests and campaigns."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ def flip_bit(path: Path, rng: random.Random | None = None, *, at: int | None = N
 
     Args:
         path: The file; other files that share its storage (hard links) change too.
-        rng: Where the bit is drawn from; None is a new generator of seed 0.
+        rng: Generator of the bit; None is a new generator of seed 0.
         at: Number of the byte, from the end if negative; drawn if None.
 
     Returns:
@@ -36,7 +36,7 @@ def cut(path: Path, rng: random.Random | None = None, *, to: int | None = None) 
 
     Args:
         path: The file.
-        rng: Where its new length is drawn from; None is a new generator of seed 0.
+        rng: Generator of its new length; None is a new generator of seed 0.
         to: The new length, from the end if negative; drawn if None, and 0 is possible.
 
     Returns:
@@ -51,7 +51,7 @@ def cut(path: Path, rng: random.Random | None = None, *, to: int | None = None) 
 
 @contextmanager
 def restored(path: Path) -> Iterator[None]:
-    """Give a file its contents back when the block ends."""
+    """Restore the contents of a file when the block ends."""
     contents = path.read_bytes()
     try:
         yield
@@ -60,14 +60,14 @@ def restored(path: Path) -> Iterator[None]:
 
 
 def refusal(read: Callable[[], Any], path: Path | None = None) -> str | None:
-    """Return the line by which a damaged file is refused; None if it is read after all.
+    """Return the message that rejects a damaged file; None if the file is read.
 
     Args:
         read: Reads it.
-        path: The file, which the line must name; None if that is another's to do.
+        path: The file, which the line must name; None if it need not.
 
     Raises:
-        AssertionError: If the refusal is not one line, or does not name the file.
+        AssertionError: If the message is not one line, or does not name the file.
     """
     try:
         read()

@@ -1,4 +1,4 @@
-"""The rules of what is rare in training, but comes: small batches, equal samples, large values."""
+"""Rules for rare cases in training: small batches, equal samples, large values."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ _ENLARGE: tuple[Callable[[Tensor], Tensor], ...] = (lambda x: 50 * x.sign(), lam
 
 
 def empty_batch_is_finite(cls: Class, **overrides: Any) -> None:
-    """No sample gives a finite loss with its graph, and leaves finite buffers."""
+    """An empty batch gives a finite loss with its graph, and leaves finite buffers."""
     _require_finite_step(cls, sample(cls, size=0, **overrides), overrides)
 
 
@@ -25,7 +25,7 @@ def single_sample_is_finite(cls: Class, **overrides: Any) -> None:
 
 
 def one_class_is_finite(cls: Class, **overrides: Any) -> None:
-    """A batch of one class, of several images or of one again and again, does too."""
+    """So does a batch of one class, with different images or one repeated."""
     inputs = student, teacher, batch = sample(cls, **overrides)
     repeated = map_tensors(lambda tensor: _repeat_first(tensor, cls.views), inputs)
     one_label = {**batch, "label": repeated[2]["label"]}
@@ -34,7 +34,7 @@ def one_class_is_finite(cls: Class, **overrides: Any) -> None:
 
 
 def survives_extreme_logits(cls: Class, **overrides: Any) -> None:
-    """Logits (vectors, maps) of +-50 and of a thousand, alike, opposed or of one side, do too."""
+    """So do logits (vectors, maps) of +-50 and 1000: equal, opposed, or of one side only."""
     student, teacher, batch = sample(cls, **overrides)
     alike = _as_student(student, teacher)
     for enlarge in _ENLARGE:
@@ -55,7 +55,7 @@ def _require_finite_step(cls: Class, inputs: Inputs, overrides: dict[str, Any]) 
 
 
 def _as_student(student: Any, teacher: Any) -> Any:
-    """Return the student's tensors in the place of those of the teacher that have their shape."""
+    """Return the student's tensors in place of those teacher tensors that have the same shape."""
     if isinstance(teacher, Tensor):
         return student if student.shape == teacher.shape else teacher
     alike = tuple(map(_as_student, student, teacher))

@@ -1,4 +1,4 @@
-"""Finds criteria, and makes one of any class with inputs it can take."""
+"""Find criteria, and make one of any class with inputs that fit."""
 
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -14,12 +14,12 @@ from kd_core.criteria.criterion import KINDS, Criterion, Shapes
 from kd_core.errors import UserError, nearest
 
 FILLED_IN = ("student_shapes", "teacher_shapes", "num_classes", "num_samples", "labels")
-"""Constructor arguments that whoever builds a criterion fills in."""
+"""Constructor arguments that the builder fills in."""
 
 C = TypeVar("C", bound=Criterion)
 Inputs = tuple[Any, Any, dict[str, Any]]
 
-# Of student and teacher; a criterion without adapters gets the student's on both sides.
+# Student and teacher; a criterion without adapters gets the student's shape on both sides.
 _SHAPES: dict[str, tuple[Shapes, Shapes]] = {
     "logits": (((7,),), ((7,),)),
     "vectors": (((6,),), ((8,),)),
@@ -36,10 +36,10 @@ def discover(package: str = "kd_core.criteria") -> list[type[Criterion]]:
 
 
 def make(cls: type[C], **overrides: Any) -> C:
-    """Construct a criterion of a class never seen before.
+    """Construct a criterion of any class.
 
     Args:
-        cls: The class. What its constructor takes of `FILLED_IN` is filled in.
+        cls: The class. Arguments of its constructor in `FILLED_IN` are filled in.
         overrides: Other arguments, or other values for those.
 
     Raises:
@@ -75,7 +75,7 @@ def sample(
     device: str = "cpu",
     **overrides: Any,
 ) -> Inputs:
-    """Make a student's and a teacher's output, both requiring gradients, and a batch.
+    """Return outputs of student and teacher, both requiring gradients, and a batch.
 
     Args:
         cls: The class that takes them.
@@ -144,7 +144,7 @@ def _shapes(kinds: tuple[str, ...], overrides: dict[str, Any]) -> tuple[Shapes, 
 
 
 class _Network(nn.Module):
-    """What a criterion may look for in the networks it is bound to, with what it is fed tapped.
+    """Network for `bind`, with the modules that a criterion may look for.
 
     `level0` and so on are BatchNorms of the tapped maps' channels, `head` is the classifier.
     """
