@@ -84,5 +84,5 @@ def test_what_is_no_tensor_is_refused(data):
         def forward(self, image):
             return self.pair(image)[0].mean((2, 3))
 
-    with pytest.raises(UserError, match="tap 'pair' gives a tuple, no tensor"):
+    with pytest.raises(UserError, match="tap 'pair' gives a tuple, not a tensor"):
         collect(Classifier(Paired()).eval(), data.test, "pair")

@@ -217,8 +217,8 @@ class TestTinyImageNet:
     @pytest.mark.parametrize(
         ("line", "message"),
         [
-            ("val_1.JPEG\tn03\t0", r"val_annotations.txt:2: 'n03' is no class"),
-            ("val_1.JPEG n01", r"val_annotations.txt:2: '' is no class.*parted by tabs"),
+            ("val_1.JPEG\tn03\t0", r"val_annotations.txt:2: 'n03' is not a class"),
+            ("val_1.JPEG n01", r"val_annotations.txt:2: '' is not a class.*tabs"),
             ("val_9.JPEG\tn01\t0", r"val_annotations.txt:2: .*has no image 'val_9.JPEG'"),
         ],
     )

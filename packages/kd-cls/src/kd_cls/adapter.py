@@ -1,4 +1,4 @@
-"""What is special about image classification among the tasks of the training tool."""
+"""Task adapter of image classification."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ from kd_cls.synthetic import with_stand_ins
 
 
 class ClassificationAdapter(TaskAdapter):
-    """Classifiers: logits, accuracy."""
+    """Adapter of classifiers: logits, accuracy."""
 
     title = "Train or distil an image classifier"
     metric = "top1"
@@ -44,7 +44,7 @@ class ClassificationAdapter(TaskAdapter):
         check_classifier(node, where)
 
     def is_pretrained(self, network: Config) -> bool:
-        """Return whether torchvision or timm is to download weights."""
+        """Return whether the node asks torchvision or timm for pretrained weights."""
         return is_pretrained(network)
 
     def load_finished(self, folder: Path, node: Config) -> Classifier:
@@ -61,7 +61,7 @@ class ClassificationAdapter(TaskAdapter):
     def check_student(
         self, student: nn.Module, sample: Batch, data: DataSplits, where: str
     ) -> None:
-        """Refuse logits of another number than the data's classes."""
+        """Reject a network whose number of logits is not that of the data's classes."""
         check_logits(student, sample, data, where)
 
     def evaluators(self, config: Config, data: DataSplits) -> tuple[Evaluate, Evaluate | None]:
@@ -71,7 +71,7 @@ class ClassificationAdapter(TaskAdapter):
         )
 
     def metadata(self, network: Config, data: DataSplits, student: Classifier) -> dict[str, str]:
-        """Say what `load_student` and `kd-cls-predict` need."""
+        """Return the metadata that `load_student` and `kd-cls-predict` need."""
         facts = {
             "network": without_pretrained(network),  # its weights are in the same file
             "classes": data.classes,
@@ -82,13 +82,13 @@ class ClassificationAdapter(TaskAdapter):
         return {name: json.dumps(value) for name, value in facts.items()}
 
     def stand_ins(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Replace data sets by random images, and leave pretrained weights out."""
+        """Replace data sets by random images, and omit pretrained weights."""
         return with_stand_ins(config)
 
     def score_teacher(
         self, teacher: nn.Module, sample: Batch, data: DataSplits, test: Evaluate
     ) -> dict[str, float] | None:
-        """Measure a teacher that knows the same classes."""
+        """Measure a teacher that has the same classes."""
         return test(teacher) if class_count(teacher, sample) == data.num_classes else None
 
     def evaluate(

@@ -1,4 +1,4 @@
-"""Classifier: a network, how its images are normalised, and cross-entropy."""
+"""Classifier: wraps a network with normalisation and cross-entropy."""
 
 from collections.abc import Mapping, Sequence
 from typing import Self
@@ -12,21 +12,21 @@ from torch import Tensor, nn
 
 
 class Classifier(ImageTask):
-    """Prepare images as the network wants them; give losses in training, logits in evaluation.
+    """Prepares images for the network; returns losses in training, logits in evaluation.
 
-    Where images are mixed (`kd_core.data.mix`), the loss is the sum of the cross-entropies with the
-    classes they are made of, by weight, and right is the class of the largest weight.
+    Where images are mixed (`kd_core.data.mix`), the loss is the weighted sum of the cross-entropies
+    with the classes of their parts; the class with the largest weight counts as correct.
 
     Args:
         network: From images [N, 3, H, W] to logits [N, C].
-        mean: Of each channel of the training images, in [0, 1]; None leaves floats as they are.
+        mean: Of each channel of the training images, in [0, 1]; None leaves floats unchanged.
         std: Standard deviation of each channel, in [0, 1].
         size: Height and width in pixels that images are resized to (bilinear), or None.
         label_smoothing: Share of the target that is spread over all classes.
-        task_views: Of batches with several views of every image, how many of the first ones the
-            cross-entropy sees; None for all.
-        views_apart: Of such batches, run the network on one view after the other in training, so
-            that BatchNorm sees each alone; otherwise all views are one batch.
+        task_views: In batches with several views of every image, the cross-entropy takes so many
+            of the first views; None for all.
+        views_apart: With such batches, run the network on one view after the other in training,
+            so that BatchNorm sees each alone; otherwise all views are one batch.
         roles: Tap paths by role; see `kd_cls.models.roles`.
 
     Raises:
@@ -70,7 +70,7 @@ class Classifier(ImageTask):
         return {"ce": self.cross_entropy(logits, label)}
 
     def passes(self, batch: Batch) -> int:
-        """Return the number of views where each has a pass of its own, else 1."""
+        """Return the number of views where each has its own pass, else 1."""
         return int(batch.get("num_views", 1)) if self.views_apart and self.training else 1
 
     def _logits(self, images: Tensor) -> Tensor:
@@ -100,15 +100,15 @@ class Classifier(ImageTask):
 
 
 class LinearProbe(Classifier):
-    """A classifier whose network is frozen but for its head, which is trained on its features.
+    """A classifier with a frozen network, whose head is trained on the features.
 
-    The network stays in eval mode, so that BatchNorm keeps its statistics and dropout is off. What
-    requires no gradient is the builder's to say; with nothing trained before the head, no backward
-    pass goes through the network.
+    The network stays in eval mode, so that BatchNorm keeps its statistics and dropout is off. The
+    builder decides which parameters require a gradient; if only the head does, no backward pass
+    goes through the network.
     """
 
     def train(self, mode: bool = True) -> Self:
-        """Switch the task to training, never the network."""
+        """Set the task to training mode, never the network."""
         super().train(mode)
         self.network.eval()
         return self

@@ -1,4 +1,4 @@
-"""The demo: what distillation does for a small network on few labels, in minutes and offline."""
+"""The demo: distillation into a small network on few labels, in minutes and offline."""
 
 from argparse import Namespace
 from functools import partial

@@ -28,7 +28,7 @@ def predict(model: nn.Module, loader: SplitLoader) -> tuple[Tensor, Tensor]:
 def measure(logits: Tensor, label: Tensor) -> dict[str, float]:
     """Return top-1 and top-5 in percent, the cross-entropy, and ECE as a fraction.
 
-    `ece` has 15 bins, as most papers have since; `ece_10` has 10. The two do not compare.
+    `ece` has 15 bins, as in most papers; `ece_10` has 10. The two cannot be compared.
     """
     top1, top5 = accuracy(logits, label, topk=(1, 5))
     values = {

@@ -24,14 +24,14 @@ Run = Callable[[Tensor], Tensor]
 
 
 class Check(NamedTuple):
-    """How far an exported file is from the network, in logits."""
+    """Difference of an exported file from the network, in logits."""
 
     difference: float
     largest: float
 
 
 class Normalised(nn.Module):
-    """A classifier's network behind its normalisation: floats in [0, 1] to logits.
+    """A classifier's network with its normalisation: floats in [0, 1] to logits.
 
     Args:
         classifier: Its network is shared, not copied.
@@ -71,10 +71,10 @@ def _main(argv: list[str]) -> None:
 
 
 def export(student: str | Path, path: Path, *, with_normalization: bool = False) -> Check:
-    """Write a student as `path`, if what is written gives the network's logits.
+    """Write a student to `path`, and check that the file gives the network's logits.
 
-    Both kinds of file take any batch size, and images of the student's own size. They say what
-    `read_facts` says, as JSON: an ONNX file in its metadata, a `.pt2` file as `metadata.json`.
+    Both kinds of file take any batch size, and images of the student's size. They contain the facts
+    of `read_facts` as JSON: an ONNX file in its metadata, a `.pt2` file as `metadata.json`.
 
     Args:
         student: Folder of a finished run, or its `student.safetensors`.
@@ -96,7 +96,7 @@ def export(student: str | Path, path: Path, *, with_normalization: bool = False)
             run = write(network, facts, temporary)
         except UserError:
             raise
-        except Exception as error:  # exporters raise what they like
+        except Exception as error:  # exporters raise many types
             reason = str(error).partition("\n")[0]
             raise UserError(
                 f"{type(classifier.network).__name__} cannot be exported as {path.suffix}: {reason}"
@@ -115,7 +115,7 @@ def write_onnx(network: nn.Module, facts: Mapping[str, Any], path: Path) -> Run:
             "--format pt2 alone"
         ) from error
     with warnings.catch_warnings():
-        # This exporter is old, but needs no further package; what a trace misses, the check finds.
+        # This exporter is old, but needs no further package; the check finds errors of the trace.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         torch.onnx.export(
@@ -141,7 +141,7 @@ def write_pt2(network: nn.Module, facts: Mapping[str, Any], path: Path) -> Run:
     program = torch.export.export(
         network, (_example(facts["image_size"]),), dynamic_shapes=(batch,)
     )
-    with path.open("wb") as file:  # a file: under a temporary name, a path draws a warning
+    with path.open("wb") as file:  # a file object: a path with a temporary name causes a warning
         torch.export.save(program, file, extra_files={"metadata.json": json.dumps(facts)})
     with path.open("rb") as file:
         return torch.export.load(file).module()
@@ -156,7 +156,7 @@ def _compare(run: Run, network: nn.Module, image_size: int, path: Path) -> Check
         expected = network(image)
         try:
             found = run(image)
-        except Exception as error:  # runtimes raise what they like
+        except Exception as error:  # runtimes raise many types
             reason = str(error).partition("\n")[0]
             raise UserError(f"{path.name} fails with a batch of {count}: {reason}") from error
         difference = max(difference, (found - expected).abs().max().item())
@@ -165,7 +165,7 @@ def _compare(run: Run, network: nn.Module, image_size: int, path: Path) -> Check
         raise UserError(
             f"{path.name} is not written: its logits differ from PyTorch's by {difference:.1e}, "
             f"more than {TOLERANCE} of the largest, {largest:.1e}; "
-            "does the network look at the batch, or draw random numbers?"
+            "does the network depend on the batch, or draw random numbers?"
         )
     return Check(difference, largest)
 

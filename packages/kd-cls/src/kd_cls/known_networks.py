@@ -1,4 +1,4 @@
-"""Networks that the file of a finished student may name without being trusted."""
+"""Networks that the file of a finished student may name without `--trust`."""
 
 import sys
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ def _is_of_zoo(found: Any, node: Mapping[str, Any]) -> bool:
 
 
 def _is_of_torchvision(found: Any, node: Mapping[str, Any]) -> bool:
-    """Return whether it builds a classifier: detectors download a backbone of their own accord."""
+    """Return whether it builds a classifier: detectors would download a backbone."""
     names = list_models(module=torchvision.models)
     if found is get_model:
         return node.get("name") in names

@@ -1,4 +1,4 @@
-"""From a config's student or teacher node to a classifier."""
+"""Build classifiers from the student and teacher nodes of a config."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ from kd_cls.classifier import Classifier, LinearProbe
 from kd_cls.data import DataSplits
 from kd_cls.models.roles import network_roles
 
-_PRETRAINED = {"weights": None, "pretrained": False}  # how torchvision and timm say no
+_PRETRAINED = {"weights": None, "pretrained": False}  # how torchvision and timm name no weights
 _FILE = "checkpoint_path"  # of timm
 
 
@@ -46,18 +46,18 @@ def build_classifier(
         where: Place of the node in the config.
         network: Node of any `nn.Module` from images to logits; `num_classes` is filled in, unless
             the network is pretrained or gets a new head.
-        weights: File with the network's weights; or "random", which leaves pretrained ones out.
+        weights: File with the network's weights; or "random", which omits pretrained ones.
         mean: Of each channel, in [0, 1].
         std: Standard deviation of each channel, in [0, 1].
         size: Pixels that images are resized to for this network.
         new_head: Replace the last linear layer by a new one for the data's classes, to fine-tune
             a network that was pretrained on others.
-        linear_probe: Train a new head alone, on a network that stays as it is; see `LinearProbe`.
-            The head in the file of `weights` may be one for other classes.
+        linear_probe: Train only a new head, on a frozen network; see `LinearProbe`. The head in
+            the file of `weights` may have other classes.
         label_smoothing: Of the student's own loss.
-        task_views: Views of each image that the student's own loss sees; None for all.
+        task_views: Number of views of each image in the student's own loss; None for all.
         views_apart: Train on one view after the other, not on all as one batch.
-        roles: Tap paths by role, for networks of which they are not known.
+        roles: Tap paths by role, for networks whose roles are not known.
     """
     given = without_pretrained(network) if weights == RANDOM else network
     classes = {} if new_head or is_pretrained(network) else {"num_classes": data.num_classes}
@@ -85,7 +85,7 @@ def build_classifier(
 
 
 def check_classifier(node: Mapping[str, Any], where: str) -> None:
-    """Check a student or teacher node as `build_classifier` would, without building anything."""
+    """Check a student or teacher node as `build_classifier` does, without building anything."""
     check_arguments(build_classifier, node, where)
     check(node, where, ("num_classes",))
     require_type(node["network"], f"{where}.network", "a network")
@@ -100,9 +100,9 @@ def is_pretrained(network: Mapping[str, Any]) -> bool:
 
 
 def without_pretrained(network: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a network's node that asks for no pretrained weights, hence needs no download or file.
+    """Return a network's node without pretrained weights, so that it needs no download or file.
 
-    A node inside it, of a network that a method has added to, does not either.
+    The same holds for a node inside it, such as the network inside a `SimKDNetwork`.
     """
     return {
         key: without_pretrained(value)
@@ -114,7 +114,7 @@ def without_pretrained(network: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def replace_head(network: nn.Module, num_classes: int) -> None:
-    """Replace the last linear layer by a freshly initialised one."""
+    """Replace the last linear layer by a newly initialised one."""
     name, head = last_linear(network)
     owner = network.get_submodule(name.rpartition(".")[0])
     setattr(owner, name.rpartition(".")[2], nn.Linear(head.in_features, num_classes))
@@ -135,10 +135,10 @@ def last_linear(network: nn.Module) -> tuple[str, nn.Linear]:
 def _make_probe(
     built: nn.Module, node: Mapping[str, Any], weights: str | None, num_classes: int
 ) -> None:
-    """Load all but the head, give the network a new one, and freeze the rest.
+    """Load all but the head, add a new head, and freeze the rest.
 
     Raises:
-        UserError: If nobody has trained the network, or the file does not fit.
+        UserError: If the network is not trained, or the file does not fit.
     """
     if not weights and not is_pretrained(node):
         raise UserError(
@@ -148,7 +148,7 @@ def _make_probe(
     if weights and weights != RANDOM:
         name, head = last_linear(built)
         of_file = read_state_dict(weights).get(f"{name}.weight", head.weight)
-        replace_head(built, len(of_file))  # so that all of the file must fit
+        replace_head(built, len(of_file))  # so that the whole file must fit
         load_weights(built, weights)
     replace_head(built, num_classes)
     built.requires_grad_(False)
@@ -167,7 +167,7 @@ def pretrained_statistics(
 
 
 def torchvision_weights(node: Mapping[str, Any]) -> Any:
-    """Return the member of torchvision's enumeration that a network's node asks for, or None.
+    """Return the entry of torchvision's weights enum that a network's node names, or None.
 
     Raises:
         UserError: If the network has no weights of this name.
@@ -185,13 +185,13 @@ def torchvision_weights(node: Mapping[str, Any]) -> Any:
 
 
 def class_count(classifier: nn.Module, batch: Batch) -> int:
-    """Return how many logits a classifier gives, running it on a batch without a trace."""
+    """Return the number of logits of a classifier, from a pass that does not change it."""
     with untouched(classifier), telling(classifier, batch):
         return int(classifier(batch).shape[1])
 
 
 def check_logits(classifier: nn.Module, batch: Batch, data: DataSplits, where: str) -> None:
-    """Refuse a student whose logits do not fit the data's classes, before any training."""
+    """Reject a student whose logits do not fit the data's classes, before any training."""
     with located(where):
         count = class_count(classifier, batch)
     if count != data.num_classes:

@@ -46,7 +46,7 @@ def _main(argv: list[str]) -> None:
 def predict(
     student: str | Path, images: Sequence[str], *, top: int = 5
 ) -> dict[str, list[Prediction]]:
-    """Return the likeliest classes of every image, the likeliest first.
+    """Return the most likely classes of every image, the most likely first.
 
     Args:
         student: Folder of a finished run, or its `student.safetensors`.
@@ -98,11 +98,11 @@ def probabilities(classifier: Classifier, image: Tensor) -> Tensor:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Say in one line that the network of a file fails: anybody may have made it."""
+    """Explain in one line that the network of a file fails: it may come from anybody."""
     try:
         yield
     except Exception as error:
-        if explain(error) is not None:  # of the machine, such as its memory
+        if explain(error) is not None:  # an error of the machine, such as lack of memory
             raise
         raise UserError(
             f"its network fails with an image ({type(error).__name__}: {first_line(error)}); "
@@ -132,7 +132,7 @@ def _as_table(predictions: dict[str, list[Prediction]]) -> Table:
     for image, best in predictions.items():
         for rank, (name, probability) in enumerate(best):
             last = rank == len(best) - 1
-            # Text: names in brackets are no markup.
+            # Text: names in brackets are not markup.
             row = (Text("" if rank else image, overflow="fold"), Text(name), f"{probability:.4f}")
             table.add_row(*row, end_section=last)
     return table

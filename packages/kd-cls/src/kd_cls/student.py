@@ -1,4 +1,4 @@
-"""A finished student: the classifier that a run exported, rebuilt from its file alone."""
+"""Rebuild the classifier of a finished run from its exported file."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -30,8 +30,8 @@ def load_student(path: str | Path) -> Classifier:
     """Rebuild the classifier of a finished run, in evaluation mode on the CPU.
 
     Called with `{"image": images}`, uint8 or floats in [0, 1] of any size, it returns logits. A
-    network that is not of the zoo, torchvision or timm needs `trusting(NAME)` of
-    `kd_core.config.trust` around.
+    network that is not of the zoo, torchvision or timm needs an enclosing `trusting(NAME)` of
+    `kd_core.config.trust`.
 
     Args:
         path: See `find_student`.
@@ -49,14 +49,14 @@ def load_student(path: str | Path) -> Classifier:
 
 
 def read_facts(file: Path) -> dict[str, Any]:
-    """Return what the file of a student says about itself.
+    """Return the metadata of a student's file.
 
     Returns:
         `network` (its config node), `classes` (names), `mean` and `std` (of each channel, in
         [0, 1]), `image_size` (pixels of a side, or height and width).
 
     Raises:
-        UserError: If the file is damaged or says something else.
+        UserError: If the file is damaged, or an entry is missing or wrong.
     """
     return artifacts.read_facts(file, FACTS)
 
@@ -71,7 +71,7 @@ def square_side(image_size: Any, file: Path) -> int:
         return image_size
     height, width = image_size
     if height != width:
-        raise UserError(f"{file}: its images are {height} x {width}; here they have to be square")
+        raise UserError(f"{file}: its images are {height} x {width}; here they must be square")
     return int(height)
 
 
@@ -80,7 +80,7 @@ def _build(node: Mapping[str, Any], num_classes: int, file: Path) -> nn.Module:
     where = f"{file}: network"
     network = build_from_file(node, where, KNOWN, largest=largest, num_classes=num_classes)
     if not _fits(read_state_dict(file), network.state_dict()):
-        with suppress(UserError):  # no linear layer; load_weights then says what does not fit
+        with suppress(UserError):  # no linear layer; then load_weights says what does not fit
             replace_head(network, num_classes)
     return network
 

@@ -1,4 +1,4 @@
-"""Stand-ins for what a dry run need not have: data sets and pretrained weights."""
+"""Stand-ins for data sets and pretrained weights in a dry run."""
 
 from typing import Any
 
@@ -11,17 +11,17 @@ SHAPES = {
     "tiny_imagenet": (64, 200),
     "imagenet": (224, 1000),
 }
-"""Image size and number of classes of the data sets that a config may name without having them."""
+"""Image size and number of classes of the data sets that a dry run replaces."""
 
 KEPT = ("batch_size", "mean", "std", "augment", "copies", "random_labels")
-"""What a stand-in takes from the data set's node."""
+"""Keys that a stand-in takes from the data set's node."""
 
 
 def with_stand_ins(config: dict[str, Any]) -> dict[str, Any]:
     """Return a config that needs no download.
 
-    A known data set becomes random images of its size and number of classes, and a student that is
-    pretrained starts at random, unless its weights are in a file. (For the teachers, see
+    A known data set becomes random images of its size and number of classes. A pretrained student
+    starts with random weights, unless its weights are in a file. (For the teachers, see
     `build_teachers`.)
     """
     student = config["student"]

@@ -1,4 +1,4 @@
-"""The arguments of `kd-cls-analyse`: what all analyses share, and what is an analysis's own."""
+"""The arguments of `kd-cls-analyse`: those of all analyses, and those of each."""
 
 from argparse import ArgumentParser
 from collections.abc import Callable
@@ -12,16 +12,16 @@ TABLES = {
     "evaluate": "accuracy, cross-entropy, calibration error; agreement with --teacher",
     "noise": "how uneven the probabilities besides the largest are; 0 is even",
 }
-"""Analyses that print a table, and what it shows."""
+"""Analyses that print a table, with their help texts."""
 
 PICTURES = {
     "tsne": "t-SNE of the features before the classifier",
     "correlation": "by how much the logits' correlations differ from those of --teacher",
-    "cka": "which layers are like which of --teacher, by linear CKA",
-    "cam": "where in images each model sees a class",
+    "cka": "how similar layers are to those of --teacher, by linear CKA",
+    "cam": "where in images each model finds a class",
     "reliability": "accuracy by confidence",
 }
-"""Analyses that draw a picture, and what it shows."""
+"""Analyses that draw a picture, with their help texts."""
 
 _NEED_TEACHER = ("correlation", "cka")
 _LIMITS = {"tsne": 2000, "cam": 6}
@@ -74,7 +74,7 @@ def _add_output(command: ArgumentParser, name: str) -> None:
 
 def _tsne(command: ArgumentParser) -> tuple[str, ...]:
     command.add_argument(
-        "--perplexity", type=float, default=30, help="neighbours that t-SNE heeds (default: 30)"
+        "--perplexity", type=float, default=30, help="neighbours that t-SNE uses (default: 30)"
     )
     return ("perplexity",)
 
@@ -120,7 +120,7 @@ def _cam(command: ArgumentParser) -> tuple[str, ...]:
     command.add_argument(
         "--target", choices=cam.TARGETS, default="predicted", help="which class to look for"
     )
-    command.add_argument("--layer", metavar="TAP", help="whose map Grad-CAM looks at")
+    command.add_argument("--layer", metavar="TAP", help="whose map Grad-CAM uses")
     return ("files", "method", "target", "layer")
 
 

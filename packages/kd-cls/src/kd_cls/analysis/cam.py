@@ -1,4 +1,4 @@
-"""A grid of images and what every model looks at in them."""
+"""A grid of images with the class activation map of every model."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 Target = Literal["predicted", "true"]
 TARGETS = get_args(Target)
-MOST_IMAGES = 40  # more rows make no picture
+MOST_IMAGES = 40  # more rows do not fit into a picture
 _PANEL = 1.45  # inches
 
 
 class Shown(NamedTuple):
-    """Images to look at.
+    """Images of the grid.
 
     Attributes:
         images: uint8 [N, 3, H, W].
-        names: A name of each: the true class, or the file.
+        names: A name for each: the true class, or the file.
         label: The true classes, int64 [N]; None where they are unknown.
     """
 
@@ -40,7 +40,7 @@ class Shown(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a model sees in them: heat in [0, 1], [N, H, W]; classes and their probabilities."""
+    """Result of a model: heat in [0, 1], [N, H, W]; classes and their probabilities."""
 
     heat: Tensor
     classes: list[str]
@@ -57,15 +57,15 @@ def analyse(
     target: Target = "predicted",
     layer: str | None = None,
 ) -> dict[str, Any]:
-    """Draw, over every image, where each model sees a class.
+    """Draw, over every image, where each model finds a class.
 
     Args:
         subject: The models; the teacher's column is the first.
         path: PNG file.
         limit: Number of test images, see `choose`.
-        files: Image files to look at instead.
+        files: Image files to use instead.
         method: See `class_maps`.
-        target: Whether the predicted or the true class is looked for.
+        target: Whether to show the predicted or the true class.
         layer: See `class_maps`; for all models.
 
     Returns:
@@ -102,7 +102,7 @@ def as_heat(maps: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def draw(shown: Shown, seen: Mapping[str, Seen], path: Path) -> None:
-    """Draw a row an image and a column a model, behind the column of images.
+    """Draw a row for each image and a column for each model, after the column of images.
 
     Args:
         shown: The images.

@@ -1,4 +1,4 @@
-"""Which stages of a student are like which of its teacher, by linear CKA."""
+"""Similarity of the stages of student and teacher, by linear CKA."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -36,8 +36,8 @@ def analyse(
         subject: The students and their teacher.
         path: PNG file.
         limit: Number of images, see `choose`.
-        pool: `mean` averages maps over their positions; `none` compares them flattened, which heeds
-            where something is.
+        pool: `mean` averages maps over their positions; `none` compares them flattened, so that
+            positions count.
         layers: Taps of the students.
         teacher_layers: Taps of the teacher.
 
@@ -77,7 +77,7 @@ def layer_batches(
         teacher: The same.
         loader: The images; batches that are not random parts of the set would bias CKA.
         pool: See `analyse`.
-        title: What the progress line says.
+        title: Text of the progress line.
     """
     sample = loader.sample(1)
     taps = [watch(model, paths, sample) for model, paths in (student, teacher)]
@@ -118,7 +118,7 @@ def draw(found: Mapping[str, Mapping[str, Any]], teacher: str, path: Path) -> No
 
 
 def _write(panel: Any, values: Sequence[Sequence[float]]) -> None:
-    """Write the numbers into the cells, if there is room."""
+    """Write the numbers into the cells, if they fit."""
     if max(len(values), len(values[0])) > 8:
         return
     for row, cells in enumerate(values):
@@ -128,6 +128,6 @@ def _write(panel: Any, values: Sequence[Sequence[float]]) -> None:
 
 
 def _names(model: Classifier, paths: Sequence[str]) -> list[str]:
-    """Return what layers are called: their paths, but `pooled` for the classifier's input."""
+    """Return the names of layers: their paths, but `pooled` for the classifier's input."""
     vectors = tap_list("@pooled", model) if model.roles.get("pooled") else []
     return ["pooled" if path in vectors else path for path in paths]

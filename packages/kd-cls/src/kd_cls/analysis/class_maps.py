@@ -1,4 +1,4 @@
-"""Where in an image a class is seen: class-activation maps, and Grad-CAM for any network."""
+"""Class-activation maps, and Grad-CAM for any network."""
 
 from collections import Counter
 from contextlib import suppress
@@ -30,24 +30,24 @@ def class_maps(
     method: Method = "auto",
     layer: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return where one class of each image is seen, and the logits.
+    """Return where in each image one class is found, and the logits.
 
     Args:
         classifier: In evaluation mode.
         images: As in batches, uint8 or floats in [0, 1], [N, 3, H, W].
         target: The class of each image, int64 [N]; None takes the predicted one.
         method: `cam` is `activation_maps` before the classifier, `gradcam` is `gradient_maps`;
-            `auto` takes the first where the network is made for it and no layer is named.
-        layer: Tap whose map Grad-CAM looks at; None takes `@map`, or the last map there is.
+            `auto` takes the first where the network supports it and no layer is named.
+        layer: Tap whose map Grad-CAM uses; None takes `@map`, or the last map.
 
     Returns:
         Maps [N, h, w], negative where there is evidence against the class (`cam` alone), and
         logits [N, C].
 
     Raises:
-        UserError: If the network gives no map, or no such class-activation map.
+        UserError: If the network has no map, or does not support class-activation maps.
     """
-    images = images.clone()  # what inference mode made cannot have a gradient
+    images = images.clone()  # tensors of inference mode cannot have a gradient
     if method != "gradcam" and layer is None:
         found = _before_the_head(classifier, images)
         if found is not None:
@@ -100,7 +100,7 @@ def gradient_maps(
     """
     pixels = images.float() / 255 if images.dtype == torch.uint8 else images
     watched = FeatureTap(classifier.network, tap)
-    # A map that a later layer overwrites is then that layer's, and so is its gradient.
+    # If a later layer overwrites the map, map and gradient are those of that layer.
     with torch.enable_grad(), suppress(OverwrittenTapError), watched as seen:
         logits = classifier({"image": pixels.detach().requires_grad_()})
     maps = seen[tap]
@@ -125,7 +125,7 @@ def _before_the_head(classifier: Classifier, images: Tensor) -> tuple[Tensor, Te
             head = find_head(classifier.network, maps.shape[1], logits.shape[1])
             found = activation_maps(maps, head.weight)
             bias = 0 if head.bias is None else head.bias
-            # Modules do not show what is done to a map on its way; the numbers do.
+            # Only the numbers show what happens between the map and the logits.
             error = (found.mean((2, 3)) + bias - logits).abs().max()
             if error <= _TOLERANCE * logits.abs().max():
                 return found, logits
@@ -133,7 +133,7 @@ def _before_the_head(classifier: Classifier, images: Tensor) -> tuple[Tensor, Te
 
 
 def _map_of(classifier: Classifier, images: Tensor) -> str:
-    """Return the path of the map before the classifier: `@map`, or the last output that is one."""
+    """Return the path of the map before the classifier: `@map`, or the last map in the network."""
     if classifier.roles.get("map"):
         return tap_list("@map", classifier)[0]
     runs: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""How classes go together in the logits of a student, and in those of its teacher."""
+"""Correlation of classes in the logits of student and teacher."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -73,7 +73,7 @@ def class_means(logits: Tensor, label: Tensor) -> Tensor:
         label: int64 [N].
 
     Returns:
-        [C, C], a row a true class, the diagonal and classes without samples set to 0.
+        [C, C], a row for each true class; the diagonal and classes without samples are 0.
     """
     classes = logits.shape[1]
     sums = logits.new_zeros(classes, classes).index_add(0, label, logits)

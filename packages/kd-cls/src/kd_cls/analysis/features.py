@@ -1,4 +1,4 @@
-"""What models give for a set of images: logits and features, batch by batch."""
+"""Compute logits and features of models for a set of images, batch by batch."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -21,12 +21,12 @@ _FEW_BATCHES = 10  # seconds of work: not worth a progress line
 
 
 class Collected(NamedTuple):
-    """What a model gives for a whole set.
+    """Logits and features of a model for a whole set.
 
     Attributes:
         logits: [N, C].
         label: The true classes, int64 [N].
-        features: [N, D]; of no columns, where none was asked for.
+        features: [N, D]; without columns where none was asked for.
     """
 
     logits: Tensor
@@ -35,7 +35,7 @@ class Collected(NamedTuple):
 
 
 class Chosen:
-    """A sampler that gives some samples of a set, in a fixed order.
+    """A sampler of some samples of a set, in a fixed order.
 
     Args:
         index: Their places in the set, int64 [n].
@@ -60,7 +60,7 @@ def choose(loader: SplitLoader, limit: int | None = None, *, mixed: bool = False
     Args:
         loader: The whole set.
         limit: Number of images; None takes all.
-        mixed: Whether to shuffle them, once and for all, so that every batch is a random part.
+        mixed: Whether to shuffle them once, so that every batch is a random part.
 
     Raises:
         UserError: If the limit is below 1.
@@ -84,8 +84,8 @@ def collect(
     Args:
         classifier: In evaluation mode, on the loader's device.
         loader: The images.
-        taps: What to record, such as `@pooled`; several are joined, all flattened.
-        title: What the progress line says.
+        taps: Taps to record, such as `@pooled`; several are flattened and joined.
+        title: Text of the progress line.
 
     Raises:
         UserError: If the network has no such tap.
@@ -102,7 +102,7 @@ def collect(
     return Collected(torch.cat(logits), torch.cat(labels), torch.cat(features))
 
 
-@torch.inference_mode(False)  # under it, nothing tells that a tensor was overwritten
+@torch.inference_mode(False)  # inference mode does not detect that a tensor was overwritten
 def watch(classifier: Classifier, paths: Sequence[str], batch: Batch) -> FeatureTap:
     """Return a tap that copies what later layers overwrite.
 
@@ -112,14 +112,14 @@ def watch(classifier: Classifier, paths: Sequence[str], batch: Batch) -> Feature
     tap, seen = tap_values(classifier, FeatureTap(classifier.network, paths), batch)
     for path, value in seen.items():
         if not isinstance(value, Tensor):
-            raise UserError(f"tap {path!r} gives a {type(value).__name__}, no tensor")
+            raise UserError(f"tap {path!r} gives a {type(value).__name__}, not a tensor")
     return tap
 
 
 def run_batch(
     classifier: Classifier, tap: FeatureTap | None, batch: Batch
 ) -> tuple[Tensor, list[Tensor]]:
-    """Return the logits of a batch, and what was tapped, in the order of the tap's paths."""
+    """Return the logits of a batch, and the tapped values in the order of the tap's paths."""
     if tap is None:
         return classifier(batch), []
     with tap as seen:
@@ -128,7 +128,7 @@ def run_batch(
 
 
 def progress(loader: SplitLoader, title: str) -> Iterator[Batch]:
-    """Yield the batches of a set, with a progress line on stderr if they are many."""
+    """Yield the batches of a set, with a progress line on stderr if there are many."""
     yield from track(
         loader.epoch(0),
         title,

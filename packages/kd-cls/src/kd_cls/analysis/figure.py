@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Layout = Literal["constrained", "compressed"]
-FEW_CLASSES = 20  # which a legend or the ticks of an axis can name
+FEW_CLASSES = 20  # that a legend or the ticks of an axis can name
 MOST_COLUMNS = 4
 
 
 def require_png(path: Path) -> None:
-    """Refuse a name that is not one of a PNG file, before any work.
+    """Reject a name that is not that of a PNG file, before any work.
 
     Raises:
         UserError: If it is not, or is a folder.
@@ -30,7 +30,7 @@ def require_png(path: Path) -> None:
 def panels(
     count: int, *, width: float = 3.6, height: float = 3.4, layout: Layout = "constrained"
 ) -> tuple["Figure", Sequence["Axes"]]:
-    """Return a figure with panels side by side, four in a row at most; sizes are of one, inches."""
+    """Return a figure with panels side by side, at most four in a row; sizes in inches."""
     columns = min(count, MOST_COLUMNS)
     rows = -(-count // columns)
     figure = new_figure(width * columns + 0.8, height * rows, layout=layout)
@@ -41,6 +41,6 @@ def panels(
 
 
 def set_title(axes: "Axes", text: str, *, width: int = 36, **style: Any) -> None:
-    """Write a title, wrapped, as it is: names may hold what matplotlib takes for mathematics."""
+    """Write a wrapped title as plain text: matplotlib would read some names as formulas."""
     wrapped = "\n".join(fill(line, width) for line in text.splitlines())
     axes.set_title(wrapped, parse_math=False, **style)

@@ -61,7 +61,7 @@ def read_subject(args: Namespace) -> Subject:
     check(config["data"], "data", ("data_seed",), DATA)
     labels = labels_of(args.models, args.labels)
     if args.teacher:
-        labels_of([args.teacher, *args.models], [_TEACHER, *labels])  # refuses another "teacher"
+        labels_of([args.teacher, *args.models], [_TEACHER, *labels])  # rejects another "teacher"
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = build_data(config, 0, device)
     networks = Path(args.data).expanduser().parent.parent / "networks"

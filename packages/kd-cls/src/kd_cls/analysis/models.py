@@ -1,4 +1,4 @@
-"""Models by the texts that a command line names them with."""
+"""Load models from their texts on the command line."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from inspect import signature
@@ -47,12 +47,12 @@ def load_model(spec: str, data: DataSplits, *, networks: str | Path = NETWORKS) 
               an import path such as `torchvision.models.resnet18`; FILE any checkpoint that
               `kd_core.files.weights.load_weights` reads;
             * `NAME=pretrained`, with the weights that torchvision or timm have for it;
-            * `NAME=random`, freshly initialised, always alike.
-        data: The classes that the model must know; normalises images where the model does not say.
+            * `NAME=random`, newly initialised, the same every time.
+        data: The classes that the model must have; its statistics where the model has none.
         networks: Folder of network configs.
 
     Raises:
-        UserError: If there is no such model, it does not fit, or it knows other classes.
+        UserError: If there is no such model, it does not fit, or it has other classes.
     """
     with located(f"model {spec!r}"):
         if Path(spec).expanduser().exists() or "=" not in spec:
@@ -78,7 +78,7 @@ def labels_of(specs: Sequence[str], given: Sequence[str] | None = None) -> list[
         given: The user's own names; None takes those of the runs and networks.
 
     Raises:
-        UserError: If there are more or fewer names than models, or one comes twice.
+        UserError: If there are more or fewer names than models, or a name is repeated.
     """
     if given is not None and len(given) != len(specs):
         raise UserError(f"--labels: wanted {len(specs)} names, one a model, got {len(given)}")
@@ -87,7 +87,7 @@ def labels_of(specs: Sequence[str], given: Sequence[str] | None = None) -> list[
         labels = list(specs)
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
-        raise UserError(f"two models are called {twice[0]!r}; tell them apart with --labels")
+        raise UserError(f"two models are called {twice[0]!r}; name them with --labels")
     return labels
 
 
@@ -129,7 +129,7 @@ def _named(name: str, weights: str, data: DataSplits, networks: Path) -> Classif
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         classifier = build_classifier(data, name, **plain)
-    # Fine-tuned from pretrained weights, it was shown images normalised as these want them.
+    # Fine-tuned from pretrained weights: it was trained with their normalisation.
     found = None if stated else pretrained_statistics(classifier.network, node["network"])
     if found is None:
         return classifier
@@ -177,7 +177,7 @@ def _names(networks: Path) -> set[str]:
 
 
 def _compare_classes(spec: str, trained: Iterable[str], shown: Sequence[str]) -> None:
-    """Warn of other names: the same classes may be spelt differently, but not ordered so."""
+    """Warn of other names: classes may be spelt differently, but must have the same order."""
     pairs = [(ours, theirs) for ours, theirs in zip(trained, shown, strict=False) if ours != theirs]
     if pairs:
         ours, theirs = pairs[0]

@@ -1,4 +1,4 @@
-"""Reliability diagrams: is a model right as often as it says?"""
+"""Reliability diagrams: accuracy by confidence."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,7 +47,7 @@ def analyse(
 
 
 def diagram(bins: CalibrationBins) -> dict[str, Any]:
-    """Return the lists `share`, `confidence` and `accuracy`, a value a bin, and the number `ece`.
+    """Return the lists `share`, `confidence` and `accuracy`, a value per bin, and the number `ece`.
 
     `share` is the part of all samples, the others are means over the bin's samples, None where
     there are none.
@@ -64,7 +64,7 @@ def diagram(bins: CalibrationBins) -> dict[str, Any]:
 
 
 def draw(diagrams: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Draw one column a model: the diagram, and the histogram of confidence below it.
+    """Draw one column per model: the diagram, and the histogram of confidence below it.
 
     Args:
         diagrams: By model, see `diagram`.

@@ -1,4 +1,4 @@
-"""What an analysis is about: models side by side, and the images that they see."""
+"""The models and images of an analysis."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from kd_cls.data import DataSplits
 
 @dataclass(frozen=True)
 class Subject:
-    """What an analysis is about.
+    """The models and images of an analysis.
 
     Attributes:
-        data: Names the classes.
-        models: By label; all know the data's classes.
+        data: Data set with the names of the classes.
+        models: By label; all have the data's classes.
         teacher: Label and model of the teacher, if there is one.
     """
 

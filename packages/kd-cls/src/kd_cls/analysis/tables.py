@@ -1,4 +1,4 @@
-"""Numbers of models side by side: accuracy, calibration, agreement, noise."""
+"""Tables of models: accuracy, calibration, agreement, noise."""
 
 from collections.abc import Mapping
 
@@ -21,7 +21,7 @@ HEADINGS = {
     "agreement": ("agreement %", 2),
     "noise": ("unevenness of the rest", 4),
 }
-"""What a column is called, and its decimal places."""
+"""Title of a column, and its decimal places."""
 
 
 def evaluate(subject: Subject, limit: int | None = None) -> dict[str, Numbers]:
@@ -65,12 +65,12 @@ def noise(subject: Subject, limit: int | None = None) -> dict[str, Numbers]:
 
 
 def as_table(numbers: Mapping[str, Mapping[str, float]], title: str) -> Table:
-    """Show numbers, a row a model; what a model lacks is left blank."""
+    """Return a table of numbers, a row per model; missing values are blank."""
     names = list(dict.fromkeys(name for row in numbers.values() for name in row))
     table = Table("model", title=title)
     for name in names:
         table.add_column(HEADINGS[name][0], justify="right")
     for label, row in numbers.items():
         cells = [f"{row[name]:.{HEADINGS[name][1]}f}" if name in row else "" for name in names]
-        table.add_row(Text(label, overflow="fold"), *cells)  # Text: brackets are no markup
+        table.add_row(Text(label, overflow="fold"), *cells)  # Text: brackets are not markup
     return table

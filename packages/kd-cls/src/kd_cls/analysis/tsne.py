@@ -16,7 +16,7 @@ from kd_cls.analysis.subject import Subject
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FEWEST = 5  # images that t-SNE has a meaning for
+FEWEST = 5  # t-SNE needs at least so many images
 
 
 def analyse(
@@ -28,7 +28,7 @@ def analyse(
         subject: The models; the teacher's panel is the first.
         path: PNG file.
         limit: Number of images, see `choose`; the time grows with it.
-        perplexity: Of t-SNE, the number of neighbours that it heeds.
+        perplexity: Of t-SNE, the number of neighbours that it uses.
 
     Returns:
         `label` of the images, and by model their places in the plane.
@@ -47,8 +47,8 @@ def analyse(
 def embed(features: np.ndarray, perplexity: float = 30) -> np.ndarray:
     """Return places in the plane, [N, 2], always the same for the same features.
 
-    Van der Maaten and Hinton, "Visualizing Data using t-SNE", JMLR 9, 2008, from the two principal
-    components on.
+    Van der Maaten and Hinton, "Visualizing Data using t-SNE", JMLR 9, 2008, initialised with the
+    two principal components.
 
     Args:
         features: [N, D].

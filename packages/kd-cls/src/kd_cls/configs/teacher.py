@@ -1,4 +1,4 @@
-"""The demo's teacher: a larger network that saw all labels of the training set.
+"""The demo's teacher: a larger network, trained on all labels of the training set.
 
 python tools/cls_train.py configs/demo/teacher.py
 """

@@ -1,4 +1,4 @@
-"""Small sets that come as arrays: CIFAR, STL-10, scikit-learn's digits, synthetic images."""
+"""Small data sets in arrays: CIFAR, STL-10, scikit-learn's digits, synthetic images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,14 +35,14 @@ def cifar10(
 ) -> DataSplits:
     """CIFAR-10 in torchvision's layout, resident on the device; see also `Options`.
 
-    Recipe: crop of 32 from 40 pixels and flip. The statistics are the set's own, as most code has
-    them.
+    Recipe: crop of 32 from 40 pixels and flip. The statistics are those of the set, as in most
+    code.
 
     Args:
         options: See `Options`; its fields are keywords.
         root: Folder that holds `cifar-10-batches-py`.
         image_size: Images are scaled to it on the device where it is not 32.
-        download: Whether to fetch what is missing; do so in one process only.
+        download: Whether to download missing files; in one process only.
 
     Raises:
         UserError: If files are missing or damaged.
@@ -56,7 +56,7 @@ def cifar10(
 def cifar100(
     options: Options, root: str = "data", *, image_size: int = 32, download: bool = False
 ) -> DataSplits:
-    """CIFAR-100 with its 100 fine classes, statistics of mdistiller; otherwise see `cifar10`."""
+    """CIFAR-100 with its 100 fine classes and mdistiller's statistics; otherwise see `cifar10`."""
     train, test, classes = _cifar(datasets.CIFAR100, root, download)
     mean, std = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
     return _splits(train, test, classes, options, (mean, std), image_size)
@@ -72,7 +72,7 @@ def stl10(
         options: See `Options`; its fields are keywords.
         root: Folder that holds `stl10_binary`.
         image_size: Images are scaled to it on the device where it is not 96.
-        download: Whether to fetch what is missing (2.6 GB); do so in one process only.
+        download: Whether to download missing files (2.6 GB); in one process only.
 
     Raises:
         UserError: If files are missing or damaged, or a label is not in [1, 10].
@@ -96,7 +96,7 @@ def digits(options: Options, *, train_per_class: int = 100, split_seed: int = 0)
     Args:
         options: See `Options`; its fields are keywords.
         train_per_class: Training images of each digit, at most 173; all others are test images.
-        split_seed: Seed of that split; apart from `data_seed`, so that runs share a test set.
+        split_seed: Seed of that split; not `data_seed`, so that runs share a test set.
     """
     from sklearn.datasets import load_digits  # slow to import
 
@@ -122,7 +122,7 @@ def synthetic(
     num_train: int = 64,
     num_test: int = 32,
 ) -> DataSplits:
-    """Coarse patterns, one a class, under noise: for dry runs and tests; no augmentation."""
+    """Coarse patterns with noise, one per class: for dry runs and tests; no augmentation."""
     generator = torch.Generator().manual_seed(0)
     pattern = torch.randint(256, (num_classes, 3, 4, 4), dtype=torch.uint8, generator=generator)
     place = torch.arange(image_size) * 4 // image_size
@@ -147,7 +147,7 @@ def _splits(
     image_size: int,
     recipe: Sequence[Augment] = (CropFlip(),),
 ) -> DataSplits:
-    """Make loaders of arrays, with the recipe where `options` give no augmentation."""
+    """Return loaders of arrays, with the recipe where `options` have no augmentation."""
     resize = [] if train[0].shape[-1] == image_size else [Resize(image_size)]
 
     def loader(images: Tensor, labels: Tensor, *, training: bool) -> DeviceLoader:
@@ -178,7 +178,7 @@ def _cifar(dataset: type[Any], root: str, download: bool) -> tuple[Labelled, Lab
 
 
 def _torchvision(dataset: type[Any], root: str, download: bool, **split: Any) -> Any:
-    """Load a split of a torchvision data set, with messages that say which file is wrong."""
+    """Load a split of a torchvision data set; messages name the wrong file."""
     folder = Path(root, dataset.base_folder)
     if not download:
         require(folder, f"the unpacked {dataset.filename}, which download=True fetches there")

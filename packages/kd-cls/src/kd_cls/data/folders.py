@@ -1,4 +1,4 @@
-"""Class folders on disk: which images, of which class, or what is wrong with them."""
+"""Read class folders on disk: image files and their classes."""
 
 import os
 from pathlib import Path
@@ -20,7 +20,7 @@ def require(folder: Path, expected: str) -> Path:
         expected: The layout and how to get it, for the message.
 
     Raises:
-        UserError: Naming the first part of the path that is missing and its nearest neighbour.
+        UserError: Names the first missing part of the path and the nearest name.
     """
     if folder.is_dir():
         return folder
@@ -58,7 +58,7 @@ def scan(folder: Path, classes: list[str]) -> Files:
         classes: Names of the classes, those of the training set.
 
     Raises:
-        UserError: If the folders are not those of `classes`, or one of them holds no image.
+        UserError: If the folders are not those of `classes`, or one of them has no image.
     """
     found = class_names(folder)
     if unknown := sorted(set(found) - set(classes)):
@@ -85,7 +85,7 @@ def scan(folder: Path, classes: list[str]) -> Files:
 
 
 def as_files(paths: list[str]) -> np.ndarray:
-    """Pack paths in one array: worker processes share it, a list would be copied by counting."""
+    """Pack paths in one array: worker processes share it; reference counts would copy a list."""
     return np.array([os.fsencode(path) for path in paths])
 
 
@@ -108,8 +108,8 @@ def scan_annotated(folder: Path, classes: list[str]) -> Files:
         name, wnid, *_ = [*text.split("\t"), "", ""]
         if wnid not in numbers:
             raise UserError(
-                f"{annotations}:{line}: {wnid!r} is no class of the training set"
-                f"{nearest(wnid, classes)}; expected file name, wnid and box, parted by tabs"
+                f"{annotations}:{line}: {wnid!r} is not a class of the training set"
+                f"{nearest(wnid, classes)}; expected file name, wnid and box, separated by tabs"
             )
         if name not in present:
             raise UserError(f"{annotations}:{line}: {folder / 'images'} has no image {name!r}")

@@ -20,7 +20,7 @@ from kd_cls.data.folders import Files, class_names, require, scan, scan_annotate
 from kd_cls.data.options import Options, Statistics, with_options
 from kd_cls.data.splits import DataSplits, first_of_each_class, make_splits
 
-RESIDENT_BYTES = 2**30  # resident="auto" keeps what is smaller on the device
+RESIDENT_BYTES = 2**30  # resident="auto" keeps smaller sets on the device
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _TINY_IMAGENET = ((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262))
 
@@ -42,7 +42,7 @@ def image_folder(
     """Your own images in `root/train/<class>/` and `root/test/<class>/` (or `root/val/<class>/`).
 
     A small set is decoded once and stays on the device; its recipe is a crop from the image padded
-    by an eighth, and flip. A large one is read anew in each epoch; its recipe is RandomResizedCrop
+    by an eighth, and flip. A large one is read again in each epoch; its recipe is RandomResizedCrop
     and flip. Images of any size and mode (grey, palette, CMYK, transparent) become RGB squares. The
     statistics are those of ImageNet.
 
@@ -52,21 +52,22 @@ def image_folder(
         image_size: Side of the images in pixels.
         resize: Shorter side in pixels before the central crop to `image_size`, also that of a
             resident training image; None takes `image_size`.
-        resident: Whether the decoded set stays on the device; "auto" says so below 1 GiB.
-        transform: What a training image goes through when it is read from disk, from PIL image to
-            `image_size`; None takes RandomResizedCrop. A resident set knows only `augment`.
+        resident: Whether the decoded set stays on the device; "auto" does so below 1 GiB.
+        transform: Transform of a training image read from disk, from PIL image to `image_size`;
+            None takes RandomResizedCrop. A resident set uses only `augment`.
         workers: Processes that read images; None takes one for each core, at most eight.
-        worker_timeout: Seconds after which one that gives nothing counts as lost; 0 waits for ever.
-        decoded: Folder, best on a local disk, in which the pixels of each image are kept from the
-            first time that it is read, for later epochs and runs; see `DecodedImages`. They take
-            three bytes each, several times what JPEG files do. None decodes anew each time.
+        worker_timeout: Seconds after which a worker without a batch counts as lost; 0 waits
+            forever.
+        decoded: Folder, best on a local disk, that keeps the pixels of each image from its first
+            use, for later epochs and runs; see `DecodedImages`. A pixel takes three bytes, several
+            times as much as in JPEG files. None decodes each time.
         decoded_side: Shorter side in pixels to which larger images are reduced before they are
-            kept, which saves disk and time; crops of training are then cut from the reduced image
-            and not as sharp. None keeps all pixels: batches are those without `decoded`.
+            stored, which saves disk and time; training crops are then less sharp. None keeps all
+            pixels: batches are the same as without `decoded`.
 
     Raises:
-        UserError: If folders are missing, empty or unlike, an image cannot be decoded, or decoded
-            images do not fit on the disk.
+        UserError: If folders are missing, empty or have different classes, an image cannot be
+            decoded, or decoded images do not fit on the disk.
     """
     layout = f"{root}/train/<class>/<images> and {root}/test/<class>/<images>"
     train = require(Path(root, "train"), layout)
@@ -91,7 +92,7 @@ def imagenet(
     decoded: str | None = None,
     decoded_side: int | None = None,
 ) -> DataSplits:
-    """ImageNet-1k in `root/train/<wnid>/` and `root/val/<wnid>/`, read anew in each epoch.
+    """ImageNet-1k in `root/train/<wnid>/` and `root/val/<wnid>/`, read again in each epoch.
 
     Recipe: RandomResizedCrop of 224 and flip; evaluation on the central 224 of 256 pixels. The
     arguments are those of `image_folder`; all pixels decoded take some 700 GB, with
@@ -124,10 +125,11 @@ def tiny_imagenet(
         root: The unpacked `tiny-imagenet-200`.
         image_size: Images are scaled to it when they are read.
         workers: Processes that read images; None takes one for each core, at most eight.
-        worker_timeout: Seconds after which one that gives nothing counts as lost; 0 waits for ever.
+        worker_timeout: Seconds after which a worker without a batch counts as lost; 0 waits
+            forever.
 
     Raises:
-        UserError: If files are missing or unlike, or an image cannot be decoded.
+        UserError: If files are missing or do not match, or an image cannot be decoded.
     """
     layout = "the unpacked tiny-imagenet-200.zip of cs231n.stanford.edu, with train/ and val/"
     train, val = (require(Path(root, split), layout) for split in ("train", "val"))
@@ -143,25 +145,25 @@ def tiny_imagenet(
 
 @dataclass(frozen=True)
 class _Reading:
-    """How image files become the pixels of a loader."""
+    """Options of reading image files."""
 
     image_size: int
     resize: int
     resident: bool | str
     transform: Transform | None
-    processes: tuple[int | None, float]  # workers and the time-out of each
+    processes: tuple[int | None, float]  # workers and their timeout
     stored: tuple[str | None, int | None] = (None, None)  # folder and side of decoded images
     resident_recipe: Sequence[Augment] | None = None
 
     def fits(self, count: int) -> bool:
-        """Return whether this many images are to stay on the device."""
+        """Return whether to keep this many images on the device."""
         if self.resident not in (True, False, "auto"):
             raise UserError(f"resident must be True, False or 'auto', got {self.resident!r}")
         small = count * 3 * self.image_size**2 < RESIDENT_BYTES
         return small if self.resident == "auto" else bool(self.resident)
 
     def pixels(self, files: np.ndarray) -> DecodedImages | None:
-        """Open the store of decoded images, one for all parts of the set, if one is wanted."""
+        """Open the store of decoded images, one for all parts of the set, if there is one."""
         (folder, side), resize = self.stored, max(self.image_size, self.resize)
         if side is not None and (folder is None or side < resize):
             raise UserError(

@@ -1,4 +1,4 @@
-"""What all data sets take, in one place."""
+"""Options of all data sets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ class Options:
     Args:
         batch_size: Samples in a global batch, in training and in evaluation.
         data_seed: Seed of order, augmentation and hold-out split.
-        val_fraction: Part of every class that is held out of the training set as `val`.
+        val_fraction: Share of every class that is held out of the training set as `val`.
         limit_per_class: Training images of each class to use, the first ones; None uses all.
-        random_labels: Whether every training image gets a class drawn at random, once, from
-            `data_seed`; the labels of `val` and of the test set stay true. A control: nothing can
-            be learned that helps, so the accuracy is 1 / classes on average, and a method that has
-            more was shown the true labels. From Zhang et al., "Understanding deep learning requires
+        random_labels: Whether every training image gets a random class, drawn once from
+            `data_seed`; the labels of `val` and of the test set stay true. A control: nothing
+            useful can be learned, so the accuracy is 1 / classes on average; a method with more has
+            seen the true labels. From Zhang et al., "Understanding deep learning requires
             rethinking generalization", ICLR 2017, arXiv:1611.03530.
-        copies: Times that every training image comes in an epoch, each time augmented anew.
+        copies: How often every training image is in an epoch; each copy gets its own augmentation.
         augment: Augmentations of a training batch on the device, in order (`kd_cls.data.augment`);
             None takes those of the data set's usual recipe, an empty list none.
         drop_last: Whether to leave out a last, shorter training batch.

@@ -14,16 +14,16 @@ from torch import Tensor
 from kd_cls.data.options import Options, Statistics
 
 Labelled = tuple[Any, Tensor]  # samples (a tensor, or an array of paths) and labels int64 [N]
-_HOLD_OUT = 0x5EED  # keeps the split apart from the order of an epoch
-_RANDOM_LABELS = 0x1ABE1  # and random labels from the augmentations
+_HOLD_OUT = 0x5EED  # makes the split independent of the order of an epoch
+_RANDOM_LABELS = 0x1ABE1  # and random labels independent of augmentations
 
 
 @dataclass
 class DataSplits:
-    """What a config's `data` node builds.
+    """The data that a config's `data` node builds.
 
     Attributes:
-        train: Training batches; their `index` counts what is left of the set without `val`.
+        train: Training batches; their `index` counts the set without `val`.
         test: Test batches.
         val: Batches of a part held out of the training set, if one was asked for.
         classes: Names of the classes.
@@ -77,13 +77,13 @@ def make_splits(
     std: Statistics,
     image_size: int,
 ) -> DataSplits:
-    """Hold a part of the training set out and make the loaders.
+    """Hold out a part of the training set and make the loaders.
 
     Args:
         train: Training samples and their labels, already limited.
         test: The same of the test set.
         loader: Called as `loader(samples, labels, training=...)`.
-        options: Their statistics win over `mean` and `std`.
+        options: Their statistics override `mean` and `std`.
         classes: Names of the classes.
         mean: Mean of the data set.
         std: Standard deviation of the data set.
@@ -123,7 +123,7 @@ def random_labels(count: int, num_classes: int, data_seed: int) -> Tensor:
 
 
 def rank_in_class(labels: Tensor, visit: Tensor) -> Tensor:
-    """Number every sample among those of its class, in the order of a visit, int64 [N]."""
+    """Number every sample within its class, in the given order, int64 [N]."""
     by_class = visit[labels[visit].argsort(stable=True)]
     counts = torch.bincount(labels)
     first = counts.cumsum(0) - counts
@@ -133,7 +133,7 @@ def rank_in_class(labels: Tensor, visit: Tensor) -> Tensor:
 
 
 def check_labels(labels: Tensor, num_classes: int, where: str) -> None:
-    """Refuse a label that is no class, naming its place.
+    """Reject a label that is not a class; the message names its place.
 
     Raises:
         UserError: If a label is not in [0, num_classes).
@@ -149,7 +149,7 @@ def check_labels(labels: Tensor, num_classes: int, where: str) -> None:
 
 
 def _held_out(labels: Tensor, fraction: float, data_seed: int, classes: Sequence[str]) -> Tensor:
-    """Choose the samples to hold out, bool [N]: the same part of each class, one at least."""
+    """Choose the samples to hold out, bool [N]: the same share of each class, at least one."""
     if not fraction:
         return torch.zeros_like(labels, dtype=torch.bool)
     counts = torch.bincount(labels, minlength=len(classes))

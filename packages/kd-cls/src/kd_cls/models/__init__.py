@@ -41,7 +41,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 
 
 def build_model(name: str, num_classes: int = 100, **kwargs: Any) -> nn.Module:
-    """Build a network of the zoo, freshly initialised.
+    """Build a newly initialised network of the zoo.
 
     Args:
         name: A key of `MODELS`.

@@ -11,7 +11,7 @@ _PIXELS = {100: 32, 200: 64, 1000: 224}  # CIFAR-100, Tiny-ImageNet, ImageNet
 
 
 def table() -> str:
-    """Return the zoo as a Markdown table: sizes at each network's own class count, and taps."""
+    """Return the zoo as a Markdown table: sizes, with each network's usual classes, and taps."""
     rows = [
         "| name | parameters | classes | input | stages | pre-activation | pooled | BatchNorms |",
         "|---|---:|---:|---:|---|---|---|---|",

@@ -1,4 +1,4 @@
-"""Where a network's maps are: the table of tap paths."""
+"""Tap paths of a network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -27,8 +27,8 @@ class ZeroPad(nn.Module):
 class ResNetA(ResNet):
     """`ResNet` as Section 4.2 of arXiv:1512.03385 has it for CIFAR: zero-padded identities.
 
-    The paper leaves open on which side to pad and how to draw the classifier; here the zeros lie on
-    both sides, and every weight is He-normal, as in the code that trained "Label Optimization".
+    The paper does not say on which side to pad and how to initialise the classifier; here the zeros
+    are on both sides, and every weight is He-normal, as in the code of "Label Optimization".
     """
 
     def __init__(self, depth: int, num_classes: int = 100) -> None:

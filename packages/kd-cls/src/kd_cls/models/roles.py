@@ -38,8 +38,8 @@ def network_roles(network: nn.Module) -> Roles:
 def _of_mobilenet(features: nn.Sequential) -> Roles:
     """Return the roles of torchvision's MobileNetV2.
 
-    Its blocks end linearly, in few channels. Before an activation are the many channels that the
-    depthwise convolution gives inside a block, and those of the convolution behind all blocks.
+    Its blocks end linearly, in few channels. The maps before an activation have many channels:
+    those of the depthwise convolution in a block, and of the convolution after all blocks.
     """
     inner = []
     for place, block in enumerate(features[1:-1], 1):
@@ -96,7 +96,7 @@ def _last_activation(network: nn.Module, block: str) -> str:
 
 
 def _blocks(network: nn.Module, stages: Sequence[str]) -> tuple[str, ...]:
-    """Return where the blocks that stages are made of, or stages of none, have been activated."""
+    """Return the paths after the activation of each block, or of a stage without blocks."""
     found: list[str] = []
     for stage in stages:
         module: Any = network.get_submodule(stage.partition(":")[0])
@@ -104,6 +104,6 @@ def _blocks(network: nn.Module, stages: Sequence[str]) -> tuple[str, ...]:
         prefix = stage if inner is module else f"{stage}.layer"
         whole = not isinstance(inner, nn.Sequential) or isinstance(inner[0], nn.Conv2d)
         found += [stage] if whole else [f"{prefix}.{number}" for number in range(len(inner))]
-    if isinstance(network, WideResNet):  # as the authors of AFD, the one method of blocks, tap it
+    if isinstance(network, WideResNet):  # as in the code of AFD, the only method on blocks
         return (*(f"{path}.relu1" for path in found[1:]), "relu")
     return tuple(found)

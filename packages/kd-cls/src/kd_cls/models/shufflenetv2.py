@@ -11,7 +11,7 @@ from kd_cls.models.paths import Taps
 
 
 class BasicBlock(nn.Module):
-    """Half of the channels pass by; the other half: 1x1, depthwise 3x3, 1x1.
+    """Half of the channels are unchanged; the other half: 1x1, depthwise 3x3, 1x1.
 
     The authors' code applies the last ReLU to the second half, before the shuffle. Here it follows
     the shuffle and covers both: the first half is an activation already, so no value changes, and

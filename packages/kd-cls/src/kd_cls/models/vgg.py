@@ -62,7 +62,7 @@ class VGG(nn.Module):
 
 
 def _stage(in_channels: int, out_channels: int, count: int) -> nn.Sequential:
-    """Return conv, BatchNorm, ReLU, conv, BatchNorm, ...: the last ReLU stands outside."""
+    """Return conv, BatchNorm, ReLU, conv, BatchNorm, ...: the last ReLU is outside."""
     layers: list[nn.Module] = []
     for i in range(count):
         conv = convolution(in_channels if i == 0 else out_channels, out_channels, 3, bias=True)

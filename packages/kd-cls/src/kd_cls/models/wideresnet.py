@@ -54,8 +54,8 @@ class Stage(nn.Module):
 class WideResNet(nn.Module):
     """Residual network that grows in width instead of depth.
 
-    Zagoruyko & Komodakis, "Wide Residual Networks", arXiv:1605.07146. The stages end in a raw sum;
-    its pre-activation is what the next BatchNorm makes of it, tapped where the main path calls it.
+    Zagoruyko & Komodakis, "Wide Residual Networks", arXiv:1605.07146. The stages end in a raw sum.
+    Its pre-activation is the output of the next BatchNorm, tapped on the main path.
 
     Args:
         depth: 6n + 4; n blocks in every stage.
