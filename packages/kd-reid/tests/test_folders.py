@@ -148,7 +148,7 @@ class TestCsv:
             ("path,person\n1.jpg,7\n", "no column 'identity'"),
             ("path,identity,camera\n1.jpg,7,1\n2.jpg,7\n", "list.csv:3: camera is empty"),
             ("path,identity\n1.jpg,\n", "list.csv:2: identity is empty"),
-            ("path,identity\n1.jpg,7\n2.jpg,7\n1.jpg,8\n", "1.jpg comes twice"),
+            ("path,identity\n1.jpg,7\n2.jpg,7\n1.jpg,8\n", "1.jpg is listed twice"),
             ("path,identity\n\xff.jpg,7\n", "not a CSV file in UTF-8"),
         ],
     )
@@ -216,10 +216,10 @@ class TestSplit:
         [
             (SET, 1.5, "wanted a number from 0 to 1, got 1.5"),
             (SET, -0.1, "wanted a number from 0 to 1"),
-            (SET, 0.1, "of 8 identities, 1 are to train on"),
+            (SET, 0.1, "of 8 identities, 1 are for training"),
             (SET, 0.99, "0 images of the others have a match"),
             ([image for name in "abcd" for image in seen(name, "11")], 0.5, "several cameras"),
-            (seen("a", "12"), 1, "of 1 identities, 1 are to train on"),
+            (seen("a", "12"), 1, "of 1 identities, 1 are for training"),
         ],
     )
     def test_an_impossible_share_is_refused(self, records, fraction, text):

@@ -360,7 +360,7 @@ class TestRefusals:
         assert not list(tmp_path.iterdir())  # torchreid would begin by making the set's folder
 
     def test_an_option_of_another_set_is_refused(self, tmp_path):
-        with pytest.raises(UserError, match="market1501: it takes no option 'split_id'; it takes"):
+        with pytest.raises(UserError, match="market1501: it has no option 'split_id'; it takes"):
             read_named("market1501", tmp_path, split_id=0)
         with pytest.raises(UserError, match="no option 'label'; did you mean 'labeled'"):
             read_named("cuhk03", tmp_path, label=True)

@@ -60,7 +60,7 @@ class TestIdentitySampler:
             sampler(instances=5)
         with pytest.raises(UserError, match="must divide batch_size=0"):
             sampler(batch_size=0)
-        with pytest.raises(UserError, match="wants 12 identities a batch, the training set has 6"):
+        with pytest.raises(UserError, match="needs 12 identities a batch, the training set has 6"):
             sampler(instances=1)
 
 

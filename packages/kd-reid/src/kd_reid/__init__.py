@@ -3,10 +3,10 @@
 import warnings
 
 try:
-    # Its parts are reached as `torchreid.models`, never by a path below: PyPI's torchreid and the
-    # official one have them in other places.
+    # Use `torchreid.models` and the like, never a path below: PyPI's torchreid and the official
+    # one differ there.
     with warnings.catch_warnings():
-        # That its compiled ranking is missing: it is not used here.
+        # A warning that its compiled ranking is missing; it is not used here.
         warnings.filterwarnings("ignore", message="Cython evaluation")
         import torchreid
 except ImportError as error:

@@ -1,4 +1,4 @@
-"""What is special about re-identification among the tasks of the training tool."""
+"""Task adapter of re-identification."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -23,13 +23,13 @@ from kd_reid.student import facts_of, load_student
 from kd_reid.weights import load_checkpoint
 
 _NAMED = [f"kd_reid.data.{name}" for name in ("market1501", "public", "generated")]
-"""Data that a config may name without having them."""
+"""Data sets that a dry run replaces by random images."""
 
 _UNLABELLED = "kd_reid.adaptation.unlabelled"
 
 
 class ReidAdapter(TaskAdapter):
-    """Embedders: ranks, mAP."""
+    """Adapter of embedders: ranks, mAP."""
 
     title = "Train or distil a person re-identification network"
     metric = "rank1"
@@ -51,7 +51,7 @@ class ReidAdapter(TaskAdapter):
         """Build the embedder of a node: see `build_embedder` for its keys.
 
         Args:
-            data: What it is trained on.
+            data: The data of the run.
             where: Place of the node in the config.
             adaptation: Arguments of an `AdaptiveEmbedder`, if it is one.
             node: The other keys.
@@ -82,7 +82,7 @@ class ReidAdapter(TaskAdapter):
         check_arguments(Evaluation, config.get("evaluation", {}), "evaluation", ("data",))
 
     def is_pretrained(self, network: Config) -> bool:
-        """Tell that what torchreid downloads was trained on ImageNet, and is no teacher yet."""
+        """Return False: torchreid's downloads are trained on ImageNet, not on people."""
         return False
 
     def load_finished(self, folder: Path, node: Config) -> Embedder:
@@ -97,13 +97,13 @@ class ReidAdapter(TaskAdapter):
         ).eval()
 
     def check_student(self, student: nn.Module, sample: Batch, data: ReidData, where: str) -> None:
-        """Refuse logits of another number than the data's identities."""
+        """Reject a network whose number of logits is not that of the data's identities."""
         if isinstance(data, UnlabelledData) and not isinstance(student, AdaptiveEmbedder):
             raise UserError(f"{where}: the data has no labels; give it adaptation=dict()")
         check_identities(student, sample, data, where)
 
     def evaluators(self, config: Config, data: ReidData) -> tuple[Evaluate, Evaluate | None]:
-        """Return the search of the gallery for the queries; nothing is held out."""
+        """Return the evaluation on query and gallery; nothing is held out."""
         evaluation, student = Evaluation(data, **config.get("evaluation", {})), config["student"]
         if not isinstance(data, UnlabelledData) or student.get("weights") in (None, RANDOM):
             return evaluation, None
@@ -111,27 +111,27 @@ class ReidAdapter(TaskAdapter):
         return BeforeAndAfter(evaluation, source), None
 
     def metadata(self, network: Config, data: ReidData, student: Embedder) -> dict[str, str]:
-        """Say what `load_student` needs."""
+        """Return the metadata that `load_student` needs."""
         return facts_of(network, data.num_classes, student, data.image_size)
 
     def stand_ins(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Replace data sets by random images, and leave pretrained weights out."""
+        """Replace data sets by random images, and omit pretrained weights."""
         own = {"weights": config["student"].get("weights") or RANDOM, "backbone_weights": None}
         return {**config, "student": {**config["student"], **own}, "data": _data(config["data"])}
 
     def score_teacher(
         self, teacher: nn.Module, sample: Batch, data: ReidData, test: Evaluate
     ) -> dict[str, float]:
-        """Measure a teacher, whoever it was trained on."""
+        """Measure a teacher, whatever people it was trained on."""
         return test(teacher)
 
     def load_checkpoint(self, model: nn.Module, path: Path) -> None:
-        """Load any checkpoint of a run, with the neck that is beside plain weights."""
+        """Load any checkpoint of a run; with plain weights, also the neck beside them."""
         load_checkpoint(network_of(model), path)
 
 
 def _source(node: Config) -> dict[str, Any]:
-    """Return the node of what an adaptation starts from."""
+    """Return the node of the model that an adaptation starts from."""
     return {key: value for key, value in node.items() if key != "adaptation"}
 
 
@@ -145,7 +145,7 @@ def _data(node: dict[str, Any]) -> dict[str, Any]:
     kept = ("batch_size", "instances", "image_size", "augment", "mean", "std", "drop_last")
     given = {key: node[key] for key in kept if key in node}
     people = -(-given.get("batch_size", 64) // (given.get("instances") or 4))
-    # As many identities as a batch wants, and never so few that a metric loss has no negatives.
+    # As many identities as a batch needs, and enough for negatives of a metric loss.
     return {"type": "kd_reid.data.synthetic", "num_ids": max(people, 8), **given}
 
 

@@ -1,4 +1,4 @@
-"""The demo: what distillation does for a small re-identification network, in minutes, offline."""
+"""The demo: distillation into a small re-identification network, in minutes and offline."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -40,7 +40,7 @@ def main(args: Namespace, device: torch.device) -> None:
 
 
 def draw(found: Comparison, config: dict[str, Any], path: Path) -> None:
-    """Draw what both students of the first seed ranked first, where they differ."""
+    """Draw the first ranks of both students of the first seed, where they differ."""
     data = build_data(config, 0, torch.device("cpu"))
     distances: dict[str, Tensor] = {}
     for label in found.students:

@@ -1,4 +1,4 @@
-"""Embedder: a network of torchreid, how its images are normalised, and its losses."""
+"""Embedder: wraps a network of torchreid with normalisation and losses."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,29 +19,29 @@ ID = "id"  # name of the cross-entropy among the losses
 
 
 class Embedding(NamedTuple):
-    """What a network says of images."""
+    """Output of a network for images."""
 
-    embedding: Tensor  # [N, D], to search with
+    embedding: Tensor  # [N, D], for the search
     logits: tuple[Tensor, ...]  # of each head, [N, identities of the training set]
-    features: tuple[Tensor, ...]  # before each head, [N, D]; what metric losses see
+    features: tuple[Tensor, ...]  # before each head, [N, D]; input of metric losses
 
 
 class Embedder(ImageTask):
-    """Prepare images as the network wants them; give losses in training, embeddings in evaluation.
+    """Prepares images for the network; returns losses in training, embeddings in evaluation.
 
     The losses are `id`, the cross-entropy of the identity (the mean over heads, for networks such
     as PCB that have several), and one for each of `metric_losses`.
 
     Args:
-        network: In training mode from images [N, 3, H, W] to (logits, embedding), either a tensor
+        network: In training mode, images [N, 3, H, W] to (logits, embedding), either a tensor
             or one for each head; any network of torchreid that was built with `loss="triplet"`.
         mean: Of each channel of the images in [0, 1].
         std: Standard deviation of each channel.
         size: Height and width in pixels that images are resized to, or None.
         label_smoothing: Share of the target that is spread over all identities.
         metric_losses: By name; called with embeddings [N, D] and identities int64 [N].
-        fixed_base_epochs: Epochs at the start in which only the classifier is trained, while the
-            rest is as in evaluation. On several GPUs it needs `trainer.find_unused_parameters`.
+        fixed_base_epochs: Epochs at the start in which only the classifier is trained, and the
+            rest is in evaluation mode. Several GPUs need `trainer.find_unused_parameters`.
         roles: Tap paths by role.
 
     Raises:
@@ -95,7 +95,7 @@ class Embedder(ImageTask):
         return Embedding(torch.cat([F.normalize(rows) for rows in features], 1), logits, features)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Freeze all but the classifier for the first epochs, or let everything be trained."""
+        """Freeze all but the classifier in the first epochs, and unfreeze it afterwards."""
         fixed = epoch < self.fixed_base_epochs
         if not self.fixed_base_epochs:
             return
@@ -105,7 +105,7 @@ class Embedder(ImageTask):
                 module.requires_grad_(not fixed)
 
     def products(self) -> dict[str, dict[str, Tensor]]:
-        """Return the weights for the plain network and, in a file of its own, the neck's."""
+        """Return the weights of the plain network, and those of the neck for a separate file."""
         neck = neck_of(self.network)
         if neck is None:
             return super().products()
@@ -114,10 +114,10 @@ class Embedder(ImageTask):
 
 @contextmanager
 def _all_outputs(network: nn.Module) -> Iterator[None]:
-    """Let a network of torchreid return what it returns in training, in the mode it is in.
+    """Let a network of torchreid return its training outputs in its present mode.
 
-    In evaluation they leave the logits out. That is decided by the flag of the network itself;
-    its layers look at their own, which stay.
+    In evaluation these networks return no logits. The flag of the network itself decides that; the
+    flags of its layers are not changed.
     """
     before, network.training = network.training, True
     try:
@@ -139,7 +139,7 @@ def _pair(given: Any, network: nn.Module) -> tuple[tuple[Tensor, ...], tuple[Ten
         raise UserError(
             f"{type(network).__name__} returned {came}; in training mode it must return logits "
             "[N, identities] and an embedding [N, D] (in torchreid: loss='triplet'; "
-            "kd_reid.models.build_model sees to it)"
+            "kd_reid.models.build_model does that)"
         )
     return logits, features
 
@@ -151,7 +151,7 @@ def _tensors(part: Any) -> tuple[Tensor, ...]:
 
 @full_precision
 def _in_full(loss: nn.Module, rows: Tensor, label: Tensor) -> Tensor:
-    # Losses of other packages multiply embeddings too, and autocast would do so in bfloat16.
+    # Losses of other packages multiply embeddings too, and autocast would use bfloat16 for that.
     return cast(Tensor, loss(rows, label))
 
 

@@ -1,4 +1,4 @@
-"""Evaluate embedders: how early the right images come when a person is searched for."""
+"""Evaluate embedders: how early correct images appear in the ranked gallery."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _RANKS = (1, 5, 10, 20)
 
 
 class Features(NamedTuple):
-    """The embeddings of everything that is searched for, and searched in."""
+    """The embeddings of query and gallery."""
 
     query: Tensor  # [Q, D]
     gallery: Tensor  # [G, D]
@@ -27,16 +27,16 @@ class Features(NamedTuple):
 
 @dataclass
 class Evaluation:
-    """How to measure; a config's `evaluation` node. Called with a model, it returns metrics.
+    """The evaluation, a config's `evaluation` node. Called with a model, it returns metrics.
 
-    Metrics are percentages: `rank1` to `rank20`, `mAP` (precision at each right image, as in
+    Metrics are percentages: `rank1` to `rank20`, `mAP` (precision at each correct image, as in
     torchreid) and `mAP_trapezoid` (as in Market-1501's own code). Features are computed once for
-    all of them. The distances are one matrix: 4 GB for MSMT17, and 27 GB more with re-ranking.
+    all metrics. The distances are one matrix: 4 GB for MSMT17, and 27 GB more with re-ranking.
 
     Args:
-        data: What to search for and in.
+        data: Has query and gallery.
         distance: "euclidean", torchreid's, or "cosine", for networks with a neck.
-        reranking: Also give `reranked_rank1` and so on, after k-reciprocal re-ranking.
+        reranking: Also return `reranked_rank1` and so on, after k-reciprocal re-ranking.
         squared_twice: Re-rank squares of squared distances, as torchreid's published numbers do.
 
     Raises:
@@ -59,7 +59,7 @@ class Evaluation:
         return self.measure(extract(model, self.data))
 
     def measure(self, features: Features) -> dict[str, float]:
-        """Measure features that `extract` gave."""
+        """Measure features of `extract`."""
         found = self._scores(self.distances(features))
         if self.reranking:
             better = rerank(*self._plain_distances(features), squared_twice=self.squared_twice)
@@ -72,7 +72,7 @@ class Evaluation:
         return DISTANCES[self.distance](*features)
 
     def _plain_distances(self, features: Features) -> Iterator[Tensor]:
-        # Of normalised features, 1 - cos is half the square of the Euclidean distance.
+        # For normalised features, 1 - cos is half the square of the Euclidean distance.
         query, gallery = features
         for pair in ((query, query), (query, gallery), (gallery, gallery)):
             yield DISTANCES[self.distance](*pair).clamp_(min=0).sqrt_()
@@ -125,5 +125,5 @@ def _rows(model: nn.Module, people: People) -> Tensor:
     gathered = distributed.gather_rows(torch.cat(rows))
     place = distributed.gather_rows(torch.cat(places))
     ordered = torch.empty_like(gathered)
-    ordered[place] = gathered  # processes had every other part of the batches
+    ordered[place] = gathered  # each process had its part of the batches
     return ordered

@@ -1,4 +1,4 @@
-"""A picture of ranked galleries: whom a network took for the person that was searched for."""
+"""A picture of ranked galleries: the first ranks of networks for each query."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,14 +23,14 @@ def draw_galleries(
     queries: Sequence[int],
     shown: int = 8,
 ) -> None:
-    """Write a PNG: for every query, its image and what each network ranked first.
+    """Write a PNG: for every query, its image and the first ranks of each network.
 
-    Right images have a green frame, wrong ones a red one. What evaluation leaves out of a query's
-    list (the same person by the same camera) is left out here.
+    Correct images have a green frame, wrong ones a red one. Images that evaluation leaves out of a
+    query's list (the same person by the same camera) are left out here.
 
     Args:
         distances: Of the queries to the gallery, [Q, G], by the name of the network.
-        data: What was searched for and in; its images are read from disk.
+        data: Has query and gallery; their images are read from disk.
         path: The file.
         queries: Which queries, one row each.
         shown: Images a network.
@@ -56,11 +56,11 @@ def draw_galleries(
 
 
 def ranked(distance: Tensor, data: ReidData, query: int) -> list[Record]:
-    """Return the gallery as a query sees it, the nearest first.
+    """Return the ranked gallery of a query, the nearest first.
 
     Args:
         distance: Of the query to the gallery, [G].
-        data: What was searched for and in.
+        data: Has query and gallery.
         query: Its number.
     """
     wanted = data.query.records[query]
@@ -74,11 +74,11 @@ def ranked(distance: Tensor, data: ReidData, query: int) -> list[Record]:
 
 
 def telling_queries(distances: Sequence[Tensor], data: ReidData, count: int) -> list[int]:
-    """Choose queries of different people that networks differ on, then others, in order.
+    """Choose queries of different people on which networks differ, then others, in order.
 
     Args:
         distances: One for each network, [Q, G].
-        data: What was searched for and in.
+        data: Has query and gallery.
         count: Of queries; fewer if there are not so many people.
     """
     people: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Losses on embeddings and identities; those of pytorch-metric-learning serve as well."""
+"""Losses on embeddings and identities; those of pytorch-metric-learning work too."""
 
 import torch
 from kd_core.errors import UserError
@@ -10,11 +10,11 @@ class BatchHardTriplet(nn.Module):
     """Triplet loss with the hardest positive and the hardest negative of every image in the batch.
 
     Hermans et al., "In Defense of the Triplet Loss for Person Re-Identification", arXiv:1703.07737.
-    It wants batches with several images of each identity, see `instances` of the data. On several
-    GPUs each searches its own part of the batch.
+    It needs batches with several images of each identity, see `instances` of the data. With several
+    GPUs, each searches its own part of the batch.
 
     Args:
-        margin: By which the negative should be farther away, in units of the embedding.
+        margin: How much farther away the negative should be, in units of the embedding.
     """
 
     def __init__(self, margin: float = 0.3) -> None:
@@ -32,8 +32,8 @@ class BatchHardTriplet(nn.Module):
 def batch_hard_triplet(embedding: Tensor, label: Tensor, *, margin: float = 0.3) -> Tensor:
     """Return mean_i max(0, max_p |x_i - x_p| - min_n |x_i - x_n| + margin).
 
-    Equal to torchreid's: an image is among its own positives. One whose batch shows no other
-    identity counts 0.
+    Equal to torchreid's: an image is among its own positives. An image without negatives in the
+    batch has loss 0.
 
     Args:
         embedding: [N, D].

@@ -1,4 +1,4 @@
-"""Networks of torchreid by name, as this package uses them: logits and embedding at once."""
+"""Networks of torchreid by name, which return logits and embedding."""
 
 import ast
 import io
@@ -25,13 +25,13 @@ def build_model(
     Args:
         name: One of `model_names()`.
         num_classes: Identities of the training set.
-        pretrained: Whether torchreid is to download weights trained on ImageNet, where it knows a
-            place that has them; see `backbone_weights` of a config's node for a file of yours.
-        last_stride: Of the last stage of a ResNet; 1 keeps maps larger, as the strong baseline does
+        pretrained: Whether torchreid downloads weights trained on ImageNet, where it knows an
+            address; for your own file see `backbone_weights` of a config's node.
+        last_stride: Of the last stage of a ResNet; 1 keeps maps larger, as in the strong baseline
             (torchreid's `resnet50` has 2).
 
     Raises:
-        UserError: If torchreid has no network of this name, or its weights cannot be had.
+        UserError: If torchreid has no network of this name, or its download fails.
     """
     names = model_names()
     if name not in names:
@@ -43,7 +43,7 @@ def build_model(
     except Exception as error:
         if not pretrained:
             raise
-        raise UserError(  # whatever a download may raise
+        raise UserError(  # a download may raise anything
             f"torchreid could not download weights of {name} ({type(error).__name__}: {error}); "
             "set network.pretrained=False, and backbone_weights to a file if you have one"
         ) from error
@@ -56,13 +56,13 @@ def build_model(
 
 def model_names() -> list[str]:
     """Return the names of torchreid's networks."""
-    with redirect_stdout(io.StringIO()) as printed:  # it gives them in no other way
+    with redirect_stdout(io.StringIO()) as printed:  # torchreid can only print them
         torchreid.models.show_avai_models()
     return list(ast.literal_eval(printed.getvalue()))
 
 
 def _use_gpu_as_images_do(network: nn.Module, given: tuple[Any, ...]) -> None:
-    # HACNN is told on construction whether tensors that it makes belong on the GPU.
+    # HACNN takes at construction whether its new tensors belong on the GPU.
     network.use_gpu = given[0].is_cuda
 
 
@@ -71,10 +71,10 @@ def _set_last_stride(network: nn.Module, stride: int) -> None:
     shortcut = getattr(first, "downsample", None)
     if first is None or shortcut is None:
         raise UserError(
-            f"last_stride is for ResNets; {type(network).__name__} is none: leave it out, or set "
+            f"last_stride is for ResNets, not for {type(network).__name__}: leave it out, or set "
             "it to None"
         )
-    # Which layer of the block has the stride differs: conv1 of SENet's, conv2 of ResNet's
+    # The layer with the stride differs: conv1 in SENet's block, conv2 in ResNet's
     before = shortcut[0].stride
     inside = [m for name, m in first.named_children() if name.startswith("conv")]
     strided = [conv for conv in inside if conv.stride == before]

@@ -14,7 +14,7 @@ class BNNeck(nn.Module):
     """Normalise the embedding, then classify it without a bias.
 
     Luo et al., "Bag of Tricks and A Strong Baseline for Deep Person Re-identification", CVPRW 2019,
-    arXiv:1903.07071: the metric loss sees the embedding before it, search uses the one behind `bn`,
+    arXiv:1903.07071: the metric loss takes the embedding before it, the search the one after `bn`,
     by cosine distance. The shift of the normalisation stays 0.
 
     Args:
@@ -35,10 +35,10 @@ class BNNeck(nn.Module):
 
 
 def attach(network: nn.Module) -> None:
-    """Put a neck in the place of a network's classifier.
+    """Replace a network's classifier by a neck.
 
     Raises:
-        UserError: If the network has no single linear classifier under the usual name.
+        UserError: If the network has not one linear classifier with the usual name.
     """
     head = getattr(network, CLASSIFIER, None)
     if not isinstance(head, nn.Linear):
@@ -57,7 +57,7 @@ def neck_of(network: nn.Module) -> BNNeck | None:
 
 @torch.no_grad()
 def without_neck(network: nn.Module) -> dict[str, Tensor]:
-    """Return the weights of a network with a neck as those of the plain network.
+    """Convert the weights of a network with a neck to those of the plain network.
 
     In evaluation the neck is one linear map; its weight and bias become those of the plain
     classifier, so the plain network gives the same logits.
@@ -73,7 +73,7 @@ def without_neck(network: nn.Module) -> dict[str, Tensor]:
 
 
 def with_neck(plain: Mapping[str, Tensor], neck: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of a network with a neck from the two files that a run writes of it."""
+    """Return the weights of a network with a neck from the two files of a run."""
     inside = f"{CLASSIFIER}."
     body = {k: v for k, v in plain.items() if not k.startswith(inside)}
     return {**body, **{f"{inside}{name}": value for name, value in neck.items()}}

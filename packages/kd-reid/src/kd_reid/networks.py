@@ -1,4 +1,4 @@
-"""From a config's student or teacher node to an embedder."""
+"""Build embedders from the student and teacher nodes of a config."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,8 +23,8 @@ _STAGES = {
 }
 """Ends of the stages of torchreid's networks, by the name of their class."""
 
-_MAP = {"DenseNet": "global_avgpool:in"}  # behind its last BatchNorm and ReLU
-"""The map that is pooled, where it is not what the last stage gives."""
+_MAP = {"DenseNet": "global_avgpool:in"}  # after its last BatchNorm and ReLU
+"""The map that is pooled, where it is not the output of the last stage."""
 
 
 def build_embedder(
@@ -49,10 +49,10 @@ def build_embedder(
     Args:
         data: Gives the number of identities and, unless the node does, the normalisation.
         where: Place of the node in the config.
-        network: Node of a network, see `Embedder`; `num_classes` is filled in: what the file of
-            its weights says, for a teacher may know other people, or else the data.
+        network: Node of a network, see `Embedder`; `num_classes` is filled in from the file of its
+            weights (a teacher may have other people), or else from the data.
         weights: File with the network's weights, with `neck.pth` beside it if it is of the plain
-            network and `bnneck` is wanted; or "random", which leaves pretrained ones out.
+            network and `bnneck` is set; or "random", which omits pretrained ones.
         backbone_weights: File with weights of everything but the classifier, such as those
             that torchreid trained on ImageNet.
         bnneck: Put a `BNNeck` before the classifier.
@@ -62,7 +62,7 @@ def build_embedder(
         label_smoothing: Of the student's own `id` loss.
         metric_losses: Nodes of the student's losses on embeddings, by name.
         fixed_base_epochs: See `Embedder`.
-        roles: Tap paths by role, for networks of which they are not known.
+        roles: Tap paths by role, for networks whose roles are not known.
     """
     given = without_pretrained(network) if weights or backbone_weights else network
     identities = identities_in(weights) if weights and weights != RANDOM else None
@@ -91,7 +91,7 @@ def build_embedder(
 
 
 def check_embedder(node: Mapping[str, Any], where: str) -> None:
-    """Check a student or teacher node as `build_embedder` would, without building anything."""
+    """Check a student or teacher node as `build_embedder` does, without building anything."""
     check_arguments(build_embedder, node, where)
     check(node, where, ("num_classes",))
     require_type(node["network"], f"{where}.network", "a network")
@@ -101,15 +101,15 @@ def check_embedder(node: Mapping[str, Any], where: str) -> None:
 
 
 def without_pretrained(network: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a network's node that asks for no pretrained weights, hence needs no download."""
+    """Return a network's node without pretrained weights, so that it needs no download."""
     return {key: False if key == "pretrained" else value for key, value in network.items()}
 
 
 def network_roles(network: nn.Module) -> dict[str, tuple[str, ...]]:
     """Return the tap paths of a network by role.
 
-    `logits` and `embedding` are those of the first head, the embedding being what metric losses
-    see; `pooled` is another name of it. `stages` and `map` are known for OSNet, ResNet, DenseNet.
+    `logits` and `embedding` are those of the first head; metric losses take this embedding, and
+    `pooled` is another name of it. `stages` and `map` are known for OSNet, ResNet, DenseNet.
     """
     heads = [
         name
@@ -130,14 +130,14 @@ def network_roles(network: nn.Module) -> dict[str, tuple[str, ...]]:
 
 
 def look(embedder: nn.Module, batch: Batch) -> Embedding:
-    """Return what an embedder says of a batch, without leaving a trace."""
+    """Return the output of an embedder for a batch, from a pass that does not change it."""
     with untouched(embedder), telling(embedder, batch):
         found: Embedding = embedder(batch)
     return found
 
 
 def check_identities(embedder: nn.Module, batch: Batch, data: ReidData, where: str) -> None:
-    """Refuse a student whose logits do not fit the data's identities, before any training."""
+    """Reject a student whose logits do not fit the data's identities, before any training."""
     with located(where):
         count = look(embedder, batch).logits[0].shape[1]
     if count != data.num_classes:

@@ -1,4 +1,4 @@
-"""A finished student: the embedder that a run exported, rebuilt from its files alone."""
+"""Rebuild the embedder of a finished run from its exported files."""
 
 import json
 from collections.abc import Mapping
@@ -38,15 +38,15 @@ KNOWN = (
     Known(("kd_reid.models.",), lambda found, node: found is build_model),
     Known(("torchreid.models.",), _is_of_torchreid),
 )
-"""Networks that the file of a finished student may name without being trusted."""
+"""Networks that the file of a finished student may name without `--trust`."""
 
 
 def load_student(path: str | Path) -> Embedder:
     """Rebuild the embedder of a finished run, in evaluation mode on the CPU.
 
     Called with `{"image": images}`, uint8 or floats in [0, 1] of any size, it returns an
-    `Embedding`. A network that is not of torchreid needs `trusting(NAME)` of
-    `kd_core.config.trust` around.
+    `Embedding`. A network that is not of torchreid needs an enclosing `trusting(NAME)` of
+    `kd_core.config.trust`.
 
     Args:
         path: Folder of the run, or its `student.safetensors`.
@@ -87,7 +87,7 @@ def _build(facts: Mapping[str, Any], file: Path) -> nn.Module:
 def facts_of(
     network: Mapping[str, Any], identities: int, embedder: Embedder, image_size: tuple[int, int]
 ) -> dict[str, str]:
-    """Return what `load_student` must know, each value as JSON."""
+    """Return the facts that `load_student` needs, each value as JSON."""
     facts = {
         "network": network,
         "identities": identities,

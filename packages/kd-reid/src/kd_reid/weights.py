@@ -1,4 +1,4 @@
-"""Files of weights: whose they are, and how they get into a network with or without a neck."""
+"""Weights files: number of identities, and loading into networks with or without a neck."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from kd_reid.neck import CLASSIFIER, neck_of, with_neck
 
 
 def identities_in(path: str) -> int | None:
-    """Return how many identities the classifier in a file of weights tells apart, if it has one."""
-    # A classifier's weight is a matrix; a neck's normalisation has vectors, and comes before it.
+    """Return the number of identities of the classifier in a weights file, if it has one."""
+    # A classifier's weight is a matrix; the normalisation of a neck has vectors and comes first.
     heads = (
         len(value)
         for name, value in read_state_dict(path).items()
@@ -21,10 +21,10 @@ def identities_in(path: str) -> int | None:
 
 
 def load_checkpoint(network: nn.Module, path: str | Path) -> None:
-    """Load any checkpoint of a run; weights of the plain network go with `neck.pth` beside them.
+    """Load any checkpoint of a run; weights of the plain network need `neck.pth` beside them.
 
     Raises:
-        UserError: If they do not fit, or the network has a neck and the file none.
+        UserError: If they do not fit, or the network has a neck and the file does not.
     """
     if neck_of(network) is None:
         load_weights(network, path)
@@ -55,7 +55,7 @@ def load_backbone(network: nn.Module, path: str) -> None:
     """Load a file into everything but the classifier.
 
     Raises:
-        UserError: If the file lacks anything else, or a shape differs.
+        UserError: If the file lacks other weights, or a shape differs.
     """
     own, state = network.state_dict(), read_state_dict(path)
     body = {name for name in own if not name.startswith(CLASSIFIER)}
@@ -69,7 +69,7 @@ def load_backbone(network: nn.Module, path: str) -> None:
     if missing or shapes:
         raise UserError(
             f"{path}: does not fit {type(network).__name__}: {differences(missing, [], shapes)}; "
-            "backbone_weights wants a file of the same network, of which only the classifier's "
+            "backbone_weights needs a file of the same network; only the classifier's "
             "weights may differ"
         )
     body_state = {name: state[name] for name in body}

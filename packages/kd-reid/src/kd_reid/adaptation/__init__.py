@@ -1,4 +1,4 @@
-"""Adaptation of a trained network to people and cameras that nobody labelled.
+"""Adaptation of a trained network to unlabelled people and cameras.
 
 Yin et al., "Self-supervised Knowledge Distillation for Cross Domain Adaptive Person
 Re-Identification", arXiv:2009.05972, with one student and its moving average as teacher.

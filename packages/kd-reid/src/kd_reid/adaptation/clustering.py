@@ -1,4 +1,4 @@
-"""Pseudo-identities: groups of images whose nearest neighbours are the same."""
+"""Pseudo-identities: clusters of images with the same nearest neighbours."""
 
 from dataclasses import dataclass
 
@@ -14,17 +14,17 @@ OUTLIER = -1
 
 @dataclass(frozen=True, kw_only=True)
 class Clustering:
-    """How images are grouped: by DBSCAN on the Jaccard distances of their neighbours.
+    """Clusters images by DBSCAN on the Jaccard distances of their neighbours.
 
     Args:
         k1: Number of nearest images that reciprocal neighbours are sought among.
         k2: Number of nearest images that an image's neighbours are averaged over.
         pair_share: Share of all pairs, the nearest ones, whose mean distance becomes the radius;
-            about as many as show one person twice.
-        min_samples: Images within the radius of one, itself included, that make it a core.
+            about as many as pairs of one person.
+        min_samples: Images within the radius of an image, itself included, that make it a core.
 
     Raises:
-        UserError: If a number is out of its range.
+        UserError: If a number is out of range.
     """
 
     k1: int = 20
@@ -34,12 +34,12 @@ class Clustering:
 
     def __post_init__(self) -> None:
         if not 0 < self.pair_share < 1:
-            raise UserError(f"pair_share is {self.pair_share}; want a share between 0 and 1")
+            raise UserError(f"pair_share is {self.pair_share}; wanted a share between 0 and 1")
         if self.min_samples < 2:
-            raise UserError(f"min_samples is {self.min_samples}; want 2 or more")
+            raise UserError(f"min_samples is {self.min_samples}; wanted 2 or more")
 
     def distance(self, features: Tensor) -> Tensor:
-        """Return the Jaccard distances [N, N] of features [N, D], whose length counts nothing."""
+        """Return the Jaccard distances [N, N] of features [N, D], whatever their length."""
         rows = F.normalize(features)
         return jaccard_distance(squared_euclidean(rows, rows).sqrt_(), k1=self.k1, k2=self.k2)
 
@@ -62,8 +62,8 @@ class Clustering:
     def labels(self, distance: Tensor, radius: float) -> Tensor:
         """Number the clusters from 0: int64 [N] on the host; `OUTLIER` is in none.
 
-        There are at most half as many clusters as images: each has a core with other images around
-        it, and what is near several cores without being one has fewer images around it.
+        There are at most half as many clusters as images: each cluster has a core with other images
+        around it.
 
         Args:
             distance: [N, N].
@@ -85,11 +85,11 @@ class Clustering:
 
 
 def centroids(features: Tensor, label: Tensor) -> Tensor:
-    """Return the mean feature of each cluster, normalised, [clusters, D].
+    """Return the normalised mean feature of each cluster, [clusters, D].
 
     Args:
         features: [N, D].
-        label: Clusters, int64 [N] from 0; outliers count nowhere.
+        label: Clusters, int64 [N] from 0; outliers do not count.
     """
     label = label.to(features.device)
     kept = label != OUTLIER

@@ -1,4 +1,4 @@
-"""Measure what an adaptation changed."""
+"""Measure a model before and after adaptation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ _SHOWN = ("rank1", "mAP")
 
 @dataclass
 class BeforeAndAfter:
-    """Give a model's metrics, and as `source_rank1`, `source_mAP` those before the adaptation.
+    """Returns a model's metrics, and as `source_rank1`, `source_mAP` those before the adaptation.
 
     Args:
         evaluate: Measures a model.
@@ -26,7 +26,7 @@ class BeforeAndAfter:
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Measure a model; the source only once."""
         if not self._source:
-            state = rng_state()  # a resumed run must not draw more than an uninterrupted one
+            state = rng_state()  # a resumed run must not draw additional random numbers
             source = self.build_source().to(next(model.parameters()).device).eval()
             set_rng_state(state)
             found = self.evaluate(source)

@@ -5,7 +5,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from kd_core.functional import batch_mean, full_precision
 from torch import Tensor
 
-_SAME = 1e-5  # as near to 1 as this, a cosine is that of an image with itself
+_SAME = 1e-5  # a cosine this near to 1 is that of an image with itself
 
 
 @full_precision
@@ -18,7 +18,7 @@ def multi_similarity(
     threshold: float = 0.5,
     margin: float = 0.1,
 ) -> Tensor:
-    """Pull images of an identity together and push others away, the hard pairs most.
+    """Attract images of an identity and repel others, hard pairs most.
 
     Wang et al., "Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning",
     CVPR 2019, arXiv:1904.06627. Of cosines s, an anchor keeps the negatives with s + margin above
@@ -43,7 +43,7 @@ def multi_similarity(
     worst = cosine.masked_fill(~positive, torch.inf).amin(1, keepdim=True)
     nearest = cosine.masked_fill(~negative, -torch.inf).amax(1, keepdim=True)
     pulled, pushed = positive & (cosine - margin < nearest), negative & (cosine + margin > worst)
-    # Not exp(...) * mask: what is left out must not overflow.
+    # Not exp(...) * mask: masked values must not overflow.
     pull = (-positive_scale * (cosine - threshold)).masked_fill(~pulled, -torch.inf).exp().sum(1)
     push = (negative_scale * (cosine - threshold)).masked_fill(~pushed, -torch.inf).exp().sum(1)
     losses = pull.log1p() / positive_scale + push.log1p() / negative_scale
@@ -55,8 +55,8 @@ def batch_nuclear_norm(logits: Tensor) -> Tensor:
     """Return minus the nuclear norm of the batch's probabilities [N, C], over N.
 
     Cui et al., "Towards Discriminability and Diversity: Batch Nuclear-norm Maximization under Label
-    Insufficient Situations", CVPR 2020, arXiv:2003.12237: it is least where predictions are sure,
-    and differ from one another.
+    Insufficient Situations", CVPR 2020, arXiv:2003.12237: it is smallest where predictions are
+    confident and differ from one another.
 
     Args:
         logits: [N, C].

@@ -23,25 +23,25 @@ class AdaptiveEmbedder(Embedder):
     embeddings of the student's moving average (`trainer.ema`), and the classifier's rows become the
     centres of the clusters. The losses are (1 - w) `id` + w `soft`, the cross-entropy with the
     average's probabilities; a multiple of `multi_similarity`; and one of `nuclear_norm`. Of several
-    views of an image, the student sees the first and the average the last.
+    views of an image, the student gets the first and the average the last.
 
-    Differs from the authors' code: one student, where they have three that teach one another; the
-    nuclear norm of the averages' probabilities is left out, for it is constant; the moments that
-    the optimizer keeps for the classifier live on when its rows are set.
+    Differs from the authors' code: there is one student, while theirs are three that teach one
+    another; the nuclear norm of the averages' probabilities is left out, since it is constant; the
+    optimizer keeps its moments of the classifier when its rows are set.
 
     Args:
-        source: What is adapted; its network is changed.
+        source: The embedder to adapt; its network is changed.
         data: The images.
         soft_weight: w, in [0, 1].
         similarity_weight: Factor of `multi_similarity`.
         nuclear_weight: Factor of `nuclear_norm`.
-        k1: See `Clustering`, as for what follows.
+        k1: See `Clustering`.
         k2: See `Clustering`.
-        pair_share: See `Clustering`. The radius that follows from it in the first epoch stays.
+        pair_share: See `Clustering`. The radius is computed in the first epoch and then kept.
         min_samples: See `Clustering`.
 
     Raises:
-        UserError: If the network has no single linear classifier, or a number is out of its range.
+        UserError: If the network has not one linear classifier, or a number is out of range.
     """
 
     changes_data = True
@@ -65,7 +65,7 @@ class AdaptiveEmbedder(Embedder):
     ) -> None:
         if source.metric_losses:
             raise UserError(
-                f"adaptation has losses of its own; leave {', '.join(source.metric_losses)} out of "
+                f"adaptation has its own losses; leave {', '.join(source.metric_losses)} out of "
                 "metric_losses (in a phase: student.metric_losses=None)"
             )
         _make_room(source.network, data.num_classes)
@@ -79,15 +79,15 @@ class AdaptiveEmbedder(Embedder):
             roles=source.roles,
         )
         if not 0 <= soft_weight <= 1:
-            raise UserError(f"soft_weight is {soft_weight}; want a share from 0 to 1")
+            raise UserError(f"soft_weight is {soft_weight}; wanted a share from 0 to 1")
         self.data, self.soft_weight = data, soft_weight
         self.similarity_weight, self.nuclear_weight = similarity_weight, nuclear_weight
         self.clustering = Clustering(k1=k1, k2=k2, pair_share=pair_share, min_samples=min_samples)
         self.register_buffer("label", torch.arange(data.num_samples) // 2)  # as the sampler's
         self.register_buffer("radius", torch.zeros((), dtype=torch.float64))  # 0: not known yet
-        self.register_buffer("clustered", torch.full((), -1))  # for which epoch `label` is
+        self.register_buffer("clustered", torch.full((), -1))  # the epoch of `label`
         self._clusters = data.num_classes
-        self._teacher: list[Embedder] = []  # in a list, out of nn.Module's sight
+        self._teacher: list[Embedder] = []  # in a list, so that nn.Module does not register it
 
     def set_ema(self, network: nn.Module) -> None:
         """Take the moving average of the network as teacher."""
@@ -97,7 +97,7 @@ class AdaptiveEmbedder(Embedder):
         self._teacher = [teacher]
 
     def begin_epoch(self, epoch: int) -> None:
-        """Cluster the images, unless a checkpoint from inside this epoch brought its clusters."""
+        """Cluster the images, unless the clusters came from a checkpoint inside this epoch."""
         super().begin_epoch(epoch)
         if int(self.clustered) != epoch:
             self._cluster()
@@ -125,7 +125,7 @@ class AdaptiveEmbedder(Embedder):
         }
 
     def training_metrics(self) -> dict[str, float]:
-        """Return also how many clusters the epoch had, and how many images were in none."""
+        """Also return the number of clusters of the epoch, and of images in no cluster."""
         outliers = int((self.label == OUTLIER).sum())
         return {**super().training_metrics(), "clusters": self._clusters, "outliers": outliers}
 
@@ -167,7 +167,7 @@ def _linear(network: nn.Module) -> nn.Linear:
 
 
 def _make_room(network: nn.Module, rows: int) -> None:
-    """Give a network's classifier another number of rows."""
+    """Change the number of rows of a network's classifier."""
     head, neck = _linear(network), neck_of(network)
     new = nn.Linear(head.in_features, rows, bias=head.bias is not None)
     if neck is None:

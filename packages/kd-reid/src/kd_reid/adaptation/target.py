@@ -1,4 +1,4 @@
-"""The unlabelled set: training images whose identities are found anew in every epoch."""
+"""The unlabelled set: training images whose identities are clustered again in every epoch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ _INSTANCES = 4
 class ClusterSampler:
     """PK batches of clusters, the same number in every epoch; outliers are left out.
 
-    See `IdentitySampler`. Until `assign` is called, every two images that follow one another are a
-    cluster: enough for a dry run.
+    See `IdentitySampler`. Until `assign` is called, every two consecutive images are a cluster:
+    enough for a dry run.
 
     Args:
         samples: Images of the set, N.
@@ -49,10 +49,10 @@ class ClusterSampler:
         return self.iterations * self._settings["batch_size"]
 
     def assign(self, label: Tensor) -> None:
-        """Take other clusters, int64 [N] on the host, from the next epoch on.
+        """Use other clusters, int64 [N] on the host, from the next epoch on.
 
         Raises:
-            UserError: If they are too few for a batch.
+            UserError: If there are too few for a batch.
         """
         self._kept = (label != OUTLIER).nonzero()[:, 0]
         try:
@@ -73,7 +73,7 @@ class ClusterSampler:
 
 @dataclass
 class UnlabelledData(ReidData):
-    """A set whose training labels are all `OUTLIER`, with room for any clusters.
+    """A set whose training labels are all `OUTLIER`; its sampler takes any clusters.
 
     Attributes:
         sampler: That of `train`.
@@ -82,7 +82,7 @@ class UnlabelledData(ReidData):
     sampler: ClusterSampler
 
     def in_order(self) -> SplitLoader:
-        """Return a loader of the training images, once each and as they are."""
+        """Return a loader of the training images, once each and without augmentation."""
         loader = self.train.shard(0, 1)
         loader.sampler, loader.shuffle, loader.drop_last, loader.augment = None, False, False, ()
         return loader
@@ -96,7 +96,7 @@ def unlabelled(
     arguments: Mapping[str, Any] | None = None,
     iterations: int = 400,
 ) -> UnlabelledData:
-    """Hide the identities of a set's training images; those of query and gallery stay.
+    """Hide the identities of the training images; keep those of query and gallery.
 
     Args:
         options: See `Options`; its fields are keywords. `instances` is 4 unless given.
@@ -105,19 +105,19 @@ def unlabelled(
         iterations: Batches of an epoch.
 
     Raises:
-        UserError: If there are several processes, or batches cannot be made up as wanted.
+        UserError: If there are several processes, or batches cannot be composed in this way.
     """
     if distributed.is_distributed():
         raise UserError(
-            "adaptation runs in one process, which clusters all images; do not torchrun"
+            "adaptation runs in one process, which clusters all images; run it without torchrun"
         )
     if iterations < 1:
-        raise UserError(f"iterations is {iterations}; want 1 or more")
-    # Without `instances`: how often a person comes in a batch must not depend on the true labels.
+        raise UserError(f"iterations is {iterations}; wanted 1 or more")
+    # Without `instances`: how often a person is in a batch must not depend on the true labels.
     node = {**vars(options), "instances": None, "type": of, **(arguments or {})}
     data = build(node, kind=DATA)
     if not isinstance(data, ReidData):
-        raise UserError(f"of={of!r} gave a {type(data).__name__}, no set of people")
+        raise UserError(f"of={of!r} gave a {type(data).__name__}, not a set of people")
     train = data.train.shard(0, 1)
     train.sampler = sampler = ClusterSampler(
         data.num_samples,

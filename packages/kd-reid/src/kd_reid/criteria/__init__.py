@@ -1,1 +1,1 @@
-"""Methods that re-identification adds, on its embeddings and logits. Others: `kd_core.criteria`."""
+"""Criteria of re-identification, on embeddings and logits. Others: `kd_core.criteria`."""

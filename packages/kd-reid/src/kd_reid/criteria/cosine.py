@@ -13,7 +13,7 @@ from torch import Tensor, nn
 def cosine(student: Tensor, teacher: Tensor) -> Tensor:
     """Match the directions of embeddings by 1 minus their cosine, mean over the batch.
 
-    Of no one paper: half the squared distance of the vectors scaled to unit length. An embedding
+    Not from one paper: half the squared distance of the vectors scaled to unit length. An embedding
     that is 0 has no direction and counts as orthogonal.
 
     Args:
@@ -31,8 +31,8 @@ def cosine(student: Tensor, teacher: Tensor) -> Tensor:
 class Cosine(Criterion):
     """See `cosine`; where the widths differ, adds a linear projector of the student's embedding.
 
-    The projector has no constant, so that the length of an embedding has no part in the loss here
-    either. It is trained and no part of the exported student.
+    The projector has no bias, so the length of an embedding does not count here either. It is
+    trained, but not part of the exported student.
 
     Args:
         student_shapes: [D] of the tapped embedding.

@@ -1,4 +1,4 @@
-"""Similarity distillation: which other images of the batch each image is like."""
+"""Similarity distillation: the similarity of each image to the other images of the batch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,12 +13,12 @@ from torch import Tensor
 
 @full_precision
 def similarity(student: Tensor, teacher: Tensor, *, temperature: float = 0.1) -> Tensor:
-    """Match how each image's likeness is shared out among all others, by KL(teacher || student).
+    """Match the distribution of each image's similarity over all others, by KL(teacher || student).
 
-    Of no one paper: PKT (arXiv:1803.10837) with a softmax over the cosines divided by a
-    temperature, where PKT takes the cosines as they are, and without the cosine of an image with
-    itself. It is the mean over images; there is no factor temperature². One image has no others,
-    and two have no choice: there the loss is 0.
+    Not from one paper: PKT (arXiv:1803.10837) with a softmax over the cosines divided by a
+    temperature, where PKT takes the plain cosines, and without the cosine of an image with itself.
+    It is the mean over images, without a factor temperature². For one or two images the loss is 0,
+    because no image has several others.
 
     Args:
         student: Embeddings, [N, D]; of any length, since only their directions count.

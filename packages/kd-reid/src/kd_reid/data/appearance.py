@@ -1,4 +1,4 @@
-"""How an identity looks: build, clothes and things, of few kinds, so that many share some."""
+"""Appearance of a synthetic identity: build, clothes and carried things."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 
 Colour = tuple[int, int, int]
 
-# What identities are made of. The fewer and the more alike, the more often two share most of it.
+# Parts of an appearance. The fewer and the more similar, the more often two identities share some.
 SKINS = ((242, 204, 178), (222, 172, 136), (168, 112, 76), (98, 64, 44))
 HAIRS = ((28, 24, 24), (84, 56, 36), (196, 160, 96), (150, 146, 142))
 UPPERS = (
@@ -25,11 +25,11 @@ _SHADE = 10  # standard deviation of a cloth's colour about its palette's, of 25
 
 
 class Appearance(NamedTuple):
-    """What all images of an identity share; lengths are shares of an average person's height."""
+    """The properties of an identity; lengths are shares of an average person's height."""
 
     height: float
     width: float  # of the body, 1 on average
-    legs: float  # their share of the own height
+    legs: float  # their share of the person's height
     skin: Colour
     hair: Colour
     long_hair: bool

@@ -12,8 +12,8 @@ from torch import Tensor
 from kd_reid.data.statistics import IMAGENET_MEAN, IMAGENET_STD
 
 FILL = tuple(mean + std * mean for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True))
-"""torchreid and the strong baseline erase after normalisation, with ImageNet's mean as it is: as a
-pixel that is mean + std * mean."""
+"""torchreid and the strong baseline erase after normalisation with ImageNet's mean, which is a
+pixel of mean + std * mean."""
 
 
 class RandomErasing:
@@ -79,8 +79,8 @@ class RandomErasing:
 class ZoomCrop:
     """Enlarge every other image by an eighth and crop it at random to the size it had.
 
-    torchreid's `random_crop`, which enlarges the file as it is; here an image is enlarged that was
-    brought to its size before.
+    torchreid's `random_crop`, which enlarges the image of the file; here the image is resized
+    before.
 
     Args:
         probability: Share of the images.
@@ -112,5 +112,5 @@ class ZoomCrop:
 
 
 def _between(places: Tensor, first: Tensor, count: Tensor) -> Tensor:
-    """Tell which places are among `count` ones from `first` on, bool [N, places]."""
+    """Return which places are among the `count` from `first` on, bool [N, places]."""
     return (places >= first[:, None]) & (places < (first + count)[:, None])

@@ -1,4 +1,4 @@
-"""A camera's images: what is behind the people, from where it sees them, and in which light."""
+"""Images of a synthetic camera: background, viewpoint and light."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from kd_reid.data.appearance import Appearance, draw_appearance
 from kd_reid.data.figures import Pose, draw_figure
 
-_FINER = 4  # subpixels a side that everything is drawn with
+_FINER = 4  # subpixels per side of a pixel in drawing
 _PANORAMA = 6  # width of a camera's scenery, in images
 
 # How much the images of one camera differ
@@ -22,14 +22,14 @@ _PASSERS_BY = 0.2  # how often somebody else is behind
 
 
 class Domain(NamedTuple):
-    """A place and time with cameras of its own; from ... to, of which each camera has its own."""
+    """A place and time with its own cameras; each camera takes values from these ranges."""
 
     walls: tuple[float, float] = (80, 200)  # brightness of the scenery, of 255
     gains: tuple[float, float] = (0.6, 1.4)  # brightness
     tint: tuple[float, float, float] = (0, 0, 0)  # logarithm of red's, green's and blue's gain
     casts: float = 0.13  # standard deviation of the logarithm of a colour channel's gain
     gammas: tuple[float, float] = (0.75, 1.35)
-    hazes: tuple[float, float] = (0, 0.3)  # share of light that comes from elsewhere
+    hazes: tuple[float, float] = (0, 0.3)  # share of ambient light
     blurs: tuple[float, float] = (0.3, 1.1)  # radius, in pixels of an image 64 high
     noises: tuple[float, float] = (3, 13)  # standard deviation, of 255
     sizes: tuple[float, float] = (0.74, 0.88)  # an average person's height, of the image's
@@ -51,9 +51,9 @@ DOMAINS = {
 
 
 class Camera(NamedTuple):
-    """What all images of a camera share."""
+    """The properties of a camera."""
 
-    scenery: Image.Image  # what it sees in the course of time, finer than images are
+    scenery: Image.Image  # its background over time, finer than the images
     turn: float  # direction that most people walk in, see Pose
     size: float  # an average person's height, of the image's
     ground: float  # where they stand, of the image's height from the top
@@ -66,7 +66,7 @@ class Camera(NamedTuple):
 
 
 def draw_camera(rng: np.random.Generator, height: int, domain: Domain = DOMAINS["day"]) -> Camera:
-    """Choose place and properties of a camera of a domain; its images are so many pixels high."""
+    """Draw place and properties of a camera of a domain, for images of this height in pixels."""
     ground = rng.uniform(0.93, 0.97)
     return Camera(
         scenery=_scenery(rng, _FINER * height, domain.walls),
@@ -88,9 +88,9 @@ def photograph(
     """Return a camera's image, twice as high as wide.
 
     Args:
-        rng: What everything is drawn from that differs between a camera's images.
-        camera: Who takes it, of `draw_camera` for the same height.
-        look: Who is in it; None for nobody.
+        rng: Generator of everything that differs between a camera's images.
+        camera: The camera, of `draw_camera` for the same height.
+        look: The person in it; None for nobody.
         height: Of the image, in pixels.
     """
     tall, wide = _FINER * height, _FINER * height // 2
@@ -116,7 +116,7 @@ def _pose(rng: np.random.Generator, camera: Camera) -> Pose:
 def _passer_by(
     rng: np.random.Generator, camera: Camera, image: Image.Image, y: float, size: float
 ) -> None:
-    """Draw a stranger at one edge."""
+    """Draw another person at one edge."""
     x = image.width * (0.5 + rng.choice([-1, 1]) * rng.uniform(0.38, 0.6))
     draw_figure(image, draw_appearance(rng), _pose(rng, camera), (x, y), size)
 
@@ -124,7 +124,7 @@ def _passer_by(
 def _hide(
     rng: np.random.Generator, camera: Camera, image: Image.Image, y: float, size: float
 ) -> None:
-    """Draw a stranger, a post or something low in front of what is there."""
+    """Draw another person, a post or something low in front of the person."""
     draw, (wide, tall) = ImageDraw.Draw(image), image.size
     kind = rng.integers(3)
     colour = _rgb(rng.uniform(40, 190) + rng.normal(0, 25, 3))
@@ -140,7 +140,7 @@ def _hide(
 
 
 def _exposed(rng: np.random.Generator, camera: Camera, image: Image.Image) -> Image.Image:
-    """Let a camera's light, lens and sensor act on a scene."""
+    """Apply a camera's light, lens and sensor to a scene."""
     image = image.filter(ImageFilter.GaussianBlur(camera.blur * image.height / 64))
     light = np.linspace(1 - camera.slope / 2, 1 + camera.slope / 2, image.width)[:, None]
     gain = camera.gain * np.exp(rng.normal(0, _FLICKER))

@@ -1,4 +1,4 @@
-"""Read a whole re-identification set; tell what is unusable, and whether it can be evaluated."""
+"""Check a whole re-identification set: which files are unusable, and whether evaluation works."""
 
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ UNUSABLE = {
     "unreadable_files": "files that cannot be decoded",
     "leaked_identities": "identities both to train on and to search for",
 }
-"""Parts of the report that make a data set unusable, and what they are called."""
+"""Parts of the report that make a data set unusable, with their titles."""
 
 _SHOWN = 5  # entries of a list on the terminal; --out has all
 
@@ -55,11 +55,11 @@ def check(source: str | Path, camera: str | None = None, *, workers: int = 4) ->
     Returns:
         Counts (`splits` of Market-1501's layout alone; `one_image` and `one_camera` are identities
         with no more than that), the lists of `UNUSABLE`, and `usable`: whether all of these are
-        empty. `searchable_identities` have an image for which another one, by another camera if
-        cameras are known, is to be found; `evaluation_possible` tells whether there are any.
+        empty. `searchable_identities` have an image with a match: another image, by another
+        camera if cameras are known; `evaluation_possible` is whether there are any.
 
     Raises:
-        UserError: If nothing can be read, or not as a data set.
+        UserError: If the source cannot be read as a data set.
     """
     if workers < 1:
         raise UserError(f"--workers {workers}: wanted a number of threads, at least 1")
@@ -108,7 +108,7 @@ def _searchable(splits: Splits) -> set[str]:
 
 
 def _files(records: Sequence[Record], workers: int) -> dict[str, Any]:
-    """Decode all images; the missing ones, and what is wrong with others, by path."""
+    """Decode all images; return the missing ones, and the errors of others by path."""
     missing: list[str] = []
     unreadable: dict[str, str] = {}
     paths = [record.path for record in records]

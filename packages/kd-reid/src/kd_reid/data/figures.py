@@ -1,4 +1,4 @@
-"""A picture of a person, from some side and at some moment."""
+"""Drawing of a person, from some side and at some moment."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from kd_reid.data.appearance import Appearance, Colour, lit
 Point = tuple[float, float]
 
 _CHEST = -0.81  # where the body is widest, in units of the height from the ground
-_FAR = 0.72  # how bright limbs behind the body are
+_FAR = 0.72  # brightness of limbs behind the body
 
 
 class Pose(NamedTuple):
@@ -29,9 +29,9 @@ def draw_figure(
 
     Args:
         image: RGB, changed in place.
-        look: Who it is.
-        pose: In which pose.
-        feet: Where it stands, x and y in pixels.
+        look: The person.
+        pose: The pose.
+        feet: Position of the feet, x and y in pixels.
         height: Of an average person, in pixels.
     """
     body = _Body(ImageDraw.Draw(image), look, pose, feet, height * look.height)
@@ -52,7 +52,7 @@ def draw_figure(
 
 
 class _Body:
-    """Draws the parts; x and y are in units of the own height, from the point between the feet."""
+    """Draws the parts; x and y in units of the person's height, from the point between the feet."""
 
     def __init__(
         self, draw: ImageDraw.ImageDraw, look: Appearance, pose: Pose, feet: Point, height: float
@@ -71,7 +71,7 @@ class _Body:
         self._ellipse((0, 0), 0.16, 0.02, (60, 60, 62))
 
     def leg(self, which: int, light: float = 1) -> None:
-        """Draw a leg, which is 1 or -1: that on the right of a person seen from the front."""
+        """Draw a leg, 1 or -1: the one on the right of a person seen from the front."""
         look, half = self.look, -self.hip / 2
         angle = which * self.pose.stride
         lower = angle - (self.pose.bend if angle < 0 else 0)
@@ -158,7 +158,7 @@ class _Body:
     def _cloth(
         self, start: float, end: float, colour: Colour, share: float = 1, shift: float = 0
     ) -> None:
-        """Draw the upper clothing from and to some share of its length, and of its width."""
+        """Draw the upper clothing between two shares of its length and of its width."""
         top, bottom = _CHEST, self.hip + 0.01 + self.look.hem
         halves = [
             share * (self.shoulders + t * (1.05 * self.waist - self.shoulders))

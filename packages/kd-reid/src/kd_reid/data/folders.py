@@ -1,4 +1,4 @@
-"""Re-identification data on disk: your own folders or CSV file, or the layout of Market-1501."""
+"""Read re-identification data: your own folders or CSV file, or the layout of Market-1501."""
 
 import csv
 import os
@@ -14,10 +14,10 @@ from kd_reid.data.splits import Record, Splits, split
 
 MARKET_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 DISTRACTOR = "0000"
-"""Identity of Market-1501's strangers, which are nobody in particular."""
+"""Identity of Market-1501's distractors, images of other people or of nobody."""
 _MARKET_NAME = re.compile(r"(-1|\d+)_c(\d+)")
 _JUNK = "-1"
-_COLUMNS = ("path", "identity", "camera")  # of a CSV; the last may lack
+_COLUMNS = ("path", "identity", "camera")  # of a CSV file; the last may be missing
 
 
 def read_splits(
@@ -27,13 +27,13 @@ def read_splits(
     train_fraction: float = 0.5,
     seed: int = 0,
 ) -> Splits:
-    """Read any set: one in the layout of Market-1501 as it is, your own split by `split`.
+    """Read any set; one without the layout of Market-1501 is split by `split`.
 
     Args:
-        source: What `read_market` or `read_own` take.
+        source: Of `read_market` or `read_own`.
         camera: See `read_own`.
-        train_fraction: Share of the identities to train on, of a set of your own.
-        seed: Decides which.
+        train_fraction: Share of the identities to train on, in your own set.
+        seed: Chooses them.
 
     Raises:
         UserError: If the set cannot be read or split.
@@ -51,7 +51,7 @@ def is_market(source: str | Path) -> bool:
 
 
 def read_own(source: str | Path, camera: str | None = None) -> list[Record]:
-    """Read a set of your own: a CSV file, see `read_csv`, or folders, see `read_folder`.
+    """Read your own set: a CSV file, see `read_csv`, or folders, see `read_folder`.
 
     Args:
         source: The file or the folder.
@@ -70,14 +70,14 @@ def read_own(source: str | Path, camera: str | None = None) -> list[Record]:
 def read_market(root: str | Path) -> Splits:
     """Read a folder in the layout of Market-1501; junk, of identity -1, is left out.
 
-    The strangers of its gallery, `DISTRACTOR`, stay: each is a wrong match for every query.
+    The distractors of its gallery stay: each is a wrong match for every query.
 
     Args:
         root: Holds `bounding_box_train`, `query` and `bounding_box_test`, with names such as
             `0002_c1s1_000451_03.jpg` (identity 0002, camera 1).
 
     Raises:
-        UserError: If a folder lacks or has no images, or the name of an image has another form.
+        UserError: If a folder is missing or empty, or the name of an image has another form.
     """
     folders = {part: _require(Path(root) / name) for part, name in MARKET_FOLDERS.items()}
     return Splits(**{part: _market_records(folder) for part, folder in folders.items()})
@@ -89,10 +89,10 @@ def read_folder(root: str | Path, camera: str | None = None) -> list[Record]:
     Args:
         root: Folder of the set.
         camera: Regular expression whose only group is the camera, such as `cam(\d+)`. It is
-            searched in the path below the identity's folder. None: no camera is known.
+            searched in the path below the identity's folder. None: cameras are not known.
 
     Raises:
-        UserError: If there are no images, the expression is none, or an image does not match it.
+        UserError: If there are no images, the expression is wrong, or an image does not match it.
     """
     folder, pattern = _require(Path(root)), _pattern(camera)
     records = []
@@ -113,17 +113,17 @@ def read_csv(file: str | Path) -> list[Record]:
     """Read a list of images: columns `path`, `identity` and, if known, `camera`, with a header.
 
     Args:
-        file: Comma-separated, in UTF-8. Paths start from its folder. More columns do no harm.
+        file: Comma-separated, in UTF-8. Paths start from its folder. Other columns are ignored.
 
     Raises:
-        UserError: If the file or a column is missing, a cell is empty, or a path comes twice.
+        UserError: If the file or a column is missing, a cell is empty, or a path is repeated.
     """
     file = Path(file)
     if not file.is_file():
         found = [other.name for other in file.parent.glob("*.csv")]
         raise UserError(f"{file}: there is no such file{nearest(file.name, found)}")
     try:
-        with file.open(newline="", encoding="utf-8-sig") as lines:  # Excel writes a mark in front
+        with file.open(newline="", encoding="utf-8-sig") as lines:  # Excel writes a byte order mark
             rows = csv.DictReader(lines)
             columns = _columns(file, rows.fieldnames or ())
             records = [_record(file, rows.line_num, row, columns) for row in rows]
@@ -134,19 +134,19 @@ def read_csv(file: str | Path) -> list[Record]:
     records.sort()
     for one, other in pairwise(records):
         if one.path == other.path:
-            raise UserError(f"{file}: {one.path} comes twice; list each image once")
+            raise UserError(f"{file}: {one.path} is listed twice; list each image once")
     return records
 
 
 def require_files(records: Iterable[Record]) -> None:
-    """Refuse images that are missing, before any work starts.
+    """Reject missing images, before any work starts.
 
     Raises:
-        UserError: Naming the first of them.
+        UserError: Names the first of them.
     """
     odd = [record.path for record in records if not Path(record.path).is_file()]
     if odd and os.path.lexists(odd[0]):
-        require_image(odd[0])  # which says what it is
+        require_image(odd[0])  # the error says what it is
     if odd:
         raise UserError(f"{odd[0]}: there is no such image ({len(odd)} are missing)")
 
@@ -170,7 +170,7 @@ def _market_records(folder: Path) -> list[Record]:
         match = _MARKET_NAME.match(path.name)
         if match is None:
             raise UserError(
-                f"{path}: wanted a name such as 0002_c1s1_000451_03.jpg, which begins with "
+                f"{path}: wanted a name such as 0002_c1s1_000451_03.jpg, which starts with "
                 "identity and camera"
             )
         records.append(Record(str(path), *match.groups()))
@@ -206,7 +206,7 @@ def _columns(file: Path, found: Sequence[str]) -> list[str]:
         if column not in found:
             raise UserError(
                 f"{file}: no column {column!r} in its first line, {','.join(found)!r}; wanted "
-                f"{','.join(_COLUMNS)}, of which the camera may lack"
+                f"{','.join(_COLUMNS)}; the camera may be missing"
             )
     return [column for column in _COLUMNS if column in found]
 

@@ -1,4 +1,4 @@
-"""From images of people on disk to the loaders of a run."""
+"""Build the loaders of a run from images of people on disk."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -35,14 +35,14 @@ class Options:
     Args:
         batch_size: Images in a global batch, in training and in evaluation.
         instances: Images of each identity in a training batch, for metric losses; None shuffles.
-        image_size: Height and width that images are brought to.
+        image_size: Height and width that images are resized to.
         augment: Augmentations of a training batch on the device, in order (`kd_core.data.augment`,
             `kd_reid.data.augment`); None mirrors every other image, an empty list does nothing.
         data_seed: Seed of order and augmentation.
         drop_last: Whether to leave out a last, shorter training batch.
-        resident: Whether the decoded images stay on the device; "auto" says so below 2 GiB.
+        resident: Whether the decoded images stay on the device; "auto" does so below 2 GiB.
         workers: Processes that read images; None takes one for each core, at most eight.
-        worker_timeout: Seconds after which one that gives nothing counts as lost; 0 waits for ever.
+        worker_timeout: Seconds until a worker without a batch counts as lost; 0 waits forever.
         mean: Mean of the normalisation, of pixels in [0, 1]; by default ImageNet's.
         std: Standard deviation likewise.
     """
@@ -77,7 +77,7 @@ class People:
 
 @dataclass
 class ReidData:
-    """What a config's `data` node builds.
+    """The data that a config's `data` node builds.
 
     Attributes:
         train: Training batches; `label` counts the identities of the training set.
@@ -130,7 +130,7 @@ def load(splits: Splits, options: Options) -> ReidData:
     """Make the loaders of a set.
 
     Raises:
-        UserError: If images are missing or damaged, or batches cannot be made up as wanted.
+        UserError: If images are missing or damaged, or batches cannot be composed as asked.
     """
     for part, records in splits._asdict().items():
         if not records:

@@ -1,4 +1,4 @@
-"""Public re-identification data sets by name, from the layouts they are handed out in."""
+"""Read public re-identification data sets by name, in their published layouts."""
 
 import json
 import random
@@ -30,7 +30,7 @@ THROUGH_TORCHREID = {
     "sensereid": [f"sensereid/SenseReID/test_{part}" for part in ("probe", "gallery")],
     "viper": [f"viper/VIPeR/cam_{side}" for side in "ab"],
 }
-"""What torchreid's reader of a set needs below `root`."""
+"""Files and folders below `root` that torchreid's reader needs."""
 
 OPTIONS: dict[str, tuple[str, ...]] = {
     "market1501": (),
@@ -54,10 +54,10 @@ _CUHK03_NAME = re.compile(r"(\d_\d+)_([12])_\d+\.png")
 
 
 def read_named(name: str, root: str | Path, **options: Any) -> Splits:
-    """Read a public data set that lies on disk; nothing is downloaded.
+    """Read a public data set from disk; nothing is downloaded.
 
-    MSMT17's identities are `train_0000` and `test_0000`, since its numbers begin anew in the second
-    half; CUHK03's are camera pair and person, and its cameras 1 and 2 the sides of a pair.
+    MSMT17's identities are `train_0000` and `test_0000`, since its numbers restart in the second
+    half; CUHK03's are camera pair and person, and its cameras 1 and 2 are the sides of a pair.
 
     Args:
         name: One of `OPTIONS`.
@@ -70,7 +70,7 @@ def read_named(name: str, root: str | Path, **options: Any) -> Splits:
             20 splits search the same images that are searched for.
 
     Raises:
-        UserError: If there is no such set, it takes no such option, or what lies on disk is not it.
+        UserError: If there is no such set, it has no such option, or the files are of another set.
     """
     if name.lower().startswith("duke"):
         raise UserError(_WITHDRAWN)
@@ -79,7 +79,7 @@ def read_named(name: str, root: str | Path, **options: Any) -> Splits:
     for option in options:
         if option not in OPTIONS[name]:
             valid = nearest(option, OPTIONS[name]) or "; it takes none"
-            raise UserError(f"{name}: it takes no option {option!r}{valid}")
+            raise UserError(f"{name}: it has no option {option!r}{valid}")
     root = Path(root).expanduser()
     if name in THROUGH_TORCHREID:
         return _through_torchreid(name, root, **options)
@@ -87,15 +87,15 @@ def read_named(name: str, root: str | Path, **options: Any) -> Splits:
     return readers[name](root, **options)
 
 
-# Not torchreid's class: it downloads, from an address that is dead, what is not where it wants it.
+# Not torchreid's class: it tries to download from a dead address if it does not find a file.
 def _market1501(root: Path) -> Splits:
     mark, inner = MARKET_FOLDERS["train"], "Market-1501-v15.09.15"
     places = (f"market1501/{inner}", "market1501", inner, ".")
     return read_market(_locate("market1501", root, [f"{place}/{mark}" for place in places]).parent)
 
 
-# Not torchreid's class: it adds list_val.txt only together with query and gallery (`combineall`),
-# takes V1 where V2 lies beside it, and gives people of both halves the same numbers.
+# Not torchreid's class: it adds list_val.txt only with query and gallery (`combineall`), takes V1
+# even where V2 is beside it, and gives people of both halves the same numbers.
 def _msmt17(root: Path, *, validation: bool = True) -> Splits:
     places = ("msmt17/MSMT17_V1", "msmt17/MSMT17_V2", "MSMT17_V1", "MSMT17_V2", ".")
     folder = _locate("msmt17", root, [f"{place}/list_train.txt" for place in places]).parent
@@ -131,8 +131,8 @@ def _msmt17_list(folder: Path, name: str, images: Path, half: str) -> list[Recor
     return records
 
 
-# Not torchreid's class: it wants cuhk-03.mat even where all is extracted, and reads images where
-# they lay on the machine that extracted them.
+# Not torchreid's class: it needs cuhk-03.mat even where all is extracted, and reads images by the
+# paths of the machine that extracted them.
 def _cuhk03(
     root: Path, *, labeled: bool = False, classic_split: bool = False, split_id: int = 0
 ) -> Splits:
@@ -181,10 +181,10 @@ def _through_torchreid(name: str, root: Path, *, split_id: int = 0) -> Splits:
             found = torchreid.data.ImageDataManager(
                 root=str(root), sources=name, split_id=split_id, use_gpu=False, workers=0
             ).train_loader.dataset
-    except Exception as error:  # whatever a name or a count it did not expect leads to
+    except Exception as error:  # unexpected names or counts may raise anything
         raise UserError(f"{root}: torchreid cannot read {name} ({error}); {wanted}") from error
     train, test = _records(found.train, "train"), _records(found.query + found.gallery, "test")
-    if name == "cuhksysu":  # to train on only: what torchreid searches is a copy, cameras are zeros
+    if name == "cuhksysu":  # for training only: query and gallery are copies with camera 0
         return _checked([record._replace(camera=None) for record in train], [], [])
     query, gallery = test[: len(found.query)], test[len(found.query) :]
     with located(f"{name}: if its folder was moved, remove torchreid's splits.json"):
@@ -192,9 +192,9 @@ def _through_torchreid(name: str, root: Path, *, split_id: int = 0) -> Splits:
 
 
 def _records(items: Sequence[tuple[Any, ...]], half: str) -> list[Record]:
-    """Name the identities in the order of their images.
+    """Return the identities in the order of their images.
 
-    torchreid numbers those of some sets in the order of a set of texts: differently in every run.
+    torchreid numbers those of some sets in the order of a Python set: differently in every run.
     """
     names: dict[int, str] = {}
     for _, identity, *_ in sorted(items, key=itemgetter(0)):
@@ -204,7 +204,7 @@ def _records(items: Sequence[tuple[Any, ...]], half: str) -> list[Record]:
 
 @contextmanager
 def _fixed_generators() -> Iterator[None]:
-    """Draw from generators seeded with 0, and leave the program's own as they were."""
+    """Seed the generators with 0 inside, and restore them at the end."""
     states = random.getstate(), np.random.get_state()
     random.seed(0)
     np.random.seed(0)
@@ -219,7 +219,7 @@ def _locate(name: str, root: Path, places: Sequence[str], advice: str = "") -> P
     found = [root / place for place in places if (root / place).exists()]
     if not found:
         raise UserError(
-            f"{root}: no {name} in it; wanted one of {', '.join(places)}; its authors hand it out, "
+            f"{root}: no {name} in it; wanted one of {', '.join(places)}; get it from its authors, "
             f"nothing is downloaded{advice}"
         )
     if len(found) > 1:

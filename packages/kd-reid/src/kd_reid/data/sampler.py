@@ -5,17 +5,17 @@ from kd_core.errors import UserError
 from kd_core.runtime.seed import mix
 from torch import Tensor
 
-_STREAM = 0x1D  # keeps its draws apart from those of an ordinary shuffle
+_STREAM = 0x1D  # makes its random numbers independent of those of a shuffle
 
 
 class IdentitySampler:
     """An order in which every batch has P identities with K images each, "PK sampling".
 
     Hermans et al., arXiv:1703.07737. The images of an identity are shuffled and cut into groups of
-    K; what remains waits for another epoch, and an identity of fewer images has some twice. Batches
+    K. The rest is left out of this epoch, and an identity with fewer images has some twice. Batches
     take groups of different identities. As in torchreid's RandomIdentitySampler, but every epoch
-    has the same number of batches: where too few identities have groups left for a last batch,
-    others are begun anew.
+    has the same number of batches: if too few identities have groups left for a last batch, other
+    identities start again.
 
     Args:
         labels: Identities, int64 [N].
@@ -24,7 +24,7 @@ class IdentitySampler:
         data_seed: Seed of the order.
 
     Raises:
-        UserError: If batches cannot be made up this way.
+        UserError: If batches cannot be composed in this way.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class IdentitySampler:
         counts = torch.bincount(labels)
         if self.people > int((counts > 0).sum()):
             raise UserError(
-                f"batch_size={batch_size} with instances={instances} wants {self.people} "
+                f"batch_size={batch_size} with instances={instances} needs {self.people} "
                 f"identities a batch, the training set has {int((counts > 0).sum())}; lower "
                 "batch_size or raise instances"
             )
@@ -67,7 +67,7 @@ class IdentitySampler:
         return self._numbered(torch.cat(chosen))
 
     def _refill(self, waiting: dict[int, list[Tensor]], generator: torch.Generator) -> None:
-        """Give groups to every identity that has none left."""
+        """Make new groups for every identity that has none left."""
         for person, images in enumerate(self._images):
             if not waiting.get(person) and len(images):
                 waiting[person] = self._groups(images, generator)
@@ -81,7 +81,7 @@ class IdentitySampler:
         return list(shuffled[:whole].split(self.instances))
 
     def _numbered(self, order: Tensor) -> Tensor:
-        """Write the k-th further time that an image comes as index + k * images."""
+        """Write the k-th repetition of an image as index + k * images."""
         by_image = order.argsort(stable=True)
         ordered = order[by_image]
         places = torch.arange(len(order))

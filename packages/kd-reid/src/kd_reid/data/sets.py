@@ -26,7 +26,7 @@ def market1501(options: Options, root: str = "data") -> ReidData:
 
     Args:
         options: See `Options`; its fields are keywords.
-        root: Folder of the set, or one that holds it as `market1501`.
+        root: Folder of the set, or one that contains it as `market1501`.
     """
     return load(read_named("market1501", root), options)
 
@@ -46,7 +46,7 @@ def public(
 
     Args:
         options: See `Options`; its fields are keywords.
-        name: See `kd_reid.data.named.OPTIONS`, as for what follows.
+        name: See `kd_reid.data.named.OPTIONS`, also for the next arguments.
         root: Folder that holds torchreid's folder of the set.
         split_id: Number of the split, where a set has several.
         validation: Of MSMT17.
@@ -76,11 +76,11 @@ def people(
 
     Args:
         options: See `Options`; its fields are keywords.
-        source: The folder, or the CSV file; what has Market-1501's layout is read as it is.
+        source: The folder, or the CSV file; Market-1501's layout keeps its own split.
         camera: Regular expression whose only group is the camera in a path below an identity's
             folder; None if the cameras are not known.
         train_fraction: Share of the identities to train on.
-        split_seed: Decides which.
+        split_seed: Chooses them.
     """
     found = read_splits(source, camera=camera, train_fraction=train_fraction, seed=split_seed)
     return load(found, options)
@@ -97,16 +97,16 @@ def generated(
     drawing_seed: int = 0,
     domain: str = "day",
 ) -> ReidData:
-    """Synthetic people, made once and kept in a cache folder; see `synthetic_people`.
+    """Synthetic people, drawn once and kept in a cache folder; see `synthetic_people`.
 
     Args:
         options: See `Options`; its fields are keywords.
         num_train_ids: Identities to train on.
         num_test_ids: Identities to search for.
-        num_cameras: Cameras that see each of them.
-        images_per_camera: Images that each camera takes of each.
-        drawing_seed: Decides what they look like.
-        domain: Where and when they were seen, "day" or "night".
+        num_cameras: Cameras that see each identity.
+        images_per_camera: Images of each identity by each camera.
+        drawing_seed: Seed of their appearance.
+        domain: Place and time, "day" or "night".
     """
     folder = synthetic_people(
         num_train_ids=num_train_ids,

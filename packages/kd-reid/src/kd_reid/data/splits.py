@@ -1,4 +1,4 @@
-"""Images of people: which file shows whom, seen by which camera; and how they are shared out."""
+"""Records of images (file, identity, camera), and their split."""
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -13,7 +13,7 @@ class Record(NamedTuple):
 
     path: str
     identity: str
-    camera: str | None  # None where no image of the set tells its camera
+    camera: str | None  # None if the cameras of the set are not known
 
 
 class Splits(NamedTuple):
@@ -25,16 +25,16 @@ class Splits(NamedTuple):
 
 
 def split(records: Sequence[Record], *, train_fraction: float = 0.5, seed: int = 0) -> Splits:
-    """Share identities between training and evaluation, and choose what is searched for.
+    """Split identities into training and evaluation, and choose the queries.
 
     Args:
-        records: A set of your own, of `read_folder` or `read_csv`.
+        records: Your own set, of `read_folder` or `read_csv`.
         train_fraction: Share of the identities to train on: 1 leaves nothing to evaluate, 0 nothing
             to train on.
-        seed: Decides which.
+        seed: Chooses them.
 
     Raises:
-        UserError: If the share is not in [0, 1], or nothing remains to train on or to search for.
+        UserError: If the share is not in [0, 1], or nothing is left for training or evaluation.
     """
     if not 0 <= train_fraction <= 1:
         raise UserError(f"train_fraction: wanted a number from 0 to 1, got {train_fraction}")
@@ -45,8 +45,8 @@ def split(records: Sequence[Record], *, train_fraction: float = 0.5, seed: int =
     query = [record for name in order[count:] for record in queries(identities[name])]
     if (train_fraction and count < 2) or (0 < train_fraction < 1 and not query):
         raise UserError(
-            f"of {len(order)} identities, {count} are to train on (at least two are wanted), and "
-            f"{len(query)} images of the others have a match to be found; change train_fraction, "
+            f"of {len(order)} identities, {count} are for training (at least two are needed), and "
+            f"{len(query)} images of the others have a match; change train_fraction, "
             f"which is {train_fraction}, or add identities that several cameras saw"
         )
     train = [record for name in order[:count] for record in identities[name]]
@@ -55,10 +55,11 @@ def split(records: Sequence[Record], *, train_fraction: float = 0.5, seed: int =
 
 
 def queries(images: Sequence[Record]) -> list[Record]:
-    """Choose the images of an identity that are searched for; the others are to be found.
+    """Choose the queries among the images of an identity; the others go to the gallery.
 
-    It is the first image of each camera that has more; or, if none has, the first of all. Each has
-    a match by another camera, or, where none is known, another image; else none is chosen.
+    A query is the first image of each camera with several images; if no camera has several, the
+    first image of all. Each query has a match by another camera (if cameras are not known, another
+    image); else there is none.
 
     Args:
         images: All of one identity.

@@ -1,4 +1,4 @@
-"""Synthetic people in the layout of Market-1501: for the demo, for tests, for tries."""
+"""Synthetic people in the layout of Market-1501, for demo, tests and experiments."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -18,10 +18,10 @@ from kd_reid.data.appearance import draw_appearance
 from kd_reid.data.cameras import DOMAINS, Camera, draw_camera, photograph
 
 FIRST_TEST_IDENTITY = 751
-"""Those below it are for training. Readers of Market-1501 refuse what lies beyond its 1501
-identities and six cameras."""
+"""Lower identities are for training. Readers of Market-1501 reject more than its 1501 identities
+and six cameras."""
 
-_VERSION = 1  # of what is drawn; part of the folder's name
+_VERSION = 1  # of the drawings; part of the folder's name
 _RANGES = {
     "num_train_ids": (1, 750),
     "num_test_ids": (1, 751),
@@ -34,20 +34,20 @@ _SETTINGS = "synthetic_people.json"
 _QUALITY = 90  # of JPEG
 _DISTRACTORS = 2  # images in the gallery for each test identity
 _EMPTY = 0.3  # share of them with nobody in the middle
-_LOOK, _CAMERA, _IMAGE = range(3)  # what a seed is for
+_LOOK, _CAMERA, _IMAGE = range(3)  # uses of a seed
 
 
 class Picture(NamedTuple):
-    """An image of the set: what it shows, and thereby its name."""
+    """An image of the set; its content gives its name."""
 
     folder: str
-    identity: int  # 0 is a distractor, somebody or nobody; -1 is junk
+    identity: int  # 0 is a distractor, a person or nobody; -1 is junk
     camera: int  # from 1
-    number: int  # counts images of an identity and camera; of junk, the identity that it shows
+    number: int  # counts images of an identity and camera; for junk, the identity in it
 
     @property
     def file_name(self) -> str:
-        """Return the name that Market-1501 would give it."""
+        """Return its file name in the form of Market-1501."""
         person = f"{self.identity:04}" if self.identity >= 0 else "-1"
         return f"{person}_c{self.camera}s1_{self.number:06}_00.jpg"
 
@@ -65,20 +65,20 @@ def synthetic_people(
 ) -> Path:
     """Return a folder with `bounding_box_train/`, `query/` and `bounding_box_test/`.
 
-    Identities share kinds of clothes, build and things, so that no single one tells who somebody
-    is; cameras differ in place, direction, light and sharpness. The query has one image of each
-    test identity and camera, the gallery the others, and strangers (identity 0), and what should be
-    left out (junk, -1): cut-off images of test identities.
+    Identities share kinds of clothes, build and carried things, so that no single property
+    identifies a person; cameras differ in place, direction, light and sharpness. The query has one
+    image of each test identity and camera; the gallery has the others, distractors (identity 0)
+    and junk (identity -1): cut-off images of test identities.
 
-    It is drawn (some seconds) unless it is there already, and is whole or absent. An image depends
-    on `seed`, its height, identity, camera and number alone.
+    The set is drawn (some seconds) unless it exists; it is whole or absent. An image depends only
+    on `seed`, its height, identity, camera and number.
 
     Args:
-        folder: Where the set is; None takes a folder that is named by the other arguments, in
-            `$KD_CACHE` or else in `~/.cache/kd`.
+        folder: Folder of the set; None takes a folder named by the other arguments, in `$KD_CACHE`
+            or else in `~/.cache/kd`.
         num_train_ids: Identities for training, numbered from 1.
         num_test_ids: Identities of query and gallery, numbered from 751.
-        num_cameras: Each sees every identity.
+        num_cameras: Each camera sees every identity.
         images_per_camera: Images of an identity by each camera.
         image_height: In pixels; images are half as wide.
         seed: Seed of all images.
@@ -86,8 +86,8 @@ def synthetic_people(
             Two sets have different people if their seeds differ.
 
     Raises:
-        UserError: If there is no such domain, a number is out of range, or the folder holds
-            something else.
+        UserError: If there is no such domain, a number is out of range, or the folder has other
+            contents.
     """
     if domain not in DOMAINS:
         raise UserError(
@@ -153,7 +153,7 @@ def _pictures(settings: dict[str, Any]) -> Iterator[Picture]:
 
 
 def _image(picture: Picture, camera: Camera, seed: int, height: int) -> Image.Image:
-    # + 1, since seeds are not negative
+    # + 1, since seeds cannot be negative
     rng = np.random.default_rng(
         [seed, _IMAGE, picture.identity + 1, picture.camera, picture.number]
     )
@@ -167,19 +167,19 @@ def _image(picture: Picture, camera: Camera, seed: int, height: int) -> Image.Im
 
 
 def _cut_off(rng: np.random.Generator, image: Image.Image) -> Image.Image:
-    """Return a quarter of an image, enlarged, as of a detector that found half a person."""
+    """Return an enlarged quarter of an image, like a detection of half a person."""
     wide, tall = image.size
     left, top = rng.uniform(0, 0.5, 2) * image.size
     return image.resize(image.size, box=(left, top, left + wide / 2, top + tall / 2))
 
 
 def _check(folder: Path, settings: dict[str, Any]) -> None:
-    """Refuse a folder that lost files, has other settings, or holds anything else."""
+    """Reject a folder with missing files, other settings or other contents."""
     file = folder / _SETTINGS
     came: Any = f"no {_SETTINGS}"
     if file.is_file():
         remedy = "delete the folder, and it is drawn again"
-        came = load_json(file, remedy=remedy, unsealed=True)  # of an older release, without
+        came = load_json(file, remedy=remedy, unsealed=True)  # unsealed: of an older release
     if came != settings:
         raise UserError(
             f"{folder}: wanted synthetic people of {settings}, got {came}; name another folder, or "

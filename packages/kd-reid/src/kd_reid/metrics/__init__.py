@@ -1,4 +1,4 @@
-"""How well embeddings find a person again: distances, ranking, re-ranking."""
+"""Metrics of re-identification: distances, ranking, re-ranking."""
 
 from kd_reid.metrics.distance import cosine_distance, squared_euclidean
 from kd_reid.metrics.ranking import evaluate_rank, evaluate_rank_both

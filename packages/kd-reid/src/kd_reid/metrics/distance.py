@@ -10,8 +10,8 @@ from torch import Tensor
 def squared_euclidean(query: Tensor, gallery: Tensor) -> Tensor:
     """Return the squared Euclidean distance of every query to every gallery image.
 
-    The ranking that torchreid calls "euclidean". Differs from torchreid: what rounding makes
-    negative is zero, so that a root can be taken (`rerank` needs one).
+    torchreid's "euclidean". Differs from torchreid: values that are negative by rounding become 0,
+    so that a root can be taken (`rerank` needs one).
 
     Args:
         query: Embeddings, [Q, D].

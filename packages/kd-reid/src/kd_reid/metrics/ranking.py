@@ -7,7 +7,7 @@ import torch
 from kd_core.errors import UserError, nearest
 from torch import Tensor
 
-JUNK = -1  # identity of detections that Market-1501 counts neither as right nor as wrong
+JUNK = -1  # identity of detections that Market-1501 counts neither as correct nor as wrong
 APS = ("step", "trapezoid")
 CHUNK = 2**22  # distances ranked at a time, about 30 bytes each
 
@@ -22,12 +22,13 @@ def evaluate_rank(
     max_rank: int = 50,
     ap: str = "step",
 ) -> tuple[Tensor, float]:
-    """Rank the gallery for every query and measure how early the right images come.
+    """Rank the gallery for every query and measure how early correct images appear.
 
     The single-query protocol of Zheng et al., "Scalable Person Re-identification: A Benchmark",
     ICCV 2015. Gallery images of the query's identity seen by the query's camera are left out of its
-    list, junk (identity -1) out of all. Distractors (identity 0 in Market-1501) stay and are wrong.
-    A query whose list then holds no right image is left out of both means; a warning counts these.
+    list, and junk (identity -1) out of all. Distractors (identity 0 in Market-1501) stay and are
+    wrong. A query without a correct image in its list is left out of both means; a warning says how
+    many.
     Images at equal distances keep the order of the gallery.
 
     Equal to torchreid, except that torchreid ranks junk that was not dropped on loading as wrong
@@ -40,16 +41,16 @@ def evaluate_rank(
         query_cams: Cameras, integers [Q]; without them, no image is left out for its camera.
         gallery_cams: Cameras, integers [G].
         max_rank: Number of ranks of the CMC, cut to the longest list.
-        ap: What average precision is the mean over the right images of. "step": the precision at
-            the image (torchreid, fast-reid). "trapezoid": the mean of the precisions at it and just
-            before it (the authors' MATLAB code), never larger.
+        ap: Average precision is the mean over the correct images of this value. "step": the
+            precision at the image (torchreid, fast-reid). "trapezoid": the mean of the precisions
+            at it and just before it (the authors' MATLAB code), never larger.
 
     Returns:
-        CMC, float64 [max_rank], whose k-th entry is the fraction of queries with a right image
+        CMC, float64 [max_rank], whose k-th entry is the fraction of queries with a correct image
         among the first k + 1; and mean average precision. Both fractions of 1 (not percent).
 
     Raises:
-        UserError: If shapes do not fit, a distance is not finite, or no query has a right image.
+        UserError: If shapes do not fit, a distance is not finite, or no query has a correct image.
     """
     if ap not in APS:
         raise UserError(f"ap is one of {', '.join(APS)}, got {ap!r}{nearest(ap, APS)}")
@@ -107,9 +108,9 @@ def _rank(
     gallery_ids: Tensor,
     gallery_cams: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the rank of the first right image, the length of the list and both APs, by query.
+    """Return the rank of the first correct image, the length of the list and both APs, by query.
 
-    Queries without a right image are missing. Ranks count from 0. What is removed sorts
+    Queries without a correct image are missing. Ranks count from 0. Removed images sort
     last, where it moves no rank.
     """
     if not all(bound.isfinite() for bound in distance.aminmax()):
@@ -121,7 +122,7 @@ def _rank(
     query, rank = right.gather(1, order).nonzero(as_tuple=True)  # query by query, ranks rising
     count = right.sum(1)
     start = count.cumsum(0) - count
-    before = torch.arange(len(rank), device=rank.device) - start[query]  # right images ahead
+    before = torch.arange(len(rank), device=rank.device) - start[query]  # correct images before
     step = (before + 1).double() / (rank + 1)
     trapezoid = (step + torch.where(rank == 0, 1, before.double() / rank)) / 2
     valid = count > 0
@@ -163,4 +164,4 @@ def _report_left_out(left_out: int, queries: int) -> None:
         )
     if left_out:
         text = f"{left_out} of {queries} queries have no right image to find and are left out"
-        warnings.warn(text, stacklevel=5)  # past no_grad, to the caller
+        warnings.warn(text, stacklevel=5)  # so that the warning names the caller, not no_grad

@@ -27,11 +27,11 @@ def rerank(
     """Mix distances with the Jaccard distances of the images' k-reciprocal neighbours.
 
     Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR 2017,
-    arXiv:1701.08398, as the authors' code has it: distances are squared and divided by each image's
+    arXiv:1701.08398, as in the authors' code: distances are squared and divided by each image's
     largest. Beside its arguments it needs about three times the memory of `query_gallery`.
 
-    torchreid hands distances that are squared already to that code, so its published numbers rest
-    on the fourth power; `squared_twice` is for reproducing them.
+    torchreid passes squared distances to that code, so its published numbers use the fourth power;
+    `squared_twice` reproduces them.
 
     Args:
         query_query: Plain distances, not squared, [Q, Q]; roots of `squared_euclidean`.
@@ -46,7 +46,7 @@ def rerank(
         [Q, G], between 0 and 1.
 
     Raises:
-        UserError: If shapes do not fit, a distance is not finite, or a number is out of its range.
+        UserError: If shapes do not fit, a distance is not finite, or a number is out of range.
     """
     _check(query_query, query_gallery, gallery_gallery)
     _check_neighbours(k1, k2)
@@ -56,7 +56,7 @@ def rerank(
     size, power = max(CHUNK // total, 1), 4 if squared_twice else 2
     halves = (query_query, query_gallery.T), (query_gallery, gallery_gallery)
 
-    def chunks() -> Iterator[Tensor]:  # made anew each time, since all together are large
+    def chunks() -> Iterator[Tensor]:  # computed again each time, since all chunks need much memory
         return chain.from_iterable(_relative(*half, power, size) for half in halves)
 
     mixture = _jaccard(_encodings(chunks, total, k1, k2), queries, total - queries)
@@ -70,8 +70,8 @@ def rerank(
 def jaccard_distance(distance: Tensor, *, k1: int = 20, k2: int = 6) -> Tensor:
     """Return the Jaccard distances of the images' k-reciprocal neighbours, all with all.
 
-    What `rerank` mixes into distances, for clustering; equal to it where one set is query and
-    gallery at once. It needs about three times the memory of its argument.
+    The same distances as in `rerank`, for clustering: one set is query and gallery at once. Needs
+    about three times the memory of its argument.
 
     Args:
         distance: Plain distances, not squared, [N, N].
@@ -100,11 +100,11 @@ def _relative(to_query: Tensor, to_gallery: Tensor, power: int, size: int) -> It
     Args:
         to_query: Distances of the queries to the images, [Q, n].
         to_gallery: Distances of the gallery to the images, [G, n].
-        power: What distances are raised to.
+        power: Exponent of the distances.
         size: Number of images at a time.
 
     Yields:
-        The rows of `size` images, [size, Q + G]; of the rest in the end.
+        The rows of `size` images, [size, Q + G]; at the end those of the rest.
     """
     for parts in zip(to_query.split(size, 1), to_gallery.split(size, 1), strict=True):
         rows = torch.cat(parts).T.contiguous().pow_(power)
@@ -115,7 +115,7 @@ def _encodings(chunks: Callable[[], Iterable[Tensor]], total: int, k1: int, k2: 
     """Return each image's averaged weights on its neighbours, sparse [total, total].
 
     Args:
-        chunks: Gives all rows of relative distances, some at a time.
+        chunks: Yields all rows of relative distances, some at a time.
         total: Number of images.
         k1: See `rerank`.
         k2: See `rerank`.
@@ -129,8 +129,8 @@ def _encodings(chunks: Callable[[], Iterable[Tensor]], total: int, k1: int, k2: 
 def _encode(chunks: Iterable[Tensor], neighbours: Tensor, k1: int) -> Tensor:
     """Return each image's weights on its reciprocal neighbours, sparse [N, N].
 
-    A reciprocal neighbour brings its own of half the number along, if the image has more than two
-    thirds of these already.
+    A reciprocal neighbour adds its own reciprocal neighbours (of half the number), if the image has
+    more than two thirds of these already.
     """
     total = len(neighbours)
     near, half = neighbours[:, : k1 + 1], neighbours[:, : round(k1 / 2) + 1]
@@ -149,7 +149,7 @@ def _encode(chunks: Iterable[Tensor], neighbours: Tensor, k1: int) -> Tensor:
 
 
 def _expand(mutual: Tensor, friends: Tensor, total: int) -> Tensor:
-    """Return reciprocal neighbours and those that they bring, sorted, some of them repeatedly.
+    """Return reciprocal neighbours and those that they add, sorted, some of them repeated.
 
     Args:
         mutual: Reciprocal neighbours of some images, [n, k]; `total` stands for none.
@@ -178,19 +178,19 @@ def _average(encoding: Tensor, neighbours: Tensor) -> Tensor:
     share = encoding.values().new_full((total * k,), 1 / k)
     shares = _sparse(torch.stack([image, neighbours.flatten()]), share, total)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of sparse tensors in CSR, which this makes on its way
+        warnings.simplefilter("ignore")  # of sparse CSR tensors, which are used here
         return torch.sparse.mm(shares, encoding).coalesce()
 
 
 def _jaccard(encoding: Tensor, queries: int, images: int) -> Tensor:
     """Return Jaccard distances of sparse encodings [N, N] whose rows sum to one.
 
-    Few images have a weight on the same neighbour, so the gallery is looked up by neighbours.
+    Few images have a weight on the same neighbour, so the gallery is indexed by neighbours.
 
     Args:
         encoding: Of all images.
-        queries: How many there are; they come first.
-        images: How many the gallery has; they come last, and may be queries too.
+        queries: Number of queries; they come first.
+        images: Number of gallery images; they come last, and may be queries too.
 
     Returns:
         [queries, images].
