@@ -198,7 +198,7 @@ def pair(runs, folder, work, delay, *arguments):
     if arguments:
         names, expected = ["student"], [0, 2]
         refused = next((said for status, said in ended if status == 2), "")
-        if refused.count("\n") != 1 or not ("in use by" in refused or "holds a run" in refused):
+        if refused.count("\n") != 1 or not ("in use by" in refused or "has a run" in refused):
             return [f"refused with {refused!r}"]
     if statuses != expected:
         return [f"statuses {statuses}", *(said[-500:] for _, said in ended)]

@@ -107,7 +107,7 @@ def test_a_flipped_weight_is_told_with_the_way_out(made, tmp_path):
     whole = path.read_bytes()
     flip_bit(path, at=whole.index(network()[2].weight.detach().numpy().tobytes()))
     torch.load(path)  # torch itself takes it
-    with pytest.raises(UserError, match=r"damaged \(its checksum does not match\); get it once"):
+    with pytest.raises(UserError, match=r"damaged \(its checksum does not match\); get it again"):
         read_state_dict(path)
 
 

@@ -81,7 +81,7 @@ def test_another_config_is_refused_on_resume_and_more_iterations_go_on(command, 
     assert checkpoint(run)["iteration"] == 5
     (run / "config.json").unlink()
     assert command("OUTPUT_DIR", run, "SOLVER.MAX_ITER", 6, flags=["--resume"]) == 2
-    assert "but no config.json that says what made them" in capsys.readouterr().err
+    assert "but no config.json" in capsys.readouterr().err
 
 
 PLAIN = """
@@ -260,7 +260,7 @@ class TestRefusals:
     def test_folder_that_holds_a_run(self, error, tmp_path):
         (tmp_path / "run").mkdir()
         (tmp_path / "run/last_checkpoint").write_text("model_final.pth")
-        assert "holds a run; add --resume" in error("OUTPUT_DIR", tmp_path / "run")
+        assert "has a run; add --resume" in error("OUTPUT_DIR", tmp_path / "run")
 
     @pytest.mark.parametrize("name", ["", "None"])
     def test_folder_without_a_name(self, error, name):

@@ -98,7 +98,7 @@ def test_a_missing_folder_names_the_nearest(coco):
 
 
 def test_the_wrong_folder_is_refused(coco):
-    with pytest.raises(UserError, match=r"does not hold '1\.png', the first image"):
+    with pytest.raises(UserError, match=r"does not contain '1\.png', the first image"):
         register_coco("boxes", coco[0], coco[1].parent)
     assert "boxes" not in DatasetCatalog
 

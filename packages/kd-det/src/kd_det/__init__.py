@@ -1,4 +1,4 @@
-"""Distil Detectron2 detectors; importing this prepares Detectron2 for today's libraries."""
+"""Distil Detectron2 detectors; importing this makes Detectron2 work with current libraries."""
 
 import warnings
 

@@ -54,7 +54,7 @@ class MobileNetV2(Backbone):
                     f"{nearest(name, _STRIDES)}"
                 )
         network = torchvision.models.mobilenet_v2(norm_layer=partial(get_norm, norm))
-        self._out_features = list(out_features)  # read by Backbone.output_shape, like the next two
+        self._out_features = list(out_features)  # Backbone.output_shape reads this and the next two
         self._out_feature_strides = _STRIDES
         self._out_feature_channels = {}
         for number, (name, layers) in enumerate(MOBILENETV2_STAGES.items(), start=1):

@@ -1,4 +1,4 @@
-"""Make Detectron2 0.6 importable with libraries that are younger than it."""
+"""Make Detectron2 0.6 importable with newer libraries."""
 
 import importlib.util
 import sys
@@ -27,10 +27,10 @@ _MISSING = (
 
 
 def require_detectron2() -> None:
-    """Prepare what `import detectron2` and its parts need; call it before the first of them.
+    """Prepare the import of detectron2; call it before the first such import.
 
-    Pillow's LINEAR, gone since Pillow 10, is set again. Where Detectron2 was installed without its
-    compiled extension, a stand-in takes that place: boxes, RoIAlign and NMS come from torchvision.
+    Pillow's LINEAR, removed in Pillow 10, is set again. If Detectron2 has no compiled extension, a
+    stand-in replaces it: boxes, RoIAlign and NMS come from torchvision.
 
     Raises:
         ImportError: If detectron2 is not installed; it says how to get it.
@@ -41,7 +41,7 @@ def require_detectron2() -> None:
         Image.LINEAR = Image.BILINEAR  # type: ignore[attr-defined]
     if importlib.util.find_spec("detectron2._C") is None:
         _stand_in_for_extension()
-    # Detectron2's own use of PyTorch, which no user can change.
+    # Detectron2's own use of PyTorch, which users cannot change.
     warnings.filterwarnings("ignore", r"`?torch\.jit\.script", FutureWarning)
     warnings.filterwarnings("ignore", r"torch\.meshgrid", UserWarning)
 
@@ -55,11 +55,11 @@ def has_extension() -> bool:
 
 
 class _Extension(ModuleType):
-    """Stands in for `detectron2._C`: can be asked what it was built with, and no more."""
+    """Replaces `detectron2._C`: it has the build information only."""
 
     def __init__(self) -> None:
         super().__init__("detectron2._C")
-        self.__spec__ = ModuleSpec("detectron2._C", loader=None)  # found by whoever looks for it
+        self.__spec__ = ModuleSpec("detectron2._C", loader=None)  # so that an import finds it
 
     @staticmethod
     def has_cuda() -> bool:
@@ -88,10 +88,10 @@ def _stand_in_for_extension() -> None:
 
 
 def restart_loader(trainer: Any, build: Callable[[], Any]) -> None:
-    """Give Detectron2's inner trainer another data loader and begin it, which draws a seed.
+    """Set another data loader of Detectron2's inner trainer and start it, which draws a seed.
 
     Release 0.6 keeps an iterator made in its constructor; the official main has a method, and makes
-    the iterator when it is first looked at.
+    the iterator at its first use.
     """
     if hasattr(trainer, "reset_data_loader"):
         trainer.reset_data_loader(build)
@@ -103,11 +103,11 @@ def restart_loader(trainer: Any, build: Callable[[], Any]) -> None:
 
 @contextmanager
 def as_written() -> Iterator[None]:
-    """Let scripted functions run as they are written, so that a step rounds alike in any process.
+    """Run scripted functions as plain Python, so that a step rounds the same in any process.
 
-    TorchScript watches the first calls in a process, and then runs code of its own, whose gradients
-    round differently: RetinaNet's first step after a resumption would differ from what it was.
-    Code that was rewritten before stays so, hence the focal loss itself is replaced as well.
+    TorchScript profiles the first calls in a process and then runs optimised code, whose gradients
+    round differently: RetinaNet's first step after a resume would differ. Code that is optimised
+    already stays so, hence the focal loss itself is replaced too.
     """
     scripted: dict[Any, Any] = {}
     for name in ("retinanet", "fcos"):
@@ -127,9 +127,9 @@ def launch_on_cpu(main: Callable[..., None], processes: int, args: tuple[Any, ..
     """Run a function in several processes with gloo; Detectron2's launcher demands CUDA and NCCL.
 
     Args:
-        main: What every process calls, picklable.
-        processes: How many.
-        args: Its arguments.
+        main: Function that every process calls, picklable.
+        processes: Number of processes.
+        args: Arguments of `main`.
     """
     if processes == 1:
         main(*args)
@@ -148,7 +148,7 @@ def _cpu_process(
         "gloo", init_method=store, world_size=processes, rank=rank, timeout=ranks.timeout()
     )
     comm._LOCAL_PROCESS_GROUP = dist.new_group(list(range(processes)))
-    # DefaultTrainer names a CUDA device for DDP, which refuses one for a model on the CPU.
+    # DefaultTrainer passes a CUDA device to DDP, which rejects it for a model on the CPU.
     defaults.create_ddp_model = partial(defaults.create_ddp_model, device_ids=None)
     main(*args)
     dist.destroy_process_group()

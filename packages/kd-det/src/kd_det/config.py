@@ -1,4 +1,4 @@
-"""The KD node: what a Detectron2 config says about distillation."""
+"""The KD node of a Detectron2 config: teacher and terms."""
 
 import copy
 import math
@@ -13,7 +13,7 @@ from kd_core.config.trust import DEPLOYED, check_types, known_modules
 from kd_core.errors import UserError, nearest
 
 KNOWN = known_modules("kd_core.criteria", "kd_det.criteria")
-"""What a YAML file may name without being trusted."""
+"""Packages whose objects a YAML file may name without `--trust`."""
 
 DEFAULTS: dict[str, Any] = {
     "STUDENT": ["@fpn"],
@@ -22,11 +22,11 @@ DEFAULTS: dict[str, Any] = {
     "WARMUP_ITERS": 0,
     "ARGS": {},
 }
-"""What a term is when its node says no more than CRITERION."""
+"""Values of a term whose node has only CRITERION."""
 
 
 def add_kd_config(cfg: CfgNode) -> None:
-    """Give a Detectron2 config its KD node, without a teacher and without terms.
+    """Add the KD node to a Detectron2 config, without a teacher and without terms.
 
     `KD.TERMS.<name>` has CRITERION (an import path) and, if the defaults do not suit, ARGS (its
     constructor's arguments), STUDENT and TEACHER (taps; `@fpn`, all maps of the FPN, by default),
@@ -38,10 +38,10 @@ def add_kd_config(cfg: CfgNode) -> None:
     cfg.KD.TEACHER.WEIGHTS = ""  # .pth or .pkl of a whole detector; `random` leaves it untrained
     cfg.KD.TEACHER.OPTS = []  # KEY VALUE pairs that change the teacher's config
     cfg.KD.TERMS = CfgNode(new_allowed=True)
-    # Seconds after which a data worker that gives nothing counts as lost; 0 waits for ever
+    # Seconds after which a data worker without a batch counts as lost; 0 waits forever
     cfg.KD.WORKER_TIMEOUT = 300.0
     cfg.KD.TASK_WEIGHT = 1.0  # factor of the detector's own losses
-    # Beginnings of names of weights that start as the teacher's: head., backbone.fpn_output
+    # Prefixes of weights that are copied from the teacher at the start: head., backbone.fpn_output
     cfg.KD.INHERIT = []
 
 
@@ -63,7 +63,7 @@ def read_config(file: str | Path, options: Sequence[str] = ()) -> CfgNode:
         raise UserError(f"no config file {str(file)!r}{hint}")
     _check_bases(path, ())
     _merge(cfg, str(file), lambda: cfg.merge_from_file(str(path), allow_unsafe=False))
-    for name in cfg.KD.TERMS:  # whole, so that options can change what the file leaves out
+    for name in cfg.KD.TERMS:  # whole, so that options can change keys that are not in the file
         cfg.KD.TERMS[name] = CfgNode(_term(f"KD.TERMS.{name}", cfg.KD.TERMS[name]))
     _merge(cfg, "options", lambda: cfg.merge_from_list(list(options)))
     beside = path.parent / cfg.KD.TEACHER.CONFIG
@@ -96,8 +96,8 @@ def term_nodes(cfg: CfgNode) -> dict[str, dict[str, Any]]:
     """Return the nodes of `KD.TERMS` in the form that `kd_core.distill.term.build_terms` takes.
 
     Raises:
-        UserError: If a key is unknown, a term has no CRITERION, or one is neither ours nor trusted:
-            a YAML file is data, whose author may be anybody.
+        UserError: If a key is unknown, a term has no CRITERION, or one is neither ours nor trusted
+            (the author of a YAML file may be anybody).
     """
     nodes = {}
     for name, node in cfg.KD.TERMS.items():
@@ -138,11 +138,11 @@ def _term(where: str, node: Any) -> dict[str, Any]:
 
 
 def _check_bases(file: Path, above: tuple[Path, ...]) -> None:
-    """Refuse a `_BASE_` that is not a file here: Detectron2 would wait at a pipe, or download."""
+    """Reject a `_BASE_` that is not a local file: Detectron2 would wait at a pipe, or download."""
     try:
         node = yaml.safe_load(file.read_bytes())
     except (yaml.YAMLError, ValueError, RecursionError):
-        return  # told when it is merged
+        return  # reported when it is merged
     bases = node.get("_BASE_", []) if isinstance(node, dict) else []
     for base in bases if isinstance(bases, list) else [bases]:
         if not isinstance(base, str) or "://" in base:
@@ -158,13 +158,13 @@ def _check_bases(file: Path, above: tuple[Path, ...]) -> None:
 
 def _is_number(value: Any) -> bool:
     try:
-        return not isinstance(value, bool) and math.isfinite(float(value))  # YAML's 1e-3 is a text
+        return not isinstance(value, bool) and math.isfinite(float(value))  # 1e-3 is a text in YAML
     except (TypeError, ValueError):
         return False
 
 
 def _merge(cfg: CfgNode, where: str, merge: Any) -> None:
-    """Merge into a config, and say in one line what does not fit."""
+    """Merge into a config; an error says in one line what does not fit."""
     try:
         merge()
     except yaml.YAMLError as error:

@@ -1,4 +1,4 @@
-"""Turn torchvision's ImageNet weights into backbones of Detectron2: `tools/det_convert.py`."""
+"""Convert torchvision's ImageNet weights to backbones of Detectron2: `tools/det_convert.py`."""
 
 import re
 from argparse import ArgumentParser
@@ -44,8 +44,8 @@ def _main(argv: list[str]) -> None:
 def convert(state: Mapping[str, Tensor], architecture: str) -> dict[str, Tensor]:
     """Rename a classifier's weights to those of a detector's backbone; the classifier is left out.
 
-    In the detector, a ResNet is Detectron2's with STRIDE_IN_1X1 False, and MobileNetV2 is
-    `kd_det.backbones.MobileNetV2`. The names are whole, so that Detectron2 need not guess any.
+    The detector needs Detectron2's ResNet with STRIDE_IN_1X1 False, or
+    `kd_det.backbones.MobileNetV2`. All names are complete, so that Detectron2 need not guess.
 
     Args:
         state: State dict of torchvision's network, with or without its classifier.
@@ -62,18 +62,18 @@ def convert(state: Mapping[str, Tensor], architecture: str) -> dict[str, Tensor]
         network = torchvision.models.get_model(architecture, weights=None)
     differences = mismatch(_backbone(state), _backbone(network.state_dict()))
     if differences:
-        raise UserError(f"no weights of torchvision's {architecture}: {differences}")
+        raise UserError(f"not weights of torchvision's {architecture}: {differences}")
     return {_PREFIX + rename(name): value for name, value in _backbone(state).items()}
 
 
 def _backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Leave out the classifier, and the batch counters that a frozen BatchNorm does not have."""
+    """Remove the classifier, and the batch counters that a frozen BatchNorm does not have."""
     other = re.compile(r"^(fc|classifier|features\.18)\.|\.num_batches_tracked$")
     return {name: value for name, value in state.items() if not other.search(name)}
 
 
 def _resnet_name(name: str) -> str:
-    """Turn such as layer1.0.bn2.bias into res2.0.conv2.norm.bias, and bn1 into stem.conv1.norm."""
+    """Rename layer1.0.bn2.bias to res2.0.conv2.norm.bias, bn1 to stem.conv1.norm and so on."""
     name = re.sub(r"\bbn(\d)", r"conv\1.norm", name)
     name = name.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
     stage = re.match(r"layer(\d)", name)
@@ -81,7 +81,7 @@ def _resnet_name(name: str) -> str:
 
 
 def _mobilenet_name(name: str) -> str:
-    """Turn such as features.4.conv.0.0.weight into res3.0.conv.0.0.weight."""
+    """Rename features.4.conv.0.0.weight to res3.0.conv.0.0.weight and so on."""
     _, number, rest = name.split(".", maxsplit=2)
     layer = int(number)
     stage = next(stage for stage, layers in MOBILENETV2_STAGES.items() if layer in layers)
@@ -92,7 +92,7 @@ def _download(architecture: str) -> Mapping[str, Tensor]:
     weights = torchvision.models.get_model_weights(architecture)["IMAGENET1K_V1"]
     try:
         return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (OSError, RuntimeError) as error:  # the latter for a wrong hash
+    except (OSError, RuntimeError) as error:  # RuntimeError: a wrong hash
         raise UserError(
             f"{weights.url} cannot be downloaded ({error}); download it elsewhere and name the "
             f"file with --weights"

@@ -1,4 +1,4 @@
-"""The demo: what distillation does for a small detector, in minutes and offline."""
+"""The demo: distillation into a small detector, in minutes and offline."""
 
 import hashlib
 import json
@@ -39,14 +39,14 @@ from kd_det.trainer import DistillationTrainer, student_of
 CONFIGS = Path(__file__).parent / "configs"
 STUDENTS = {"student": "student.yaml", "student + FitNet": "distilled.yaml"}
 METRICS = ("AP", "AP50", "AP75")
-EVALUATIONS = 4  # in a run, the last one included
+EVALUATIONS = 4  # per run, with the last one
 PICTURES = 5
 
 
 def main(args: Namespace) -> None:
     """Train a teacher, then the same student without and with it, once for every seed.
 
-    Both students start from the same weights and see the same images in every seed. Ends with a
+    For each seed, both students start from the same weights and get the same images. Ends with a
     table, `predictions.png` and `demo.json`.
 
     Args:
@@ -60,7 +60,7 @@ def main(args: Namespace) -> None:
 
 
 def compare(args: Namespace, work_dir: Path) -> None:
-    """Train all that the demo compares, in a folder that is owned, and show it; see `main`."""
+    """Train and show all rows of the demo, in a claimed folder; see `main`."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     options = ["MODEL.DEVICE", device, *args.opts]
     students = {name: read_config(CONFIGS / file, options) for name, file in STUDENTS.items()}
@@ -79,7 +79,7 @@ def compare(args: Namespace, work_dir: Path) -> None:
     save_json({"teacher": teacher, "students": summaries}, work_dir / "demo.json")
     out.print(_table(teacher, summaries))
     if len(seeds) == 1:
-        out.print("one seed says little; --seeds 0 1 2 shows mean and standard deviation")
+        out.print("one seed says little; --seeds 0 1 2 gives mean and standard deviation")
     folders = {name: seed_folder(folder, seeds[0], seeds) for name, folder in places.items()}
     folders["teacher"] = teacher_folder
     picture({"teacher": teacher_cfg, **students}, folders, work_dir / "predictions.png")
@@ -87,7 +87,7 @@ def compare(args: Namespace, work_dir: Path) -> None:
 
 
 def run(cfg: CfgNode, name: str, seed: int, folder: Path) -> dict[str, Any]:
-    """Train one detector, going on with what is in the folder; return and write its result."""
+    """Train one detector, or resume it from its folder; return and write its result."""
     cfg = placed(cfg, seed, folder)
     identity.check(cfg)
     identity.keep(cfg)
@@ -118,7 +118,7 @@ def run(cfg: CfgNode, name: str, seed: int, folder: Path) -> dict[str, Any]:
 
 
 def make_teacher(cfg: CfgNode, folder: Path) -> dict[str, Any]:
-    """Return the teacher's result; it is trained first unless another run did, or does."""
+    """Return the teacher's result; train it first, unless another run has done or does so."""
 
     def is_made() -> bool:
         return finished(cfg, 0, folder) is not None
@@ -138,21 +138,21 @@ def placed(cfg: CfgNode, seed: int, folder: Path) -> CfgNode:
 
 
 def finished(cfg: CfgNode, seed: int, folder: Path) -> dict[str, Any] | None:
-    """Return the result of a run that is complete in a folder; refuse that of another config."""
+    """Return the result of a finished run in a folder; reject that of another config."""
     return identity.finished(placed(cfg, seed, folder))
 
 
 def evaluations(file: Path, length: int) -> list[dict[str, float]]:
-    """Return iteration and APs of every evaluation in Detectron2's log of a run of some length."""
+    """Return iteration and APs of every evaluation in Detectron2's log of a run of this length."""
     found = {}
     for line in file.read_text(encoding="utf-8").splitlines():
         record = None
-        with suppress(ValueError):  # a line that a kill cut off
+        with suppress(ValueError):  # a line cut off by a kill
             record = json.loads(line)
         if isinstance(record, dict) and "bbox/AP" in record:
-            # NaN where there was not one prediction.
+            # NaN where there was no prediction.
             scores = {name: np.nan_to_num(record[f"bbox/{name}"]).item() for name in METRICS}
-            # It counts from 0, but the end of training is one iteration later.
+            # The log counts from 0, but the end of training is one iteration later.
             iteration = min(record["iteration"] + 1, length)
             found[iteration] = {"iteration": iteration, **scores}
     if length not in found:
@@ -161,7 +161,7 @@ def evaluations(file: Path, length: int) -> list[dict[str, float]]:
 
 
 class ShowProgress(HookBase):
-    """Shows a bar with the time that is left."""
+    """Shows a progress bar with the remaining time."""
 
     def __init__(self, label: str) -> None:
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
@@ -174,11 +174,11 @@ class ShowProgress(HookBase):
         self.bar.start()
 
     def after_step(self) -> None:
-        """Move on."""
+        """Advance the bar."""
         self.bar.advance(self.task)
 
     def after_train(self) -> None:
-        """Leave the bar as it is."""
+        """Stop the bar."""
         self.bar.stop()
 
 
@@ -200,7 +200,7 @@ def picture(configs: dict[str, CfgNode], folders: dict[str, Path], path: Path) -
 
 
 def _log_to(file: Path) -> None:
-    """Send Detectron2's messages to a file, and nothing to the screen."""
+    """Send Detectron2's messages to a file only, not to the terminal."""
     for name in ("detectron2", "fvcore"):
         logger = logging.getLogger(name)
         logger.setLevel(logging.INFO)

@@ -1,4 +1,4 @@
-"""Detectors as tasks: a student as it is, and a teacher that runs only what it is asked for."""
+"""Detectors as tasks: a student, and a teacher that runs only the tapped parts."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,14 +14,14 @@ ROI_LOGITS = "roi_heads.box_predictor[0]"
 
 
 class Detector(Task):
-    """A Detectron2 model, trained and evaluated by its own code.
+    """Wraps a Detectron2 model, which has its own training and evaluation code.
 
     Its batch has `inputs`: the list of dicts that Detectron2's models take. Roles: `@fpn` (maps of
     the backbone, large to small), `@roi_logits` (class logits of a Faster R-CNN's box head), and
     `@towers` (the two towers of a RetinaNet's head before their last layer, of all levels).
 
     Args:
-        network: What `detectron2.modeling.build_model` returns.
+        network: A model of `detectron2.modeling.build_model`.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -33,9 +33,9 @@ class Detector(Task):
 
 
 class TeacherDetector(Detector):
-    """A detector that shows what it makes of a student's images and regions.
+    """A teacher that runs on a student's images and regions.
 
-    Images are brought into its own channel order and normalised by its own statistics. Only the
+    Images are converted to its channel order and normalised with its statistics. Only the
     parts that `listen_to` asks for run: the backbone, a dense head, the box head on the regions in
     `batch["proposals"]`. A model without these parts predicts as in evaluation.
 
@@ -45,7 +45,7 @@ class TeacherDetector(Detector):
         given_format: Channel order of the images in the batches, the student's.
 
     Raises:
-        UserError: If the two formats cannot be turned into each other.
+        UserError: If the two formats cannot be converted into each other.
     """
 
     def __init__(self, network: nn.Module, *, input_format: str, given_format: str) -> None:
@@ -54,7 +54,7 @@ class TeacherDetector(Detector):
         if self.reverse and {input_format, given_format} != {"RGB", "BGR"}:
             raise UserError(
                 f"the teacher takes {input_format} images, the student {given_format}; only RGB "
-                "and BGR can be turned into each other: set INPUT.FORMAT of both"
+                "and BGR can be converted into each other: set INPUT.FORMAT of both"
             )
         self.parts = [name for name in ("backbone", "head", "roi_heads") if has_part(network, name)]
 
@@ -66,7 +66,7 @@ class TeacherDetector(Detector):
             self.parts = []
 
     def forward(self, batch: Batch) -> Any:
-        """Run the parts; their taps take what they show."""
+        """Run the tapped parts; the taps record their values."""
         network: Any = self.network
         inputs = batch["inputs"]
         if self.reverse:
@@ -84,14 +84,14 @@ class TeacherDetector(Detector):
 def class_logits(
     heads: StandardROIHeads, features: dict[str, Tensor], regions: Sequence[Instances]
 ) -> Tensor:
-    """Return what a box head says of given regions, [regions of all images, classes + 1]."""
+    """Return the logits of a box head for given regions, [regions of all images, classes + 1]."""
     levels = [features[name] for name in heads.box_in_features]
     boxes = [region.proposal_boxes for region in regions]
     return heads.box_predictor(heads.box_head(heads.box_pooler(levels, boxes)))[0]
 
 
 def has_part(network: Any, name: str) -> bool:
-    """Return whether a detector has a part that can be run by itself."""
+    """Return whether a detector has a part that can run alone."""
     if name == "backbone":
         return hasattr(network, "preprocess_image") and hasattr(network, "backbone")
     if name == "head":
@@ -101,7 +101,7 @@ def has_part(network: Any, name: str) -> bool:
 
 
 def detector_roles(network: Any) -> dict[str, list[str]]:
-    """Return taps by role; those that a detector lacks are left out."""
+    """Return taps by role, without roles that a detector lacks."""
     roles = {}
     backbone: Any = getattr(network, "backbone", None)
     if hasattr(backbone, "output_shape"):
@@ -118,6 +118,6 @@ def detector_roles(network: Any) -> dict[str, list[str]]:
 
 
 def _cut(tower: Any) -> int:
-    """Return the place of the layer before the last but one activation of a tower, or -1."""
+    """Return the index of the layer before the last but one activation of a tower, or -1."""
     activations = [place for place, layer in enumerate(tower) if isinstance(layer, nn.ReLU)]
     return activations[-2] - 1 if len(activations) > 1 else -1

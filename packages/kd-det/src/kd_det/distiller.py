@@ -1,4 +1,4 @@
-"""From a Detectron2 config to a detector that learns from another."""
+"""Distiller of Detectron2 models, built from a Detectron2 config."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -22,22 +22,22 @@ from kd_det.data.loader import drawn_from
 from kd_det.detector import ROI_LOGITS, Detector, TeacherDetector
 from kd_det.weights import load_teacher
 
-PADDED = "backbone:in"  # the batch of images as the student sees it
-REGIONS = "roi_heads[0]"  # the regions that the student's box head was trained on
+PADDED = "backbone:in"  # the batch of images after the student's normalisation
+REGIONS = "roi_heads[0]"  # the regions of the student's box head in training
 ANCHORS = "anchor_generator"
 
 Inputs = list[dict[str, Any]]
 
 
 class DetectionDistiller(Distiller):
-    """Train a detector on its own losses and on its teacher's maps and logits.
+    """Distiller of detectors: trains on the task losses and on the teacher's maps and logits.
 
-    It takes what Detectron2's models take and returns what they return, so their trainers train it.
-    Criteria find in the batch `boxes` (a tuple of [boxes, 4] in pixels of the resized images, one
+    It takes and returns the same as Detectron2's models, so their trainers can train it. Criteria
+    find in the batch `boxes` (a tuple of [boxes, 4] in pixels of the resized images, one
     an image), `image_sizes` (int64 [N, 2], height and width), `padded_size` (height and width of
     the padded batch), for logits of regions `label` (their classes, background included), and for
     RetinaNet's towers `anchors` (a list of [R, 4], one a level) and `gt_labels` ([N, all R]: the
-    class, the number of classes for background, -1 for what is ignored).
+    class, the number of classes for background, -1 if ignored).
     """
 
     student_first = True  # a teacher's head runs on the student's regions
@@ -72,13 +72,13 @@ class DetectionDistiller(Distiller):
     def run_teacher(
         self, name: str, batch: Batch, student_features: dict[str, Any]
     ) -> dict[str, Any]:
-        """Show the teacher the student's images and regions."""
+        """Run the teacher on the student's images and regions."""
         if REGIONS in student_features:
             batch = {**batch, "proposals": student_features[REGIONS]}
         return self.teachers[name](batch)
 
     def complete(self, batch: Batch, student_features: dict[str, Any]) -> Batch:
-        """Return the batch as the class describes it."""
+        """Return the batch with the entries that the class describes."""
         device = self.steps.device
         truth = [one["instances"].to(device) for one in batch["inputs"]]
         sizes = [one["image"].shape[-2:] for one in batch["inputs"]]
@@ -114,7 +114,7 @@ def build_distiller(cfg: CfgNode) -> DetectionDistiller:
     student = Detector(build_model(cfg))
     _check_regions(cfg, nodes)
     random = cfg.KD.TEACHER.WEIGHTS == "random"
-    with drawn_from(0) if random else nullcontext():  # the same one when a run is resumed
+    with drawn_from(0) if random else nullcontext():  # the same when a run is resumed
         network = build_model(teacher_cfg)
     teacher = TeacherDetector(
         network,
@@ -144,10 +144,10 @@ def build_distiller(cfg: CfgNode) -> DetectionDistiller:
 
 
 def inherit(student: nn.Module, teacher: nn.Module, prefixes: Sequence[str]) -> None:
-    """Copy the teacher's weights whose names begin with one of the prefixes into the student.
+    """Copy the teacher's weights with one of these name prefixes into the student.
 
     Raises:
-        UserError: If no name begins so, or the student has no such tensor of this shape.
+        UserError: If no name has the prefix, or the student has no such tensor of this shape.
     """
     own = student.state_dict()
     for prefix in prefixes:
@@ -156,14 +156,14 @@ def inherit(student: nn.Module, teacher: nn.Module, prefixes: Sequence[str]) -> 
         if unfit or not state:
             problem = f"{unfit[0]!r} has no counterpart of its shape" if unfit else "nothing has it"
             raise UserError(
-                f"KD.INHERIT: {prefix!r}: {problem} in the student; name the beginning of weights "
+                f"KD.INHERIT: {prefix!r}: {problem} in the student; name a prefix of weights "
                 "that both detectors have, such as roi_heads. or backbone.fpn_output"
             )
         student.load_state_dict(state, strict=False)
 
 
 def sample_batch(network: nn.Module, size: int = 128) -> Batch:
-    """Return two images of noise and a region of each, with which shapes can be found out."""
+    """Return two images of noise with one region each, to infer shapes."""
     generator, device = torch.Generator().manual_seed(0), next(network.parameters()).device
     inputs, regions = [], []
     for _ in range(2):
@@ -172,18 +172,18 @@ def sample_batch(network: nn.Module, size: int = 128) -> Batch:
         logits = torch.zeros(1, device=device)
         region = Instances((size, size), proposal_boxes=Boxes(corners), objectness_logits=logits)
         regions.append(region)
-        # Detectors without an RPN, on files of proposals, want them here.
+        # Detectors without an RPN, with files of proposals, need them here.
         inputs.append({"image": image, "height": size, "width": size, "proposals": region})
     return {"inputs": inputs, "proposals": regions}
 
 
 def _check_regions(cfg: CfgNode, nodes: dict[str, dict[str, Any]]) -> None:
-    """Refuse regions that are replaced after the student's logits were computed."""
+    """Reject a config that replaces regions after the student's logits are computed."""
     taps = [node[side] for node in nodes.values() for side in ("student", "teacher")]
     if cfg.MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES and "@roi_logits" in taps:
         raise UserError(
-            "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES replaces the regions that the student's logits "
-            "are of, so the teacher cannot be asked about the same ones; set it to False"
+            "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES replaces the regions of the student's logits, "
+            "so the teacher cannot run on the same ones; set it to False"
         )
 
 

@@ -1,4 +1,4 @@
-"""A sheet of images with the true boxes beside those that several detectors predict."""
+"""Picture of images with the true boxes beside those of several detectors."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ class Boxes(NamedTuple):
 
 
 class Row(NamedTuple):
-    """An image, uint8 [H, W, 3] in RGB, and by the name of each column the boxes on it."""
+    """An image, uint8 [H, W, 3] in RGB, and its boxes by the name of each column."""
 
     image: np.ndarray
     columns: Mapping[str, Boxes]
@@ -43,7 +43,7 @@ def true_boxes(record: Mapping[str, Any]) -> Boxes:
 
 
 def predicted_boxes(instances: Instances, min_score: float = 0.4) -> Boxes:
-    """Return a model's predictions for an image, without those of a lower score."""
+    """Return a model's predictions for an image with at least this score."""
     kept = instances[instances.scores >= min_score].to("cpu")
     corners, scores = kept.pred_boxes.tensor.detach().numpy(), kept.scores.detach().numpy()
     return Boxes(corners, kept.pred_classes.numpy(), scores)
@@ -52,7 +52,7 @@ def predicted_boxes(instances: Instances, min_score: float = 0.4) -> Boxes:
 def draw_predictions(rows: Sequence[Row], path: Path, class_names: Sequence[str]) -> None:
     """Draw a PNG: a row for each image, a column for each name (ground truth first, say).
 
-    Every class has its colour; its name and the score stand beside the box.
+    Every class has its colour; its name and the score are beside the box.
 
     Args:
         rows: Images with the same columns.
@@ -64,7 +64,7 @@ def draw_predictions(rows: Sequence[Row], path: Path, class_names: Sequence[str]
     """
     if not rows or any(list(row.columns) != list(rows[0].columns) for row in rows):
         came = [list(row.columns) for row in rows]
-        raise UserError(f"a sheet wants at least one row, and the same columns in all; got {came}")
+        raise UserError(f"wanted rows with the same columns, at least one; got {came}")
     try:
         import matplotlib
 
@@ -104,7 +104,7 @@ def _draw(axes: Any, image: np.ndarray, boxes: Boxes, class_names: Sequence[str]
         corner, size = (left, top), (right - left, bottom - top)
         axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor="white", linewidth=2))
         axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=colour, linewidth=1.2))
-        above = top > height / 12  # else there is no room
+        above = top > height / 12  # else the text does not fit
         axes.text(
             min(left, 0.75 * width),
             top if above else bottom,

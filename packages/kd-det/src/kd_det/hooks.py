@@ -1,4 +1,4 @@
-"""What happens between Detectron2's steps, so that a resumed run equals an uninterrupted one."""
+"""Hooks of Detectron2's trainer, so that a resumed run equals an uninterrupted one."""
 
 import json
 import math
@@ -14,33 +14,33 @@ from kd_core.runtime.seed import mix, seed_everything
 from kd_det.state import ModelState, with_options
 
 METRICS = "metrics.json"
-EVALUATED = "evaluated"  # stands in the lines of iterations whose evaluation is complete
+EVALUATED = "evaluated"  # key in the lines of iterations whose evaluation is complete
 
 
 class CountSteps(HookBase):
-    """Counts optimizer steps, on which warm-ups depend."""
+    """Counts optimizer steps, for warm-ups."""
 
     def __init__(self, distiller: Distiller) -> None:
         self.distiller = distiller
 
     def after_step(self) -> None:
-        """Count one."""
+        """Count one step."""
         self.distiller.advance()
 
 
 class SeedSteps(HookBase):
-    """Makes what a step draws (regions, dropout) a function of (SEED, iteration, process)."""
+    """Makes random numbers of a step (regions, dropout) a function of SEED, iteration, process."""
 
     def before_step(self) -> None:
-        """Seed all generators; what evaluation or logging drew before leaves no trace."""
+        """Seed all generators, so that draws of evaluation or logging have no effect."""
         trainer: Any = self.trainer
         seed_everything(mix(trainer.cfg.SEED, trainer.iter, comm.get_rank()))
 
 
 class GatherState(HookBase):
-    """Has every process's part of the model's state at hand when a checkpoint is written.
+    """Gathers every process's part of the model's state before a checkpoint is written.
 
-    Checkpoints that are written at other iterations have that of the first process alone.
+    Checkpoints at other iterations have only the part of the first process.
     """
 
     def __init__(self, state: ModelState, period: int) -> None:
@@ -56,31 +56,31 @@ class GatherState(HookBase):
 
 
 class FreshPreciseBN(HookBase):
-    """Lets every round of PreciseBN begin with the same batches; stands before it."""
+    """Lets every round of PreciseBN start with the same batches; placed before it."""
 
     def __init__(self, precise_bn: Any) -> None:
         self.precise_bn = precise_bn
 
     def before_train(self) -> None:
-        """Give it batches of the run's seed, which a checkpoint may have changed."""
+        """Set batches of the run's seed, which a checkpoint may have changed."""
         trainer: Any = self.trainer
         if trainer.start_iter:
             cfg = with_options(trainer.cfg, "DATALOADER.NUM_WORKERS", 0)
             self.precise_bn._data_loader = trainer.build_train_loader(cfg)
 
     def after_step(self) -> None:
-        """Forget how far the last round came, which no checkpoint knows."""
+        """Reset the position in the last round, which is not in checkpoints."""
         self.precise_bn._data_iter = None
 
 
 class MissedEvaluation(HookBase):
-    """Makes up for the evaluation that a kill fell into, after its checkpoint was written.
+    """Repeats an evaluation that was killed after its checkpoint was written.
 
-    Stands behind the hook that evaluates, and notes in `metrics.json` that it came to its end.
+    Placed after the hook that evaluates; marks in `metrics.json` that it has finished.
 
     Args:
         evaluation: That hook.
-        period: After how many iterations it evaluates, 0 for never.
+        period: Iterations between evaluations, 0 for never.
         folder: Folder of the run.
     """
 
@@ -90,7 +90,7 @@ class MissedEvaluation(HookBase):
         self.file = Path(folder, METRICS)
 
     def before_train(self) -> None:
-        """Evaluate, if the iteration before the first one was due and left no note."""
+        """Evaluate if that was due at the last iteration and is not marked as finished."""
         trainer = self.trainer
         if not self._due(trainer.start_iter):
             return
@@ -100,7 +100,7 @@ class MissedEvaluation(HookBase):
             self._note()
 
     def after_step(self) -> None:
-        """Note an evaluation that came to its end."""
+        """Mark an evaluation as finished."""
         if self._due(self.trainer.iter + 1):
             self._note()
 
@@ -112,11 +112,11 @@ class MissedEvaluation(HookBase):
 
 
 def add_ours(made: list[HookBase], trainer: Any, state: ModelState) -> list[HookBase]:
-    """Return Detectron2's hooks with ours at their places."""
+    """Return Detectron2's hooks with ours inserted."""
     cfg = trainer.cfg
     found: list[HookBase] = []
     for hook in made:
-        if isinstance(hook, hooks.PeriodicWriter):  # no evaluation waits long to be written
+        if isinstance(hook, hooks.PeriodicWriter):  # evaluations are written soon
             hook._period = math.gcd(hook._period, cfg.TEST.EVAL_PERIOD)
         if isinstance(hook, hooks.PreciseBN):
             found.append(FreshPreciseBN(hook))
@@ -126,16 +126,16 @@ def add_ours(made: list[HookBase], trainer: Any, state: ModelState) -> list[Hook
     first: list[HookBase] = [SeedSteps()]
     if isinstance(trainer.distiller, Distiller):
         first.append(CountSteps(trainer.distiller))
-    readers = hooks.PeriodicCheckpointer, hooks.EvalHook  # only the first process has the former
+    readers = hooks.PeriodicCheckpointer, hooks.EvalHook  # only the first process has this hook
     place = next(number for number, hook in enumerate(found) if isinstance(hook, readers))
     found.insert(place, GatherState(state, cfg.SOLVER.CHECKPOINT_PERIOD))
     return [*first, *found]
 
 
 def forget_metrics(folder: str, start: int) -> None:
-    """Cut off what `metrics.json` says of iterations that are going to be done again.
+    """Cut off the lines of `metrics.json` for iterations that will run again.
 
-    It is cut in place: the writer has the file open.
+    The file is cut in place, because the writer has it open.
     """
     file = Path(folder, METRICS)
     if not file.is_file():
@@ -149,13 +149,13 @@ def forget_metrics(folder: str, start: int) -> None:
 
 
 def _evaluated(file: Path, iteration: int) -> bool:
-    """Return whether the evaluation of an iteration came to its end."""
+    """Return whether the evaluation of an iteration has finished."""
     records = [_record(line) for line in file.read_bytes().splitlines()] if file.is_file() else []
     return any(one.get("iteration") == iteration and EVALUATED in one for one in records)
 
 
 def _record(line: bytes) -> dict[str, Any]:
-    """Return a line's content, {} for one that a kill or anything else has damaged."""
+    """Return a line's content, {} for a damaged one."""
     try:
         record = json.loads(line)
     except ValueError:

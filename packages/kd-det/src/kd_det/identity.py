@@ -1,4 +1,4 @@
-"""What made a detector: its config, kept in OUTPUT_DIR as data and compared on --resume."""
+"""Identity of a detector: its config, kept in OUTPUT_DIR and compared on --resume."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,15 +26,15 @@ MAY_DIFFER = (
     "VIS_PERIOD",
     "VERSION",
 )
-"""Keys that cannot change what is trained; the same of the teacher. All others count."""
+"""Keys that cannot change the trained detector, also of the teacher. All others count."""
 
 _TEACHER = "KD.TEACHER.CONFIG."
 
 
 def recorded(cfg: CfgNode) -> dict[str, Any]:
-    """Return what makes a detector, in JSON's types: the config with the contents of its files.
+    """Return the identity of a detector in JSON types: the config with the contents of its files.
 
-    In the place of the teacher's YAML is what it says; data sets count by their JSON files.
+    The teacher's YAML is replaced by its contents; data sets count by their JSON files.
     """
     config: dict[str, Any] = with_contents(_plain(cfg))
     if cfg.KD.TERMS:
@@ -45,22 +45,22 @@ def recorded(cfg: CfgNode) -> dict[str, Any]:
 
 
 def check(cfg: CfgNode, remedy: str = "name another OUTPUT_DIR, or the old values") -> None:
-    """Refuse an OUTPUT_DIR that another config made; MAX_ITER may have grown.
+    """Reject an OUTPUT_DIR of another config; MAX_ITER may have grown.
 
     Args:
-        cfg: What is asked for.
+        cfg: The config of this run.
         remedy: What the user can do.
 
     Raises:
-        UserError: If keys that count differ, or fewer iterations are asked for than were trained.
+        UserError: If keys that count differ, or MAX_ITER is below the iterations trained.
     """
     folder, asked = Path(cfg.OUTPUT_DIR), recorded(cfg)
     kept = identity.read(folder)
     if kept is None:
         if (folder / "last_checkpoint").exists():
             raise UserError(
-                f"OUTPUT_DIR {str(folder)!r} has checkpoints, but no {identity.FILE} that says "
-                "what made them, as runs of older versions; start again in another folder, with "
+                f"OUTPUT_DIR {str(folder)!r} has checkpoints, but no {identity.FILE} with "
+                "their config, like runs of older versions; start again in another folder, with "
                 "MODEL.WEIGHTS if you like"
             )
         return
@@ -72,21 +72,21 @@ def check(cfg: CfgNode, remedy: str = "name another OUTPUT_DIR, or the old value
 
 
 def keep(cfg: CfgNode) -> None:
-    """Write down what makes a detector, before it is trained; call `check` first."""
+    """Write the identity of a detector, before it is trained; call `check` first."""
     identity.keep(Path(cfg.OUTPUT_DIR), recorded(cfg))
 
 
 def digest_of(cfg: CfgNode) -> str:
-    """Return a short hash of what in a config counts."""
+    """Return a short hash of the identity of a config."""
     counts = {path: leaf for path, leaf in flat(recorded(cfg)).items() if not _may_differ(path)}
     return digest(counts)
 
 
 def finished(cfg: CfgNode, weights: str = "model_final.pth") -> dict[str, Any] | None:
-    """Return the result that a config has in its OUTPUT_DIR, or None if it has none yet.
+    """Return the result of a config in its OUTPUT_DIR, or None if it has none yet.
 
     Raises:
-        UserError: If another config made what is there, it is damaged, or its weights are missing.
+        UserError: If the folder is of another config, is damaged, or lacks its weights.
     """
     folder = Path(cfg.OUTPUT_DIR)
     remedy = f"delete {folder}, and it is created again"
@@ -95,7 +95,7 @@ def finished(cfg: CfgNode, weights: str = "model_final.pth") -> dict[str, Any] |
         return None
     result = read_result(folder)
     if result["last"].get("iteration") != cfg.SOLVER.MAX_ITER:
-        return None  # it goes on to more
+        return None  # it is resumed for more
     if result.get("made_by") != digest_of(cfg):
         raise UserError(f"{folder / RESULT} is not of the run in its folder; {remedy}")
     if not (folder / weights).is_file():
@@ -108,7 +108,7 @@ def _may_differ(path: str) -> bool:
 
 
 def _check_length(folder: Path, asked: int) -> None:
-    """Refuse to end before the iteration that was reached."""
+    """Reject a MAX_ITER below the iteration that was reached."""
     if not (folder / "last_checkpoint").exists():
         return
     state = checkpoint.load(read_last(folder))
@@ -116,7 +116,7 @@ def _check_length(folder: Path, asked: int) -> None:
     if not isinstance(done, int) or asked <= done:
         trained = done + 1 if isinstance(done, int) else "an unknown number of"
         raise UserError(
-            f"{LENGTH} is {asked}, but {folder} has trained for {trained} iterations; want that or "
+            f"{LENGTH} is {asked}, but {folder} has trained for {trained} iterations; set that or "
             "more, or another OUTPUT_DIR"
         )
 

@@ -12,9 +12,8 @@ _NAME, _SUM = "last_checkpoint", "last_checkpoint.sha256"
 def write_last(folder: Path, name: str) -> None:
     """Write the name of the newest checkpoint.
 
-    Detectron2 reads the file itself as a name, so the checksum has a file of its own. At first it
-    has the old name's hash too: a process that is killed between two of the writes leaves a name
-    that one of them fits.
+    Detectron2 reads the whole file as a name, so the checksum is in a separate file. That first has
+    the hash of the old name too: after a kill between two writes, one of the hashes fits.
     """
     path = folder / _NAME
     new, old = _hash_of(name.encode()), _hash_of(path.read_bytes() if path.is_file() else b"")

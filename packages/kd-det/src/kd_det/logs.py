@@ -1,4 +1,4 @@
-"""Detectron2's messages: no tracebacks among them, also where they cannot be written."""
+"""Detectron2's messages without tracebacks, also on a full disk."""
 
 import logging
 from collections.abc import Iterator
@@ -8,14 +8,14 @@ from typing import Any
 from detectron2.utils import logger as detectron2_logger
 
 _NAMES = ("detectron2", "fvcore")
-_LOOP = "detectron2.engine.train_loop"  # it logs whatever ends a training, with its traceback
+_LOOP = "detectron2.engine.train_loop"  # logs every exception in training, with its traceback
 
 
 @contextmanager
 def without_tracebacks() -> Iterator[None]:
-    """Leave it to the tool to say in one line what failed.
+    """Suppress tracebacks inside; the tool prints one line.
 
-    A full disk fails at every message that goes to `log.txt`, and once more when Python ends.
+    On a full disk every message to `log.txt` fails, and another write when Python ends.
     """
     loop, before = logging.getLogger(_LOOP), logging.raiseExceptions
     loop.addFilter(_has_no_traceback)
@@ -33,7 +33,7 @@ def _has_no_traceback(record: logging.LogRecord) -> bool:
 
 
 def _give_up_full_files() -> None:
-    """Close the files whose last lines cannot be written, so that nothing tries it again."""
+    """Close files whose last lines cannot be written, so that nothing tries again."""
     for name in _NAMES:
         log = logging.getLogger(name)
         for handler in list(log.handlers):

@@ -1,4 +1,4 @@
-"""Files of proposals, `DATASETS.PROPOSAL_FILES_*`, read without running code they might hold."""
+"""Read proposal files, `DATASETS.PROPOSAL_FILES_*`, without running code in them."""
 
 from typing import Any
 
@@ -19,14 +19,14 @@ Records = list[dict[str, Any]]
 def load_proposals(records: Records, file: str) -> Records:
     """Add the proposals of a file to the records of a data set, as Detectron2 does.
 
-    Detectron2 unpickles such a file, whatever is in it; here only arrays and plain values are read.
+    Detectron2 unpickles any content of such a file; this reads only arrays and plain values.
 
     Args:
         records: Of the images, in Detectron2's form.
         file: A pickled dict of `ids`, `boxes` and `objectness_logits`.
 
     Raises:
-        UserError: If the file holds anything else, or lacks an image.
+        UserError: If the file contains anything else, or lacks an image.
     """
     with arrays_only(build):
         with PathManager.open(file, "rb") as opened:
@@ -35,11 +35,11 @@ def load_proposals(records: Records, file: str) -> Records:
 
 
 def check_files(cfg: CfgNode, *, training: bool) -> None:
-    """Refuse a detector without an RPN that gets no files of proposals, or too few.
+    """Reject a detector without an RPN that has no proposal files, or too few.
 
     Args:
         cfg: A config.
-        training: Whether the data sets of training are read too.
+        training: Whether the training data sets are read too.
 
     Raises:
         UserError: If `MODEL.LOAD_PROPOSALS` is not set, or a data set has no file.
@@ -56,7 +56,7 @@ def check_files(cfg: CfgNode, *, training: bool) -> None:
         if len(sets) != len(files):
             raise UserError(
                 f"DATASETS.PROPOSAL_FILES_{split} has {len(files)} files for {len(sets)} data "
-                f"sets in DATASETS.{split}; MODEL.LOAD_PROPOSALS wants one of each"
+                f"sets in DATASETS.{split}; MODEL.LOAD_PROPOSALS needs one for each"
             )
 
 

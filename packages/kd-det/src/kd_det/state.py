@@ -1,4 +1,4 @@
-"""What a detection checkpoint keeps beside the student's weights."""
+"""State in a detection checkpoint beside the student's weights."""
 
 import math
 from typing import Any
@@ -14,7 +14,7 @@ Numbers = dict[str, dict[str, float]]
 
 
 class DistillerState:
-    """What a checkpoint keeps of a distiller beside the student: criteria and counter."""
+    """State of a distiller beside the student: criteria and counter."""
 
     def __init__(self, distiller: DetectionDistiller) -> None:
         self.distiller = distiller
@@ -24,30 +24,30 @@ class DistillerState:
         return {"criteria": self.distiller.criteria.state_dict(), "steps": self.distiller.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take them over."""
+        """Load criteria and counter."""
         self.distiller.criteria.load_state_dict(state["criteria"])
         self.distiller.steps.copy_(state["steps"])
 
 
 class RunSeed:
-    """The SEED of a run; one that was drawn, since none was set, goes with its checkpoints."""
+    """The SEED of a run; if it was not set, the drawn one is kept in checkpoints."""
 
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
 
     def state_dict(self) -> dict[str, int]:
-        """Return it."""
+        """Return the seed."""
         return {"seed": self.trainer.cfg.SEED}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Take it over."""
+        """Load the seed."""
         if type(state.get("seed")) is not int:
             raise UserError(f"the checkpoint's seed is {state!r:.80}; wanted an integer")
         self.trainer.cfg = with_options(self.trainer.cfg, "SEED", state["seed"])
 
 
 def with_options(cfg: CfgNode, *options: Any) -> CfgNode:
-    """Return a config that differs in KEY, VALUE pairs."""
+    """Return a copy of a config with other KEY, VALUE pairs."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.merge_from_list(list(options))
@@ -56,11 +56,11 @@ def with_options(cfg: CfgNode, *options: Any) -> CfgNode:
 
 
 class ModelState:
-    """What training changes in a model without changing its weights.
+    """State of a model that training changes, besides its weights.
 
-    These are numbers that modules keep as plain attributes, such as RetinaNet's `loss_normalizer`,
-    a moving average, and in several processes the buffers of the others: BatchNorm's statistics are
-    each process's own.
+    These are numbers that modules keep as plain attributes, such as RetinaNet's moving average
+    `loss_normalizer`; with several processes also the buffers of the others, since each process
+    has its own BatchNorm statistics.
 
     Args:
         model: Distiller or plain detector, before its first step.
@@ -69,7 +69,7 @@ class ModelState:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.initial = numbers(model)
-        self.others: list[dict[str, Any]] = []  # what `own` returned in the other processes
+        self.others: list[dict[str, Any]] = []  # results of `own` in the other processes
 
     def own(self) -> dict[str, Any]:
         """Return the part of this process."""
@@ -87,10 +87,10 @@ class ModelState:
         return {"processes": [{**self.own(), "buffers": {}}, *self.others]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over the part of this process; one that has none takes the first's.
+        """Load the part of this process, or that of the first if there is none.
 
         Raises:
-            UserError: If it is not of this model.
+            UserError: If the state is not of this model.
         """
         try:
             parts, rank = state["processes"], comm.get_rank()
@@ -103,7 +103,7 @@ class ModelState:
                 buffers[name].copy_(value)
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(
-                "what the checkpoint keeps beside the weights does not fit this model "
+                "the checkpoint's state beside the weights does not fit this model "
                 f"({error!r}): it is damaged, or of another model"
             ) from error
 
@@ -129,7 +129,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _set_number(module: nn.Module, key: str, value: Any) -> None:
-    """Give a module a number, in the place of a number or of nothing."""
+    """Set a number of a module, in place of a number or of nothing."""
     if not (_is_number(value) and math.isfinite(value) and _is_number(getattr(module, key, 0))):
         raise ValueError(f"{type(module).__name__}.{key} as {value!r:.80}")
     setattr(module, key, value)

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def argument_parser() -> ArgumentParser:
-    """Return the parser of Detectron2's arguments and of the few of ours."""
+    """Return the parser of Detectron2's arguments and our few."""
     parser: ArgumentParser = default_argument_parser()
     parser.description = "Train or distil a detector; without --config-file, the demo runs."
     parser.add_argument(
@@ -45,7 +45,7 @@ def argument_parser() -> ArgumentParser:
         nargs="+",
         default=[],
         metavar="NAME=JSON:IMAGES",
-        help="data sets of yours in COCO's format, to be named in DATASETS",
+        help="your data sets in COCO's format, to be named in DATASETS",
     )
     parser.add_argument("--dry-run", action="store_true", help="build all, run one step")
     add_seeds(parser, "of the demo")
@@ -55,7 +55,7 @@ def argument_parser() -> ArgumentParser:
 
 def _main(argv: list[str]) -> None:
     args = argument_parser().parse_args(argv)
-    trust(*args.opts)  # an import path among them is named by the command line
+    trust(*args.opts)  # an import path among them comes from the command line, so it is trusted
     if not args.config_file:
         demo.main(args)
         return
@@ -65,7 +65,7 @@ def _main(argv: list[str]) -> None:
         dry_run(cfg)
         return
     check(cfg, args)
-    # Of several machines, the first owns the folder. An evaluation writes there too.
+    # With several machines, the first owns the folder. An evaluation writes there too.
     with claimed(Path(cfg.OUTPUT_DIR)) if args.machine_rank == 0 else nullcontext():
         check_folder(cfg, args)
         if cfg.MODEL.DEVICE == "cpu":
@@ -82,7 +82,7 @@ def register(args: Namespace) -> None:
 
 
 def check(cfg: CfgNode, args: Namespace) -> None:
-    """Refuse, before any work, terms, data, a device or weights that do not fit."""
+    """Reject terms, data, a device or weights that do not fit, before any work."""
     named_folder(cfg.OUTPUT_DIR, "OUTPUT_DIR")
     term_nodes(cfg)
     check_data(cfg)
@@ -96,12 +96,12 @@ def check(cfg: CfgNode, args: Namespace) -> None:
 
 
 def check_folder(cfg: CfgNode, args: Namespace) -> None:
-    """Refuse a folder that holds another run, and write down what will have made it."""
+    """Reject a folder with another run, and write this run's identity to it."""
     if args.eval_only:
         return
     if Path(cfg.OUTPUT_DIR, "last_checkpoint").exists() and not args.resume:
         raise UserError(
-            f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} holds a run; add --resume to go on with it, or name "
+            f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} has a run; add --resume to continue it, or name "
             "another folder"
         )
     if args.resume:
@@ -110,7 +110,7 @@ def check_folder(cfg: CfgNode, args: Namespace) -> None:
 
 
 def _check_weights(cfg: CfgNode, args: Namespace) -> None:
-    """Refuse student's weights that are not there, before minutes go into the data set."""
+    """Reject missing weights of the student, before the data set is read."""
     weights = cfg.MODEL.WEIGHTS
     if args.eval_only and not (weights or args.resume):
         raise UserError("--eval-only needs MODEL.WEIGHTS, or --resume for a run's last checkpoint")
@@ -144,7 +144,7 @@ def _train_or_evaluate(cfg: CfgNode, args: Namespace) -> Any:
 
 
 def memory_remedy(cfg: CfgNode) -> str:
-    """Return what takes less memory, with the values that it has now."""
+    """Return which options lower the memory, with their present values."""
     return (
         f"lower SOLVER.IMS_PER_BATCH (now {cfg.SOLVER.IMS_PER_BATCH}) or INPUT.MIN_SIZE_TRAIN (now "
         f"{tuple(cfg.INPUT.MIN_SIZE_TRAIN)}), or set SOLVER.AMP.ENABLED True (now "

@@ -1,4 +1,4 @@
-"""Detectron2's own trainer with a distiller in the place of the model."""
+"""Detectron2's trainer with a distiller in place of the model."""
 
 import inspect
 from collections import OrderedDict
@@ -29,22 +29,22 @@ read_proposals_safely()
 
 
 class DistillationTrainer(DefaultTrainer):
-    """Train what a config with a KD node describes; without terms, the plain detector.
+    """Trains the distiller of a config with a KD node; without terms, the plain detector.
 
-    A run that is killed at any moment and resumed ends with the weights, bit for bit, that it would
-    have had without the kill. Checkpoints hold the student as `model`, under its plain names, and
-    beside it the criteria, the optimizer, counters and the seed. What a step draws is a function of
-    (SEED, iteration), so no generator's state is kept, and the number of data workers changes
-    nothing. Where SEED is not set, one is drawn and goes with the checkpoints.
+    A run that is killed at any moment and resumed ends with the same weights, bit for bit, as
+    without the kill. Checkpoints hold the student as `model`, under its plain names, and beside it
+    the criteria, the optimizer, counters and the seed. Random numbers of a step are a function of
+    (SEED, iteration), so no generator's state is kept, and the number of data workers has no
+    effect. If SEED is not set, one is drawn and kept in the checkpoints.
 
-    Resumption is not exact where two runs of one command are not: on a GPU, whose kernels add in
-    any order (`torch.use_deterministic_algorithms(True)` makes them add in one, where it knows a
-    way); with another number of processes, threads or another build of PyTorch; and where a
-    subclass has a data loader of its own without `start`, or a criterion or network that keeps
-    something else than parameters, buffers and numbers. In `metrics.json`, times differ, and
-    Detectron2's medians of 20 iterations begin again at the checkpoint.
+    Resuming is not exact where two runs of one command differ: on a GPU, whose kernels add in any
+    order (`torch.use_deterministic_algorithms(True)` fixes the order for most); with another number
+    of processes, threads or another build of PyTorch; and where a subclass has its own data loader
+    without `start`, or a criterion or network with state other than parameters, buffers and
+    numbers. In `metrics.json`, times differ, and Detectron2's medians of 20 iterations restart at
+    the checkpoint.
 
-    A subclass may override whatever one of `DefaultTrainer` may.
+    A subclass may override everything that a subclass of `DefaultTrainer` may.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -67,7 +67,7 @@ class DistillationTrainer(DefaultTrainer):
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         """Return Detectron2's optimizer; `CLIP_TYPE: full_model` clips the norm of all gradients.
 
-        Detectron2's projects have that type, its library has not.
+        Detectron2's projects have that type, its library does not.
         """
         clip = cfg.SOLVER.CLIP_GRADIENTS
         if not clip.ENABLED or clip.CLIP_TYPE != "full_model":
@@ -84,7 +84,7 @@ class DistillationTrainer(DefaultTrainer):
 
     @classmethod
     def build_train_mapper(cls, cfg: CfgNode) -> Mapper:
-        """Return what reads and augments an image; the place for a mapper of yours."""
+        """Return the mapper, which reads and augments an image; override it with your own."""
         return TellingMapper(cfg, True)
 
     @classmethod
@@ -139,7 +139,7 @@ class DistillationTrainer(DefaultTrainer):
         return add_ours(super().build_hooks(), self, self.model_state)
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Load the last checkpoint, with all that training depends on, or `MODEL.WEIGHTS`."""
+        """Load the last checkpoint with the whole training state, or `MODEL.WEIGHTS`."""
         super().resume_or_load(resume)
         if resume and comm.is_main_process():
             forget_metrics(self.cfg.OUTPUT_DIR, self.start_iter)
@@ -155,20 +155,20 @@ class DistillationTrainer(DefaultTrainer):
             )
 
     def train(self) -> Any:
-        """Train to `SOLVER.MAX_ITER`; return the results of evaluation that were expected."""
+        """Train to `SOLVER.MAX_ITER`; return and verify the results of evaluation."""
         with as_written():
             return super().train()
 
     def after_train(self) -> None:
-        """Count no iteration that was not done: a finished run that is resumed only evaluates."""
+        """Keep the iteration count of a finished run that is resumed; it only evaluates."""
         self.iter: int = min(self.iter, self.max_iter)
         super().after_train()
 
 
 class WholeCheckpointer(SafeCheckpointer):
-    """Writes files that are whole or absent, and reads only plain data.
+    """Checkpointer that writes atomically and reads only plain data.
 
-    What a run goes on from must hold every part.
+    A checkpoint to resume from must have every part.
     """
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
@@ -181,14 +181,14 @@ class WholeCheckpointer(SafeCheckpointer):
         missing = [part for part in self.wanted if part not in contents]
         if missing:
             raise UserError(
-                f"{filename} has no part {missing[0]!r}, without which training cannot go on "
+                f"{filename} has no part {missing[0]!r}, without which training cannot resume "
                 "exactly: Detectron2 itself or an older kd_det wrote it. Start a run in another "
                 "OUTPUT_DIR, with this file as MODEL.WEIGHTS"
             )
         return contents
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Write everything to `<name>.pth`, and then its name to `last_checkpoint`."""
+        """Write the state to `<name>.pth`, and then its name to `last_checkpoint`."""
         if not self.save_dir or not self.save_to_disk:
             return
         parts = {key: part.state_dict() for key, part in self.checkpointables.items()}

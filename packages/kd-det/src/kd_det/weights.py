@@ -1,4 +1,4 @@
-"""Weights of detectors, `.pkl` files of Detectron2 among them, read without running code."""
+"""Read weights of detectors, also Detectron2's `.pkl` files, without running code in them."""
 
 import re
 from collections.abc import Mapping
@@ -17,21 +17,21 @@ from torch import Tensor, nn
 
 from kd_det.last_checkpoint import read_last
 
-# Of old files: Detectron2 no longer saves them, or never reads them.
+# In old files; Detectron2 does not save or read them any more.
 _PASSED_OVER = re.compile(
     r"^pixel_(mean|std)$|\banchor_generator\.cell_anchors\b|\.num_batches_tracked$"
 )
 
 
 def read_pickle(path: str | Path) -> dict[str, Any]:
-    """Read a `.pkl` file of Detectron2 or Caffe2, which may hold arrays and plain containers.
+    """Read a `.pkl` file of Detectron2 or Caffe2 with arrays and plain containers.
 
     Returns:
-        The fields that Detectron2's checkpointer works with: the weights as `model`; for Caffe2
+        The fields that Detectron2's checkpointer uses: the weights as `model`; for Caffe2
         also `__author__` and `matching_heuristics`, since its names have to be translated.
 
     Raises:
-        UserError: If it holds anything else, or is damaged.
+        UserError: If it contains anything else, or is damaged.
     """
     contents = unpickle(path)
     weights = contents
@@ -51,7 +51,7 @@ def read_pickle(path: str | Path) -> dict[str, Any]:
 
 
 def local_file(path: str | Path) -> Path:
-    """Return where a file is, downloading `https://` and `detectron2://` names into a cache.
+    """Return a local path; download `https://` and `detectron2://` names into a cache.
 
     Raises:
         UserError: If it cannot be downloaded.
@@ -76,7 +76,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             Detectron2 can only guess.
     """
     file = local_file(path)
-    if file.suffix != ".pkl" or not file.is_file():  # the latter for its hint at files nearby
+    if file.suffix != ".pkl" or not file.is_file():  # read_state_dict, for its hint of files nearby
         return read_state_dict(file)
     contents = read_pickle(file)
     if contents.get("__author__") == "Caffe2":
@@ -92,17 +92,17 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_teacher(model: nn.Module, path: str | Path) -> None:
-    """Load a whole trained detector; nothing is loaded unless all of it fits.
+    """Load a whole trained detector; nothing is loaded unless everything fits.
 
-    Passed over are what old files hold and Detectron2 no longer reads: `pixel_mean`, `pixel_std`,
-    cell anchors and batch counters.
+    Entries of old files that Detectron2 does not read any more are ignored: `pixel_mean`,
+    `pixel_std`, cell anchors and batch counters.
 
     Args:
         model: Detector as Detectron2 builds it from the config of the weights.
         path: See `read_weights`.
 
     Raises:
-        UserError: If the file cannot be read, holds a backbone alone, or is of another detector.
+        UserError: If the file cannot be read, has only a backbone, or is of another detector.
     """
     state = _needed(read_weights(path))
     wrong = mismatch(state, _needed(model.state_dict()))
@@ -111,7 +111,7 @@ def load_teacher(model: nn.Module, path: str | Path) -> None:
         parts = {name.partition(".")[0] for name in state}
         if parts <= {"backbone"} or parts.isdisjoint(name for name, _ in model.named_children()):
             advice = (
-                "this is a backbone alone or no detector, where a teacher is a whole trained "
+                "this is only a backbone, or not a detector; a teacher is a whole trained "
                 "detector, such as those of Detectron2's model zoo"
             )
         raise UserError(f"{path}: does not fit {type(model).__name__}: {wrong}; {advice}")
@@ -120,7 +120,7 @@ def load_teacher(model: nn.Module, path: str | Path) -> None:
 
 
 def mismatch(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    """Say how a state dict differs in names and shapes from the wanted one; "" if it does not."""
+    """Return how a state dict differs in names and shapes from the wanted one, or ""."""
     missing = [name for name in wanted if name not in state]
     unexpected = [name for name in state if name not in wanted]
     reshaped = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
@@ -128,17 +128,17 @@ def mismatch(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
 
 
 class _WeightsOnly(Checkpointer):
-    """Reads what `torch.save` wrote, with `weights_only=True` in any environment."""
+    """Reads files of `torch.save` with `weights_only=True` in any environment."""
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         return checkpoint.load(Path(filename), unsealed=True)
 
 
 class SafeCheckpointer(DetectionCheckpointer, _WeightsOnly):
-    """Detectron2's checkpointer, reading files without running code that they might hold.
+    """Detectron2's checkpointer, which reads files without running code in them.
 
-    Formats, matching of names and messages are Detectron2's: it asks the second base for the
-    contents of a `.pth` file; it would unpickle a `.pkl` file by itself.
+    Formats, matching of names and messages are Detectron2's. It takes the contents of a `.pth`
+    file from the second base class; it would unpickle a `.pkl` file itself.
     """
 
     def _load_file(self, filename: str) -> dict[str, Any]:
@@ -148,11 +148,11 @@ class SafeCheckpointer(DetectionCheckpointer, _WeightsOnly):
         return super()._load_file(filename)
 
     def get_checkpoint_file(self) -> str:
-        """Return the newest checkpoint of the folder, if its name is whole."""
+        """Return the newest checkpoint of the folder, if its name is not damaged."""
         return str(read_last(Path(self.save_dir)))
 
     def _convert_ndarray_to_tensor(self, state_dict: dict[str, Any]) -> None:
-        """Check values, which is of use once names are those of the model: after any matching."""
+        """Check values; done here, because names are those of the model only after matching."""
         try:
             super()._convert_ndarray_to_tensor(state_dict)
         except (TypeError, ValueError) as error:

@@ -1,1 +1,1 @@
-"""Methods for detectors alone; none needs Detectron2 to be imported. Others: `kd_core.criteria`."""
+"""Criteria of detectors, importable without Detectron2. Others: `kd_core.criteria`."""

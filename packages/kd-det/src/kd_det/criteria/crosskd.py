@@ -1,4 +1,4 @@
-"""CrossKD: the student's dense head, finished by the teacher's."""
+"""CrossKD: the student's features through the teacher's dense head."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ _TAPS = re.compile(r"head\.cls_subnet\.(\d+)\[\*\] head\.bbox_subnet\.(\d+)\[\*\
 
 @full_precision
 def align(student: Tensor, teacher: Tensor) -> Tensor:
-    """Give every channel of the student's maps the mean and deviation that the teacher's have.
+    """Give every channel of the student's maps the mean and deviation of the teacher's.
 
     Args:
         student: [N, C, H, W].
@@ -39,15 +39,15 @@ def crosskd_class(
 ) -> Tensor:
     """Match class probabilities by binary cross-entropy, focused on where they differ most.
 
-    Of Wang et al., "CrossKD: Cross-Head Knowledge Distillation for Object Detection", CVPR 2024,
+    Wang et al., "CrossKD: Cross-Head Knowledge Distillation for Object Detection", CVPR 2024,
     arXiv:2306.11369: the quality focal loss with the teacher's probabilities as qualities. The
-    focus takes part in the gradient.
+    focus is part of the gradient.
 
     Args:
         student: Cross-head logits, [..., C], an independent probability (sigmoid) per class.
         teacher: Logits of the same shape. No gradient flows into them.
         weight: Of each anchor, [...].
-        normalizer: What the sum is divided by: the number of positive anchors.
+        normalizer: Divides the sum: the number of positive anchors.
         beta: Power of the difference of the probabilities, which weighs each class.
     """
     target = teacher.detach().sigmoid()
@@ -66,9 +66,9 @@ def crosskd_box(
         student: Boxes decoded from cross-head predictions, [..., 4]: left, top, right, bottom.
         teacher: Boxes of the same shape, in the same unit. No gradient flows into them.
         weight: Of each anchor, [...]: the teacher's confidence, its largest class probability.
-        normalizer: What the sum is divided by: the number of positive anchors.
+        normalizer: Divides the sum: the number of positive anchors.
     """
-    # Torchvision's and fvcore's own read the device.
+    # The functions of torchvision and fvcore read values back from the device.
     sides = student.unflatten(-1, (2, 2)), teacher.detach().unflatten(-1, (2, 2))
     (first, last), (first_shown, last_shown) = (side.unbind(-2) for side in sides)
     overlap = _area((last.minimum(last_shown) - first.maximum(first_shown)).clamp_min(0))
@@ -85,17 +85,17 @@ def _area(sides: Tensor) -> Tensor:
 class CrossKD(Criterion):
     """See `crosskd_class` and `crosskd_box`; between two RetinaNets of Detectron2.
 
-    What both subnets of the student's head give after their third convolution (and its norm) is
-    brought to the teacher's statistics (`align`), per level, and goes through what follows in the
-    teacher's head. Taps of either network are `["head.cls_subnet.4[*]", "head.bbox_subnet.4[*]"]`,
-    with norm layers 7 instead of 4.
+    The outputs of both subnets of the student's head after their third convolution (and its norm)
+    get the teacher's statistics (`align`), per level, and go through the rest of the teacher's
+    head. Taps of either network are `["head.cls_subnet.4[*]", "head.bbox_subnet.4[*]"]`, with norm
+    layers 7 instead of 4.
 
-    Of `batch` it needs what the student itself is trained with: `anchors`, one tensor [R_l, 4] in
-    pixels per level, and `gt_labels` [N, R], R being the sum of R_l: the class of each anchor,
-    the number of classes for background, -1 if ignored.
+    From `batch` it needs the student's own targets: `anchors`, one tensor [R_l, 4] in pixels per
+    level, and `gt_labels` [N, R], where R is the sum of R_l: the class of each anchor, the number
+    of classes for background, -1 if ignored.
 
     Differs from the authors' code: the normalizer is the number of positive anchors in the batch
-    of one GPU, at least 1, where theirs counts at least one in every image.
+    of one GPU, at least 1; theirs counts at least one in every image.
 
     Args:
         class_weight: Weight of the classes.
@@ -117,26 +117,26 @@ class CrossKD(Criterion):
         self.box_weight = box_weight
         self.beta = beta
         self._teacher: Borrowed[nn.Module] | None = None
-        self._cuts = [0, 0]  # where the teacher's branches go on
+        self._cuts = [0, 0]  # start of the rest of the teacher's branches
 
     def check_shapes(self, student: Shapes, teacher: Shapes) -> None:
-        """Refuse what is not two branches with all their levels, of the teacher's channels.
+        """Reject anything but two branches with all levels, of the teacher's channels.
 
         Raises:
-            UserError: If so.
+            UserError: If the taps are others, or the channels differ.
         """
         channels = _channels("student", student), _channels("teacher", teacher)
         if channels[0] != channels[1]:
             raise UserError(
                 f"CrossKD: the student's branches have {channels[0]} channels by level, the "
-                f"teacher's, through whose head they go, {channels[1]}; take detectors whose "
+                f"teacher's {channels[1]}, which its head needs; take detectors whose "
                 "heads have the same width and levels, or another method, such as PKD"
             )
 
     def bind(
         self, student: nn.Module, teacher: nn.Module, taps: tuple[Sequence[str], Sequence[str]]
     ) -> None:
-        """Find what follows the taps in the teacher's head, and how its boxes are decoded.
+        """Find the rest of the teacher's head after the taps, and how it decodes boxes.
 
         Raises:
             UserError: If the taps are not of two RetinaNets' heads, or the classes differ.
@@ -145,9 +145,9 @@ class CrossKD(Criterion):
             match = _TAPS.fullmatch(" ".join(paths))
             if match is None or not hasattr(network, "box2box_transform"):
                 raise UserError(
-                    f"CrossKD finishes predictions in a RetinaNet's head, but {list(paths)} are no "
-                    f"taps in it, or {type(network).__name__} is another detector; tap @towers of "
-                    "two RetinaNets"
+                    f"CrossKD finishes predictions in a RetinaNet's head, but {list(paths)} are "
+                    f"not taps in it, or {type(network).__name__} is another detector; "
+                    "tap @towers of two RetinaNets"
                 )
             self._cuts = [int(place) + 1 for place in match.groups()]
         if student.num_classes != teacher.num_classes:
@@ -166,7 +166,7 @@ class CrossKD(Criterion):
         """Return the loss of the maps of both branches, each a tuple of levels [N, C, H, W].
 
         Args:
-            student: What the taps of the class branch and of the box branch give.
+            student: Values of the taps of the class branch and of the box branch.
             teacher: The same of the teacher.
             batch: See the class.
         """
@@ -197,7 +197,7 @@ def _finish(
     branches: Sequence[Sequence[Tensor]],
     anchors: Sequence[Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """Return class logits [N, R, classes] and boxes [N, R, 4] of what is left of a head."""
+    """Return class logits [N, R, classes] and boxes [N, R, 4] of the rest of a head."""
     head = network.head
     logits = _run(head.cls_subnet[cuts[0] :], head.cls_score, branches[0], network.num_classes)
     deltas = _run(head.bbox_subnet[cuts[1] :], head.bbox_pred, branches[1], 4)
@@ -209,11 +209,11 @@ def _finish(
 def _run(layers: nn.Module, predict: nn.Module, levels: Sequence[Tensor], values: int) -> Tensor:
     """Return so many values for every anchor, [N, R, values].
 
-    All levels in their order: a head with BatchNorms has other statistics for each, and counts its
-    calls to know which.
+    All levels in order: a head with BatchNorms has separate statistics for each level, and counts
+    its calls to choose them.
     """
     outputs = [predict(layers(maps)) for maps in levels]
-    # Detectron2's order of anchors: by height, by width, then those of one place.
+    # Detectron2's order of anchors: by height, by width, then those of one position.
     rows = [maps.unflatten(1, (-1, values)).permute(0, 3, 4, 1, 2) for maps in outputs]
     return torch.cat([row.flatten(1, 3) for row in rows], 1)
 

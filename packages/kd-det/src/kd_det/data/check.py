@@ -1,4 +1,4 @@
-"""Read a whole data set in the COCO format and tell what a detector cannot learn from."""
+"""Check a whole data set in the COCO format for entries that a detector cannot learn from."""
 
 from argparse import ArgumentParser
 from collections import Counter
@@ -24,9 +24,9 @@ UNUSABLE = {
     "empty_boxes": "boxes without width or height",
     "boxes_outside": "boxes that reach outside their image",
 }
-"""Parts of the report that make a data set unusable, and what they are called."""
+"""Parts of the report that make a data set unusable, with their titles."""
 
-_TOLERANCE = 1.0  # pixels that a box may reach outside: COCO's own are rounded
+_TOLERANCE = 1.0  # pixels that a box may reach outside: COCO's boxes are rounded
 _SHOWN = 5  # entries of a list on the terminal; --out has all
 
 
@@ -60,7 +60,7 @@ def check(json_file: str | Path, image_root: str | Path, *, workers: int = 4) ->
         named by their annotation's id.
 
     Raises:
-        UserError: If the JSON is no COCO instances file, or the folder is missing.
+        UserError: If the JSON is not a COCO instances file, or the folder is missing.
     """
     content, folder = read_coco(json_file), Path(image_root)
     if not folder.is_dir():
@@ -109,7 +109,7 @@ def _boxes(content: dict[str, Any]) -> dict[str, list[int]]:
 
 
 def _files(images: Sequence[dict[str, Any]], folder: Path, workers: int) -> dict[str, Any]:
-    """Decode all images; what is wrong, by file name."""
+    """Decode all images; return the errors by file name."""
     found: dict[str, Any] = {"missing_files": [], "unreadable_files": {}, "wrong_sizes": {}}
     for image, (problem, text) in zip(images, _decoded(images, folder, workers), strict=True):
         if problem == "missing_files":
@@ -130,7 +130,7 @@ def _decoded(
             check_image_size(dict(image), read_image(str(file), "BGR"))
         except SizeMismatchError as error:
             return "wrong_sizes", str(error)
-        except Exception as error:  # decoders raise what they like
+        except Exception as error:  # decoders raise many types
             return "unreadable_files", f"{type(error).__name__}: {error}"
         return "", ""
 

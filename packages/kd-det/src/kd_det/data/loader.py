@@ -1,4 +1,4 @@
-"""Training batches as a function of (seed, iteration): workers and resumption change nothing."""
+"""Training batches as a function of (seed, iteration), whatever the workers or a resume."""
 
 import random
 from collections import defaultdict
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 Mapper = Callable[[Any], Any]
 
-_TRIES = 100  # samples in a row that a mapper may refuse
+_TRIES = 100  # samples in a row that a mapper may reject
 
 
 def build_train_loader(
@@ -27,17 +27,17 @@ def build_train_loader(
 ) -> Any:
     """Return the training batches of a config, from a given iteration on.
 
-    Data set, sampler and grouping by aspect ratio are what Detectron2's
-    `build_detection_train_loader` would take. Which images are in a batch depends on (seed,
-    iteration) alone, and how an image is augmented on (seed, its place in the order); neither
-    depends on the number of workers. A mapper may draw from the global generators of Python, NumPy
-    and torch. A data set that is an `IterableDataset` has no places: it starts anew.
+    Data set, sampler and grouping by aspect ratio are those of Detectron2's
+    `build_detection_train_loader`. The images of a batch depend on (seed, iteration) alone, the
+    augmentation of an image on (seed, its place in the order); neither depends on the number of
+    workers. A mapper may draw from the global generators of Python, NumPy and torch. An
+    `IterableDataset` has no places, so it starts again from its beginning.
 
     Args:
-        cfg: Detectron2's config; its SEED is not looked at.
+        cfg: Detectron2's config; its SEED is not used.
         mapper: Turns an entry of the data set into an input of the model; None for `DatasetMapper`.
         seed: Seed of order and augmentation.
-        start: How many batches to leave out.
+        start: Number of batches to skip.
 
     Raises:
         UserError: If the processes cannot share a batch.
@@ -61,7 +61,7 @@ def build_train_loader(
 
 @contextmanager
 def drawn_from(seed: int) -> Iterator[None]:
-    """Seed the generators of Python, NumPy and torch's CPU; afterwards they are as before."""
+    """Seed the generators of Python, NumPy and torch's CPU inside; restore them afterwards."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         random.seed(seed)
@@ -80,8 +80,8 @@ class Batches(Sampler[list[tuple[int, int]]]):
     Args:
         sampler: Endless indices, the share of this process.
         batch_size: Images of this process in a batch.
-        groups: A number for every index; a batch is of one number. None for one group.
-        start: How many batches to leave out.
+        groups: A number for every index; a batch has images of one number. None for one group.
+        start: Number of batches to skip.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Batches(Sampler[list[tuple[int, int]]]):
 
 
 class MappedSamples(Dataset[Any]):
-    """What a mapper makes of the sample at a place, with draws of that place."""
+    """Maps the sample at a place, with random numbers of that place."""
 
     def __init__(self, dataset: Any, mapper: Mapper, seed: int) -> None:
         self.dataset = dataset
@@ -128,7 +128,7 @@ class MappedSamples(Dataset[Any]):
             return self._mapped(index)
 
     def _mapped(self, index: int) -> Any:
-        """Return a mapped sample, another one where the mapper returns None."""
+        """Return a mapped sample; try another one if the mapper returns None."""
         for _ in range(_TRIES):
             sample = self.mapper(self.dataset[index])
             if sample is not None:
@@ -141,11 +141,11 @@ class MappedSamples(Dataset[Any]):
 
 
 def _share(images: int) -> int:
-    """Return how many images of a batch are of this process."""
+    """Return the number of images of a batch in this process."""
     processes = comm.get_world_size()
     if images < 1 or images % processes:
         raise UserError(
-            f"SOLVER.IMS_PER_BATCH is {images}, the images of all processes together; wanted a "
+            f"SOLVER.IMS_PER_BATCH is {images}, the images of all processes; wanted a "
             f"multiple of the {processes} processes"
         )
     return images // processes

@@ -1,4 +1,4 @@
-"""Detectron2's reading of images: files that cannot be read are named, lost workers noticed."""
+"""Detectron2's reading of images, with errors that name the file, and watched workers."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from kd_core.runtime.failures import explain, first_line
 
 
 class TellingMapper(DatasetMapper):
-    """Detectron2's mapper, whose errors are one line that names the file."""
+    """Detectron2's mapper with errors of one line that names the file."""
 
     def __call__(self, dataset_dict: dict[str, Any]) -> Any:
         """Return the sample of an entry of a data set.
@@ -21,7 +21,7 @@ class TellingMapper(DatasetMapper):
         """
         file = str(dataset_dict.get("file_name", "an image without file_name"))
         if "://" not in file and "file_name" in dataset_dict:
-            require_image(file)  # Detectron2 would wait at a FIFO for ever
+            require_image(file)  # Detectron2 would wait at a FIFO forever
         try:
             return super().__call__(dataset_dict)
         except MemoryError:
@@ -31,10 +31,10 @@ class TellingMapper(DatasetMapper):
             what = str(told) if told else f"{type(error).__name__}: {first_line(error)}"
             raise UserError(
                 f"{file}: cannot be read, or differs from its annotation ({what}); "
-                "mend or remove it"
+                "repair or remove it"
             ) from error
 
 
 def watch_workers(loader: Any, cfg: CfgNode) -> Watched:
-    """Return a loader whose workers may take `KD.WORKER_TIMEOUT` for a batch."""
+    """Return a loader whose workers may take `KD.WORKER_TIMEOUT` seconds for a batch."""
     return Watched(loader, cfg.KD.WORKER_TIMEOUT, "KD.WORKER_TIMEOUT")

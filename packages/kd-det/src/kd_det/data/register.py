@@ -1,4 +1,4 @@
-"""Data sets in the COCO format, by name; what is wrong with one is said before any work starts."""
+"""Register data sets in the COCO format; they are checked before any work starts."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -16,7 +16,7 @@ _KEYS: dict[str, set[str]] = {
     "images": {"id", "file_name", "height", "width"},
     "annotations": {"id", "image_id", "category_id", "bbox", "area", "iscrowd"},
 }
-"""What training and COCO's evaluation read of each entry."""
+"""Keys of each entry that training and COCO's evaluation read."""
 _CLASS_KEYS = {
     "RetinaNet": "MODEL.RETINANET.NUM_CLASSES",
     "GeneralizedRCNN": "MODEL.ROI_HEADS.NUM_CLASSES",
@@ -25,18 +25,18 @@ _CLASS_KEYS = {
 
 
 def register_coco(name: str, json_file: str | Path, image_root: str | Path) -> None:
-    """Give a data set a name that `DATASETS.TRAIN` and `DATASETS.TEST` may use.
+    """Register a data set under a name for `DATASETS.TRAIN` and `DATASETS.TEST`.
 
-    Doing so twice with the same files is fine. Of the images only the first is looked for;
+    Registering the same files twice is allowed. Only the first image is checked here;
     `tools/det_check.py` reads all.
 
     Args:
-        name: What the set is to be called.
+        name: Name of the set.
         json_file: COCO's instances file.
         image_root: Folder that its `file_name`s start from.
 
     Raises:
-        UserError: If a path is missing, the file is of another kind, or the name is taken.
+        UserError: If a path is missing, the file is of another kind, or the name is in use.
     """
     files = {"json_file": str(Path(json_file).absolute())}
     files["image_root"] = str(Path(image_root).absolute())
@@ -69,8 +69,8 @@ def read_coco(json_file: str | Path) -> dict[str, Any]:
     """Read a COCO instances file.
 
     Raises:
-        UserError: If it is missing, no JSON or of another kind, if an entry lacks what training and
-            evaluation need, has the id of another, or names an image or category that is not there.
+        UserError: If it is missing, not JSON or of another kind; if an entry lacks a key, has the
+            id of another, or names an image or category that does not exist.
     """
     file = Path(json_file)
     if not file.is_file():
@@ -103,7 +103,7 @@ def read_coco(json_file: str | Path) -> dict[str, Any]:
 
 
 def require_images(image_root: str | Path, content: Mapping[str, Any]) -> None:
-    """Refuse a folder that does not hold the first image of a COCO file.
+    """Reject a folder without the first image of a COCO file.
 
     Raises:
         UserError: If the folder or that image is missing.
@@ -115,7 +115,7 @@ def require_images(image_root: str | Path, content: Mapping[str, Any]) -> None:
     for image in content["images"][:1]:
         if not (folder / image["file_name"]).is_file():
             raise UserError(
-                f"{folder}: does not hold {image['file_name']!r}, the first image of the "
+                f"{folder}: does not contain {image['file_name']!r}, the first image of the "
                 "annotation file; name the folder that its file names start from"
             )
 
@@ -134,11 +134,11 @@ def category_names(name: str) -> list[str]:
     file = meta.get("json_file")
     if file and not PathManager.isfile(file):
         raise UserError(
-            f"data set {name!r}: no file {file}; Detectron2's own sets are looked for in "
+            f"data set {name!r}: no file {file}; Detectron2's own sets are searched in "
             "$DETECTRON2_DATASETS, else in ./datasets"
         )
     if meta.get("thing_classes") is None:
-        DatasetCatalog.get(name)  # some sets tell their categories only when they are read
+        DatasetCatalog.get(name)  # some sets have their categories only after they are read
     return list(meta.get("thing_classes") or ())
 
 
@@ -148,10 +148,10 @@ def num_classes(name: str) -> int:
 
 
 def check_data(cfg: CfgNode) -> None:
-    """Refuse a config whose data sets are unknown, differ in categories, or do not fit its model.
+    """Reject a config whose data sets are unknown, differ in categories, or do not fit its model.
 
     Raises:
-        UserError: Naming the set and what does not fit.
+        UserError: Names the set and what does not fit.
     """
     if not cfg.DATASETS.TRAIN:
         raise UserError("DATASETS.TRAIN is empty; name a registered data set")
@@ -159,15 +159,15 @@ def check_data(cfg: CfgNode) -> None:
 
 
 def check_categories(cfg: CfgNode, names: Sequence[str], role: str = "student") -> None:
-    """Refuse data sets that differ in categories, or a model of another number of classes.
+    """Reject data sets that differ in categories, or a model with another number of classes.
 
     Args:
-        cfg: The model's config; its own `DATASETS` is not looked at.
+        cfg: The model's config; its own `DATASETS` is not used.
         names: Registered data sets.
         role: Whose config it is, for the message.
 
     Raises:
-        UserError: Naming the key and both numbers.
+        UserError: Names the key and both numbers.
     """
     categories = {name: category_names(name) for name in names}
     first, wanted = next(iter(categories.items()))
@@ -178,7 +178,7 @@ def check_categories(cfg: CfgNode, names: Sequence[str], role: str = "student") 
                 f"has {_shown(found)}"
             )
     key = _CLASS_KEYS.get(cfg.MODEL.META_ARCHITECTURE)
-    if key is None:  # a model of the user's own, or one without classes
+    if key is None:  # the user's own model, or one without classes
         return
     node, _, leaf = key.removeprefix("MODEL.").partition(".")
     count = cfg.MODEL[node][leaf]
@@ -204,7 +204,7 @@ def _check_same(name: str, files: Mapping[str, str]) -> None:
 
 
 def _check_entries(where: str, entries: Sequence[Any], keys: set[str]) -> None:
-    """Refuse an entry that lacks a key, or whose id another one has."""
+    """Reject an entry without a key, or with the id of another."""
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict) or not keys <= entry.keys():
             raise UserError(

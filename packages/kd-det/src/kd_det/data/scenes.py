@@ -1,4 +1,4 @@
-"""One image of coloured shapes on a noisy background, and where the shapes are."""
+"""Draw an image of coloured shapes on a noisy background."""
 
 from colorsys import hsv_to_rgb
 from typing import NamedTuple
@@ -8,13 +8,13 @@ from PIL import Image, ImageDraw
 
 _MOST_SHAPES = 7
 _RADII = (0.05, 0.2)  # of a shape, of the image's side
-_MOST_HIDDEN = 0.4  # of a shape's area, by those in front of it
-_MOST_TURN = 0.4  # of a shape out of its upright position, in radians
+_MOST_HIDDEN = 0.4  # share of a shape's area hidden by others
+_MOST_TURN = 0.4  # rotation of a shape, in radians
 _STROKES = 5  # lines of clutter
 _SPREAD = 0.08  # standard deviation of a category's hue, in turns; the next is 1/6 away
-_CONTRAST = 80  # least distance of a shape's colour from what is behind it, in RGB of 255
+_CONTRAST = 80  # least distance of a shape's colour from its background, in RGB of 255
 _NOISE = 12  # standard deviation of a pixel's noise, of 255
-_FINER = 4  # subpixels a side that masks are drawn with
+_FINER = 4  # subpixels per side of a pixel in masks
 
 
 class Shape(NamedTuple):
@@ -30,7 +30,7 @@ def _spokes(*radii: float) -> np.ndarray:
     return np.stack([np.cos(angle), np.sin(angle)], axis=1) * np.array(radii)[:, None]
 
 
-_CROSS = [(3, -1), (3, 1), (1, 1), (1, 3), (-1, 3), (-1, 1)]  # the other half mirrors it
+_CROSS = [(3, -1), (3, 1), (1, 1), (1, 3), (-1, 3), (-1, 1)]  # the other half is its mirror image
 
 OUTLINES = {
     "circle": _spokes(*[1] * 32),
@@ -46,19 +46,18 @@ OUTLINES = {
 def draw_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[Shape]]:
     """Draw a background, clutter of no category, and one to seven shapes.
 
-    The colour hints at the category and does not settle it. Of a shape, up to 40 % may be
-    hidden by others.
+    The colour is only a hint of the category. Up to 40 % of a shape may be hidden by others.
 
     Args:
-        rng: What everything is drawn from.
+        rng: Generator of all random numbers.
         size: Side of the image in pixels.
 
     Returns:
-        The image, uint8 [size, size, 3] in RGB, and its shapes: whole, also where hidden.
+        The image, uint8 [size, size, 3] in RGB, and its shapes, with hidden parts.
     """
     pixels = _background(rng, size)
     shapes: list[Shape] = []
-    visible: list[np.ndarray] = []  # masks of the shapes, without what is in front of them
+    visible: list[np.ndarray] = []  # masks of the shapes, without their hidden parts
     areas: list[float] = []
     for _ in range(rng.integers(1, _MOST_SHAPES + 1)):
         shape = _shape(rng, size)
@@ -98,7 +97,7 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _shape(rng: np.random.Generator, size: int) -> Shape:
-    """Choose a category, an angle, a size (small ones are the most frequent) and a place."""
+    """Draw a category, an angle, a size (small ones are most frequent) and a place."""
     category = list(OUTLINES)[rng.integers(len(OUTLINES))]
     smallest, largest = _RADII
     radius = size * smallest * (largest / smallest) ** rng.random()
@@ -131,7 +130,7 @@ def _texture(rng: np.random.Generator, size: int, colour: np.ndarray) -> np.ndar
 
 
 def _colour(rng: np.random.Generator, category: str, behind: np.ndarray) -> np.ndarray:
-    """Choose a bright colour about a category's own that stands out against another, [3]."""
+    """Draw a bright colour near the category's colour that contrasts with another, [3]."""
     while True:
         hue = list(OUTLINES).index(category) / len(OUTLINES) + rng.normal(0, _SPREAD)
         saturation, value = rng.uniform(0.6, 1, 2)

@@ -1,4 +1,4 @@
-"""A generated data set of shapes in the COCO format: for the demo, for tests, for trying things."""
+"""A generated data set of shapes in the COCO format, for demo, tests and experiments."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from rich.progress import track
 from kd_det.data.register import register_coco
 from kd_det.data.scenes import OUTLINES, Shape, draw_scene
 
-_VERSION = 1  # of what is drawn; part of the folder's name
+_VERSION = 1  # of the drawings; part of the folder's name
 _SPLITS = ("train", "val")
 
 
@@ -29,14 +29,14 @@ def shapes(
 ) -> Path:
     """Return a folder of shapes on noisy backgrounds: `train.json`, `train/`, `val.json`, `val/`.
 
-    `few.json` is of the first training images only, for a student that has few labels.
+    `few.json` has the first training images only, for a student with few labels.
 
-    It is drawn (some seconds) unless it is there already, and is whole or absent. An image depends
-    on its split, its number, `image_size` and `seed` alone.
+    The set is drawn (some seconds) unless it exists; it is whole or absent. An image depends only
+    on its split, its number, `image_size` and `seed`.
 
     Args:
-        folder: Where the set is; None takes a folder that is named by the other arguments, in
-            `$KD_CACHE` or else in `~/.cache/kd`.
+        folder: Folder of the set; None takes a folder named by the other arguments, in `$KD_CACHE`
+            or else in `~/.cache/kd`.
         num_train: Training images.
         num_few: How many of them `few.json` has.
         num_val: Validation images.
@@ -44,7 +44,7 @@ def shapes(
         seed: Seed of all images.
 
     Raises:
-        UserError: If a number is not positive, or the folder holds something else.
+        UserError: If a number is not positive, or the folder has other contents.
     """
     if min(num_few, num_val) < 1 or num_few > num_train or image_size < 32:
         raise UserError(
@@ -118,7 +118,7 @@ def _coco(images: list[list[Shape]], settings: dict[str, int]) -> dict[str, Any]
 
 
 def _annotation(shape: Shape) -> dict[str, Any]:
-    """Return what COCO says about a shape: category, box, area and polygon."""
+    """Return COCO's annotation of a shape: category, box, area and polygon."""
     corners = shape.corners.round(2)
     (left, top), (right, bottom) = corners.min(0).tolist(), corners.max(0).tolist()
     x, y = corners.T
@@ -133,7 +133,7 @@ def _annotation(shape: Shape) -> dict[str, Any]:
 
 
 def _check(folder: Path, settings: dict[str, int]) -> None:
-    """Refuse a folder that lost files, has other settings, or holds anything else."""
+    """Reject a folder with missing files, other settings or other contents."""
     few = folder / "few.json"
     came = "no few.json"
     if few.is_file():
