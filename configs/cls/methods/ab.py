@@ -22,3 +22,8 @@ phases = dict(
     ),
     train=dict(student=dict(weights="phase:init/student.pth")),
 )
+by_pair = dict(  # this student has one more stage: its deepest is left out
+    resnet32x4_MobileNetV2=dict(
+        phases=dict(init=dict(distiller=dict(terms=dict(ab=dict(student="@preact[:3]")))))
+    ),
+)

@@ -15,3 +15,7 @@ distiller = dict(
         ),
     ),
 )
+by_pair = dict(
+    resnet110_resnet20=dict(distiller=dict(terms=dict(afd=dict(teacher="@blocks[1::2]")))),
+    resnet110_resnet32=dict(distiller=dict(terms=dict(afd=dict(teacher="@blocks[1::2]")))),
+)

@@ -34,3 +34,7 @@ phases = dict(
         ),
     ),
 )
+by_pair = {  # the paraphraser has the rate of the student
+    name: dict(phases=dict(paraphrase=dict(optimizer=dict(lr=0.05))))
+    for name in ("vgg13_vgg8", "ResNet50_vgg8")
+}

@@ -14,3 +14,6 @@ distiller = dict(
         )
     ),
 )
+by_pair = dict(  # this student has one more stage: its deepest is left out
+    resnet32x4_MobileNetV2=dict(distiller=dict(terms=dict(nst=dict(student="@stages[:3]")))),
+)

@@ -17,7 +17,10 @@ Here hooks copy what comes by, and no network is changed. To try weights, run wi
 --cfg-options distiller.terms.reviewkd.weight=3.0 and so on.
 """
 
+_base_ = "reviewkd.py"
+
 distiller = dict(
+    _delete_=True,
     terms=dict(
         reviewkd=dict(
             criterion=dict(type="kd_core.criteria.reviewkd.ReviewKD"),
@@ -27,3 +30,6 @@ distiller = dict(
         )
     ),
 )
+by_pair = {
+    name: dict(distiller=dict(terms=dict(reviewkd=term))) for name, term in _base_._terms.items()
+}

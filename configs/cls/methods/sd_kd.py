@@ -15,3 +15,11 @@ distiller = dict(
         )
     ),
 )
+by_pair = dict(
+    resnet32x4_resnet8x4=dict(
+        distiller=dict(terms=dict(sd_kd=dict(criterion=dict(scales=(1, 2)))))
+    ),
+    imagenet_resnet34_resnet18=dict(
+        distiller=dict(terms=dict(sd_kd=dict(criterion=dict(scales=(1, 2)))))
+    ),
+)

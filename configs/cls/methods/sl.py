@@ -20,3 +20,8 @@ distiller = dict(
     task_weight=0.0,
     terms=dict(sl=dict(criterion=dict(type="kd_core.criteria.soft_label.SoftLabel"))),
 )
+by_recipe = dict(
+    label_optimization=dict(
+        distiller=dict(terms=dict(sl=dict(weight=0.1, criterion=dict(temperature=3.0))))
+    ),
+)

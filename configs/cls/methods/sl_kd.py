@@ -38,3 +38,8 @@ distiller = dict(
         ),
     ),
 )
+by_recipe = dict(
+    label_optimization=dict(
+        distiller=dict(terms=dict(sl_second=dict(weight=0.1, criterion=dict(temperature=3.0))))
+    ),
+)

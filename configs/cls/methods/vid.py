@@ -13,3 +13,6 @@ distiller = dict(
         )
     ),
 )
+by_pair = dict(  # this student has one more stage: its deepest is left out
+    resnet32x4_MobileNetV2=dict(distiller=dict(terms=dict(vid=dict(student="@stages[:3]")))),
+)

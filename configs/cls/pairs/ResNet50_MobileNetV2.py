@@ -4,15 +4,9 @@ python tools/cls_train.py configs/cls/data/cifar100.py configs/cls/pairs/ResNet5
     configs/cls/methods/dkd.py --cfg-options teacher.weights=FILE
 """
 
+pair = "ResNet50_MobileNetV2"
 student = dict(network=dict(type="kd_cls.models.build_model", name="MobileNetV2"))
 teacher = dict(
     config=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/ResNet50.py"],
 )
 optimizer = dict(lr=0.01)
-tuned = dict(
-    dkd=dict(criterion=dict(beta=8.0)),
-    sdd=dict(criterion=dict(beta=8.0)),
-    sd_nkd=dict(criterion=dict(beta=8.0)),
-    reviewkd=dict(weight=30.0),
-    catkd=dict(weight=40.0, criterion=dict(resolution=2, normalize=True)),
-)

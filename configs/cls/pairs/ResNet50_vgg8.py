@@ -4,12 +4,8 @@ python tools/cls_train.py configs/cls/data/cifar100.py configs/cls/pairs/ResNet5
     configs/cls/methods/dkd.py --cfg-options teacher.weights=FILE
 """
 
+pair = "ResNet50_vgg8"
 student = dict(network=dict(type="kd_cls.models.build_model", name="vgg8"))
 teacher = dict(
     config=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/ResNet50.py"],
-)
-tuned = dict(
-    sdd=dict(criterion=dict(beta=8.0)),
-    sd_nkd=dict(criterion=dict(beta=8.0)),
-    phases=dict(paraphrase=dict(optimizer=dict(lr=0.05))),  # FT: the student's rate
 )

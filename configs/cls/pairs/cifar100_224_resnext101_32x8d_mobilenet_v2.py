@@ -9,6 +9,7 @@ weights from 3 to 8, and its published top-1 is 84.20. The 84.52 of
 the reference's summary is a number of ResNet152.
 """
 
+pair = "cifar100_224_resnext101_32x8d_mobilenet_v2"
 student = dict(
     network=dict(type="torchvision.models.mobilenet_v2", weights="IMAGENET1K_V1"), new_head=True
 )
@@ -20,4 +21,3 @@ teacher = dict(
     ],
 )
 optimizer = dict(weight_decay=4e-5)
-tuned = dict(reviewkd=dict(weight=6.0, criterion=dict(max_mid_channel=256)))

@@ -4,6 +4,7 @@ python tools/cls_train.py configs/cls/data/cifar10_small.py \
     configs/cls/pairs/cifar10_resnet20_resnet8.py configs/cls/methods/dkd.py --seeds 0 1 2
 """
 
+pair = "cifar10_resnet20_resnet8"
 student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
 teacher = dict(
     config=[
@@ -11,4 +12,3 @@ teacher = dict(
         "{{ fileDirname }}/../networks/resnet20.py",
     ],
 )
-tuned = dict(dkd=dict(warmup_epochs=3, criterion=dict(beta=2.0)))

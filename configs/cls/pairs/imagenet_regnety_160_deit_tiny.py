@@ -9,6 +9,7 @@ networks/timm_vit_tiny.py behind this file. With methods/skd.py the student lear
 its heads. The losses of this pair are missing from the authors' code; those here are DeiT's.
 """
 
+pair = "imagenet_regnety_160_deit_tiny"
 student = dict(
     network=dict(type="timm.create_model", model_name="deit_tiny_distilled_patch16_224"),
     size=224,  # its position embedding knows no other

@@ -4,10 +4,8 @@ python tools/cls_train.py configs/cls/data/cifar100.py configs/cls/pairs/resnet1
     configs/cls/methods/dkd.py --cfg-options teacher.weights=FILE
 """
 
+pair = "resnet110_resnet20"
 student = dict(network=dict(type="kd_cls.models.build_model", name="resnet20"))
 teacher = dict(
     config=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/resnet110.py"],
-)
-tuned = dict(
-    afd=dict(teacher="@blocks[1::2]"),
 )

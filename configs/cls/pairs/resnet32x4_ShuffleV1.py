@@ -4,15 +4,9 @@ python tools/cls_train.py configs/cls/data/cifar100.py configs/cls/pairs/resnet3
     configs/cls/methods/dkd.py --cfg-options teacher.weights=FILE
 """
 
+pair = "resnet32x4_ShuffleV1"
 student = dict(network=dict(type="kd_cls.models.build_model", name="ShuffleV1"))
 teacher = dict(
     config=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/resnet32x4.py"],
 )
 optimizer = dict(lr=0.01)
-tuned = dict(
-    dkd=dict(criterion=dict(beta=8.0)),
-    sdd=dict(criterion=dict(beta=8.0)),
-    sd_nkd=dict(criterion=dict(beta=8.0)),
-    reviewkd=dict(weight=5.0),
-    catkd=dict(weight=600.0, criterion=dict(resolution=4, normalize=True)),
-)

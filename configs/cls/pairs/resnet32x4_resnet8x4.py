@@ -4,15 +4,8 @@ python tools/cls_train.py configs/cls/data/cifar100.py configs/cls/pairs/resnet3
     configs/cls/methods/dkd.py --cfg-options teacher.weights=FILE
 """
 
+pair = "resnet32x4_resnet8x4"
 student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8x4"))
 teacher = dict(
     config=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/resnet32x4.py"],
-)
-tuned = dict(
-    dkd=dict(criterion=dict(beta=8.0)),
-    sdd=dict(criterion=dict(beta=8.0)),
-    sd_kd=dict(criterion=dict(scales=(1, 2))),
-    sd_nkd=dict(criterion=dict(beta=8.0, scales=(1, 2))),
-    reviewkd=dict(weight=5.0),
-    catkd=dict(weight=15.0),
 )

@@ -4,14 +4,8 @@ python tools/cls_train.py configs/cls/data/cifar100.py configs/cls/pairs/resnet5
     configs/cls/methods/dkd.py --cfg-options teacher.weights=FILE
 """
 
+pair = "resnet56_resnet20"
 student = dict(network=dict(type="kd_cls.models.build_model", name="resnet20"))
 teacher = dict(
     config=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/resnet56.py"],
-)
-tuned = dict(
-    dkd=dict(criterion=dict(beta=2.0)),
-    sdd=dict(criterion=dict(beta=2.0)),
-    sd_nkd=dict(criterion=dict(beta=2.0)),
-    reviewkd=dict(weight=0.6),
-    catkd=dict(weight=0.7),
 )

@@ -4,6 +4,7 @@ python tools/cls_train.py configs/cls/data/tiny_imagenet.py \
     configs/cls/pairs/tiny_imagenet_ResNet18_MobileNetV2.py configs/cls/methods/dot.py
 """
 
+pair = "tiny_imagenet_ResNet18_MobileNetV2"
 student = dict(network=dict(type="kd_cls.models.build_model", name="MobileNetV2_tiny"))
 teacher = dict(
     config=[

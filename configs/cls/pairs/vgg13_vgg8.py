@@ -4,14 +4,8 @@ python tools/cls_train.py configs/cls/data/cifar100.py configs/cls/pairs/vgg13_v
     configs/cls/methods/dkd.py --cfg-options teacher.weights=FILE
 """
 
+pair = "vgg13_vgg8"
 student = dict(network=dict(type="kd_cls.models.build_model", name="vgg8"))
 teacher = dict(
     config=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/vgg13.py"],
-)
-tuned = dict(
-    dkd=dict(criterion=dict(beta=6.0)),
-    sdd=dict(criterion=dict(beta=6.0)),
-    sd_nkd=dict(criterion=dict(beta=6.0)),
-    catkd=dict(weight=4.5),
-    phases=dict(paraphrase=dict(optimizer=dict(lr=0.05))),  # FT: the student's rate
 )

@@ -4,15 +4,9 @@ python tools/cls_train.py configs/cls/data/cifar100.py configs/cls/pairs/wrn_40_
     configs/cls/methods/dkd.py --cfg-options teacher.weights=FILE
 """
 
+pair = "wrn_40_2_ShuffleV1"
 student = dict(network=dict(type="kd_cls.models.build_model", name="ShuffleV1"))
 teacher = dict(
     config=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/wrn_40_2.py"],
 )
 optimizer = dict(lr=0.01)
-tuned = dict(
-    dkd=dict(criterion=dict(beta=8.0)),
-    sdd=dict(criterion=dict(beta=8.0)),
-    sd_nkd=dict(criterion=dict(beta=8.0)),
-    reviewkd=dict(weight=5.0),
-    catkd=dict(weight=80.0, criterion=dict(resolution=4, normalize=True)),
-)

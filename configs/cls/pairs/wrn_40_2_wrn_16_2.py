@@ -4,14 +4,8 @@ python tools/cls_train.py configs/cls/data/cifar100.py configs/cls/pairs/wrn_40_
     configs/cls/methods/dkd.py --cfg-options teacher.weights=FILE
 """
 
+pair = "wrn_40_2_wrn_16_2"
 student = dict(network=dict(type="kd_cls.models.build_model", name="wrn_16_2"))
 teacher = dict(
     config=["{{ fileDirname }}/../data/cifar100.py", "{{ fileDirname }}/../networks/wrn_40_2.py"],
-)
-tuned = dict(
-    dkd=dict(criterion=dict(beta=6.0)),
-    sdd=dict(criterion=dict(beta=6.0)),
-    sd_nkd=dict(criterion=dict(beta=6.0)),
-    reviewkd=dict(weight=5.0),
-    catkd=dict(weight=12.0),
 )

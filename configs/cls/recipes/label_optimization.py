@@ -24,6 +24,7 @@ Its code multiplies the rate by 0.1 after epoch 200 too, which is the last. The 
 ImageNet's, on all data.
 """
 
+recipe = "label_optimization"
 data = dict(
     batch_size=128,
     augment=[
@@ -36,7 +37,3 @@ data = dict(
 optimizer = dict(type="torch.optim.SGD", lr=0.1, momentum=0.9, weight_decay=5e-4)
 schedule = dict(type="kd_core.training.schedule.multi_step", milestones=[60, 120, 160])
 trainer = dict(epochs=200)
-tuned = dict(  # its temperature and weight, wherever a method has these terms
-    sl=dict(weight=0.1, criterion=dict(temperature=3.0)),
-    sl_second=dict(weight=0.1, criterion=dict(temperature=3.0)),
-)

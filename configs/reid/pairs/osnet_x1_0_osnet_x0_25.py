@@ -7,6 +7,7 @@ python tools/reid_train.py configs/reid/data/market1501.py \
 
 _base_ = "../recipes/osnet.py"
 
+pair = "osnet_x1_0_osnet_x0_25"
 student = dict(network=dict(type="kd_reid.models.build_model", name="osnet_x0_25", pretrained=True))
 teacher = dict(
     config=[

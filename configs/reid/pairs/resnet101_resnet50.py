@@ -7,6 +7,7 @@ python tools/reid_train.py configs/reid/data/market1501.py \
 
 _base_ = "../recipes/resnet50.py"
 
+pair = "resnet101_resnet50"
 student = dict(network=dict(type="kd_reid.models.build_model", name="resnet50", pretrained=True))
 teacher = dict(
     config=[

@@ -4,8 +4,8 @@ import ast
 import errno
 import os
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,13 +18,17 @@ from kd_core.runtime.system_errors import cannot_write
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+Edit = Callable[[Path, dict[str, Any]], dict[str, Any]]
+"""Takes a file and the names that it and its bases define, and returns what it counts for."""
 
-def read_python(path: Path) -> dict[str, Any]:
+
+def read_python(path: Path, edit: Edit) -> dict[str, Any]:
     """Return the names that a python file and its bases define.
 
     Args:
         path: The file. Its `_base_`, a name or a list of names, may be computed and may have
             bases, but each must be a python file.
+        edit: Changes what each file counts for: a base, before its child is merged into it.
 
     Raises:
         UserError: If a file is missing, is not python, or fails.
@@ -33,7 +37,7 @@ def read_python(path: Path) -> dict[str, Any]:
         raise UserError(problem)
     try:
         # By default an `import` in the file would switch mmengine to its lazy syntax.
-        with _python_alone():
+        with _python_alone(), _edited(path, edit):
             loaded = Config.fromfile(path, lazy_import=False, import_custom_modules=False)
     except Exception as error:
         raise UserError(_explain(path, error)) from error
@@ -50,15 +54,37 @@ def _python_alone() -> Iterator[None]:
             "as configs"
         )
 
-    places: tuple[Any, ...] = (mmengine, mmengine.config.config)
-    loaders = [place.load for place in places]
-    for place in places:
-        place.load = refuse
+    with ExitStack() as stack:
+        for place in (mmengine, mmengine.config.config):
+            stack.enter_context(_replaced(place, "load", refuse))
+        yield
+
+
+@contextmanager
+def _edited(path: Path, edit: Edit) -> Iterator[None]:
+    """Let mmengine edit what it reads from each file, in the order in which it reads them."""
+    read = Config._file2dict
+
+    def read_and_edit(filename: Any, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        values, *rest = read(filename, *args, **kwargs)
+        file = Path(filename)
+        try:
+            return edit(file, values), *rest
+        except UserError as error:
+            raise UserError(str(error) if file == path else f"{error} ({file})") from error
+
+    with _replaced(Config, "_file2dict", staticmethod(read_and_edit)):
+        yield
+
+
+@contextmanager
+def _replaced(place: Any, name: str, value: Any) -> Iterator[None]:
+    original = vars(place)[name]
+    setattr(place, name, value)
     try:
         yield
     finally:
-        for place, load in zip(places, loaders, strict=True):
-            place.load = load
+        setattr(place, name, original)
 
 
 def _file_problem(path: Path) -> str:

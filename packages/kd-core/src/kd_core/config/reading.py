@@ -2,17 +2,17 @@
 
 import ast
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from keyword import iskeyword
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from kd_core.config.by_name import KEYS, KINDS, ByName
 from kd_core.config.python_files import read_python
 from kd_core.errors import UserError, nearest
 
 _WORDS = {"true": True, "false": False, "none": None}
-_TUNED = "tuned"
 _WIDTH = 90
 
 
@@ -21,14 +21,17 @@ def load_config(
     options: Mapping[str, Any] | None = None,
     *,
     known: Collection[str] = (),
+    note: Callable[[str], object] = lambda line: None,
 ) -> dict[str, Any]:
     """Read config files, merge them left to right, then apply dotted overrides.
 
     Inside one file `_base_` is mmengine's: bases, python files too, are read first and dicts merge
     into them. Modules, functions, classes and names that start with `_` stay in their file.
 
-    A top-level `tuned` holds the values for one pair of networks: overrides of terms by name and,
-    under `phases`, of phases by name. They are merged where the method has one of that name.
+    A file that names a pair, `pair = NAME`, chooses the values that other files have for it: under
+    `by_pair`, by name, a config that is merged over the file's own values, and so under those of
+    its children, of later files and of options. `recipe` and `by_recipe` are the same of a recipe.
+    The order of the files does not matter for that. These keys are not in what is returned.
 
     Args:
         paths: One python file or several; see `merge` for how a later one changes an earlier one.
@@ -37,21 +40,23 @@ def load_config(
             unknown ones).
         known: The top-level names that the tool reads. If given, any other is an error, and an
             option may add a node that is in no file.
+        note: Takes a line on each table of values by name: those that hold, or that it has none.
 
     Raises:
         UserError: If a file is missing or fails, or a name or path is unknown.
     """
-    config: dict[str, Any] = {}
-    for path in [paths] if isinstance(paths, str | Path) else paths:
-        config = merge(config, _load_file(Path(path).expanduser(), known))
-    config = _tune(config)
-    for option, value in (options or {}).items():
-        name, *inner = option.split(".")
-        if name not in config and name not in known:
-            hint = nearest(name, {*config, *known})
-            raise UserError(f"option {option}: the config has no {name!r}{hint}")
-        start = config if name in config or not inner else {**config, name: {}}
-        config = _override(start, [name, *inner], _plain(value, option), option)
+    files = [paths] if isinstance(paths, str | Path) else paths
+    rest = dict(options or {})
+    named = {kind: rest.pop(kind) for kind in KINDS if kind in rest and kind in (known or KINDS)}
+    by_name = ByName(known, named)
+    config = _merge_files(files, by_name)
+    if again := by_name.second_reading():
+        by_name, config = again, _merge_files(files, again)
+    for kind in named:
+        by_name.check_used(kind)
+    config = _with_options(config, rest, known)
+    for line in by_name.notes(config):
+        note(line)
     return config
 
 
@@ -106,31 +111,45 @@ def save_config(config: Mapping[str, Any], path: str | Path) -> None:
     Path(path).write_text("".join(lines), encoding="utf-8")
 
 
-def _tune(config: dict[str, Any]) -> dict[str, Any]:
-    """Merge `tuned` into the terms and phases that the method has; ignore the rest."""
-    tuned = config.pop(_TUNED, {})
-    terms, phases = config.get("distiller", {}).get("terms", {}), config.get("phases")
-    used = {name: value for name, value in tuned.items() if name in terms}
-    config = merge(config, {"distiller": {"terms": used}}) if used else config
-    if not tuned or not isinstance(phases, Mapping):
-        return config
-    own = {name: value for name, value in tuned.get("phases", {}).items() if name in phases}
-    phases = merge(config, {"phases": own})["phases"]
-    return {**config, "phases": {n: _tune({_TUNED: tuned, **phase}) for n, phase in phases.items()}}
+def _merge_files(files: Sequence[str | Path], by_name: ByName) -> dict[str, Any]:
+    config: dict[str, Any] = {}
+    for file in files:
+        config = merge(config, _load_file(Path(file).expanduser(), by_name))
+    return config
 
 
-def _load_file(path: Path, known: Collection[str]) -> dict[str, Any]:
-    loaded = read_python(path)
+def _load_file(path: Path, by_name: ByName) -> dict[str, Any]:
+    def edit(file: Path, values: dict[str, Any]) -> dict[str, Any]:
+        given = {key: _plain(values.pop(key), key) for key in [*values] if by_name.handles(key)}
+        for chosen in by_name.choose(file.name, given):
+            values = merge(values, chosen, keep_marks=True)
+        return values
+
     config = {}
-    for name, value in loaded.items():
+    for name, value in read_python(path, edit).items():
         if name.startswith("_") or isinstance(value, ModuleType) or callable(value):
             continue
-        if known and name not in {*known, _TUNED}:
+        if by_name.known and name not in by_name.known:
             raise UserError(
-                f"{path}: unknown name {name!r}{nearest(name, known)}"
+                f"{path}: unknown name {name!r}{nearest(name, by_name.known)}"
                 "; a name for the file's own use starts with '_'"
             )
         config[name] = _plain(value, f"{path}: {name}")
+    return config
+
+
+def _with_options(
+    config: dict[str, Any], options: Mapping[str, Any], known: Collection[str]
+) -> dict[str, Any]:
+    for option, value in options.items():
+        name, *inner = option.split(".")
+        if name in KEYS:
+            raise UserError(f"option {option}: {name!r} is for files; set the value that it gives")
+        if name not in config and name not in known:
+            hint = nearest(name, {*config, *known})
+            raise UserError(f"option {option}: the config has no {name!r}{hint}")
+        start = config if name in config or not inner else {**config, name: {}}
+        config = _override(start, [name, *inner], _plain(value, option), option)
     return config
 
 
@@ -180,20 +199,27 @@ def _source(value: Any, margin: str = "") -> str:
     inner = margin + "    "
     if isinstance(value, dict):
         named = all(isinstance(k, str) and k.isidentifier() and not iskeyword(k) for k in value)
-        brackets = ("dict(", ")") if named else ("{", "}")
         entries = [
             (f"{key}=" if named else f"{key!r}: ") + _source(entry, inner)
             for key, entry in value.items()
         ]
-    elif isinstance(value, list | tuple):
-        brackets = ("[", "]") if isinstance(value, list) else ("(", ")")
+        return _bracketed(("dict(", ")") if named else ("{", "}"), entries, margin)
+    if isinstance(value, list | tuple):
         entries = [_source(entry, inner) for entry in value]
-    elif isinstance(value, float) and not math.isfinite(value):
+        brackets = ("[", "]") if isinstance(value, list) else ("(", ")")
+        comma = "," if isinstance(value, tuple) and len(value) == 1 else ""
+        return _bracketed(brackets, entries, margin, comma)
+    if isinstance(value, float) and not math.isfinite(value):
         return f'float("{value}")'
-    else:
-        return repr(value)
-    comma = "," if isinstance(value, tuple) and len(value) == 1 else ""
-    flat = brackets[0] + ", ".join(entries) + comma + brackets[1]
+    return repr(value)
+
+
+def _bracketed(
+    brackets: tuple[str, str], entries: Sequence[str], margin: str, comma: str = ""
+) -> str:
+    """Write entries between brackets, on one line if they fit; `comma` ends that line's list."""
+    opening, closing = brackets
+    flat = opening + ", ".join(entries) + comma + closing
     if len(margin + flat) <= _WIDTH and "\n" not in flat:
         return flat
-    return f"{brackets[0]}\n" + "".join(f"{inner}{e},\n" for e in entries) + margin + brackets[1]
+    return f"{opening}\n" + "".join(f"{margin}    {e},\n" for e in entries) + margin + closing

@@ -57,7 +57,9 @@ class TrainingTool:
                 raise UserError("name a CONFIG: the python file of what to train")
             needs_training = not (args.eval_only or args.list_taps)
             options = parse_options(args.cfg_options)
-            config = read_config(self.adapter, paths, options, training=needs_training)
+            config = read_config(
+                self.adapter, paths, options, training=needs_training, note=print_note
+            )
             if args.list_taps:
                 self.list_taps(config, device)
             elif args.dry_run:
@@ -148,3 +150,14 @@ class TrainingTool:
         if distributed.rank() == 0:
             for name, value in scores.items():
                 out.print(f"{name:>20} {value:.4f}")
+
+
+def print_note(line: str, *, row: str = "") -> None:
+    """Print, once for all processes, which values a config has for its pair.
+
+    Args:
+        line: See `kd_core.config.reading.load_config`.
+        row: Of a table, the label.
+    """
+    if distributed.rank() == 0:
+        err.print(f"{row}: {line}" if row else line)

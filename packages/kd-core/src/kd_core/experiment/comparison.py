@@ -13,7 +13,7 @@ import torch
 from kd_core.config.reading import load_config, parse_options
 from kd_core.errors import UserError, nearest
 from kd_core.experiment.cli import comparison_parser, run_main
-from kd_core.experiment.command_line import TrainingTool
+from kd_core.experiment.command_line import TrainingTool, print_note
 from kd_core.experiment.phases import key_of
 from kd_core.experiment.runner import Runner
 from kd_core.experiment.seeds import DIGITS, repeat, seed_folder, spread, spread_of, text
@@ -90,7 +90,8 @@ class ComparisonTool:
         configs = {}
         for label, (own, options) in rows.items():
             changed = parse_options([*options, *args.cfg_options])
-            config = read_config(self.adapter, [*files, *own], changed)
+            note = partial(print_note, row=label) if label in (args.only or rows) else _say_nothing
+            config = read_config(self.adapter, [*files, *own], changed, note=note)
             configs[label] = _without_idle_teacher(config)
         return configs
 
@@ -207,6 +208,10 @@ def _without_idle_teacher(config: Config) -> Config:
     if any(phase.get("distiller", {}).get("terms") for phase in phase_configs(config)):
         return config
     return {name: node for name, node in config.items() if name not in ("teacher", "teachers")}
+
+
+def _say_nothing(line: str) -> None:
+    """Take a note on a row that does not run."""
 
 
 def _slug(label: str) -> str:

@@ -1,10 +1,11 @@
 """Read the configs of runs; every name is checked before any work starts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kd_core.config.build import check, check_arguments
+from kd_core.config.by_name import KEYS
 from kd_core.config.reading import load_config, merge
 from kd_core.distill.mutual import MutualDistiller
 from kd_core.distill.term import GIVEN, check_term
@@ -31,6 +32,7 @@ NAMES = (
     "phases",
     "seed",
     "data_seed",
+    *KEYS,
 )
 """The top-level names of a config."""
 
@@ -49,6 +51,7 @@ def read_config(
     options: Mapping[str, Any] | None = None,
     *,
     training: bool = True,
+    note: Callable[[str], object] = lambda line: None,
 ) -> dict[str, Any]:
     """Load config files with overrides, see `load_config`, and check every name in them.
 
@@ -59,11 +62,12 @@ def read_config(
         paths: One python file or several.
         options: Values by dotted path.
         training: Whether what only training needs must be there.
+        note: Takes lines on values for the pair, see `load_config`.
 
     Raises:
         UserError: If anything is missing or unknown.
     """
-    config = load_config(paths, options, known=(*NAMES, *adapter.extra_names))
+    config = load_config(paths, options, known=(*NAMES, *adapter.extra_names), note=note)
     for phase in phase_configs(config):
         _check(adapter, phase, training)
     return config
