@@ -27,7 +27,7 @@ class Classifier(ImageTask):
             cross-entropy sees; None for all.
         views_apart: Of such batches, run the network on one view after the other in training, so
             that BatchNorm sees each alone; otherwise all views are one batch.
-        roles: Tap paths by role; see `kd_cls.models.roles`.
+        roles: Tap paths by role; see `kd_cls.roles`.
 
     Raises:
         UserError: If mean and std are not three numbers each, or the smoothing not in [0, 1].

@@ -15,7 +15,7 @@ from rich.progress import track
 from rich.table import Table
 
 from kd_reid.data.folders import DISTRACTOR, is_market, read_splits
-from kd_reid.data.splits import Record, Splits, by_identity
+from kd_reid.data.records import Record, Splits, by_identity
 
 UNUSABLE = {
     "missing_files": "missing files",

@@ -1,0 +1,199 @@
+"""Loaders: what yields the batches of an epoch; the one for sets that fit on the device."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor
+
+from kd_core.data.augment import BY_IMAGE, Augment, apply
+from kd_core.data.sampling import Sampling, epoch_order
+from kd_core.errors import UserError
+from kd_core.files.fingerprint import fingerprint
+from kd_core.networks.task import Batch
+
+_LOOKED_AT = 2048  # images, where not all can be
+_AT_ONCE = {"cuda": 8}  # batches; on a CPU their bytes would only fall out of its cache
+
+
+class Sampler(Protocol):
+    """An order of an epoch other than a shuffle: samples may come several times, or not at all."""
+
+    def __len__(self) -> int:
+        """Return the number of places in every epoch."""
+
+    def order(self, epoch: int) -> Tensor:
+        """Return which sample takes each place, int64 [places].
+
+        The k-th further time that a sample comes, it is written as index + k * samples, so that it
+        is augmented anew.
+        """
+
+
+class SplitLoader:
+    """Batches of a data set, every choice a function of (data_seed, epoch, index).
+
+    Batches hold `image` uint8 [n, 3, H, W], `label` int64 [n], `index` int64 [n] (the position in
+    this loader's set), and what the augmentations add.
+
+    Args:
+        labels: Class of every sample, int64 [N].
+        batch_size: Samples in a global batch, whatever the number of processes.
+        shuffle: Whether each epoch has its own order.
+        augment: Augmentations run on the device, in order.
+        data_seed: Seed of order and augmentation.
+        drop_last: Whether to leave out a last, shorter batch.
+        sampler: Gives the order instead of a shuffle.
+        copies: Times that every sample comes in an epoch, unless a sampler says it; each time it is
+            augmented anew.
+    """
+
+    def __init__(
+        self,
+        labels: Tensor,
+        *,
+        batch_size: int,
+        shuffle: bool = False,
+        augment: Sequence[Augment] = (),
+        data_seed: int = 0,
+        drop_last: bool = False,
+        sampler: Sampler | None = None,
+        copies: int = 1,
+    ) -> None:
+        if copies < 1:
+            raise UserError(f"copies is {copies}; every sample comes once at least")
+        self.labels, self.sampler, self.copies = labels, sampler, copies
+        count = self._count()
+        if batch_size < 1 or (drop_last and count < batch_size):
+            raise UserError(
+                f"batch_size {batch_size}: no batch can be made of {count} samples"
+                f"{' with drop_last' if drop_last else ''}; choose a smaller positive number"
+            )
+        self.batch_size, self.shuffle = batch_size, shuffle
+        self.augment, self.data_seed, self.drop_last = tuple(augment), data_seed, drop_last
+        self.device = torch.device("cpu")
+        self._rank, self._world_size = 0, 1
+
+    def __len__(self) -> int:
+        """Return the batches of an epoch."""
+        return len(range(0, self._end(), self.batch_size))
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from number `start` on."""
+        raise NotImplementedError
+
+    def to(self, device: torch.device | str) -> Self:
+        """Make batches on this device from now on; returns the loader itself."""
+        self.device = torch.device(device)
+        self.labels = self.labels.to(self.device)
+        return self
+
+    def shard(self, rank: int, world_size: int) -> Self:
+        """Return a loader of this rank's contiguous part of each global batch.
+
+        The parts of all ranks, joined in their order, are the batch of one process: nothing is
+        padded, so a short batch gives unequal parts. A last training batch with fewer samples than
+        ranks is left out; in evaluation some parts are then empty.
+        """
+        part = copy.copy(self)
+        part._rank, part._world_size = rank, world_size
+        return part
+
+    def fingerprint(self) -> str:
+        """Return a hash that other samples change: here, of the labels."""
+        return fingerprint(self.labels)
+
+    def smallest(self, world_size: int = 1) -> int:
+        """Return the samples of the smallest batch that a process sees in an epoch."""
+        last = self._end() % self.batch_size or self.batch_size
+        return min(last, self.batch_size) // world_size
+
+    def sample(self, count: int) -> Batch:
+        """Return a batch of another size, the first of the first epoch."""
+        part = self.shard(0, 1)  # a copy, so that its worker processes do not outlive it
+        part.batch_size = count
+        return next(part.epoch(0))
+
+    def _order(self, epoch: int) -> Tensor:
+        if self.sampler is not None:
+            return self.sampler.order(epoch)
+        if self.shuffle:
+            return epoch_order(self._count(), self.data_seed, epoch)
+        return torch.arange(self._count())
+
+    def _parts(self, start: int) -> list[slice]:
+        """Return the places of each batch in the epoch's order, this rank's only."""
+        parts: list[slice] = []
+        for first in range(start * self.batch_size, self._end(), self.batch_size):
+            size = min(self.batch_size, self._end() - first)
+            low, high = (size * rank // self._world_size for rank in (self._rank, self._rank + 1))
+            parts.append(slice(first + low, first + high))
+        return parts
+
+    def _count(self) -> int:
+        return len(self.labels) * self.copies if self.sampler is None else len(self.sampler)
+
+    def _end(self) -> int:
+        count, rest = self._count(), self._count() % self.batch_size
+        # In training every process needs an image: an empty batch has no loss and no statistics.
+        too_few = self.shuffle and rest < self._world_size
+        return count - rest if self.drop_last or too_few else count
+
+
+class DeviceLoader(SplitLoader):
+    """A set that lives on the device as one uint8 tensor; augmentation is batched there.
+
+    Args:
+        images: uint8 [N, 3, H, W].
+        labels: int64 [N].
+        options: See `SplitLoader`.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, **options: Any) -> None:
+        super().__init__(labels, **options)
+        self.images = images
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the set to a device; returns the loader itself."""
+        self.images = self.images.to(device)
+        return super().to(device)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from number `start` on."""
+        order = self._order(epoch)
+        sampling = Sampling(order, self.data_seed, epoch, self.device, samples=len(self.labels))
+        order = order.to(self.device)
+        for parts in self._together(self._parts(start)):
+            whole = slice(parts[0].start, parts[-1].stop)
+            index = order[whole] % len(self.labels)
+            batch = {"image": self.images[index], "label": self.labels[index], "index": index}
+            batch = apply(self.augment, batch, sampling[whole])
+            for part in parts:
+                own = slice(part.start - whole.start, part.stop - whole.start)
+                alone = len(parts) == 1  # then it may hold more than a row for each image
+                yield batch if alone else {name: value[own] for name, value in batch.items()}
+
+    def fingerprint(self) -> str:
+        """Return a hash of labels and pixels; of many images, of some thousand of them."""
+        few = self.images[:: max(len(self.images) // _LOOKED_AT, 1)]
+        return fingerprint(super().fingerprint(), few)
+
+    def _together(self, parts: list[slice]) -> Iterator[list[slice]]:
+        """Group batches that can be augmented at once, which a GPU does in the time of one."""
+        by_image = all(type(augment) in BY_IMAGE for augment in self.augment)
+        whole = by_image and self._world_size == 1
+        count = _AT_ONCE.get(self.device.type, 1) if whole else 1
+        return (parts[first : first + count] for first in range(0, len(parts), count))
+
+
+def data_fingerprint(data: Any) -> str:
+    """Return a hash that other data change: other labels, images or names of files.
+
+    Args:
+        data: What a config's `data` builds; its parts are looked at if it lists them as `loaders`,
+            else only `train`.
+    """
+    loaders = getattr(data, "loaders", (data.train,))
+    parts = [loader.fingerprint() for loader in loaders if isinstance(loader, SplitLoader)]
+    return fingerprint(str(data.num_classes), *parts)
