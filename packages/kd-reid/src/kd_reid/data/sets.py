@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from kd_core.data.split_loader import DeviceLoader
+from kd_core.data.device_loader import DeviceLoader
 from kd_core.networks.image_task import height_and_width
 
 from kd_reid.data.folders import read_market, read_splits

@@ -8,9 +8,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from kd_core.data.augment import Augment, Flip
+from kd_core.data.device_loader import DeviceLoader
 from kd_core.data.folder_loader import FolderLoader, decode
 from kd_core.data.options import shared_arguments
-from kd_core.data.split_loader import DeviceLoader, SplitLoader
+from kd_core.data.split_loader import SplitLoader
 from kd_core.data.workers import WORKER_TIMEOUT
 from kd_core.errors import UserError
 from kd_core.networks.image_task import height_and_width
