@@ -12,7 +12,7 @@ from kd_core.config.kinds import MODULE, Kind, is_of_python, module_of, returned
 from kd_core.criteria.kd import KD
 from kd_core.distill import term
 from kd_core.errors import UserError
-from kd_core.experiment import assembly
+from kd_core.experiment import builder
 from kd_core.training import optimizer, schedule, step
 from kd_core.training.dot import DOTStep
 from kd_core.training.mutual_step import AlternatingStep
@@ -78,7 +78,7 @@ class Uncalled:
             [text, run, network_without_word, torch.optim.lr_scheduler.StepLR],
         ),
         (step.STEP, [TrainStep, DOTStep, AlternatingStep, Step], [text, Uncalled, KD, run]),
-        (assembly.DATA, [data, data_by_text, Splits], [data_without_word, other_data, nn.Linear]),
+        (builder.DATA, [data, data_by_text, Splits], [data_without_word, other_data, nn.Linear]),
         (
             MODULE,
             [nn.Linear, network, network_without_word, network_of_unknown_type],
@@ -139,7 +139,7 @@ def test_what_a_decorated_function_returns_is_known():
 
 def test_nothing_is_called_before_it_is_judged():
     node = {"type": run, "command": "x"}
-    for kind in (term.CRITERION, optimizer.OPTIMIZER, schedule.SCHEDULE, step.STEP, assembly.DATA):
+    for kind in (term.CRITERION, optimizer.OPTIMIZER, schedule.SCHEDULE, step.STEP, builder.DATA):
         with pytest.raises(UserError, match="so it is not called"):
             build(node, "a", kind=kind)
     with pytest.raises(UserError, match="so it is not called"):
