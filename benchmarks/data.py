@@ -28,7 +28,8 @@ import torch
 from kd_cls.classifier import Classifier
 from kd_cls.data import image_folder
 from kd_cls.data.augment import CropFlip
-from kd_core.data.loader import DeviceLoader, SplitLoader
+from kd_core.data.device_loader import DeviceLoader
+from kd_core.data.split_loader import SplitLoader
 from kd_core.experiment.report import environment
 from PIL import Image
 from torch import Tensor, nn

@@ -20,7 +20,7 @@ from typing import Any
 import step
 import torch
 from kd_core import Hook
-from kd_core.data.protocol import Loader
+from kd_core.data.loader import Loader
 from kd_core.experiment.report import environment
 from kd_core.networks.task import Batch
 from kd_core.training.cuda_graph import CapturedStep

@@ -10,7 +10,7 @@ import torch
 from kd_cls.classifier import Classifier
 from kd_core import Distiller, Hook, Term, Trainer
 from kd_core.criteria.kd import KD
-from kd_core.data.protocol import Loader
+from kd_core.data.loader import Loader
 from kd_core.training.memory_format import use_channels_last
 from kd_core.training.optimizer import build_optimizer
 from kd_core.training.schedule import multi_step

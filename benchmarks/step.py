@@ -23,7 +23,7 @@ import torch
 from kd_cls.adapter import ADAPTER
 from kd_core import Hook
 from kd_core.data.augment import CropFlip
-from kd_core.data.protocol import Loader
+from kd_core.data.loader import Loader
 from kd_core.experiment.report import environment
 from kd_core.experiment.run import build_trainer
 from kd_core.experiment.runner import Runner

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from kd_core.config.build import build_network
 from kd_core.config.trust import build_from_file
-from kd_core.data.loader import DeviceLoader
+from kd_core.data.device_loader import DeviceLoader
 from kd_core.experiment.adapter import TaskAdapter
 from kd_core.experiment.command_line import TrainingTool
 from kd_core.files.artifacts import NODE, find_student, read_facts

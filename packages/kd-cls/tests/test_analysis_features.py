@@ -6,7 +6,7 @@ from kd_cls.analysis.features import choose, collect
 from kd_cls.classifier import Classifier
 from kd_cls.data import synthetic
 from kd_cls.models import build_model
-from kd_cls.models.roles import network_roles
+from kd_cls.roles import network_roles
 from kd_core.errors import UserError
 from torch import nn
 

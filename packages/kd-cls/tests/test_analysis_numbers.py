@@ -11,7 +11,7 @@ from kd_cls.analysis.subject import Subject
 from kd_cls.classifier import Classifier
 from kd_cls.data import synthetic
 from kd_cls.models import build_model
-from kd_cls.models.roles import network_roles
+from kd_cls.roles import network_roles
 from kd_core.errors import UserError
 from kd_core.metrics import agreement, calibration_bins, expected_calibration_error
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from kd_cls.data import DeviceLoader
 from kd_cls.data.augment import CropFlip, Flip, Mixup, PerImage, Rotate
-from kd_core.data.loader import _AT_ONCE
+from kd_core.data.device_loader import _AT_ONCE
 from kd_core.data.sampling import Sampling
 from kd_core.errors import UserError
 from torchvision.transforms import v2

@@ -8,7 +8,7 @@ import torch
 from kd_cls.data import DeviceLoader, synthetic
 from kd_cls.data.augment import CropFlip
 from kd_cls.data.image_folders import image_folder
-from kd_cls.synthetic import with_stand_ins
+from kd_cls.stand_ins import with_stand_ins
 from kd_core.config.build import build
 from kd_core.config.reading import load_config
 from kd_core.data.weak_strong import StrongCopies

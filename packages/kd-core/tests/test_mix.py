@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from kd_core.data.augment import CropFlip, QuarterTurns, Rotate, Views, apply
-from kd_core.data.loader import DeviceLoader
+from kd_core.data.device_loader import DeviceLoader
 from kd_core.data.mix import RICAP, CutMix, Mixup, SymmetricBeta, check_mixing
 from kd_core.data.sampling import Sampling
 from kd_core.data.weak_strong import StrongCopies

@@ -476,6 +476,32 @@ def test_a_module_that_does_not_run_once_a_pass_is_refused(tap, calls):
             layer(torch.randn(2, 3))
 
 
+# Stopping: what comes after the last tap is computed for nothing
+
+
+def calls_of(network, *paths):
+    """Run a network with taps that may stop it; return which layers ran, and what it returned."""
+    ran, returned = [], []
+    for name, module in network.named_children():
+        module.register_forward_hook(lambda *_, name=name: ran.append(name))
+    with FeatureTap(network, paths, stop=True) as seen:
+        returned.append(network(images()))
+    return ran, seen, returned
+
+
+def test_a_pass_that_may_stop_ends_once_every_tap_has_fired():
+    ran, seen, returned = calls_of(Plain(), "conv", "bn")
+    assert (ran, list(seen), returned) == (["conv", "bn"], ["conv", "bn"], [])
+
+
+@pytest.mark.parametrize("paths", [["output"], ["output", "conv"], ["output[*]"], ["conv[*]"]])
+def test_a_pass_runs_to_its_end_for_its_output_and_for_all_calls(paths):
+    ran, seen, (returned,) = calls_of(Plain(), *paths)
+    assert ran == ["conv", "bn", "relu", "fc"]
+    if "output" in paths:
+        assert seen["output"] is returned
+
+
 @pytest.mark.parametrize("in_place", [False, True])
 def test_a_compiled_network_is_refused(in_place):
     network = Plain()

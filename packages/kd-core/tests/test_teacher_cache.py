@@ -9,8 +9,8 @@ from kd_core.criteria.fitnet import FitNet
 from kd_core.criteria.kd import KD
 from kd_core.criteria.rkd import RKD
 from kd_core.data.augment import CropFlip, Flip, Views
+from kd_core.data.device_loader import DeviceLoader
 from kd_core.data.folder_loader import FolderLoader
-from kd_core.data.loader import DeviceLoader
 from kd_core.distill.distiller import Distiller
 from kd_core.distill.term import Term
 from kd_core.errors import UserError

@@ -18,7 +18,7 @@ from kd_core.training.trainer import Trainer
 from kd_reid import train
 from kd_reid.adaptation import unlabelled
 from kd_reid.adaptation.clustering import OUTLIER, centroids
-from kd_reid.adaptation.student import AdaptiveEmbedder
+from kd_reid.adaptation.embedder import AdaptiveEmbedder
 from kd_reid.data import market1501
 from kd_reid.data.synthetic_people import synthetic_people
 from kd_reid.evaluation import Evaluation

@@ -15,7 +15,7 @@ from kd_reid.data.folders import (
     read_splits,
     require_files,
 )
-from kd_reid.data.splits import Record, Splits, by_identity, queries, relabel, split
+from kd_reid.data.records import Record, Splits, by_identity, queries, relabel, split
 
 MARKET = {
     "bounding_box_train": ["0002_c1s1_000451_03.jpg", "0007_c3s2_000001_00.jpg"],

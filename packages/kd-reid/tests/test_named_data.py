@@ -17,7 +17,7 @@ from kd_reid import torchreid
 from kd_reid.data import named
 from kd_reid.data.folders import MARKET_FOLDERS
 from kd_reid.data.named import OPTIONS, THROUGH_TORCHREID, read_named
-from kd_reid.data.splits import Splits, by_identity, relabel
+from kd_reid.data.records import Splits, by_identity, relabel
 
 CUHK03 = {"detected": (7365, 1400, 5332), "labeled": (7368, 1400, 5328)}
 MSMT17 = {"train": 30248, "val": 2373, "query": 11659, "gallery": 82161}

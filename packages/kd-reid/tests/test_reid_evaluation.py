@@ -5,11 +5,11 @@ import torch
 from kd_core.errors import UserError
 from kd_core.networks.task import Task
 from kd_reid import data
-from kd_reid.data.splits import Record
+from kd_reid.data.records import Record
 from kd_reid.embedder import Embedding
 from kd_reid.evaluation import Evaluation, Features, extract, numbered
-from kd_reid.galleries import draw_galleries, ranked, telling_queries
 from kd_reid.metrics import evaluate_rank, rerank
+from kd_reid.pictures import draw_galleries, ranked, telling_queries
 from PIL import Image
 
 

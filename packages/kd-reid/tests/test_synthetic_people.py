@@ -14,7 +14,7 @@ from kd_reid.data.appearance import CARRIED, LEGWEAR, PATTERNS, draw_appearance
 from kd_reid.data.cameras import draw_camera, photograph
 from kd_reid.data.figures import Pose, draw_figure
 from kd_reid.data.folders import read_market
-from kd_reid.data.splits import by_identity
+from kd_reid.data.records import by_identity
 from kd_reid.data.synthetic_people import cache_folder, synthetic_people
 
 SMALL = {"num_train_ids": 2, "num_test_ids": 3, "num_cameras": 2, "images_per_camera": 3}

@@ -13,7 +13,6 @@ from torch import nn
 from kd_cls.classifier import Classifier
 from kd_cls.data import DataSplits
 from kd_cls.evaluation import evaluate, evaluator
-from kd_cls.models.roles import network_roles
 from kd_cls.networks import (
     build_classifier,
     check_classifier,
@@ -22,8 +21,9 @@ from kd_cls.networks import (
     is_pretrained,
     without_pretrained,
 )
+from kd_cls.roles import network_roles
+from kd_cls.stand_ins import with_stand_ins
 from kd_cls.student import load_student
-from kd_cls.synthetic import with_stand_ins
 
 
 class ClassificationAdapter(TaskAdapter):

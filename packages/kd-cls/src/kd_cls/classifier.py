@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 
 class Classifier(ImageTask):
-    """Prepares images for the network; returns losses in training, logits in evaluation.
+    """Prepare images as the network wants them; give losses in training, logits in evaluation.
 
-    Where images are mixed (`kd_core.data.mix`), the loss is the weighted sum of the cross-entropies
-    with the classes of their parts; the class with the largest weight counts as correct.
+    Where images are mixed (`kd_core.data.mix`), the loss is the sum of the cross-entropies with the
+    classes they are made of, by weight, and right is the class of the largest weight.
 
     Args:
         network: From images [N, 3, H, W] to logits [N, C].
-        mean: Of each channel of the training images, in [0, 1]; None leaves floats unchanged.
+        mean: Of each channel of the training images, in [0, 1]; None leaves floats as they are.
         std: Standard deviation of each channel, in [0, 1].
         size: Height and width in pixels that images are resized to (bilinear), or None.
         label_smoothing: Share of the target that is spread over all classes.
@@ -27,7 +27,7 @@ class Classifier(ImageTask):
             of the first views; None for all.
         views_apart: With such batches, run the network on one view after the other in training,
             so that BatchNorm sees each alone; otherwise all views are one batch.
-        roles: Tap paths by role; see `kd_cls.models.roles`.
+        roles: Tap paths by role; see `kd_cls.roles`.
 
     Raises:
         UserError: If mean and std are not three numbers each, or the smoothing not in [0, 1].

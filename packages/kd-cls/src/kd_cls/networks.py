@@ -15,7 +15,7 @@ from torch import nn
 
 from kd_cls.classifier import Classifier, LinearProbe
 from kd_cls.data import DataSplits
-from kd_cls.models.roles import network_roles
+from kd_cls.roles import network_roles
 
 _PRETRAINED = {"weights": None, "pretrained": False}  # how torchvision and timm name no weights
 _FILE = "checkpoint_path"  # of timm

@@ -12,8 +12,8 @@ from kd_core.networks.task import Batch, network_of
 from kd_core.training.hooks import Evaluate
 from torch import nn
 
+from kd_reid.adaptation.embedder import AdaptiveEmbedder
 from kd_reid.adaptation.evaluation import BeforeAndAfter
-from kd_reid.adaptation.student import AdaptiveEmbedder
 from kd_reid.adaptation.target import UnlabelledData
 from kd_reid.data import ReidData
 from kd_reid.embedder import Embedder

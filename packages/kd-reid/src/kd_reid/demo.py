@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kd_reid.adapter import ADAPTER
 from kd_reid.evaluation import Evaluation, extract
-from kd_reid.galleries import draw_galleries, telling_queries
+from kd_reid.pictures import draw_galleries, telling_queries
 from kd_reid.student import load_student
 
 SEEDS = (0, 1)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from kd_core.data.loader import SplitLoader
+from kd_core.data.split_loader import SplitLoader
 from kd_core.errors import UserError, nearest
 from kd_core.runtime import distributed
 from torch import Tensor, nn
 
-from kd_reid.data.loading import People, ReidData
+from kd_reid.data.splits import People, ReidData
 from kd_reid.metrics import evaluate_rank_both, rerank, squared_euclidean
 from kd_reid.metrics.distance import cosine_distance
 

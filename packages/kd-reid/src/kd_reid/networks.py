@@ -11,7 +11,7 @@ from kd_core.networks.probe import telling, untouched
 from kd_core.networks.task import Batch
 from torch import nn
 
-from kd_reid.data.loading import ReidData
+from kd_reid.data.splits import ReidData
 from kd_reid.embedder import Embedder, Embedding
 from kd_reid.neck import CLASSIFIER, attach, neck_of
 from kd_reid.weights import identities_in, load_backbone, load_checkpoint

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from kd_core.data.loader import SplitLoader
+from kd_core.data.split_loader import SplitLoader
 from kd_core.experiment.plots import save_png
 from kd_core.metrics import minibatch_cka
 from kd_core.networks.roles import tap_list

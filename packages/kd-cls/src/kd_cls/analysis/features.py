@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from kd_core.data.loader import SplitLoader
 from kd_core.data.sampling import epoch_order
+from kd_core.data.split_loader import SplitLoader
 from kd_core.errors import UserError
 from kd_core.networks.probe import tap_values
 from kd_core.networks.roles import tap_list

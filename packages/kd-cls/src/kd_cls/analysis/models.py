@@ -16,7 +16,6 @@ from kd_core.runtime.console import err
 from kd_cls.classifier import Classifier
 from kd_cls.data import DataSplits
 from kd_cls.models import MODELS
-from kd_cls.models.roles import network_roles
 from kd_cls.networks import (
     build_classifier,
     check_classifier,
@@ -25,6 +24,7 @@ from kd_cls.networks import (
     pretrained_statistics,
     without_pretrained,
 )
+from kd_cls.roles import network_roles
 from kd_cls.student import load_student, read_facts
 
 NETWORKS = Path("configs/cls/networks")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kd_core.data.loader import SplitLoader
+from kd_core.data.split_loader import SplitLoader
 from kd_core.errors import UserError
 
 from kd_cls.classifier import Classifier

@@ -1,6 +1,7 @@
 """Data of classification: a config's `data` node names one of these functions."""
 
-from kd_core.data.loader import DeviceLoader, SplitLoader
+from kd_core.data.device_loader import DeviceLoader
+from kd_core.data.split_loader import SplitLoader
 
 from kd_cls.data.arrays import cifar10, cifar100, digits, stl10, synthetic
 from kd_cls.data.image_folders import image_folder, imagenet, tiny_imagenet

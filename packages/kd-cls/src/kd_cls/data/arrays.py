@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from kd_core.data.loader import DeviceLoader
+from kd_core.data.device_loader import DeviceLoader
 from kd_core.data.sampling import epoch_order
 from kd_core.errors import UserError
 from kd_core.files.pickles import arrays_only

@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 from kd_core.data.decoded import DecodedImages
+from kd_core.data.device_loader import DeviceLoader
 from kd_core.data.folder_loader import FolderLoader, decode
 from kd_core.data.image_files import Transform
-from kd_core.data.loader import DeviceLoader, SplitLoader
+from kd_core.data.split_loader import SplitLoader
 from kd_core.data.workers import WORKER_TIMEOUT
 from kd_core.errors import UserError
 from torch import Tensor

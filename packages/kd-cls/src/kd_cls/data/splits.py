@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from kd_core.data.loader import SplitLoader
 from kd_core.data.sampling import epoch_order
+from kd_core.data.split_loader import SplitLoader
 from kd_core.errors import UserError
 from kd_core.runtime.seed import mix, random_below
 from torch import Tensor

@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader
 
 from kd_core.data.augment import apply
 from kd_core.data.image_files import ImageFiles, Pixels, Transform
-from kd_core.data.loader import SplitLoader
 from kd_core.data.prefetch import copier
 from kd_core.data.sampling import Sampling
+from kd_core.data.split_loader import SplitLoader
 from kd_core.data.workers import WORKER_TIMEOUT, Watched, checked_timeout
 from kd_core.errors import UserError
 from kd_core.files.fingerprint import fingerprint

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_core.config.build import check, check_arguments
-from kd_core.data.loader import SplitLoader
+from kd_core.data.split_loader import SplitLoader
 from kd_core.errors import UserError, located
 from kd_core.files.weights import load_weights
 from kd_core.networks.probe import untouched

@@ -129,7 +129,7 @@ def check_data(folder: Path, fingerprint: str) -> None:
 
     Args:
         folder: Of the run.
-        fingerprint: Of its data; see `kd_core.data.loader.data_fingerprint`.
+        fingerprint: Of its data; see `kd_core.data.split_loader.data_fingerprint`.
 
     Raises:
         UserError: If it is another.

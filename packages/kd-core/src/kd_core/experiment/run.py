@@ -10,7 +10,7 @@ import torch
 
 from kd_core.config.build import build
 from kd_core.config.values import NonNegative, Positive, PositiveInt, Share, checked
-from kd_core.data.protocol import Loader
+from kd_core.data.loader import Loader
 from kd_core.distill.distiller import Distiller
 from kd_core.errors import UserError
 from kd_core.experiment import report, results

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from kd_core.config.reading import save_config
-from kd_core.data.loader import data_fingerprint
+from kd_core.data.split_loader import data_fingerprint
 from kd_core.experiment import identity, report
 from kd_core.experiment.adapter import TaskAdapter
 from kd_core.experiment.builder import BuiltExperiment, build_data, build_experiment

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
-from kd_core.data.protocol import Loader
+from kd_core.data.loader import Loader
 from kd_core.errors import UserError
 from kd_core.experiment.adapter import RANDOM
 from kd_core.experiment.run import finish, resume_training

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from kd_core.data.protocol import Loader
+from kd_core.data.loader import Loader
 from kd_core.distill.distiller import Distiller
 from kd_core.distill.teacher import Teacher
 from kd_core.errors import UserError

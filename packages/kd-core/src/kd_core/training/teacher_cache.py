@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from kd_core.data.augment import CropFlip
-from kd_core.data.loader import DeviceLoader
-from kd_core.data.protocol import Loader
+from kd_core.data.device_loader import DeviceLoader
+from kd_core.data.loader import Loader
 from kd_core.distill.teacher import Teacher
 from kd_core.errors import UserError
 from kd_core.files.fingerprint import fingerprint, model_fingerprint

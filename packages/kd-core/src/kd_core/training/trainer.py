@@ -11,7 +11,7 @@ from fvcore.common.param_scheduler import ParamScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from kd_core.data.protocol import Loader
+from kd_core.data.loader import Loader
 from kd_core.distill.distiller import Distiller
 from kd_core.distill.term import tell_of_long_warmups
 from kd_core.errors import UserError, located

@@ -2,17 +2,17 @@
 
 from argparse import ArgumentParser
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from detectron2.data.detection_utils import SizeMismatchError, check_image_size, read_image
 from kd_core.errors import UserError
 from kd_core.experiment.cli import add_general_options, run_main
+from kd_core.experiment.data_report import check_workers, print_report, read_all
 from kd_core.files.checkpoint import save_json
-from kd_core.runtime.console import err, out
-from rich.progress import track
+from kd_core.runtime.console import out
 from rich.table import Table
 
 from kd_det.data.register import read_coco
@@ -24,10 +24,9 @@ UNUSABLE = {
     "empty_boxes": "boxes without width or height",
     "boxes_outside": "boxes that reach outside their image",
 }
-"""Parts of the report that make a data set unusable, with their titles."""
+"""Parts of the report that make a data set unusable, and what they are called."""
 
-_TOLERANCE = 1.0  # pixels that a box may reach outside: COCO's boxes are rounded
-_SHOWN = 5  # entries of a list on the terminal; --out has all
+_TOLERANCE = 1.0  # pixels that a box may reach outside: COCO's own are rounded
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,9 +40,8 @@ def _main(argv: list[str]) -> int:
     if args.out:
         save_json(report, Path(args.out), sealed=False)
     out.print(_categories_table(report["categories"]))
-    out.print(_table(report))
-    for line in _findings(report):
-        out.print(line)
+    counts = ("images", "images_without_boxes", "boxes", "crowd_boxes")
+    print_report(report, {key.replace("_", " "): report[key] for key in counts}, UNUSABLE)
     return int(not report["usable"])
 
 
@@ -62,11 +60,10 @@ def check(json_file: str | Path, image_root: str | Path, *, workers: int = 4) ->
     Raises:
         UserError: If the JSON is not a COCO instances file, or the folder is missing.
     """
+    check_workers(workers)
     content, folder = read_coco(json_file), Path(image_root)
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder of images")
-    if workers < 1:
-        raise UserError(f"--workers {workers}: wanted a number of threads, at least 1")
     report = {
         "json": str(json_file),
         "image_root": str(image_root),
@@ -111,7 +108,7 @@ def _boxes(content: dict[str, Any]) -> dict[str, list[int]]:
 def _files(images: Sequence[dict[str, Any]], folder: Path, workers: int) -> dict[str, Any]:
     """Decode all images; return the errors by file name."""
     found: dict[str, Any] = {"missing_files": [], "unreadable_files": {}, "wrong_sizes": {}}
-    for image, (problem, text) in zip(images, _decoded(images, folder, workers), strict=True):
+    for image, (problem, text) in read_all(images, partial(_problem, folder), workers):
         if problem == "missing_files":
             found[problem].append(image["file_name"])
         elif problem:
@@ -119,24 +116,18 @@ def _files(images: Sequence[dict[str, Any]], folder: Path, workers: int) -> dict
     return found
 
 
-def _decoded(
-    images: Sequence[dict[str, Any]], folder: Path, workers: int
-) -> Iterable[tuple[str, str]]:
-    def problem(image: dict[str, Any]) -> tuple[str, str]:
-        file = folder / image["file_name"]
-        if not file.is_file():
-            return "missing_files", ""
-        try:
-            check_image_size(dict(image), read_image(str(file), "BGR"))
-        except SizeMismatchError as error:
-            return "wrong_sizes", str(error)
-        except Exception as error:  # decoders raise many types
-            return "unreadable_files", f"{type(error).__name__}: {error}"
-        return "", ""
-
-    with ThreadPoolExecutor(workers) as pool:
-        checked = pool.map(problem, images)
-        yield from track(checked, "images", total=len(images), console=err, transient=True)
+def _problem(folder: Path, image: dict[str, Any]) -> tuple[str, str]:
+    """Return which part of the report an image belongs in, "" for none, and what is wrong."""
+    file = folder / image["file_name"]
+    if not file.is_file():
+        return "missing_files", ""
+    try:
+        check_image_size(dict(image), read_image(str(file), "BGR"))
+    except SizeMismatchError as error:
+        return "wrong_sizes", str(error)
+    except Exception as error:  # decoders raise what they like
+        return "unreadable_files", f"{type(error).__name__}: {error}"
+    return "", ""
 
 
 def _categories_table(categories: dict[str, int]) -> Table:
@@ -145,33 +136,6 @@ def _categories_table(categories: dict[str, int]) -> Table:
     for name, count in categories.items():
         table.add_row(name, f"{count:,}")
     return table
-
-
-def _table(report: dict[str, Any]) -> Table:
-    table = Table("", title="data set")
-    table.add_column("count", justify="right")
-    for key in ("images", "images_without_boxes", "boxes", "crowd_boxes"):
-        table.add_row(key.replace("_", " "), f"{report[key]:,}")
-    for key, name in UNUSABLE.items():
-        count = len(report[key])
-        table.add_row(name, f"{count:,}", style="red" if count else None)
-    return table
-
-
-def _findings(report: dict[str, Any]) -> Iterator[str]:
-    for key, name in UNUSABLE.items():
-        found = report[key]
-        if not found:
-            continue
-        shown = list(found.items() if isinstance(found, dict) else found)[:_SHOWN]
-        more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        listed = ", ".join(
-            f"{entry[0]} ({entry[1]})" if isinstance(entry, tuple) else str(entry)
-            for entry in shown
-        )
-        yield f"{name}: {listed}{more}"
-    if report["usable"]:
-        yield "all usable"
 
 
 def _parser() -> ArgumentParser:

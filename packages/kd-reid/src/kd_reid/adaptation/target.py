@@ -6,15 +6,15 @@ from typing import Any
 
 import torch
 from kd_core.config.build import build
-from kd_core.data.loader import SplitLoader
+from kd_core.data.split_loader import SplitLoader
 from kd_core.errors import UserError
 from kd_core.experiment.builder import DATA
 from kd_core.runtime import distributed
 from torch import Tensor
 
 from kd_reid.adaptation.clustering import OUTLIER
-from kd_reid.data.loading import Options, ReidData, with_options
 from kd_reid.data.sampler import IdentitySampler
+from kd_reid.data.splits import Options, ReidData, with_options
 
 _INSTANCES = 4
 
@@ -66,7 +66,7 @@ class ClusterSampler:
         self._sampler.batches = self.iterations
 
     def order(self, epoch: int) -> Tensor:
-        """Return the images of an epoch; see `kd_core.data.loader.Sampler`."""
+        """Return the images of an epoch; see `kd_core.data.split_loader.Sampler`."""
         places, kept = self._sampler.order(epoch), len(self._kept)
         return self._kept[places % kept] + places // kept * self.samples
 

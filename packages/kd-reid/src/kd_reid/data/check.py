@@ -1,21 +1,19 @@
 """Check a whole re-identification set: which files are unusable, and whether evaluation works."""
 
 from argparse import ArgumentParser
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from kd_core.data.image_files import read_image
 from kd_core.errors import UserError
 from kd_core.experiment.cli import add_general_options, run_main
+from kd_core.experiment.data_report import check_workers, print_report, read_all
 from kd_core.files.checkpoint import save_json
-from kd_core.runtime.console import err, out
-from rich.progress import track
-from rich.table import Table
+from kd_core.runtime.console import out
 
 from kd_reid.data.folders import DISTRACTOR, is_market, read_splits
-from kd_reid.data.splits import Record, Splits, by_identity
+from kd_reid.data.records import Record, Splits, by_identity
 
 UNUSABLE = {
     "missing_files": "missing files",
@@ -23,8 +21,6 @@ UNUSABLE = {
     "leaked_identities": "identities both to train on and to search for",
 }
 """Parts of the report that make a data set unusable, with their titles."""
-
-_SHOWN = 5  # entries of a list on the terminal; --out has all
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,9 +33,8 @@ def _main(argv: list[str]) -> int:
     report = check(args.source, args.camera, workers=args.workers)
     if args.out:
         save_json(report, Path(args.out), sealed=False)
-    out.print(_table(report))
-    for line in _findings(report):
-        out.print(line)
+    print_report(report, _rows(report), UNUSABLE)
+    out.print(_evaluation_text(report))
     return int(not report["usable"])
 
 
@@ -61,8 +56,7 @@ def check(source: str | Path, camera: str | None = None, *, workers: int = 4) ->
     Raises:
         UserError: If the source cannot be read as a data set.
     """
-    if workers < 1:
-        raise UserError(f"--workers {workers}: wanted a number of threads, at least 1")
+    check_workers(workers)
     market = is_market(source)
     splits = read_splits(source, camera=camera, train_fraction=0)
     records = [record for part in splits for record in part]
@@ -111,17 +105,13 @@ def _files(records: Sequence[Record], workers: int) -> dict[str, Any]:
     """Decode all images; return the missing ones, and the errors of others by path."""
     missing: list[str] = []
     unreadable: dict[str, str] = {}
-    paths = [record.path for record in records]
-    with ThreadPoolExecutor(workers) as pool:
-        problems = pool.map(_problem, paths)
-        shown = track(problems, "images", total=len(paths), console=err, transient=True)
-        for path, problem in zip(paths, shown, strict=True):
-            if problem is None:
-                continue
-            if Path(path).is_file():
-                unreadable[path] = problem
-            else:
-                missing.append(path)
+    for path, problem in read_all([record.path for record in records], _problem, workers):
+        if problem is None:
+            continue
+        if Path(path).is_file():
+            unreadable[path] = problem
+        else:
+            missing.append(path)
     return {"missing_files": missing, "unreadable_files": unreadable}
 
 
@@ -133,10 +123,8 @@ def _problem(path: str) -> str | None:
     return None
 
 
-def _table(report: dict[str, Any]) -> Table:
-    table = Table("", title="data set")
-    table.add_column("count", justify="right")
-    rows = {
+def _rows(report: dict[str, Any]) -> dict[str, int | None]:
+    return {
         "images": report["images"],
         **{f"  {name}": count for name, count in report["splits"].items()},
         "distractors": report["distractors"],
@@ -145,28 +133,14 @@ def _table(report: dict[str, Any]) -> Table:
         "  seen by one camera": report["one_camera"],
         "cameras": report["cameras"],
     }
-    for name, count in rows.items():
-        table.add_row(name, "unknown" if count is None else f"{count:,}")
-    for key, name in UNUSABLE.items():
-        count = len(report[key])
-        table.add_row(name, f"{count:,}", style="red" if count else None)
-    return table
 
 
-def _findings(report: dict[str, Any]) -> Iterator[str]:
-    for key, name in UNUSABLE.items():
-        found = list(report[key])
-        if found:
-            more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-            yield f"{name}: {', '.join(found[:_SHOWN])}{more}"
-    if report["usable"]:
-        yield "all usable"
+def _evaluation_text(report: dict[str, Any]) -> str:
     needed = "two images" if report["cameras"] is None else "images by two cameras"
-    if report["evaluation_possible"]:
-        count = report["searchable_identities"]
-        yield f"evaluation is possible: {count:,} identities can be searched for ({needed})"
-    else:
-        yield f"evaluation is not possible: there is no identity with {needed}"
+    if not report["evaluation_possible"]:
+        return f"evaluation is not possible: there is no identity with {needed}"
+    count = report["searchable_identities"]
+    return f"evaluation is possible: {count:,} identities can be searched for ({needed})"
 
 
 def _parser() -> ArgumentParser:

@@ -10,7 +10,7 @@ from pathlib import Path
 from kd_core.data.image_files import ENDINGS, list_images, require_image
 from kd_core.errors import UserError, nearest
 
-from kd_reid.data.splits import Record, Splits, split
+from kd_reid.data.records import Record, Splits, split
 
 MARKET_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 DISTRACTOR = "0000"

@@ -15,7 +15,7 @@ from kd_core.errors import UserError, located, nearest
 
 from kd_reid import torchreid
 from kd_reid.data.folders import MARKET_FOLDERS, read_market, require_files
-from kd_reid.data.splits import Record, Splits
+from kd_reid.data.records import Record, Splits
 
 THROUGH_TORCHREID = {
     "cuhk01": ["cuhk01/campus"],

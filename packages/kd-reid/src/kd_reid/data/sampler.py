@@ -53,7 +53,7 @@ class IdentitySampler:
         return self.batches * self.people * self.instances
 
     def order(self, epoch: int) -> Tensor:
-        """Return the images of an epoch, batch by batch; see `kd_core.data.loader.Sampler`."""
+        """Return an epoch's images, batch by batch; see `kd_core.data.split_loader.Sampler`."""
         generator = torch.Generator().manual_seed(mix(self.data_seed, epoch, _STREAM))
         waiting: dict[int, list[Tensor]] = {}
         chosen: list[Tensor] = []

@@ -3,11 +3,13 @@
 from typing import Any
 
 import torch
-from kd_core.data.loader import DeviceLoader
+from kd_core.data.device_loader import DeviceLoader
 from kd_core.networks.image_task import height_and_width
 
 from kd_reid.data.folders import read_market, read_splits
-from kd_reid.data.loading import (
+from kd_reid.data.named import read_named
+from kd_reid.data.records import Record
+from kd_reid.data.splits import (
     Options,
     People,
     ReidData,
@@ -15,8 +17,6 @@ from kd_reid.data.loading import (
     training_arguments,
     with_options,
 )
-from kd_reid.data.named import read_named
-from kd_reid.data.splits import Record
 from kd_reid.data.synthetic_people import synthetic_people
 
 

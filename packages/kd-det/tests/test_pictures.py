@@ -11,7 +11,7 @@ import kd_det  # noqa: F401, I001  before Detectron2
 from detectron2.structures import BoxMode
 from detectron2.structures import Boxes as Corners
 from detectron2.structures import Instances
-from kd_det.draw import Boxes, Row, draw_predictions, predicted_boxes, true_boxes
+from kd_det.pictures import Boxes, Row, draw_predictions, predicted_boxes, true_boxes
 from PIL import Image
 
 GREY = np.full((64, 64, 3), 128, dtype=np.uint8)

@@ -5,7 +5,7 @@ import timm
 import torch
 import torchvision
 from kd_cls.models import MODELS, build_model
-from kd_cls.models.roles import network_roles
+from kd_cls.roles import network_roles
 from kd_core.networks.probe import tap_values
 from kd_core.networks.taps import FeatureTap
 from kd_core.networks.task import Task

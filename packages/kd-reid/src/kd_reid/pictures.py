@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from kd_reid.data import ReidData
-from kd_reid.data.splits import Record
+from kd_reid.data.records import Record
 
 HIT, MISS, QUERY, INK = "#1a9850", "#d73027", "#4d4d4d", "black"
 _HEIGHT, _WIDTH, _FRAME, _GAP, _TITLE = 128, 64, 4, 6, 22  # pixels

@@ -1,0 +1,150 @@
+"""SplitLoader: base class of the loaders of one split of a data set."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor
+
+from kd_core.data.augment import Augment
+from kd_core.data.sampling import epoch_order
+from kd_core.errors import UserError
+from kd_core.files.fingerprint import fingerprint
+from kd_core.networks.task import Batch
+
+
+class Sampler(Protocol):
+    """An order of an epoch other than a shuffle: samples may come several times, or not at all."""
+
+    def __len__(self) -> int:
+        """Return the number of places in every epoch."""
+
+    def order(self, epoch: int) -> Tensor:
+        """Return which sample takes each place, int64 [places].
+
+        The k-th further time that a sample comes, it is written as index + k * samples, so that it
+        is augmented anew.
+        """
+
+
+class SplitLoader:
+    """Batches of a data set, every choice a function of (data_seed, epoch, index).
+
+    Batches hold `image` uint8 [n, 3, H, W], `label` int64 [n], `index` int64 [n] (the position in
+    this loader's set), and what the augmentations add.
+
+    Args:
+        labels: Class of every sample, int64 [N].
+        batch_size: Samples in a global batch, whatever the number of processes.
+        shuffle: Whether each epoch has its own order.
+        augment: Augmentations run on the device, in order.
+        data_seed: Seed of order and augmentation.
+        drop_last: Whether to leave out a last, shorter batch.
+        sampler: Gives the order instead of a shuffle.
+        copies: How often every sample is in an epoch, unless a sampler decides; each copy gets its
+            own augmentation.
+    """
+
+    def __init__(
+        self,
+        labels: Tensor,
+        *,
+        batch_size: int,
+        shuffle: bool = False,
+        augment: Sequence[Augment] = (),
+        data_seed: int = 0,
+        drop_last: bool = False,
+        sampler: Sampler | None = None,
+        copies: int = 1,
+    ) -> None:
+        if copies < 1:
+            raise UserError(f"copies is {copies}; every sample is in an epoch at least once")
+        self.labels, self.sampler, self.copies = labels, sampler, copies
+        count = self._count()
+        if batch_size < 1 or (drop_last and count < batch_size):
+            raise UserError(
+                f"batch_size {batch_size}: no batch can be made of {count} samples"
+                f"{' with drop_last' if drop_last else ''}; choose a smaller positive number"
+            )
+        self.batch_size, self.shuffle = batch_size, shuffle
+        self.augment, self.data_seed, self.drop_last = tuple(augment), data_seed, drop_last
+        self.device = torch.device("cpu")
+        self._rank, self._world_size = 0, 1
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        return len(range(0, self._end(), self.batch_size))
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from number `start` on."""
+        raise NotImplementedError
+
+    def to(self, device: torch.device | str) -> Self:
+        """Make batches on this device from now on; returns the loader itself."""
+        self.device = torch.device(device)
+        self.labels = self.labels.to(self.device)
+        return self
+
+    def shard(self, rank: int, world_size: int) -> Self:
+        """Return a loader of this rank's contiguous part of each global batch.
+
+        The parts of all ranks, joined in their order, are the batch of one process: nothing is
+        padded, so a short batch gives unequal parts. A last training batch with fewer samples than
+        ranks is left out; in evaluation some parts are then empty.
+        """
+        part = copy.copy(self)
+        part._rank, part._world_size = rank, world_size
+        return part
+
+    def fingerprint(self) -> str:
+        """Return a hash that differs for other samples; here it is of the labels."""
+        return fingerprint(self.labels)
+
+    def smallest(self, world_size: int = 1) -> int:
+        """Return the samples of the smallest batch that a process sees in an epoch."""
+        last = self._end() % self.batch_size or self.batch_size
+        return min(last, self.batch_size) // world_size
+
+    def sample(self, count: int) -> Batch:
+        """Return the first batch of the first epoch, with another batch size."""
+        part = self.shard(0, 1)  # a copy, so that its worker processes end with it
+        part.batch_size = count
+        return next(part.epoch(0))
+
+    def _order(self, epoch: int) -> Tensor:
+        if self.sampler is not None:
+            return self.sampler.order(epoch)
+        if self.shuffle:
+            return epoch_order(self._count(), self.data_seed, epoch)
+        return torch.arange(self._count())
+
+    def _parts(self, start: int) -> list[slice]:
+        """Return this rank's places of each batch in the epoch's order."""
+        parts: list[slice] = []
+        for first in range(start * self.batch_size, self._end(), self.batch_size):
+            size = min(self.batch_size, self._end() - first)
+            low, high = (size * rank // self._world_size for rank in (self._rank, self._rank + 1))
+            parts.append(slice(first + low, first + high))
+        return parts
+
+    def _count(self) -> int:
+        return len(self.labels) * self.copies if self.sampler is None else len(self.sampler)
+
+    def _end(self) -> int:
+        count, rest = self._count(), self._count() % self.batch_size
+        # In training every process needs an image: an empty batch has no loss and no statistics.
+        too_few = self.shuffle and rest < self._world_size
+        return count - rest if self.drop_last or too_few else count
+
+
+def data_fingerprint(data: Any) -> str:
+    """Return a hash that differs for other data: other labels, images or file names.
+
+    Args:
+        data: The object that a config's `data` builds; the hash is of its `loaders` if it lists
+            them, else only of `train`.
+    """
+    loaders = getattr(data, "loaders", (data.train,))
+    parts = [loader.fingerprint() for loader in loaders if isinstance(loader, SplitLoader)]
+    return fingerprint(str(data.num_classes), *parts)

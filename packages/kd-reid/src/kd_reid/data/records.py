@@ -1,0 +1,86 @@
+"""Records of images (file, identity, camera), and their split."""
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+import numpy as np
+from kd_core.errors import UserError
+
+
+class Record(NamedTuple):
+    """An image of a person."""
+
+    path: str
+    identity: str
+    camera: str | None  # None if the cameras of the set are not known
+
+
+class Splits(NamedTuple):
+    """Images to train on, to search for, and to search in."""
+
+    train: list[Record]
+    query: list[Record]
+    gallery: list[Record]
+
+
+def split(records: Sequence[Record], *, train_fraction: float = 0.5, seed: int = 0) -> Splits:
+    """Split identities into training and evaluation, and choose the queries.
+
+    Args:
+        records: Your own set, of `read_folder` or `read_csv`.
+        train_fraction: Share of the identities to train on: 1 leaves nothing to evaluate, 0 nothing
+            to train on.
+        seed: Chooses them.
+
+    Raises:
+        UserError: If the share is not in [0, 1], or nothing is left for training or evaluation.
+    """
+    if not 0 <= train_fraction <= 1:
+        raise UserError(f"train_fraction: wanted a number from 0 to 1, got {train_fraction}")
+    rng = np.random.default_rng(seed)
+    identities = by_identity(records)
+    order = rng.permutation(sorted(identities)).tolist()
+    count = round(train_fraction * len(order))
+    query = [record for name in order[count:] for record in queries(identities[name])]
+    if (train_fraction and count < 2) or (0 < train_fraction < 1 and not query):
+        raise UserError(
+            f"of {len(order)} identities, {count} are for training (at least two are needed), and "
+            f"{len(query)} images of the others have a match; change train_fraction, "
+            f"which is {train_fraction}, or add identities that several cameras saw"
+        )
+    train = [record for name in order[:count] for record in identities[name]]
+    gallery = {record for name in order[count:] for record in identities[name]} - set(query)
+    return Splits(sorted(train), sorted(query), sorted(gallery))
+
+
+def queries(images: Sequence[Record]) -> list[Record]:
+    """Choose the queries among the images of an identity; the others go to the gallery.
+
+    A query is the first image of each camera with several images; if no camera has several, the
+    first image of all. Each query has a match by another camera (if cameras are not known, another
+    image); else there is none.
+
+    Args:
+        images: All of one identity.
+    """
+    images = sorted(images, key=lambda record: (record.camera or "", record.path))
+    groups = [list(group) for _, group in groupby(images, lambda record: record.camera)]
+    if len(images if images[0].camera is None else groups) < 2:
+        return []
+    return [group[0] for group in groups if len(group) > 1] or images[:1]
+
+
+def by_identity(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Return the images of each identity."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        found.setdefault(record.identity, []).append(record)
+    return found
+
+
+def relabel(records: Sequence[Record]) -> tuple[list[int], list[str]]:
+    """Number the identities in the order of their names: a label for each image, and the names."""
+    names = sorted({record.identity for record in records})
+    numbers = {name: number for number, name in enumerate(names)}
+    return [numbers[record.identity] for record in records], names
