@@ -10,11 +10,12 @@ import torchvision
 from kd_core.errors import UserError, nearest
 from kd_core.experiment.cli import add_general_options, run_main
 from kd_core.files import checkpoint
+from kd_core.files.mismatch import Mismatch
 from kd_core.runtime.console import out
 from torch import Tensor
 
 from kd_det.backbones import MOBILENETV2_STAGES
-from kd_det.weights import mismatch, read_weights
+from kd_det.weights import read_weights
 
 ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2")
 _PREFIX = "backbone.bottom_up."  # of every detector with a feature pyramid
@@ -60,9 +61,9 @@ def convert(state: Mapping[str, Tensor], architecture: str) -> dict[str, Tensor]
     rename = _mobilenet_name if architecture == "mobilenet_v2" else _resnet_name
     with torch.device("meta"):  # names and shapes alone
         network = torchvision.models.get_model(architecture, weights=None)
-    differences = mismatch(_backbone(state), _backbone(network.state_dict()))
-    if differences:
-        raise UserError(f"not weights of torchvision's {architecture}: {differences}")
+    wrong = str(Mismatch.between(_backbone(state), _backbone(network.state_dict())))
+    if wrong:
+        raise UserError(f"not weights of torchvision's {architecture}: {wrong}")
     return {_PREFIX + rename(name): value for name, value in _backbone(state).items()}
 
 

@@ -11,8 +11,9 @@ from detectron2.utils.file_io import PathManager
 from fvcore.common.checkpoint import Checkpointer
 from kd_core.errors import UserError
 from kd_core.files import checkpoint
+from kd_core.files.mismatch import Mismatch
 from kd_core.files.pickles import unpickle
-from kd_core.files.weights import check_values, differences, read_state_dict, reshaped_text
+from kd_core.files.weights import check_values, read_state_dict
 from torch import Tensor, nn
 
 from kd_det.last_checkpoint import read_last
@@ -105,7 +106,7 @@ def load_teacher(model: nn.Module, path: str | Path) -> None:
         UserError: If the file cannot be read, has only a backbone, or is of another detector.
     """
     state = _needed(read_weights(path))
-    wrong = mismatch(state, _needed(model.state_dict()))
+    wrong = str(Mismatch.between(state, _needed(model.state_dict())))
     if wrong:
         advice = "give the teacher the config (depth, heads, classes) that these weights are of"
         parts = {name.partition(".")[0] for name in state}
@@ -117,14 +118,6 @@ def load_teacher(model: nn.Module, path: str | Path) -> None:
         raise UserError(f"{path}: does not fit {type(model).__name__}: {wrong}; {advice}")
     check_values(path, state, model.state_dict())
     model.load_state_dict(state, strict=False)
-
-
-def mismatch(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    """Return how a state dict differs in names and shapes from the wanted one, or ""."""
-    missing = [name for name in wanted if name not in state]
-    unexpected = [name for name in state if name not in wanted]
-    reshaped = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
-    return differences(missing, unexpected, reshaped_text(reshaped, state, wanted))
 
 
 class _WeightsOnly(Checkpointer):

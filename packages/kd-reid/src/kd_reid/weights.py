@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from kd_core.errors import UserError
-from kd_core.files.weights import check_values, differences, load_weights, read_state_dict
+from kd_core.files.mismatch import Mismatch
+from kd_core.files.weights import check_values, load_weights, read_state_dict
 from torch import nn
 
 from kd_reid.neck import CLASSIFIER, neck_of, with_neck
@@ -41,12 +42,10 @@ def load_checkpoint(network: nn.Module, path: str | Path) -> None:
         )
     whole, own = with_neck(state, read_state_dict(neck)), network.state_dict()
     check_values(f"{path}, with {neck.name}", whole, own)
-    shapes, wanted = ({k: v.shape for k, v in state.items()} for state in (whole, own))
-    odd = [name for name in {**wanted, **shapes} if shapes.get(name) != wanted.get(name)]
-    if odd:
+    if wrong := str(Mismatch.between(whole, own)):
         raise UserError(
-            f"{path}, with {neck.name}: does not fit {type(network).__name__}: {len(odd)} weights "
-            f"differ, such as {odd[0]}; build the network that the file was made for"
+            f"{path}, with {neck.name}: does not fit {type(network).__name__}: {wrong}; build the "
+            "network that the file was made for"
         )
     network.load_state_dict(whole)
 
@@ -58,20 +57,12 @@ def load_backbone(network: nn.Module, path: str) -> None:
         UserError: If the file lacks other weights, or a shape differs.
     """
     own, state = network.state_dict(), read_state_dict(path)
-    body = {name for name in own if not name.startswith(CLASSIFIER)}
-    body -= {name for name in body if name.endswith("num_batches_tracked") and name not in state}
-    missing = sorted(body - state.keys())
-    shapes = [
-        f"{name} is {list(state[name].shape)} in the file, {list(own[name].shape)} in the network"
-        for name in sorted(body & state.keys())
-        if state[name].shape != own[name].shape
-    ]
-    if missing or shapes:
+    body = {name: value for name, value in own.items() if not name.startswith(CLASSIFIER)}
+    given = {name: state[name] for name in body if name in state}
+    if wrong := str(Mismatch.between(given, body)):
         raise UserError(
-            f"{path}: does not fit {type(network).__name__}: {differences(missing, [], shapes)}; "
-            "backbone_weights needs a file of the same network; only the classifier's "
-            "weights may differ"
+            f"{path}: does not fit {type(network).__name__}: {wrong}; backbone_weights needs a "
+            "file of the same network; only the classifier's weights may differ"
         )
-    body_state = {name: state[name] for name in body}
-    check_values(path, body_state, own)
-    network.load_state_dict(body_state, strict=False)
+    check_values(path, given, own)
+    network.load_state_dict(given, strict=False)

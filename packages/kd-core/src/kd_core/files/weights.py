@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from kd_core.errors import UserError, nearest
 from kd_core.files.checkpoint import load_safetensors
 from kd_core.files.checksum import DamagedError, is_sealed
+from kd_core.files.mismatch import Mismatch, few
 from kd_core.files.sound_weights import unsound
 
 _WRAPPERS = ("model", "state_dict", "net")
@@ -47,22 +48,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         raise UserError(f"no weights file {str(path)!r}{_files_nearby(path)}")
     contents = load_safetensors(path)[0] if path.suffix == ".safetensors" else _read_pickle(path)
     state = _unwrap(contents)
-    if not isinstance(state, Mapping) or not state:
-        raise UserError(f"{path}: wanted a state dict, got {type(state).__name__} {state!r:.80}")
-    others = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
-    if others:
-        raise UserError(
-            f"{path}: wanted a state dict (tensors by name), or one under "
-            f"{', '.join(map(repr, _WRAPPERS))}, but some entries are not tensors: {_few(others)}; "
-            f"save the state dict alone"
-        )
-    if nested := next((name for name, value in state.items() if value.is_nested), None):
-        raise UserError(f"{path}: {nested} is a nested tensor, which has no shape; save it dense")
-    state = {str(name): value.detach() for name, value in state.items()}
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): value for name, value in state.items()}
-    return state
+    _require_tensors(state, path)
+    return _without_prefixes({str(name): value.detach() for name, value in state.items()})
 
 
 def load_weights(
@@ -84,19 +71,11 @@ def load_weights(
         UserError: If the file cannot be read or does not fit.
     """
     state, own = read_state_dict(path), module.state_dict()
-    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
-    if parts:
-        present = {k.partition(".")[0] for k in state}
-        missing = [k for k in missing if k.partition(".")[0] in present]
-    unexpected = [k for k in state if k not in own]
-    reshaped = [k for k in state if k in own and state[k].shape != own[k].shape]
-    if reshaped or len(unexpected) == len(state) or (strict and (missing or unexpected)):
-        shapes = reshaped_text(reshaped, state, own)
-        if shapes and not missing and not unexpected:
-            shapes[0] += _guess(reshaped)
+    wrong = Mismatch.between(state, _parts_in(state, own) if parts else own)
+    nothing_fits = len(wrong.unexpected) == len(state)
+    if wrong.reshaped or nothing_fits or (strict and str(wrong)):
         raise UserError(
-            f"{path}: does not fit {type(module).__name__}: "
-            f"{differences(missing, unexpected, shapes)}; "
+            f"{path}: does not fit {type(module).__name__}: {wrong}{_guess(wrong)}; "
             f"build the network that the file was made for"
         )
     check_values(path, state, own)
@@ -111,6 +90,28 @@ def check_values(path: str | Path, state: Mapping[str, Tensor], own: Mapping[str
     """
     if wrong := unsound(state, own):
         raise UserError(f"{path}: {wrong}; name another file, or save its weights again")
+
+
+def _require_tensors(state: Any, path: Path) -> None:
+    """Refuse what is not a state dict of tensors that have shapes."""
+    if not isinstance(state, Mapping) or not state:
+        raise UserError(f"{path}: wanted a state dict, got {type(state).__name__} {state!r:.80}")
+    others = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
+    if others:
+        raise UserError(
+            f"{path}: wanted a state dict (tensors by name), or one under "
+            f"{', '.join(map(repr, _WRAPPERS))}, but some entries are not tensors: {few(others)}; "
+            f"save the state dict alone"
+        )
+    if nested := next((name for name, value in state.items() if value.is_nested), None):
+        raise UserError(f"{path}: {nested} is a nested tensor, which has no shape; save it dense")
+
+
+def _without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
 
 
 def _read_pickle(path: Path) -> Any:
@@ -174,32 +175,14 @@ def _names(folder: Path) -> Iterable[str]:
     return (file.name for file in folder.iterdir() if file.is_file())
 
 
-def differences(missing: Sequence[str], unexpected: Sequence[str], shapes: Sequence[str]) -> str:
-    """Return in one line how a file's tensors differ from a network's; "" if they do not.
-
-    Args:
-        missing: Names that only the network has.
-        unexpected: Names that only the file has.
-        shapes: The result of `reshaped_text` for names that both have.
-    """
-    wrong = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-    return ", ".join(f"{len(few)} {what} ({_few(few)})" for what, few in wrong.items() if few)
+def _parts_in(state: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a network's tensors, without the submodules that a file lacks."""
+    present = {name.partition(".")[0] for name in state}
+    return {name: value for name, value in own.items() if name.partition(".")[0] in present}
 
 
-def reshaped_text(
-    names: Iterable[str], state: Mapping[str, Tensor], own: Mapping[str, Tensor]
-) -> list[str]:
-    """Return both shapes of each of these tensors: in the file and in the network."""
-    return [
-        f"{name} is {list(state[name].shape)} in the file, {list(own[name].shape)} in the network"
-        for name in names
-    ]
-
-
-def _few(names: Sequence[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
-
-
-def _guess(reshaped: Sequence[str]) -> str:
-    one_module = len({name.rpartition(".")[0] for name in reshaped}) == 1
-    return " (other number of classes?)" if one_module else ""
+def _guess(wrong: Mismatch) -> str:
+    """Return what may be the matter where all tensors that do not fit are of one module."""
+    modules = {name.rpartition(".")[0] for name in wrong.reshaped}
+    alone = not wrong.missing and not wrong.unexpected and len(modules) == 1
+    return " (other number of classes?)" if alone else ""
