@@ -116,7 +116,6 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
     ("kd_core/files/artifacts.py", "load"): (2, "its caller's: load_weights of the same file"),
     ("kd_cls/analysis/main.py", "load"): (2, "load_model: names of the command line, and files"),
     ("kd_core/data/image_files.py", "via.load"): (1, "Pillow: pixels of an image"),
-    ("kd_reid/data/sets.py", "load"): (4, "a function of its caller: lists of images"),
     # What we wrote ourselves a moment ago
     ("kd_cls/export.py", "onnx.load_model"): (1, "the ONNX file just written"),
     ("kd_cls/export.py", "torch.export.load"): (1, "the archive just written"),

@@ -15,7 +15,7 @@ from torch import nn
 from kd_reid.adaptation.embedder import AdaptiveEmbedder
 from kd_reid.adaptation.evaluation import BeforeAndAfter
 from kd_reid.adaptation.target import UnlabelledData
-from kd_reid.data import ReidData
+from kd_reid.data import DataSplits
 from kd_reid.embedder import Embedder
 from kd_reid.evaluation import Evaluation
 from kd_reid.networks import build_embedder, check_embedder, check_identities
@@ -46,7 +46,7 @@ class ReidAdapter(TaskAdapter):
     of_network = ("network", "bnneck", "mean", "std", "size", "roles")
 
     def build_model(
-        self, data: ReidData, where: str, /, *, adaptation: Config | None = None, **node: Any
+        self, data: DataSplits, where: str, /, *, adaptation: Config | None = None, **node: Any
     ) -> Embedder:
         """Build the embedder of a node: see `build_embedder` for its keys.
 
@@ -96,13 +96,15 @@ class ReidAdapter(TaskAdapter):
             roles={**trained.roles, **node.get("roles", {})},
         ).eval()
 
-    def check_student(self, student: nn.Module, sample: Batch, data: ReidData, where: str) -> None:
+    def check_student(
+        self, student: nn.Module, sample: Batch, data: DataSplits, where: str
+    ) -> None:
         """Reject a network whose number of logits is not that of the data's identities."""
         if isinstance(data, UnlabelledData) and not isinstance(student, AdaptiveEmbedder):
             raise UserError(f"{where}: the data has no labels; give it adaptation=dict()")
         check_identities(student, sample, data, where)
 
-    def evaluators(self, config: Config, data: ReidData) -> tuple[Evaluate, Evaluate | None]:
+    def evaluators(self, config: Config, data: DataSplits) -> tuple[Evaluate, Evaluate | None]:
         """Return the evaluation on query and gallery; nothing is held out."""
         evaluation, student = Evaluation(data, **config.get("evaluation", {})), config["student"]
         if not isinstance(data, UnlabelledData) or student.get("weights") in (None, RANDOM):
@@ -110,7 +112,7 @@ class ReidAdapter(TaskAdapter):
         source = partial(build_embedder, data, "student", **_source(student))
         return BeforeAndAfter(evaluation, source), None
 
-    def metadata(self, network: Config, data: ReidData, student: Embedder) -> dict[str, str]:
+    def metadata(self, network: Config, data: DataSplits, student: Embedder) -> dict[str, str]:
         """Return the metadata that `load_student` needs."""
         return facts_of(network, data.num_classes, student, data.image_size)
 
@@ -120,7 +122,7 @@ class ReidAdapter(TaskAdapter):
         return {**config, "student": {**config["student"], **own}, "data": _data(config["data"])}
 
     def score_teacher(
-        self, teacher: nn.Module, sample: Batch, data: ReidData, test: Evaluate
+        self, teacher: nn.Module, sample: Batch, data: DataSplits, test: Evaluate
     ) -> dict[str, float]:
         """Measure a teacher, whatever people it was trained on."""
         return test(teacher)

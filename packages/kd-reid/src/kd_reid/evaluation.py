@@ -10,7 +10,7 @@ from kd_core.errors import UserError, nearest
 from kd_core.runtime import distributed
 from torch import Tensor, nn
 
-from kd_reid.data.splits import People, ReidData
+from kd_reid.data.splits import DataSplits, People
 from kd_reid.metrics import evaluate_rank_both, rerank, squared_euclidean
 from kd_reid.metrics.distance import cosine_distance
 
@@ -43,7 +43,7 @@ class Evaluation:
         UserError: If there is no such distance.
     """
 
-    data: ReidData
+    data: DataSplits
     distance: str = "euclidean"
     reranking: bool = False
     squared_twice: bool = False
@@ -95,7 +95,7 @@ class Numbered(NamedTuple):
     gallery_cameras: Tensor | None
 
 
-def numbered(data: ReidData, device: torch.device) -> Numbered:
+def numbered(data: DataSplits, device: torch.device) -> Numbered:
     """Number the identities and cameras of both sides of a search."""
     sides = (data.query.records, data.gallery.records)
     people, cameras = (
@@ -109,7 +109,7 @@ def numbered(data: ReidData, device: torch.device) -> Numbered:
 
 
 @torch.no_grad()
-def extract(model: nn.Module, data: ReidData) -> Features:
+def extract(model: nn.Module, data: DataSplits) -> Features:
     """Return the embeddings of all images of query and gallery, in every process."""
     model.eval()
     return Features(_rows(model, data.query), _rows(model, data.gallery))

@@ -11,7 +11,7 @@ from kd_core.networks.probe import telling, untouched
 from kd_core.networks.task import Batch
 from torch import nn
 
-from kd_reid.data.splits import ReidData
+from kd_reid.data.splits import DataSplits
 from kd_reid.embedder import Embedder, Embedding
 from kd_reid.neck import CLASSIFIER, attach, neck_of
 from kd_reid.weights import identities_in, load_backbone, load_checkpoint
@@ -28,7 +28,7 @@ _MAP = {"DenseNet": "global_avgpool:in"}  # after its last BatchNorm and ReLU
 
 
 def build_embedder(
-    data: ReidData,
+    data: DataSplits,
     where: str,
     /,
     *,
@@ -136,7 +136,7 @@ def look(embedder: nn.Module, batch: Batch) -> Embedding:
     return found
 
 
-def check_identities(embedder: nn.Module, batch: Batch, data: ReidData, where: str) -> None:
+def check_identities(embedder: nn.Module, batch: Batch, data: DataSplits, where: str) -> None:
     """Reject a student whose logits do not fit the data's identities, before any training."""
     with located(where):
         count = look(embedder, batch).logits[0].shape[1]

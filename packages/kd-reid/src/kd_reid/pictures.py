@@ -8,7 +8,7 @@ from kd_core.files.checkpoint import atomic_path
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from kd_reid.data import ReidData
+from kd_reid.data import DataSplits
 from kd_reid.data.records import Record
 
 HIT, MISS, QUERY, INK = "#1a9850", "#d73027", "#4d4d4d", "black"
@@ -17,7 +17,7 @@ _HEIGHT, _WIDTH, _FRAME, _GAP, _TITLE = 128, 64, 4, 6, 22  # pixels
 
 def draw_galleries(
     distances: Mapping[str, Tensor],
-    data: ReidData,
+    data: DataSplits,
     path: str | Path,
     *,
     queries: Sequence[int],
@@ -55,7 +55,7 @@ def draw_galleries(
         sheet.save(temporary, format="PNG")
 
 
-def ranked(distance: Tensor, data: ReidData, query: int) -> list[Record]:
+def ranked(distance: Tensor, data: DataSplits, query: int) -> list[Record]:
     """Return the ranked gallery of a query, the nearest first.
 
     Args:
@@ -73,7 +73,7 @@ def ranked(distance: Tensor, data: ReidData, query: int) -> list[Record]:
     ]
 
 
-def telling_queries(distances: Sequence[Tensor], data: ReidData, count: int) -> list[int]:
+def telling_queries(distances: Sequence[Tensor], data: DataSplits, count: int) -> list[int]:
     """Choose queries of different people on which networks differ, then others, in order.
 
     Args:

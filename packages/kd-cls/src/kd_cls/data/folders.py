@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from kd_core.data.image_files import ENDINGS, list_images
+from kd_core.data.image_loader import packed
 from kd_core.errors import UserError, nearest
 from torch import Tensor
 
@@ -81,12 +82,7 @@ def scan(folder: Path, classes: list[str]) -> Files:
             f"{folder / classes[int(empty[0])]}: no image in this class folder; "
             f"images end in {' '.join(ENDINGS)}"
         )
-    return as_files([path for files in images for path in files]), labels
-
-
-def as_files(paths: list[str]) -> np.ndarray:
-    """Pack paths in one array: worker processes share it; reference counts would copy a list."""
-    return np.array([os.fsencode(path) for path in paths])
+    return packed([path for files in images for path in files]), labels
 
 
 def scan_annotated(folder: Path, classes: list[str]) -> Files:
@@ -115,4 +111,4 @@ def scan_annotated(folder: Path, classes: list[str]) -> Files:
             raise UserError(f"{annotations}:{line}: {folder / 'images'} has no image {name!r}")
         paths.append(str(folder / "images" / name))
         labels.append(numbers[wnid])
-    return as_files(paths), torch.tensor(labels, dtype=torch.int64)
+    return packed(paths), torch.tensor(labels, dtype=torch.int64)

@@ -7,9 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 from kd_core.data.decoded import DecodedImages
-from kd_core.data.device_loader import DeviceLoader
-from kd_core.data.folder_loader import FolderLoader, decode
 from kd_core.data.image_files import Transform
+from kd_core.data.image_loader import image_loader, is_resident
 from kd_core.data.split_loader import SplitLoader
 from kd_core.data.workers import WORKER_TIMEOUT
 from kd_core.errors import UserError
@@ -156,13 +155,6 @@ class _Reading:
     stored: tuple[str | None, int | None] = (None, None)  # folder and side of decoded images
     resident_recipe: Sequence[Augment] | None = None
 
-    def fits(self, count: int) -> bool:
-        """Return whether to keep this many images on the device."""
-        if self.resident not in (True, False, "auto"):
-            raise UserError(f"resident must be True, False or 'auto', got {self.resident!r}")
-        small = count * 3 * self.image_size**2 < RESIDENT_BYTES
-        return small if self.resident == "auto" else bool(self.resident)
-
     def pixels(self, files: np.ndarray) -> DecodedImages | None:
         """Open the store of decoded images, one for all parts of the set, if there is one."""
         (folder, side), resize = self.stored, max(self.image_size, self.resize)
@@ -188,26 +180,28 @@ def _splits(
     statistics: tuple[Statistics, Statistics],
 ) -> DataSplits:
     train = first_of_each_class(train, options.limit_per_class)
-    resident = reading.fits(len(train[1]) + len(test[1]))
-    size = reading.image_size
-    pixels = reading.pixels(np.concatenate([train[0], test[0]]))
+    size, images = reading.image_size, len(train[1]) + len(test[1])
+    resident = is_resident(reading.resident, images, size, RESIDENT_BYTES)
     workers, timeout = reading.processes
-    shared: Any = {"image_size": size, "workers": workers, "worker_timeout": timeout}
-    shared["pixels"] = pixels
+    shared: dict[str, Any] = {
+        "image_size": size,
+        "workers": workers,
+        "worker_timeout": timeout,
+        "pixels": reading.pixels(np.concatenate([train[0], test[0]])),
+    }
 
     def loader(files: np.ndarray, labels: Tensor, *, training: bool) -> SplitLoader:
-        if resident:
-            recipe = reading.resident_recipe or [CropFlip(padding=size // 8)]
-            arguments = options.loader_arguments(training, recipe)
-            images = decode(files, reading.central, **shared)
-            return DeviceLoader(images, labels, **arguments)
-        transform = reading.transform or v2.RandomResizedCrop(size)
-        return FolderLoader(
-            files,
-            labels,
-            transform if training else reading.central,
-            **shared,
-            **options.loader_arguments(training, [Flip()]),
+        transform, recipe = (
+            reading.central,
+            reading.resident_recipe or [CropFlip(padding=size // 8)],
+        )
+        if not resident:
+            recipe = [Flip()]
+            if training:
+                transform = reading.transform or v2.RandomResizedCrop(size)
+        arguments = options.loader_arguments(training, recipe)
+        return image_loader(
+            files, labels, transform, resident=resident, reading=shared, **arguments
         )
 
     mean, std = statistics

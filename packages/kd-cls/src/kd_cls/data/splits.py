@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from kd_core.data.loader_set import LoaderSet
 from kd_core.data.sampling import epoch_order
 from kd_core.data.split_loader import SplitLoader
 from kd_core.errors import UserError
@@ -18,8 +19,8 @@ _HOLD_OUT = 0x5EED  # makes the split independent of the order of an epoch
 _RANDOM_LABELS = 0x1ABE1  # and random labels independent of augmentations
 
 
-@dataclass
-class DataSplits:
+@dataclass(kw_only=True)
+class DataSplits(LoaderSet):
     """The data that a config's `data` node builds.
 
     Attributes:
@@ -32,7 +33,6 @@ class DataSplits:
         image_size: Side of the images in pixels.
     """
 
-    train: SplitLoader
     test: SplitLoader
     val: SplitLoader | None
     classes: tuple[str, ...]
@@ -44,26 +44,6 @@ class DataSplits:
     def num_classes(self) -> int:
         """Return the number of classes."""
         return len(self.classes)
-
-    @property
-    def num_samples(self) -> int:
-        """Return the number of training samples."""
-        return len(self.train.labels)
-
-    @property
-    def labels(self) -> Tensor:
-        """Return the labels of the training samples, int64 [num_samples], on the host."""
-        return self.train.labels.cpu()
-
-    @property
-    def loaders(self) -> list[SplitLoader]:
-        """Return the loaders of all parts."""
-        return [self.train, self.test, *([self.val] if self.val else [])]
-
-    def to(self, device: torch.device) -> None:
-        """Let all loaders make their batches on a device."""
-        for loader in self.loaders:
-            loader.to(device)
 
 
 def make_splits(

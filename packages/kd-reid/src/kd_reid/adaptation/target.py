@@ -13,8 +13,9 @@ from kd_core.runtime import distributed
 from torch import Tensor
 
 from kd_reid.adaptation.clustering import OUTLIER
+from kd_reid.data.options import Options, with_options
 from kd_reid.data.sampler import IdentitySampler
-from kd_reid.data.splits import Options, ReidData, with_options
+from kd_reid.data.splits import DataSplits
 
 _INSTANCES = 4
 
@@ -71,8 +72,8 @@ class ClusterSampler:
         return self._kept[places % kept] + places // kept * self.samples
 
 
-@dataclass
-class UnlabelledData(ReidData):
+@dataclass(kw_only=True)
+class UnlabelledData(DataSplits):
     """A set whose training labels are all `OUTLIER`; its sampler takes any clusters.
 
     Attributes:
@@ -116,7 +117,7 @@ def unlabelled(
     # Without `instances`: how often a person is in a batch must not depend on the true labels.
     node = {**vars(options), "instances": None, "type": of, **(arguments or {})}
     data = build(node, kind=DATA)
-    if not isinstance(data, ReidData):
+    if not isinstance(data, DataSplits):
         raise UserError(f"of={of!r} gave a {type(data).__name__}, not a set of people")
     train = data.train.shard(0, 1)
     train.sampler = sampler = ClusterSampler(

@@ -1,34 +1,26 @@
 """Data of re-identification: a config's `data` node names one of these functions."""
 
-from typing import Any
-
 import torch
 from kd_core.data.device_loader import DeviceLoader
 from kd_core.networks.image_task import height_and_width
 
 from kd_reid.data.folders import read_market, read_splits
 from kd_reid.data.named import read_named
+from kd_reid.data.options import Options, with_options
 from kd_reid.data.records import Record
-from kd_reid.data.splits import (
-    Options,
-    People,
-    ReidData,
-    load,
-    training_arguments,
-    with_options,
-)
+from kd_reid.data.splits import DataSplits, People, make_splits
 from kd_reid.data.synthetic_people import synthetic_people
 
 
 @with_options
-def market1501(options: Options, root: str = "data") -> ReidData:
+def market1501(options: Options, root: str = "data") -> DataSplits:
     """Market-1501, or any set in its layout: `bounding_box_train`, `query`, `bounding_box_test`.
 
     Args:
         options: See `Options`; its fields are keywords.
         root: Folder of the set, or one that contains it as `market1501`.
     """
-    return load(read_named("market1501", root), options)
+    return make_splits(read_named("market1501", root), options)
 
 
 @with_options
@@ -41,7 +33,7 @@ def public(
     validation: bool | None = None,
     labeled: bool | None = None,
     classic_split: bool | None = None,
-) -> ReidData:
+) -> DataSplits:
     """A public set by torchreid's name, such as `msmt17` or `cuhk03`; nothing is downloaded.
 
     Args:
@@ -60,7 +52,7 @@ def public(
         "classic_split": classic_split,
     }
     given = {option: value for option, value in own.items() if value is not None}
-    return load(read_named(name, root, **given), options)
+    return make_splits(read_named(name, root, **given), options)
 
 
 @with_options
@@ -71,7 +63,7 @@ def people(
     camera: str | None = None,
     train_fraction: float = 0.5,
     split_seed: int = 0,
-) -> ReidData:
+) -> DataSplits:
     """Your own images: a folder for each identity, or a CSV of path, identity and camera.
 
     Args:
@@ -83,7 +75,7 @@ def people(
         split_seed: Chooses them.
     """
     found = read_splits(source, camera=camera, train_fraction=train_fraction, seed=split_seed)
-    return load(found, options)
+    return make_splits(found, options)
 
 
 @with_options
@@ -96,7 +88,7 @@ def generated(
     images_per_camera: int = 4,
     drawing_seed: int = 0,
     domain: str = "day",
-) -> ReidData:
+) -> DataSplits:
     """Synthetic people, drawn once and kept in a cache folder; see `synthetic_people`.
 
     Args:
@@ -117,11 +109,11 @@ def generated(
         seed=drawing_seed,
         domain=domain,
     )
-    return load(read_market(folder), options)
+    return make_splits(read_market(folder), options)
 
 
 @with_options
-def synthetic(options: Options, *, num_ids: int = 8, images_per_id: int = 4) -> ReidData:
+def synthetic(options: Options, *, num_ids: int = 8, images_per_id: int = 4) -> DataSplits:
     """Random images, seen by two cameras, for dry runs.
 
     Args:
@@ -134,14 +126,13 @@ def synthetic(options: Options, *, num_ids: int = 8, images_per_id: int = 4) -> 
     generator = torch.Generator().manual_seed(options.data_seed)
     shape = (len(labels), 3, *size)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    common: Any = {"batch_size": options.batch_size, "data_seed": options.data_seed}
 
     def part(camera: str) -> People:
         records = [Record("", str(label), camera) for label in labels.tolist()]
-        return People(DeviceLoader(images, labels, **common), records)
+        return People(DeviceLoader(images, labels, **options.loader_arguments()), records)
 
-    return ReidData(
-        train=DeviceLoader(images, labels, **common, **training_arguments(labels, options)),
+    return DataSplits(
+        train=DeviceLoader(images, labels, **options.loader_arguments(labels)),
         query=part("1"),
         gallery=part("2"),
         identities=tuple(str(number) for number in range(num_ids)),

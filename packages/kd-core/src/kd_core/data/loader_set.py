@@ -1,0 +1,39 @@
+"""The loaders of a data set: training batches, and those of every other part."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kd_core.data.split_loader import SplitLoader
+
+
+@dataclass(kw_only=True)
+class LoaderSet:
+    """Base class of what a config's `data` node builds; a task adds its own parts.
+
+    Attributes:
+        train: Training batches.
+    """
+
+    train: SplitLoader
+
+    @property
+    def loaders(self) -> list[SplitLoader]:
+        """Return the loaders of all parts: every attribute that is one."""
+        return [value for value in vars(self).values() if isinstance(value, SplitLoader)]
+
+    @property
+    def num_samples(self) -> int:
+        """Return the number of training samples."""
+        return len(self.train.labels)
+
+    @property
+    def labels(self) -> Tensor:
+        """Return the labels of the training samples, int64 [num_samples], on the host."""
+        return self.train.labels.cpu()
+
+    def to(self, device: torch.device) -> None:
+        """Let all loaders make their batches on a device."""
+        for loader in self.loaders:
+            loader.to(device)
