@@ -64,9 +64,9 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
     ("kd_core/config/build.py", "import importlib"): (1, "for locate"),
     ("kd_core/config/build.py", "import pkgutil"): (1, "names of modules, for messages"),
     ("kd_core/config/build.py", "importlib.import_module"): (1, "locate: a path of a config"),
-    ("kd_cls/networks.py", "build_network"): (1, "networks of a config; must be modules"),
+    ("kd_core/experiment/models.py", "build_network"): (1, "networks of a config: modules"),
     ("kd_cls/analysis/models.py", "locate"): (1, "a network of the command line; its signature"),
-    ("kd_reid/networks.py", "build_network"): (2, "network and metric losses of a config"),
+    ("kd_reid/networks.py", "build_network"): (1, "metric losses of a config; must be modules"),
     ("kd_reid/adaptation/target.py", "build"): (1, "`data.of` of a config; must be a data set"),
     # What a file names, judged by `kd_core.config.trust`
     ("kd_cls/student.py", "build_from_file"): (1, "metadata of a student's file"),

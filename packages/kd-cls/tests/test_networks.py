@@ -12,9 +12,9 @@ from kd_cls.networks import (
     class_count,
     pretrained_statistics,
     replace_head,
-    without_pretrained,
 )
 from kd_core.errors import UserError
+from kd_core.experiment.models import without_pretrained
 from torch import nn
 
 ZOO = {"type": "kd_cls.models.build_model", "name": "resnet8"}

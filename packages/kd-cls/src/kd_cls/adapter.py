@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_core.experiment.adapter import Config, TaskAdapter
+from kd_core.experiment.models import is_pretrained, without_pretrained
 from kd_core.networks.task import Batch
 from kd_core.runtime import distributed
 from kd_core.training.hooks import Evaluate
@@ -18,8 +19,6 @@ from kd_cls.networks import (
     check_classifier,
     check_logits,
     class_count,
-    is_pretrained,
-    without_pretrained,
 )
 from kd_cls.roles import network_roles
 from kd_cls.stand_ins import with_stand_ins

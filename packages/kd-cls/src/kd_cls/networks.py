@@ -1,24 +1,23 @@
 """Build classifiers from the student and teacher nodes of a config."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torchvision
-from kd_core.config.build import build_network, check, check_arguments, require_type
+from kd_core.config.build import check, check_arguments, require_type
 from kd_core.config.kinds import MODULE
 from kd_core.errors import UserError, located, nearest
 from kd_core.experiment.adapter import RANDOM
+from kd_core.experiment.models import build_task, is_pretrained, require_logits, weights_file
 from kd_core.files.weights import load_weights, read_state_dict
-from kd_core.networks.probe import telling, training_pass, untouched
+from kd_core.networks.probe import first_pass, training_pass
 from kd_core.networks.task import Batch
 from torch import nn
 
 from kd_cls.classifier import Classifier, LinearProbe
 from kd_cls.data import DataSplits
 from kd_cls.roles import network_roles
-
-_PRETRAINED = {"weights": None, "pretrained": False}  # how torchvision and timm name no weights
-_FILE = "checkpoint_path"  # of timm
 
 
 def build_classifier(
@@ -59,29 +58,32 @@ def build_classifier(
         views_apart: Train on one view after the other, not on all as one batch.
         roles: Tap paths by role, for networks whose roles are not known.
     """
-    given = without_pretrained(network) if weights == RANDOM else network
     classes = {} if new_head or is_pretrained(network) else {"num_classes": data.num_classes}
-    built = build_network(given, f"{where}.network", **classes)
-    with located(where):
-        if linear_probe:
-            _make_probe(built, network, weights, data.num_classes)
-        elif new_head:
-            replace_head(built, data.num_classes)
-        if weights and weights != RANDOM and not linear_probe:
-            load_weights(built, weights)
+
+    def wrap(built: nn.Module) -> Classifier:
+        shift, scale = mean, std
         if mean is None and std is None:
-            mean, std = pretrained_statistics(built, network) or (data.mean, data.std)
-        kind = LinearProbe if linear_probe else Classifier
-        return kind(
+            shift, scale = pretrained_statistics(built, network) or (data.mean, data.std)
+        return (LinearProbe if linear_probe else Classifier)(
             built,
-            mean=mean,
-            std=std,
+            mean=shift,
+            std=scale,
             size=size,
             label_smoothing=label_smoothing,
             task_views=task_views,
             views_apart=views_apart,
             roles={**network_roles(built), **(roles or {})},
         )
+
+    prepare = _make_probe if linear_probe else partial(_load, new_head=new_head)
+    return build_task(
+        network,
+        where,
+        pretrained=weights != RANDOM,
+        prepare=partial(prepare, node=network, weights=weights, num_classes=data.num_classes),
+        wrap=wrap,
+        **classes,
+    )
 
 
 def check_classifier(node: Mapping[str, Any], where: str) -> None:
@@ -92,25 +94,6 @@ def check_classifier(node: Mapping[str, Any], where: str) -> None:
     check(node["network"], f"{where}.network", ("num_classes",), MODULE)
     with located(f"{where}.network"):
         torchvision_weights(node["network"])
-
-
-def is_pretrained(network: Mapping[str, Any]) -> bool:
-    """Return whether a network's node asks torchvision or timm for pretrained weights."""
-    return any(network.get(key) for key in _PRETRAINED)
-
-
-def without_pretrained(network: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a network's node without pretrained weights, so that it needs no download or file.
-
-    The same holds for a node inside it, such as the network inside a `SimKDNetwork`.
-    """
-    return {
-        key: without_pretrained(value)
-        if isinstance(value, Mapping)
-        else _PRETRAINED.get(key, value)
-        for key, value in network.items()
-        if key != _FILE
-    }
 
 
 def replace_head(network: nn.Module, num_classes: int) -> None:
@@ -132,8 +115,23 @@ def last_linear(network: nn.Module) -> tuple[str, nn.Linear]:
     return linear[-1]
 
 
+def _load(
+    built: nn.Module,
+    *,
+    node: Mapping[str, Any],
+    weights: str | None,
+    num_classes: int,
+    new_head: bool,
+) -> None:
+    """Replace the head if it is to be a new one, and load the file of weights if there is one."""
+    if new_head:
+        replace_head(built, num_classes)
+    if file := weights_file(weights):
+        load_weights(built, file)
+
+
 def _make_probe(
-    built: nn.Module, node: Mapping[str, Any], weights: str | None, num_classes: int
+    built: nn.Module, *, node: Mapping[str, Any], weights: str | None, num_classes: int
 ) -> None:
     """Load all but the head, add a new head, and freeze the rest.
 
@@ -145,11 +143,11 @@ def _make_probe(
             "linear_probe: the network was not trained; name a file (weights=..., such as "
             "runs/NAME/student.pth), or a network with pretrained weights"
         )
-    if weights and weights != RANDOM:
+    if file := weights_file(weights):
         name, head = last_linear(built)
-        of_file = read_state_dict(weights).get(f"{name}.weight", head.weight)
+        of_file = read_state_dict(file).get(f"{name}.weight", head.weight)
         replace_head(built, len(of_file))  # so that the whole file must fit
-        load_weights(built, weights)
+        load_weights(built, file)
     replace_head(built, num_classes)
     built.requires_grad_(False)
     last_linear(built)[1].requires_grad_(True)
@@ -186,19 +184,15 @@ def torchvision_weights(node: Mapping[str, Any]) -> Any:
 
 def class_count(classifier: nn.Module, batch: Batch) -> int:
     """Return the number of logits of a classifier, from a pass that does not change it."""
-    with untouched(classifier), telling(classifier, batch):
-        return int(classifier(batch).shape[1])
+    return int(first_pass(classifier, batch).shape[1])
 
 
 def check_logits(classifier: nn.Module, batch: Batch, data: DataSplits, where: str) -> None:
     """Reject a student whose logits do not fit the data's classes, before any training."""
     with located(where):
         count = class_count(classifier, batch)
-    if count != data.num_classes:
-        raise UserError(
-            f"{where}: the network gives {count} logits, the data has {data.num_classes} classes; "
-            "give its callable that number, or set new_head=True"
-        )
+    advice = "classes; give its callable that number, or set new_head=True"
+    require_logits(count, data.num_classes, where, advice)
     if "label" in batch:
         with located(where):
             training_pass(classifier, batch)

@@ -1,13 +1,14 @@
 """Build embedders from the student and teacher nodes of a config."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from kd_core.config.build import build_network, check, check_arguments, require_type
 from kd_core.config.kinds import MODULE
 from kd_core.errors import UserError, located
-from kd_core.experiment.adapter import RANDOM
-from kd_core.networks.probe import telling, untouched
+from kd_core.experiment.models import build_task, require_logits, weights_file
+from kd_core.networks.probe import first_pass
 from kd_core.networks.task import Batch
 from torch import nn
 
@@ -64,30 +65,44 @@ def build_embedder(
         fixed_base_epochs: See `Embedder`.
         roles: Tap paths by role, for networks whose roles are not known.
     """
-    given = without_pretrained(network) if weights or backbone_weights else network
-    identities = identities_in(weights) if weights and weights != RANDOM else None
-    built = build_network(given, f"{where}.network", num_classes=identities or data.num_classes)
-    with located(where):
-        if backbone_weights and not weights:
-            load_backbone(built, backbone_weights)
-        if bnneck:
-            attach(built)
-        if weights and weights != RANDOM:
-            load_checkpoint(built, weights)
-        losses = {
-            name: build_network(node, f"metric_losses.{name}")
-            for name, node in (metric_losses or {}).items()
-        }
+    file = weights_file(weights)
+    identities = identities_in(file) if file else None
+
+    def wrap(built: nn.Module) -> Embedder:
+        losses = metric_losses or {}
         return Embedder(
             built,
             mean=mean or data.mean,
             std=std or data.std,
             size=size,
             label_smoothing=label_smoothing,
-            metric_losses=losses,
+            metric_losses={
+                name: build_network(node, f"metric_losses.{name}") for name, node in losses.items()
+            },
             fixed_base_epochs=fixed_base_epochs,
             roles={**network_roles(built), **(roles or {})},
         )
+
+    return build_task(
+        network,
+        where,
+        pretrained=not weights and not backbone_weights,
+        prepare=partial(
+            _load, backbone=None if weights else backbone_weights, bnneck=bnneck, file=file
+        ),
+        wrap=wrap,
+        num_classes=identities or data.num_classes,
+    )
+
+
+def _load(built: nn.Module, *, backbone: str | None, bnneck: bool, file: str | None) -> None:
+    """Load the backbone, attach the neck, and load the whole: each if it is wanted."""
+    if backbone:
+        load_backbone(built, backbone)
+    if bnneck:
+        attach(built)
+    if file:
+        load_checkpoint(built, file)
 
 
 def check_embedder(node: Mapping[str, Any], where: str) -> None:
@@ -98,11 +113,6 @@ def check_embedder(node: Mapping[str, Any], where: str) -> None:
     check(node["network"], f"{where}.network", ("num_classes",), MODULE)
     if node.get("weights") and node.get("backbone_weights"):
         raise UserError(f"{where}: weights are of the whole network; leave backbone_weights out")
-
-
-def without_pretrained(network: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a network's node without pretrained weights, so that it needs no download."""
-    return {key: False if key == "pretrained" else value for key, value in network.items()}
 
 
 def network_roles(network: nn.Module) -> dict[str, tuple[str, ...]]:
@@ -129,20 +139,12 @@ def network_roles(network: nn.Module) -> dict[str, tuple[str, ...]]:
     return {**roles, "stages": stages, "map": (pooled_map,)}
 
 
-def look(embedder: nn.Module, batch: Batch) -> Embedding:
-    """Return the output of an embedder for a batch, from a pass that does not change it."""
-    with untouched(embedder), telling(embedder, batch):
-        found: Embedding = embedder(batch)
-    return found
-
-
 def check_identities(embedder: nn.Module, batch: Batch, data: DataSplits, where: str) -> None:
     """Reject a student whose logits do not fit the data's identities, before any training."""
     with located(where):
-        count = look(embedder, batch).logits[0].shape[1]
-    if count != data.num_classes:
-        raise UserError(
-            f"{where}: the network gives {count} logits, the data has {data.num_classes} "
-            "identities; leave num_classes out of the network's node, and give weights that were "
-            "trained on other people as backbone_weights"
-        )
+        found: Embedding = first_pass(embedder, batch)
+    advice = (
+        "identities; leave num_classes out of the network's node, and give weights that were "
+        "trained on other people as backbone_weights"
+    )
+    require_logits(found.logits[0].shape[1], data.num_classes, where, advice)

@@ -10,6 +10,7 @@ from kd_core.config.build import locate, require_type
 from kd_core.config.reading import load_config
 from kd_core.errors import UserError, located, nearest
 from kd_core.experiment.adapter import RANDOM
+from kd_core.experiment.models import is_pretrained, without_pretrained
 from kd_core.files.artifacts import find_student
 from kd_core.runtime.console import err
 
@@ -20,9 +21,7 @@ from kd_cls.networks import (
     build_classifier,
     check_classifier,
     class_count,
-    is_pretrained,
     pretrained_statistics,
-    without_pretrained,
 )
 from kd_cls.roles import network_roles
 from kd_cls.student import load_student, read_facts
