@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 
 class Classifier(ImageTask):
-    """Prepare images as the network wants them; give losses in training, logits in evaluation.
+    """Prepares images for the network; returns losses in training, logits in evaluation.
 
-    Where images are mixed (`kd_core.data.mix`), the loss is the sum of the cross-entropies with the
-    classes they are made of, by weight, and right is the class of the largest weight.
+    Where images are mixed (`kd_core.data.mix`), the loss is the weighted sum of the cross-entropies
+    with the classes of their parts; the class with the largest weight counts as correct.
 
     Args:
         network: From images [N, 3, H, W] to logits [N, C].
-        mean: Of each channel of the training images, in [0, 1]; None leaves floats as they are.
+        mean: Of each channel of the training images, in [0, 1]; None leaves floats unchanged.
         std: Standard deviation of each channel, in [0, 1].
         size: Height and width in pixels that images are resized to (bilinear), or None.
         label_smoothing: Share of the target that is spread over all classes.

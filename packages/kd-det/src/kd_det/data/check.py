@@ -24,9 +24,9 @@ UNUSABLE = {
     "empty_boxes": "boxes without width or height",
     "boxes_outside": "boxes that reach outside their image",
 }
-"""Parts of the report that make a data set unusable, and what they are called."""
+"""Parts of the report that make a data set unusable, with their titles."""
 
-_TOLERANCE = 1.0  # pixels that a box may reach outside: COCO's own are rounded
+_TOLERANCE = 1.0  # pixels that a box may reach outside: COCO's boxes are rounded
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -125,7 +125,7 @@ def _problem(folder: Path, image: dict[str, Any]) -> tuple[str, str]:
         check_image_size(dict(image), read_image(str(file), "BGR"))
     except SizeMismatchError as error:
         return "wrong_sizes", str(error)
-    except Exception as error:  # decoders raise what they like
+    except Exception as error:  # decoders raise many types
         return "unreadable_files", f"{type(error).__name__}: {error}"
     return "", ""
 
