@@ -162,11 +162,33 @@ def tracked_files() -> list[str]:
     ]
 
 
+def glossary() -> str:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    return page.partition("\n## Words\n")[2].partition("\n## ")[0]
+
+
+def is_defined(place: str) -> bool:
+    """Return whether a folder exists, or a module defines the last part of an import path."""
+    if "/" in place:
+        return (ROOT / place).is_dir()
+    module, _, name = place.rpartition(".")
+    package = module.partition(".")[0].replace("_", "-")
+    file = ROOT / "packages" / package / "src" / (module.replace(".", "/") + ".py")
+    return file.is_file() and bool(re.search(rf"^(class|def) {name}\b", file.read_text(), re.M))
+
+
 def test_old_words_are_gone():
     paths = tracked_files()
     assert {"pyproject.toml", "CONTRIBUTING.md", "tests/test_layout.py"} <= set(paths)
     errors = {path: word_errors(path, (ROOT / path).read_text(encoding="utf-8")) for path in paths}
     assert {path: found for path, found in errors.items() if found} == {}
+
+
+def test_every_word_of_the_glossary_is_defined_where_it_says():
+    rows = re.findall(r"^\|.*\| `([\w./]+)` \|$", glossary(), re.MULTILINE)
+    assert len(rows) > 20
+    assert [place for place in rows if not is_defined(place)] == []
+    assert not is_defined("kd_core.distill.term.Tern")
 
 
 @pytest.mark.parametrize("rule", NAMES + PHRASES, ids=lambda rule: rule.instead)

@@ -13,7 +13,7 @@ from kd_core.files.fingerprint import fingerprint
 from kd_core.networks.task import Batch
 
 _LOOKED_AT = 2048  # images, where not all can be
-_AT_ONCE = {"cuda": 8}  # batches; on a CPU their bytes would only fall out of its cache
+_AT_ONCE = {"cuda": 8}  # batches; on a CPU they would only exceed its cache
 
 
 class DeviceLoader(SplitLoader):

@@ -15,21 +15,21 @@ from kd_core.networks.task import Batch
 
 
 class Sampler(Protocol):
-    """An order of an epoch other than a shuffle: samples may come several times, or not at all."""
+    """An epoch's order other than a shuffle: samples may be repeated, or left out."""
 
     def __len__(self) -> int:
         """Return the number of places in every epoch."""
 
     def order(self, epoch: int) -> Tensor:
-        """Return which sample takes each place, int64 [places].
+        """Return the sample at each place, int64 [places].
 
-        The k-th further time that a sample comes, it is written as index + k * samples, so that it
-        is augmented anew.
+        The k-th repetition of a sample is written as index + k * samples, so that it gets its own
+        augmentation.
         """
 
 
 class SplitLoader:
-    """Batches of a data set, every choice a function of (data_seed, epoch, index).
+    """Batches of a data set; every choice is a function of (data_seed, epoch, index).
 
     Batches hold `image` uint8 [n, 3, H, W], `label` int64 [n], `index` int64 [n] (the position in
     this loader's set), and what the augmentations add.
