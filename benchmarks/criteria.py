@@ -1,13 +1,13 @@
 """Time and memory of every criterion, forward and backward, against the plain way.
 
-The plain way (`plain_*.py`) is a few lines of vectorised torch from the formula, as one would write
-it at first, behind the same adapters. It is left out, and the size of its largest tensors printed,
-where these do not fit into 8 GB.
+The plain way (`plain_*.py`) is a few lines of vectorised torch, written directly from the formula,
+with the same adapters. Where its largest tensors do not fit into 8 GB, it is left out, and their
+size is printed.
 
-Times are medians of calls that take turns, for a second at least; the ratio is the median of that
-of neighbours, how many times faster ours is. Memory is the peak of what the first call allocates,
-inputs not counted, but all that a way keeps for later calls: on CUDA by torch's own count, on the
-CPU by the allocations that torch's profiler records, temporary ones inside of operators included.
+Times are medians of alternating calls, for at least a second. The ratio says how many times faster
+ours is: the median over neighbouring calls. Memory is the peak of the allocations of the first
+call, with everything that is kept for later calls, without inputs: on CUDA by torch's own count, on
+the CPU by the allocations that torch's profiler records, also temporary ones inside operators.
 
 python benchmarks/criteria.py --criteria nst rkd --repeats 5 --out criteria.jsonl
 """
@@ -43,7 +43,7 @@ def main() -> None:
     args = parser.parse_args()
     device = torch.device(args.device)
     torch.manual_seed(0)
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler chats, and misses a GPU
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler prints, and misses a GPU
     print("| criterion | size | ours, ms | plain, ms | ratio | ours, MB | plain, MB |")
     print("|---|---|---|---|---|---|---|")
     for name in args.criteria:
@@ -80,7 +80,7 @@ def measure(case: Case, repeats: int, seconds: float, device: torch.device) -> d
 
 
 def peak(step: Step, device: torch.device) -> tuple[float, Tensor]:
-    """Return by how many MB a step raises the memory in use at its highest, and its loss."""
+    """Return by how many MB a step raises the peak memory, and its loss."""
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -104,7 +104,7 @@ def milliseconds(step: Step, device: torch.device) -> float:
 
 
 def now(device: torch.device) -> float:
-    """Return the time, in seconds, when all that was asked of the device is done."""
+    """Return the time, in seconds, when the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

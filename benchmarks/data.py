@@ -5,9 +5,9 @@ ours has uint8 batches, which the classifier normalises on its device. On disk: 
 and flip of JPEG files, with decoded images being stored (first epoch) and stored (later epochs).
 In memory: crops of 32 pixels from images padded by 4, and flip, as for CIFAR.
 
-All images are drawn here. Ways take turns, an epoch each; the workers of all are started before and
-stay, also torchvision's, whose default would be to start them anew in each epoch. What counts is
-the ratio: of the rates in one and the same round, median over the rounds.
+All images are drawn here. Ways alternate, an epoch each. All workers are started before and stay,
+also torchvision's, which by default would start new ones in each epoch. The important number is the
+ratio of the rates in the same round, median over the rounds.
 
 python benchmarks/data.py --repeats 7 --out data.jsonl
 """
@@ -200,10 +200,10 @@ def write_files(folder: Path, sizes: Sizes) -> None:
     """Write JPEG files, of two classes, about as large as photographs of this size are."""
     shape = sizes.height, sizes.width
     for number in range(sizes.files):
-        draws = np.random.default_rng(number)
-        coarse = Image.fromarray(draws.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+        rng = np.random.default_rng(number)
+        coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
         smooth = np.asarray(coarse.resize(shape[::-1], Image.Resampling.BICUBIC), dtype=np.float32)
-        noisy = smooth + 16 * draws.standard_normal((*shape, 3), dtype=np.float32)
+        noisy = smooth + 16 * rng.standard_normal((*shape, 3), dtype=np.float32)
         image = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
         for part in ("train", "test") if number < 2 else ("train",):
             path = folder / part / str(number % 2) / f"{number}.jpg"

@@ -40,14 +40,14 @@ def damage(trial: Trial, place: Place, folder: Path) -> Outcome:
         return Outcome(what, not came, came or "without effect")
     if file.name not in ended.error and file.parent.name not in ended.error:
         return Outcome(what, False, ended.said)
-    came = "" if trial.kind == FLIP else mended(target, file, folder, reference)
+    came = "" if trial.kind == FLIP else deleted(target, file, folder, reference)
     return Outcome(what, not came, f"{ended.error} {came}".rstrip())
 
 
-def mended(target: Target, file: Path, folder: Path, reference: Reference) -> str:
+def deleted(target: Target, file: Path, folder: Path, reference: Reference) -> str:
     """Delete a file, else the folders it is in, and do all again; return "" if it ends undisturbed.
 
-    What is printed does not count: a run that starts anew evaluates once more.
+    What is printed does not count: a run that restarts evaluates once more.
     """
     came = ""
     top = (folder, folder / "teachers")

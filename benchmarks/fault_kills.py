@@ -8,7 +8,7 @@ from fault_place import NOT_CAUGHT, Need, Outcome, Place, Trial, resumed, undist
 from fault_process import Child, run
 from fault_runs import CLASSIFICATION, DETECTION, REID, RUNS, Run
 
-TWICE = 3  # one in so many runs is killed once more when it goes on
+TWICE = 3  # one in so many runs is killed again after it resumes
 SMALLEST = 100  # bytes of a file on a full disk
 FULL = "full disks"
 RUNS_OF = {
@@ -60,7 +60,7 @@ def kill(trial: Trial, place: Place, folder: Path) -> Outcome:
 
 
 def fill(trial: Trial, place: Place, folder: Path) -> Outcome:
-    """Let no file of a run grow beyond a random size; then go on without that limit."""
+    """Let no file of a run grow beyond a random size; then resume without that limit."""
     name, rng = run_of(trial), trial.rng()
     training, reference = RUNS[name], place.reference(name)
     largest = max(file.stat().st_size for file in place.kept(name).rglob("*") if file.is_file())
@@ -74,7 +74,7 @@ def fill(trial: Trial, place: Place, folder: Path) -> Outcome:
 
 
 def _killed(training: Run, place: Place, folder: Path, rng: Random, seconds: float) -> float:
-    """Start a run and kill it; return when. One that ended before that is started anew."""
+    """Start a run and kill it; return when. One that ended before that is started again."""
     for _ in range(NOT_CAUGHT):
         moment = rng.uniform(0, seconds)
         child = Child(training.command, folder)

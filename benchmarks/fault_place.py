@@ -179,7 +179,7 @@ def attempt(trial: Trial, do: Do, place: Place) -> Outcome:
 
 
 def resumed(training: Run, folder: Path, reference: Reference) -> str:
-    """Go on with a run to its end; return "" if it ended like the undisturbed one, or what came."""
+    """Resume a run to its end; return "" if it ended like the undisturbed one, or what came."""
     return compared(run(training.resumed, folder), folder, reference)
 
 

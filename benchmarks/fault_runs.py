@@ -91,7 +91,7 @@ class Run:
 
     Args:
         command: Starts it.
-        again: What is added to go on.
+        again: Arguments that are added to resume it.
     """
 
     command: Command
@@ -99,16 +99,16 @@ class Run:
 
     @property
     def resumed(self) -> Command:
-        """The command that goes on."""
+        """The command that resumes the run."""
         return Command(self.command.tool, (*self.again, *self.command.arguments))
 
 
 def _train(
-    tool: str, *files: str, options: str = "", seeds: str = "", together: bool = False
+    tool: str, *files: str, options: str = "", seeds: str = "", share_teacher: bool = False
 ) -> Run:
     arguments = [*files, "--work-dir", "run"]
     arguments += ["--seeds", *seeds.split()] if seeds else []
-    arguments += ["--share-teacher"] if together else []
+    arguments += ["--share-teacher"] if share_teacher else []
     arguments += ["--cfg-options", *options.split()] if options else []
     return Run(Command(tool, tuple(arguments)))
 
@@ -125,8 +125,8 @@ CLASSIFICATION = {
     "KD": _cls("kd"),
     "EMA, accumulation, a checkpoint a step": _cls("kd", options=_OFTEN),
     "seeds": _cls("kd", seeds="0 1", options="trainer.epochs=4"),
-    "seeds together": _cls(
-        "kd", seeds="0 1", together=True, options="data_seed=0 trainer.epochs=4"
+    "seeds sharing a teacher": _cls(
+        "kd", seeds="0 1", share_teacher=True, options="data_seed=0 trainer.epochs=4"
     ),
     "teacher by recipe": _cls("recipe"),
     "phases": _cls("pair", str(METHODS / "fsp.py"), options=_EARLY.format("init")),

@@ -31,7 +31,7 @@ def state_of(folder: Path) -> State:
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() or not path.is_file() or path.name.startswith(".claim-"):
-            continue  # a dead claim is void wherever it lies
+            continue  # a dead claim has no effect anywhere
         try:
             state = _state_of_file(path)
         except Exception as error:  # a damaged file may raise anything
@@ -42,7 +42,7 @@ def state_of(folder: Path) -> State:
 
 
 def difference(expected: State, found: State) -> str:
-    """Say where two states differ first; "" if they are equal."""
+    """Return where two states differ first; "" if they are equal."""
     for path in sorted(expected.keys() | found.keys()):
         if path not in found:
             return f"{path} is missing"

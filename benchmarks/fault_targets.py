@@ -56,7 +56,7 @@ class Target:
     Args:
         pattern: Of the file, or of several, one of which is taken.
         situation: In which it lies.
-        command: Reads it; None goes on with the run.
+        command: Reads it; None resumes the run.
     """
 
     pattern: str
@@ -116,5 +116,5 @@ TARGETS = (
     Target("run/model_final.pth", Situation(_DETECTOR), _detect("run/model_final.pth")),
     Target("decoded/*/sizes.*", _IMAGES),
     Target("teachers/**/shape.json", _CACHE),
-    Target("run/seed-1/last.pth", Situation("seeds together", "run/seed-1/last.pth")),
+    Target("run/seed-1/last.pth", Situation("seeds sharing a teacher", "run/seed-1/last.pth")),
 )

@@ -46,10 +46,10 @@ class Problem:
     ) -> None:
         self.student, self.teacher = student.to(device).train(), teacher.to(device).eval()
         self.batch_size, self.steps, self.device = batch_size, steps, device
-        draws = torch.Generator().manual_seed(0)
-        image = torch.randint(256, (batch_size, 3, 32, 32), dtype=torch.uint8, generator=draws)
+        generator = torch.Generator().manual_seed(0)
+        image = torch.randint(256, (batch_size, 3, 32, 32), dtype=torch.uint8, generator=generator)
         self.image = image.to(device)
-        self.label = torch.randint(CLASSES, (batch_size,), generator=draws).to(device)
+        self.label = torch.randint(CLASSES, (batch_size,), generator=generator).to(device)
         mean, std = (torch.tensor(value, device=device).view(3, 1, 1) for value in (MEAN, STD))
         self.normalised = (self.image.float() / 255 - mean) / std
 

@@ -4,8 +4,8 @@ uv run benchmarks/methods.py --seeds 0 1 2            # resnet20 -> resnet8, a t
 uv run benchmarks/methods.py --methods kd dkd at      # some of the methods
 uv run benchmarks/methods.py --table                  # print what is there
 
-Cells (method, seed) that the results file has are skipped, so a run that was stopped goes on, and
-later runs add cells. CIFAR-10 lies in data/cifar10/{train,test}/<class>/.
+Cells (method, seed) that the results file has are skipped, so a stopped run continues, and later
+runs add cells. CIFAR-10 is in data/cifar10/{train,test}/<class>/.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Cost of the same KD step in other packages and here, each against a bare loop, taking turns.
+"""Cost of the same KD step in other packages and here, each relative to a bare loop.
 
 Hinton's KD (cross-entropy + KL at temperature 4, equal weights) with the same networks, batch and
 SGD, in fp32. In every round each loop takes one step, in random order; times are medians over

@@ -208,7 +208,7 @@ def peak() -> float:
 
 
 def holds(limit: Limit, report: Report) -> bool:
-    """Tell whether a limit is kept."""
+    """Return whether a limit is kept."""
     return limit.least <= report[limit.part][limit.number] <= limit.most
 
 

@@ -1,9 +1,9 @@
 """Cost of a distillation step: ours in several settings against a bare loop, in one process.
 
-The bare loop is what anybody would write in ten lines: teacher forward under no_grad, student
-forward and backward, SGD, on images that are normalised already, without a loss from the teacher.
-Ours is the trainer with everything a run of the tools has: augmentation, normalisation, taps,
-terms, meters, finiteness checks. All take turns, each a pass over two batches; times are medians.
+The bare loop has ten lines: teacher forward under no_grad, student forward and backward, SGD, on
+images that are normalised already, without a loss from the teacher. Ours is the trainer with
+everything a run of the tools has: augmentation, normalisation, taps, terms, meters, finiteness
+checks. All alternate, each with a pass over two batches; times are medians.
 
 python benchmarks/step.py
 python benchmarks/step.py --method rkd --pair vgg13_vgg8 --ways bare default bf16
@@ -70,7 +70,7 @@ class Repeated:
         return 10**9
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yield batches without end."""
+        """Yield batches forever."""
         while True:
             yield from self.loader.epoch(0)
 

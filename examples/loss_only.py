@@ -1,4 +1,4 @@
-"""A distillation loss in three lines of anybody's code."""
+"""A distillation loss in three lines of your own code."""
 
 import torch
 from kd_core.criteria.dkd import dkd

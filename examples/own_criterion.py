@@ -1,4 +1,4 @@
-"""A distillation method of your own: one criterion in a file of yours; see docs/own_method.md."""
+"""Your own distillation method: one criterion in your own file; see docs/own_method.md."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 
 class DirectionDistance(Criterion):
-    """Compare where two networks' pooled vectors point; the student's pass a linear layer first."""
+    """Compare the directions of pooled vectors; the student's go through a linear layer first."""
 
     takes = "vectors"
-    exempt: ClassVar = {"zero_at_identity": "a layer stands between the two"}
+    exempt: ClassVar = {"zero_at_identity": "a layer is between the two"}
 
     def __init__(self, student_shapes: Shapes, teacher_shapes: Shapes) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Two torchvision models and a training loop of your own."""
+"""Two torchvision models and your own training loop."""
 
 import torch
 from kd_cls.classifier import Classifier

@@ -1,4 +1,4 @@
-"""A task of your own, whole: say where a bright spot is. See docs/own_task.md.
+"""A complete task of your own: find a bright spot. See docs/own_task.md.
 
 python examples/own_task.py configs/examples/own_task.py
 """
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 
 class Locator(ImageTask):
-    """A network from images to a point (x, y) in [0, 1]: its squared error, or its prediction."""
+    """Wraps a network from images to a point (x, y) in [0, 1] with its squared error."""
 
     def forward(self, batch: Batch) -> Any:
         """Return the training loss by name, or points [N, 2]."""
@@ -90,7 +90,7 @@ def network(width: int = 8, num_classes: int = 2) -> nn.Module:
 
 
 class Location(TaskAdapter):
-    """The task for the tools: how a model is built and measured, and read as a teacher."""
+    """Task adapter: builds and measures models, and loads them as teachers."""
 
     title = "Train or distil a network that finds a bright spot"
     metric = "within_2px"

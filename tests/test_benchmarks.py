@@ -45,7 +45,7 @@ def run(monkeypatch, *arguments):
     runpy.run_path(str(METHODS), run_name="__main__")
 
 
-def test_table_of_methods_goes_on_cell_by_cell(arguments, monkeypatch, tmp_path, capsys):
+def test_table_of_methods_continues_cell_by_cell(arguments, monkeypatch, tmp_path, capsys):
     run(monkeypatch, "--methods", "fitnet", "--seeds", "0", *arguments)
     run(monkeypatch, "--methods", "fitnet", "--seeds", "0", "1", *arguments)
     cells = [json.loads(line) for line in (tmp_path / "cells.jsonl").read_text().splitlines()]

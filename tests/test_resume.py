@@ -47,12 +47,12 @@ def position(folder):
 
 
 def is_inside(epoch, step):
-    """Tell whether this is in the second epoch, with steps left in it."""
+    """Return whether this is in the second epoch, with steps left in it."""
     return epoch == 1 and 2 <= step <= STEPS - 4
 
 
 def pause_inside_an_epoch(processes):
-    """Stop each process, given by its folder, at such a moment; it can then be killed or go on."""
+    """Stop each process (by folder) at such a moment; it can then be killed or continued."""
     deadline = time.monotonic() + 120
     running = dict(processes)
     while running and time.monotonic() < deadline:
@@ -116,7 +116,7 @@ def test_the_kill_came_in_the_middle_of_an_epoch(runs):
     assert not product
 
 
-def test_sigterm_saves_after_the_step_exits_with_143_and_says_how_to_go_on(runs):
+def test_sigterm_saves_after_the_step_exits_with_143_and_says_how_to_resume(runs):
     status, said, (epoch, step), product = runs["stopped"]
     assert status == 128 + signal.SIGTERM
     assert "--resume" in said

@@ -1,7 +1,7 @@
 r"""The strong baseline (arXiv:1903.07071): BNNeck, softmax and triplet, PK batches, warm-up.
 
 Without its centre loss, whose weight is 5e-4. Composes with networks, and with pairs and methods,
-where it makes the student's recipe this one. For networks that are no ResNets, such as OSNet, add
+where it makes the student's recipe this one. For networks other than ResNets, such as OSNet, add
 student.network.last_stride=None:
 
 python tools/reid_train.py configs/reid/data/market1501.py configs/reid/networks/resnet50.py \

@@ -56,7 +56,7 @@ class TestImageFolder:
         assert first.shape == (9, 3, 8, 8)
         assert first.dtype == torch.uint8
         assert torch.equal(first, again)
-        assert (first != later).flatten(1).any(1).sum() > 6  # each sample is cropped anew
+        assert (first != later).flatten(1).any(1).sum() > 6  # each sample gets its own crop
 
     def test_resident_and_read_test_images_are_equal(self, tmp_path):
         write_folders(tmp_path)

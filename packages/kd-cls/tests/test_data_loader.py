@@ -97,13 +97,13 @@ def test_draws_of_one_batch_are_slices_of_the_epoch_s():
 
 
 def test_draws_are_uniform_in_their_range_and_change_with_each_call():
-    draws = Sampling(torch.arange(4000), 0, 0)
-    first, second = draws.uniform(-2, 4), draws.uniform(-2, 4)
+    sampling = Sampling(torch.arange(4000), 0, 0)
+    first, second = sampling.uniform(-2, 4), sampling.uniform(-2, 4)
     assert first.min() >= -2
     assert first.max() < 4
     torch.testing.assert_close(first.mean(), torch.tensor(1.0), atol=0.1, rtol=0)
     assert not torch.equal(first, second)
-    assert set(draws.below(3).tolist()) == {0, 1, 2}
+    assert set(sampling.below(3).tolist()) == {0, 1, 2}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -66,7 +66,7 @@ def test_the_students_differ_in_the_teacher_only():
     assert distilled["distiller"]["terms"]["dkd"]["warmup_epochs"] == 1
 
 
-def test_it_goes_on_where_it_stopped(monkeypatch):
+def test_it_resumes_where_it_stopped(monkeypatch):
     assert train.main([*ARGUMENTS[3:], "--seeds", "0"]) == 0
     before = Path("runs/demo/dkd/result.json").read_bytes()
     monkeypatch.delattr(runner, "run")  # so that nothing can be trained

@@ -152,7 +152,7 @@ class TestAnotherConfig:
         assert run("student.weights=~/start.pth") == 2
         assert "student.weights is '~/start.pth' (" in capsys.readouterr().err
 
-    def test_of_a_checkpoint_is_seen_by_whoever_goes_on_from_it(self, steps, capsys):
+    def test_of_a_checkpoint_is_seen_when_a_run_resumes_from_it(self, steps, capsys):
         for option in ("optimizer.lr=0.2", "seed=1"):
             assert run(option, work_dir=f"runs/{option}") == 0
         assert run() == 0
@@ -180,7 +180,7 @@ class TestAnotherConfig:
 
 class TestEpochs:
     @pytest.mark.parametrize("schedule", ["constant", "cosine"])
-    def test_more_than_were_trained_go_on_from_the_checkpoint(self, steps, capsys, schedule):
+    def test_more_than_were_trained_resume_from_the_checkpoint(self, steps, capsys, schedule):
         taken, option = steps[0], f"schedule.type=kd_core.training.schedule.{schedule}"
         assert run(option) == 0
         assert len(taken) == 2 * STEPS
@@ -268,13 +268,13 @@ class TestSeeds:
         assert len(steps[0]) == 2 * 2 * STEPS
 
     def test_together_are_compared_too(self, steps, capsys):
-        together = ("--share-teacher", "--resume")
-        assert run("data_seed=0", seeds=[0, 1], flags=together) == 0
+        flags = ("--share-teacher", "--resume")
+        assert run("data_seed=0", seeds=[0, 1], flags=flags) == 0
         taken = len(steps[0])
-        assert run("data_seed=0", "optimizer.lr=0.2", seeds=[0, 1], flags=together) == 2
+        assert run("data_seed=0", "optimizer.lr=0.2", seeds=[0, 1], flags=flags) == 2
         assert "runs/run/seed-0 was made by another config" in capsys.readouterr().err
         assert len(steps[0]) == taken
-        assert run("data_seed=0", "trainer.epochs=3", seeds=[0, 1], flags=together) == 0
+        assert run("data_seed=0", "trainer.epochs=3", seeds=[0, 1], flags=flags) == 0
         assert len(steps[0]) == taken + 2 * STEPS
         assert result("runs/run/seed-1")["epochs"] == 3
 
@@ -311,7 +311,7 @@ class TestData:
         assert run("data.root=elsewhere", "data.workers=1") == 0
         assert len(steps[0]) == taken
 
-    def test_that_changed_in_their_place_are_seen_when_training_goes_on(self, steps, capsys):
+    def test_that_changed_in_their_place_are_seen_when_training_resumes(self, steps, capsys):
         Path("tiny.py").write_text(Path("tiny.py").read_text().replace("RESIDENT", "True"))
         steps[1].append(1)
         assert run() == 130

@@ -118,7 +118,7 @@ def test_rows_of_a_table_share_a_pass_and_a_student_alone_joins_them(passes):
 
 
 @pytest.mark.parametrize("stop_after", [3, 4])
-def test_a_signal_stops_all_and_resume_goes_on_with_all(stop_after, monkeypatch, capsys):
+def test_a_signal_stops_all_and_resume_continues_all(stop_after, monkeypatch, capsys):
     run("whole")
     taken, call = [], TrainStep.__call__
 

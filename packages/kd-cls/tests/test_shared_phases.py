@@ -1,4 +1,4 @@
-"""What only teachers determine is trained once; a phase that was cut off goes on."""
+"""What only teachers determine is trained once; an interrupted phase is resumed."""
 
 import json
 from pathlib import Path

@@ -127,7 +127,7 @@ class TestRecipe:
         for name, value in first.network.state_dict().items():
             assert torch.equal(again.network.state_dict()[name], value)
 
-    def test_a_run_that_was_cut_off_is_gone_on_with(self, data, tmp_path, recipe):
+    def test_an_interrupted_run_is_resumed(self, data, tmp_path, recipe):
         train, folder = Train(), teacher_folder(ADAPTER, recipe, tmp_path)
         checkpoint.save({}, folder / "student.pth")  # the last files were not written
         one({"config": recipe}, data, tmp_path, train)

@@ -1,4 +1,4 @@
-"""Weak and strong copies: every image comes twice an epoch, once as it is and once strengthened."""
+"""Weak and strong copies: every epoch has each image twice, plain and strongly augmented."""
 
 from collections import Counter
 from pathlib import Path
@@ -22,16 +22,17 @@ COUNT = 10
 class Invert:
     """A strong augmentation that is easily seen."""
 
-    def __call__(self, batch, draws):
-        draws.seeds()
+    def __call__(self, batch, sampling):
+        sampling.seeds()
         return {**batch, "image": 255 - batch["image"]}
 
 
 class Brighten:
-    """Sampling one number of every sample."""
+    """Adds one random number to every sample."""
 
-    def __call__(self, batch, draws):
-        return {**batch, "image": (batch["image"] + draws.below(100)[:, None, None, None]).byte()}
+    def __call__(self, batch, sampling):
+        image = batch["image"] + sampling.below(100)[:, None, None, None]
+        return {**batch, "image": image.byte()}
 
 
 def images():
@@ -76,7 +77,7 @@ def test_labels_stay_with_their_images():
         assert torch.equal(batch["label"], batch["index"] % 3)
 
 
-def test_the_two_copies_are_shuffled_apart_and_anew_in_each_epoch():
+def test_the_two_copies_are_shuffled_apart_and_again_in_each_epoch():
     made = loader([])
     first, second = ([index for index, _ in rows(made, epoch)] for epoch in (0, 1))
     assert first != second
@@ -108,7 +109,7 @@ def test_a_copy_does_not_depend_on_its_batch(batch_size):
     assert all(a == b and torch.equal(x, y) for (a, x), (b, y) in zip(one, other, strict=True))
 
 
-def test_an_epoch_entered_late_goes_on_as_it_would_have():
+def test_an_epoch_entered_late_continues_as_it_would_have():
     made = loader([StrongCopies([Brighten()])])
     late = rows(made, start=3)
     assert all(torch.equal(x, y) for (_, x), (_, y) in zip(rows(made)[12:], late, strict=True))

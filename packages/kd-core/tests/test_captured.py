@@ -183,7 +183,7 @@ def test_a_recording_that_fails_leaves_the_plain_step(capsys):
     )
 
 
-def test_after_a_failed_recording_work_goes_on_on_the_stream_it_was_on(monkeypatch):
+def test_after_a_failed_recording_work_continues_on_the_stream_it_was_on(monkeypatch):
     class Graph:
         def __init__(self, *args, **kwargs):
             pass
@@ -217,7 +217,7 @@ def test_adam_is_asked_to_be_capturable_only_while_it_is_recorded():
     assert step.optimizer.param_groups[0]["capturable"] is False
 
 
-def test_what_is_frozen_or_let_go_between_epochs_is_recorded_anew():
+def test_what_is_frozen_or_let_go_between_epochs_is_recorded_again():
     record = Played()
     step = captured_step(plain_step(), record)
     for epoch in range(4):

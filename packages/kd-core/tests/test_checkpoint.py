@@ -75,7 +75,7 @@ RESULT = {
     "last": {"top1": 71.25, "n": [1, 2.0, -0.0, None, "é"]},
     3: (True, 1e22),
 }
-"""What JSON changes, too: a key that is no text, a tuple."""
+"""What JSON changes, too: a key that is not a text, a tuple."""
 
 
 def test_json_comes_back_as_it_was_and_people_can_read_it(tmp_path):

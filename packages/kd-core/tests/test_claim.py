@@ -71,7 +71,7 @@ def leave_dead_claim(folder, **changed):
 
 
 def ours(folder):
-    """Return whether the folder can be claimed; gives it back."""
+    """Return whether the folder can be claimed; releases it."""
     found = take(folder)
     if isinstance(found, Claim):
         found.release()
@@ -328,8 +328,8 @@ class TestTheFirstOfSeveral:
         assert not folders[2].exists()
 
     def test_is_looked_at_again_once_it_is_ours(self, tmp_path):
-        looks = iter([False, True, False, False])  # a run ended in the first between two looks
-        with claimed_first([tmp_path / "a", tmp_path / "b"], lambda folder: next(looks)) as found:
+        answers = iter([False, True, False, False])  # a run ended in the first between two looks
+        with claimed_first([tmp_path / "a", tmp_path / "b"], lambda folder: next(answers)) as found:
             assert found.name == "b"
             assert not (tmp_path / "a").exists()
 

@@ -245,13 +245,13 @@ class TestDraw:
 
     def test_negatives_are_uniform_over_the_other_classes(self, regime):
         torch.manual_seed(0)
-        draws = 4000
+        repeats = 4000
         criterion = make(UNEQUAL, num_negatives=9)
         for sample, label in ((0, 2), (1, 1), (3, 0)):
             others = label != UNEQUAL
-            contrast = criterion.draw(torch.full((draws,), sample))[:, 1:]
+            contrast = criterion.draw(torch.full((repeats,), sample))[:, 1:]
             counts = torch.bincount(contrast.flatten(), minlength=40)[others]
-            expected = draws * 9 / int(others.sum())
+            expected = repeats * 9 / int(others.sum())
             assert (counts - expected).abs().max() < 5 * expected**0.5
 
     def test_of_few_samples_none_is_drawn_twice(self):

@@ -26,8 +26,8 @@ def files(tmp_path):
     (tmp_path / "set" / "a").mkdir(parents=True)
     paths = []
     for number, mode in enumerate(MODES):
-        draws = np.random.default_rng(number)
-        pixels = draws.integers(0, 256, (9 + number, 14 - number, 3), dtype=np.uint8)
+        rng = np.random.default_rng(number)
+        pixels = rng.integers(0, 256, (9 + number, 14 - number, 3), dtype=np.uint8)
         paths.append(tmp_path / "set" / "a" / f"{number}.{'png' if mode == 'P' else 'jpg'}")
         Image.fromarray(pixels).convert(mode).save(paths[-1])
     return np.array([os.fsencode(path) for path in paths])

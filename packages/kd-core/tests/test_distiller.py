@@ -407,7 +407,7 @@ def test_the_weight_of_a_term_multiplies_it():
         ("epoch", 1, [1] * 6),  # what the references call a warm-up of one epoch is none
     ],
 )
-def test_warmup_grows_by_epoch_or_by_step_and_begins_anew(by, epochs, shares):
+def test_warmup_grows_by_epoch_or_by_step_and_restarts(by, epochs, shares):
     distiller = make({"gap": Term(Gap(), weight=2.0, warmup_epochs=epochs, warmup_by=by)})
     whole = values(make({"gap": Term(Gap(), weight=2.0)})(batch()))["gap"]
     for _ in range(2):

@@ -76,7 +76,7 @@ def network(width, seed, middle):
 
 def make(folder, *, middle=None, bad=None, **options):
     """Build a trainer without dropout and BatchNorm, so that one process can do the same."""
-    # The students begin apart: DDP must make them equal. Teachers are no part of what it sees.
+    # The students begin apart: DDP must make them equal. DDP does not see teachers.
     student = network(4, distributed.rank(), middle or nn.ReLU())
     teacher = network(6, 9, nn.ReLU())
     hint = FitNet(student_shapes=((4, 4, 4),), teacher_shapes=((6, 4, 4),))
@@ -164,7 +164,7 @@ def meet_nan(folder):
 
 
 def resume(folder):
-    """Go on from rank 0's file; each rank must drop other units."""
+    """Resume from rank 0's file; each rank must drop other units."""
     trainer, _ = make(folder / "train")
     torch.manual_seed(100 + distributed.rank())
     trainer.resume(folder / "train" / "last.pth")
@@ -242,7 +242,7 @@ def own_folders(folder):
     with claimed(folder / "own"):
         dist.barrier()
         found["claims"] = len(list((folder / "own").iterdir()))
-        dist.barrier()  # it is rank 0 that gives the folder back
+        dist.barrier()  # rank 0 releases the folder
     product = folder / "shared" / "result.json"
     elsewhere = product.with_name(".claim-1")
     if distributed.rank() == 0:

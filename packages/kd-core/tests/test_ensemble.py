@@ -105,7 +105,7 @@ def test_an_ensemble_of_nobody_is_refused_at_construction(distil):
     [
         ({"mean": ["first", "secnd"]}, r"mean: there is no teacher 'secnd'; did you mean 'second'"),
         ({"first": ["first", "second"]}, "first: a teacher has this name"),
-        (["first", "second"], "ensembles: want lists by name"),
+        (["first", "second"], "ensembles: wanted lists by name"),
     ],
 )
 def test_mistakes_are_named(teachers, ensembles, message):

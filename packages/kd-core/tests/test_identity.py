@@ -50,7 +50,7 @@ def test_a_run_without_its_config_is_refused(tmp_path, trace):
 
 
 @pytest.mark.parametrize("asked", [3, 30])
-def test_more_epochs_go_on_from_a_checkpoint(tmp_path, asked):
+def test_more_epochs_resume_from_a_checkpoint(tmp_path, asked):
     identity.keep(tmp_path, CONFIG)
     save_position(tmp_path, 2)
     write_result(tmp_path)

@@ -52,7 +52,7 @@ def test_a_damaged_image_is_refused(tmp_path):
         read_image(file)
 
 
-def test_an_image_keeps_its_pixels_and_an_index_beyond_the_last_begins_anew(tmp_path):
+def test_an_image_keeps_its_pixels_and_an_index_beyond_the_last_restarts(tmp_path):
     pixels = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     files = np.array([str(tmp_path / "a.png").encode()])

@@ -64,7 +64,7 @@ def test_without_a_signal_nothing_is_received_and_in_another_thread_nothing_brea
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (None, 143)]
 )
-def test_leaving_says_how_to_go_on_and_exits_with_128_plus_the_signal(
+def test_leaving_says_how_to_resume_and_exits_with_128_plus_the_signal(
     tmp_path, capsys, number, status
 ):
     with StopSignal() as stop:

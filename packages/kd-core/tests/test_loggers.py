@@ -41,7 +41,7 @@ class TestJsonLog:
             log.after_epoch(trainer_at(tmp_path, epoch))
             assert epochs_in(tmp_path) == list(range(1, epoch + 1))
 
-    def test_a_resumed_run_drops_lines_after_its_checkpoint_and_goes_on(self, tmp_path):
+    def test_a_resumed_run_drops_lines_after_its_checkpoint_and_continues(self, tmp_path):
         JsonLog().after_epoch(trainer_at(tmp_path, 3))  # then killed before last.pth was written
         log = JsonLog()
         log.before_train(trainer_at(tmp_path, 2))
@@ -51,7 +51,7 @@ class TestJsonLog:
 
 
 class TestTensorBoardLog:
-    def test_scalars_are_written_and_go_on_after_a_resume(self, tmp_path):
+    def test_scalars_are_written_and_continue_after_a_resume(self, tmp_path):
         pytest.importorskip("tensorboard")
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -116,7 +116,7 @@ class TestWandbLog:
         assert wandb.logged == [(1, 10.0)]
         assert wandb.finished == 1
 
-    def test_a_resumed_run_goes_on_in_the_same_wandb_run_and_a_new_one_does_not(
+    def test_a_resumed_run_continues_in_the_same_wandb_run_and_a_new_one_does_not(
         self, wandb, tmp_path
     ):
         for epoch in (0, 2, 0):

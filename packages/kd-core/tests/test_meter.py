@@ -59,7 +59,7 @@ def test_finite_losses_and_an_empty_meter_pass():
     assert LossMeter().means() == {}
 
 
-def test_a_meter_goes_on_from_its_saved_state():
+def test_a_meter_resumes_from_its_saved_state():
     meter = meter_of(ce=[1.0, math.inf], kd=[2.0, 4.0])
     saved = meter.state_dict()
     resumed = LossMeter()

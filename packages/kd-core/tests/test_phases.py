@@ -194,7 +194,7 @@ def test_what_cannot_change_the_result_does_not_change_the_key():
     assert key_of(settings) != key_of({**settings, "data": {"root": "b"}})
 
 
-def test_a_stage_cut_off_before_its_last_file_goes_on(tmp_path):
+def test_a_phase_cut_off_before_its_last_file_is_resumed(tmp_path):
     run(three(), tmp_path, Train())
     next(tmp_path.glob("teacher-*/result.json")).unlink()  # its student.pth is there
     again = Train()

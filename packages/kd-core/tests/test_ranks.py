@@ -101,11 +101,11 @@ class TestTwoProcesses:
 
 def test_a_rank_that_is_still_dying_is_waited_for():
     class Store:
-        looks, rank = 0, 0
+        calls, rank = 0, 0
 
         def gone(self):
-            self.looks += 1
-            return ["rank 1 of 2 (process 7) died"] if self.looks > 2 else []
+            self.calls += 1
+            return ["rank 1 of 2 (process 7) died"] if self.calls > 2 else []
 
     error = RuntimeError("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer")
     assert str(ranks._lost(error, Store())).startswith("rank 1 of 2 (process 7) died, so training")

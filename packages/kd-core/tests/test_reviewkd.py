@@ -160,7 +160,7 @@ def slow_fusion(block, maps, deeper, size):
 
 
 def test_levels_are_reviewed_from_the_deepest_to_the_shallowest():
-    # What is enlarged, before a fusion and after it, is no 1x1 map: those would hide how.
+    # Maps before and after a fusion are larger than 1x1, else enlarging would not matter.
     own, target = ((3, 4, 4), (5, 2, 2), (7, 1, 1)), ((4, 8, 8), (6, 2, 2), (8, 1, 1))
     criterion = ReviewKD(own, target)
     student, teacher = (tuple(torch.randn(2, *shape) for shape in side) for side in (own, target))

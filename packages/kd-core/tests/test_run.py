@@ -114,7 +114,7 @@ def test_with_a_validation_part_the_best_weights_are_tested_and_the_last_exporte
     assert [record["val_top1"] for record in trainer.history] == [1.0, 4.0, 2.0, 3.0]
     second = checkpoint.load(tmp_path / "epoch_0002.pth")["distiller"]
     exported = torch.load(tmp_path / "student.pth", weights_only=True)
-    assert len(tested) == 2  # the test set was not looked at during training
+    assert len(tested) == 2  # the test set was not used during training
     assert torch.equal(tested[1], second["student.network.0.weight"])
     assert torch.equal(tested[0], exported["0.weight"])
     assert not torch.equal(tested[0], tested[1])
@@ -137,7 +137,7 @@ def test_resume_without_a_checkpoint_starts(tmp_path, capsys):
     assert "resumed" not in capsys.readouterr().err
 
 
-def test_a_resumed_run_says_where_it_goes_on(tmp_path, capsys):
+def test_a_resumed_run_says_where_it_resumes(tmp_path, capsys):
     run_once(tmp_path, make_parts(scripted(1.0, 2.0)), epochs=2)
     run_once(tmp_path, make_parts(scripted(3.0, 4.0)), resume=True)
     assert "last.pth after 2 epochs and 0 steps" in capsys.readouterr().err.replace("\n", " ")

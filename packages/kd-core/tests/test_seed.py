@@ -18,25 +18,25 @@ from kd_core.runtime.seed import (
 INDEX = torch.arange(100_000)
 
 
-def draws():
+def numbers():
     return random.random(), np.random.rand(), torch.rand(1).item()
 
 
 def test_a_seed_fixes_all_generators():
     seed_everything(3)
-    first = draws()
+    first = numbers()
     seed_everything(3)
-    assert draws() == first
+    assert numbers() == first
     seed_everything(4)
-    assert all(new != old for new, old in zip(draws(), first, strict=True))
+    assert all(new != old for new, old in zip(numbers(), first, strict=True))
 
 
 @pytest.mark.parametrize("seed", [-1, 2**40])
 def test_seeds_that_numpy_refuses_work(seed):
     seed_everything(seed)
-    first = draws()
+    first = numbers()
     seed_everything(seed)
-    assert draws() == first
+    assert numbers() == first
 
 
 def test_a_saved_state_continues_and_can_be_read_safely(tmp_path):

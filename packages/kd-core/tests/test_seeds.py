@@ -33,7 +33,7 @@ class Runs:
 
 
 def nothing(seed, folder):
-    """Say that a run is not finished."""
+    """Raise that a run is not finished."""
 
 
 def there(seed, folder):

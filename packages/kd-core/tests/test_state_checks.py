@@ -180,6 +180,6 @@ def test_a_state_with_a_change_is_refused_whole(saved, fresh):
 
 def test_an_optimizer_that_misses_something_leaves_all_as_it_was(saved, fresh, kind):
     if not kind:
-        pytest.skip("SGD misses nothing: it makes momenta anew")
+        pytest.skip("SGD misses nothing: it makes new momenta")
     state = replaced(saved, ("optimizer", "state", 1, "step"), MISSING)
     assert is_refused(fresh, state)

@@ -96,8 +96,8 @@ def test_a_deepcopy_shares_the_teacher(teacher):
     assert copy.deepcopy({"teacher": teacher})["teacher"] is teacher
 
 
-def test_a_teacher_that_was_not_told_what_to_show_refuses():
-    with pytest.raises(RuntimeError, match=r"listen\(\) was not called"):
+def test_a_teacher_without_taps_cannot_be_called():
+    with pytest.raises(RuntimeError, match=r"infer_shapes\(\) was not called"):
         Teacher(net())(batch())
 
 

@@ -200,7 +200,7 @@ def folder_loader():
         (lambda: loader([Flip()]), "the augmentation is Flip; only CropFlip alone"),
         (lambda: loader([CropFlip(1), Flip()]), "the augmentation is CropFlip, Flip"),
         (lambda: loader([Views([[CropFlip(1)]])]), "the augmentation is Views"),
-        (folder_loader, "images are read and cropped anew in each epoch"),
+        (folder_loader, "images are read and cropped again in each epoch"),
     ],
 )
 def test_views_without_number_are_refused(tmp_path, made, problem):

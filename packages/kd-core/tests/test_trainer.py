@@ -222,7 +222,7 @@ class TestResume:
         assert all(torch.equal(before[name], after[name]) for name in tensors)
 
     def test_a_file_of_weights_is_no_training_state(self, uninterrupted):
-        with pytest.raises(UserError, match=r"best\.pth: is no training state.*last\.pth"):
+        with pytest.raises(UserError, match=r"best\.pth: is not a training state.*last\.pth"):
             make(uninterrupted.work_dir).resume(uninterrupted.work_dir / "best.pth")
 
     def test_a_run_of_more_epochs_is_not_resumed_as_a_shorter_one(self, uninterrupted):

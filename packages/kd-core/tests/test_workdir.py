@@ -15,7 +15,7 @@ def _in_a_new_folder(tmp_path, monkeypatch):
 
 
 def choose(given, names, *, resume):
-    """Return which folder a run gets, and gives back at once."""
+    """Return which folder a run gets, and releases at once."""
     with run_folder(given, names, resume=resume) as folder:
         return folder
 

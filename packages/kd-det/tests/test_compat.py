@@ -88,7 +88,7 @@ def test_focal_loss_of_a_run_rounds_as_it_is_written(detectron2):
         return given.grad
 
     scripted = retinanet.sigmoid_focal_loss_jit
-    for _ in range(3):  # TorchScript rewrites it in a process that goes on for long
+    for _ in range(3):  # TorchScript rewrites it in a process that runs for long
         gradient(scripted)
     with as_written():
         found = gradient(retinanet.sigmoid_focal_loss_jit)

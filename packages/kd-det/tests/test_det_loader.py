@@ -17,7 +17,7 @@ from kd_det.data.loader import Batches, MappedSamples, build_train_loader, drawn
 
 
 class Mapper:
-    """Sampling from every generator, and refuses the samples that it is told to."""
+    """Draws from every generator, and rejects the given samples."""
 
     def __init__(self, refused=()):
         self.refused = refused
@@ -52,7 +52,7 @@ def test_batches_do_not_depend_on_workers(batches):
 
 @pytest.mark.parametrize("sampler", ["TrainingSampler", "RepeatFactorTrainingSampler"])
 @pytest.mark.parametrize("grouped", [False, True])
-def test_loader_goes_on_where_another_stopped(sampler, grouped, batches):
+def test_loader_continues_where_another_stopped(sampler, grouped, batches):
     options = ["DATALOADER.SAMPLER_TRAIN", sampler, "DATALOADER.ASPECT_RATIO_GROUPING", grouped]
     assert batches(*options, start=3, count=5) == batches(*options, count=8)[3:]
 
@@ -61,11 +61,11 @@ def test_seeds_differ(batches):
     assert batches(seed=1) != batches(seed=2)
 
 
-def test_same_image_is_drawn_anew_in_every_round(batches):
+def test_same_image_is_drawn_again_in_every_round(batches):
     drawn = [one for batch in batches(count=8) for one in batch]
     numbers = [number for number, _ in drawn]
     assert sorted(numbers[:8]) == sorted(numbers[8:]) == list(range(1, 9))
-    assert len({draws for _, draws in drawn}) == 16
+    assert len({numbers for _, numbers in drawn}) == 16
 
 
 def test_groups_are_detectron2s():

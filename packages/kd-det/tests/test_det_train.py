@@ -55,7 +55,7 @@ def checkpoint(folder, name="model_final"):
     return torch.load(folder / f"{name}.pth", weights_only=True)
 
 
-def test_another_config_is_refused_on_resume_and_more_iterations_go_on(command, tmp_path, capsys):
+def test_resume_rejects_another_config_and_trains_more_iterations(command, tmp_path, capsys):
     run = tmp_path / "run"
     assert command("OUTPUT_DIR", run) == 0
     before = (run / "model_final.pth").read_bytes()

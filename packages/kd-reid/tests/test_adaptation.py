@@ -96,12 +96,12 @@ class TestLosses:
         assert [loss.item() for loss in losses] == [0, 0]
 
 
-def crowd(people=6, images=8, strangers=3, seed=0):
-    """Return features of some people, each near a point, then of strangers, each alone."""
+def crowd(people=6, images=8, outliers=3, seed=0):
+    """Return features of some people, each near a point, then of outliers, each alone."""
     generator = torch.Generator().manual_seed(seed)
     centres = torch.randn(people, 16, generator=generator).repeat_interleave(images, 0)
     seen = centres + 0.1 * torch.randn(centres.shape, generator=generator)
-    return torch.cat([seen, 3 * torch.randn(strangers, 16, generator=generator)])
+    return torch.cat([seen, 3 * torch.randn(outliers, 16, generator=generator)])
 
 
 class TestJaccardDistance:

@@ -89,7 +89,7 @@ def read(path):
 
 
 def same(one, other):
-    """Tell whether nested values are equal bit for bit."""
+    """Return whether nested values are equal bit for bit."""
     if isinstance(one, torch.Tensor):
         return torch.equal(one, other)
     if isinstance(one, dict):

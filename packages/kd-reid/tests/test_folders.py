@@ -57,7 +57,7 @@ class TestMarket:
         assert [record[1:] for record in query] == [("0003", "1")]
         assert train[0].path == str(tmp_path / "bounding_box_train/0002_c1s1_000451_03.jpg")
 
-    def test_junk_is_left_out_and_strangers_stay(self, tmp_path):
+    def test_junk_is_left_out_and_distractors_stay(self, tmp_path):
         gallery = read_market(market(tmp_path)).gallery
         assert [record[1:] for record in gallery] == [("0000", "6"), ("0003", "2")]
 

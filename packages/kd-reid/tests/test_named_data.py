@@ -50,12 +50,12 @@ def market_names(count, people):
     ]
 
 
-def market(folder, people=(4, 3), train=48, query=9, gallery=18, strangers=7, junk=5):
+def market(folder, people=(4, 3), train=48, query=9, gallery=18, distractors=7, junk=5):
     """Write Market-1501: odd numbers are people to train on, even ones to search for."""
     odd, even = ([f"{2 * n + start:04d}" for n in range(people[start - 1])] for start in (1, 2))
     touch(folder / "bounding_box_train", market_names(train, odd))
     touch(folder / "query", market_names(query, even))
-    others = market_names(strangers, ["0000"]) + market_names(junk, ["-1"])
+    others = market_names(distractors, ["0000"]) + market_names(junk, ["-1"])
     touch(folder / "bounding_box_test", market_names(gallery, even) + others)
     return folder
 
@@ -118,7 +118,7 @@ def cuhk03_np(folder, names):
 
 class TestOfficialStatistics:
     def test_market1501(self, tmp_path):
-        sizes = dict(train=12936, query=3368, gallery=13115, strangers=2798, junk=3819)
+        sizes = dict(train=12936, query=3368, gallery=13115, distractors=2798, junk=3819)
         folder = market(tmp_path / "market1501/Market-1501-v15.09.15", (751, 750), **sizes)
         assert len(list((folder / "bounding_box_test").iterdir())) == 19732
         splits = read_named("market1501", tmp_path)
@@ -248,8 +248,8 @@ def cuhksysu(root):
 def grid(root):
     probe = [f"probe/{n:04d}_1_{n}.jpeg" for n in range(1, 251)]
     gallery = [f"gallery/{n:04d}_2_{n}.jpeg" for n in range(1, 251)]
-    strangers = [f"gallery/0000_5_{n}.jpeg" for n in range(10)]
-    folder = touch(root / "grid/underground_reid", probe + gallery + strangers)
+    distractors = [f"gallery/0000_5_{n}.jpeg" for n in range(10)]
+    folder = touch(root / "grid/underground_reid", probe + gallery + distractors)
     fold = {"a": 0, "b": 0, "train": np.arange(1, 126)[None]}
     cells = np.empty((1, 10), dtype=object)
     cells[0, :] = [fold] * 10

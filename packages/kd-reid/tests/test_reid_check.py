@@ -1,4 +1,4 @@
-"""The check of a set finds all that is wrong, and tells whether it can be evaluated."""
+"""The check of a set finds all that is wrong, and says whether it can be evaluated."""
 
 import json
 

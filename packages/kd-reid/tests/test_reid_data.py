@@ -64,7 +64,7 @@ class TestIdentitySampler:
             sampler(instances=1)
 
 
-def draws(count, epoch=0):
+def sampling(count, epoch=0):
     return Sampling(torch.arange(count), 0, epoch)
 
 
@@ -73,7 +73,7 @@ class TestRandomErasing:
 
     def erased(self, count=2000, **options):
         images = torch.zeros(count, 3, *self.SIZE, dtype=torch.uint8)
-        found = RandomErasing(**options)({"image": images}, draws(count))["image"]
+        found = RandomErasing(**options)({"image": images}, sampling(count))["image"]
         return found, (found != 0).any(1)
 
     def test_half_of_the_images_lose_a_rectangle(self):
@@ -119,7 +119,7 @@ class TestZoomCrop:
     def test_half_of_the_images_are_crops_of_the_enlarged_one(self):
         rows = torch.arange(64, dtype=torch.uint8)[:, None].expand(64, 32)
         images = rows.expand(400, 3, 64, 32)
-        found = ZoomCrop()({"image": images}, draws(400))["image"]
+        found = ZoomCrop()({"image": images}, sampling(400))["image"]
         assert found.shape == images.shape
         same = (found == images).flatten(1).all(1)
         assert same.float().mean().item() == pytest.approx(0.5, abs=0.08)

@@ -1,4 +1,4 @@
-"""Generated pedestrians: whole or absent, the same for a seed, in the layout of Market-1501."""
+"""Generated people: whole or absent, the same for a seed, in the layout of Market-1501."""
 
 import os
 from collections import Counter
@@ -9,7 +9,7 @@ from kd_core.errors import UserError
 from PIL import Image
 
 pytest.importorskip("torchreid")
-from kd_reid.data import pedestrians as module
+from kd_reid.data import synthetic_people as module
 from kd_reid.data.appearance import CARRIED, LEGWEAR, PATTERNS, draw_appearance
 from kd_reid.data.cameras import draw_camera, photograph
 from kd_reid.data.figures import Pose, draw_figure

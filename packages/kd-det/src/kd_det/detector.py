@@ -36,7 +36,7 @@ class TeacherDetector(Detector):
     """A teacher that runs on a student's images and regions.
 
     Images are converted to its channel order and normalised with its statistics. Only the
-    parts that `listen_to` asks for run: the backbone, a dense head, the box head on the regions in
+    parts chosen by `run_for` run: the backbone, a dense head, the box head on the regions in
     `batch["proposals"]`. A model without these parts predicts as in evaluation.
 
     Args:
@@ -58,8 +58,8 @@ class TeacherDetector(Detector):
             )
         self.parts = [name for name in ("backbone", "head", "roi_heads") if has_part(network, name)]
 
-    def listen_to(self, paths: Iterable[str]) -> None:
-        """Run only what these taps need from now on."""
+    def run_for(self, paths: Iterable[str]) -> None:
+        """Run only the parts that these taps need from now on."""
         needed = {"backbone", *(path.partition(".")[0].partition("[")[0] for path in paths)}
         self.parts = [name for name in self.parts if name in needed]
         if needed - set(self.parts):

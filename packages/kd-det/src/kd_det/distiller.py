@@ -46,7 +46,7 @@ class DetectionDistiller(Distiller):
         super().__init__(*args, **kwargs)
         for name, teacher in self.teachers.items():
             if isinstance(teacher.model, TeacherDetector):
-                teacher.model.listen_to(self.teacher_paths(name))
+                teacher.model.run_for(self.teacher_paths(name))
 
     @property
     def network(self) -> nn.Module:

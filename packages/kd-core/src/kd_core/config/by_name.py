@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from kd_core.errors import UserError, nearest
 
 KINDS = ("pair", "recipe")
-"""What a run can have a name of."""
+"""Parts of a run that can have a name."""
 KEYS = (*KINDS, *(f"by_{kind}" for kind in KINDS))
-"""The top-level names of a config that give such a name, or have values for one."""
+"""Top-level names of a config with such a name, or with values by name."""
 
 
 class _Table(NamedTuple):
@@ -28,7 +28,7 @@ class ByName:
 
     Args:
         known: The top-level names that a file may have; empty allows any.
-        settled: By kind, names that hold whatever the files say; None is for no name.
+        settled: By kind, names that override those in files; None is for no name.
     """
 
     known: Collection[str] = ()
@@ -48,8 +48,8 @@ class ByName:
         """Yield the values for this run among what one file gives under `KEYS`.
 
         Args:
-            file: Its name, for notes.
-            given: What it says under those of `KEYS` that `handles` allows.
+            file: Its name, for messages.
+            given: Its values under those of `KEYS` that `handles` allows.
 
         Raises:
             UserError: If a name is not one, or a table is not a dict of configs by name.
@@ -67,15 +67,15 @@ class ByName:
                 yield table.entries.get(table.name or "", {})
 
     def second_reading(self) -> "ByName | None":
-        """Return what is to choose instead, if a table was read before the name it depends on."""
+        """Return a new chooser if a table was read before the name that it depends on."""
         late = any(table.name != self._names[table.kind] for table in self._tables)
         return ByName(self.known, self._names) if late else None
 
     def check_used(self, kind: str) -> None:
-        """Refuse the name of this run's pair or recipe if no file has values for it.
+        """Reject the name of this run's pair or recipe if no file has values for it.
 
         Raises:
-            UserError: If so.
+            UserError: If no file has values for it.
         """
         name, key = self._names[kind], f"by_{kind}"
         offered = {known for table in self._tables if table.kind == kind for known in table.entries}
@@ -84,7 +84,7 @@ class ByName:
             raise UserError(f"option {kind}: no file has values for {name!r} in `{key}`{hint}")
 
     def notes(self, config: Mapping[str, Any]) -> Iterator[str]:
-        """Yield a line on each table: what it gives to the final config, or that it knows no name.
+        """Yield a line for each table: its values in the final config, or that it lacks the name.
 
         Values that a later file or an option replaced are left out.
         """

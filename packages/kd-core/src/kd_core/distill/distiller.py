@@ -19,19 +19,19 @@ from kd_core.networks.task import Batch, Task, network_of, passes_of, refuse_unt
 
 
 class Distiller(nn.Module):
-    """Train a student on its task and on what its teachers show.
+    """Computes the losses of a student: its task's, and one for each term with a teacher.
 
     In training, a call with a batch returns named scalar losses: the student's own, times
     `task_weight`, and one a term. In evaluation it returns the student's prediction. Any loop that
-    needs only `losses = model(batch)` can train it. Teachers are no submodules; see `Teacher`. One
-    whose taps are in `batch["teacher_features"]`, by its name, is not run.
+    needs only `losses = model(batch)` can train it. Teachers are not submodules; see `Teacher`. A
+    teacher whose features are in `batch["teacher_features"]`, by its name, does not run.
 
     Args:
         student: A `Task`, or any model that obeys the same contract.
         teachers: Teachers by name, or one alone (its name is then "teacher").
         terms: Terms by name; the names are those of the losses.
-        task_weight: Factor of the student's own losses, for all or by name. A loss of factor 0 is
-            left out, so what only it reaches gets no gradient and is not even decayed.
+        task_weight: Factor of the student's own losses, for all or by name. A loss with factor 0
+            is left out, so parameters that only it reaches get no gradient and no decay.
         train_student: Whether the student is trained. Otherwise it is frozen like a teacher, and
             only criteria are: a phase before the student's own.
         sample: A batch that is run through all models once, to check every tap and shape now
@@ -43,7 +43,7 @@ class Distiller(nn.Module):
 
     steps: Tensor
     student_first: ClassVar[bool] = False
-    """Whether teachers look at what the student's taps gave; see `run_teacher`."""
+    """Whether teachers need the student's features; see `run_teacher`."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Distiller(nn.Module):
         return losses
 
     def train(self, mode: bool = True) -> "Distiller":
-        """Switch student and criteria; a student that is not trained stays in eval mode."""
+        """Set the mode of student and criteria; an untrained student stays in eval mode."""
         super().train(mode)
         if not self.train_student:
             self.student.eval()
@@ -111,7 +111,7 @@ class Distiller(nn.Module):
     def run_teacher(
         self, name: str, batch: Batch, student_features: dict[str, Any]
     ) -> dict[str, Any]:
-        """Return what a teacher's taps give; `seen` is what the student's gave, if it ran first."""
+        """Return the features of a teacher; those of the student are given if it ran first."""
         return self.teachers[name](batch)
 
     def own_taps(self) -> list[str]:
@@ -119,11 +119,11 @@ class Distiller(nn.Module):
         return []
 
     def complete(self, batch: Batch, student_features: dict[str, Any]) -> Batch:
-        """Return the batch with what criteria need and only the student's pass can tell."""
+        """Return the batch with the entries that criteria need from the student's pass."""
         return batch
 
     def infer_shapes(self, sample: Batch) -> None:
-        """Run a batch through all models without leaving a trace, and check every term's shapes."""
+        """Run a batch through all models, unchanged, and check the shapes of every term."""
         with located("student"):
             self._tap, student_features = tap_values(self.student, self._tap, sample)
         teacher_features = {}
@@ -161,7 +161,7 @@ class Distiller(nn.Module):
         ]
 
     def begin(self, steps_per_epoch: int) -> None:
-        """Start counting warm-ups anew, for epochs of so many optimizer steps."""
+        """Restart the warm-ups, for epochs of so many optimizer steps."""
         self.steps.zero_()
         self._steps_per_epoch = steps_per_epoch
 
@@ -187,7 +187,7 @@ class Distiller(nn.Module):
         return dict(node)
 
     def predictor(self, network: nn.Module | None = None) -> nn.Module:
-        """Return the student's task around the network that `deploy` gives."""
+        """Return the student's task around the network of `deploy`."""
         deployed = self.deploy(network)
         if deployed is network_of(self.student):
             return self.student
@@ -198,7 +198,7 @@ class Distiller(nn.Module):
         return task
 
     def _run_teachers(self, batch: Batch, student_features: dict[str, Any]) -> dict[str, Any]:
-        """Return what every teacher's taps give, unless the batch brings it."""
+        """Return the features of every teacher, from the batch if it has them."""
         teacher_features = dict(batch.get("teacher_features", {}))
         for name in dict.fromkeys(self.source(name) for name in self.terms):
             if name not in teacher_features:
@@ -206,7 +206,7 @@ class Distiller(nn.Module):
         return teacher_features
 
     def _run_student(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the student's own weighted losses and what its taps gave."""
+        """Return the student's own weighted losses and its features."""
         self._tap.passes = passes_of(self.student, batch)
         if self.train_student:
             with self._tap as student_features:
@@ -218,7 +218,7 @@ class Distiller(nn.Module):
         return {}, student_features
 
     def _with_paths(self, name: str, term: Term) -> Term:
-        """Return the term with paths in the place of roles."""
+        """Return the term with paths in place of roles."""
         paths = {}
         for side, model in (
             ("student", self.student),

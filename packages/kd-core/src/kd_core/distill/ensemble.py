@@ -1,4 +1,4 @@
-"""Ensemble: several teachers that teach as one, by the mean of their logits."""
+"""Ensemble: several teachers as one, by the mean of their logits."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,11 +12,11 @@ from kd_core.networks.task import Batch
 
 
 class Ensemble(nn.Module):
-    """Predict the mean of the logits [N, C] that several models predict, in float32 at least.
+    """Predicts the mean of the logits [N, C] of several models, in float32 at least.
 
     Args:
         members: Tasks, or models called with a batch; each prepares images as it was trained. They
-            are shared with whoever else holds them, not copied.
+            are shared, not copied.
     """
 
     def __init__(self, members: Iterable[nn.Module]) -> None:
@@ -41,14 +41,14 @@ class Ensemble(nn.Module):
 
 
 def with_ensembles(teachers: Mapping[str, nn.Module], ensembles: Any) -> dict[str, nn.Module]:
-    """Return the teachers and, by names of their own, ensembles of those that are listed.
+    """Return the teachers and, by their own names, the ensembles of listed teachers.
 
     Raises:
-        UserError: If the lists have no names, or a teacher's, or name one that there is not.
+        UserError: If a list has no name, or a teacher's name, or names an unknown teacher.
     """
     if not isinstance(ensembles, Mapping):
-        raise UserError("distiller.ensembles: want lists by name, such as dict(mean=['a', 'b'])")
-    together = dict(teachers)
+        raise UserError("distiller.ensembles: wanted lists by name, such as dict(mean=['a', 'b'])")
+    combined = dict(teachers)
     for name, members in ensembles.items():
         if name in teachers:
             raise UserError(f"distiller.ensembles.{name}: a teacher has this name; take another")
@@ -56,5 +56,5 @@ def with_ensembles(teachers: Mapping[str, nn.Module], ensembles: Any) -> dict[st
             if member not in teachers:
                 problem = f"there is no teacher {member!r}{nearest(member, teachers)}"
                 raise UserError(f"distiller.ensembles.{name}: {problem}")
-        together[name] = Ensemble(teachers[member] for member in members)
-    return together
+        combined[name] = Ensemble(teachers[member] for member in members)
+    return combined

@@ -19,19 +19,18 @@ from kd_core.networks.task import Batch, Task, network_of, passes_of
 
 
 class MutualDistiller(Distiller):
-    """A student and its peers: each learns the task, and the mean of what the others predict.
+    """A student and its peers: each learns the task, and the mean prediction of the others.
 
     Zhang et al., "Deep Mutual Learning", CVPR 2018, arXiv:1706.00384. All networks are trained and
-    saved; the student is the one that is evaluated along the way and deployed. With `TrainStep` all
-    move at once; `AlternatingStep` lets each learn from what the ones before it have become.
+    saved; only the student is evaluated and deployed. With `TrainStep` all are updated at once; with
+    `AlternatingStep` each learns from those that are updated already.
 
     Some public code averages the divergence over classes too, which makes it weaker by their number
     (one hundred on CIFAR-100): `reduction="elementwise"` reproduces that.
 
     With `widths`, the networks teach one another codes of their pooled vectors too, as in Shao and
     Chen, "Multi-granularity for knowledge distillation", arXiv:2108.06681; see
-    `kd_core.criteria.granularity`. Every network's encoders are trained with it and are no part of
-    what is deployed.
+    `kd_core.criteria.granularity`. Every network's encoders are trained with it, but not deployed.
 
     Args:
         student: A `Task` whose network returns logits [N, C], or whose role `logits` says where
@@ -94,11 +93,11 @@ class MutualDistiller(Distiller):
         return losses
 
     def learn_only(self, name: str | None) -> None:
-        """Give the losses of one member only from now on; None gives those of all."""
+        """Return the losses of one member only from now on; None returns those of all."""
         self._only = name
 
     def _show(self, name: str, member: nn.Module, batch: Batch) -> tuple[Any, list[Tensor]]:
-        """Return a member's own losses, and what it teaches the others: logits, then codes."""
+        """Return a member's own losses, and its outputs for the others: logits, then codes."""
         taps = logits_of(member) + (pooled_of(member) if self.encoders else [])
         tap = FeatureTap(network_of(member), taps)
         tap.passes = passes_of(member, batch)
@@ -111,7 +110,7 @@ class MutualDistiller(Distiller):
             return own, [logits, *self.encoders[_key(name)](promote(vectors[0]))]
 
     def _divergence(self, name: str, teacher_features: Mapping[str, Sequence[Tensor]]) -> Tensor:
-        """Return the mean over the others of how far their logits and codes are from a member's."""
+        """Return the mean divergence of a member's logits and codes from those of the others."""
         levels = []
         for place, temperature in enumerate((self.temperature, *self.code_temperatures)):
             student = teacher_features[name][place]
@@ -128,7 +127,7 @@ class MutualDistiller(Distiller):
         if sample is None or len(widths) != len(self.code_temperatures):
             raise UserError(
                 f"codes of widths {list(widths)} need a temperature each, not "
-                f"{list(self.code_temperatures)}, and a sample that tells the vectors' size"
+                f"{list(self.code_temperatures)}, and a sample with the size of the vectors"
             )
         for name, member in self.members.items():
             tap = FeatureTap(network_of(member), pooled_of(member))
@@ -138,7 +137,7 @@ class MutualDistiller(Distiller):
 
 
 def logits_of(model: nn.Module) -> list[str]:
-    """Return the tap of a model's logits: what its role of this name says, or else its output."""
+    """Return the tap of a model's logits: its role of this name, or else its output."""
     return tap_list("@logits" if roles_of(model).get("logits") else "output", model)
 
 

@@ -1,4 +1,4 @@
-"""A teacher: a model that is looked at, never trained, saved or switched to train mode."""
+"""Teacher: a frozen model that is never trained, saved or set to training mode."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,20 +14,20 @@ from kd_core.networks.task import Batch, Task, network_of
 
 
 class Teacher:
-    """Hold a frozen model out of `nn.Module`'s sight.
+    """Holds a frozen model without registering it as a submodule.
 
-    Because this is no module, a teacher held by one appears in neither `parameters()` nor
+    Because this is not a module, a teacher inside one is neither in `parameters()` nor in
     `state_dict()`, DDP does not wrap it and `train()` does not reach it. It follows the holder's
     `.to()` through `Distiller`, and `deepcopy` shares it.
 
     Args:
-        model: A `Task` or any model that can be called with a batch. It is frozen for good: eval
+        model: A `Task` or any model that can be called with a batch. It is frozen permanently: eval
             mode, no parameter requires a gradient.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model.eval().requires_grad_(False)
-        self._runs = self.model  # what is called in training; see `accelerate`
+        self._runs = self.model  # the model that runs in training; see `accelerate`
         self._tap: FeatureTap | None = None
 
     @property
@@ -41,7 +41,7 @@ class Teacher:
         return [self.model] if self._runs is self.model else [self.model, self._runs]
 
     def infer_shapes(self, paths: Iterable[str], sample: Batch | None = None) -> dict[str, Any]:
-        """Choose the taps; with a sample batch, return what they give for it.
+        """Set the taps; with a sample batch, return their values for it.
 
         Later passes end at the last of them.
         """
@@ -67,11 +67,11 @@ class Teacher:
         return student_features
 
     def accelerate(self, sample: Batch, dtype: torch.dtype | None = None) -> int:
-        """Run, from now on, a copy that gives the same in less time.
+        """Run a faster copy with the same outputs from now on.
 
-        BatchNorms are folded into the convolutions before them, but for those whose own output is
-        tapped, and none where the copy would give anything else. Float32 outputs differ by
-        rounding, some 1e-6 of the largest.
+        BatchNorms are folded into the convolutions before them, except for convolutions whose own
+        output is tapped, and not at all if the outputs would change. Float32 outputs differ by
+        rounding, about 1e-6 of the largest.
 
         Args:
             sample: A batch for the comparison.
@@ -104,7 +104,7 @@ class Teacher:
 
 
 def _held_in(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Cast what autocast would cast in every pass; what it leaves in float32 stays."""
+    """Cast the weights that autocast would cast in every pass; leave the others in float32."""
     for module in model.modules():
         if type(module) in (nn.Conv2d, nn.Linear):
             for name, parameter in module.named_parameters(recurse=False):

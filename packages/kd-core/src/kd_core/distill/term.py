@@ -1,4 +1,4 @@
-"""Term: what the student learns from a teacher, from its config node to its tensors."""
+"""Term: a criterion with its taps, weight and warm-up."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,17 +20,17 @@ from kd_core.runtime.console import err
 
 CRITERION = subclass_of("a criterion", Criterion)
 GIVEN = ("num_classes", "num_samples", "labels", "student_shapes", "teacher_shapes")
-"""What a criterion's constructor gets if it names it."""
+"""Arguments that a criterion's constructor gets if it names them."""
 
 
 @dataclass
 class Term:
-    """One thing that the student learns from a teacher.
+    """A criterion between taps of the student and of a teacher, with its weight.
 
     Args:
-        criterion: What compares the two sides.
+        criterion: Compares the two sides.
         student: Tap of the student's network, or a sequence of taps for criteria that take several
-            tensors; roles such as `@stages` too. Empty for what is learned from the teacher alone.
+            tensors; roles such as `@stages` too. Empty for a criterion on the teacher alone.
         teacher: The same of the teacher's network.
         weight: Factor of the criterion's value in the total loss.
         warmup_epochs: Epochs over which the factor grows linearly to `weight`.
@@ -69,7 +69,7 @@ class Term:
     def loss(
         self, student_features: Mapping[str, Any], teacher_features: Mapping[str, Any], batch: Batch
     ) -> Tensor:
-        """Return the criterion's value, without weight, for what the two networks' taps gave."""
+        """Return the criterion's value, without weight, for the features of both networks."""
         student, teacher = (
             self._fed(tap_tuple(values, taps))
             for values, taps in ((student_features, self.student), (teacher_features, self.teacher))

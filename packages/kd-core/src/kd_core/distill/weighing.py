@@ -14,11 +14,11 @@ def weigh(losses: Losses, weights: float | Mapping[str, float]) -> Losses:
     """Multiply losses by a factor, or by factors by name; one of factor 0 is left out.
 
     Raises:
-        UserError: If they are no losses by name, or a factor is for another name.
+        UserError: If they are not losses by name, or a factor is for another name.
     """
     if not isinstance(losses, Mapping):
         raise UserError(
-            f"the student gave a {type(losses).__name__} in training, but must give a dict of "
+            f"the student returned a {type(losses).__name__} in training; wanted a dict of "
             "named losses; wrap the network in a Task"
         )
     if not isinstance(weights, Mapping):

@@ -1,4 +1,4 @@
-"""Reports of the commands that check a data set: reading every image, and what is printed."""
+"""Reports of the commands that check a data set: read every image, print the result."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,7 @@ Problem = TypeVar("Problem")
 
 
 def check_workers(workers: int) -> None:
-    """Refuse a number of threads that reads nothing.
+    """Reject a number of threads below 1.
 
     Raises:
         UserError: If it is not positive.
@@ -45,7 +45,7 @@ def read_all(
 def print_report(
     report: Mapping[str, Any], counts: Mapping[str, int | None], unusable: Mapping[str, str]
 ) -> None:
-    """Print a table of what a set holds and what is unusable in it, then the first examples.
+    """Print a table of the contents of a set and its unusable parts, then the first examples.
 
     Args:
         report: Lists by the keys of `unusable`, and `usable`: whether all of them are empty. A dict

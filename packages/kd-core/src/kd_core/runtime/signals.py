@@ -37,7 +37,7 @@ class StopSignal:
         return self.signum != 0
 
     def leave(self, work_dir: Path) -> None:
-        """Say how to resume, and stop."""
+        """Print how to resume, and stop."""
         if distributed.rank() == 0:
             text = (
                 f"stopped; saved to {work_dir}. The same command with --resume continues from here."
