@@ -64,7 +64,7 @@ def named(command):
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory):
-    """Return a file with the weights of a student, for commands that go on from one."""
+    """Return a file with the weights of a student, for commands that start from one."""
     file = tmp_path_factory.mktemp("weights") / "student.pth"
     torch.save(build_model("resnet8x4", num_classes=100).state_dict(), file)
     return file
