@@ -222,10 +222,10 @@ def test_value_of_a_cell_arrives(row, pair, path, published):
 @pytest.mark.parametrize("pair", [name for name in PUBLISHED if not name.startswith("imagenet")])
 def test_paraphraser_of_ft_has_the_rate_of_its_reference(pair):
     """0.01, but for the students vgg8, whose own rate it has there: RepDistiller's pretrain.py."""
-    stages = load_config(files("ft", pair))["phases"]
+    phases = load_config(files("ft", pair))["phases"]
     rate = 0.05 if pair.endswith("vgg8") else 0.01
-    assert stages["paraphrase"]["optimizer"]["lr"] == rate
-    assert "optimizer" not in stages["student"]
+    assert phases["paraphrase"]["optimizer"]["lr"] == rate
+    assert "optimizer" not in phases["student"]
 
 
 @pytest.mark.parametrize("pair", PUBLISHED)

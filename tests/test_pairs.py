@@ -1,4 +1,4 @@
-"""Every pair builds the two networks that its reference builds, by class and parameters."""
+"""Every pair builds the two networks that its reference builds, and methods know it by its name."""
 
 from pathlib import Path
 
@@ -6,9 +6,12 @@ import pytest
 import torch
 from kd_cls.networks import without_pretrained
 from kd_core.config.build import build_network
+from kd_core.config.python_files import read_python
 from kd_core.config.reading import load_config
 
-CONFIGS = Path(__file__).parents[1] / "configs/cls"
+ALL = Path(__file__).parents[1] / "configs"
+CONFIGS = ALL / "cls"
+PAIRS = sorted(ALL.glob("*/pairs/*.py"))
 
 CIFAR = {
     "resnet8x4": ("ResNet", 1_233_540),
@@ -92,3 +95,32 @@ def test_pair_builds_the_networks_of_its_reference(pair):
     if "config" in node:
         node = load_config(node["config"])["student"]
     assert built(node, classes) == teacher
+
+
+def read(path, key):
+    """Return what a file and its bases, each for itself, have under a top-level key."""
+    found = []
+
+    def edit(file, values):
+        if key in values:
+            found.append(values.pop(key))
+        return values
+
+    read_python(path, edit)
+    return found
+
+
+@pytest.mark.parametrize("path", PAIRS, ids=lambda path: path.stem)
+def test_pair_has_the_name_of_its_file_and_knows_of_no_method(path):
+    assert read(path, "pair") == [path.stem]
+    assert not load_config(path).keys() & {"distiller", "phases"}
+
+
+@pytest.mark.parametrize("kind", ["pair", "recipe"])
+def test_values_by_name_are_of_names_that_a_file_has(kind):
+    files = sorted(ALL.rglob("*.py"))
+    names = {name for path in files for name in read(path, kind)}
+    tables = {path: table for path in files for table in read(path, f"by_{kind}")}
+    assert tables
+    for path, table in tables.items():
+        assert set(table) <= names, path

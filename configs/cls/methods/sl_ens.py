@@ -8,7 +8,7 @@ python tools/cls_train.py configs/cls/data/cifar100.py \
 
 The authors' code has no SL-Ens. Logits are averaged because with the mean of the probabilities
 it would be SL-KD (sl_kd.py) but for a factor, and the published results differ. Finished teachers
-are named with teachers.first.weights=FILE; a file after this one can give other recipes, or a third
+are named with teachers.first.weights=FILE; a file after this one can give other configs, or a third
 teacher, and then also the longer list.
 """
 

@@ -9,7 +9,7 @@ python tools/cls_train.py configs/cls/data/cifar100.py \
 The sum equals the loss with the mean of the teachers' probabilities, times their number: with two
 teachers the gradient is twice as large. sl_ens.py averages logits instead. The authors' code has no
 SL-KD; how many teachers they took, and which, is not known. Finished ones are named with
-teachers.first.weights=FILE; a file after this one can give other recipes, or a third teacher and
+teachers.first.weights=FILE; a file after this one can give other configs, or a third teacher and
 its term.
 """
 

@@ -333,41 +333,6 @@ class TestSave:
         assert not (tmp_path / "config.py").exists()
 
 
-def test_tuned_values_reach_only_the_terms_that_the_method_has(tmp_path):
-    pair, method = tmp_path / "pair.py", tmp_path / "method.py"
-    pair.write_text("tuned = dict(dkd=dict(criterion=dict(beta=6.0)), fitnet=dict(weight=5.0))\n")
-    term = "dict(criterion=dict(type='x.Y', beta=8.0))"
-    method.write_text(f"distiller = dict(terms=dict(dkd={term}))\n")
-    config = load_config([pair, method], known=("distiller",))
-    assert config == {"distiller": {"terms": {"dkd": {"criterion": {"type": "x.Y", "beta": 6.0}}}}}
-    options = {"distiller.terms.dkd.criterion.beta": 2.0}
-    overridden = load_config([pair, method], options, known=("distiller",))
-    assert overridden["distiller"]["terms"]["dkd"]["criterion"]["beta"] == 2.0
-
-
-def test_tuned_values_reach_the_terms_of_stages(tmp_path):
-    pair, method = tmp_path / "pair.py", tmp_path / "method.py"
-    pair.write_text("tuned = dict(ab=dict(weight=3.0))\n")
-    phases = "dict(init=dict(distiller=dict(terms=dict(ab=dict(weight=1.0)))), train=dict())"
-    method.write_text(f"phases = {phases}\n")
-    phases = load_config([pair, method], known=("phases",))["phases"]
-    assert phases == {"init": {"distiller": {"terms": {"ab": {"weight": 3.0}}}}, "train": {}}
-
-
-def test_tuned_values_of_stages_reach_only_those_that_the_method_has(tmp_path):
-    pair, method, other = (tmp_path / f"{name}.py" for name in ("pair", "method", "other"))
-    pair.write_text("tuned = dict(phases=dict(init=dict(optimizer=dict(lr=0.5)), no=dict(x=1)))\n")
-    method.write_text("phases = dict(init=dict(optimizer=dict(_delete_=True, lr=0.1)), train={})\n")
-    other.write_text("distiller = dict(terms=dict(kd=dict(weight=1.0)))\n")
-    names = ("phases", "distiller", "optimizer")
-    phases = load_config([pair, method], known=names)["phases"]
-    assert phases == {"init": {"optimizer": {"_delete_": True, "lr": 0.5}}, "train": {}}
-    assert load_config([pair, other], known=names) == load_config(other)
-    options = {"phases.init.optimizer.lr": 0.2}
-    phases = load_config([pair, method], options, known=names)["phases"]
-    assert phases["init"]["optimizer"]["lr"] == 0.2
-
-
 def test_no_room_for_mmengines_temporary_files_is_named(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")

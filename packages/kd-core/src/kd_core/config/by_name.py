@@ -1,6 +1,6 @@
 """Values that a file has for one pair or one recipe: `by_pair` and `by_recipe`, chosen by name."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, NamedTuple
@@ -10,7 +10,9 @@ from kd_core.errors import UserError, nearest
 KINDS = ("pair", "recipe")
 """Parts of a run that can have a name."""
 KEYS = (*KINDS, *(f"by_{kind}" for kind in KINDS))
-"""Top-level names of a config with such a name, or with values by name."""
+"""The top-level names of a config that give such a name, or have values for one."""
+_MISSPELT = 0.9
+"""How alike two names of pairs are, many of which share a network, before one is pointed out."""
 
 
 class _Table(NamedTuple):
@@ -84,23 +86,31 @@ class ByName:
             raise UserError(f"option {kind}: no file has values for {name!r} in `{key}`{hint}")
 
     def notes(self, config: Mapping[str, Any]) -> Iterator[str]:
-        """Yield a line for each table: its values in the final config, or that it lacks the name.
+        """Yield a line on the values by name that hold in the final config.
 
-        Values that a later file or an option replaced are left out.
+        Values that a later file or an option replaced are left out. Another line names the files
+        that have values for other names only.
         """
-        for file, kind, entries, name in self._tables:
-            if name is None:
+        for kind, name in self._names.items():
+            tables = [table for table in self._tables if table.kind == kind]
+            if name is None or not tables:
                 continue
-            if name not in entries:
-                close = ", ".join(get_close_matches(name, entries))
-                nearby = f" (nearest names there: {close})" if close else ""
-                yield f"{file}: no values for the {kind} {name}, its defaults hold{nearby}"
-            elif held := [
-                f"{'.'.join(map(str, path))}={value}"
-                for path, value in _leaves(entries[name])
-                if _at(config, path) == value
-            ]:
-                yield f"{file}: values for the {kind} {name}: {', '.join(held)}"
+            given = [leaf for table in tables for leaf in _leaves(table.entries.get(name, {}))]
+            held = {path: value for path, value in given if _at(config, path) == value}
+            if held:
+                texts = [f"{'.'.join(map(str, path))}={value}" for path, value in held.items()]
+                yield f"values for the {kind} {name}: {', '.join(texts)}"
+            missed = [table.file for table in tables if name not in table.entries]
+            if missed:
+                files = ", ".join(dict.fromkeys(missed))
+                hint = "" if len(missed) < len(tables) else _pointed_out(name, tables)
+                yield f"no values for the {kind} {name} in {files}: its defaults hold{hint}"
+
+
+def _pointed_out(name: str, tables: Sequence[_Table]) -> str:
+    offered = [known for table in tables for known in table.entries]
+    alike = get_close_matches(name, offered, n=1, cutoff=_MISSPELT)
+    return f"; nearest name there: {alike[0]!r}" if alike else ""
 
 
 def _check_name(name: Any, where: str) -> None:

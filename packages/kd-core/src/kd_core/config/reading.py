@@ -144,7 +144,7 @@ def _with_options(
     for option, value in options.items():
         name, *inner = option.split(".")
         if name in KEYS:
-            raise UserError(f"option {option}: {name!r} is for files; set the value that it gives")
+            raise UserError(f"option {option}: only files have {name!r}; set the value itself")
         if name not in config and name not in known:
             hint = nearest(name, {*config, *known})
             raise UserError(f"option {option}: the config has no {name!r}{hint}")
