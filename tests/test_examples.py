@@ -46,7 +46,7 @@ def test_a_torchvision_student_of_a_zoo_network_needs_twenty_lines_and_no_shape(
 
 def test_that_student_trains(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    options = ["trainer.epochs=1", "trainer.tensorboard=False", "teacher.weights=random"]
+    options = ["trainer.epochs=1", "trainer.loggers=[]", "teacher.weights=random"]
     options += ["data.train_per_class=4", "data.batch_size=20"]
     status = main([str(STUDENT), "--work-dir", str(tmp_path / "run"), "--cfg-options", *options])
     assert status == 0
@@ -82,7 +82,7 @@ def test_a_task_of_one_s_own_trains_a_teacher_and_a_student(tmp_path, monkeypatc
     monkeypatch.syspath_prepend(str(ROOT))
     task = runpy.run_path("examples/own_task.py")
     tool = TrainingTool(task["Location"]())
-    options = ["trainer.epochs=1", "trainer.tensorboard=False", "data.count=64"]
+    options = ["trainer.epochs=1", "trainer.loggers=[]", "data.count=64"]
     run = ["configs/examples/own_task.py", "--work-dir", str(tmp_path / "runs/x")]
     assert tool.main([*run, "--cfg-options", *options]) == 0
     assert "within_2px" in capsys.readouterr().out
