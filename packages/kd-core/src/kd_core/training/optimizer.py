@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from kd_core.config.build import build, check, check_arguments, locate
+from kd_core.config.build import build, check, locate, parameters_of
 from kd_core.config.kinds import name_of, subclass_of
-from kd_core.errors import UserError, located
-from kd_core.training.parameter_groups import Grouping, make_groups
+from kd_core.errors import UserError, located, nearest
+from kd_core.training.parameter_groups import Grouping, make_groups, parse_grouping
 
 OPTIMIZER = subclass_of("an optimizer", torch.optim.Optimizer)
 
-_OWN = tuple(field.name for field in fields(Grouping) if field.init)
+_OWN = tuple(field.name for field in fields(Grouping))
 
 
 def check_optimizer(node: Mapping[str, Any], where: str = "optimizer") -> None:
@@ -48,8 +48,7 @@ def build_optimizer(
     own, grouping, accepted = _parsed(node, where)
     given = own.get("lr", accepted["lr"].default) if "lr" in accepted else None
     rate = None if given is None else float(given)
-    with located(where):
-        groups = make_groups(model, grouping, rate)
+    groups = make_groups(model, grouping, rate, where)
     if "fused" in accepted and rate is not None and not {"fused", "foreach"} & own.keys():
         device = groups[0]["params"][0].device
         own |= {"fused": True, "lr": torch.tensor(rate, device=device)}
@@ -76,23 +75,33 @@ def _parsed(
     node: Mapping[str, Any], where: str
 ) -> tuple[dict[str, Any], Grouping, Mapping[str, inspect.Parameter]]:
     """Return the optimizer's own node, how parameters are grouped, and what the optimizer takes."""
-    own = {key: value for key, value in node.items() if key not in _OWN}
-    check(own, where, ("params",), OPTIMIZER)
-    if "type" not in own:
-        raise UserError(f"{where}: a node needs `type`, an import path; got {own!r:.80}")
-    kind = locate(own["type"]) if isinstance(own["type"], str) else own["type"]
+    if "type" not in node:
+        raise UserError(f"{where}: a node needs `type`, an import path; got {dict(node)!r:.80}")
+    with located(f"{where}.type"):
+        kind = locate(node["type"]) if isinstance(node["type"], str) else node["type"]
     OPTIMIZER.require(kind, f"{where}.type")
     _refuse_closures(kind, f"{where}.type")
     keys = {key: node[key] for key in _OWN if key in node}
-    check_arguments(Grouping, keys, where)
-    with located(where):
-        grouping = Grouping(**keys)
-    accepted = inspect.signature(kind).parameters
+    own = {key: value for key, value in node.items() if key not in _OWN}
+    _refuse_unknown(kind, own, where)
+    check(own, where, ("params",), OPTIMIZER)
+    grouping = parse_grouping(keys, where)
+    accepted: Mapping[str, inspect.Parameter] = inspect.signature(kind).parameters
     for setting in sorted(grouping.settings - accepted.keys()):
         raise UserError(
             f"{where}: {name_of(kind)} has no {setting!r}, so it cannot differ between parameters"
         )
     return own, grouping, accepted
+
+
+def _refuse_unknown(kind: type, own: Mapping[str, Any], where: str) -> None:
+    """Refuse a key that neither the optimizer takes nor `Grouping`, naming the nearest of both."""
+    parameters = parameters_of(kind)
+    known = {*parameters.names, *_OWN, "type"}
+    for key in own:
+        if key not in known and not parameters.open:
+            hint = nearest(key, known - {"params", "type"})
+            raise UserError(f"{where}: {name_of(kind)} has no parameter {key!r}{hint}")
 
 
 def _refuse_closures(kind: type, where: str) -> None:

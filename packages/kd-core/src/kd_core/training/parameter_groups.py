@@ -1,7 +1,7 @@
 """Parameter groups: rate, weight decay and freezing by the names of parameters, or by depth."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -11,7 +11,8 @@ from kd_core.config.build import check_arguments
 from kd_core.config.values import LayerDecay, NonNegative, check_values
 from kd_core.distill.distiller import Distiller
 from kd_core.errors import UserError, located, nearest
-from kd_core.networks.task import Task, network_of
+from kd_core.networks.parameters import blocks_of, depths_of, names_of, norms_and_biases
+from kd_core.networks.task import network_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,7 @@ class Grouping:
     """The keys of a config's `optimizer` that are not the optimizer's own.
 
     Args:
-        groups: Rules by name, each a dict of `Rule`'s arguments.
+        groups: Rules by name.
         layer_decay: Factor of the rate from one block of a network to the one before it: with n
             blocks, block i has the rate times `layer_decay ** (n + 1 - i)`, what comes before the
             first block counts as block 0, what comes after the last has the whole rate. Blocks are
@@ -67,32 +68,46 @@ class Grouping:
             for other vectors and scalars; a rule's `weight_decay` comes after it.
     """
 
-    groups: Sequence[Mapping[str, Any]] = ()
+    groups: Sequence[Rule] = ()
     layer_decay: LayerDecay | None = None
     decay_norms_and_biases: bool = True
-    rules: tuple[Rule, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Parse the rules."""
+        """Check the values."""
         check_values(type(self), vars(self), str)
-        rules = []
-        for number, node in enumerate(self.groups):
-            where = f"groups.{number}"
-            check_arguments(Rule, node, where)
-            with located(where):
-                rules.append(Rule(**node))
-        object.__setattr__(self, "rules", tuple(rules))
 
     @property
     def settings(self) -> set[str]:
         """Return which settings of an optimizer are changed for some parameters."""
         changed = {
             "lr": self.layer_decay is not None
-            or any(rule.lr is not None or rule.lr_factor is not None for rule in self.rules),
+            or any(rule.lr is not None or rule.lr_factor is not None for rule in self.groups),
             "weight_decay": not self.decay_norms_and_biases
-            or any(rule.weight_decay is not None for rule in self.rules),
+            or any(rule.weight_decay is not None for rule in self.groups),
         }
         return {name for name, is_changed in changed.items() if is_changed}
+
+
+def parse_grouping(node: Mapping[str, Any], where: str) -> Grouping:
+    """Return what a config's keys say, see `Grouping`, where each rule is a dict.
+
+    Raises:
+        UserError: If a key is unknown, or a value is wrong.
+    """
+    nodes = node.get("groups", ())
+    if not isinstance(nodes, list | tuple):
+        raise UserError(f"{where}.groups: wanted a list of dicts, got {nodes!r:.80}")
+    rules = []
+    for number, each in enumerate(nodes):
+        place = f"{where}.groups.{number}"
+        if not isinstance(each, Mapping):
+            raise UserError(f"{place}: wanted a dict with `names`, got {each!r:.80}")
+        check_arguments(Rule, each, place)
+        with located(place):
+            rules.append(Rule(**each))
+    rest = {key: value for key, value in node.items() if key != "groups"}
+    check_arguments(Grouping, rest, where)
+    return Grouping(groups=rules, **rest)
 
 
 @dataclass
@@ -116,7 +131,9 @@ class _Chosen:
             self.frozen = rule.frozen
 
 
-def make_groups(model: nn.Module, grouping: Grouping, lr: float | None) -> list[dict[str, Any]]:
+def make_groups(
+    model: nn.Module, grouping: Grouping, lr: float | None, where: str = "optimizer"
+) -> list[dict[str, Any]]:
     """Return a model's trained parameters in groups of equal settings, and freeze what is frozen.
 
     A group has `params` and, where they differ from the optimizer's, `lr` and `weight_decay`. The
@@ -126,11 +143,12 @@ def make_groups(model: nn.Module, grouping: Grouping, lr: float | None) -> list[
         model: A distiller, or any module.
         grouping: What the config says.
         lr: The optimizer's rate, or None if it has none.
+        where: Place of the optimizer in the config, for messages.
 
     Raises:
         UserError: If a rule matches no parameter that is trained, or nothing is left to train.
     """
-    chosen = _choose(model, grouping, lr)
+    chosen = _choose(model, grouping, lr, where)
     groups: dict[tuple[float | None, float | None], list[nn.Parameter]] = {(lr, None): []}
     for one in chosen:
         if one.frozen:
@@ -144,50 +162,22 @@ def make_groups(model: nn.Module, grouping: Grouping, lr: float | None) -> list[
         if parameters:
             found.append({"params": parameters, **given})
     if not found:
-        raise UserError("nothing to train; every parameter is frozen")
+        raise UserError(f"{where}: nothing to train; every parameter is frozen")
     return found
 
 
-def names_of(model: nn.Module) -> dict[nn.Parameter, list[str]]:
-    """Return the names of all parameters as users know them, without a task's `network`."""
-    wrappers = [
-        f"{name}." if name else ""
-        for name, module in model.named_modules()
-        if isinstance(module, Task)
-    ]
-    names: dict[nn.Parameter, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        for wrapper in wrappers:
-            if name.startswith(f"{wrapper}network."):
-                name = wrapper + name.removeprefix(f"{wrapper}network.")
-        names.setdefault(parameter, []).append(name)
-    return names
-
-
-def blocks_of(network: nn.Module) -> list[str]:
-    """Return the names of a network's blocks, in its order; see `Grouping`."""
-    blocks: list[str] = []
-    for name, module in network.named_modules():
-        parent = network.get_submodule(name.rpartition(".")[0])
-        inside = name.startswith(tuple(f"{block}." for block in blocks))
-        in_a_row = bool(name) and isinstance(parent, nn.Sequential | nn.ModuleList)
-        has_parts = any(True for _ in module.children()) and any(True for _ in module.parameters())
-        if in_a_row and has_parts and not inside:
-            blocks.append(name)
-    return blocks
-
-
-def _choose(model: nn.Module, grouping: Grouping, lr: float | None) -> list[_Chosen]:
-    factors = _layer_factors(model, grouping.layer_decay)
-    undecayed = set() if grouping.decay_norms_and_biases else set(_norms_and_biases(model))
+def _choose(model: nn.Module, grouping: Grouping, lr: float | None, where: str) -> list[_Chosen]:
+    with located(f"{where}.layer_decay"):
+        factors = _layer_factors(model, grouping.layer_decay)
+    undecayed = set() if grouping.decay_norms_and_biases else set(norms_and_biases(model))
     chosen, bases = [], {}
     for parameter, names in names_of(model).items():
         bases[parameter] = base = None if lr is None else lr * factors.get(parameter, 1.0)
         decay = 0.0 if parameter in undecayed else None
         chosen.append(_Chosen(parameter, names, base, decay))
     known = [name for one in chosen for name in one.names]
-    for number, rule in enumerate(grouping.rules):
-        with located(f"groups.{number}"):
+    for number, rule in enumerate(grouping.groups):
+        with located(f"{where}.groups.{number}"):
             for one in _matched(rule, chosen, known):
                 one.follow(rule, bases[one.parameter])
     return chosen
@@ -215,27 +205,9 @@ def _layer_factors(model: nn.Module, decay: float | None) -> dict[nn.Parameter, 
         blocks = blocks_of(network)
         if len(blocks) < 2:
             raise UserError(
-                f"layer_decay: {type(network).__name__} has no blocks in a row, in nn.Sequential "
+                f"{type(network).__name__} has no blocks in a row, in nn.Sequential "
                 "or nn.ModuleList; give lr_factor by `groups`"
             )
-        for parameter, depth in _depths(network, blocks):
+        for parameter, depth in depths_of(network, blocks):
             factors[parameter] = decay ** (len(blocks) + 1 - depth)
     return factors
-
-
-def _depths(network: nn.Module, blocks: Sequence[str]) -> Iterator[tuple[nn.Parameter, int]]:
-    """Yield every parameter with its block's number, from 1; 0 before, n + 1 after all blocks."""
-    last = 0
-    for name, parameter in network.named_parameters():
-        inside = [n for n, block in enumerate(blocks, 1) if name.startswith(f"{block}.")]
-        if inside:
-            last = inside[0]
-        yield parameter, last + (not inside and last == len(blocks))
-
-
-def _norms_and_biases(model: nn.Module) -> Iterator[nn.Parameter]:
-    for module in model.modules():
-        is_norm = "Norm" in type(module).__name__
-        for name, parameter in module.named_parameters(recurse=False):
-            if is_norm or parameter.dim() < 2 or name.endswith("bias"):
-                yield parameter
