@@ -30,7 +30,7 @@ from kd_core.training.loggers import (
 from kd_core.training.memory_format import use_channels_last
 from kd_core.training.optimizer import build_optimizer, groups_text
 from kd_core.training.schedule import SCHEDULE
-from kd_core.training.settings import Nodes, TrainerSettings, nodes_at, parse_trainer
+from kd_core.training.settings import TrainerSettings, build_each, parse_trainer
 from kd_core.training.step import PRECISIONS, STEP, TrainStep
 from kd_core.training.teacher_cache import CachedTeachers
 from kd_core.training.trainer import Trainer
@@ -156,10 +156,13 @@ def _build_hooks(parts: Parts, settings: TrainerSettings) -> list[Hook]:
     hooks: list[Hook] = [
         EvaluateHook(parts.val or parts.test, parts.metric, every=every, prefix=prefix)
     ]
-    for where, node in nodes_at(settings.hooks, "trainer.hooks"):
-        hooks.append(build(node, where, kind=HOOK))
+    hooks += build_each(settings.hooks, "trainer.hooks", HOOK)
     if distributed.rank() == 0:
-        hooks += [JsonLog(), ProgressLog(prefix + parts.metric), *_build_loggers(settings.loggers)]
+        hooks += [JsonLog(), ProgressLog(prefix + parts.metric)]
+        if settings.loggers is not None:
+            hooks += build_each(settings.loggers, "trainer.loggers", LOGGER)
+        elif is_installed("tensorboard"):
+            hooks.append(TensorBoardLog())
     hooks.append(
         CheckpointHook(
             epochs=settings.save_every,
@@ -168,13 +171,6 @@ def _build_hooks(parts: Parts, settings: TrainerSettings) -> list[Hook]:
         )
     )
     return hooks
-
-
-def _build_loggers(nodes: Nodes | None) -> list[Hook]:
-    if nodes is None:
-        return [TensorBoardLog()] if is_installed("tensorboard") else []
-    places = nodes_at(nodes, "trainer.loggers")
-    return [build(node, where, kind=LOGGER) for where, node in places]
 
 
 def run(trainer: Trainer, parts: Parts, facts: Mapping[str, Any]) -> dict[str, Any]:

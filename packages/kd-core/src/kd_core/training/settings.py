@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from kd_core.config.build import check, check_arguments, require_type
+from kd_core.config.build import build, check, check_arguments, require_type
 from kd_core.config.kinds import Kind
 from kd_core.config.values import Decay, NonNegative, Positive, PositiveInt, check_values
 from kd_core.errors import UserError, located
@@ -12,7 +12,9 @@ from kd_core.training.hooks import HOOK
 from kd_core.training.loggers import LOGGER, require_installed
 from kd_core.training.step import STEP
 
-Nodes = Sequence[Mapping[str, Any]]
+StepNode = Annotated[Mapping[str, Any], STEP]
+HookNode = Annotated[Mapping[str, Any], HOOK]
+LoggerNode = Annotated[Mapping[str, Any], LOGGER]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,7 @@ class TrainerSettings:
     channels_last: bool | None = None
     accumulate: PositiveInt = 1
     clip_norm: Positive | None = None
-    step: Mapping[str, Any] | None = None
+    step: StepNode | None = None
     ema: Decay | None = None
     ema_warmup: bool = False
     sync_batchnorm: bool = False
@@ -68,8 +70,8 @@ class TrainerSettings:
     save_minutes: NonNegative = 10.0
     keep_every: PositiveInt | None = None
     log_every: PositiveInt = 50
-    hooks: Nodes = ()
-    loggers: Nodes | None = None
+    hooks: Sequence[HookNode] = ()
+    loggers: Sequence[LoggerNode] | None = None
 
     def __post_init__(self) -> None:
         """Check every value, and what every node names; nothing is built.
@@ -82,12 +84,12 @@ class TrainerSettings:
             raise UserError("trainer.compile is for the plain step; leave it or trainer.step out")
         if self.step is not None:
             _check_node(self.step, "trainer.step", STEP, ("distiller", "optimizer"))
-        for where, node in nodes_at(self.hooks, "trainer.hooks"):
-            _check_node(node, where, HOOK)
-        for where, node in nodes_at(self.loggers or (), "trainer.loggers"):
-            _check_node(node, where, LOGGER)
-            with located(where):
-                require_installed(node["type"])
+        _check_nodes(self.hooks, "trainer.hooks", HOOK)
+        if self.loggers is not None:
+            _check_nodes(self.loggers, "trainer.loggers", LOGGER)
+            for number, node in enumerate(self.loggers):
+                with located(f"trainer.loggers.{number}"):
+                    require_installed(node["type"])
 
 
 def parse_trainer(node: Mapping[str, Any]) -> TrainerSettings:
@@ -100,15 +102,16 @@ def parse_trainer(node: Mapping[str, Any]) -> TrainerSettings:
     return TrainerSettings(**node)
 
 
-def nodes_at(nodes: Nodes, where: str) -> list[tuple[str, Mapping[str, Any]]]:
-    """Return each node of a list with its place in the config.
+def build_each(nodes: Sequence[Mapping[str, Any]], where: str, kind: Kind) -> list[Any]:
+    """Build all nodes of a list, which stands in a place of a config."""
+    return [build(node, f"{where}.{n}", kind=kind) for n, node in enumerate(nodes)]
 
-    Raises:
-        UserError: If it is not a list.
-    """
+
+def _check_nodes(nodes: Any, where: str, kind: Kind) -> None:
     if not isinstance(nodes, list | tuple):
         raise UserError(f"{where}: wanted a list of dicts with `type`, got {nodes!r:.80}")
-    return [(f"{where}.{number}", node) for number, node in enumerate(nodes)]
+    for number, node in enumerate(nodes):
+        _check_node(node, f"{where}.{number}", kind)
 
 
 def _check_node(
