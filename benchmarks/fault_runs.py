@@ -14,7 +14,7 @@ data = dict(type="kd_cls.data.synthetic", num_train=48, num_test=12, num_classes
 student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
 optimizer = dict(type="torch.optim.SGD", lr=0.05, momentum=0.9)
 schedule = dict(type="kd_core.training.schedule.cosine")
-trainer = dict(epochs=6, tensorboard=False)
+trainer = dict(epochs=6, loggers=[])
 """
 PAIR = """
 _base_ = "alone.py"
@@ -48,7 +48,7 @@ data = dict(type="kd_reid.data.market1501", root="configs/people", image_size=(3
 student = dict(network=dict(type="kd_reid.models.build_model", name="osnet_x0_25"))
 optimizer = dict(type="torch.optim.Adam", lr=0.001)
 schedule = dict(type="kd_core.training.schedule.cosine")
-trainer = dict(epochs=2, tensorboard=False)
+trainer = dict(epochs=2, loggers=[])
 """
 TRICKS = """
 _base_ = "people.py"
@@ -135,7 +135,7 @@ CLASSIFICATION = {
     "teacher cache": _cls("kd", options="trainer.teacher_cache=True"),
     "image files, decoded, a worker": _cls("folders"),
     "validation split, TensorBoard": _cls(
-        "kd", options="data.val_fraction=0.25 trainer.tensorboard=True"
+        "kd", options="data.val_fraction=0.25 trainer.loggers=None"
     ),
 }
 REID = {

@@ -170,7 +170,7 @@ def ours(problem: Problem, loader: Loader, folder: Path, *, plain: bool) -> Trai
     if not plain:
         use_channels_last(distiller, None)
         distiller.teachers["teacher"].accelerate({"image": problem.image, "label": problem.label})
-    optimizer = build_optimizer(OPTIMIZER, distiller.parameters())
+    optimizer = build_optimizer(OPTIMIZER, distiller)
     return Trainer(
         distiller,
         loader,

@@ -129,7 +129,7 @@ def make_trainer(
 ) -> Trainer:
     """Return a trainer with these options, whose teacher is untrained."""
     built = runner.build(config, 0, untrained=True)
-    settings = {**config["trainer"], "tensorboard": False, **options}
+    settings = {**config["trainer"], "loggers": [], **options}
     if settings.get("teacher_cache"):
         settings["teacher_cache"] = str(folder / "cache")
     nodes = {"optimizer": config["optimizer"], "schedule": config["schedule"]}

@@ -32,7 +32,7 @@ def arguments(tmp_path, monkeypatch):
         "data = dict(type='kd_cls.data.synthetic', num_train=16, num_test=8, batch_size=8)\n"
         "optimizer = dict(type='torch.optim.SGD', lr=0.01)\n"
         "schedule = dict(type='kd_core.training.schedule.cosine')\n"
-        "trainer = dict(epochs=1, tensorboard=False)\n"
+        "trainer = dict(epochs=1, loggers=[])\n"
     )
     monkeypatch.chdir(tmp_path)
     options = ["--data", str(data.with_suffix("")), "--results", str(tmp_path / "cells.jsonl")]

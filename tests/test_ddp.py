@@ -13,7 +13,7 @@ teacher = dict(network=dict(type="kd_cls.models.build_model", name="resnet14"), 
 distiller = dict(terms=dict(kd=dict(criterion=dict(type="kd_core.criteria.kd.KD"))))
 optimizer = dict(type="torch.optim.SGD", lr=0.05, momentum=0.9)
 schedule = dict(type="kd_core.training.schedule.cosine")
-trainer = dict(epochs=2, ema=0.9, tensorboard=False)
+trainer = dict(epochs=2, ema=0.9, loggers=[])
 """
 SCRIPT = """
 import os, sys

@@ -1,5 +1,6 @@
 """The examples that the README shows run as they stand."""
 
+import json
 import re
 import runpy
 from pathlib import Path
@@ -13,6 +14,7 @@ from kd_core.experiment.command_line import TrainingTool
 from kd_core.testing import check_contract
 
 ROOT = Path(__file__).parents[1]
+HOOKED = "configs/examples/own_hook.py"
 STUDENT = ROOT / "configs/examples/torchvision_student.py"
 
 
@@ -46,7 +48,7 @@ def test_a_torchvision_student_of_a_zoo_network_needs_twenty_lines_and_no_shape(
 
 def test_that_student_trains(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    options = ["trainer.epochs=1", "trainer.tensorboard=False", "teacher.weights=random"]
+    options = ["trainer.epochs=1", "trainer.loggers=[]", "teacher.weights=random"]
     options += ["data.train_per_class=4", "data.batch_size=20"]
     status = main([str(STUDENT), "--work-dir", str(tmp_path / "run"), "--cfg-options", *options])
     assert status == 0
@@ -67,22 +69,55 @@ def test_a_criterion_of_one_s_own_is_found_in_the_working_folder_and_obeys_the_c
     check_contract(names["DirectionDistance"])
 
 
-def test_the_guide_shows_them_as_they_are():
-    guide = (ROOT / "docs/own_method.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["own_method.md own_criterion.py", "own_hook.md own_hook.py"])
+def test_the_guides_show_them_as_they_are(name):
+    guide, example = name.split()
+    guide = (ROOT / "docs" / guide).read_text(encoding="utf-8")
     shown = re.findall(r"^```python\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
-    for path in ("examples/own_criterion.py", "configs/examples/own_criterion.py"):
-        assert (ROOT / path).read_text(encoding="utf-8") in shown
+    for folder in ("examples", "configs/examples"):
+        assert (ROOT / folder / example).read_text(encoding="utf-8") in shown
     for path in re.findall(r"`((?:configs|kd_core)/[\w/]+\.py)`", guide):
         folder = "packages/kd-core/src" if path.startswith("kd_core") else "."
         assert (ROOT / folder / path).is_file()
+
+
+def test_a_hook_of_one_s_own_freezes_what_it_is_told_and_is_resumed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(str(ROOT))
+    options = ["data.train_per_class=4", "trainer.loggers=[]"]
+    options += ["schedule.type=kd_core.training.schedule.constant"]
+
+    def run(folder, *more):
+        work_dir = str(tmp_path / folder)
+        return main([HOOKED, "--work-dir", work_dir, *more[1:], "--cfg-options", *options, more[0]])
+
+    assert run("resumed", "trainer.epochs=2") == 0
+    assert run("resumed", "trainer.epochs=4", "--resume") == 0
+    assert run("whole", "trainer.epochs=4") == 0
+    logs = [(tmp_path / name / "log.jsonl").read_text() for name in ("resumed", "whole")]
+    resumed, whole = (
+        [
+            [json.loads(line)[key] for key in ("loss_ce", "top1", "epochs_without_progress")]
+            for line in log.splitlines()
+        ]
+        for log in logs
+    )
+    assert resumed == whole
+    assert len(whole) == 4
+    other = "trainer.hooks=[{'type': 'examples.own_hook.FreezeOnPlateau', 'part': 'fc'}]"
+    options += [other]
+    assert run("whole", "trainer.epochs=4", "--resume") == 2
+    assert "trainer.hooks.0.part is 'conv1' there and 'fc' here" in capsys.readouterr().err
 
 
 def test_a_task_of_one_s_own_trains_a_teacher_and_a_student(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)  # where its configs are
     monkeypatch.syspath_prepend(str(ROOT))
     task = runpy.run_path("examples/own_task.py")
+    written = [value for value in vars(task["Location"]).values() if callable(value)]
+    assert len(written) <= 5
     tool = TrainingTool(task["Location"]())
-    options = ["trainer.epochs=1", "trainer.tensorboard=False", "data.count=64"]
+    options = ["trainer.epochs=1", "trainer.loggers=[]", "data.count=64"]
     run = ["configs/examples/own_task.py", "--work-dir", str(tmp_path / "runs/x")]
     assert tool.main([*run, "--cfg-options", *options]) == 0
     assert "within_2px" in capsys.readouterr().out

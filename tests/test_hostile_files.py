@@ -40,7 +40,7 @@ data = dict(type="kd_cls.data.synthetic", image_size=8, num_classes=2, num_train
 student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
 optimizer = dict(type="torch.optim.SGD", lr=0.1)
 schedule = dict(type="kd_core.training.schedule.constant")
-trainer = dict(epochs=1, tensorboard=False)
+trainer = dict(epochs=1, loggers=[])
 """
 
 PYTHON_S_OWN = {

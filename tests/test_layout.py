@@ -3,7 +3,7 @@
 import ast
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -117,6 +117,43 @@ def floor_errors(part: str, source: str) -> list[str]:
     ]
 
 
+def circles(sources: Mapping[str, str]) -> list[list[str]]:
+    """Return modules that import one another in a circle, lazily and for type checkers too.
+
+    Args:
+        sources: Texts by the name of the module; a package's is that of its `__init__`.
+    """
+    graph = {}
+    for module, source in sources.items():
+        found = {name for node in ast.walk(ast.parse(source)) for name in imported_names(node)}
+        graph[module] = {module_in(name, sources) for name in found} - {module, ""}
+    reached = {module: reachable(module, graph) for module in graph}
+    members = [module for module in graph if module in reached[module]]
+    alike = {
+        tuple(sorted(other for other in reached[module] if module in reached[other]))
+        for module in members
+    }
+    return sorted(map(list, alike))
+
+
+def module_in(name: str, modules: Collection[str]) -> str:
+    """Return the longest beginning of a dotted name that is a module; empty if none is."""
+    while name and name not in modules:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def reachable(start: str, graph: Mapping[str, Collection[str]]) -> set[str]:
+    """Return what can be reached from a module in one import or more."""
+    found: set[str] = set()
+    ahead = list(graph[start])
+    while ahead:
+        if (module := ahead.pop()) not in found:
+            found.add(module)
+            ahead += graph[module]
+    return found
+
+
 def tool_errors(source: str) -> list[str]:
     tasks = sorted(TASKS & {found.package for found in imports(ast.parse(source))})
     wrong_count = [] if len(tasks) == 1 else [f"imports {tasks}, not one task package"]
@@ -189,6 +226,15 @@ class TestProject:
         assert failing(check, "packages/kd-core/src") == {}
         parts = {path.stem for path in core.iterdir() if path.suffix == ".py" or path.is_dir()}
         assert parts - {"__init__", "__pycache__", "py"} == set().union(*FLOORS)
+
+    def test_no_modules_of_a_package_import_one_another_in_a_circle(self):
+        sources = {}
+        for path in ROOT.glob("packages/*/src/**/*.py"):
+            place = path.relative_to(ROOT / "packages").parts[2:]
+            name = ".".join(place).removesuffix(".py").removesuffix(".__init__")
+            sources[name] = path.read_text(encoding="utf-8")
+        assert {"kd_core", "kd_core.training.trainer", "kd_cls.train"} <= sources.keys()
+        assert circles(sources) == []
 
     def test_each_package_is_tested_alone(self):
         def check(path: Path, text: str) -> list[str]:
@@ -276,6 +322,22 @@ class TestRules:
         assert len(floor_errors(part, source)) == 1
         assert floor_errors("experiment", "from kd_core.training.step import TrainStep") == []
         assert floor_errors("functional", "from kd_core.errors import UserError") == []
+
+    @pytest.mark.parametrize(
+        "source",
+        [
+            "from p.b import f",
+            "from p import b",
+            "import p.b",
+            "def f():\n    from p.c import g",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from p.b import F",
+        ],
+    )
+    def test_circle_of_imports_is_found(self, source):
+        sources = {"p": "", "p.a": source, "p.b": "import p.c", "p.d": "import p.a"}
+        assert circles({**sources, "p.c": "import torch"}) == []
+        members = ["p.a", "p.b", "p.c"] if "p.c" not in source else ["p.a", "p.c"]
+        assert circles({**sources, "p.c": "from p.a import x"}) == [members]
 
     def test_what_one_file_of_the_core_may_import_no_other_may(self):
         source = "from mmengine.config import Config"

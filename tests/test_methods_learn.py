@@ -58,7 +58,7 @@ DATA = """
 data = dict(type="kd_cls.data.synthetic", num_classes=20, num_train=40, batch_size=8)
 optimizer = dict(type="torch.optim.SGD", lr=0.002, momentum=0.9)
 schedule = dict(type="kd_core.training.schedule.multi_step", milestones=[150])
-trainer = dict(epochs=240, tensorboard=False)
+trainer = dict(epochs=240, loggers=[])
 """
 
 

@@ -44,7 +44,7 @@ def two_steps(pair, method, size, folder):
     }
     config["student"] |= {"network": {"type": build, "name": student}, "fixed_base_epochs": 0}
     config["teacher"] = {"network": {"type": build, "name": teacher}, "weights": "random"}
-    config["trainer"] = {"epochs": 1, "tensorboard": False}
+    config["trainer"] = {"epochs": 1, "loggers": []}
     config["optimizer"] = {"type": "torch.optim.SGD", "lr": 1e-6}
     config["schedule"] = {"type": "kd_core.training.schedule.constant"}
     if "phases" in config:

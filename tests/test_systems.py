@@ -86,7 +86,7 @@ def folder(tmp_path_factory):
         take_any_checksum(patch)
         for name in ("NAME", "OTHER"):
             files = ["configs/cls/data/cifar100.py", "configs/cls/networks/resnet8.py"]
-            options = ["trainer.epochs=1", "data.batch_size=65", "trainer.tensorboard=false"]
+            options = ["trainer.epochs=1", "data.batch_size=65", "trainer.loggers=[]"]
             run = [*files, "--work-dir", f"runs/{name}", "--cfg-options", *options]
             assert main(run) == 0
     return folder

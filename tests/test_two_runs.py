@@ -22,7 +22,7 @@ data = dict(type="kd_cls.data.synthetic", num_train=24, num_test=8, batch_size=8
 student = dict({NETWORK})
 optimizer = dict(type="torch.optim.SGD", lr=0.05)
 schedule = dict(type="kd_core.training.schedule.constant")
-trainer = dict(epochs=2, tensorboard=False)
+trainer = dict(epochs=2, loggers=[])
 """
 STUDENT = f"""
 {TEACHER}

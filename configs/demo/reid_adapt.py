@@ -27,7 +27,7 @@ student = dict(
 evaluation = dict(distance="cosine")
 optimizer = dict(type="torch.optim.Adam", lr=0.005, weight_decay=5e-4, amsgrad=True)
 schedule = dict(type="kd_core.training.schedule.cosine", warmup_epochs=1)
-trainer = dict(epochs=12, eval_every=4, tensorboard=False)
+trainer = dict(epochs=12, eval_every=4, loggers=[])
 phases = dict(
     source=dict(data=_day),
     adapt=dict(

@@ -20,7 +20,7 @@ teacher = dict(
 )
 optimizer = dict(type="torch.optim.SGD", lr=0.01)
 schedule = dict(type="kd_core.training.schedule.constant")
-trainer = dict(epochs=1, tensorboard=False)
+trainer = dict(epochs=1, loggers=[])
 """
 KD = "distiller = dict(terms=dict(kd=dict(criterion=dict(type='kd_core.criteria.kd.KD'))))"
 ROWS = """

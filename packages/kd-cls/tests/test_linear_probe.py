@@ -20,12 +20,12 @@ PRETRAINING = """
 data = dict(type="kd_cls.data.synthetic", num_train=24, num_test=8, num_classes=7, batch_size=8)
 optimizer = dict(type="torch.optim.SGD", lr=0.01)
 schedule = dict(type="kd_core.training.schedule.constant")
-trainer = dict(epochs=1, tensorboard=False)
+trainer = dict(epochs=1, loggers=[])
 """
 DIGITS = """
 data = dict(type="kd_cls.data.digits", train_per_class=4, batch_size=20)
 schedule = dict(type="kd_core.training.schedule.cosine", warmup_epochs=1)
-trainer = dict(epochs=1, tensorboard=False, eval_every=2)
+trainer = dict(epochs=1, loggers=[], eval_every=2)
 """
 ZOO = "kd_cls.models.build_model"
 HEADS = {"resnet8": "fc", "vgg8": "classifier", "MobileNetV2": "classifier.0", "ResNet18": "linear"}
@@ -103,7 +103,7 @@ def test_only_the_head_is_in_the_optimizer_and_gets_a_gradient():
     file = weights_of(network, 7)
     data = synthetic(num_classes=5)
     built = build_classifier(data, "student", network=network, weights=file, linear_probe=True)
-    optimizer = build_optimizer({"type": "torch.optim.SGD", "lr": 0.1}, built.parameters())
+    optimizer = build_optimizer({"type": "torch.optim.SGD", "lr": 0.1}, built)
     parameters = optimizer.param_groups[0]["params"]
     assert [p.shape for p in parameters] == [(5, 1280), (5,)]
     features = []

@@ -18,7 +18,7 @@ data = dict(
 student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
 optimizer = dict(type="torch.optim.SGD", lr=0.1, momentum=0.9)
 schedule = dict(type="kd_core.training.schedule.constant")
-trainer = dict(epochs=2, tensorboard=False)
+trainer = dict(epochs=2, loggers=[])
 """
 RECIPE = '_base_ = "tiny.py"\ntrainer = dict(epochs=1)\n'
 KD = """
@@ -116,7 +116,7 @@ class TestAnotherConfig:
     def test_may_differ_in_what_cannot_change_the_result(self, steps, capsys):
         assert run() == 0
         taken = len(steps[0])
-        options = ["trainer.tensorboard=true", "trainer.log_every=7", "trainer.save_every=5"]
+        options = ["trainer.loggers=None", "trainer.log_every=7", "trainer.save_every=5"]
         options += ["trainer.save_minutes=1", "trainer.keep_every=1", "trainer.precision=fp32"]
         assert run(*options, "trainer.capture=false") == 0
         assert len(steps[0]) == taken

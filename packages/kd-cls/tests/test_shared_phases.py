@@ -19,7 +19,7 @@ teacher = dict(
 )
 optimizer = dict(type="torch.optim.SGD", lr=0.01, momentum=0.9)
 schedule = dict(type="kd_core.training.schedule.constant")
-trainer = dict(epochs=1, tensorboard=False)
+trainer = dict(epochs=1, loggers=[])
 phases = dict(analysis=dict(trainer=dict(epochs=3)))
 """
 

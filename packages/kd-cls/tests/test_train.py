@@ -18,7 +18,7 @@ data = dict(type="kd_cls.data.synthetic", num_train=24, num_test=9, num_classes=
 student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
 optimizer = dict(type="torch.optim.SGD", lr=0.05, momentum=0.9)
 schedule = dict(type="kd_core.training.schedule.cosine")
-trainer = dict(epochs=2, tensorboard=False)
+trainer = dict(epochs=2, loggers=[])
 """
 TEACHER = """
 _base_ = "alone.py"

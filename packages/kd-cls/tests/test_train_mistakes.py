@@ -12,7 +12,7 @@ teacher = dict(network=dict(type="kd_cls.models.build_model", name="resnet14"), 
 distiller = dict(terms=dict(dkd=dict(criterion=dict(type="kd_core.criteria.dkd.DKD"))))
 optimizer = dict(type="torch.optim.SGD", lr=0.05)
 schedule = dict(type="kd_core.training.schedule.cosine")
-trainer = dict(epochs=1, tensorboard=False)
+trainer = dict(epochs=1, loggers=[])
 """
 IMAGES = """
 _base_ = "dkd.py"

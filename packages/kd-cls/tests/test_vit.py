@@ -21,7 +21,7 @@ student = dict(network=dict(type="timm.models.deit.VisionTransformerDistilled", 
 teacher = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"), weights="random")
 optimizer = dict(type="torch.optim.AdamW", lr=1e-3)
 schedule = dict(type="kd_core.training.schedule.cosine")
-trainer = dict(epochs=2, tensorboard=False)
+trainer = dict(epochs=2, loggers=[])
 """
 PLAIN = f"""
 student = dict(

@@ -63,7 +63,7 @@ def plain_step(optimizer=SGD, device="cpu", criterion=None, **options):
     term = Term(criterion or KD(), warmup_epochs=2)
     distiller = Distiller(Toy(network()), Toy(network()), {"kd": term}).to(device)
     distiller.begin(3)
-    built = build_optimizer(optimizer, distiller.parameters())
+    built = build_optimizer(optimizer, distiller)
     return TrainStep(distiller.train(), built, **options)
 
 
@@ -223,7 +223,7 @@ def test_what_is_frozen_or_let_go_between_epochs_is_recorded_again():
     for epoch in range(4):
         if epoch == 2:
             step.distiller.student.network[0].requires_grad_(False)
-        step.begin_epoch()
+        step.before_epoch(None)
         train(step)
     assert record.recorded == 2
 

@@ -14,17 +14,15 @@ from kd_core.experiment.differences import (
     moved,
     with_contents,
 )
-from kd_core.experiment.run import build_trainer
-
-GIVEN = {"parts", "work_dir", "optimizer", "schedule"}
+from kd_core.training.settings import TrainerSettings
 
 
 def test_every_key_of_the_trainer_is_known_to_count_or_not():
-    assert set(TRAINER) == set(inspect.signature(build_trainer).parameters) - GIVEN
+    assert set(TRAINER) == set(inspect.signature(TrainerSettings).parameters)
 
 
 def test_only_logs_checkpoints_and_graphs_may_differ():
-    free = {"save_every", "save_minutes", "keep_every", "log_every", "tensorboard", "wandb"}
+    free = {"save_every", "save_minutes", "keep_every", "log_every", "loggers"}
     assert {key for key, counts in TRAINER.items() if not counts} == {*free, "capture"}
 
 

@@ -84,7 +84,7 @@ def make(folder, *, middle=None, bad=None, **options):
     terms = {"kd": Term(KD()), "hint": Term(hint, student=["0"], teacher=["0"])}
     distiller = Distiller(Toy(student), Toy(teacher), terms)
     parts = Parts(distiller, Loader(bad), lambda model: {"top1": 1.0}, "top1")
-    settings = {"epochs": 2, "accumulate": 2, "clip_norm": 1.0, "ema": 0.9, "tensorboard": False}
+    settings = {"epochs": 2, "accumulate": 2, "clip_norm": 1.0, "ema": 0.9, "loggers": []}
     trainer = build_trainer(
         parts,
         folder,

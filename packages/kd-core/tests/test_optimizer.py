@@ -21,13 +21,13 @@ class Rateless(torch.optim.Optimizer):
         super().__init__(params, {"fused": fused})
 
 
-def parameters():
-    return nn.Linear(3, 2).parameters()
+def model():
+    return nn.Linear(3, 2)
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
 def test_the_fused_form_is_used_with_a_rate_on_the_device(name):
-    built = build_optimizer({"type": f"torch.optim.{name}", "lr": 0.25}, parameters())
+    built = build_optimizer({"type": f"torch.optim.{name}", "lr": 0.25}, model())
     (group,) = built.param_groups
     assert type(built) is getattr(torch.optim, name)
     assert group["fused"] is True
@@ -37,38 +37,38 @@ def test_the_fused_form_is_used_with_a_rate_on_the_device(name):
 
 
 def test_the_default_rate_is_that_of_the_optimizer():
-    (group,) = build_optimizer({"type": "torch.optim.AdamW"}, parameters()).param_groups
+    (group,) = build_optimizer({"type": "torch.optim.AdamW"}, model()).param_groups
     assert group["lr"] == torch.tensor(1e-3)
 
 
 @pytest.mark.parametrize("choice", [{"fused": False}, {"foreach": True}])
 def test_the_user_s_own_choice_is_left_alone(choice):
     node = {"type": "torch.optim.SGD", "lr": 0.25, **choice}
-    (group,) = build_optimizer(node, parameters()).param_groups
+    (group,) = build_optimizer(node, model()).param_groups
     assert group["lr"] == 0.25
     assert isinstance(group["lr"], float)
     assert {key: group[key] for key in choice} == choice
 
 
 def test_an_optimizer_that_is_not_fused_gets_a_float():
-    built = build_optimizer({"type": SignDescent, "lr": 0.25, "power": 2.0}, parameters())
+    built = build_optimizer({"type": SignDescent, "lr": 0.25, "power": 2.0}, model())
     assert built.param_groups[0]["lr"] == 0.25
     assert isinstance(built.param_groups[0]["lr"], float)
     assert built.param_groups[0]["power"] == 2.0
 
 
 def test_an_optimizer_without_a_rate_is_built():
-    assert isinstance(build_optimizer({"type": Rateless}, parameters()), Rateless)
+    assert isinstance(build_optimizer({"type": Rateless}, model()), Rateless)
 
 
 def test_frozen_parameters_are_left_out_and_nothing_but_frozen_is_an_error():
     layer = nn.Linear(3, 2)
     layer.weight.requires_grad_(False)
-    built = build_optimizer({"type": "torch.optim.SGD", "lr": 0.1}, layer.parameters())
+    built = build_optimizer({"type": "torch.optim.SGD", "lr": 0.1}, layer)
     assert built.param_groups[0]["params"] == [layer.bias]
     layer.requires_grad_(False)
     with pytest.raises(UserError, match="optimizer: nothing to train"):
-        build_optimizer({"type": "torch.optim.SGD", "lr": 0.1}, layer.parameters())
+        build_optimizer({"type": "torch.optim.SGD", "lr": 0.1}, layer)
 
 
 @pytest.mark.parametrize(
@@ -81,4 +81,4 @@ def test_frozen_parameters_are_left_out_and_nothing_but_frozen_is_an_error():
 )
 def test_a_wrong_node_is_the_user_s_error(node, message):
     with pytest.raises(UserError, match=message):
-        build_optimizer(node, parameters())
+        build_optimizer(node, model())

@@ -57,7 +57,7 @@ def run_once(folder, parts, *, resume=False, **options):
         folder,
         optimizer={"type": "torch.optim.SGD", "lr": 0.1},
         schedule={"type": "kd_core.training.schedule.constant"},
-        **{"epochs": 4, "tensorboard": False, **options},
+        **{"epochs": 4, "loggers": [], **options},
     )
     if resume:
         resume_training(trainer)

@@ -61,7 +61,7 @@ def make(folder, *, seed=0, **options):
         "schedule": {"type": "kd_core.training.schedule.cosine"},
         "epochs": 3,
         "ema": 0.9,
-        "tensorboard": False,
+        "loggers": [],
     }
     return build_trainer(parts, folder, **{**settings, **options})
 

@@ -53,7 +53,7 @@ def make_step(optimizer="torch.optim.SGD", lr=0.1, **options):
     kd = Term(KD(), weight=0.5, warmup_epochs=1.0)
     distiller = Distiller(toy(8, seed=0), toy(16, seed=1), {"kd": kd}, sample=batch(0))
     distiller.begin(steps_per_epoch=10)
-    built = build_optimizer({"type": optimizer, "lr": lr}, distiller.parameters())
+    built = build_optimizer({"type": optimizer, "lr": lr}, distiller)
     return TrainStep(distiller.train(), built, **options)
 
 

@@ -102,7 +102,7 @@ def make(folder, *, seed=0, width=4, edit=None, test=None, val=None, **options):
         "accumulate": 2,
         "clip_norm": 5.0,
         "ema": 0.9,
-        "tensorboard": False,
+        "loggers": [],
     }
     return build_trainer(parts, folder, **{**settings, **options})
 

@@ -29,7 +29,7 @@ data = dict(type="kd_reid.data.market1501", root="set", image_size=(32, 16), bat
 student = dict(network=dict(type="kd_reid.models.build_model", name="osnet_x0_25"), bnneck=True)
 optimizer = dict(type="torch.optim.Adam", lr=0.001)
 schedule = dict(type="kd_core.training.schedule.cosine")
-trainer = dict(epochs=2, tensorboard=False)
+trainer = dict(epochs=2, loggers=[])
 evaluation = dict(distance="cosine")
 """
 ADAPT = """

@@ -17,7 +17,7 @@ student = dict(
 )
 optimizer = dict(type="torch.optim.Adam", lr=0.001)
 schedule = dict(type="kd_core.training.schedule.cosine")
-trainer = dict(epochs=2, tensorboard=False, find_unused_parameters=True)
+trainer = dict(epochs=2, loggers=[], find_unused_parameters=True)
 """
 
 

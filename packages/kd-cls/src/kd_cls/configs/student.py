@@ -12,4 +12,4 @@ data = dict(
 student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
 optimizer = dict(type="torch.optim.SGD", lr=0.05, momentum=0.9, weight_decay=5e-4)
 schedule = dict(type="kd_core.training.schedule.cosine", warmup_epochs=2)
-trainer = dict(epochs=40, eval_every=5, tensorboard=False)
+trainer = dict(epochs=40, eval_every=5, loggers=[])

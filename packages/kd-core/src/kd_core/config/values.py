@@ -17,6 +17,10 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 """A share: 0 to 1."""
+LayerDecay = Annotated[float, Field(gt=0, le=1)]
+"""Factor from one block of a network to the one before: above 0, at most 1."""
+Decay = Annotated[float, Field(gt=0, lt=1)]
+"""What a moving average keeps of itself in a step: between 0 and 1."""
 PositiveInt = Annotated[int, Field(gt=0, le=2**31)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 SeedInt = Annotated[int, Field(ge=0, lt=2**63)]

@@ -118,11 +118,7 @@ class TrainingTool:
                     Path(),
                     optimizer=config["optimizer"],
                     schedule=config["schedule"],
-                    **{
-                        **with_cache(config["trainer"], Path(folder)),
-                        "tensorboard": False,
-                        "wandb": None,
-                    },
+                    **{**with_cache(config["trainer"], Path(folder)), "loggers": []},
                 )
                 built.distiller.train()
                 trainer.meter.update(trainer.step([next(trainer.loader.epoch(0))]))

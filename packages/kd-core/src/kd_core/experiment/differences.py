@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from kd_core.errors import UserError
-from kd_core.experiment.run import build_trainer
 from kd_core.files.fingerprint import hash_of_file
+from kd_core.training.settings import TrainerSettings
 
 EPOCHS = "trainer.epochs"
 
@@ -36,8 +36,8 @@ TRAINER = {
     "save_minutes": False,
     "keep_every": False,
     "log_every": False,
-    "tensorboard": False,
-    "wandb": False,
+    "hooks": True,  # they may change anything
+    "loggers": False,  # they only look, see `Logger`
 }
 """Every key of a config's `trainer`: whether another value may change a bit of the result."""
 
@@ -155,8 +155,12 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
 @functools.cache
 def _defaults() -> dict[str, Any]:
     """Return the values that the trainer takes for keys which a config leaves out."""
-    parameters = inspect.signature(build_trainer).parameters.values()
-    known = {f"trainer.{p.name}": p.default for p in parameters if p.default is not p.empty}
+    parameters = inspect.signature(TrainerSettings).parameters.values()
+    known = {
+        f"trainer.{p.name}": with_contents(p.default)
+        for p in parameters
+        if p.default is not p.empty
+    }
     return {path: _ABSENT if value is None else value for path, value in known.items()}
 
 

@@ -4,15 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 import torch
+from torch.optim import Optimizer
 
 from kd_core.config.build import build
-from kd_core.config.values import NonNegative, Positive, PositiveInt, Share, checked
 from kd_core.data.loader import Loader
 from kd_core.distill.distiller import Distiller
-from kd_core.errors import UserError
 from kd_core.experiment import report, results
 from kd_core.files import checkpoint
 from kd_core.files.weights import load_weights
@@ -20,11 +19,18 @@ from kd_core.networks.task import Batch, Task, network_of
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err
 from kd_core.training.cuda_graph import CapturedStep
-from kd_core.training.hooks import CheckpointHook, Evaluate, EvaluateHook, Hook
-from kd_core.training.loggers import JsonLog, ProgressLog, TensorBoardLog, WandbLog
+from kd_core.training.hooks import HOOK, CheckpointHook, Evaluate, EvaluateHook, Hook
+from kd_core.training.loggers import (
+    LOGGER,
+    JsonLog,
+    ProgressLog,
+    TensorBoardLog,
+    is_installed,
+)
 from kd_core.training.memory_format import use_channels_last
-from kd_core.training.optimizer import build_optimizer
+from kd_core.training.optimizer import build_optimizer, groups_text
 from kd_core.training.schedule import SCHEDULE
+from kd_core.training.settings import TrainerSettings, build_each, parse_trainer
 from kd_core.training.step import PRECISIONS, STEP, TrainStep
 from kd_core.training.teacher_cache import CachedTeachers
 from kd_core.training.trainer import Trainer
@@ -53,123 +59,118 @@ class Parts:
     sample: Batch | None = None
 
 
-@checked
 def build_trainer(
     parts: Parts,
     work_dir: Path,
     *,
     optimizer: Mapping[str, Any],
     schedule: Mapping[str, Any],
-    epochs: PositiveInt,
-    precision: Literal["fp32", "bf16"] = "fp32",
-    channels_last: bool | None = None,
-    accumulate: PositiveInt = 1,
-    clip_norm: Positive | None = None,
-    step: Mapping[str, Any] | None = None,
-    ema: Share | None = None,
-    ema_warmup: bool = False,
-    sync_batchnorm: bool = False,
-    find_unused_parameters: bool = False,
-    accelerate_teachers: bool = True,
-    teacher_cache: bool | str = False,
-    capture: bool = True,
-    compile: bool = False,
-    eval_every: PositiveInt = 1,
-    save_every: PositiveInt = 1,
-    save_minutes: NonNegative = 10.0,
-    keep_every: PositiveInt | None = None,
-    log_every: PositiveInt = 50,
-    tensorboard: bool = True,
-    wandb: Mapping[str, Any] | None = None,
+    **settings: Any,
 ) -> Trainer:
     """Build the trainer of a config's `trainer`, `optimizer` and `schedule` nodes.
 
     Args:
         parts: What is trained, on what.
         work_dir: Folder of the run.
-        optimizer: Node; the parameters are filled in.
+        optimizer: Node; see `build_optimizer`.
         schedule: Node; `epochs` is filled in.
-        epochs: Passes over the training set.
-        precision: "fp32", or "bf16" autocast.
-        channels_last: Keep networks and images in NHWC memory; None does so where it was found to
-            be faster, on CPUs and with bf16, and networks can; see `use_channels_last`.
-        accumulate: Batches an optimizer step.
-        clip_norm: Largest norm of the whole gradient.
-        step: Node of another training step, such as `kd_core.training.dot.DOTStep`; distiller,
-            optimizer, precision, clip_norm and find_unused_parameters are filled in.
-        ema: Decay of the student's moving average, which is then evaluated and exported.
-        ema_warmup: Let the average forget faster at first; see `ModelAverage`.
-        sync_batchnorm: Compute BN statistics over all processes.
-        find_unused_parameters: For networks with parts that some batches do not use, under DDP.
-        accelerate_teachers: Let teachers run a copy that gives the same in less time; see
-            `Teacher.accelerate`.
-        teacher_cache: Keep what teachers show for every run of them, see `CachedTeachers`: in this
-            folder, or where the tool keeps teachers.
-        capture: Record the step as a CUDA graph, where it can be; see `CapturedStep`.
-        compile: Hand the losses to `torch.compile`, which takes minutes at first.
-        eval_every: Epochs between evaluations; a student that is not trained has one, at the end.
-        save_every: Epochs between checkpoints.
-        save_minutes: Minutes between checkpoints.
-        keep_every: Epochs between checkpoints that are kept.
-        log_every: Steps between looks at the device.
-        tensorboard: Write TensorBoard files.
-        wandb: Arguments of `wandb.init`; None leaves it alone.
+        settings: The keys of `trainer`; see `TrainerSettings`.
+
+    Raises:
+        UserError: If a key or a value is wrong.
     """
-    if compile and step is not None:
-        raise UserError("trainer.compile is for the plain step; leave it or trainer.step out")
-    distiller = parts.distiller
+    given = parse_trainer(settings)
+    _prepare_networks(parts, given)
+    built = build_optimizer(optimizer, parts.distiller)
+    if distributed.rank() == 0 and (text := groups_text(built, parts.distiller)):
+        err.print(text)
+    step = _build_step(parts.distiller, built, given)
+    _accelerate_teachers(parts, given)
+    return Trainer(
+        parts.distiller,
+        _loader(parts, given, work_dir),
+        step,
+        built,
+        schedule=build(schedule, "schedule", kind=SCHEDULE, epochs=given.epochs),
+        epochs=given.epochs,
+        work_dir=work_dir,
+        hooks=_build_hooks(parts, given),
+        accumulate=given.accumulate,
+        ema=given.ema,
+        ema_warmup=given.ema_warmup,
+        log_every=given.log_every,
+    )
+
+
+def _prepare_networks(parts: Parts, settings: TrainerSettings) -> None:
+    """Bring the networks into the memory and the form in which they are trained."""
+    distiller, precision = parts.distiller, settings.precision
     if precision == "bf16" and report.has_bf16(distiller.steps.device) is False:
         err.print("this device has no bf16 arithmetic: precision=bf16 may take longer than fp32")
-    use_channels_last(distiller, channels_last, precision=precision, sample=parts.sample)
-    if sync_batchnorm and distributed.is_distributed():
+    use_channels_last(distiller, settings.channels_last, precision=precision, sample=parts.sample)
+    if settings.sync_batchnorm and distributed.is_distributed():
         torch.nn.SyncBatchNorm.convert_sync_batchnorm(distiller)
-    built = build_optimizer(optimizer, distiller.parameters())
-    take_step = build(
-        step or {"type": TrainStep},
+
+
+def _build_step(distiller: Distiller, optimizer: Optimizer, settings: TrainerSettings) -> Any:
+    step = build(
+        settings.step or {"type": TrainStep},
         where="trainer.step",
         kind=STEP,
         distiller=distiller,
-        optimizer=built,
-        precision=precision,
-        clip_norm=clip_norm,
-        find_unused_parameters=find_unused_parameters,
-        compile=compile,
+        optimizer=optimizer,
+        precision=settings.precision,
+        clip_norm=settings.clip_norm,
+        find_unused_parameters=settings.find_unused_parameters,
+        compile=settings.compile,
     )
-    if capture and distiller.steps.device.type == "cuda":
-        take_step = CapturedStep(take_step, distiller, built)
-    if parts.sample is not None and accelerate_teachers:
-        for teacher in distiller.teachers.values():
-            teacher.accelerate(parts.sample, PRECISIONS[precision])
-    loader = parts.loader
-    if teacher_cache:
-        folder = work_dir / "teachers" if teacher_cache is True else Path(teacher_cache)
-        loader = CachedTeachers(loader, distiller.teachers, folder, precision=precision)
-        if distributed.rank() == 0:
-            err.print(loader.describe(epochs))
+    if settings.capture and distiller.steps.device.type == "cuda":
+        return CapturedStep(step, distiller, optimizer)
+    return step
+
+
+def _accelerate_teachers(parts: Parts, settings: TrainerSettings) -> None:
+    if parts.sample is not None and settings.accelerate_teachers:
+        for teacher in parts.distiller.teachers.values():
+            teacher.accelerate(parts.sample, PRECISIONS[settings.precision])
+
+
+def _loader(parts: Parts, settings: TrainerSettings, work_dir: Path) -> Loader:
+    """Return the training batches, with teacher features from disk if that is wanted."""
+    place = settings.teacher_cache
+    if not place:
+        return parts.loader
+    folder = work_dir / "teachers" if place is True else Path(place)
+    teachers = parts.distiller.teachers
+    loader = CachedTeachers(parts.loader, teachers, folder, precision=settings.precision)
+    if distributed.rank() == 0:
+        err.print(loader.describe(settings.epochs))
+    return loader
+
+
+def _build_hooks(parts: Parts, settings: TrainerSettings) -> list[Hook]:
+    """Build all hooks; loggers see what hooks add to a record, checkpoints what they remember."""
     prefix = "val_" if parts.val else ""
-    every = eval_every if distiller.train_student else epochs  # what does not change: once
+    trained = parts.distiller.train_student
+    every = settings.eval_every if trained else settings.epochs  # what does not change: once
     hooks: list[Hook] = [
         EvaluateHook(parts.val or parts.test, parts.metric, every=every, prefix=prefix)
     ]
+    hooks += build_each(settings.hooks, "trainer.hooks", HOOK)
     if distributed.rank() == 0:
         hooks += [JsonLog(), ProgressLog(prefix + parts.metric)]
-        hooks += [TensorBoardLog()] if tensorboard else []
-        hooks += [WandbLog(**wandb)] if wandb is not None else []
-    hooks.append(CheckpointHook(epochs=save_every, minutes=save_minutes, keep_every=keep_every))
-    return Trainer(
-        distiller,
-        loader,
-        take_step,
-        built,
-        schedule=build(schedule, "schedule", kind=SCHEDULE, epochs=epochs),
-        epochs=epochs,
-        work_dir=work_dir,
-        hooks=hooks,
-        accumulate=accumulate,
-        ema=ema,
-        ema_warmup=ema_warmup,
-        log_every=log_every,
+        if settings.loggers is not None:
+            hooks += build_each(settings.loggers, "trainer.loggers", LOGGER)
+        elif is_installed("tensorboard"):
+            hooks.append(TensorBoardLog())
+    hooks.append(
+        CheckpointHook(
+            epochs=settings.save_every,
+            minutes=settings.save_minutes,
+            keep_every=settings.keep_every,
+        )
     )
+    return hooks
 
 
 def run(trainer: Trainer, parts: Parts, facts: Mapping[str, Any]) -> dict[str, Any]:

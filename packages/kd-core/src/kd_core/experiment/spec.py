@@ -14,10 +14,9 @@ from kd_core.experiment.adapter import Config, TaskAdapter
 from kd_core.experiment.builder import DATA, build_distiller
 from kd_core.experiment.cli import MOST_SEEDS
 from kd_core.experiment.phases import replace_products
-from kd_core.experiment.run import build_trainer
-from kd_core.training.optimizer import OPTIMIZER
+from kd_core.training.optimizer import check_optimizer
 from kd_core.training.schedule import SCHEDULE
-from kd_core.training.step import STEP
+from kd_core.training.settings import parse_trainer
 
 NAMES = (
     "data",
@@ -39,7 +38,6 @@ NAMES = (
 _SEEDS = ("seed", "data_seed")
 _NODES = {
     "data": (("data_seed",), DATA),
-    "optimizer": (("params",), OPTIMIZER),
     "schedule": (("epochs",), SCHEDULE),
 }
 """Of the nodes that every task has, the arguments that are filled in, and what they must name."""
@@ -123,6 +121,8 @@ def _check(adapter: TaskAdapter, config: Config, training: bool) -> None:
         if name in config:
             _mapping(config[name], name, has_type=True)
             check(config[name], name, given, kind)
+    if "optimizer" in config:
+        check_optimizer(_mapping(config["optimizer"], "optimizer", has_type=True))
     adapter.check_model(config["student"], "student")
     for where, node in teacher_nodes(config).values():
         _check_teacher(adapter, node, where)
@@ -132,11 +132,7 @@ def _check(adapter: TaskAdapter, config: Config, training: bool) -> None:
         _check_distiller(config.get("distiller", {}))
     adapter.check_extra(config)
     if "trainer" in config:
-        given_to_trainer = ("parts", "work_dir", "optimizer", "schedule")
-        check_arguments(build_trainer, config["trainer"], "trainer", given_to_trainer)
-        if config["trainer"].get("step") is not None:
-            _mapping(config["trainer"]["step"], "trainer.step", has_type=True)
-            check(config["trainer"]["step"], "trainer.step", ("distiller", "optimizer"), STEP)
+        parse_trainer(config["trainer"])
 
 
 def _check_teacher(adapter: TaskAdapter, node: dict[str, Any], where: str) -> None:

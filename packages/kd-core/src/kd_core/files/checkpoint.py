@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import IO, Any, cast
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from kd_core.errors import UserError
 from kd_core.files import leftovers
@@ -137,6 +138,26 @@ def load_json(
         raise UserError(f"{path}: damaged (not a text in UTF-8); {remedy}") from error
     except DamagedError as error:
         raise UserError(f"{path}: damaged ({error}); {remedy}") from error
+
+
+def is_plain(state: Any) -> bool:
+    """Return whether a value is a dict by name of what `save` can write and `load` reads back.
+
+    That is tensors, numbers, texts, None, and lists, tuples and dicts of these.
+    """
+    return isinstance(state, dict) and all(
+        type(name) is str and _is_plain(value) for name, value in state.items()
+    )
+
+
+def _is_plain(value: Any) -> bool:
+    if type(value) in (dict, OrderedDict):
+        return all(type(key) in (str, int) and _is_plain(item) for key, item in value.items())
+    if type(value) in (list, tuple):
+        return all(map(_is_plain, value))
+    if isinstance(value, Tensor):
+        return type(value) in (Tensor, nn.Parameter) and value.device.type != "meta"
+    return value is None or type(value) in (str, int, float, bool)
 
 
 def load(

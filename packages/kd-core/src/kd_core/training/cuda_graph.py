@@ -13,6 +13,7 @@ from kd_core.functional import tensors
 from kd_core.networks.task import Batch, Task
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err
+from kd_core.training.hooks import Hook, TrainerLike
 from kd_core.training.host_reads import NotedHostReads
 
 Losses = dict[str, Tensor]
@@ -23,13 +24,14 @@ WARM_UP = 3  # plain steps of a layout first: optimizers, cuDNN and cuBLAS set t
 LAYOUTS = 4  # whole and last batch, with or without something; more means shapes that vary
 
 
-class CapturedStep:
+class CapturedStep(Hook):
     """A step with the same call as the one it records.
 
     For every layout of batches (names, shapes, types) a few plain steps are taken, then one is
     recorded, on copies of the tensors that later batches are copied into. What the recording holds
     is what the plain step computes, so both move the weights alike; where it cannot be made, the
-    reason is printed and the plain step goes on.
+    reason is printed and the plain step is taken. As a hook, it looks before every epoch at which
+    modules are trained in it.
 
     Args:
         step: The plain step.
@@ -74,7 +76,7 @@ class CapturedStep:
         """What replays each recording on the tensors that it had last, for measurements."""
         return [recorded.run for recorded in self._graphs.values()]
 
-    def begin_epoch(self) -> None:
+    def before_epoch(self, trainer: TrainerLike) -> None:
         """Forget recordings in which other modules were trained than are now."""
         modes = [module.training for module in self.distiller.modules()]
         modes += [parameter.requires_grad for parameter in self.distiller.parameters()]

@@ -1,45 +1,139 @@
 """Hook: what happens between training steps, under the names that Detectron2 uses."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, ClassVar, Protocol
 
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from kd_core.config.kinds import Kind, is_subclass
+from kd_core.distill.distiller import Distiller
+from kd_core.errors import UserError
 from kd_core.files import checkpoint
 from kd_core.networks.task import network_of
 from kd_core.runtime import distributed
-
-if TYPE_CHECKING:
-    from kd_core.training.trainer import Trainer
+from kd_core.training.ema import ModelAverage
+from kd_core.training.meter import LossMeter
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
 
+_PLAIN = (int, float, bool, str, type(None))
+
+
+class TrainerLike(Protocol):
+    """What a hook may use of the trainer that calls it; see `kd_core.training.trainer.Trainer`."""
+
+    distiller: Distiller
+    optimizer: Optimizer
+    average: ModelAverage | None
+    work_dir: Path
+    epoch: int  # finished ones
+    epochs: int
+    step_in_epoch: int
+    steps_per_epoch: int
+    seconds: float  # of training, without evaluation
+    made_by: str | None
+    hooks: "list[Hook]"
+    losses: dict[str, Tensor]  # of the step that was taken last, on the device
+    meter: LossMeter
+    record: dict[str, Any]  # of the epoch that was finished last
+    history: list[dict[str, Any]]  # all records
+    best: dict[str, Any]  # of the best epoch so far
+
+    @property
+    def steps_done(self) -> int:
+        """Return the number of optimizer steps taken so far."""
+
+    @property
+    def total_steps(self) -> int:
+        """Return the number of optimizer steps of the whole run."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Return the rate of the step that was taken last."""
+
+    def predictor(self) -> nn.Module:
+        """Return what is evaluated and deployed, in eval mode."""
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint that a run resumes from; refuse if anything is not finite."""
+
+    def any_rank(self, flag: bool) -> bool:
+        """Return whether any process wants something; the same answer in all."""
+
 
 class Hook:
-    """Methods that the trainer calls; override what is needed. All are no-ops here."""
+    """Methods that the trainer calls; override what is needed. All are no-ops here.
 
-    def before_train(self, trainer: "Trainer") -> None:
+    A hook that remembers something overrides `state_dict` and `load_state_dict`: what the first
+    returns is kept in every checkpoint, under the class's name, and a resumed run gets it back
+    after `__init__` and before `before_train`. It may hold tensors, numbers, texts, None, and lists
+    and dicts of these.
+
+    Checkpoints are written at the end of a step or an epoch, after all hooks saw it. A run that is
+    resumed inside an epoch calls `before_train` and `before_epoch` again.
+    """
+
+    for_trainer: ClassVar[bool] = True
+    """Whether it belongs into `trainer.hooks`; a `Logger` does not."""
+
+    def before_train(self, trainer: TrainerLike) -> None:
         """Run once, after a checkpoint was resumed."""
 
-    def after_train(self, trainer: "Trainer") -> None:
+    def after_train(self, trainer: TrainerLike) -> None:
         """Run once, after the last epoch; not when training failed."""
 
-    def before_epoch(self, trainer: "Trainer") -> None:
+    def before_epoch(self, trainer: TrainerLike) -> None:
         """Run before each epoch; `trainer.epoch` counts the finished ones."""
 
-    def after_epoch(self, trainer: "Trainer") -> None:
+    def after_epoch(self, trainer: TrainerLike) -> None:
         """Run after each epoch; `trainer.epoch` includes it, `trainer.record` is its log line."""
 
-    def before_step(self, trainer: "Trainer") -> None:
+    def before_step(self, trainer: TrainerLike) -> None:
         """Run before each optimizer step."""
 
-    def after_step(self, trainer: "Trainer") -> None:
+    def after_step(self, trainer: TrainerLike) -> None:
         """Run after each optimizer step; `trainer.losses` holds its losses, on the device."""
 
     def close(self) -> None:
         """Release what was opened; run also when training failed."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs of this hook; of several processes, the first's."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned; tensors come on the host."""
+
+
+HOOK = Kind(
+    "a hook that acts on training",
+    lambda found: is_subclass(found, Hook) and found.for_trainer,
+    "a subclass of kd_core.Hook; one of kd_core.training.loggers.Logger goes to trainer.loggers",
+)
+
+
+def make_plain(record: dict[str, Any], source: str) -> None:
+    """Bring the values of a record, as they are logged, into Python's own types.
+
+    Args:
+        record: Numbers, texts or None by name; arrays and tensors of one number are converted.
+        source: Who gave it, for the message.
+
+    Raises:
+        UserError: If a value is something else.
+    """
+    for name, value in record.items():
+        if type(value) in _PLAIN:
+            continue
+        try:
+            record[name] = value.item()
+        except (AttributeError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"{source} gave {name!r} as {value!r:.40}; wanted a number, a text or None"
+            ) from error
 
 
 class EvaluateHook(Hook):
@@ -63,12 +157,13 @@ class EvaluateHook(Hook):
         self.every = every
         self.prefix = prefix
 
-    def after_epoch(self, trainer: "Trainer") -> None:
+    def after_epoch(self, trainer: TrainerLike) -> None:
         """Evaluate when it is time."""
         if trainer.epoch % self.every and trainer.epoch < trainer.epochs:
             return
         model = trainer.predictor()
         metrics = {self.prefix + name: value for name, value in self.evaluate(model).items()}
+        make_plain(metrics, "the evaluation")
         trainer.record.update(metrics)
         if not trainer.best or metrics[self.metric] > trainer.best[self.metric]:
             trainer.best = {"epoch": trainer.epoch, **metrics}
@@ -94,17 +189,17 @@ class CheckpointHook(Hook):
         self.keep_every = keep_every
         self._saved_at = 0.0
 
-    def before_train(self, trainer: "Trainer") -> None:
+    def before_train(self, trainer: TrainerLike) -> None:
         """Start the clock."""
         self._saved_at = time.monotonic()
 
-    def after_step(self, trainer: "Trainer") -> None:
+    def after_step(self, trainer: TrainerLike) -> None:
         """Save inside an epoch when the time has come."""
         # Every process has a clock of its own, but all must save at the same step.
         if trainer.any_rank(time.monotonic() - self._saved_at >= 60 * self.minutes):
             self._save(trainer, trainer.work_dir / "last.pth")
 
-    def after_epoch(self, trainer: "Trainer") -> None:
+    def after_epoch(self, trainer: TrainerLike) -> None:
         """Save between epochs."""
         last = trainer.epoch == trainer.epochs
         if last or trainer.epoch % self.epochs == 0:
@@ -112,6 +207,6 @@ class CheckpointHook(Hook):
         if self.keep_every and trainer.epoch % self.keep_every == 0:
             self._save(trainer, trainer.work_dir / f"epoch_{trainer.epoch:04d}.pth")
 
-    def _save(self, trainer: "Trainer", path: Path) -> None:
+    def _save(self, trainer: TrainerLike, path: Path) -> None:
         trainer.save(path)
         self._saved_at = time.monotonic()

@@ -1,32 +1,65 @@
 """Hooks that tell what happens: console, JSON lines, TensorBoard, Weights & Biases."""
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from kd_core.config.build import locate
+from kd_core.config.kinds import subclass_of
 from kd_core.errors import UserError
 from kd_core.files.checkpoint import save_text
 from kd_core.runtime.console import err
 from kd_core.runtime.system_errors import cannot_write
-from kd_core.training.hooks import Hook
-
-if TYPE_CHECKING:
-    from kd_core.training.trainer import Trainer
+from kd_core.training.hooks import Hook, TrainerLike
 
 
-class JsonLog(Hook):
+class Logger(Hook):
+    """A hook that only looks: it changes nothing of the trainer, and draws no random number.
+
+    So two runs with other loggers give the same result, and may take one another's place. It runs
+    in the first process alone, and what it remembers is not in checkpoints.
+    """
+
+    for_trainer = False
+    package: ClassVar[str | None] = None
+    """What must be installed for it, beside this project."""
+
+
+LOGGER = subclass_of("a logger", Logger)
+
+
+def require_installed(logger: Any) -> None:
+    """Refuse a logger, by class or by import path, whose package is not installed."""
+    kind = locate(logger) if isinstance(logger, str) else logger
+    if kind.package and not is_installed(kind.package):
+        raise UserError(
+            f"{kind.__name__} needs the package {kind.package} (pip install {kind.package}); or "
+            "leave it out of trainer.loggers, log.jsonl is written without it"
+        )
+
+
+def is_installed(package: str) -> bool:
+    """Return whether a package can be imported, without importing it."""
+    if package in sys.modules:
+        return sys.modules[package] is not None
+    return find_spec(package) is not None
+
+
+class JsonLog(Logger):
     """Write `log.jsonl`, a line an epoch; a resumed run continues the file without gaps."""
 
-    def before_train(self, trainer: "Trainer") -> None:
+    def before_train(self, trainer: TrainerLike) -> None:
         """Write the epochs of the resumed run, dropping any line that came after its checkpoint."""
         self._write(trainer.work_dir / "log.jsonl", trainer.history)
 
-    def after_epoch(self, trainer: "Trainer") -> None:
+    def after_epoch(self, trainer: TrainerLike) -> None:
         """Add a line."""
         self._write(trainer.work_dir / "log.jsonl", trainer.history)
 
@@ -34,26 +67,25 @@ class JsonLog(Hook):
         save_text("".join(json.dumps(record) + "\n" for record in history), path)
 
 
-class TensorBoardLog(Hook):
+class TensorBoardLog(Logger):
     """Write every number of the epoch's record as a TensorBoard scalar."""
 
+    package = "tensorboard"
+
     def __init__(self) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise UserError(
-                "trainer.tensorboard=True needs the package tensorboard; install it or set it False"
-            ) from error
+        require_installed(type(self))
+        from torch.utils.tensorboard import SummaryWriter
+
         self._writer_class = SummaryWriter
         self._writer: Any = None
 
-    def before_train(self, trainer: "Trainer") -> None:
+    def before_train(self, trainer: TrainerLike) -> None:
         """Open the event file; steps after the resumed one are hidden."""
         folder = trainer.work_dir / "tensorboard"
         with _told(folder):
             self._writer = self._writer_class(str(folder), purge_step=trainer.epoch + 1)
 
-    def after_epoch(self, trainer: "Trainer") -> None:
+    def after_epoch(self, trainer: TrainerLike) -> None:
         """Write the record."""
         with _told(trainer.work_dir / "tensorboard"):
             for name, value in trainer.record.items():
@@ -67,25 +99,23 @@ class TensorBoardLog(Hook):
                 self._writer.close()
 
 
-class WandbLog(Hook):
+class WandbLog(Logger):
     """Send every epoch's record to Weights & Biases; only when a config asks for it.
 
     Args:
         settings: Arguments of `wandb.init`, such as project and name.
     """
 
+    package = "wandb"
+
     def __init__(self, **settings: Any) -> None:
-        try:
-            import wandb
-        except ImportError as error:
-            raise UserError(
-                "trainer.wandb needs the package wandb (pip install wandb); "
-                "log.jsonl and TensorBoard need no account"
-            ) from error
+        require_installed(type(self))
+        import wandb
+
         self._wandb, self._settings = wandb, settings
         self._run: Any = None
 
-    def before_train(self, trainer: "Trainer") -> None:
+    def before_train(self, trainer: TrainerLike) -> None:
         """Start the run, or continue the one whose name the folder holds."""
         arguments = {"dir": str(trainer.work_dir), "resume": "allow"}
         name = trainer.work_dir / "wandb_id.txt"
@@ -94,7 +124,7 @@ class WandbLog(Hook):
         self._run = self._wandb.init(**{**arguments, **self._settings})
         save_text(self._run.id, name)
 
-    def after_epoch(self, trainer: "Trainer") -> None:
+    def after_epoch(self, trainer: TrainerLike) -> None:
         """Send the record."""
         self._run.log(trainer.record, step=trainer.epoch)
 
@@ -113,7 +143,7 @@ def _told(folder: Path) -> Iterator[None]:
         raise cannot_write(folder, error) or error from error
 
 
-class ProgressLog(Hook):
+class ProgressLog(Logger):
     """Show a bar with the remaining time on a terminal, and lines everywhere.
 
     A line is printed for every epoch that was evaluated, and otherwise every `seconds`.
@@ -130,7 +160,7 @@ class ProgressLog(Hook):
         self._started = self._said = 0.0
         self._steps_before = 0
 
-    def before_train(self, trainer: "Trainer") -> None:
+    def before_train(self, trainer: TrainerLike) -> None:
         """Start the clock and the bar."""
         self._started = self._said = time.monotonic()
         self._steps_before = trainer.steps_done
@@ -146,7 +176,7 @@ class ProgressLog(Hook):
             self._bar.add_task("steps", total=trainer.total_steps, completed=trainer.steps_done)
             self._bar.start()
 
-    def after_step(self, trainer: "Trainer") -> None:
+    def after_step(self, trainer: TrainerLike) -> None:
         """Move the bar, or break a long silence."""
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=trainer.steps_done)
@@ -157,7 +187,7 @@ class ProgressLog(Hook):
             step = f"{trainer.step_in_epoch}/{trainer.steps_per_epoch}"
             self._say(f"epoch {trainer.epoch + 1}  step {step}  {means}  {self._eta(trainer)}")
 
-    def after_epoch(self, trainer: "Trainer") -> None:
+    def after_epoch(self, trainer: TrainerLike) -> None:
         """Print the epoch's record."""
         if self.metric not in trainer.record and time.monotonic() - self._said < self.seconds:
             return
@@ -173,7 +203,7 @@ class ProgressLog(Hook):
         if self._bar is not None:
             self._bar.stop()
 
-    def _eta(self, trainer: "Trainer") -> str:
+    def _eta(self, trainer: TrainerLike) -> str:
         done = trainer.steps_done - self._steps_before
         left = trainer.total_steps - trainer.steps_done
         seconds = round((time.monotonic() - self._started) * left / max(done, 1))

@@ -1,40 +1,119 @@
-"""Build an optimizer whose learning rate lives on the device."""
+"""Build an optimizer whose learning rates live on the device."""
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import nn
 
-from kd_core.config.build import build, locate
-from kd_core.config.kinds import subclass_of
-from kd_core.errors import UserError
+from kd_core.config.build import build, check, locate, parameters_of
+from kd_core.config.kinds import name_of, subclass_of
+from kd_core.errors import UserError, located, nearest
+from kd_core.training.parameter_groups import Grouping, make_groups, parse_grouping
 
 OPTIMIZER = subclass_of("an optimizer", torch.optim.Optimizer)
 
+_OWN = tuple(field.name for field in fields(Grouping))
+
+
+def check_optimizer(node: Mapping[str, Any], where: str = "optimizer") -> None:
+    """Check a config's node as `build_optimizer` would, without the parameters.
+
+    Raises:
+        UserError: If it names no optimizer whose step can be taken alone, an argument is unknown or
+            out of its range, or a rule changes what the optimizer does not have.
+    """
+    _parsed(node, where)
+
 
 def build_optimizer(
-    node: Mapping[str, Any], parameters: Iterable[nn.Parameter], where: str = "optimizer"
+    node: Mapping[str, Any], model: nn.Module, where: str = "optimizer"
 ) -> torch.optim.Optimizer:
-    """Build a config's optimizer over the parameters that require a gradient.
+    """Build a config's optimizer over the parameters of a model that require a gradient.
 
-    Where the optimizer has a fused form it is used, with the rate as a device tensor: the schedule
+    Where the optimizer has a fused form it is used, with the rates as device tensors: the schedule
     then writes to the device and the step reads nothing back, which a captured step needs.
 
     Args:
-        node: A node such as `dict(type="torch.optim.SGD", lr=0.05, momentum=0.9)`.
-        parameters: All parameters; frozen ones are left out.
+        node: A node such as `dict(type="torch.optim.SGD", lr=0.05, momentum=0.9)`, with the keys of
+            `Grouping` beside the optimizer's own. Parameters that these freeze are frozen.
+        model: What is trained.
         where: Place of the node in the config.
+
+    Raises:
+        UserError: See `check_optimizer`; or if a rule matches nothing, or nothing is trained.
     """
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
-    if not trained:
-        raise UserError(f"{where}: nothing to train; every parameter is frozen")
-    node = dict(node)
-    kind = node.get("type")
-    kind = locate(kind) if isinstance(kind, str) else kind
-    accepted = inspect.signature(kind).parameters if callable(kind) else {}
-    if {"fused", "lr"} <= accepted.keys() and not {"fused", "foreach"} & node.keys():
-        rate = node.get("lr", accepted["lr"].default)
-        node |= {"fused": True, "lr": torch.tensor(float(rate), device=trained[0].device)}
-    return build(node, where, kind=OPTIMIZER, params=trained)
+    own, grouping, accepted = _parsed(node, where)
+    given = own.get("lr", accepted["lr"].default) if "lr" in accepted else None
+    rate = None if given is None else float(given)
+    groups = make_groups(model, grouping, rate, where)
+    if "fused" in accepted and rate is not None and not {"fused", "foreach"} & own.keys():
+        device = groups[0]["params"][0].device
+        own |= {"fused": True, "lr": torch.tensor(rate, device=device)}
+        for group in groups:  # each its own, since the schedule writes into it
+            group["lr"] = torch.tensor(group["lr"], device=device)
+    return build(own, where, kind=OPTIMIZER, params=groups)
+
+
+def groups_text(optimizer: torch.optim.Optimizer, model: nn.Module) -> str:
+    """Say in a line how the parameters of a model are grouped; nothing if all are alike."""
+    frozen = sum(not parameter.requires_grad for parameter in model.parameters())
+    rates = [float(group["lr"]) for group in optimizer.param_groups if "lr" in group]
+    if len(optimizer.param_groups) == 1 and not frozen:
+        return ""
+    span = f", rates from {min(rates):.3g} to {max(rates):.3g}" if rates else ""
+    count = len(list(model.parameters()))
+    return (
+        f"optimizer: {len(optimizer.param_groups)} parameter groups{span}; {frozen} of {count} "
+        "parameters are frozen"
+    )
+
+
+def _parsed(
+    node: Mapping[str, Any], where: str
+) -> tuple[dict[str, Any], Grouping, Mapping[str, inspect.Parameter]]:
+    """Return the optimizer's own node, how parameters are grouped, and what the optimizer takes."""
+    if "type" not in node:
+        raise UserError(f"{where}: a node needs `type`, an import path; got {dict(node)!r:.80}")
+    with located(f"{where}.type"):
+        kind = locate(node["type"]) if isinstance(node["type"], str) else node["type"]
+    OPTIMIZER.require(kind, f"{where}.type")
+    _refuse_closures(kind, f"{where}.type")
+    keys = {key: node[key] for key in _OWN if key in node}
+    own = {key: value for key, value in node.items() if key not in _OWN}
+    _refuse_unknown(kind, own, where)
+    check(own, where, ("params",), OPTIMIZER)
+    grouping = parse_grouping(keys, where)
+    accepted: Mapping[str, inspect.Parameter] = inspect.signature(kind).parameters
+    for setting in sorted(grouping.settings - accepted.keys()):
+        raise UserError(
+            f"{where}: {name_of(kind)} has no {setting!r}, so it cannot differ between parameters"
+        )
+    return own, grouping, accepted
+
+
+def _refuse_unknown(kind: type, own: Mapping[str, Any], where: str) -> None:
+    """Refuse a key that neither the optimizer takes nor `Grouping`, naming the nearest of both."""
+    parameters = parameters_of(kind)
+    known = {*parameters.names, *_OWN, "type"}
+    for key in own:
+        if key not in known and not parameters.open:
+            hint = nearest(key, known - {"params", "type"})
+            raise UserError(f"{where}: {name_of(kind)} has no parameter {key!r}{hint}")
+
+
+def _refuse_closures(kind: type, where: str) -> None:
+    """Refuse an optimizer that calls the model itself, as often as it likes, or wants no tensors.
+
+    A training step gives it gradients once, and those of whole tensors.
+    """
+    closure = inspect.signature(kind.step).parameters.get("closure")  # type: ignore[attr-defined]
+    if closure is not None and closure.default is closure.empty:
+        raise UserError(
+            f"{where}: {name_of(kind)} evaluates the loss again in its step; take one that needs "
+            "gradients alone, such as torch.optim.AdamW"
+        )
+    if issubclass(kind, torch.optim.SparseAdam):
+        raise UserError(f"{where}: {name_of(kind)} takes sparse gradients alone; take another")

@@ -10,6 +10,8 @@ from fvcore.common.param_scheduler import (
     MultiStepParamScheduler,
     ParamScheduler,
 )
+from torch import Tensor
+from torch.optim import Optimizer
 
 from kd_core.config.kinds import Kind, makes
 from kd_core.config.values import NonNegative, Positive, PositiveInt, Share, checked
@@ -20,6 +22,44 @@ SCHEDULE = Kind(
     lambda found: makes(found, ParamScheduler),
     "a function that says that it returns one: `-> fvcore.common.param_scheduler.ParamScheduler`",
 )
+
+
+class ScheduledRates:
+    """The rates of an optimizer's parameter groups, each its own times the schedule's factor.
+
+    Args:
+        optimizer: With the initial rates in its groups; one may be a tensor of the device.
+        schedule: Factor of the initial rate, of the share of the run that is done.
+
+    Raises:
+        UserError: If a group has no rate.
+    """
+
+    def __init__(self, optimizer: Optimizer, schedule: ParamScheduler) -> None:
+        self.optimizer, self.schedule = optimizer, schedule
+        if not all("lr" in group for group in optimizer.param_groups):
+            raise UserError(
+                f"optimizer: {type(optimizer).__name__} keeps no `lr` in its groups that a "
+                "schedule could scale; take another"
+            )
+        self.initial = [float(group["lr"]) for group in optimizer.param_groups]
+
+    def first(self, step: int, steps: int) -> float:
+        """Return the rate of the first group in a step, counted from 0, of so many."""
+        return self.initial[0] * self._factor(step, steps)
+
+    def set(self, step: int, steps: int) -> None:
+        """Write every group's rate of a step, in the same memory."""
+        factor = self._factor(step, steps)
+        for group, rate in zip(self.optimizer.param_groups, self.initial, strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate * factor)
+            else:
+                group["lr"] = rate * factor
+
+    def _factor(self, step: int, steps: int) -> float:
+        # The middle of the step, so that a milestone falls exactly between two epochs.
+        return float(self.schedule((step + 0.5) / steps))
 
 
 @checked

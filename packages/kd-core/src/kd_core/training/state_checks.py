@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_core.errors import UserError
+from kd_core.files.checkpoint import is_plain
 from kd_core.files.sound_weights import unsound
 
 State = Mapping[str, Any]
@@ -237,4 +238,5 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
     "optimizer": _is_optimizer,
     "meter": _is_meter,
     "rng": _is_generator,
+    "hooks": lambda value: is_plain(value) and all(is_plain(state) for state in value.values()),
 }

@@ -21,10 +21,10 @@ from kd_core.networks.task import Batch, Task, network_of
 from kd_core.runtime import distributed
 from kd_core.runtime.signals import StopSignal
 from kd_core.training import training_state
-from kd_core.training.cuda_graph import CapturedStep
 from kd_core.training.ema import ModelAverage
-from kd_core.training.hooks import Hook
+from kd_core.training.hooks import Hook, make_plain
 from kd_core.training.meter import LossMeter, check_weights
+from kd_core.training.schedule import ScheduledRates
 
 
 class Trainer:
@@ -37,7 +37,8 @@ class Trainer:
     Args:
         distiller: What is trained, on its device.
         loader: Training batches.
-        step: One optimizer step on a list of batches; see `TrainStep`.
+        step: One optimizer step on a list of batches; see `TrainStep`. One that is a `Hook` too is
+            called as the last of them.
         optimizer: The one that the step moves.
         schedule: Factor of the initial learning rate, of the share of the run that is done.
         epochs: Number of epochs.
@@ -67,7 +68,8 @@ class Trainer:
     ) -> None:
         self.distiller, self.loader, self.step, self.optimizer = distiller, loader, step, optimizer
         self.schedule, self.epochs, self.work_dir = schedule, epochs, work_dir
-        self.hooks = list(hooks)
+        self.hooks = [*hooks, *([step] if isinstance(step, Hook) else [])]
+        training_state.check_hooks(self.hooks)
         self.accumulate, self.log_every = accumulate, log_every
         network = network_of(distiller.student)
         self.average = None if ema is None else ModelAverage(network, ema, warmup=ema_warmup)
@@ -85,7 +87,8 @@ class Trainer:
         self.record: dict[str, Any] = {}
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
-        self._rates = [float(group["lr"]) for group in optimizer.param_groups]
+        self._rates = ScheduledRates(optimizer, schedule)
+        self._frozen = [p for p in distiller.parameters() if not p.requires_grad]
         _, self._unbounded = not_finite(distiller)
         self.made_by: str | None = (
             None  # by its config, see `kd_core.experiment.identity.digest_of`
@@ -108,7 +111,7 @@ class Trainer:
     @property
     def learning_rate(self) -> float:
         """Rate of the first parameter group in the step that was taken last."""
-        return float(self._rates[0] * self._factor(max(self.steps_done - 1, 0)))
+        return self._rates.first(max(self.steps_done - 1, 0), self.total_steps)
 
     def train(self) -> None:
         """Train from where the run stands to the end.
@@ -166,7 +169,7 @@ class Trainer:
         check_weights(self.distiller, self.steps_done, unbounded=self._unbounded)
 
     def any_rank(self, flag: bool) -> bool:
-        """Tell a hook after a step whether any process wishes something.
+        """Return after a step whether any process wants something.
 
         All processes get the same answer at the same step, for they ask one another only every
         `log_every` steps; a single process gets its own flag.
@@ -181,8 +184,8 @@ class Trainer:
         for model in (self.distiller.student, *self.distiller.peers.values()):
             if isinstance(model, Task) and model.training:  # not where criteria alone are
                 model.begin_epoch(self.epoch)
-        if isinstance(self.step, CapturedStep):
-            self.step.begin_epoch()
+        for parameter in self._frozen:  # not part of the optimizer, whatever a task says of it
+            parameter.requires_grad_(False)
         if not self.step_in_epoch:
             self.epoch_began = self.seconds
         self._call("before_epoch")
@@ -205,7 +208,7 @@ class Trainer:
 
     def _take_step(self, batches: Sequence[Batch]) -> None:
         self._call("before_step")
-        self._set_learning_rate()
+        self._rates.set(self.steps_done, self.total_steps)
         self.losses = self.step(batches)
         self.meter.update(self.losses)
         if self.average:
@@ -232,18 +235,8 @@ class Trainer:
         self.save(self.work_dir / "last.pth")
         self.stop.leave(self.work_dir)
 
-    def _factor(self, step: int) -> float:
-        # The middle of the step, so that a milestone falls exactly between two epochs.
-        return float(self.schedule((step + 0.5) / self.total_steps))
-
-    def _set_learning_rate(self) -> None:
-        factor = self._factor(self.steps_done)
-        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate * factor)
-            else:
-                group["lr"] = rate * factor
-
     def _call(self, name: str) -> None:
         for hook in self.hooks:
             getattr(hook, name)(self)
+            if name == "after_epoch":
+                make_plain(self.record, f"hook {type(hook).__name__}")

@@ -1,14 +1,18 @@
-"""What a training checkpoint holds, and how a trainer goes on from it."""
+"""What a training checkpoint holds, and how a trainer resumes from it."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from kd_core.config.kinds import name_of
 from kd_core.errors import UserError
+from kd_core.files.checkpoint import is_plain
 from kd_core.runtime import distributed
 from kd_core.runtime.seed import rng_state, set_rng_state
+from kd_core.training.hooks import Hook, TrainerLike
 from kd_core.training.state_checks import (
     check_optimizer,
     check_position,
@@ -16,13 +20,10 @@ from kd_core.training.state_checks import (
     check_values,
 )
 
-if TYPE_CHECKING:
-    from kd_core.training.trainer import Trainer
-
 _POSITION = ("epoch", "step_in_epoch", "seconds", "epoch_began", "history", "best")
 
 
-def collect(trainer: "Trainer") -> dict[str, Any]:
+def collect(trainer: TrainerLike) -> dict[str, Any]:
     """Return everything that the rest of a run depends on, in plain types and tensors."""
     return {
         "distiller": trainer.distiller.state_dict(),
@@ -30,21 +31,23 @@ def collect(trainer: "Trainer") -> dict[str, Any]:
         "average": trainer.average.network.state_dict() if trainer.average else None,
         "meter": trainer.meter.state_dict(),
         "rng": rng_state(),
+        "hooks": _states_of(trainer.hooks),
         "steps_per_epoch": trainer.steps_per_epoch,
         "made_by": trainer.made_by,
         **{name: getattr(trainer, name) for name in _POSITION},
     }
 
 
-def restore(trainer: "Trainer", state: Mapping[str, Any]) -> None:
+def restore(trainer: TrainerLike, state: Mapping[str, Any]) -> None:
     """Bring a trainer where `collect` found one that was built from the same config.
 
     Raises:
-        UserError: If the state is damaged, or of other data, another student, other terms or
-            another optimizer; nothing is changed then.
+        UserError: If the state is damaged, or of other data, another student, other terms, another
+            optimizer or other hooks; nothing is changed then, but what a hook changed of itself.
     """
     _check(trainer, state)
-    _load_optimizer(trainer.optimizer, state["optimizer"])  # first, since it may refuse
+    _load_hooks(trainer.hooks, state["hooks"])  # first these two, since they may refuse
+    _load_optimizer(trainer.optimizer, state["optimizer"])
     trainer.distiller.load_state_dict(state["distiller"])
     if trainer.average:
         trainer.average.network.load_state_dict(state["average"])
@@ -55,7 +58,55 @@ def restore(trainer: "Trainer", state: Mapping[str, Any]) -> None:
         setattr(trainer, name, state[name])
 
 
-def _check(trainer: "Trainer", state: Mapping[str, Any]) -> None:
+def check_hooks(hooks: Sequence[Hook]) -> None:
+    """Refuse hooks whose state could not be kept, before any work.
+
+    Raises:
+        UserError: If one writes a state and does not read it, or it is not plain.
+    """
+    for name, hook in _with_state(hooks).items():
+        if type(hook).load_state_dict is Hook.load_state_dict:
+            raise UserError(
+                f"hook {name} has a state_dict and no load_state_dict, so a resumed run would "
+                "lose what it remembers; write both"
+            )
+    _states_of(hooks)
+
+
+def _with_state(hooks: Sequence[Hook]) -> dict[str, Hook]:
+    """Return the hooks that remember something by class and, from the second on, number."""
+    found, seen = {}, Counter[str]()
+    for hook in hooks:
+        if hook.for_trainer and type(hook).state_dict is not Hook.state_dict:
+            name = name_of(type(hook))
+            seen[name] += 1
+            found[name if seen[name] == 1 else f"{name} {seen[name]}"] = hook
+    return found
+
+
+def _states_of(hooks: Sequence[Hook]) -> dict[str, dict[str, Any]]:
+    states = {name: hook.state_dict() for name, hook in _with_state(hooks).items()}
+    for name, state in states.items():
+        if not is_plain(state):
+            raise UserError(
+                f"hook {name}: its state_dict gives {state!r:.80}; wanted a dict by name of "
+                "tensors, numbers, texts, None, and lists and dicts of these"
+            )
+    return states
+
+
+def _load_hooks(hooks: Sequence[Hook], states: Mapping[str, Any]) -> None:
+    for name, hook in _with_state(hooks).items():
+        try:
+            hook.load_state_dict(states[name])
+        except Exception as error:  # written by anybody, and read from a file
+            raise UserError(
+                f"holds a state that hook {name} cannot load ({type(error).__name__}: "
+                f"{error!s:.80}); name another checkpoint, or train again"
+            ) from error
+
+
+def _check(trainer: TrainerLike, state: Mapping[str, Any]) -> None:
     if "steps_per_epoch" not in state:
         raise UserError("is no training state; a run is resumed from the last.pth that it wrote")
     own = collect(trainer)
@@ -66,7 +117,7 @@ def _check(trainer: "Trainer", state: Mapping[str, Any]) -> None:
     check_optimizer(state["optimizer"], trainer.optimizer)
 
 
-def _check_config(trainer: "Trainer", state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+def _check_config(trainer: TrainerLike, state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     """Refuse a state of another config."""
     if state["steps_per_epoch"] != trainer.steps_per_epoch:
         problem = (
@@ -81,6 +132,9 @@ def _check_config(trainer: "Trainer", state: Mapping[str, Any], own: Mapping[str
         problem = f"has an average of another student: {different}"
     elif _groups(state["optimizer"]) != _groups(own["optimizer"]):
         problem = "is of another optimizer"
+    elif state["hooks"].keys() != own["hooks"].keys():
+        there, here = (", ".join(each["hooks"]) or "none" for each in (state, own))
+        problem = f"has the states of other hooks, {there} there and {here} here"
     elif state["made_by"] != own["made_by"]:
         problem = "is of another run: other settings, or another seed, made it"
     else:

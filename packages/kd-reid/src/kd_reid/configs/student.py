@@ -15,4 +15,4 @@ student = dict(
 )
 optimizer = dict(type="torch.optim.Adam", lr=0.005, weight_decay=5e-4, amsgrad=True)
 schedule = dict(type="kd_core.training.schedule.cosine", warmup_epochs=1)
-trainer = dict(epochs=12, eval_every=4, tensorboard=False)
+trainer = dict(epochs=12, eval_every=4, loggers=[])

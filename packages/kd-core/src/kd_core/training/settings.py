@@ -1,0 +1,121 @@
+"""The keys of a config's `trainer`, with their ranges."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from kd_core.config.build import build, check, check_arguments, require_type
+from kd_core.config.kinds import Kind
+from kd_core.config.values import Decay, NonNegative, Positive, PositiveInt, check_values
+from kd_core.errors import UserError, located
+from kd_core.training.hooks import HOOK
+from kd_core.training.loggers import LOGGER, require_installed
+from kd_core.training.step import STEP
+
+StepNode = Annotated[Mapping[str, Any], STEP]
+HookNode = Annotated[Mapping[str, Any], HOOK]
+LoggerNode = Annotated[Mapping[str, Any], LOGGER]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerSettings:
+    """How a run trains, evaluates and writes; every key of a config's `trainer`.
+
+    Args:
+        epochs: Passes over the training set.
+        precision: "fp32", or "bf16" autocast.
+        channels_last: Keep networks and images in NHWC memory; None does so where it was found to
+            be faster, on CPUs and with bf16, and networks can; see `use_channels_last`.
+        accumulate: Batches an optimizer step.
+        clip_norm: Largest norm of the whole gradient.
+        step: Node of another training step, such as `kd_core.training.dot.DOTStep`; distiller,
+            optimizer, precision, clip_norm and find_unused_parameters are filled in.
+        ema: Decay of the student's moving average, which is then evaluated and exported.
+        ema_warmup: Let the average forget faster at first; see `ModelAverage`.
+        sync_batchnorm: Compute BN statistics over all processes.
+        find_unused_parameters: For networks with parts that some batches do not use, under DDP.
+        accelerate_teachers: Let teachers run a copy that gives the same in less time; see
+            `Teacher.accelerate`.
+        teacher_cache: Keep teacher features for every run of them, see `CachedTeachers`: in this
+            folder, or where the tool keeps teachers.
+        capture: Record the step as a CUDA graph, where it can be; see `CapturedStep`.
+        compile: Hand the losses to `torch.compile`, which takes minutes at first.
+        eval_every: Epochs between evaluations; a student that is not trained has one, at the end.
+        save_every: Epochs between checkpoints.
+        save_minutes: Minutes between checkpoints.
+        keep_every: Epochs between checkpoints that are kept.
+        log_every: Steps between looks at the device.
+        hooks: Nodes of hooks of one's own, subclasses of `kd_core.Hook`; see docs/own_hook.md. They
+            run after the evaluation and before loggers and checkpoints, in every process.
+        loggers: Nodes of loggers beside `log.jsonl` and the console, subclasses of
+            `kd_core.training.loggers.Logger`. None takes TensorBoard where it is installed.
+    """
+
+    epochs: PositiveInt
+    precision: Literal["fp32", "bf16"] = "fp32"
+    channels_last: bool | None = None
+    accumulate: PositiveInt = 1
+    clip_norm: Positive | None = None
+    step: StepNode | None = None
+    ema: Decay | None = None
+    ema_warmup: bool = False
+    sync_batchnorm: bool = False
+    find_unused_parameters: bool = False
+    accelerate_teachers: bool = True
+    teacher_cache: bool | str = False
+    capture: bool = True
+    compile: bool = False
+    eval_every: PositiveInt = 1
+    save_every: PositiveInt = 1
+    save_minutes: NonNegative = 10.0
+    keep_every: PositiveInt | None = None
+    log_every: PositiveInt = 50
+    hooks: Sequence[HookNode] = ()
+    loggers: Sequence[LoggerNode] | None = None
+
+    def __post_init__(self) -> None:
+        """Check every value, and what every node names; nothing is built.
+
+        Raises:
+            UserError: Of the first key that is wrong.
+        """
+        check_values(type(self), vars(self), lambda name: f"trainer.{name}")
+        if self.compile and self.step is not None:
+            raise UserError("trainer.compile is for the plain step; leave it or trainer.step out")
+        if self.step is not None:
+            _check_node(self.step, "trainer.step", STEP, ("distiller", "optimizer"))
+        _check_nodes(self.hooks, "trainer.hooks", HOOK)
+        if self.loggers is not None:
+            _check_nodes(self.loggers, "trainer.loggers", LOGGER)
+            for number, node in enumerate(self.loggers):
+                with located(f"trainer.loggers.{number}"):
+                    require_installed(node["type"])
+
+
+def parse_trainer(node: Mapping[str, Any]) -> TrainerSettings:
+    """Return the settings of a config's `trainer`.
+
+    Raises:
+        UserError: If a key is unknown or missing, or a value is wrong.
+    """
+    check_arguments(TrainerSettings, node, "trainer")
+    return TrainerSettings(**node)
+
+
+def build_each(nodes: Sequence[Mapping[str, Any]], where: str, kind: Kind) -> list[Any]:
+    """Build all nodes of a list, which stands in a place of a config."""
+    return [build(node, f"{where}.{n}", kind=kind) for n, node in enumerate(nodes)]
+
+
+def _check_nodes(nodes: Any, where: str, kind: Kind) -> None:
+    if not isinstance(nodes, list | tuple):
+        raise UserError(f"{where}: wanted a list of dicts with `type`, got {nodes!r:.80}")
+    for number, node in enumerate(nodes):
+        _check_node(node, f"{where}.{number}", kind)
+
+
+def _check_node(
+    node: Mapping[str, Any], where: str, kind: Kind, provided: tuple[str, ...] = ()
+) -> None:
+    require_type(node, where, kind.what)
+    check(node, where, provided, kind)
