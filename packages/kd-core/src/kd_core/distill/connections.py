@@ -25,7 +25,7 @@ def source_of(name: str, term: Term, teachers: Teachers) -> str:
     wanted = term.source
     if wanted is None and len(teachers) == 1:
         return next(iter(teachers))
-    if wanted not in teachers:
+    if wanted is None or wanted not in teachers:
         problem = "names no teacher (source=...)" if wanted is None else f"wants {wanted!r}"
         raise UserError(f"term {name!r} {problem}{nearest(wanted or '', teachers)}")
     return wanted
