@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -152,7 +152,7 @@ class Views:
 
     def __call__(self, batch: Batch, sampling: Sampling) -> Batch:
         """Make the views of `image` [N, 3, H, W]."""
-        views = [apply(view, dict(batch), sampling)["image"] for view in self.views]
+        views = [apply(view, batch.copy(), sampling)["image"] for view in self.views]
         return _view_major(batch, views)
 
 
@@ -167,8 +167,9 @@ class QuarterTurns:
 
 def _view_major(batch: Batch, views: Sequence[Tensor]) -> Batch:
     """Concatenate views, each with the labels and all other entries of the images."""
-    rows = {name: value.repeat(len(views)) for name, value in batch.items() if name != "image"}
-    return {**rows, "image": torch.cat(list(views)), "num_views": len(views)}
+    entries = cast(dict[str, Tensor], batch).items()
+    rows = {name: value.repeat(len(views)) for name, value in entries if name != "image"}
+    return {**cast(Batch, rows), "image": torch.cat(list(views)), "num_views": len(views)}
 
 
 def _gather(images: Tensor, place: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from kd_core.data.augment import BY_IMAGE, apply
 from kd_core.data.sampling import Sampling
 from kd_core.data.split_loader import SplitLoader
 from kd_core.files.fingerprint import fingerprint
-from kd_core.networks.task import Batch
+from kd_core.networks.task import Batch, rows_of
 
 _LOOKED_AT = 2048  # images, where not all can be
 _AT_ONCE = {"cuda": 8}  # batches; on a CPU they would only exceed its cache
@@ -42,12 +42,16 @@ class DeviceLoader(SplitLoader):
         for parts in self._together(self._parts(start)):
             whole = slice(parts[0].start, parts[-1].stop)
             index = order[whole] % len(self.labels)
-            batch = {"image": self.images[index], "label": self.labels[index], "index": index}
+            batch: Batch = {
+                "image": self.images[index],
+                "label": self.labels[index],
+                "index": index,
+            }
             batch = apply(self.augment, batch, sampling[whole])
             for part in parts:
                 own = slice(part.start - whole.start, part.stop - whole.start)
                 alone = len(parts) == 1  # then it may have several rows for each image
-                yield batch if alone else {name: value[own] for name, value in batch.items()}
+                yield batch if alone else rows_of(batch, own)
 
     def fingerprint(self) -> str:
         """Return a hash of labels and pixels; of large sets, only of some thousand images."""

@@ -120,7 +120,7 @@ class FolderLoader(SplitLoader):
                 raise UserError(images)
             images = self._to_device(images)
             index = order[part] % len(self.labels)
-            batch = {"image": images, "label": self.labels[index], "index": index}
+            batch: Batch = {"image": images, "label": self.labels[index], "index": index}
             yield apply(self.augment, batch, sampling[part])
 
 

@@ -39,7 +39,8 @@ class Mix(ABC):
         if "mixed_labels" in batch:
             raise UserError(f"{name}: the images are mixed already; keep one of the two")
         image, sources, weights = self.mix(batch["image"], _Numbers(sampling))
-        rest = {key: value for key, value in batch.items() if key != "crop_id"}
+        rest = batch.copy()
+        rest.pop("crop_id", None)  # it names views of one image
         return {
             **rest,
             "image": image,

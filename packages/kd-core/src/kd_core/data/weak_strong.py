@@ -2,11 +2,9 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from kd_core.data.augment import Augment, apply
 from kd_core.data.sampling import Sampling
-from kd_core.networks.task import Batch
+from kd_core.networks.task import Batch, rows_of
 
 
 class StrongCopies:
@@ -26,8 +24,7 @@ class StrongCopies:
         """Augment some of `image` [N, 3, H, W]; the others stay as they are."""
         places, own = sampling.of_copies()
         places = places.to(sampling.device)
-        chosen = {k: v[places] for k, v in batch.items() if isinstance(v, Tensor)}
         image = batch["image"].clone()
-        image[places] = apply(self.augment, chosen, own)["image"]
+        image[places] = apply(self.augment, rows_of(batch, places), own)["image"]
         sampling.count = own.count
         return {**batch, "image": image}

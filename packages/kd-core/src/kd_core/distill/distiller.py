@@ -2,16 +2,16 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from kd_core.distill.connections import bind, check_shapes, connect, source_of
 from kd_core.distill.teacher import as_teachers
-from kd_core.distill.term import Term, tap_tuple
+from kd_core.distill.term import Term
 from kd_core.distill.weighing import weigh
-from kd_core.errors import UserError, located, nearest
+from kd_core.errors import UserError, located
 from kd_core.networks.probe import shapes, tap_values
 from kd_core.networks.roles import tap_list
 from kd_core.networks.taps import FeatureTap
@@ -59,8 +59,7 @@ class Distiller(nn.Module):
         refuse_untrainable(student)
         self.student = student
         self.teachers = as_teachers(teachers, student)
-        self.terms = dict(terms)
-        self.terms = {name: self._with_paths(name, term) for name, term in terms.items()}
+        self.terms = connect(terms, student, self.teachers)
         self.task_weight = task_weight
         self.train_student = train_student
         if not train_student:
@@ -70,12 +69,13 @@ class Distiller(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.tap_shapes: dict[str, dict[str, Any]] = {}
         self._steps_per_epoch = 0
-        self._tap = self._place_taps()
-        for name, term in self.terms.items():
-            teacher = self.teachers[self.source(name)]
-            taps = tap_list(term.student), tap_list(term.teacher)
-            with located(f"term {name!r}"):
-                term.criterion.bind(network_of(student), teacher.network, taps)
+        for name, teacher in self.teachers.items():
+            with located(f"teacher {name!r}"):
+                teacher.infer_shapes(self.teacher_paths(name))
+        paths = [path for term in self.terms.values() for path in tap_list(term.student)]
+        with located("student"):
+            self._tap = FeatureTap(network_of(student), [*paths, *self.own_taps()])
+        bind(self.terms, student, self.teachers)
         if sample is not None:
             self.infer_shapes(sample)
 
@@ -98,7 +98,8 @@ class Distiller(nn.Module):
             if name in losses:
                 raise UserError(f"term {name!r} has the name of a loss of the student; rename it")
             loss = term.loss(student_features, teacher_features[self.source(name)], batch)
-            losses[name] = self._factor(name, term) * loss
+            with located(f"term {name!r}"):
+                losses[name] = term.factor(self.steps, self._steps_per_epoch) * loss
         return losses
 
     def train(self, mode: bool = True) -> "Distiller":
@@ -134,31 +135,16 @@ class Distiller(nn.Module):
             "student": shapes(student_features),
             **{k: shapes(v) for k, v in teacher_features.items()},
         }
-        for name, term in self.terms.items():
-            given = self.tap_shapes["student"], self.tap_shapes[self.source(name)]
-            with located(f"term {name!r}"):
-                term.criterion.check_shapes(
-                    tap_tuple(given[0], term.student), tap_tuple(given[1], term.teacher)
-                )
+        check_shapes(self.terms, self.tap_shapes, self.teachers)
 
     def source(self, name: str) -> str:
         """Return the name of the teacher that a term learns from."""
-        wanted = self.terms[name].source
-        if wanted is None and len(self.teachers) == 1:
-            return next(iter(self.teachers))
-        if wanted not in self.teachers:
-            problem = "names no teacher (source=...)" if wanted is None else f"wants {wanted!r}"
-            raise UserError(f"term {name!r} {problem}{nearest(wanted or '', self.teachers)}")
-        return wanted
+        return source_of(name, self.terms[name], self.teachers)
 
     def teacher_paths(self, teacher: str) -> list[str]:
         """Return the taps of a teacher that terms read."""
-        return [
-            path
-            for name, term in self.terms.items()
-            if self.source(name) == teacher
-            for path in tap_list(term.teacher)
-        ]
+        terms = [term for name, term in self.terms.items() if self.source(name) == teacher]
+        return [path for term in terms for path in tap_list(term.teacher)]
 
     def begin(self, steps_per_epoch: int) -> None:
         """Restart the warm-ups, for epochs of so many optimizer steps."""
@@ -217,39 +203,9 @@ class Distiller(nn.Module):
             self.student(batch)
         return {}, student_features
 
-    def _with_paths(self, name: str, term: Term) -> Term:
-        """Return the term with paths in place of roles."""
-        paths = {}
-        for side, model in (
-            ("student", self.student),
-            ("teacher", self.teachers[self.source(name)].model),
-        ):
-            with located(f"term {name!r}: {side}"):
-                paths[side] = tap_list(getattr(term, side), model)
-        return replace(term, student=paths["student"], teacher=paths["teacher"])
-
     def _apply(self, fn: Any, recurse: bool = True) -> "Distiller":
         super()._apply(fn, recurse)
         for teacher in self.teachers.values():
             for model in teacher.models:
                 model._apply(fn, recurse)
         return self
-
-    def _place_taps(self) -> FeatureTap:
-        for name, teacher in self.teachers.items():
-            paths = self.teacher_paths(name)
-            with located(f"teacher {name!r}"):
-                teacher.infer_shapes(paths)
-        paths = [path for term in self.terms.values() for path in tap_list(term.student)]
-        paths += self.own_taps()
-        with located("student"):
-            return FeatureTap(network_of(self.student), paths)
-
-    def _factor(self, name: str, term: Term) -> float | Tensor:
-        if term.warmup_epochs and not self._steps_per_epoch:
-            raise UserError(
-                f"term {name!r} warms up over {term.warmup_epochs} epochs: call "
-                "distiller.begin(steps_per_epoch) before training and distiller.advance() after "
-                "every optimizer step"
-            )
-        return term.factor(self.steps, self._steps_per_epoch)

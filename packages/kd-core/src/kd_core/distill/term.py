@@ -60,6 +60,12 @@ class Term:
         """Return the weight after so many optimizer steps; it stays on their device."""
         if not self.warmup_epochs:
             return self.weight
+        if not steps_per_epoch:
+            raise UserError(
+                f"it warms up over {self.warmup_epochs} epochs: call "
+                "distiller.begin(steps_per_epoch) before training and distiller.advance() after "
+                "every optimizer step"
+            )
         if self.warmup_by == "epoch":
             share = (steps // steps_per_epoch + 1) / self.warmup_epochs
         else:

@@ -1,14 +1,68 @@
 """Wraps a network with its task loss."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
 
 from kd_core.errors import UserError
 
-Batch = dict[str, Any]
+
+class Batch(TypedDict, total=False):
+    """What a loader gives to a model, and what is added on the way to the criteria.
+
+    Every task fills its part; nothing else is needed of a batch than what its model and criteria
+    read. N is the number of images of one view, V that of views. A task of one's own may add keys.
+    """
+
+    image: Tensor
+    """uint8, or floats in [0, 1], [V * N, 3, H, W], view-major; each network normalises itself."""
+    label: Tensor
+    """int64 [N]; of detection's regions [R], background included; of one's own task anything."""
+    index: Tensor
+    """Place of every image in the training set, int64 [N]."""
+    crop_id: Tensor
+    """Which crop and flip every image got, int64 [N]; with `index` it names a view."""
+    num_views: int
+    """V, where it is not 1."""
+    mixed_labels: Tensor
+    """Labels of the images that were mixed into each, int64 [sources, N]."""
+    mixed_weights: Tensor
+    """Their shares, as `mixed_labels`; a column adds up to 1."""
+
+    teacher_features: dict[str, dict[str, Any]]
+    """What teachers' taps give, by teacher and tap, where a teacher need not be run."""
+    epoch: Tensor
+    """Epochs that are done, with their part, a float on the device; added by the distiller."""
+
+    inputs: list[dict[str, Any]]
+    """Detection: what Detectron2's models take."""
+    proposals: list[Any]
+    """Detection: the student's regions, on which a teacher's head runs; Detectron2's instances."""
+    boxes: tuple[Tensor, ...]
+    """Detection: true boxes of every image, [boxes, 4], in pixels of the resized image."""
+    image_sizes: Tensor
+    """Detection: height and width of every resized image, int64 [N, 2]."""
+    padded_size: tuple[int, int]
+    """Detection: height and width of the padded batch."""
+    anchors: list[Tensor]
+    """Detection: boxes of RetinaNet's anchors, [R, 4], one tensor a level."""
+    gt_labels: Tensor
+    """Detection: class of every anchor, [N, all R]; C is background, -1 is ignored."""
+
+    mask: Sequence[Tensor]
+    """Instead of what `MGD` draws: masks [N, 1, H, W], one a level."""
+    noise: Tensor
+    """Instead of what `SLEnc` draws."""
+    contrast: Tensor
+    """Instead of what `CRD` draws: indices of samples, int64 [N, 1 + K], the positive first."""
+
+
+def rows_of(batch: Batch, rows: Tensor | slice) -> Batch:
+    """Return some rows of every tensor of a batch; what is not a tensor is left out."""
+    parts = {name: value[rows] for name, value in batch.items() if isinstance(value, Tensor)}
+    return cast(Batch, parts)
 
 
 class Task(nn.Module):

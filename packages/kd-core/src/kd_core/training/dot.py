@@ -97,28 +97,32 @@ def update(
     """
     gradients = iter(zip(task, terms, strict=True))
     for group in optimizer.param_groups:
-        momentum, decay, rate = group["momentum"], group["weight_decay"], group["lr"]
         for parameter in group["params"]:
             own, taught = next(gradients)
             state = optimizer.state[parameter]
-            both = own is not None and taught is not None
+            difference = 0.0 if own is None or taught is None else delta
+            decayed = group["weight_decay"] * parameter
+            moved = []
             if own is not None:
-                own = own + decay * parameter
-                _move(state, "momentum_buffer", own, momentum - delta * both)
+                momentum = group["momentum"] - difference
+                moved.append(_move(state, "momentum_buffer", own + decayed, momentum))
             if taught is not None:
                 if own is None and "momentum_kd_buffer" in state:
-                    taught = taught + decay * parameter
-                _move(state, "momentum_kd_buffer", taught, momentum + delta * both)
-            for name in ("momentum_buffer", "momentum_kd_buffer"):
-                if (own if name == "momentum_buffer" else taught) is not None:
-                    parameter.sub_(rate * state[name])
+                    taught = taught + decayed
+                momentum = group["momentum"] + difference
+                moved.append(_move(state, "momentum_kd_buffer", taught, momentum))
+            for buffer in moved:
+                parameter.sub_(group["lr"] * buffer)
 
 
-def _move(state: dict[str, Any], name: str, gradient: Tensor, momentum: float) -> None:
+def _move(state: dict[str, Any], name: str, gradient: Tensor, momentum: float) -> Tensor:
+    """Bring a momentum to the next step, or begin it; return it."""
     if name in state:
         state[name].mul_(momentum).add_(gradient)
     else:
         state[name] = gradient.clone()
+    buffer: Tensor = state[name]
+    return buffer
 
 
 def _gradients(losses: dict[str, Tensor], parameters: Parameters, *, keep: bool) -> Any:

@@ -42,7 +42,7 @@ class SharedLoader:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from number `start` on."""
         for number in range(start, len(self)):
-            yield dict(self._batch(epoch, number))
+            yield self._batch(epoch, number).copy()
 
     def _batch(self, epoch: int, number: int) -> Batch:
         place = epoch, number

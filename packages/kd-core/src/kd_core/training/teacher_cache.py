@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from kd_core.errors import UserError
 from kd_core.files.fingerprint import fingerprint, model_fingerprint
 from kd_core.files.row_store import RowStore, table_bytes
 from kd_core.networks.probe import shapes
-from kd_core.networks.task import Batch
+from kd_core.networks.task import Batch, rows_of
 from kd_core.runtime import distributed
 from kd_core.training.step import PRECISIONS
 
@@ -95,14 +95,9 @@ class CachedTeachers:
         )
 
     def _with_shown(self, batches: Sequence[Batch]) -> Iterator[Batch]:
-        joined = {
-            name: torch.cat([batch[name] for batch in batches])
-            for name, value in batches[0].items()
-            if isinstance(value, Tensor)
-        }
-        views = joined["index"] * self.views + joined.get(
-            "crop_id", torch.zeros_like(joined["index"])
-        )
+        joined = _joined(batches)
+        crop_id = joined.get("crop_id", torch.zeros_like(joined["index"]))
+        views = joined["index"] * self.views + crop_id
         rows = views.cpu().numpy()  # the only wait for the device
         teacher_features = {
             name: tables.show(rows, joined) for name, tables in self._tables.items()
@@ -167,10 +162,16 @@ class _TeacherTables:
 
     def _run(self, places: np.ndarray, batch: Batch) -> dict[str, np.ndarray]:
         chosen = torch.from_numpy(places).to(batch["image"].device)
-        part = {name: value[chosen] for name, value in batch.items() if isinstance(value, Tensor)}
         with self.autocast():
-            seen = self.teacher(part)
+            seen = self.teacher(rows_of(batch, chosen))
         return {tap: value.half().cpu().numpy() for tap, value in seen.items()}
+
+
+def _joined(batches: Sequence[Batch]) -> Batch:
+    """Return one batch of the tensors of several."""
+    each = [cast(dict[str, Any], batch) for batch in batches]
+    names = [name for name, value in each[0].items() if isinstance(value, Tensor)]
+    return cast(Batch, {name: torch.cat([batch[name] for batch in each]) for name in names})
 
 
 def _count_views(loader: Loader) -> int:
