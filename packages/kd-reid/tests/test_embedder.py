@@ -11,7 +11,7 @@ from kd_reid.embedder import Embedder
 from kd_reid.losses import BatchHardTriplet
 from kd_reid.models import build_model, model_names
 from kd_reid.neck import BNNeck, attach, with_neck
-from kd_reid.networks import network_roles
+from kd_reid.roles import network_roles
 from torch import nn
 
 LARGE = ["nasnsetmobile", "inceptionv4", "inceptionresnetv2", "xception", "resnet152"]

@@ -129,12 +129,18 @@ def _term(where: str, node: Any) -> dict[str, Any]:
     for key in ("WEIGHT", "WARMUP_ITERS"):
         if not _is_number(term[key]):
             raise UserError(f"{where}.{key} is {term[key]!r:.80}; wanted a finite number")
-    for side in ("STUDENT", "TEACHER"):
-        taps = [term[side]] if isinstance(term[side], str) else term[side]
-        if not isinstance(taps, list | tuple) or not all(isinstance(tap, str) for tap in taps):
-            raise UserError(f"{where}.{side} is {taps!r:.80}; wanted a tap, or a list of taps")
-        term[side] = list(taps)
-    return term
+    return {
+        **term,
+        **{side: _taps(f"{where}.{side}", term[side]) for side in ("STUDENT", "TEACHER")},
+    }
+
+
+def _taps(where: str, value: Any) -> list[str]:
+    """Return one tap or several as a list."""
+    taps = [value] if isinstance(value, str) else value
+    if not isinstance(taps, list | tuple) or not all(isinstance(tap, str) for tap in taps):
+        raise UserError(f"{where} is {taps!r:.80}; wanted a tap, or a list of taps")
+    return list(taps)
 
 
 def _check_bases(file: Path, above: tuple[Path, ...]) -> None:

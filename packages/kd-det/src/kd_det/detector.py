@@ -3,14 +3,13 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
+from detectron2.modeling.roi_heads import StandardROIHeads
 from detectron2.structures import Instances
 from kd_core.errors import UserError
 from kd_core.networks.task import Batch, Task
 from torch import Tensor, nn
 
-ROI_LOGITS = "roi_heads.box_predictor[0]"
-"""Tap of a box head's class logits, [regions, classes + 1]."""
+from kd_det.roles import has_part, network_roles
 
 
 class Detector(Task):
@@ -25,7 +24,7 @@ class Detector(Task):
     """
 
     def __init__(self, network: nn.Module) -> None:
-        super().__init__(network, roles=detector_roles(network))
+        super().__init__(network, roles=network_roles(network))
 
     def forward(self, batch: Batch) -> Any:
         """Return the model's own losses while training, else its predictions."""
@@ -88,36 +87,3 @@ def class_logits(
     levels = [features[name] for name in heads.box_in_features]
     boxes = [region.proposal_boxes for region in regions]
     return heads.box_predictor(heads.box_head(heads.box_pooler(levels, boxes)))[0]
-
-
-def has_part(network: Any, name: str) -> bool:
-    """Return whether a detector has a part that can run alone."""
-    if name == "backbone":
-        return hasattr(network, "preprocess_image") and hasattr(network, "backbone")
-    if name == "head":
-        return hasattr(network, "head") and hasattr(network, "head_in_features")
-    heads = getattr(network, "roi_heads", None)
-    return isinstance(heads, StandardROIHeads) and not isinstance(heads, CascadeROIHeads)
-
-
-def detector_roles(network: Any) -> dict[str, list[str]]:
-    """Return taps by role, without roles that a detector lacks."""
-    roles = {}
-    backbone: Any = getattr(network, "backbone", None)
-    if hasattr(backbone, "output_shape"):
-        names = getattr(network, "head_in_features", None) or list(backbone.output_shape())
-        roles["fpn"] = [f"backbone[{name}]" for name in names]
-    if has_part(network, "roi_heads"):
-        roles["roi_logits"] = [ROI_LOGITS]
-    head = getattr(network, "head", None)
-    towers = [getattr(head, name, None) for name in ("cls_subnet", "bbox_subnet")]
-    if all(isinstance(tower, nn.Sequential) and _cut(tower) >= 0 for tower in towers):
-        names = [f"cls_subnet.{_cut(towers[0])}", f"bbox_subnet.{_cut(towers[1])}"]
-        roles["towers"] = [f"head.{name}[*]" for name in names]
-    return roles
-
-
-def _cut(tower: Any) -> int:
-    """Return the index of the layer before the last but one activation of a tower, or -1."""
-    activations = [place for place, layer in enumerate(tower) if isinstance(layer, nn.ReLU)]
-    return activations[-2] - 1 if len(activations) > 1 else -1

@@ -19,7 +19,8 @@ from torch import nn
 import kd_det.backbones  # noqa: F401  registers MobileNetV2 with Detectron2
 from kd_det.config import teacher_config, term_nodes
 from kd_det.data.loader import drawn_from
-from kd_det.detector import ROI_LOGITS, Detector, TeacherDetector
+from kd_det.detector import Detector, TeacherDetector
+from kd_det.roles import ROI_LOGITS
 from kd_det.weights import load_teacher
 
 PADDED = "backbone:in"  # the batch of images after the student's normalisation

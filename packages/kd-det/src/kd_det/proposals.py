@@ -10,6 +10,7 @@ from detectron2.utils.file_io import PathManager
 from kd_core.errors import UserError
 from kd_core.files.pickles import arrays_only
 
+_NAMES = ("ids", "boxes", "objectness_logits")
 _OLD_NAMES = {"indexes": "ids", "scores": "objectness_logits"}  # of Detectron 1
 _load = build.load_proposals_into_dataset
 
@@ -66,14 +67,8 @@ def read_proposals_safely() -> None:
 
 
 def _check(contents: Any, file: str, records: Records) -> None:
-    names = ("ids", "boxes", "objectness_logits")
-    found = contents if isinstance(contents, dict) else {}
-    found = {_OLD_NAMES.get(str(name), str(name)): value for name, value in found.items()}
-    if not all(isinstance(found.get(name), list | tuple) for name in names):
-        raise UserError(f"{file}: wanted a dict with lists {', '.join(names)}, one entry an image")
-    ids, boxes, scores = (found[name] for name in names)
-    if not len(ids) == len(boxes) == len(scores):
-        raise UserError(f"{file}: {len(ids)} ids, {len(boxes)} boxes, {len(scores)} scores: differ")
+    found = _lists(contents, file)
+    ids, boxes, scores = (found[name] for name in _NAMES)
     for image, these, values in zip(ids, boxes, scores, strict=True):
         if not _fit(these, values):
             raise UserError(f"{file}: image {image!r:.40}: wanted arrays, boxes [N, 4], scores [N]")
@@ -83,6 +78,18 @@ def _check(contents: Any, file: str, records: Records) -> None:
     for record in records:
         if str(record["image_id"]) not in known:
             raise UserError(f"{file}: has no proposals of image {record['image_id']!r}")
+
+
+def _lists(contents: Any, file: str) -> dict[str, Any]:
+    """Return the contents by today's names; the lists have an entry for each image."""
+    found = contents if isinstance(contents, dict) else {}
+    found = {_OLD_NAMES.get(str(name), str(name)): value for name, value in found.items()}
+    if not all(isinstance(found.get(name), list | tuple) for name in _NAMES):
+        raise UserError(f"{file}: wanted a dict with lists {', '.join(_NAMES)}, one entry an image")
+    ids, boxes, scores = (len(found[name]) for name in _NAMES)
+    if not ids == boxes == scores:
+        raise UserError(f"{file}: {ids} ids, {boxes} boxes, {scores} scores: differ")
+    return found
 
 
 def _fit(boxes: Any, scores: Any) -> bool:

@@ -1,6 +1,6 @@
 """Evaluate embedders: how early correct images appear in the ranked gallery."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -97,15 +97,24 @@ class Numbered(NamedTuple):
 
 def numbered(data: DataSplits, device: torch.device) -> Numbered:
     """Number the identities and cameras of both sides of a search."""
-    sides = (data.query.records, data.gallery.records)
-    people, cameras = (
-        {name: number for number, name in enumerate(sorted({value(r) for s in sides for r in s}))}
-        for value in (lambda record: record.identity, lambda record: record.camera or "")
+    query, gallery = data.query.records, data.gallery.records
+    ids = _numbers([r.identity for r in query], [r.identity for r in gallery], device)
+    seen = [record.camera or "" for record in (*query, *gallery)]
+    if any(record.camera is None for record in (*query, *gallery)):
+        return Numbered(*ids, None, None)
+    return Numbered(*ids, *_numbers(seen[: len(query)], seen[len(query) :], device))
+
+
+def _numbers(
+    query: Sequence[str], gallery: Sequence[str], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return the names of both sides as numbers, in the order of all names."""
+    numbers = {name: number for number, name in enumerate(sorted({*query, *gallery}))}
+    first, second = (
+        torch.tensor([numbers[name] for name in side], dtype=torch.int64, device=device)
+        for side in (query, gallery)
     )
-    known = all(record.camera is not None for side in sides for record in side)
-    ids = [torch.tensor([people[r.identity] for r in side], device=device) for side in sides]
-    seen = [torch.tensor([cameras[r.camera or ""] for r in side], device=device) for side in sides]
-    return Numbered(ids[0], ids[1], *((seen[0], seen[1]) if known else (None, None)))
+    return first, second
 
 
 @torch.no_grad()

@@ -6,16 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kd_core.config.trust import Known, build_from_file
+from kd_core.config.trust import build_from_file
 from kd_core.files import artifacts
 from kd_core.files.artifacts import find_student, read_facts
 from torch import nn
 
-from kd_reid import torchreid
 from kd_reid.embedder import Embedder
-from kd_reid.models import build_model, model_names
+from kd_reid.known_networks import KNOWN
 from kd_reid.neck import attach, neck_of
-from kd_reid.networks import network_roles
+from kd_reid.roles import network_roles
 from kd_reid.weights import load_checkpoint
 
 FACTS = {
@@ -26,19 +25,6 @@ FACTS = {
     "image_size": artifacts.SIZE,
     "bnneck": artifacts.FLAG,
 }
-
-
-def _is_of_torchreid(found: Any, node: Mapping[str, Any]) -> bool:
-    """Return whether it is one of torchreid's functions that build a network."""
-    names = ("build_model", *model_names())
-    return any(found is getattr(torchreid.models, name, None) for name in names)
-
-
-KNOWN = (
-    Known(("kd_reid.models.",), lambda found, node: found is build_model),
-    Known(("torchreid.models.",), _is_of_torchreid),
-)
-"""Networks that the file of a finished student may name without `--trust`."""
 
 
 def load_student(path: str | Path) -> Embedder:

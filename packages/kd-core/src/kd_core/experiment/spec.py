@@ -106,7 +106,7 @@ def teacher_nodes(config: Config) -> dict[str, tuple[str, dict[str, Any]]]:
     return {name: (places[name], dict(_mapping(node, places[name]))) for name, node in nodes}
 
 
-def _check(adapter: TaskAdapter, config: Config, training: bool) -> None:
+def _check_names(config: Config, training: bool) -> None:
     for name in ("data", "student", *(("optimizer", "schedule", "trainer") if training else ())):
         if name not in config:
             raise UserError(f"the config has no {name!r}; compose it from data, pair and method")
@@ -117,6 +117,10 @@ def _check(adapter: TaskAdapter, config: Config, training: bool) -> None:
             )
         if name not in _SEEDS and not (name == "teacher" and value is None):
             _mapping(value, name)
+
+
+def _check(adapter: TaskAdapter, config: Config, training: bool) -> None:
+    _check_names(config, training)
     for name, (given, kind) in _NODES.items():
         if name in config:
             _mapping(config[name], name, has_type=True)

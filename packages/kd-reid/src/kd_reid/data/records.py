@@ -1,7 +1,7 @@
 """Records of images (file, identity, camera), and their split."""
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -42,16 +42,19 @@ def split(records: Sequence[Record], *, train_fraction: float = 0.5, seed: int =
     identities = by_identity(records)
     order = rng.permutation(sorted(identities)).tolist()
     count = round(train_fraction * len(order))
-    query = [record for name in order[count:] for record in queries(identities[name])]
-    if (train_fraction and count < 2) or (0 < train_fraction < 1 and not query):
+    chosen, others = (
+        [identities[name] for name in names] for names in (order[:count], order[count:])
+    )
+    query = list(chain.from_iterable(map(queries, others)))
+    too_few = train_fraction > 0 and count < 2
+    if too_few or (0 < train_fraction < 1 and not query):
         raise UserError(
             f"of {len(order)} identities, {count} are for training (at least two are needed), and "
             f"{len(query)} images of the others have a match; change train_fraction, "
             f"which is {train_fraction}, or add identities that several cameras saw"
         )
-    train = [record for name in order[:count] for record in identities[name]]
-    gallery = {record for name in order[count:] for record in identities[name]} - set(query)
-    return Splits(sorted(train), sorted(query), sorted(gallery))
+    gallery = set(chain.from_iterable(others)) - set(query)
+    return Splits(sorted(chain.from_iterable(chosen)), sorted(query), sorted(gallery))
 
 
 def queries(images: Sequence[Record]) -> list[Record]:

@@ -1,0 +1,21 @@
+"""Networks that the file of a finished student may name without `--trust`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from kd_core.config.trust import Known
+
+from kd_reid import torchreid
+from kd_reid.models import build_model, model_names
+
+
+def _is_of_torchreid(found: Any, node: Mapping[str, Any]) -> bool:
+    """Return whether it is one of torchreid's functions that build a network."""
+    names = ("build_model", *model_names())
+    return any(found is getattr(torchreid.models, name, None) for name in names)
+
+
+KNOWN = (
+    Known(("kd_reid.models.",), lambda found, node: found is build_model),
+    Known(("torchreid.models.",), _is_of_torchreid),
+)
