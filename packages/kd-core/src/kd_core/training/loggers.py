@@ -191,8 +191,8 @@ class ProgressLog(Logger):
         """Print the epoch's record."""
         if self.metric not in trainer.record and time.monotonic() - self._said < self.seconds:
             return
-        shown = {k: v for k, v in trainer.record.items() if k not in ("epoch", "step", "seconds")}
-        numbers = "  ".join(f"{name.removeprefix('loss_')} {v:.4g}" for name, v in shown.items())
+        values = {k: v for k, v in trainer.record.items() if k not in ("epoch", "step", "seconds")}
+        numbers = "  ".join(f"{name.removeprefix('loss_')} {v:.4g}" for name, v in values.items())
         best = ""
         if trainer.best:
             best = f"  (best {trainer.best[self.metric]:.4g} @{trainer.best['epoch']})"

@@ -1,4 +1,4 @@
-"""Build an optimizer whose learning rates live on the device."""
+"""Build an optimizer with its learning rates on the device."""
 
 import inspect
 from collections.abc import Mapping
