@@ -24,7 +24,7 @@ class FreezeOnPlateau(Hook):
         self.smallest, self.waited = float("inf"), 0
 
     def before_train(self, trainer: TrainerLike) -> None:
-        """Refuse a name that the student does not have, before the first step."""
+        """Reject a name that the student does not have, before the first step."""
         names = dict(network_of(trainer.distiller.student).named_modules())
         if self.part not in names:
             raise UserError(f"the student has no module {self.part!r}{nearest(self.part, names)}")

@@ -31,7 +31,8 @@ class Rule(NamedTuple):
     where: str = ""
 
 
-DISTILL = r"packages/kd-core/src/kd_core/(distill|training)/"
+DISTILL = r"packages/kd-core/src/kd_core/distill/"
+TRAINING = r"packages/kd-core/src/kd_core/training/"
 
 NAMES = [  # of variables, functions, classes, modules and arguments
     Rule("Kit|kit", "TaskAdapter, adapter", "class MyKit(Kit): ..."),
@@ -46,7 +47,7 @@ NAMES = [  # of variables, functions, classes, modules and arguments
     Rule("agree|wish(es)?", "any_rank, flag", "def agree(flag): ..."),
     Rule("obstacle", "why_not_capturable", "reason = obstacle(step)"),
     Rule("strangers?", "distractors, other_people", "strangers = 3"),
-    Rule("notes", "host_reads", "self.notes = []", DISTILL),
+    Rule("notes", "host_reads", "self.notes = []", TRAINING),
     Rule("looks", "appearance", "from kd_reid.data import looks"),
     Rule("draws", "sampling", "image = flip(image, draws)"),
     Rule("waves", "synthetic_signals", "from kd_core.testing.waves import fill"),
@@ -193,9 +194,9 @@ def test_every_word_of_the_glossary_is_defined_where_it_says():
 
 @pytest.mark.parametrize("rule", NAMES + PHRASES, ids=lambda rule: rule.instead)
 def test_an_old_word_is_found(rule):
-    path = "packages/kd-core/src/kd_core/distill/x.py"
-    name = rule in NAMES
-    errors = word_errors(path if name else "x.md", rule.example)
+    folder = "training" if rule.where == TRAINING else "distill"
+    path = f"packages/kd-core/src/kd_core/{folder}/x.py" if rule in NAMES else "x.md"
+    errors = word_errors(path, rule.example)
     assert any(rule.instead in error and "line " in error for error in errors)
 
 

@@ -186,7 +186,7 @@ class TestEpochs:
         assert len(taken) == 2 * STEPS
         assert run(option, "trainer.epochs=3") == 0
         assert len(taken) == 3 * STEPS
-        assert "goes on to 3 epochs, begun with 2; the schedule is that of 3 from here on" in (
+        assert "resumes for 3 epochs, started with 2; the schedule is that of 3 from here on" in (
             " ".join(capsys.readouterr().err.split())
         )
         assert (result()["epochs"], result()["last"]["epoch"]) == (3, 3)
@@ -228,7 +228,7 @@ class TestEpochs:
         assert run() == 0
         Path("runs/run/last.pth").unlink()
         assert run("trainer.epochs=3") == 2
-        assert "has no last.pth, from which it could go on to 3" in capsys.readouterr().err
+        assert "has no last.pth, from which it could resume for 3" in capsys.readouterr().err
 
 
 class TestSeeds:
@@ -337,7 +337,7 @@ class TestFolders:
         Path("runs/run/config.json").unlink()
         Path("runs/run/config.py").write_text("raise SystemExit(99)")
         assert run() == 2
-        assert "but no config.json that says what made it" in capsys.readouterr().err
+        assert "but no config.json with its config" in capsys.readouterr().err
 
     @pytest.mark.parametrize("text", ["", "null", "[]", "{}", '{"config": 3}'])
     def test_with_a_damaged_config_are_refused(self, text, capsys):

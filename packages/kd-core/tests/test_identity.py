@@ -1,4 +1,4 @@
-"""A folder says what made it, and refuses another config."""
+"""A folder has an identity; another config is rejected."""
 
 import pytest
 from kd_core.errors import UserError

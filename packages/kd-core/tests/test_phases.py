@@ -172,7 +172,7 @@ def test_a_folder_with_another_run_s_product_is_not_taken(tmp_path):
     ensure(tmp_path / "x", {"a": 1}, make, "phase x")
     ensure(tmp_path / "x", {"a": 1}, pytest.fail, "phase x")
     (tmp_path / "x/criteria/a.pth").write_text("b")
-    with pytest.raises(UserError, match=r"a\.pth is not what the run in its folder wrote; delete"):
+    with pytest.raises(UserError, match=r"a\.pth is not the file that its run wrote; delete"):
         ensure(tmp_path / "x", {"a": 1}, pytest.fail, "phase x")
     (tmp_path / "x/criteria/a.pth").unlink()
     with pytest.raises(UserError, match=r"finished, but its criteria/a\.pth is missing; delete"):

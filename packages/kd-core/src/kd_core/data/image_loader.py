@@ -16,7 +16,7 @@ from kd_core.networks.image_task import height_and_width
 
 
 def check_resident(resident: bool | str) -> None:
-    """Refuse a setting that does not say whether a set stays on the device.
+    """Reject a wrong setting of whether a set stays on the device.
 
     Raises:
         UserError: If it is not True, False or "auto".

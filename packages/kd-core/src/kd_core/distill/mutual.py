@@ -22,7 +22,7 @@ class MutualDistiller(Distiller):
     """A student and its peers: each learns the task, and the mean prediction of the others.
 
     Zhang et al., "Deep Mutual Learning", CVPR 2018, arXiv:1706.00384. All networks are trained and
-    saved; only the student is evaluated and deployed. With `TrainStep` all are updated at once; with
+    saved; only the student is evaluated and deployed. `TrainStep` updates all at once; with
     `AlternatingStep` each learns from those that are updated already.
 
     Some public code averages the divergence over classes too, which makes it weaker by their number

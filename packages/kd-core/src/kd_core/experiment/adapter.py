@@ -63,7 +63,7 @@ class TaskAdapter(ABC):
     extra_names: ClassVar[tuple[str, ...]] = ()
     """Further top-level names of a config."""
     of_teacher_config: ClassVar[tuple[str, ...]] = ("network",)
-    """Keys of a model's node that a teacher's recipe settles."""
+    """Keys of a model's node that the teacher's own config sets."""
     of_network: ClassVar[tuple[str, ...]] = ("network",)
     """Keys that, with weights from elsewhere, a teacher's node takes from its recipe."""
 
@@ -95,7 +95,7 @@ class TaskAdapter(ABC):
         return False
 
     def check_student(self, student: nn.Module, sample: Batch, data: Any, where: str) -> None:
-        """Refuse a student that does not fit the data, before any training."""
+        """Reject a student that does not fit the data, before any training."""
         with located(where), untouched(student):
             student(sample)
 

@@ -76,7 +76,7 @@ def training_parser(description: str) -> ArgumentParser:
         "configs", metavar="CONFIG", nargs="*", help="python files, merged left to right"
     )
     parser.add_argument("--work-dir", metavar="DIR", help="where checkpoints and logs go")
-    parser.add_argument("--resume", action="store_true", help="go on from what is in the work dir")
+    parser.add_argument("--resume", action="store_true", help="resume the run in the work dir")
     parser.add_argument("--eval-only", metavar="CKPT", help="evaluate a checkpoint, do not train")
     add_seeds(parser, "one run for each")
     _add_together(parser, "seeds")

@@ -17,7 +17,7 @@ from kd_core.training.settings import TrainerSettings
 EPOCHS = "trainer.epochs"
 
 TRAINER = {
-    "epochs": True,  # but a run may go on to more; see `kd_core.experiment.identity.check`
+    "epochs": True,  # but a run may resume for more; see `kd_core.experiment.identity.check`
     "precision": True,
     "channels_last": True,
     "accumulate": True,
@@ -74,7 +74,7 @@ def with_contents(value: Any) -> Any:
         return [with_contents(item) for item in value]
     if isinstance(value, str):
         path = os.path.expanduser(value)
-        if os.path.isfile(path):  # False for text that is no path at all
+        if os.path.isfile(path):  # False for text that cannot be a path
             return {"file": value, "sha256": _hash_of(path)}
     return value
 
@@ -131,7 +131,7 @@ def moved(kept: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
 
 
 def refuse(where: object, found: Mapping[str, str], remedy: str) -> None:
-    """Refuse what another config made, naming a few of the keys that differ, if any do."""
+    """Raise if another config made a result, with some of the keys that differ."""
     if found:
         more = f" (and {len(found) - _MOST} more)" if len(found) > _MOST else ""
         shown = "; ".join(list(found.values())[:_MOST])

@@ -1,4 +1,4 @@
-"""What made a result: the config of a run, kept beside it as data and compared before reuse."""
+"""Identity of a result: the config of its run, kept beside it and compared before reuse."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,7 +19,7 @@ _TRACES = (RESULT, "last.pth", "config.py")
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """Return what a folder says made it, as `keep` wrote it; None if it holds no run.
+    """Return the identity of a folder, as `keep` wrote it; None if it has no run.
 
     Raises:
         UserError: If the file is damaged, or missing beside a run.
@@ -28,11 +28,11 @@ def read(folder: Path) -> dict[str, Any] | None:
     if not file.is_file():
         if trace := next((name for name in _TRACES if (folder / name).exists()), None):
             raise UserError(
-                f"{folder} has a {trace}, but no {FILE} that says what made it, as runs of older "
+                f"{folder} has a {trace}, but no {FILE} with its config, like runs of older "
                 "versions; start again in another folder"
             )
         return None
-    remedy = "it says what made the run; without it, start again in another folder"
+    remedy = "it has the config of the run; without it, start again in another folder"
     kept = checkpoint.load_json(file, remedy=remedy)
     if not isinstance(kept.get("config"), dict):
         raise UserError(f"{file}: damaged (it has no `config`); {remedy}")
@@ -44,9 +44,9 @@ def check(
     config: Mapping[str, Any],
     remedy: str = "name another --work-dir, or the old values",
 ) -> bool:
-    """Refuse a folder that another config made; return whether the data may have moved.
+    """Reject a folder of another config; return whether the data may have moved.
 
-    The number of epochs may have grown: the run then goes on from its checkpoint.
+    The number of epochs may have grown: then the run resumes from its checkpoint.
 
     Args:
         folder: Of a run, a phase or a teacher; it need not exist.
@@ -55,7 +55,7 @@ def check(
 
     Raises:
         UserError: If keys that count differ, fewer epochs are asked for than were trained, or the
-            folder does not say what made it.
+            folder has no identity.
     """
     kept = read(folder)
     if kept is None:
@@ -70,11 +70,11 @@ def check(
 
 
 def keep(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write down what makes a folder, before anything else is in it; call `check` first."""
-    distributed.wait_for_all()  # all have looked
+    """Write the identity of a folder, before anything else is in it; call `check` first."""
+    distributed.wait_for_all()  # all have checked
     if distributed.rank() == 0:
         kept = read(folder) or {}
-        # Of the config that began the run; one that takes its place may say defaults outright.
+        # The config of the start; a later one may contain defaults explicitly.
         made_by = _made_by(kept) if kept else digest(config)
         data = {"data": kept["data"]} if "data" in kept else {}
         now = {"kd": version("kd-core"), "made_by": made_by, "config": dict(config), **data}
@@ -82,8 +82,8 @@ def keep(folder: Path, config: Mapping[str, Any]) -> None:
         before, after = (flat(each).get(EPOCHS) for each in (kept.get("config", {}), config))
         if before != after and (folder / "last.pth").is_file():
             err.print(
-                f"{folder}: goes on to {after} epochs, begun with {before}; the schedule is that "
-                f"of {after} from here on, so the result is that of a run of {after} from the "
+                f"{folder}: resumes for {after} epochs, started with {before}; the schedule is "
+                f"that of {after} from here on, so the result is that of a run of {after} from the "
                 "start only if both schedules agree so far, as constant ones do"
             )
     distributed.wait_for_all()
@@ -91,9 +91,9 @@ def keep(folder: Path, config: Mapping[str, Any]) -> None:
 
 @contextmanager
 def begun(folder: Path, config: Mapping[str, Any]) -> Iterator[None]:
-    """Write down what makes a folder, see `keep`, for the block that makes it.
+    """Write the identity of a folder, see `keep`, for the block that fills it.
 
-    Where the block refuses before anything else came into the folder, this goes too.
+    If the block fails before anything else is in the folder, the identity is removed too.
     """
     keep(folder, config)
     try:
@@ -105,12 +105,12 @@ def begun(folder: Path, config: Mapping[str, Any]) -> Iterator[None]:
 
 
 def finished(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the result that a config has in a folder, after `check`; None if it has none yet."""
+    """Return the result of a config in a folder, after `check`; None if it has none yet."""
     if not (folder / RESULT).is_file():
         return None
     result = read_result(folder)
     if result.get("epochs") != flat(config).get(EPOCHS):
-        return None  # the run goes on to more
+        return None  # the run resumes for more
     if result.get("made_by") != digest_of(folder):
         raise UserError(
             f"{folder / RESULT} is not of the run that {FILE} beside it describes; {REMEDY}"
@@ -119,30 +119,30 @@ def finished(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def digest_of(folder: Path) -> str | None:
-    """Return a short hash of what makes a folder; None if it does not say."""
+    """Return a short hash of a folder's identity; None if it has none."""
     kept = read(folder)
     return None if kept is None else _made_by(kept)
 
 
 def check_data(folder: Path, fingerprint: str) -> None:
-    """Refuse other data than a run began with; note those of a run that begins.
+    """Reject data other than that of the run's start; record it for a new run.
 
     Args:
         folder: Of the run.
         fingerprint: Of its data; see `kd_core.data.split_loader.data_fingerprint`.
 
     Raises:
-        UserError: If it is another.
+        UserError: If the data is different.
     """
     kept = read(folder)
     if kept is None:
-        return  # no tool's run
+        return  # not a run of the tools
     if kept.get("data", fingerprint) != fingerprint:
         raise UserError(
-            f"{folder} was made from other data: what the config's `data` gives now has other "
+            f"{folder} was made from other data: the config's `data` now has other "
             "labels, images or names of files; bring back the old data, or name another --work-dir"
         )
-    distributed.wait_for_all()  # all have looked
+    distributed.wait_for_all()  # all have checked
     if distributed.rank() == 0 and "data" not in kept:
         checkpoint.save_json({**kept, "data": fingerprint}, folder / FILE)
 
@@ -160,7 +160,7 @@ def _forget(folder: Path) -> None:
 
 
 def _check_epochs(folder: Path, kept: Any, asked: Any) -> None:
-    """Refuse to end where, or before, training is already."""
+    """Reject a number of epochs at or below the position of the training."""
     last, done = folder / "last.pth", (folder / RESULT).is_file()
     if done and read_result(folder).get("epochs") == asked:
         return
@@ -168,7 +168,7 @@ def _check_epochs(folder: Path, kept: Any, asked: Any) -> None:
         if not done:
             return  # nothing was trained yet
         raise UserError(
-            f"{folder} has no last.pth, from which it could go on to {asked} epochs; start again "
+            f"{folder} has no last.pth, from which it could resume for {asked} epochs; start again "
             "in another folder"
         )
     state = checkpoint.load(last)
@@ -176,6 +176,6 @@ def _check_epochs(folder: Path, kept: Any, asked: Any) -> None:
     if not (isinstance(epoch, int) and isinstance(asked, int) and epoch < asked):
         part = f" and {step} steps" if step else ""
         raise UserError(
-            f"{EPOCHS} is {asked}, but {folder} has trained for {epoch} epochs{part}, begun with "
-            f"{kept}; want more than are trained, or {kept}, or another --work-dir"
+            f"{EPOCHS} is {asked}, but {folder} has trained for {epoch} epochs{part}, started with "
+            f"{kept}; set more than are trained, or {kept}, or another --work-dir"
         )

@@ -67,7 +67,7 @@ def without_pretrained(network: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def require_logits(count: int, num_classes: int, where: str, advice: str) -> None:
-    """Refuse a network that does not tell the data's classes apart.
+    """Reject a network whose number of logits is not that of the data's classes.
 
     Args:
         count: Logits that it gives.

@@ -32,8 +32,8 @@ def key_of(settings: Mapping[str, Any]) -> str:
 def ensure(folder: Path, config: Mapping[str, Any], make: Callable[[], Any], title: str) -> None:
     """Train a phase or teacher in a folder, unless this config is finished there already.
 
-    `make` trains with `--resume`, so a phase that was cut off goes on where it stopped. Where
-    another run makes it just now, that is waited for.
+    `make` trains with `--resume`, so an interrupted phase is resumed. If another run trains it
+    now, wait for that.
 
     Raises:
         UserError: If another config made what is there, or its product is missing.

@@ -27,7 +27,7 @@ def plot_curves(
         runs: For every label, the histories (`log.jsonl`) of its seeds.
         metric: A number of the records; epochs without it are left out.
         path: PNG file.
-        ylabel: What stands beside the axis; the name of the metric by default.
+        ylabel: Label of the axis; the name of the metric by default.
     """
     figure = new_figure(6, 4)
     axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""What a run tells about itself at its start: models, taps, terms, environment."""
+"""Report of a run at its start: models, taps, terms, environment."""
 
 import logging
 import platform
@@ -37,7 +37,7 @@ def flops(network: nn.Module, image: Tensor) -> int | None:
             from fvcore.nn import FlopCountAnalysis
 
             return int(FlopCountAnalysis(network, image).total())
-    except Exception:  # jit, which traces it, and networks raise what they like
+    except Exception:  # jit, which traces it, and networks may raise anything
         return None
 
 
@@ -45,8 +45,7 @@ def models_table(networks: Mapping[str, tuple[nn.Module, Tensor]]) -> Table:
     """Show parameters and multiply-adds of each plain network.
 
     Args:
-        networks: By role (student, teacher): the network and one image as it wants it,
-            [1, C, H, W].
+        networks: By role (student, teacher): the network and one prepared image, [1, C, H, W].
     """
     table = Table("model", "class", "parameters", "multiply-adds", title="networks")
     for role, (network, image) in networks.items():
@@ -102,7 +101,7 @@ def _taps_text(shapes: Mapping[str, Any], taps: list[str], source: str = "teache
 
 
 def has_bf16(device: torch.device) -> bool | None:
-    """Return whether a device computes in bf16; None where a CPU does not say."""
+    """Return whether a device computes in bf16; None if a CPU does not report it."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     flags = _cpuinfo("flags", "Features").split()
@@ -114,7 +113,7 @@ def _cpu_name() -> str:
 
 
 def _cpuinfo(*names: str) -> str:
-    """Return what Linux says of the first core under one of these names, or nothing."""
+    """Return Linux's entry of one of these names for the first core, or ""."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -134,7 +133,7 @@ def _commit() -> str | None:
 
 
 def taps_listing(model: nn.Module, sample: Batch) -> Table:
-    """Show every module of the network that runs, with the shape that it gives; N is the batch."""
+    """Return a table of all modules that run, with their output shapes; N is the batch."""
     network = network_of(model)
     seen: dict[str, list[Any]] = {}
     handles = [

@@ -1,4 +1,4 @@
-"""What a finished run says of itself, read back and checked: `result.json` and `log.jsonl`."""
+"""Read and check the results of a finished run: `result.json` and `log.jsonl`."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -21,11 +21,11 @@ def read_result(folder: Path) -> dict[str, Any]:
     """Return the result of a finished run, see `kd_core.experiment.run.run`.
 
     Raises:
-        UserError: If there is none, or it is damaged: no JSON, other keys, or no finite numbers.
+        UserError: If there is none, or it is damaged: not JSON, other keys, or numbers not finite.
     """
     file = folder / FILE
     if not file.is_file():
-        raise UserError(f"{folder} has no {FILE}, which a run writes when it is finished")
+        raise UserError(f"{folder} has no {FILE}, which a run writes at its end")
     result = checkpoint.load_json(file, remedy=REMEDY)
     if problem := _problem(result):
         raise UserError(f"{file}: damaged ({problem}); {REMEDY}")
@@ -38,7 +38,7 @@ def hashes_of(files: Iterable[Path], folder: Path) -> dict[str, str]:
 
 
 def check_products(folder: Path, result: Mapping[str, Any], remedy: str) -> None:
-    """Refuse a folder whose products are not those that its run wrote.
+    """Reject a folder whose products are not those that its run wrote.
 
     Args:
         folder: Of a finished run.
@@ -46,17 +46,17 @@ def check_products(folder: Path, result: Mapping[str, Any], remedy: str) -> None
         remedy: What the user can do.
 
     Raises:
-        UserError: If a product is missing, or is another.
+        UserError: If a product is missing or different.
     """
     for name, known in result.get("products", {}).items():
         if not (folder / name).is_file():
             raise UserError(f"{folder} is finished, but its {name} is missing; {remedy}")
         if _hash_of(folder / name) != known:
-            raise UserError(f"{folder / name} is not what the run in its folder wrote; {remedy}")
+            raise UserError(f"{folder / name} is not the file that its run wrote; {remedy}")
 
 
 def _hash_of(file: Path) -> str:
-    if file.suffix == ".safetensors":  # which orders its metadata anew each time it is written
+    if file.suffix == ".safetensors":  # the order of its metadata changes with each writing
         return hash_of_tensors(*checkpoint.load_safetensors(file))
     return hash_of_file(file)
 
@@ -87,10 +87,10 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
 
 
 def _problem(result: dict[str, Any]) -> str | None:
-    """Return what a result lacks, or None."""
+    """Return what is wrong with a result, or None."""
     metric = result.get("metric")
     if not isinstance(metric, str):
-        return "`metric` is no name"
+        return "`metric` is not a name"
     for which in ("last", "best"):
         scores = result.get(which)
         if not isinstance(scores, dict) or metric not in scores:
@@ -99,7 +99,7 @@ def _problem(result: dict[str, Any]) -> str | None:
         if wrong := next((key for key, v in numbers.items() if not is_number(v)), None):
             return f"`{which}.{wrong}` is {numbers[wrong]!r:.40}, wanted a finite number"
     if not isinstance(result["best"].get("chosen_on"), str):
-        return "`best.chosen_on` is no text"
+        return "`best.chosen_on` is not a text"
     for key in ("student_parameters", "train_seconds"):
         if not is_number(result.get(key)):
             return f"`{key}` is {result.get(key)!r:.40}, wanted a finite number"

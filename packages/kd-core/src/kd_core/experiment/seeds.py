@@ -20,14 +20,14 @@ DIGITS = {"epoch": 0, "ece": 4, "ece_10": 4, "cross_entropy": 4}
 
 
 def repeat(run: Run, seeds: Sequence[int], work_dir: Path, *, finished: Finished) -> dict[str, Any]:
-    """Run once for every seed, each in a folder of its own, and write `summary.json`.
+    """Run once for every seed, each in its own folder, and write `summary.json`.
 
     Args:
-        run: From a seed and a folder to a result, as `kd_core.experiment.run.run` returns it.
+        run: Takes a seed and a folder; returns a result like `kd_core.experiment.run.run`.
         seeds: One run for each.
         work_dir: Folder of the folders; with one seed, of the run itself.
-        finished: From a seed and a folder to the result that is there already, or None; raises for
-            what another config made. All folders are looked at before any run starts.
+        finished: Takes a seed and a folder; returns the result that exists there, or None; raises
+            for a result of another config. All folders are checked before any run starts.
     """
     there = look(finished, seeds, work_dir)
     results = [there[seed] or run(seed, seed_folder(work_dir, seed, seeds)) for seed in seeds]
@@ -40,7 +40,7 @@ def repeat(run: Run, seeds: Sequence[int], work_dir: Path, *, finished: Finished
 def look(
     finished: Finished, seeds: Sequence[int], work_dir: Path
 ) -> dict[int, dict[str, Any] | None]:
-    """Return what is finished, by seed, and so refuse what another config made; see `repeat`."""
+    """Return the finished results by seed; raises for those of another config, see `repeat`."""
     return {seed: finished(seed, seed_folder(work_dir, seed, seeds)) for seed in seeds}
 
 
@@ -86,14 +86,14 @@ def text(value: dict[str, Any], digits: int = 2) -> str:
 
 
 def spread_of(data_seeds: Sequence[int | None]) -> str | None:
-    """Say what a standard deviation covers, where it is not all that seeds do."""
+    """Return what a standard deviation covers, if not all effects of seeds."""
     if len(data_seeds) > 1 and len(set(data_seeds)) == 1:
         return f"data_seed {data_seeds[0]} in all runs: sd is that of initialisation"
     return None
 
 
 def summary_table(summary: dict[str, Any]) -> Table:
-    """Show the last and the best epoch, and say how the best was chosen."""
+    """Return a table of the last and the best epoch, and how the best was chosen."""
     count = len(summary["seeds"])
     title = f"student, {count} seed{'s' * (count > 1)}"
     table = Table("", *summary["last"], title=title, caption=spread_of(summary["data_seeds"]))
@@ -104,9 +104,9 @@ def summary_table(summary: dict[str, Any]) -> Table:
 
 
 def seed_folder(work_dir: Path, seed: int, seeds: Sequence[int]) -> Path:
-    """Return the folder that `repeat` gives a seed: where its run is, or else where it will be.
+    """Return the folder of a seed in `repeat`: that of its run, or of a future one.
 
-    One seed is in `work_dir` itself, several in folders of their own. Seeds may be added later.
+    A single seed is in `work_dir` itself, several have their own folders. Seeds may be added later.
     """
     own = work_dir / f"seed-{seed}"
     kept = identity.read(work_dir)

@@ -71,7 +71,7 @@ def _train(runner: Runner, left: Sequence[Run], *, resume: bool) -> None:
 
 
 def check_shareable(configs: Sequence[Config]) -> None:
-    """Refuse configs whose students cannot see the same batches and targets."""
+    """Reject configs whose students cannot use the same batches and targets."""
     first, *others = (phase_configs(config)[-1] for config in configs)
     if "data_seed" not in first:
         raise UserError(
@@ -105,7 +105,7 @@ def _steps(ready: Prepared, told: AbstractContextManager[None]) -> Iterator[None
 
 
 def _share(ready: Sequence[Prepared], settings: Mapping[str, Any], folder: Path) -> None:
-    """Put all trainers on one loader, whose batches bring what the teachers show."""
+    """Put all trainers on one loader, whose batches have the teacher features."""
     distillers = [each.built.distiller for each in ready]
     for student in (distiller.student for distiller in distillers):
         if isinstance(student, Task) and student.changes_data:

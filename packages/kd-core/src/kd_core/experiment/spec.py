@@ -88,7 +88,7 @@ def phase_configs(config: Config) -> list[dict[str, Any]]:
 def teacher_nodes(config: Config) -> dict[str, tuple[str, dict[str, Any]]]:
     """Return the place and a copy of the node of each teacher: of `teachers`, or `teacher` alone.
 
-    A `teacher` that is None is none: so a method with teachers of its own takes leave of a pair's.
+    `teacher=None` means no teacher: so a method with its own teachers removes that of a pair.
 
     Raises:
         UserError: If a config has both.

@@ -1,4 +1,4 @@
-"""What is known of a comparison's rows: those that are finished, and those of its earlier table."""
+"""Known rows of a comparison: finished ones, and those of its earlier table."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,8 +19,7 @@ class Rows(NamedTuple):
     Attributes:
         results: By label, in the order of the table.
         earlier: Labels of rows that are only in the earlier table: finished with other settings or
-            seeds than those asked for now, or no row of this command. They are kept, but nothing
-            is compared with them.
+            seeds, or not a row of this command. They are kept, but nothing is compared with them.
     """
 
     results: Results
@@ -46,7 +45,7 @@ def read_table(file: Path) -> Results:
 def known_rows(folders: Mapping[str, Path], seeds: Sequence[int], earlier: Results) -> Rows:
     """Return the rows that are finished, and those of the earlier table that are not among them.
 
-    A row's folder is named by its settings, so what is finished there is what is asked for.
+    A row's folder is named by its settings, so a finished row in it has these settings.
 
     Args:
         folders: Of all rows, in order, those included that do not run now.

@@ -93,7 +93,7 @@ def check_values(path: str | Path, state: Mapping[str, Tensor], own: Mapping[str
 
 
 def _require_tensors(state: Any, path: Path) -> None:
-    """Refuse what is not a state dict of tensors that have shapes."""
+    """Reject anything but a state dict of tensors that have shapes."""
     if not isinstance(state, Mapping) or not state:
         raise UserError(f"{path}: wanted a state dict, got {type(state).__name__} {state!r:.80}")
     others = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]

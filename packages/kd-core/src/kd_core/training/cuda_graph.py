@@ -1,4 +1,4 @@
-"""A training step recorded once as a CUDA graph, and replayed: no launch waits for Python."""
+"""Capture a training step as a CUDA graph and replay it: launches do not wait for Python."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -20,25 +20,24 @@ Losses = dict[str, Tensor]
 Step = Callable[[Sequence[Batch]], Losses]
 Record = Callable[[Callable[[], Losses]], tuple[Callable[[], None], Losses]]
 
-WARM_UP = 3  # plain steps of a layout first: optimizers, cuDNN and cuBLAS set themselves up
-LAYOUTS = 4  # whole and last batch, with or without something; more means shapes that vary
+WARM_UP = 3  # plain steps of a layout first: they initialise optimizers, cuDNN and cuBLAS
+LAYOUTS = 4  # whole and last batch, with some variants; more means that shapes vary
 
 
 class CapturedStep(Hook):
-    """A step with the same call as the one it records.
+    """A captured step, with the same call as the plain one.
 
-    For every layout of batches (names, shapes, types) a few plain steps are taken, then one is
-    recorded, on copies of the tensors that later batches are copied into. What the recording holds
-    is what the plain step computes, so both move the weights alike; where it cannot be made, the
-    reason is printed and the plain step is taken. As a hook, it looks before every epoch at which
-    modules are trained in it.
+    For every layout of batches (names, shapes, types) it takes a few plain steps and then records
+    one, on tensors into which later batches are copied. The recording computes the same as the
+    plain step. If a step cannot be recorded, the reason is printed and the plain step is used. As a
+    hook, it checks before every epoch which modules are trained.
 
     Args:
         step: The plain step.
-        distiller: What it trains.
-        optimizer: What it moves; its rates must be on the device.
-        record: From a function without arguments, run once, to what replays it and the losses it
-            gave; by default a CUDA graph.
+        distiller: The trained distiller.
+        optimizer: Its optimizer; the rates must be on the device.
+        record: Takes a function without arguments; returns a function that replays it, and its
+            losses; by default a CUDA graph.
     """
 
     def __init__(
@@ -73,11 +72,11 @@ class CapturedStep(Hook):
 
     @property
     def replays(self) -> list[Callable[[], None]]:
-        """What replays each recording on the tensors that it had last, for measurements."""
+        """Functions that replay each recording on its last tensors, for measurements."""
         return [recorded.run for recorded in self._graphs.values()]
 
     def before_epoch(self, trainer: TrainerLike) -> None:
-        """Forget recordings in which other modules were trained than are now."""
+        """Drop recordings if other modules are trained now."""
         modes = [module.training for module in self.distiller.modules()]
         modes += [parameter.requires_grad for parameter in self.distiller.parameters()]
         if modes != self._modes:
@@ -86,12 +85,12 @@ class CapturedStep(Hook):
             self._steps_of.clear()
 
     def _warm_up(self, batches: Sequence[Batch], *, watch: bool) -> Losses:
-        # Not the first step is watched, in which some things happen that never do again.
+        # Not the first step is watched: some work is done only there.
         noting = NotedHostReads(self.device.type) if watch else None
         with _beside(self.device), noting or nullcontext():
             losses = self.step(batches)
-        if noting and noting.notes:
-            self.reason = f"the step makes the host wait: {noting.notes[0]}"
+        if noting and noting.host_reads:
+            self.reason = f"the step makes the host wait: {noting.host_reads[0]}"
             self._say()
         elif off_device := [t for t in tensors(batches) if t.device.type != self.device.type]:
             self.reason = f"batches hold tensors on the {off_device[0].device}"
@@ -135,7 +134,7 @@ class CudaGraphs:
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 losses = function()
         except RuntimeError:
-            torch.cuda.set_stream(outside)  # which torch forgets when a recording fails
+            torch.cuda.set_stream(outside)  # torch does not do this when a recording fails
             raise
         self._pool = self._pool or graph.pool()
         return graph.replay, losses
@@ -157,7 +156,7 @@ class _Recorded:
 
 
 def why_not_capturable(distiller: Distiller, optimizer: Optimizer) -> str:
-    """Return why steps of these cannot be recorded, or nothing."""
+    """Return why steps of these cannot be recorded; "" if they can."""
     students = [distiller.student, *distiller.peers.values()]
     changing = [type(s).__name__ for s in students if isinstance(s, Task) and s.changes_data]
     if distributed.is_distributed():
@@ -172,7 +171,7 @@ def why_not_capturable(distiller: Distiller, optimizer: Optimizer) -> str:
 
 
 def _beside(device: torch.device) -> Any:
-    """Run CUDA work on a stream of its own, as recordings must be prepared; the others wait."""
+    """Run CUDA work on a side stream, which a recording needs before it; other streams wait."""
     return _SideStream() if device.type == "cuda" else nullcontext()
 
 
@@ -188,7 +187,7 @@ class _SideStream:
 
 
 def _layout(value: Any) -> Any:
-    """Return what two batches must have in common to be one for a recording."""
+    """Return the layout of a batch; batches of one layout share a recording."""
     if isinstance(value, Tensor):
         return value.shape, value.dtype, value.device
     if isinstance(value, dict):

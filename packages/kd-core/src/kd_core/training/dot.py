@@ -1,4 +1,4 @@
-"""DOT: the gradients of task and distillation move the weights with momenta of their own."""
+"""DOT: the gradients of task and distillation have separate momenta."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,21 +21,21 @@ class DOTStep:
     """One step of the distillation-oriented trainer.
 
     Zhao et al., "DOT: A Distillation-Oriented Trainer", ICCV 2023, arXiv:2307.08436. The student's
-    own losses and the terms' are differentiated apart, which costs a second backward pass. The
-    former move the weights with momentum `m - delta`, the latter with `m + delta`, where m is
-    SGD's; a parameter that only one of them reaches has m. Weight decay is applied once. As in the
-    authors' code, a momentum starts as the first gradient, and the decay of a parameter that only
-    the terms reach starts with its second step.
+    own losses and those of the terms are differentiated separately, which costs a second backward
+    pass. The task's gradient has momentum `m - delta`, that of the terms `m + delta`, where m is
+    SGD's; a parameter with only one of them has m. Weight decay is applied once. As in the authors'
+    code, a momentum starts as the first gradient, and the decay of a parameter that only the terms
+    reach starts with its second step.
 
     Args:
-        distiller: What turns a batch into losses; its steps are counted here.
-        optimizer: Plain SGD with momentum, which gives rates, momentum and weight decay and keeps
-            both momenta in its state; its own rule is not used.
+        distiller: Computes the losses of a batch; its steps are counted here.
+        optimizer: Plain SGD with momentum. Its rates, momentum and weight decay are used, and its
+            state keeps both momenta; its own update is not used.
         delta: 0.075 for CIFAR and Tiny-ImageNet, 0.09 for ImageNet.
         precision: "fp32", or "bf16" for autocast.
 
     Raises:
-        UserError: If the optimizer is another, or nothing is distilled.
+        UserError: If the optimizer is another one, or there is no term.
     """
 
     def __init__(
@@ -87,13 +87,13 @@ def update(
     terms: Sequence[Tensor | None],
     delta: float,
 ) -> None:
-    """Move the parameters of SGD by DOT's rule; nothing is read back from the device.
+    """Update the parameters of SGD by DOT's rule, without host reads.
 
     Args:
-        optimizer: Gives parameters, rates, momentum and weight decay; keeps the momenta.
+        optimizer: Has parameters, rates, momentum and weight decay; keeps the momenta.
         task: Gradient of the task's loss for each parameter, None where there is none.
         terms: Gradient of the distillation loss likewise.
-        delta: What is taken from the one momentum and added to the other.
+        delta: Subtracted from the one momentum and added to the other.
     """
     gradients = iter(zip(task, terms, strict=True))
     for group in optimizer.param_groups:
@@ -140,7 +140,7 @@ def _add(sums: list[Tensor | None], gradients: Sequence[Tensor | None]) -> None:
 
 
 def _averaged(gradients: list[Tensor | None]) -> list[Tensor | None]:
-    """Average over processes, as DDP would; which parameters have one is the same in all."""
+    """Average over processes, like DDP; all processes have the same parameters with gradients."""
     if not distributed.is_distributed():
         return gradients
     share = 1 / distributed.world_size()

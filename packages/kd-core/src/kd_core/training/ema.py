@@ -9,13 +9,13 @@ from kd_core.errors import UserError
 
 
 class ModelAverage:
-    """Keep a copy of a network whose weights are the moving average of its weights.
+    """Keeps a copy of a network with the moving average of its weights.
 
-    (torch's AveragedModel asks its step counter on the host whether it is the first step, which a
-    captured training step may not do.)
+    (torch's AveragedModel reads its step counter on the host, which a captured training step must
+    not do.)
 
     Args:
-        network: What is averaged.
+        network: The network to average.
         decay: Share of the old average that each step keeps, e.g. 0.999.
         warmup: Keep less of it at first, 1 - 1 / (step + 1) in step 0, 1, 2, so that the average is
             that of all weights so far until `decay` is reached.
@@ -26,7 +26,7 @@ class ModelAverage:
 
     def __init__(self, network: nn.Module, decay: float, *, warmup: bool = False) -> None:
         if not 0 < decay < 1:
-            raise UserError(f"trainer.ema is {decay}; want a decay between 0 and 1 such as 0.999")
+            raise UserError(f"trainer.ema is {decay}; wanted a decay between 0 and 1 such as 0.999")
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
         self.decay, self.warmup = decay, warmup
 
@@ -35,8 +35,8 @@ class ModelAverage:
         """Move the average one step towards the network; counters and statistics are copied.
 
         Args:
-            network: As it is after an optimizer step.
-            step: How many steps were taken before that one; the warm-up goes by it.
+            network: The network after an optimizer step.
+            step: Number of steps before that one, for the warm-up.
         """
         decay = min(self.decay, 1 - 1 / (step + 1)) if self.warmup else self.decay
         average: list[Tensor] = list(self.network.parameters())

@@ -1,4 +1,4 @@
-"""Hook: what happens between training steps, under the names that Detectron2 uses."""
+"""Hook: code that runs between training steps; method names as in Detectron2."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -55,13 +55,13 @@ class TrainerLike(Protocol):
         """Return the rate of the step that was taken last."""
 
     def predictor(self) -> nn.Module:
-        """Return what is evaluated and deployed, in eval mode."""
+        """Return the task that is evaluated and deployed, in eval mode."""
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint that a run resumes from; refuse if anything is not finite."""
+        """Write a checkpoint that a run resumes from; raise if anything is not finite."""
 
     def any_rank(self, flag: bool) -> bool:
-        """Return whether any process wants something; the same answer in all."""
+        """Return whether the flag is set in any process; the same answer in all."""
 
 
 class Hook:
@@ -101,7 +101,7 @@ class Hook:
         """Release what was opened; run also when training failed."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs of this hook; of several processes, the first's."""
+        """Return the state that a resumed run needs; with several processes, that of the first."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -137,7 +137,7 @@ def make_plain(record: dict[str, Any], source: str) -> None:
 
 
 class EvaluateHook(Hook):
-    """Evaluate what would be deployed, every so many epochs and after the last.
+    """Evaluate the network to deploy, every so many epochs and after the last.
 
     The metrics enter the epoch's record; the best epoch so far, its metrics and its weights are
     kept as `trainer.best` and `best.pth`.

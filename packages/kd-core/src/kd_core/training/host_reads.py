@@ -1,4 +1,4 @@
-"""Finds what would make the host wait for the device, or a shape depend on data."""
+"""Find host reads, which wait for the device, and shapes that depend on data."""
 
 from collections.abc import Callable
 from typing import Any, Self
@@ -35,7 +35,7 @@ _COPIES = (Tensor.tolist, Tensor.numpy, Tensor.cpu, Tensor.__array__)
 
 
 class HostReadError(AssertionError):
-    """A computation on the device needed the host to look at its values."""
+    """A computation on the device read values back to the host."""
 
 
 class NoHostReads(TorchDispatchMode):
@@ -45,7 +45,7 @@ class NoHostReads(TorchDispatchMode):
     the rule holds where no test machine has a GPU.
 
     Raises:
-        HostReadError: Naming the operator and what to write instead.
+        HostReadError: Names the operator and what to write instead.
     """
 
     def __enter__(self) -> Self:
@@ -61,7 +61,7 @@ class NoHostReads(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Run an operator unless it is refused."""
+        """Run an operator unless it reads values back."""
         name = func.overloadpacket.__name__
         if name in _REFUSED and not _has_output_size(name, kwargs):
             self.met(f"aten.{name}: {_REFUSED[name]}", args)
@@ -70,12 +70,12 @@ class NoHostReads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
     def met(self, what: str, args: tuple[Any, ...]) -> None:
-        """Do what is to be done at a host read."""
+        """Handle a host read."""
         raise HostReadError(what)
 
 
 class NotedHostReads(NoHostReads):
-    """Note the host reads of a device's tensors inside the `with`, and let them pass.
+    """Record the host reads of a device's tensors inside the `with`, without raising.
 
     Args:
         device: Type of the device, such as "cuda".
@@ -83,16 +83,16 @@ class NotedHostReads(NoHostReads):
 
     def __init__(self, device: str) -> None:
         super().__init__()
-        self.device, self.notes = device, list[str]()
+        self.device, self.host_reads = device, list[str]()
 
     def met(self, what: str, args: tuple[Any, ...]) -> None:
-        """Note it."""
+        """Record it."""
         if any(tensor.device.type == self.device for tensor in tensors(args)):
-            self.notes.append(what)
+            self.host_reads.append(what)
 
 
 class _Copies(TorchFunctionMode):
-    """Finds what copies to the host without an operator that a dispatch mode sees on the CPU."""
+    """Finds copies to the host without an operator that a dispatch mode sees on the CPU."""
 
     def __init__(self, mode: NoHostReads) -> None:
         super().__init__()

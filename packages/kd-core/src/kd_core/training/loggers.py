@@ -1,4 +1,4 @@
-"""Hooks that tell what happens: console, JSON lines, TensorBoard, Weights & Biases."""
+"""Loggers: console, JSON lines, TensorBoard, Weights & Biases."""
 
 import json
 import sys
@@ -29,14 +29,14 @@ class Logger(Hook):
 
     for_trainer = False
     package: ClassVar[str | None] = None
-    """What must be installed for it, beside this project."""
+    """Package that it needs, beside this project."""
 
 
 LOGGER = subclass_of("a logger", Logger)
 
 
 def require_installed(logger: Any) -> None:
-    """Refuse a logger, by class or by import path, whose package is not installed."""
+    """Reject a logger, by class or by import path, whose package is not installed."""
     kind = locate(logger) if isinstance(logger, str) else logger
     if kind.package and not is_installed(kind.package):
         raise UserError(
@@ -90,7 +90,7 @@ class TensorBoardLog(Logger):
         with _told(trainer.work_dir / "tensorboard"):
             for name, value in trainer.record.items():
                 self._writer.add_scalar(name, value, trainer.epoch)
-            self._writer.flush()  # its thread writes; what happens to that shows here
+            self._writer.flush()  # its thread writes; an error of the thread shows here
 
     def close(self) -> None:
         """Close the event file."""
@@ -191,8 +191,8 @@ class ProgressLog(Logger):
         """Print the epoch's record."""
         if self.metric not in trainer.record and time.monotonic() - self._said < self.seconds:
             return
-        shown = {k: v for k, v in trainer.record.items() if k not in ("epoch", "step", "seconds")}
-        numbers = "  ".join(f"{name.removeprefix('loss_')} {v:.4g}" for name, v in shown.items())
+        values = {k: v for k, v in trainer.record.items() if k not in ("epoch", "step", "seconds")}
+        numbers = "  ".join(f"{name.removeprefix('loss_')} {v:.4g}" for name, v in values.items())
         best = ""
         if trainer.best:
             best = f"  (best {trainer.best[self.metric]:.4g} @{trainer.best['epoch']})"

@@ -1,4 +1,4 @@
-"""NHWC memory: where networks and images are kept in it."""
+"""NHWC memory of networks and images."""
 
 import torch
 
@@ -10,13 +10,13 @@ from kd_core.runtime.seed import rng_state, set_rng_state
 def use_channels_last(
     distiller: Distiller, flag: bool | None, *, precision: str = "fp32", sample: Batch | None = None
 ) -> None:
-    """Keep student, peers and teachers in NHWC memory, if that is wanted.
+    """Keep student, peers and teachers in NHWC memory, if it is asked for or faster.
 
     Args:
         distiller: On its device.
-        flag: None does so where it was found to be faster (benchmarks/step.py): on CPUs, and with
-            bf16; and only for networks that can run a sample in it. What takes views of maps
-            (`x.view(len(x), -1)`) cannot, unless they are of one pixel.
+        flag: None does so where it is faster (benchmarks/step.py): on CPUs, and with bf16; and
+            only for networks that can run a sample in it. Networks that take views of maps
+            (`x.view(len(x), -1)`) cannot, unless the maps have one pixel.
         precision: In which the networks run; see `TrainStep`.
         sample: A small batch.
     """
@@ -32,12 +32,12 @@ def use_channels_last(
 
 
 def _runs(model: Task, sample: Batch) -> bool:
-    """Return whether a model can run a batch, without leaving a trace."""
+    """Return whether a model can run a batch; the model is unchanged."""
     state, before = rng_state(), [buffer.clone() for buffer in model.buffers()]
     try:
         with torch.no_grad():
             model(sample)
-    except Exception:  # whatever it is, it is met again, or not, in the usual memory
+    except Exception:  # any error: the usual memory format shows whether it is a real one
         return False
     finally:
         set_rng_state(state)

@@ -1,4 +1,4 @@
-"""Running means of the losses on the device, and a mark at the first value that is not finite."""
+"""Running means of the losses on the device, and a flag for the first value that is not finite."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -51,7 +51,7 @@ class LossMeter:
         """Raise if a loss was not finite in any process.
 
         Args:
-            first_step: Number that the first step since the last reset has in the whole run.
+            first_step: Number, in the whole run, of the first step since the last reset.
         """
         if not self.names:
             return
@@ -65,13 +65,13 @@ class LossMeter:
             )
 
     def reset(self) -> None:
-        """Start anew, in the same memory."""
+        """Start again, in the same memory."""
         self._sums.zero_()
         self._steps.zero_()
         self._first_bad.fill_(math.inf)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs to report the same means."""
+        """Return the state from which a resumed run reports the same means."""
         return {"names": self.names, "sums": self._sums, "bad": self._first_bad, "n": self._steps}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
@@ -92,14 +92,14 @@ class LossMeter:
 def check_weights(module: nn.Module, step: int, *, unbounded: Collection[str] = ()) -> None:
     """Raise if a parameter or a buffer is not finite after a step, in any process.
 
-    A finite loss can have a gradient that is not (a root at 0); the next loss would tell, but a
-    checkpoint may be written before it. A running variance overflows without any loss telling: in
-    training, BatchNorm computes with that of the batch.
+    A finite loss can have a gradient that is not finite (a root at 0). The next loss would show it,
+    but a checkpoint may be written before. No loss shows an overflow of a running variance: in
+    training, BatchNorm uses the variance of the batch.
 
     Args:
-        module: What is trained.
+        module: The trained module.
         step: Number of the step, for the message.
-        unbounded: Names of buffers that need not be finite, for they never were.
+        unbounded: Names of buffers that need not be finite, because they never were.
     """
     weights, buffers = not_finite(module)
     buffers = [name for name in buffers if name not in unbounded]
@@ -114,13 +114,13 @@ def check_weights(module: nn.Module, step: int, *, unbounded: Collection[str] = 
     if not buffers_fine:
         raise NonFiniteLossError(
             f"buffer {_named(buffers)} is not finite after step {step}. The losses were, but "
-            "what BatchNorm keeps for evaluation is not: activations grew too large; lower the "
+            "BatchNorm's running statistics are not: activations grew too large; lower the "
             "learning rate, or use trainer.clip_norm. Nothing was saved"
         )
 
 
 def _named(names: Sequence[str]) -> str:
-    """Return the first of some names, and how many there are more."""
+    """Return the first of some names, and the number of the others."""
     if not names:
         return "of another process"
     return f"{names[0]!r}" + (f" (and {len(names) - 1} more)" if names[1:] else "")

@@ -1,4 +1,4 @@
-"""The step of mutual learning in which one network moves after the other."""
+"""The step of mutual learning that updates one network after the other."""
 
 from collections.abc import Sequence
 
@@ -15,14 +15,14 @@ from kd_core.training.step import TrainStep
 
 
 class AlternatingStep(TrainStep):
-    """One member after the other takes a step, each from what the others are by then.
+    """Members take a step one after the other, each with the updated others.
 
     The order of algorithm 1 in the paper. Every member runs once for each of them, so a step of two
     costs two forward passes more than the simultaneous one, and BatchNorm statistics move as often.
 
     Args:
         distiller: A `MutualDistiller`.
-        optimizer: Of all members; one that leaves parameters without gradient alone.
+        optimizer: Of all members; it must not change parameters without gradient.
         precision: See `TrainStep`.
 
     Raises:

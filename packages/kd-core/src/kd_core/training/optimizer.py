@@ -1,4 +1,4 @@
-"""Build an optimizer whose learning rates live on the device."""
+"""Build an optimizer with its learning rates on the device."""
 
 import inspect
 from collections.abc import Mapping
@@ -58,7 +58,7 @@ def build_optimizer(
 
 
 def groups_text(optimizer: torch.optim.Optimizer, model: nn.Module) -> str:
-    """Say in a line how the parameters of a model are grouped; nothing if all are alike."""
+    """Return in one line how the parameters of a model are grouped; "" if there is one group."""
     frozen = sum(not parameter.requires_grad for parameter in model.parameters())
     rates = [float(group["lr"]) for group in optimizer.param_groups if "lr" in group]
     if len(optimizer.param_groups) == 1 and not frozen:
@@ -95,7 +95,7 @@ def _parsed(
 
 
 def _refuse_unknown(kind: type, own: Mapping[str, Any], where: str) -> None:
-    """Refuse a key that neither the optimizer takes nor `Grouping`, naming the nearest of both."""
+    """Reject a key that neither the optimizer nor `Grouping` has; name the nearest of both."""
     parameters = parameters_of(kind)
     known = {*parameters.names, *_OWN, "type"}
     for key in own:
@@ -105,7 +105,7 @@ def _refuse_unknown(kind: type, own: Mapping[str, Any], where: str) -> None:
 
 
 def _refuse_closures(kind: type, where: str) -> None:
-    """Refuse an optimizer that calls the model itself, as often as it likes, or wants no tensors.
+    """Reject an optimizer that calls the model itself, or that does not take tensors.
 
     A training step gives it gradients once, and those of whole tensors.
     """

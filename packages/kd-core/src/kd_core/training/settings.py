@@ -34,18 +34,18 @@ class TrainerSettings:
         ema_warmup: Let the average forget faster at first; see `ModelAverage`.
         sync_batchnorm: Compute BN statistics over all processes.
         find_unused_parameters: For networks with parts that some batches do not use, under DDP.
-        accelerate_teachers: Let teachers run a copy that gives the same in less time; see
+        accelerate_teachers: Let teachers run a faster copy with the same outputs; see
             `Teacher.accelerate`.
-        teacher_cache: Keep teacher features for every run of them, see `CachedTeachers`: in this
+        teacher_cache: Keep teacher outputs on disk for all runs, see `CachedTeachers`: in this
             folder, or where the tool keeps teachers.
         capture: Record the step as a CUDA graph, where it can be; see `CapturedStep`.
-        compile: Hand the losses to `torch.compile`, which takes minutes at first.
+        compile: Compile the losses with `torch.compile`, which takes minutes at first.
         eval_every: Epochs between evaluations; a student that is not trained has one, at the end.
         save_every: Epochs between checkpoints.
         save_minutes: Minutes between checkpoints.
         keep_every: Epochs between checkpoints that are kept.
-        log_every: Steps between looks at the device.
-        hooks: Nodes of hooks of one's own, subclasses of `kd_core.Hook`; see docs/own_hook.md. They
+        log_every: Steps between NaN checks and synchronisation of ranks.
+        hooks: Nodes of your own hooks, subclasses of `kd_core.Hook`; see docs/own_hook.md. They
             run after the evaluation and before loggers and checkpoints, in every process.
         loggers: Nodes of loggers beside `log.jsonl` and the console, subclasses of
             `kd_core.training.loggers.Logger`. None takes TensorBoard where it is installed.

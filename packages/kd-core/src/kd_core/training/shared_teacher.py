@@ -1,4 +1,4 @@
-"""Several students, one pass over data and teachers: trainers that take turns."""
+"""Several students on one pass over data and teachers: trainers that alternate."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,10 +19,10 @@ from kd_core.training.trainer import Trainer
 
 
 class SharedLoader:
-    """Give several trainers the same batches, each made once.
+    """Gives several trainers the same batches; each batch is made once.
 
-    A batch is kept until the trainers that take turns have had it; one that asks for another place,
-    because it was resumed elsewhere, gets it made for itself.
+    A batch is kept until all trainers have used it. A trainer at another position, because it was
+    resumed there, gets its own batches.
 
     Args:
         loader: Makes the batches.
@@ -57,12 +57,12 @@ class SharedLoader:
 
 
 class WithTeachers:
-    """A loader whose batches bring what the teachers' taps give, `shown`, for all students.
+    """A loader whose batches have the teacher features for all students.
 
     Args:
         loader: Makes the batches.
-        teachers: By name; told what to show.
-        precision: That in which they run; see `TrainStep`.
+        teachers: By name, with their taps set.
+        precision: Of the teachers; see `TrainStep`.
     """
 
     def __init__(
@@ -86,12 +86,12 @@ class WithTeachers:
 
 @dataclass
 class Turn:
-    """A trainer among others that take turns.
+    """A trainer that alternates with others.
 
     Args:
         trainer: Not started yet.
-        steps: Its steps, and what follows them; see `Trainer.steps`.
-        state: Of the random generators that it begins with; see `rng_state`.
+        steps: Its steps, and the work after them; see `Trainer.steps`.
+        state: Of its random generators at the start; see `rng_state`.
     """
 
     trainer: Trainer
@@ -99,7 +99,7 @@ class Turn:
     state: dict[str, Any]
 
     def take(self) -> bool:
-        """Take a step, drawing what the trainer would draw alone; tell whether there was one."""
+        """Take a step with the trainer's own random numbers; return whether there was one."""
         set_rng_state(self.state)
         try:
             return next(self.steps, self) is not self
@@ -108,7 +108,7 @@ class Turn:
 
 
 def train_in_turns(turns: Iterable[Turn]) -> None:
-    """Train all to the end, a step each in turn; those that are behind go first.
+    """Train all to the end, a step each in turn; trainers that are behind go first.
 
     Raises:
         Interrupted: After SIGINT or SIGTERM, once all have written their `last.pth`.
@@ -134,12 +134,12 @@ def train_in_turns(turns: Iterable[Turn]) -> None:
 def shared_teachers(
     distillers: Sequence[Distiller], sample: Batch, precision: str
 ) -> dict[str, Teacher]:
-    """Return teachers that show what all these distillers tap of those they have in common."""
+    """Return the teachers that these distillers share, with the taps of all."""
     shared = {}
     for name, teacher in distillers[0].teachers.items():
         holders = [distiller for distiller in distillers if name in distiller.teachers]
         paths = [path for distiller in holders for path in distiller.teacher_paths(name)]
-        # Ensembles are put together by each distiller, and run by each.
+        # Each distiller builds and runs its own ensembles.
         if paths and all(each.teachers[name].model is teacher.model for each in holders):
             shared[name] = Teacher(teacher.model)
             shared[name].infer_shapes(paths, sample)

@@ -1,4 +1,4 @@
-"""Whether a training state is whole: its names, types and sizes, and that they agree."""
+"""Check that a training state is complete and consistent: names, types, sizes."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -17,14 +17,14 @@ _REMEDY = "name another checkpoint, or train again"
 
 
 def check_structure(state: State, own: State) -> None:
-    """Refuse a state whose entries are not those of a trainer, or not of their types.
+    """Reject a state whose entries are not those of a trainer, or have other types.
 
     Args:
-        state: What a file holds.
-        own: What `training_state.collect` gives here.
+        state: The contents of a file.
+        own: The result of `training_state.collect` in this run.
 
     Raises:
-        UserError: Naming the first entry that is wrong.
+        UserError: Names the first entry that is wrong.
     """
     if missing := [name for name in own if name not in state]:
         _refuse(f"has no {missing[0]!r}")
@@ -36,15 +36,15 @@ def check_structure(state: State, own: State) -> None:
 
 
 def check_position(state: State, epochs: int) -> None:
-    """Refuse a position outside the run, or a history or counters that tell of another.
+    """Reject a position outside the run, or a history or counters of another position.
 
     Raises:
-        UserError: Naming what is wrong.
+        UserError: Names what is wrong.
     """
     epoch, step, length = (state[k] for k in ("epoch", "step_in_epoch", "steps_per_epoch"))
     if epoch > epochs:
         raise UserError(
-            f"is of a run that is longer: {epoch} epochs are done there, {epochs} are wanted here; "
+            f"is of a longer run: {epoch} epochs are done there, {epochs} are wanted here; "
             "resume with trainer.epochs as the run was started with"
         )
     # After the last step of an epoch, before it is finished, the step is the length.
@@ -60,12 +60,12 @@ def check_position(state: State, epochs: int) -> None:
 
 
 def check_values(state: State, own: State) -> None:
-    """Refuse tensors that are not finite, or of another type than the trainer's.
+    """Reject tensors that are not finite, or of another type than the trainer's.
 
     Their names and shapes are those of the trainer's.
 
     Raises:
-        UserError: Naming the first of them.
+        UserError: Names the first of them.
     """
     for part in ("distiller", "average"):
         here, there = own[part] or {}, state[part] or {}
@@ -77,15 +77,15 @@ def check_values(state: State, own: State) -> None:
 
 
 def check_optimizer(state: State, optimizer: torch.optim.Optimizer) -> None:
-    """Refuse momenta and the like that are not finite, or not of the parameters' shapes.
+    """Reject momenta and the like that are not finite, or not of the parameters' shapes.
 
     Raises:
-        UserError: Naming the first of them.
+        UserError: Names the first of them.
     """
     weights: list[tuple[nn.Parameter, Mapping[str, Any]]] = [
         (weight, group) for group in optimizer.param_groups for weight in group["params"]
     ]
-    known = type(optimizer).__module__.startswith("torch.optim")  # others keep what they want
+    known = type(optimizer).__module__.startswith("torch.optim")  # others may keep anything
     for number, kept in state["state"].items():
         if not _is_count(number) or number >= len(weights) or not isinstance(kept, Mapping):
             _refuse(f"has a state of the optimizer for parameter {number!r} of {len(weights)}")
@@ -97,7 +97,7 @@ def check_optimizer(state: State, optimizer: torch.optim.Optimizer) -> None:
 
 
 def _fits(name: str, value: Any, weight: Tensor, group: Mapping[str, Any]) -> bool:
-    """Return whether a value is one that torch's optimizers keep for a parameter of a shape."""
+    """Return whether torch's optimizers keep such a value for a parameter of this shape."""
     if not isinstance(value, Tensor):
         return value is None and name == "momentum_buffer" and not group.get("momentum")
     if name in ("row_var", "col_var"):  # of Adafactor
@@ -145,19 +145,19 @@ def _is_count(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a value is a finite number, and no bool or tensor."""
+    """Return whether a value is a finite number, not a bool or tensor."""
     return type(value) in (int, float) and math.isfinite(value)
 
 
 def _is_finite(value: Any) -> bool:
-    """Return whether a value of an optimizer is finite; those that are not numbers are."""
+    """Return whether a value of an optimizer is finite; True if it is not a number."""
     if not isinstance(value, Tensor):
         return not isinstance(value, float) or math.isfinite(value)
     return _has_values(value) and bool(value.isfinite().all())
 
 
 def _has_values(value: Any) -> bool:
-    """Return whether a value is a tensor whose values can be looked at."""
+    """Return whether a value is a tensor whose values can be read."""
     if not isinstance(value, Tensor) or value.is_quantized or value.is_complex():
         return False
     return value.layout == torch.strided and value.device.type != "meta"
@@ -198,7 +198,7 @@ def _is_meter(value: Any) -> bool:
 
 
 def _is_generator(value: Any) -> bool:
-    """Return whether torch takes the states of its generators."""
+    """Return whether torch accepts the states of its generators."""
     if not isinstance(value, Mapping) or "cpu" not in value or set(value) - {"cpu", "cuda"}:
         return False
     for device, state in value.items():

@@ -1,4 +1,4 @@
-"""One training step: batches in, losses out, parameters moved."""
+"""One training step: takes batches, returns losses, updates parameters."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -39,12 +39,12 @@ class TrainStep:
     same call.
 
     Args:
-        distiller: What turns a batch into losses; its steps are counted here.
+        distiller: Computes the losses of a batch; its steps are counted here.
         optimizer: Of the distiller's parameters.
         precision: "fp32", or "bf16" for autocast; parameters and criteria stay in float32.
-        clip_norm: Largest norm of the gradient of all parameters together, or None.
+        clip_norm: Largest norm of the gradient of all parameters, or None.
         find_unused_parameters: Passed to DDP, for networks with parts that some batches do not use.
-        compile: Compile networks, teachers and criteria together with `torch.compile`.
+        compile: Compile networks, teachers and criteria as a whole with `torch.compile`.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class TrainStep:
                     broadcast_buffers=False,
                     find_unused_parameters=find_unused_parameters,
                 )
-        if compile:  # networks, teachers and criteria as one; alone, hooks in them never fired
+        if compile:  # as one: hooks in networks compiled alone never fire
             self.model = torch.compile(self.model)
 
     def __call__(self, batches: Sequence[Batch]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What teachers show, kept on disk: each view of an image goes through a teacher once."""
+"""On-disk cache of teacher outputs: each view of an image goes through a teacher once."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,27 +23,27 @@ from kd_core.networks.task import Batch, rows_of
 from kd_core.runtime import distributed
 from kd_core.training.step import PRECISIONS
 
-_AHEAD = 32  # batches looked up together, so that the device is waited for once in so many steps
+_AHEAD = 32  # batches looked up at once, so that the host waits once in so many steps
 _PASS = 256  # images that go through a teacher at once
 _ALIKE = 0.02  # of the largest value; bf16 in other batches differs by up to 0.01
 
 
 class CachedTeachers:
-    """A loader whose batches bring what the teachers' taps give, `shown`, instead of a pass.
+    """A loader whose batches have teacher features from a cache, instead of a teacher pass.
 
     A crop and flip of a fixed image is one of few views (162 for padding 4), named by `crop_id`.
-    Logits and vectors of each view are kept in float16, a table for each tap, and filled as views
-    come up. A table is named by a hash of the teacher, the images and the precision, so any method,
-    student and seed uses it, also while another run fills it.
+    Logits and vectors of each view are kept in float16, in a table for each tap that is filled as
+    views occur. A table is named by a hash of the teacher, the images and the precision, so any
+    method, student and seed can use it, also while another run fills it.
 
     Args:
         loader: Of a set that is on the device, with `CropFlip` or no augmentation.
-        teachers: By name; what they show must be logits or vectors.
+        teachers: By name; their features must be logits or vectors.
         folder: Where tables are kept.
-        precision: That in which teachers run; see `TrainStep`.
+        precision: Of the teachers; see `TrainStep`.
 
     Raises:
-        UserError: If views are without number, a tap gives maps, or the disk has no room.
+        UserError: If the number of views is not limited, a tap gives maps, or the disk is too full.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class CachedTeachers:
             yield from self._with_shown(ahead)
 
     def describe(self, epochs: int) -> str:
-        """Say where the tables are and how large they become."""
+        """Return where the tables are and how large they become."""
         stores = [store for tables in self._tables.values() for store in tables.stores.values()]
         size = sum(table_bytes(*store.shape) for store in stores)
         there = sum(table_bytes(store.filled, store.shape[1]) for store in stores)
@@ -123,7 +123,7 @@ class _TeacherTables:
         self._trusted = False
 
     def show(self, rows: np.ndarray, batch: Batch) -> dict[str, Tensor]:
-        """Return what every tap gives for these rows, float16 [n, width] on the batch's device."""
+        """Return the features of these rows by tap, float16 [n, width] on the batch's device."""
         there = np.logical_and.reduce([store.has(rows) for store in self.stores.values()])
         if not self._trusted and there.any():
             self._check(rows, there, batch)
@@ -147,7 +147,7 @@ class _TeacherTables:
             self.stores[tap].write(rows[places], values)
 
     def _check(self, rows: np.ndarray, there: np.ndarray, batch: Batch) -> None:
-        """Compare a few rows with the teacher: a hash knows its weights, not its code."""
+        """Compare a few rows with the teacher: the hash covers its weights, not its code."""
         places = np.flatnonzero(there)[:8]
         for tap, values in self._run(places, batch).items():
             kept = self.stores[tap].read(rows[places])
@@ -163,8 +163,8 @@ class _TeacherTables:
     def _run(self, places: np.ndarray, batch: Batch) -> dict[str, np.ndarray]:
         chosen = torch.from_numpy(places).to(batch["image"].device)
         with self.autocast():
-            seen = self.teacher(rows_of(batch, chosen))
-        return {tap: value.half().cpu().numpy() for tap, value in seen.items()}
+            features = self.teacher(rows_of(batch, chosen))
+        return {tap: value.half().cpu().numpy() for tap, value in features.items()}
 
 
 def _joined(batches: Sequence[Batch]) -> Batch:
@@ -175,12 +175,12 @@ def _joined(batches: Sequence[Batch]) -> Batch:
 
 
 def _count_views(loader: Loader) -> int:
-    """Return in how many ways an image can come, or say why that cannot be told."""
+    """Return the number of views of an image; raise if it is not limited."""
     if int(os.environ.get("LOCAL_WORLD_SIZE", 1)) != distributed.world_size():
         problem = "processes on several machines cannot share its files"
     elif not isinstance(loader, DeviceLoader):
         problem = (
-            "images are read and cropped anew in each epoch; only a resident set has few views"
+            "images are read and cropped again in each epoch; only a resident set has few views"
         )
     elif not loader.augment:
         return 1

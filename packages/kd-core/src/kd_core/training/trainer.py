@@ -47,7 +47,7 @@ class Trainer:
         accumulate: Batches a step.
         ema: Decay of a moving average of the student, which is then evaluated and deployed.
         ema_warmup: See `ModelAverage`.
-        log_every: Steps between looks at the device, and at what other processes want.
+        log_every: Steps between NaN checks and synchronisation of ranks.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class Trainer:
         Raises:
             UserError: If it is not one, or of a run with another config.
         """
-        remedy = "put one of the run's epoch_*.pth in its place; or delete it, and it starts anew"
+        remedy = "put one of the run's epoch_*.pth in its place; or delete it, and the run restarts"
         state = checkpoint.load(path, remedy=remedy)
         with located(str(path)):
             training_state.restore(self, state)
@@ -169,10 +169,10 @@ class Trainer:
         check_weights(self.distiller, self.steps_done, unbounded=self._unbounded)
 
     def any_rank(self, flag: bool) -> bool:
-        """Return after a step whether any process wants something.
+        """Return whether the flag is set in any process; for use after a step.
 
-        All processes get the same answer at the same step, for they ask one another only every
-        `log_every` steps; a single process gets its own flag.
+        All processes get the same answer at the same step: they are synchronised only every
+        `log_every` steps. A single process gets its own flag.
         """
         if not distributed.is_distributed():
             return flag

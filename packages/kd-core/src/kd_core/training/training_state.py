@@ -1,4 +1,4 @@
-"""What a training checkpoint holds, and how a trainer resumes from it."""
+"""Training state: what a checkpoint holds, and how a trainer resumes from it."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -59,7 +59,7 @@ def restore(trainer: TrainerLike, state: Mapping[str, Any]) -> None:
 
 
 def check_hooks(hooks: Sequence[Hook]) -> None:
-    """Refuse hooks whose state could not be kept, before any work.
+    """Reject hooks whose state cannot be kept, before any work.
 
     Raises:
         UserError: If one writes a state and does not read it, or it is not plain.
@@ -74,7 +74,7 @@ def check_hooks(hooks: Sequence[Hook]) -> None:
 
 
 def _with_state(hooks: Sequence[Hook]) -> dict[str, Hook]:
-    """Return the hooks that remember something by class and, from the second on, number."""
+    """Return the hooks with a state by class name and, from the second on, number."""
     found, seen = {}, Counter[str]()
     for hook in hooks:
         if hook.for_trainer and type(hook).state_dict is not Hook.state_dict:
@@ -108,7 +108,7 @@ def _load_hooks(hooks: Sequence[Hook], states: Mapping[str, Any]) -> None:
 
 def _check(trainer: TrainerLike, state: Mapping[str, Any]) -> None:
     if "steps_per_epoch" not in state:
-        raise UserError("is no training state; a run is resumed from the last.pth that it wrote")
+        raise UserError("is not a training state; a run is resumed from the last.pth that it wrote")
     own = collect(trainer)
     check_structure(state, own)
     _check_config(trainer, state, own)
@@ -118,7 +118,7 @@ def _check(trainer: TrainerLike, state: Mapping[str, Any]) -> None:
 
 
 def _check_config(trainer: TrainerLike, state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    """Refuse a state of another config."""
+    """Reject a state of another config."""
     if state["steps_per_epoch"] != trainer.steps_per_epoch:
         problem = (
             f"has {state['steps_per_epoch']} steps an epoch, this run {trainer.steps_per_epoch}: "
