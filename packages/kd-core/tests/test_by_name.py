@@ -131,7 +131,7 @@ class TestErrors:
             ("by_pair = dict(a_b=6.0)", "by_pair: wanted .* got 'a_b' and 6.0"),
             ("by_pair = {3: dict()}", "by_pair: wanted .* got 3 and {}"),
             ("by_pair = dict(x=dict(optimzer={}))", r"by_pair\.x: .*'optimzer'.*'optimizer'"),
-            ("by_pair = dict(x=dict(by_pair={}))", r"by_pair\.x: unknown name 'by_pair'"),
+            ("by_pair = dict(x=dict(by_pair={}))", r"by_pair\.x: .*'by_pair'; valid names: dist"),
             ("by_pair = dict(x=dict(optimizer=dict(lr=set())))", r"by_pair\.x\.optimizer\.lr: "),
             ("by_pairs = dict()", "unknown name 'by_pairs'; did you mean 'by_pair'"),
         ],
@@ -140,6 +140,10 @@ class TestErrors:
         file = write("broken", f"{text}\n")
         with pytest.raises(UserError, match=rf"broken\.py: {message}"):
             load_config(file, known=KNOWN)
+
+    def test_table_in_a_table_is_refused_where_any_name_is_allowed(self, write):
+        with pytest.raises(UserError, match=r"by_pair\.x: unknown name 'pair'"):
+            load_config(write("broken", "by_pair = dict(x=dict(pair='y'))\n"))
 
     def test_error_in_a_base_names_the_base(self, write):
         write("broken", "by_pair = 3\n")
@@ -171,6 +175,11 @@ class TestNotes:
 
     def test_values_that_were_replaced_are_not_told(self, pair, method):
         assert told(pair, method, options={"distiller.terms.dkd.criterion.beta": 2.0}) == []
+
+    def test_marks_are_not_told(self, pair, write):
+        table = "dict(a_b=dict(phases=dict(one=dict(optimizer=dict(_delete_=True, lr=0.5)))))"
+        method = write("method", f"phases = dict(one={{}})\nby_pair = {table}\n")
+        assert told(pair, method) == ["values for the pair a_b: phases.one.optimizer.lr=0.5"]
 
     def test_pair_without_values_is_told_with_the_nearest_name(self, method, write):
         table = "by_pair = dict(resnet32x4_resnet8x44=dict(optimizer=dict(lr=0.5)))\n"
