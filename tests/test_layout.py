@@ -37,6 +37,12 @@ FLOORS = (  # of kd_core, from the ground; an import points down
     {"training"},
     {"experiment", "testing"},
 )
+ROLES = {  # modules of a task package by what they are for; the packages that have them all
+    "adapter networks student known_networks evaluation compare": {"kd_cls", "kd_reid"},
+    "data/splits data/options data/folders data/augment": {"kd_cls", "kd_reid"},
+    "weights pictures": {"kd_det", "kd_reid"},
+    "train demo roles": TASKS,
+}
 FORBIDDEN_NAMES = {"utils", "common", "helpers", "misc", "base"}
 LONGEST_SOURCE = 250  # lines
 SKIPPED = {".git", ".venv", "__pycache__", "build", "dist", "runs", "uv.lock"}
@@ -235,6 +241,12 @@ class TestProject:
             sources[name] = path.read_text(encoding="utf-8")
         assert {"kd_core", "kd_core.training.trainer", "kd_cls.train"} <= sources.keys()
         assert circles(sources) == []
+
+    @pytest.mark.parametrize("names", ROLES)
+    def test_modules_of_one_role_have_one_name_in_all_task_packages(self, names):
+        for name in names.split():
+            files = ROOT.glob(f"packages/*/src/*/{name}.py")
+            assert {package_of(file) for file in files} - {"kd_core"} == ROLES[names], name
 
     def test_each_package_is_tested_alone(self):
         def check(path: Path, text: str) -> list[str]:

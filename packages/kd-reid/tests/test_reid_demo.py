@@ -38,7 +38,7 @@ def test_it_ends_with_a_table_a_picture_and_numbers(capsys):
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown if "│" in line]
     assert [row[0] for row in rows] == ["teacher", "student", "student + KD"]
     assert all("±" in row[1] and "±" in row[2] for row in rows[1:])
-    assert "drawn synthetic_people, last epoch, 2 seeds" in "\n".join(shown)
+    assert "synthetic people, last epoch, 2 seeds" in "\n".join(shown)
     with Image.open("runs/reid_demo/galleries.png") as image:
         assert image.size[0] > 1000
     numbers = json.loads(Path("runs/reid_demo/demo.json").read_text())
