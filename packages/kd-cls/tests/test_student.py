@@ -67,7 +67,7 @@ def test_a_network_on_the_user_s_path_is_rebuilt(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
     trained = write_student(tmp_path, network, {"type": "nets_of_a_user.net"})
-    with pytest.raises(UserError, match=r"trust who .*, add --trust nets_of_a_user\.net$"):
+    with pytest.raises(UserError, match=r"trust the author .*, add --trust nets_of_a_user\.net$"):
         load_student(tmp_path)
     assert "nets_of_a_user" not in sys.modules
     with trusting("nets_of_a_user.net"):

@@ -65,7 +65,7 @@ def test_more_epochs_resume_from_a_checkpoint(tmp_path, asked):
 def test_no_more_epochs_than_are_trained_is_refused(tmp_path, epoch, step, asked):
     identity.keep(tmp_path, with_epochs(5))
     save_position(tmp_path, epoch, step)
-    with pytest.raises(UserError, match=rf"has trained for {epoch} epochs.* with 5; want more"):
+    with pytest.raises(UserError, match=rf"has trained for {epoch} epochs.* with 5; set more"):
         identity.check(tmp_path, with_epochs(asked))
 
 

@@ -66,7 +66,7 @@ def test_other_structures_are_refused(tmp_path, path, value):
 
 
 def test_no_result_says_when_there_is_one(tmp_path):
-    with pytest.raises(UserError, match=r"has no result\.json, which a run writes when"):
+    with pytest.raises(UserError, match=r"has no result\.json, which a run writes at"):
         read_result(tmp_path)
 
 

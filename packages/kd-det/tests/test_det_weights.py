@@ -214,7 +214,7 @@ class TestTeacher:
     def test_a_backbone_alone_is_refused(self, state, tmp_path, prefix):
         backbone = {prefix + name: v for name, v in Detector().backbone.state_dict().items()}
         torch.save(backbone, tmp_path / "w.pth")
-        with pytest.raises(UserError, match=r"missing .*a backbone alone.*whole trained detector"):
+        with pytest.raises(UserError, match=r"missing .*only a backbone.*whole trained detector"):
             load_teacher(Detector(), tmp_path / "w.pth")
 
 
