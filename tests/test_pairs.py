@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from kd_cls.compare import main as compare
 from kd_cls.networks import without_pretrained
+from kd_cls.train import main as train
 from kd_core.config.build import build_network
 from kd_core.config.python_files import read_python
 from kd_core.config.reading import load_config
@@ -124,3 +126,19 @@ def test_values_by_name_are_of_names_that_a_file_has(kind):
     assert tables
     for path, table in tables.items():
         assert set(table) <= names, path
+
+
+def test_tools_say_which_values_a_run_takes(capsys):
+    files = [str(CONFIGS / f"{name}.py") for name in ("data/cifar100", "pairs/vgg13_vgg8")]
+    dkd, reviewkd = (str(CONFIGS / f"methods/{name}.py") for name in ("dkd", "reviewkd"))
+    options = ["--dry-run", "--cfg-options", "data.batch_size=2"]
+    line = "values for the pair vgg13_vgg8: distiller.terms.dkd.criterion.beta=6.0\n"
+    assert train([*files, dkd, reviewkd, *options]) == 0
+    told = capsys.readouterr().err
+    assert told.startswith(f"{line}no values for the pair vgg13_vgg8 in reviewkd.py: its defaults")
+    rows = ["--sweep", "distiller.terms.dkd.warmup_epochs", "1", "2"]
+    only = "distiller.terms.dkd.warmup_epochs = 2"
+    assert compare([*files, dkd, *rows, "--only", only, *options]) == 0
+    told = capsys.readouterr().err
+    assert told.startswith(f"{only}: {line}")
+    assert told.count("values for the pair") == 1
