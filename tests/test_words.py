@@ -96,6 +96,7 @@ PHRASES = [  # of prose, messages, config keys and options
         "is in, is defined in, is on",
         "The set lives on the device.",
     ),
+    Rule(r"\bpedestrians?\b", "people", "Draw a pedestrian."),
     Rule(r"(?i)\bteachers? shows?\b", "teacher features, teacher outputs", "what teachers show"),
     Rule(r"(?i)\bmade again\b", "created again", "delete it, and it is made again"),
     Rule(r"(?i)\bfor ever\b|\bwithout end\b", "forever", "0 waits for ever"),
