@@ -71,7 +71,7 @@ CONFIGS = {
     "dkd": DKD,
     "fitnet": FITNET,
     "kd_and_fitnet": KD_AND_FITNET,
-    "config": RECIPE,
+    "recipe": RECIPE,
     "phases": PHASES,
 }
 NETS = """
@@ -256,7 +256,7 @@ class TestDistillation:
     def test_a_teacher_is_trained_by_its_recipe_first_and_once(self, runs, capsys):
         assert train.main(["recipe.py"]) == 0
         assert train.main(["recipe.py", "--seeds", "3"]) == 0
-        assert [name for name, _, _ in runs] == ["teacher", "config", "config"]
+        assert [name for name, _, _ in runs] == ["teacher", "recipe", "recipe"]
         assert "done before, using runs/teachers/teacher-" in capsys.readouterr().err
         (made,) = Path("runs/teachers").iterdir()
         assert read(made / "result.json")["seed"] == 0
@@ -374,7 +374,7 @@ class TestEvaluation:
 
 
 class TestLooking:
-    @pytest.mark.parametrize("name", ["alone", "kd_and_fitnet", "config", "phases"])
+    @pytest.mark.parametrize("name", ["alone", "kd_and_fitnet", "recipe", "phases"])
     def test_a_dry_run_takes_a_step_and_leaves_nothing(self, name, folder, capsys):
         before = set(folder.iterdir())
         assert train.main([f"{name}.py", "--dry-run"]) == 0

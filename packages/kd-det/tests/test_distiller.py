@@ -116,7 +116,8 @@ def test_warm_up_counts_iterations(build, inputs, storage):
     full = build("retinanet", {"fitnet": FITNET})(inputs)["loss_fitnet"]
     assert distiller(inputs)["loss_fitnet"].item() == pytest.approx(full.item() / 4, rel=1e-5)
     distiller.advance()
-    factor = distiller._factor("loss_fitnet", distiller.terms["loss_fitnet"])
+    term = distiller.terms["loss_fitnet"]
+    factor = term.factor(distiller.steps, distiller._steps_per_epoch)
     assert factor == 0.5
 
 
