@@ -173,4 +173,5 @@ def _criteria(module: ModuleType) -> Iterator[type[Criterion]]:
     for name, value in vars(module).items():
         own = getattr(value, "__module__", None) == module.__name__ and not name.startswith("_")
         if own and isinstance(value, type) and issubclass(value, Criterion):
-            yield value
+            if value is not Criterion:  # the base class is in the same package
+                yield value
