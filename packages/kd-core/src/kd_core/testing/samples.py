@@ -172,6 +172,6 @@ def _modules(root: ModuleType) -> Iterator[ModuleType]:
 def _criteria(module: ModuleType) -> Iterator[type[Criterion]]:
     for name, value in vars(module).items():
         own = getattr(value, "__module__", None) == module.__name__ and not name.startswith("_")
-        if own and isinstance(value, type) and issubclass(value, Criterion):
-            if value is not Criterion:  # the base class is in the same package
-                yield value
+        method = own and value is not Criterion  # the base class is in the same package
+        if method and isinstance(value, type) and issubclass(value, Criterion):
+            yield value
