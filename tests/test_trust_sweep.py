@@ -55,6 +55,9 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
         "`optimizer` of a config; must be an Optimizer",
     ),
     ("kd_core/training/optimizer.py", "locate"): (1, "the same; its signature is read"),
+    ("kd_core/training/settings.py", "build"): (1, "hooks and loggers of a config; judged by kind"),
+    ("kd_core/training/loggers.py", "locate"): (1, "the same; which package it needs is read"),
+    ("kd_core/training/loggers.py", "import importlib"): (1, "whether a package is installed"),
     ("kd_core/distill/term.py", "build"): (
         1,
         "criteria of a config; must be Criterions. YAML: see below",

@@ -105,6 +105,9 @@ class Sees(Logger):
     def after_epoch(self, trainer):
         self.seen.append(dict(trainer.record))
 
+    def state_dict(self):
+        return {"seen": self.seen}  # in no checkpoint: loggers may differ
+
 
 def make(folder, *, seed=0, evaluate=None, **options):
     torch.manual_seed(seed)

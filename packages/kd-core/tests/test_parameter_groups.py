@@ -133,11 +133,12 @@ def test_a_later_rule_wins_setting_by_setting():
     rules = [
         {"names": "*", "lr_factor": 0.1, "weight_decay": 0.5},
         {"names": "b", "lr": 3.0},
+        {"names": "a", "lr_factor": 0.5},
         {"names": "[bc]", "frozen": True},
         {"names": "b", "frozen": False},
     ]
     optimizer = build_optimizer({"type": SGD, "lr": 1.0, "groups": rules}, model)
-    assert rates(model, optimizer) == {"a": (0.1, 0.5), "b": (3.0, 0.5)}
+    assert rates(model, optimizer) == {"a": (0.5, 0.5), "b": (3.0, 0.5)}
     assert not model.c.requires_grad
 
 
