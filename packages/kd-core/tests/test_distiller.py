@@ -183,7 +183,7 @@ def test_a_plain_network_as_student_is_refused_with_what_to_do():
         def forward(self, batch):
             return self.fc(batch["image"].mean((2, 3)))
 
-    with pytest.raises(UserError, match=r"gave a Tensor in training.*wrap the network in a Task"):
+    with pytest.raises(UserError, match=r"Tensor in training.*wrap the network in a Task"):
         Distiller(Bare(), Bare(), {"kd": Term(KD())})(batch())
 
 
