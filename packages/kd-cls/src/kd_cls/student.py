@@ -31,7 +31,7 @@ def load_student(path: str | Path) -> Classifier:
 
     Called with `{"image": images}`, uint8 or floats in [0, 1] of any size, it returns logits. A
     network that is not of the zoo, torchvision or timm needs `trusting(NAME)` of
-    `kd_core.config.trust` around.
+    `kd_core.config.trusted` around.
 
     Args:
         path: See `find_student`.

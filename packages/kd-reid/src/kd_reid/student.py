@@ -46,7 +46,7 @@ def load_student(path: str | Path) -> Embedder:
 
     Called with `{"image": images}`, uint8 or floats in [0, 1] of any size, it returns an
     `Embedding`. A network that is not of torchreid needs `trusting(NAME)` of
-    `kd_core.config.trust` around.
+    `kd_core.config.trusted` around.
 
     Args:
         path: Folder of the run, or its `student.safetensors`.

@@ -1,6 +1,6 @@
 """Read a whole data set in the COCO format and tell what a detector cannot learn from."""
 
-from argparse import ArgumentParser
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +9,6 @@ from typing import Any
 
 from detectron2.data.detection_utils import SizeMismatchError, check_image_size, read_image
 from kd_core.errors import UserError
-from kd_core.experiment.cli import add_general_options, run_main
 from kd_core.files.checkpoint import save_json
 from kd_core.runtime.console import err, out
 from rich.progress import track
@@ -30,13 +29,8 @@ _TOLERANCE = 1.0  # pixels that a box may reach outside: COCO's own are rounded
 _SHOWN = 5  # entries of a list on the terminal; --out has all
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool; returns the exit status: 1 if anything is unusable."""
-    return run_main(_main, argv)
-
-
-def _main(argv: list[str]) -> int:
-    args = _parser().parse_args(argv)
+def run(args: Namespace) -> int:
+    """Print the report of `check`; returns the exit status: 1 if anything is unusable."""
     report = check(args.json, args.images, workers=args.workers)
     if args.out:
         save_json(report, Path(args.out), sealed=False)
@@ -172,12 +166,3 @@ def _findings(report: dict[str, Any]) -> Iterator[str]:
         yield f"{name}: {listed}{more}"
     if report["usable"]:
         yield "all usable"
-
-
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("json", metavar="JSON", help="a COCO instances file")
-    parser.add_argument("images", metavar="IMAGES", help="folder that its file names start from")
-    parser.add_argument("--out", metavar="FILE.json", help="write the report to this file too")
-    parser.add_argument("--workers", type=int, default=4, help="threads (default: 4)")
-    return add_general_options(parser)
