@@ -1,4 +1,4 @@
-"""Generated pedestrians: whole or absent, the same for a seed, in the layout of Market-1501."""
+"""Synthetic people: whole or absent, the same for a seed, in the layout of Market-1501."""
 
 import os
 from collections import Counter
@@ -9,13 +9,13 @@ from kd_core.errors import UserError
 from PIL import Image
 
 pytest.importorskip("torchreid")
-from kd_reid.data import pedestrians as module
-from kd_reid.data.appearance import CARRIED, LEGWEAR, PATTERNS, draw_appearance
-from kd_reid.data.cameras import draw_camera, photograph
-from kd_reid.data.figures import Pose, draw_figure
 from kd_reid.data.folders import read_market
 from kd_reid.data.splits import by_identity
-from kd_reid.data.synthetic_people import cache_folder, synthetic_people
+from kd_reid.synthetic import people as module
+from kd_reid.synthetic.appearance import CARRIED, LEGWEAR, PATTERNS, draw_appearance
+from kd_reid.synthetic.cameras import draw_camera, photograph
+from kd_reid.synthetic.figures import Pose, draw_figure
+from kd_reid.synthetic.people import cache_folder, synthetic_people
 
 SMALL = {"num_train_ids": 2, "num_test_ids": 3, "num_cameras": 2, "images_per_camera": 3}
 
@@ -49,7 +49,7 @@ def test_a_larger_set_contains_the_smaller_one(made, tmp_path):
     larger = {"num_train_ids": 3, "num_test_ids": 4, "num_cameras": 2, "images_per_camera": 4}
     large = contents(synthetic_people(tmp_path / "large", **larger))
     for name, image in contents(made).items():
-        assert name.name == "pedestrians.json" or large[name] == image
+        assert name.name == "synthetic_people.json" or large[name] == image
 
 
 def test_identities_to_train_on_are_not_those_to_search_for(made):
@@ -260,9 +260,11 @@ def test_a_folder_that_lost_files_is_refused(tmp_path):
 
 @pytest.mark.parametrize("change", [{"num_train_ids": 9}, {"seed": 1}, {"image_height": 96}])
 def test_a_folder_of_other_settings_is_refused(change, made, tmp_path):
-    with pytest.raises(UserError, match=r"wanted pedestrians of .*, got .*'seed': 0}; name anothe"):
+    with pytest.raises(
+        UserError, match=r"wanted synthetic people of .*, got .*'seed': 0}; name anothe"
+    ):
         synthetic_people(made, **SMALL | change)
-    with pytest.raises(UserError, match=r"got no pedestrians\.json"):
+    with pytest.raises(UserError, match=r"got no synthetic_people\.json"):
         synthetic_people(tmp_path, **SMALL)
 
 

@@ -17,7 +17,7 @@ from kd_reid.data.loading import (
 )
 from kd_reid.data.named import read_named
 from kd_reid.data.splits import Record
-from kd_reid.data.synthetic_people import synthetic_people
+from kd_reid.synthetic.people import synthetic_people
 
 
 @with_options
