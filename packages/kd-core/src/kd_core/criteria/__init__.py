@@ -2,7 +2,7 @@
 
 The classes are importable from here, `from kd_core.criteria import DKD`; the functions from their
 files, `from kd_core.criteria.dkd import dkd`. A file is imported when one of its classes is first
-used. The types for editors are in `__init__.pyi`, which `python tests/test_surface.py` writes.
+used. The types for editors are in `__init__.pyi`, which `python tests/test_stubs.py` writes.
 """
 
 import ast
