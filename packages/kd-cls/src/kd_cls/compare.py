@@ -4,16 +4,16 @@ from typing import TYPE_CHECKING
 
 from kd_core.experiment.cli import comparison_main
 
-from kd_cls.train import TITLE, load_tool
+from kd_cls.train import TITLE, make_tool
 
 if TYPE_CHECKING:
     from kd_core.experiment.comparison import ComparisonTool
 
 
-def _load() -> "ComparisonTool":
+def _make_tool() -> "ComparisonTool":
     from kd_core.experiment.comparison import ComparisonTool
 
-    return ComparisonTool(load_tool())
+    return ComparisonTool(make_tool())
 
 
-main = comparison_main(TITLE, _load)
+main = comparison_main(TITLE, _make_tool)

@@ -5,7 +5,6 @@
 """
 
 import warnings
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from kd_core.errors import missing_attribute
@@ -23,15 +22,15 @@ def __getattr__(name: str) -> Any:
         with warnings.catch_warnings():
             # That its compiled ranking is missing: it is not used here.
             warnings.filterwarnings("ignore", message="Cython evaluation")
-            value = import_module("torchreid")
+            import torchreid
     except ImportError as error:
         raise ImportError(
             f"kd_reid needs torchreid ({error}): `pip install 'torchreid>=0.2.5' scipy gdown "
             "opencv-python-headless tensorboard six`, since it does not list what it needs itself",
             name="torchreid",
         ) from error
-    globals()[name] = value  # next time Python finds it without this function
-    return value
+    globals()[name] = torchreid  # next time Python finds it without this function
+    return torchreid
 
 
 def __dir__() -> list[str]:

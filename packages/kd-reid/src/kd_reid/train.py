@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 TITLE = "Train or distil a person re-identification network"
 
 
-def load_tool() -> "TrainingTool":
+def make_tool() -> "TrainingTool":
     """Return the training tool, with all that it imports."""
     from kd_core.experiment.command_line import TrainingTool
 
@@ -20,4 +20,4 @@ def load_tool() -> "TrainingTool":
     return TrainingTool(ADAPTER, demo.main)
 
 
-main = training_main(TITLE, load_tool)
+main = training_main(TITLE, make_tool)

@@ -94,12 +94,14 @@ def _status_of(function: Callable[[list[str]], int | None], arguments: list[str]
         return 0
 
 
-def training_main(title: str, load: Callable[[], "TrainingTool"], *, has_demo: bool = True) -> Main:
+def training_main(
+    title: str, make_tool: Callable[[], "TrainingTool"], *, has_demo: bool = True
+) -> Main:
     """Return the main function of a training tool.
 
     Args:
         title: What the tool does, for its help.
-        load: Imports what the tool needs, and returns it; called when the arguments are right.
+        make_tool: Imports what the tool needs, and returns it; called when the arguments are right.
         has_demo: Whether a demo runs without CONFIG.
     """
 
@@ -108,18 +110,18 @@ def training_main(title: str, load: Callable[[], "TrainingTool"], *, has_demo: b
         _check_early(args, args.configs)
         if args.configs and not _is_one_of_several():
             require_paths("checkpoint", [args.eval_only])
-        load().run(args)
+        make_tool().run(args)
 
     return partial(run_main, start)
 
 
-def comparison_main(title: str, load: Callable[[], "ComparisonTool"]) -> Main:
+def comparison_main(title: str, make_tool: Callable[[], "ComparisonTool"]) -> Main:
     """Return the main function of a comparison tool; see `training_main`."""
 
     def start(arguments: list[str]) -> None:
         args = comparison_parser(title).parse_args(arguments)
         _check_early(args, [*args.configs, *([args.rows] if args.rows else [])])
-        load().run(args)
+        make_tool().run(args)
 
     return partial(run_main, start)
 
