@@ -26,7 +26,7 @@ from kd_core.experiment.report import environment
 from kd_det.config import read_config
 from kd_det.detector import TeacherDetector, class_logits
 from kd_det.distiller import REGIONS, DetectionDistiller, build_distiller
-from kd_det.train import synthetic_inputs
+from kd_det.runner import synthetic_inputs
 from torch import Tensor, nn
 
 CONFIGS = Path(__file__).parents[1] / "configs/det"

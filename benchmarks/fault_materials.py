@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from fault_runs import CONFIGS
 from kd_cls.models import build_model
-from kd_det.data.shapes import shapes
-from kd_reid.data.synthetic_people import synthetic_people
+from kd_det.synthetic.shapes import shapes
+from kd_reid.synthetic.people import synthetic_people
 from PIL import Image
 
 

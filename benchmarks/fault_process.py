@@ -24,10 +24,23 @@ TOOLS = {
     "cls_compare": "kd_cls.compare",
     "cls_predict": "kd_cls.predict",
     "cls_export": "kd_cls.export",
-    "cls_analyse": "kd_cls.analysis.main",
+    "cls_analyse": "kd_cls.analyse",
     "reid_train": "kd_reid.train",
     "det_train": "kd_det.train",
 }
+IMPORTED_LATE = (
+    "torch.utils.tensorboard",
+    "kd_core.experiment.comparison",
+    "kd_cls.demo",
+    "kd_cls.prediction",
+    "kd_cls.exporting",
+    "kd_cls.analysis.analyses",
+    "kd_reid.demo",
+    "kd_det.runner",
+    "fault_state",
+)
+"""What tools import after they have read their arguments."""
+
 LONGEST = 300.0
 """Seconds after which a command hangs."""
 
@@ -78,7 +91,7 @@ class Ended:
 
 def preload() -> None:
     """Import what the tools import, also late, so that forked processes have it."""
-    for name in (*TOOLS.values(), "torch.utils.tensorboard", "fault_state"):
+    for name in (*TOOLS.values(), *IMPORTED_LATE):
         importlib.import_module(name)
 
 

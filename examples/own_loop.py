@@ -3,8 +3,7 @@
 import torch
 from kd_cls.classifier import Classifier
 from kd_core import Distiller, Term
-from kd_core.criteria.dkd import DKD
-from kd_core.criteria.fitnet import FitNet
+from kd_core.criteria import DKD, FitNet
 from torchvision.models import resnet18, resnet34
 
 student, teacher = Classifier(resnet18(num_classes=10)), Classifier(resnet34(num_classes=10))

@@ -8,7 +8,7 @@ import types
 from collections.abc import Callable
 from pathlib import Path
 
-import kd_cls.analysis.main
+import kd_cls.analyse
 import kd_cls.export
 import kd_cls.predict
 import kd_cls.train
@@ -20,7 +20,7 @@ import yaml
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from kd_cls.adapter import ADAPTER
-from kd_core.config.trust import trusting
+from kd_core.config.trusted import trusting
 from kd_core.errors import UserError
 from kd_core.experiment.teachers import teacher_folder
 from kd_core.files import checkpoint
@@ -127,7 +127,7 @@ class TestWeights:
 class TestMetadata:
     @traps("metadata")
     def test_prediction_and_export_refuse_the_network_of_a_file(self, file, canary, capsys):
-        status = kd_cls.predict.main([str(file), "photo.jpg"])
+        status = kd_cls.predict.main([str(file), str(file)])
         told(capsys, status, canary)
         status = kd_cls.export.main([str(file), "--format", "pt2"])
         told(capsys, status, canary)
@@ -140,12 +140,12 @@ class TestMetadata:
     def test_an_analysis_refuses_it(self, file, canary, capsys):
         data = file.parent / "data.py"
         data.write_text(STUDENT)
-        status = kd_cls.analysis.main.main(["evaluate", str(data), str(file)])
+        status = kd_cls.analyse.main(["evaluate", str(data), str(file)])
         told(capsys, status, canary)
 
     @pytest.mark.parametrize("trap", [t for t in KINDS["metadata"] if t.name in PYTHON_S_OWN])
     def test_what_is_python_s_own_is_never_a_network(self, trap, file, canary, capsys):
-        status = kd_cls.predict.main([str(file), "photo.jpg", "--trust", PYTHON_S_OWN[trap.name]])
+        status = kd_cls.predict.main([str(file), str(file), "--trust", PYTHON_S_OWN[trap.name]])
         assert "Python's own" in told(capsys, status, canary)
 
     def test_a_user_s_network_is_rebuilt_when_it_is_trusted(self, tmp_path, monkeypatch, capsys):
@@ -153,7 +153,7 @@ class TestMetadata:
         (tmp_path / "own_nets_here.py").write_text(source + "        super().__init__(1, 1)\n")
         monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
         file = student_file(tmp_path, {"type": "own_nets_here.Net"})
-        command = [str(file), "photo.jpg"]
+        command = [str(file), str(file)]
         line = told(capsys, kd_cls.predict.main(command), tmp_path / "canary")
         assert line.endswith("add --trust own_nets_here.Net")
         assert "own_nets_here" not in sys.modules
@@ -188,7 +188,7 @@ class TestMetadata:
     def test_facts_of_another_type_are_refused(self, tmp_path, capsys, facts):
         network = facts.pop("network", {"type": "torch.nn.Linear"})
         file = student_file(tmp_path, network, **facts)
-        line = told(capsys, kd_cls.predict.main([str(file), "x.png"]), tmp_path / "canary")
+        line = told(capsys, kd_cls.predict.main([str(file), str(file)]), tmp_path / "canary")
         assert "wanted" in line
 
     @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "1" * 5000, '{"type": NaN}', "\x00"])
@@ -196,7 +196,7 @@ class TestMetadata:
         file = tmp_path / "student.safetensors"
         names = ("network", "classes", "mean", "std", "image_size")
         save_file({"weight": torch.zeros(1)}, file, dict.fromkeys(names, text))
-        line = told(capsys, kd_cls.predict.main([str(file), "x.png"]), tmp_path / "canary")
+        line = told(capsys, kd_cls.predict.main([str(file), str(file)]), tmp_path / "canary")
         assert "network: wanted JSON" in line
 
     def test_a_node_nested_as_deep_as_json_goes_is_refused(self, tmp_path, capsys):
@@ -204,7 +204,7 @@ class TestMetadata:
         for _ in range(300):
             node = {"type": "kd_cls.models.build_model", "name": [node]}
         file = student_file(tmp_path, node)
-        told(capsys, kd_cls.predict.main([str(file), "x.png"]), tmp_path / "canary")
+        told(capsys, kd_cls.predict.main([str(file), str(file)]), tmp_path / "canary")
 
     @pytest.mark.parametrize(
         "node",
@@ -219,7 +219,7 @@ class TestMetadata:
     )
     def test_a_network_larger_than_its_file_is_not_built(self, tmp_path, capsys, node):
         file = student_file(tmp_path, node)
-        line = told(capsys, kd_cls.predict.main([str(file), "x.png"]), tmp_path / "canary")
+        line = told(capsys, kd_cls.predict.main([str(file), str(file)]), tmp_path / "canary")
         assert "larger than all tensors" in line or "does not fit" in line
 
     @pytest.mark.parametrize(

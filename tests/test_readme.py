@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from kd_cls import export, predict
 from kd_cls.train import main
-from kd_core.experiment.cli import comparison_parser, training_parser
+from kd_core.experiment.parsers import comparison_parser, training_parser
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -102,7 +102,7 @@ def take_any_checksum(patch):
 
 @pytest.mark.parametrize("command", [c for c in OTHERS if "cls_analyse" in c])
 def test_analysis_runs(command, folder, monkeypatch, capsys):
-    from kd_cls.analysis.main import main
+    from kd_cls.analyse import main
 
     monkeypatch.chdir(folder)
     take_any_checksum(monkeypatch)

@@ -86,7 +86,7 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
     ),
     ("kd_core/config/python_files.py", "Config.fromfile"): (1, "a python config: code of the user"),
     ("kd_core/config/python_files.py", "ast.literal_eval"): (1, "`_base_` of it, for messages"),
-    ("kd_core/config/reading.py", "ast.literal_eval"): (
+    ("kd_core/config/options.py", "ast.literal_eval"): (
         1,
         "values of --cfg-options: literals alone",
     ),
@@ -117,11 +117,14 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
     ("kd_cls/data/arrays.py", "arrays_only"): (1, "files of CIFAR, by that unpickler"),
     ("kd_core/files/row_store.py", "np.memmap"): (1, "tables of the cache: numbers"),
     ("kd_core/files/artifacts.py", "load"): (2, "its caller's: load_weights of the same file"),
-    ("kd_cls/analysis/main.py", "load"): (2, "load_model: names of the command line, and files"),
+    ("kd_cls/analysis/analyses.py", "load"): (
+        2,
+        "load_model: names of the command line, and files",
+    ),
     ("kd_core/data/image_files.py", "via.load"): (1, "Pillow: pixels of an image"),
     # What we wrote ourselves a moment ago
-    ("kd_cls/export.py", "onnx.load_model"): (1, "the ONNX file just written"),
-    ("kd_cls/export.py", "torch.export.load"): (1, "the archive just written"),
+    ("kd_cls/exporting.py", "onnx.load_model"): (1, "the ONNX file just written"),
+    ("kd_cls/exporting.py", "torch.export.load"): (1, "the archive just written"),
     ("kd_reid/models.py", "ast.literal_eval"): (1, "names that torchreid prints"),
     # Other programs and modules
     ("kd_core/experiment/report.py", "import subprocess"): (
@@ -140,7 +143,14 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
     ("kd_core/testing/samples.py", "import importlib"): (1, "modules of our own criteria"),
     ("kd_core/testing/samples.py", "import pkgutil"): (1, "the same"),
     ("kd_core/testing/samples.py", "import_module"): (2, "the same"),
-    ("kd_det/compat.py", "import importlib"): (2, "whether Detectron2 is there"),
+    ("kd_core/experiment/parsers.py", "import importlib"): (1, "versions of packages"),
+    ("kd_cls/models/__init__.py", "import importlib"): (1, "our own zoo beside it"),
+    ("kd_cls/models/__init__.py", "import_module"): (1, "the same"),
+    ("kd_det/preparation.py", "import importlib"): (
+        4,
+        "whether Detectron2 and its parts are there",
+    ),
+    ("kd_det/preparation.py", "importlib.import_module"): (1, "its compiled extension"),
     ("kd_det/compat.py", "build"): (1, "a function of its caller, that makes a loader"),
     ("kd_det/compat.py", "mp.spawn"): (1, "processes of our own function"),
 }

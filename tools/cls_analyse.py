@@ -2,7 +2,7 @@
 
 import sys
 
-from kd_cls.analysis.main import main
+from kd_cls.analyse import main
 
 if __name__ == "__main__":
     sys.exit(main())

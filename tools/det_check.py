@@ -2,7 +2,7 @@
 
 import sys
 
-from kd_det.data.check import main
+from kd_det.check import main
 
 if __name__ == "__main__":
     sys.exit(main())

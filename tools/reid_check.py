@@ -2,7 +2,7 @@
 
 import sys
 
-from kd_reid.data.check import main
+from kd_reid.check import main
 
 if __name__ == "__main__":
     sys.exit(main())

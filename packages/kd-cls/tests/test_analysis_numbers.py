@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from kd_cls.analysis import cka, correlation, reliability, tables, tsne
+from kd_cls.analysis.choices import MATRICES
 from kd_cls.analysis.features import choose, collect, progress
 from kd_cls.analysis.subject import Subject
 from kd_cls.classifier import Classifier
@@ -88,7 +89,7 @@ class TestCorrelation:
         assert found.diagonal().eq(0).all()
         assert found[3].eq(0).all()
 
-    @pytest.mark.parametrize("matrix", correlation.MATRICES)
+    @pytest.mark.parametrize("matrix", MATRICES)
     def test_a_model_differs_from_others_alone(self, subject, tmp_path, matrix):
         found = correlation.analyse(subject, tmp_path / "a.png", matrix=matrix)
         assert found["same"] == {"mean": 0, "max": 0}

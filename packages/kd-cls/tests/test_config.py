@@ -2,7 +2,8 @@
 
 import pytest
 from kd_cls.adapter import ADAPTER
-from kd_core.config.reading import parse_options, save_config
+from kd_core.config.options import parse_options
+from kd_core.config.reading import save_config
 from kd_core.errors import UserError
 from kd_core.experiment.spec import phase_configs, read_config, teacher_nodes
 

@@ -11,10 +11,11 @@ import torch
 from kd_cls.adapter import ADAPTER
 from kd_cls.classifier import Classifier
 from kd_cls.data import synthetic
-from kd_cls.export import export, main
+from kd_cls.export import main
+from kd_cls.exporting import export
 from kd_cls.models import build_model
 from kd_cls.student import load_student
-from kd_core.config.trust import trusting
+from kd_core.config.trusted import trusting
 from kd_core.errors import UserError
 from kd_core.files import checkpoint
 from torch import Tensor, nn

@@ -10,7 +10,8 @@ from kd_cls.adapter import ADAPTER
 from kd_cls.classifier import Classifier
 from kd_cls.data import synthetic
 from kd_cls.models import build_model
-from kd_cls.predict import load_image, main, predict
+from kd_cls.predict import main
+from kd_cls.prediction import load_image, predict
 from kd_core.errors import UserError
 from kd_core.files import checkpoint
 from kd_core.files.checkpoint import load_safetensors

@@ -14,7 +14,7 @@ from kd_cls.data import synthetic
 from kd_cls.models import build_model
 from kd_cls.networks import replace_head
 from kd_cls.student import find_student, load_student, read_facts
-from kd_core.config.trust import trusting
+from kd_core.config.trusted import trusting
 from kd_core.errors import UserError
 from kd_core.files import checkpoint
 from torch import nn

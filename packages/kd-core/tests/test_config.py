@@ -5,7 +5,8 @@ from pathlib import Path
 
 import mmengine
 import pytest
-from kd_core.config.reading import load_config, merge, parse_options, save_config
+from kd_core.config.options import parse_options
+from kd_core.config.reading import load_config, merge, save_config
 from kd_core.errors import UserError
 
 

@@ -5,15 +5,8 @@ import sys
 import pytest
 import torch
 from kd_core.config.build import build
-from kd_core.config.trust import (
-    build_from_file,
-    check_types,
-    find,
-    known_modules,
-    names_in,
-    trust,
-    trusting,
-)
+from kd_core.config.trust import build_from_file, check_types, find, known_modules, names_in
+from kd_core.config.trusted import trust, trusting
 from kd_core.criteria.simkd import SimKDNetwork
 from kd_core.errors import UserError
 from torch import nn

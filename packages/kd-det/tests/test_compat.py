@@ -54,9 +54,11 @@ def test_an_extension_that_is_there_stays(detectron2, monkeypatch):
 def test_asking_twice_changes_nothing(detectron2):
     import kd_det
 
-    before = sys.modules["detectron2._C"]
+    before = importlib.import_module("detectron2._C")
+    finders = list(sys.meta_path)
     kd_det.require_detectron2()
     assert sys.modules["detectron2._C"] is before
+    assert sys.meta_path == finders
 
 
 def test_warnings_that_no_user_can_mend_are_silent(detectron2):

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("detectron2")
-from kd_det.data.check import check, main
+from kd_det.check import main
+from kd_det.data.check import check
 from PIL import Image
 
 
@@ -110,8 +111,8 @@ def test_long_lists_are_cut_on_the_terminal_only(coco, capsys):
 
 def test_wrong_arguments_are_one_line(coco, capsys):
     for wrong, text in (
-        ([str(coco[0]), "nowhere"], "nowhere: there is no such folder"),
-        (["nothing.json", str(coco[1])], "nothing.json: there is no such annotation file"),
+        ([str(coco[0]), "nowhere"], "there is no folder of images nowhere"),
+        (["nothing.json", str(coco[1])], "there is no annotation file nothing.json"),
         (arguments(coco, "--workers", "0"), "--workers 0"),
     ):
         assert main(wrong) == 2

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("detectron2")
 from kd_det import demo
-from kd_det.data.shapes import register_shapes
+from kd_det.synthetic.shapes import register_shapes
 from kd_det.train import main
 
 

@@ -164,7 +164,8 @@ from pathlib import Path
 
 import torch
 from kd_det.compat import launch_on_cpu
-from kd_det.train import argument_parser, register
+from kd_det.runner import register
+from kd_det.train import argument_parser
 from kd_det.config import read_config
 from kd_det.last_checkpoint import write_last
 

@@ -10,10 +10,10 @@ from PIL import Image
 
 pytest.importorskip("detectron2")
 import kd_det
-from kd_det.data import shapes as module
 from kd_det.data.register import check_data
-from kd_det.data.scenes import OUTLINES, draw_scene
-from kd_det.data.shapes import cache_folder, register_shapes, shapes
+from kd_det.synthetic import shapes as module
+from kd_det.synthetic.scenes import OUTLINES, draw_scene
+from kd_det.synthetic.shapes import cache_folder, register_shapes, shapes
 
 SMALL = {"num_train": 3, "num_few": 2, "num_val": 2, "image_size": 64}
 
@@ -98,7 +98,7 @@ def test_the_shape_in_front_stands_out_from_what_is_around_it():
 
 
 def test_no_shape_is_hidden_by_more_than_four_tenths():
-    from kd_det.data.scenes import _mask
+    from kd_det.synthetic.scenes import _mask
 
     overlaps = 0
     for seed in range(30):

@@ -13,8 +13,8 @@ from kd_core.testing import signals
 from kd_reid.adaptation.clustering import OUTLIER, Clustering, centroids
 from kd_reid.adaptation.losses import batch_nuclear_norm, multi_similarity
 from kd_reid.adaptation.target import ClusterSampler
-from kd_reid.data.synthetic_people import synthetic_people
 from kd_reid.metrics import jaccard_distance, rerank, squared_euclidean
+from kd_reid.synthetic.people import synthetic_people
 from PIL import Image
 from torch.autograd import gradcheck
 

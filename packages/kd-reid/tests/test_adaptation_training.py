@@ -20,9 +20,9 @@ from kd_reid.adaptation import unlabelled
 from kd_reid.adaptation.clustering import OUTLIER, centroids
 from kd_reid.adaptation.embedder import AdaptiveEmbedder
 from kd_reid.data import market1501
-from kd_reid.data.synthetic_people import synthetic_people
 from kd_reid.evaluation import Evaluation
 from kd_reid.student import load_student
+from kd_reid.synthetic.people import synthetic_people
 
 SOURCE = """
 data = dict(type="kd_reid.data.market1501", root="set", image_size=(32, 16), batch_size=8)

@@ -9,7 +9,7 @@ import torch
 
 @pytest.mark.parametrize("missing", ["torchreid", "scipy"])
 def test_a_missing_package_is_named_with_what_to_install(missing):
-    program = f"import sys; sys.modules[{missing!r}] = None; import kd_reid"
+    program = f"import sys; sys.modules[{missing!r}] = None; from kd_reid import torchreid"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 1
     assert "ImportError: kd_reid needs torchreid" in done.stderr

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 pytest.importorskip("torchreid")
-from kd_reid.data.check import check, main
+from kd_reid.check import main
+from kd_reid.data.check import check
 
 
 def paint(root, *names):
@@ -119,8 +120,8 @@ def test_long_lists_are_cut_on_the_terminal_only(tmp_path, capsys):
 
 def test_wrong_arguments_are_one_line(own, capsys):
     for wrong, text in (
-        (["nowhere"], "nowhere: there is no such folder"),
-        (["nothing.csv"], "nothing.csv: there is no such file"),
+        (["nowhere"], "there is no folder or CSV file nowhere"),
+        (["nothing.csv"], "there is no folder or CSV file nothing.csv"),
         ([str(own), "--workers", "0"], "--workers 0"),
         ([str(own), "--camera", "("], "not a regular expression"),
     ):

@@ -11,7 +11,7 @@ from kd_core.errors import UserError
 from kd_reid import data
 from kd_reid.data.augment import FILL, RandomErasing, ZoomCrop
 from kd_reid.data.sampler import IdentitySampler
-from kd_reid.data.synthetic_people import synthetic_people
+from kd_reid.synthetic.people import synthetic_people
 from PIL import Image
 
 COUNTS = [9, 4, 2, 13, 8, 5]  # images of each identity

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from kd_reid import train
-from kd_reid.data.synthetic_people import synthetic_people
+from kd_reid.synthetic.people import synthetic_people
 
 CONFIG = """
 data = dict(type="kd_reid.data.market1501", root="set", image_size=(32, 16), batch_size=8,

@@ -10,9 +10,9 @@ import torch
 from kd_core.files.weights import read_state_dict
 from kd_reid import torchreid, train
 from kd_reid.adapter import ADAPTER
-from kd_reid.data.synthetic_people import synthetic_people
 from kd_reid.models import build_model
 from kd_reid.student import load_student
+from kd_reid.synthetic.people import synthetic_people
 from kd_reid.weights import identities_in
 
 ALONE = """

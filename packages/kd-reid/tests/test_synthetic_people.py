@@ -1,4 +1,4 @@
-"""Generated people: whole or absent, the same for a seed, in the layout of Market-1501."""
+"""Synthetic people: whole or absent, the same for a seed, in the layout of Market-1501."""
 
 import os
 from collections import Counter
@@ -9,13 +9,13 @@ from kd_core.errors import UserError
 from PIL import Image
 
 pytest.importorskip("torchreid")
-from kd_reid.data import synthetic_people as module
-from kd_reid.data.appearance import CARRIED, LEGWEAR, PATTERNS, draw_appearance
-from kd_reid.data.cameras import draw_camera, photograph
-from kd_reid.data.figures import Pose, draw_figure
 from kd_reid.data.folders import read_market
 from kd_reid.data.records import by_identity
-from kd_reid.data.synthetic_people import cache_folder, synthetic_people
+from kd_reid.synthetic import people as module
+from kd_reid.synthetic.appearance import CARRIED, LEGWEAR, PATTERNS, draw_appearance
+from kd_reid.synthetic.cameras import draw_camera, photograph
+from kd_reid.synthetic.figures import Pose, draw_figure
+from kd_reid.synthetic.people import cache_folder, synthetic_people
 
 SMALL = {"num_train_ids": 2, "num_test_ids": 3, "num_cameras": 2, "images_per_camera": 3}
 

@@ -23,12 +23,13 @@ from kd_cls.networks import (
 from kd_cls.roles import network_roles
 from kd_cls.stand_ins import with_stand_ins
 from kd_cls.student import load_student
+from kd_cls.train import TITLE
 
 
 class ClassificationAdapter(TaskAdapter):
     """Adapter of classifiers: logits, accuracy."""
 
-    title = "Train or distil an image classifier"
+    title = TITLE
     metric = "top1"
     demo_config = Path(__file__).parent / "configs" / "dkd.py"
     of_teacher_config = ("network", "new_head", "label_smoothing")

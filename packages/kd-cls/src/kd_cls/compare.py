@@ -1,7 +1,19 @@
 """Train the rows of a table and print it: `tools/cls_compare.py`."""
 
-from kd_core.experiment.comparison import ComparisonTool
+from typing import TYPE_CHECKING
 
-from kd_cls.train import TOOL
+from kd_core.experiment.cli import comparison_main
 
-main = ComparisonTool(TOOL).main
+from kd_cls.train import TITLE, make_tool
+
+if TYPE_CHECKING:
+    from kd_core.experiment.comparison import ComparisonTool
+
+
+def _make_tool() -> "ComparisonTool":
+    from kd_core.experiment.comparison import ComparisonTool
+
+    return ComparisonTool(make_tool())
+
+
+main = comparison_main(TITLE, _make_tool)

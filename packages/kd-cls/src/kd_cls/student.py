@@ -30,8 +30,8 @@ def load_student(path: str | Path) -> Classifier:
     """Rebuild the classifier of a finished run, in evaluation mode on the CPU.
 
     Called with `{"image": images}`, uint8 or floats in [0, 1] of any size, it returns logits. A
-    network that is not of the zoo, torchvision or timm needs an enclosing `trusting(NAME)` of
-    `kd_core.config.trust`.
+    network that is not of the zoo, torchvision or timm needs `trusting(NAME)` of
+    `kd_core.config.trusted` around.
 
     Args:
         path: See `find_student`.

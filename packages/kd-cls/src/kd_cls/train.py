@@ -1,10 +1,23 @@
 """Train a classifier, alone or with teachers: `tools/cls_train.py`."""
 
-from kd_core.experiment.command_line import TrainingTool
+from typing import TYPE_CHECKING
 
-from kd_cls import demo
-from kd_cls.adapter import ADAPTER
+from kd_core.experiment.cli import training_main
 
-TOOL = TrainingTool(ADAPTER, demo.main)
+if TYPE_CHECKING:
+    from kd_core.experiment.command_line import TrainingTool
 
-main = TOOL.main
+TITLE = "Train or distil an image classifier"
+
+
+def make_tool() -> "TrainingTool":
+    """Return the training tool, with all that it imports."""
+    from kd_core.experiment.command_line import TrainingTool
+
+    from kd_cls import demo
+    from kd_cls.adapter import ADAPTER
+
+    return TrainingTool(ADAPTER, demo.main)
+
+
+main = training_main(TITLE, make_tool)

@@ -52,3 +52,16 @@ def located(place: str) -> Iterator[None]:
         raise (RunError if isinstance(error, RunError) else UserError)(
             f"{place}: {error}"
         ) from error
+
+
+def missing_attribute(module: str, name: str, valid: Iterable[str]) -> AttributeError:
+    """Return the error of a lazy module that lacks an attribute; it names the nearest public one.
+
+    Args:
+        module: Import path of the module.
+        name: The attribute that was asked for.
+        valid: Public names of the module.
+    """
+    # Python and its tools ask any module for private names, such as `__path__`: no hint, no work.
+    hint = "" if name.startswith("_") else nearest(name, valid)
+    return AttributeError(f"module {module!r} has no attribute {name!r}{hint}", name=name)

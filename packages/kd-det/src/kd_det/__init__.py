@@ -1,8 +1,11 @@
-"""Distil Detectron2 detectors; importing this makes Detectron2 work with current libraries."""
+"""Distil Detectron2 detectors; importing this prepares Detectron2 for today's libraries.
+
+Nothing of Detectron2 is imported here: what it needs is put in place when it is.
+"""
 
 import warnings
 
-from kd_det.compat import has_extension, require_detectron2
+from kd_det.preparation import has_extension, require_detectron2
 
 try:
     require_detectron2()

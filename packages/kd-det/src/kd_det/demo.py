@@ -32,8 +32,8 @@ from rich.table import Table
 
 from kd_det import identity
 from kd_det.config import read_config
-from kd_det.data.shapes import register_shapes
 from kd_det.pictures import Row, draw_predictions, predicted_boxes, true_boxes
+from kd_det.synthetic.shapes import register_shapes
 from kd_det.trainer import DistillationTrainer, student_of
 
 CONFIGS = Path(__file__).parent / "configs"

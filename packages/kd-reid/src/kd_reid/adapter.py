@@ -20,6 +20,7 @@ from kd_reid.embedder import Embedder
 from kd_reid.evaluation import Evaluation
 from kd_reid.networks import build_embedder, check_embedder, check_identities
 from kd_reid.student import facts_of, load_student
+from kd_reid.train import TITLE
 from kd_reid.weights import load_checkpoint
 
 _NAMED = [f"kd_reid.data.{name}" for name in ("market1501", "public", "generated")]
@@ -31,7 +32,7 @@ _UNLABELLED = "kd_reid.adaptation.unlabelled"
 class ReidAdapter(TaskAdapter):
     """Adapter of embedders: ranks, mAP."""
 
-    title = "Train or distil a person re-identification network"
+    title = TITLE
     metric = "rank1"
     demo_config = Path(__file__).parent / "configs" / "distilled.py"
     extra_names = ("evaluation",)

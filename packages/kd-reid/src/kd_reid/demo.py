@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from kd_core.config.reading import parse_options
+from kd_core.config.options import parse_options
 from kd_core.experiment.builder import build_data
 from kd_core.experiment.demo import Comparison, compare
 from kd_core.experiment.seeds import seed_folder

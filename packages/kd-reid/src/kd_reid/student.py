@@ -31,8 +31,8 @@ def load_student(path: str | Path) -> Embedder:
     """Rebuild the embedder of a finished run, in evaluation mode on the CPU.
 
     Called with `{"image": images}`, uint8 or floats in [0, 1] of any size, it returns an
-    `Embedding`. A network that is not of torchreid needs an enclosing `trusting(NAME)` of
-    `kd_core.config.trust`.
+    `Embedding`. A network that is not of torchreid needs `trusting(NAME)` of
+    `kd_core.config.trusted` around.
 
     Args:
         path: Folder of the run, or its `student.safetensors`.

@@ -1,10 +1,23 @@
 """Train a re-identification network, alone or with teachers: `tools/reid_train.py`."""
 
-from kd_core.experiment.command_line import TrainingTool
+from typing import TYPE_CHECKING
 
-from kd_reid import demo
-from kd_reid.adapter import ADAPTER
+from kd_core.experiment.cli import training_main
 
-TOOL = TrainingTool(ADAPTER, demo.main)
+if TYPE_CHECKING:
+    from kd_core.experiment.command_line import TrainingTool
 
-main = TOOL.main
+TITLE = "Train or distil a person re-identification network"
+
+
+def make_tool() -> "TrainingTool":
+    """Return the training tool, with all that it imports."""
+    from kd_core.experiment.command_line import TrainingTool
+
+    from kd_reid import demo
+    from kd_reid.adapter import ADAPTER
+
+    return TrainingTool(ADAPTER, demo.main)
+
+
+main = training_main(TITLE, make_tool)

@@ -3,10 +3,9 @@
 from argparse import ArgumentParser
 from collections.abc import Callable
 
-from kd_core.experiment.cli import add_options
+from kd_core.experiment.parsers import CommandParser, ToolParser, add_options, add_version
 
-from kd_cls.analysis import cam, cka, correlation
-from kd_cls.analysis.class_maps import METHODS
+from kd_cls.analysis.choices import LAYERS, MATRICES, METHODS, POOLS, TARGETS
 
 TABLES = {
     "evaluate": "accuracy, cross-entropy, calibration error; agreement with --teacher",
@@ -27,12 +26,14 @@ _NEED_TEACHER = ("correlation", "cka")
 _LIMITS = {"tsne": 2000, "cam": 6}
 
 
-def parser(description: str) -> ArgumentParser:
+def parser(description: str) -> ToolParser:
     """Return the parser of the tool; `own` names the keywords of the chosen analysis's function."""
-    whole = ArgumentParser(description=description, allow_abbrev=False)
-    commands = whole.add_subparsers(dest="what", metavar="WHAT", required=True)
+    whole = add_version(ToolParser(description=description))
+    commands = whole.add_subparsers(
+        dest="what", metavar="WHAT", required=True, parser_class=CommandParser
+    )
     for name, shows in (TABLES | PICTURES).items():
-        command = commands.add_parser(name, help=shows, description=shows, allow_abbrev=False)
+        command = commands.add_parser(name, help=shows, description=shows)
         _add_models(command, name)
         _add_output(command, name)
         own = _OWN[name](command) if name in _OWN else ()
@@ -82,7 +83,7 @@ def _tsne(command: ArgumentParser) -> tuple[str, ...]:
 def _correlation(command: ArgumentParser) -> tuple[str, ...]:
     command.add_argument(
         "--matrix",
-        choices=correlation.MATRICES,
+        choices=MATRICES,
         default="correlation",
         help="of the logits, or their means for each true class, as mdistiller's code has it",
     )
@@ -92,7 +93,7 @@ def _correlation(command: ArgumentParser) -> tuple[str, ...]:
 def _cka(command: ArgumentParser) -> tuple[str, ...]:
     command.add_argument(
         "--pool",
-        choices=cka.POOLS,
+        choices=POOLS,
         default="mean",
         help="average maps over their positions (default), or flatten them",
     )
@@ -101,8 +102,8 @@ def _cka(command: ArgumentParser) -> tuple[str, ...]:
             option,
             metavar="TAP",
             nargs="+",
-            default=cka.LAYERS,
-            help=f"layers of the {whose} (default: {' '.join(cka.LAYERS)})",
+            default=LAYERS,
+            help=f"layers of the {whose} (default: {' '.join(LAYERS)})",
         )
     return ("pool", "layers", "teacher_layers")
 
@@ -118,7 +119,7 @@ def _cam(command: ArgumentParser) -> tuple[str, ...]:
         help="class-activation maps, Grad-CAM, or the first where a network is made for it",
     )
     command.add_argument(
-        "--target", choices=cam.TARGETS, default="predicted", help="which class to look for"
+        "--target", choices=TARGETS, default="predicted", help="which class to look for"
     )
     command.add_argument("--layer", metavar="TAP", help="whose map Grad-CAM uses")
     return ("files", "method", "target", "layer")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
@@ -10,18 +10,17 @@ from kd_core.errors import UserError, located
 from kd_core.experiment.plots import new_figure, save_png
 from torch import Tensor
 
-from kd_cls.analysis.class_maps import Method, class_maps
+from kd_cls.analysis.choices import Method, Target
+from kd_cls.analysis.class_maps import class_maps
 from kd_cls.analysis.features import choose
 from kd_cls.analysis.figure import set_title
 from kd_cls.analysis.subject import Subject
-from kd_cls.predict import load_image
+from kd_cls.prediction import load_image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Target = Literal["predicted", "true"]
-TARGETS = get_args(Target)
-MOST_IMAGES = 40  # more rows do not fit into a picture
+MOST_IMAGES = 40  # more rows make no picture
 _PANEL = 1.45  # inches
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from kd_core.data.split_loader import SplitLoader
@@ -11,14 +11,11 @@ from kd_core.metrics import minibatch_cka
 from kd_core.networks.roles import tap_list
 from torch import Tensor
 
+from kd_cls.analysis.choices import LAYERS, Pool
 from kd_cls.analysis.features import choose, progress, run_batch, watch
 from kd_cls.analysis.figure import MOST_COLUMNS, panels, set_title
 from kd_cls.analysis.subject import Subject
 from kd_cls.classifier import Classifier
-
-Pool = Literal["mean", "none"]
-POOLS = get_args(Pool)
-LAYERS = ("@stages", "@pooled")
 
 
 def analyse(

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from contextlib import suppress
-from typing import Literal, get_args
 
 import torch
 from kd_core.criteria.heads import find_head
@@ -13,11 +12,10 @@ from kd_core.networks.roles import tap_list
 from kd_core.networks.taps import FeatureTap, OverwrittenTapError
 from torch import Tensor
 
+from kd_cls.analysis.choices import Method
 from kd_cls.analysis.features import run_batch, watch
 from kd_cls.classifier import Classifier
 
-Method = Literal["auto", "cam", "gradcam"]
-METHODS = get_args(Method)
 _TOLERANCE = 1e-3  # of the largest logit
 
 

@@ -2,19 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from kd_core.experiment.plots import save_png
 from kd_core.functional import full_precision
 from torch import Tensor
 
+from kd_cls.analysis.choices import Matrix
 from kd_cls.analysis.features import choose, collect
 from kd_cls.analysis.figure import FEW_CLASSES, MOST_COLUMNS, panels, set_title
 from kd_cls.analysis.subject import Subject
-
-Matrix = Literal["correlation", "means"]
-MATRICES = get_args(Matrix)
 
 
 def analyse(

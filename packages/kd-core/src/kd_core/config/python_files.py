@@ -13,7 +13,8 @@ import mmengine
 import mmengine.config.config
 from mmengine.config import Config
 
-from kd_core.errors import UserError, nearest
+from kd_core.config.paths import file_problem
+from kd_core.errors import UserError
 from kd_core.runtime.system_errors import cannot_write
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -33,7 +34,7 @@ def read_python(path: Path, edit: Edit) -> dict[str, Any]:
     Raises:
         UserError: If a file is missing, is not python, or fails.
     """
-    if problem := _file_problem(path):
+    if problem := file_problem(path):
         raise UserError(problem)
     try:
         # By default an `import` in the file would switch mmengine to its lazy syntax.
@@ -87,17 +88,6 @@ def _replaced(place: Any, name: str, value: Any) -> Iterator[None]:
         setattr(place, name, original)
 
 
-def _file_problem(path: Path) -> str:
-    """Return why a path is not a config file and which file is nearest; "" if it is one."""
-    if path.is_file():
-        return "" if path.suffix == ".py" else f"{path}: a config file is a python file, *.py"
-    missing = path
-    while not missing.parent.is_dir():
-        missing = missing.parent
-    siblings = [p.name for p in missing.parent.iterdir() if p.is_dir() or p.suffix == ".py"]
-    return f"there is no config file {path}{nearest(missing.name, siblings)}"
-
-
 def _explain(path: Path, error: Exception) -> str:
     """Name the file and line that made loading fail: the config itself or one of its bases."""
     sources: list[Path] = []
@@ -107,7 +97,7 @@ def _explain(path: Path, error: Exception) -> str:
         if source in sources:
             continue
         sources.append(source)
-        if problem := _file_problem(source):
+        if problem := file_problem(source):
             return f"{problem} (a `_base_` of {path})"
         try:
             waiting += [source.parent / base for base in _bases(source)]

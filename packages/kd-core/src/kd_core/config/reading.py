@@ -1,6 +1,5 @@
 """Load, merge, override and save configs: python files in, plain nested dicts out."""
 
-import ast
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from keyword import iskeyword
@@ -12,7 +11,6 @@ from kd_core.config.by_name import KEYS, KINDS, ByName
 from kd_core.config.python_files import read_python
 from kd_core.errors import UserError, nearest
 
-_WORDS = {"true": True, "false": False, "none": None}
 _WIDTH = 90
 
 
@@ -86,21 +84,6 @@ def merge(
     return merged
 
 
-def parse_options(texts: Sequence[str]) -> dict[str, Any]:
-    """Parse `a.b=value` texts: python literals, true/false/none in any case, else strings.
-
-    Raises:
-        UserError: If a text has no `=`, no value or an empty key.
-    """
-    options = {}
-    for text in texts:
-        path, equals, value = text.partition("=")
-        if not (equals and value.strip() and all(path.split("."))):
-            raise UserError(f"option {text!r}: wanted KEY=VALUE such as trainer.epochs=2")
-        options[path] = _parse_value(value.strip())
-    return options
-
-
 def save_config(config: Mapping[str, Any], path: str | Path) -> None:
     """Write a config as a python file that `load_config` reads back to an equal dict.
 
@@ -171,15 +154,6 @@ def _override(value: Any, keys: Sequence[str], new: Any, option: str) -> Any:
         items[int(key)] = _override(items[int(key)], rest, new, option)
         return type(value)(items)
     raise UserError(f"option {option}: {key!r} cannot be set inside {value!r}")
-
-
-def _parse_value(text: str) -> Any:
-    if text.lower() in _WORDS:
-        return _WORDS[text.lower()]
-    try:
-        return ast.literal_eval(text)
-    except (SyntaxError, TypeError, ValueError):
-        return text
 
 
 def _plain(value: Any, where: str) -> Any:

@@ -8,9 +8,7 @@ named it: with `--trust`, or in the config of the run.
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +16,8 @@ from torch import nn
 
 from kd_core.config.build import build_network, locate, parameters_of
 from kd_core.config.kinds import is_subclass, module_of, require_factory
+from kd_core.config.trusted import trusted_names
 from kd_core.errors import UserError, located
-
-_trusted: ContextVar[frozenset[str]] = ContextVar("trusted", default=frozenset())
 
 NO_WEIGHTS = {
     "pretrained": False,
@@ -68,25 +65,6 @@ def is_defined_in(found: Any, packages: Sequence[str]) -> bool:
     return f"{module_of(found)}.".startswith(tuple(f"{package}." for package in packages))
 
 
-@contextmanager
-def trusting(*names: str) -> Iterator[None]:
-    """Trust import paths inside a block, as `--trust` does for a whole command.
-
-    Args:
-        names: Paths such as `my_module.Net`, each exactly as a file writes it.
-    """
-    before = _trusted.set(_trusted.get() | set(names))
-    try:
-        yield
-    finally:
-        _trusted.reset(before)
-
-
-def trust(*names: str) -> None:
-    """Trust import paths from now on, or until the enclosing `trusting` block ends."""
-    _trusted.set(_trusted.get() | set(names))
-
-
 def names_in(config: Any) -> set[str]:
     """Return the import paths that a config names as `type`, at any depth."""
     if isinstance(config, Mapping):
@@ -109,7 +87,7 @@ def find(path: Any, where: str, known: Sequence[Known], node: Mapping[str, Any])
     """
     if not isinstance(path, str) or not all(part.isidentifier() for part in path.split(".")):
         raise UserError(f"{where}: {path!r:.80} is not an import path such as 'torch.nn.Linear'")
-    if path in _trusted.get():
+    if path in trusted_names():
         with located(where):
             found = locate(path)
         require_factory(found, where)

@@ -1,20 +1,35 @@
-"""What the command-line tools share: their arguments, and errors as one line."""
+"""The start of every command-line tool: arguments first, torch after them, errors as one line.
+
+Help, versions and mistakes of a command line are answered before torch is imported: a tool's module
+imports this at its top, and everything else in the function that runs after the arguments are read.
+"""
 
 import os
 import sys
 import traceback
-from argparse import Action, ArgumentParser
+from argparse import Namespace
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING
 
-from kd_core.config.trust import trust, trusting
-from kd_core.errors import ToldElsewhereError, UserError, nearest
+from kd_core.config.options import parse_options
+from kd_core.config.paths import require_configs
+from kd_core.config.trusted import trusting
+from kd_core.errors import ToldElsewhereError, UserError
+from kd_core.experiment.parsers import comparison_parser, training_parser
 from kd_core.runtime import children, console
 from kd_core.runtime.failures import bug, explain
+from kd_core.runtime.paths import require_paths
+
+if TYPE_CHECKING:
+    from kd_core.experiment.command_line import TrainingTool
+    from kd_core.experiment.comparison import ComparisonTool
 
 EXIT_INTERRUPTED = 130
-MOST_SEEDS = 2**32  # as many as NumPy's generator takes
 EXIT_NO_READER = 141  # what a shell shows of a program that SIGPIPE ended
+
+Main = Callable[..., int]
+"""Takes the list of arguments, by default those of the process; returns the exit status."""
 
 
 def run_main(function: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> int:
@@ -35,7 +50,7 @@ def run_main(function: Callable[[list[str]], int | None], argv: Sequence[str] | 
         try:
             _see_working_folder()
             with trusting():  # what --trust names is trusted by this command alone
-                status = function(arguments) or 0
+                status = _status_of(function, arguments)
             sys.stdout.flush()  # else Python does at its end, where nobody catches what that raises
             return status
         except KeyboardInterrupt:
@@ -69,116 +84,55 @@ def _report(error: Exception, *, debug: bool) -> int:
     return told.status
 
 
-def training_parser(description: str) -> ArgumentParser:
-    """Return the parser of a training tool: the arguments that all tasks have in common."""
-    parser = _Parser(description=description, allow_abbrev=False)
-    parser.add_argument(
-        "configs", metavar="CONFIG", nargs="*", help="python files, merged left to right"
-    )
-    parser.add_argument("--work-dir", metavar="DIR", help="where checkpoints and logs go")
-    parser.add_argument("--resume", action="store_true", help="resume the run in the work dir")
-    parser.add_argument("--eval-only", metavar="CKPT", help="evaluate a checkpoint, do not train")
-    add_seeds(parser, "one run for each")
-    _add_together(parser, "seeds")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="build all, print tables, run one step"
-    )
-    parser.add_argument(
-        "--list-taps", action="store_true", help="print the layers that can be tapped"
-    )
-    return add_options(parser)
+def _status_of(function: Callable[[list[str]], int | None], arguments: list[str]) -> int:
+    """Call a tool's main function; `--help` and `--version` end it early, with status 0."""
+    try:
+        return function(arguments) or 0
+    except SystemExit as ended:
+        if ended.code:
+            raise
+        return 0
 
 
-def comparison_parser(description: str) -> ArgumentParser:
-    """Return the parser of a comparison tool."""
-    parser = _Parser(description=description, allow_abbrev=False)
-    parser.add_argument("configs", metavar="CONFIG", nargs="*", help="files of every row")
-    parser.add_argument("--rows", metavar="FILE", help="a table: further files of each row")
-    parser.add_argument(
-        "--sweep",
-        metavar=("KEY", "VALUE"),
-        nargs="+",
-        help="a row for every value of an option, such as distiller.terms.reviewkd.weight 1 5",
-    )
-    parser.add_argument("--only", metavar="ROW", nargs="+", help="labels of the rows to run")
-    add_seeds(parser, "of every row", default=[0, 1, 2])
-    parser.add_argument("--work-dir", metavar="DIR", help="folder; what is finished there is kept")
-    _add_together(parser, "rows and seeds")
-    parser.add_argument("--dry-run", action="store_true", help="take one step of each row")
-    return add_options(parser)
+def training_main(
+    title: str, make_tool: Callable[[], "TrainingTool"], *, has_demo: bool = True
+) -> Main:
+    """Return the main function of a training tool.
 
-
-def add_options(parser: ArgumentParser, example: str = "trainer.epochs=2") -> ArgumentParser:
-    """Add what every tool that reads a config takes, `--cfg-options` too; return the parser."""
-    parser.add_argument(
-        "--cfg-options",
-        metavar="KEY=VALUE",
-        nargs="+",
-        action="extend",
-        default=[],
-        help=f"change the config, such as {example}",
-    )
-    return add_general_options(parser)
-
-
-def add_general_options(parser: ArgumentParser) -> ArgumentParser:
-    """Add what every tool takes, `--trust` and `--debug`; return the parser.
-
-    `--trust` works by being parsed, until `run_main` ends; see `kd_core.config.trust`.
+    Args:
+        title: What the tool does, for its help.
+        make_tool: Imports what the tool needs, and returns it; called when the arguments are right.
+        has_demo: Whether a demo runs without CONFIG.
     """
-    parser.add_argument(
-        "--trust",
-        metavar="NAME",
-        action=_Trust,
-        default=(),
-        help="run NAME, an import path such as my_module.Net, where a file of weights or a YAML "
-        "file names it; see SECURITY.md. May be given several times",
-    )
-    parser.add_argument("--debug", action="store_true", help="show a traceback for every error")
-    return parser
+
+    def start(arguments: list[str]) -> None:
+        args = training_parser(title, has_demo=has_demo).parse_args(arguments)
+        _check_early(args, args.configs)
+        if args.configs and not _is_one_of_several():
+            require_paths("checkpoint", [args.eval_only])
+        make_tool().run(args)
+
+    return partial(run_main, start)
 
 
-def add_seeds(parser: ArgumentParser, text: str, default: Sequence[int] | None = None) -> None:
-    """Add `--seeds`: whole numbers, each once."""
-    parser.add_argument(
-        "--seeds", metavar="INT", nargs="+", type=int, action=_Seeds, default=default, help=text
-    )
+def comparison_main(title: str, make_tool: Callable[[], "ComparisonTool"]) -> Main:
+    """Return the main function of a comparison tool; see `training_main`."""
+
+    def start(arguments: list[str]) -> None:
+        args = comparison_parser(title).parse_args(arguments)
+        _check_early(args, [*args.configs, *([args.rows] if args.rows else [])])
+        make_tool().run(args)
+
+    return partial(run_main, start)
 
 
-class _Trust(Action):
-    """Trusts a name."""
-
-    def __call__(
-        self, parser: ArgumentParser, namespace: Any, values: Any, option_string: str | None = None
-    ) -> None:
-        trust(values)
-        setattr(namespace, self.dest, (*getattr(namespace, self.dest), values))
+def _check_early(args: Namespace, configs: Sequence[str]) -> None:
+    """Reject misspelt options and files, before anything is imported to read them."""
+    parse_options(args.cfg_options)
+    if not _is_one_of_several():
+        require_configs(configs)
 
 
-def _add_together(parser: ArgumentParser, what: str) -> None:
-    text = f"train all {what} in turns, on one pass over data and teacher; needs data_seed"
-    parser.add_argument("--share-teacher", action="store_true", help=text)
-
-
-class _Seeds(Action):
-    """Refuses seeds of which no run of its own can be made."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
-        for seed in values:
-            if values.count(seed) > 1:
-                raise UserError(f"--seeds names {seed} twice; each run has a seed of its own")
-            if not 0 <= seed < MOST_SEEDS:
-                raise UserError(f"--seeds: {seed} is not a number from 0 to {MOST_SEEDS - 1}")
-        setattr(namespace, self.dest, values)
-
-
-class _Parser(ArgumentParser):
-    """Takes CONFIG files on either side of options, and names the nearest to a misspelt option."""
-
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        parsed, unknown = self.parse_known_intermixed_args(args, namespace)
-        if unknown:
-            option = unknown[0].partition("=")[0]
-            hint = nearest(option, self._option_string_actions)
-            self.error(f"unrecognized argument {option}{hint}")
-        return parsed
+def _is_one_of_several() -> bool:
+    """Return whether `torchrun` started us: then the ranks agree first on which one reports."""
+    return os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1")

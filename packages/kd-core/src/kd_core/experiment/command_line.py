@@ -1,4 +1,4 @@
-"""The training tool of a task: `tools/cls_train.py`, `tools/reid_train.py`."""
+"""The training tool of a task: what runs after its arguments are read."""
 
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from kd_core.config.reading import parse_options
+from kd_core.config.options import parse_options
 from kd_core.errors import UserError
 from kd_core.experiment import report
 from kd_core.experiment.adapter import RANDOM, TaskAdapter
-from kd_core.experiment.cli import run_main, training_parser
+from kd_core.experiment.cli import training_main
 from kd_core.experiment.run import build_trainer
 from kd_core.experiment.runner import Runner, print_tables, with_cache
 from kd_core.experiment.seeds import repeat, seed_folder, summary_table
@@ -41,35 +41,38 @@ class TrainingTool:
         self.adapter, self.demo = adapter, demo
 
     def main(self, argv: Sequence[str] | None = None) -> int:
-        """Run the tool; returns the exit status."""
-        return run_main(self._main, argv)
+        """Read the arguments and run the tool; returns the exit status."""
+        has_demo = self.demo is not None
+        return training_main(self.adapter.title, lambda: self, has_demo=has_demo)(argv)
 
-    def _main(self, argv: list[str]) -> None:
-        without = "without CONFIG, the demo runs" if self.demo else "CONFIG is needed"
-        parser = training_parser(f"{self.adapter.title}; {without}.")
-        args = parser.parse_args(argv)
+    def run(self, args: Namespace) -> None:
+        """Do what the arguments say; see `kd_core.experiment.parsers.training_parser`."""
         with distributed.joined() as device:
             if not args.configs and self.demo and not (args.dry_run or args.list_taps):
                 self.demo(args, device)
-                return
-            paths = args.configs or self.adapter.demo_config
-            if not paths:
-                raise UserError("name a CONFIG: the python file of what to train")
-            needs_training = not (args.eval_only or args.list_taps)
-            options = parse_options(args.cfg_options)
-            config = read_config(
-                self.adapter, paths, options, training=needs_training, note=print_note
-            )
-            if args.list_taps:
-                self.list_taps(config, device)
-            elif args.dry_run:
-                if args.share_teacher:
-                    check_shareable([config])
-                self.dry_run(config, device)
-            elif args.eval_only:
-                self.evaluate_file(config, args, device)
             else:
-                self.train(config, args, device)
+                self._run_config(self._read(args), args, device)
+
+    def _read(self, args: Namespace) -> Config:
+        """Return the checked config that the arguments name, or that of the demo."""
+        paths = args.configs or self.adapter.demo_config
+        if not paths:
+            raise UserError("name a CONFIG: the python file of what to train")
+        needs_training = not (args.eval_only or args.list_taps)
+        options = parse_options(args.cfg_options)
+        return read_config(self.adapter, paths, options, training=needs_training, note=print_note)
+
+    def _run_config(self, config: Config, args: Namespace, device: torch.device) -> None:
+        if args.list_taps:
+            self.list_taps(config, device)
+        elif args.dry_run:
+            if args.share_teacher:
+                check_shareable([config])
+            self.dry_run(config, device)
+        elif args.eval_only:
+            self.evaluate_file(config, args, device)
+        else:
+            self.train(config, args, device)
 
     def train(self, config: Config, args: Namespace, device: torch.device) -> dict[str, Any]:
         """Train every seed and print the summary."""

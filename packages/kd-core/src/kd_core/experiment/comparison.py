@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
-from kd_core.config.reading import load_config, parse_options
+from kd_core.config.options import parse_options
+from kd_core.config.reading import load_config
 from kd_core.errors import UserError, nearest
-from kd_core.experiment.cli import comparison_parser, run_main
+from kd_core.experiment.cli import comparison_main
 from kd_core.experiment.command_line import TrainingTool, print_note
 from kd_core.experiment.phases import key_of
 from kd_core.experiment.runner import Runner
@@ -49,11 +50,11 @@ class ComparisonTool:
         self.tool, self.adapter = tool, tool.adapter
 
     def main(self, argv: Sequence[str] | None = None) -> int:
-        """Run the tool; returns the exit status."""
-        return run_main(self._main, argv)
+        """Read the arguments and run the tool; returns the exit status."""
+        return comparison_main(self.adapter.title, lambda: self)(argv)
 
-    def _main(self, argv: list[str]) -> None:
-        args = comparison_parser(f"Compare runs: {self.adapter.title.lower()}.").parse_args(argv)
+    def run(self, args: Namespace) -> None:
+        """Do what the arguments say; see `kd_core.experiment.parsers.comparison_parser`."""
         with distributed.joined() as device:
             given = load_config(args.rows, known=_NAMES) if args.rows else {}
             configs = self.rows(args, given)
@@ -79,10 +80,7 @@ class ComparisonTool:
             UserError: If there are no rows, or a label that was asked for is not one of them.
         """
         files = args.configs or given.get("files", [])
-        rows = {label: _row(node, label) for label, node in given.get("rows", {}).items()}
-        if args.sweep:
-            key, *values = args.sweep
-            rows |= {f"{key} = {value}": ([], [f"{key}={value}"]) for value in values}
+        rows = _rows_asked_for(args, given)
         if unknown := [label for label in args.only or [] if label not in rows]:
             raise UserError(f"--only: there is no row {unknown[0]!r}{nearest(unknown[0], rows)}")
         if not rows or not (files or all(own for own, _ in rows.values())):
@@ -191,6 +189,17 @@ def _cell(
 
 def _signed(gaps: Sequence[float]) -> str:
     return f"{mean(gaps):+.2f}" + (f" ± {stdev(gaps):.2f}" if len(gaps) > 1 else "")
+
+
+def _rows_asked_for(
+    args: Namespace, given: Mapping[str, Any]
+) -> dict[str, tuple[list[str], list[str]]]:
+    """Return the files and options of every row, of the table's file and of `--sweep`."""
+    rows = {label: _row(node, label) for label, node in given.get("rows", {}).items()}
+    if args.sweep:
+        key, *values = args.sweep
+        rows |= {f"{key} = {value}": ([], [f"{key}={value}"]) for value in values}
+    return rows
 
 
 def _row(node: Any, label: str) -> tuple[list[str], list[str]]:

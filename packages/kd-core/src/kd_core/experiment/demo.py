@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from kd_core.config.reading import parse_options
+from kd_core.config.options import parse_options
 from kd_core.errors import UserError
 from kd_core.experiment.adapter import TaskAdapter
 from kd_core.experiment.results import read_result

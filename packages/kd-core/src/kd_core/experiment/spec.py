@@ -12,7 +12,7 @@ from kd_core.distill.term import GIVEN, check_term
 from kd_core.errors import UserError, located
 from kd_core.experiment.adapter import Config, TaskAdapter
 from kd_core.experiment.builder import DATA, build_distiller
-from kd_core.experiment.cli import MOST_SEEDS
+from kd_core.experiment.parsers import MOST_SEEDS
 from kd_core.experiment.phases import replace_products
 from kd_core.training.optimizer import check_optimizer
 from kd_core.training.schedule import SCHEDULE

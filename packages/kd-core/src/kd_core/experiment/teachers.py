@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from kd_core.config.reading import merge
-from kd_core.config.trust import names_in, trusting
+from kd_core.config.trust import names_in
+from kd_core.config.trusted import trusting
 from kd_core.errors import UserError
 from kd_core.experiment.adapter import RANDOM, TaskAdapter
 from kd_core.experiment.differences import with_contents

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from kd_core.errors import RunError, UserError
 from kd_core.runtime import children
@@ -119,13 +118,20 @@ def _own(error: BaseException) -> UserError | None:
 
 
 def _spawned(error: BaseException) -> UserError | None:
-    """Explain an exception from `torch.multiprocessing.spawn` or from a data worker."""
-    if isinstance(error, torch.multiprocessing.ProcessExitedException):
-        how = error.signal_name or f"exit status {error.exit_code}"
-        return RunError(f"rank {error.error_index} died ({how}); {RESUME}")
-    if isinstance(error, torch.multiprocessing.ProcessRaisedException):
+    """Explain what a process of `torch.multiprocessing.spawn`, or a data worker, raised."""
+    if _is_torch(error, "ProcessExitedException"):
+        died: Any = error
+        how = died.signal_name or f"exit status {died.exit_code}"
+        return RunError(f"rank {died.error_index} died ({how}); {RESUME}")
+    if _is_torch(error, "ProcessRaisedException"):
         return _from_traceback(str(error))
     return None
+
+
+def _is_torch(error: BaseException, name: str) -> bool:
+    """Return whether an exception is torch's of that name, without importing torch to see."""
+    kinds = type(error).__mro__
+    return any(kind.__name__ == name and kind.__module__.startswith("torch") for kind in kinds)
 
 
 def _from_traceback(text: str) -> UserError | None:
@@ -141,11 +147,12 @@ def _from_traceback(text: str) -> UserError | None:
 
 def _memory(error: BaseException, remedy: str) -> UserError | None:
     text = str(error)
-    kind = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    of_torch = _is_torch(error, "OutOfMemoryError")
+    kind = isinstance(error, MemoryError) or of_torch
     told = isinstance(error, RuntimeError) and _NO_MEMORY.search(text)
     if not (kind or told or (isinstance(error, OSError) and error.errno == errno.ENOMEM)):
         return None
-    on_device = isinstance(error, torch.OutOfMemoryError) or "CU" in text
+    on_device = of_torch or "CU" in text
     where = "of the GPU" if on_device else "of the host"
     wanted = _WANTED.search(text)
     size = f" ({_size(wanted[1], wanted[2])} more were requested)" if wanted else ""

@@ -1,6 +1,6 @@
 """Check a whole data set in the COCO format for entries that a detector cannot learn from."""
 
-from argparse import ArgumentParser
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -9,7 +9,6 @@ from typing import Any
 
 from detectron2.data.detection_utils import SizeMismatchError, check_image_size, read_image
 from kd_core.errors import UserError
-from kd_core.experiment.cli import add_general_options, run_main
 from kd_core.experiment.data_report import check_workers, print_report, read_all
 from kd_core.files.checkpoint import save_json
 from kd_core.runtime.console import out
@@ -29,13 +28,8 @@ UNUSABLE = {
 _TOLERANCE = 1.0  # pixels that a box may reach outside: COCO's boxes are rounded
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool; returns the exit status: 1 if anything is unusable."""
-    return run_main(_main, argv)
-
-
-def _main(argv: list[str]) -> int:
-    args = _parser().parse_args(argv)
+def run(args: Namespace) -> int:
+    """Print the report of `check`; returns the exit status: 1 if anything is unusable."""
     report = check(args.json, args.images, workers=args.workers)
     if args.out:
         save_json(report, Path(args.out), sealed=False)
@@ -136,12 +130,3 @@ def _categories_table(categories: dict[str, int]) -> Table:
     for name, count in categories.items():
         table.add_row(name, f"{count:,}")
     return table
-
-
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("json", metavar="JSON", help="a COCO instances file")
-    parser.add_argument("images", metavar="IMAGES", help="folder that its file names start from")
-    parser.add_argument("--out", metavar="FILE.json", help="write the report to this file too")
-    parser.add_argument("--workers", type=int, default=4, help="threads (default: 4)")
-    return add_general_options(parser)

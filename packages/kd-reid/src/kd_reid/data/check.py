@@ -1,13 +1,12 @@
 """Check a whole re-identification set: which files are unusable, and whether evaluation works."""
 
-from argparse import ArgumentParser
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from kd_core.data.image_files import read_image
 from kd_core.errors import UserError
-from kd_core.experiment.cli import add_general_options, run_main
 from kd_core.experiment.data_report import check_workers, print_report, read_all
 from kd_core.files.checkpoint import save_json
 from kd_core.runtime.console import out
@@ -23,13 +22,8 @@ UNUSABLE = {
 """Parts of the report that make a data set unusable, with their titles."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool; returns the exit status: 1 if anything is unusable."""
-    return run_main(_main, argv)
-
-
-def _main(argv: list[str]) -> int:
-    args = _parser().parse_args(argv)
+def run(args: Namespace) -> int:
+    """Print the report of `check`; returns the exit status: 1 if anything is unusable."""
     report = check(args.source, args.camera, workers=args.workers)
     if args.out:
         save_json(report, Path(args.out), sealed=False)
@@ -141,21 +135,3 @@ def _evaluation_text(report: dict[str, Any]) -> str:
         return f"evaluation is not possible: there is no identity with {needed}"
     count = report["searchable_identities"]
     return f"evaluation is possible: {count:,} identities can be searched for ({needed})"
-
-
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument(
-        "source",
-        metavar="SOURCE",
-        help="a folder with a folder for each identity; a CSV file of path, identity and, if "
-        "known, camera; or a folder in the layout of Market-1501",
-    )
-    parser.add_argument(
-        "--camera",
-        metavar="REGEX",
-        help="its group is the camera in a path below an identity's folder, such as 'cam(\\d+)'",
-    )
-    parser.add_argument("--out", metavar="FILE.json", help="write the report to this file too")
-    parser.add_argument("--workers", type=int, default=4, help="threads (default: 4)")
-    return add_general_options(parser)

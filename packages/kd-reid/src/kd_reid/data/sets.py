@@ -9,7 +9,7 @@ from kd_reid.data.named import read_named
 from kd_reid.data.options import Options, with_options
 from kd_reid.data.records import Record
 from kd_reid.data.splits import DataSplits, People, make_splits
-from kd_reid.data.synthetic_people import synthetic_people
+from kd_reid.synthetic.people import synthetic_people
 
 
 @with_options

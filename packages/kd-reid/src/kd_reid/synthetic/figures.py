@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from kd_reid.data.appearance import Appearance, Colour, lit
+from kd_reid.synthetic.appearance import Appearance, Colour, lit
 
 Point = tuple[float, float]
 

@@ -12,7 +12,7 @@ from PIL import Image
 from rich.progress import track
 
 from kd_det.data.register import register_coco
-from kd_det.data.scenes import OUTLINES, Shape, draw_scene
+from kd_det.synthetic.scenes import OUTLINES, Shape, draw_scene
 
 _VERSION = 1  # of the drawings; part of the folder's name
 _SPLITS = ("train", "val")

@@ -14,8 +14,8 @@ from kd_core.runtime.console import err
 from PIL import Image
 from rich.progress import track
 
-from kd_reid.data.appearance import draw_appearance
-from kd_reid.data.cameras import DOMAINS, Camera, draw_camera, photograph
+from kd_reid.synthetic.appearance import draw_appearance
+from kd_reid.synthetic.cameras import DOMAINS, Camera, draw_camera, photograph
 
 FIRST_TEST_IDENTITY = 751
 """Lower identities are for training. Readers of Market-1501 reject more than its 1501 identities

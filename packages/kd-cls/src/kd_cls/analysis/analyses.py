@@ -1,23 +1,23 @@
-"""Compare trained classifiers, in tables and pictures: `kd-cls-analyse`."""
+"""The analyses by name, and what they are told by the arguments of `tools/cls_analyse.py`."""
 
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from kd_core.config.build import check, require_type
-from kd_core.config.reading import load_config, parse_options
+from kd_core.config.options import parse_options
+from kd_core.config.reading import load_config
 from kd_core.errors import UserError
 from kd_core.experiment.builder import DATA, build_data
-from kd_core.experiment.cli import run_main
 from kd_core.experiment.spec import NAMES
 from kd_core.files.checkpoint import save_json
 from kd_core.runtime.console import out
 
 from kd_cls.analysis import cam, cka, correlation, reliability, tables, tsne
-from kd_cls.analysis.arguments import PICTURES, parser
+from kd_cls.analysis.arguments import PICTURES
 from kd_cls.analysis.figure import require_png
 from kd_cls.analysis.models import labels_of, load_model
 from kd_cls.analysis.subject import Subject
@@ -33,13 +33,8 @@ _DRAW: dict[str, Callable[..., dict[str, Any]]] = {
 _TEACHER = "teacher"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool; returns the exit status."""
-    return run_main(_main, argv)
-
-
-def _main(argv: list[str]) -> None:
-    args = parser(str(__doc__)).parse_args(argv)
+def run(args: Namespace) -> None:
+    """Do what the arguments say; see `kd_cls.analysis.arguments`."""
     numbers = _draw(args) if args.what in PICTURES else _measure(args)
     if args.json:
         save_json(numbers, Path(args.json), sealed=False)

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from kd_reid.data.appearance import Appearance, draw_appearance
-from kd_reid.data.figures import Pose, draw_figure
+from kd_reid.synthetic.appearance import Appearance, draw_appearance
+from kd_reid.synthetic.figures import Pose, draw_figure
 
 _FINER = 4  # subpixels per side of a pixel in drawing
 _PANORAMA = 6  # width of a camera's scenery, in images

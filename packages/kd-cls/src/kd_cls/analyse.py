@@ -1,0 +1,25 @@
+"""Compare trained classifiers, in tables and pictures: `tools/cls_analyse.py`."""
+
+from collections.abc import Sequence
+
+from kd_core.config.options import parse_options
+from kd_core.config.paths import require_configs
+from kd_core.experiment.cli import run_main
+from kd_core.runtime.paths import require_paths
+
+from kd_cls.analysis.arguments import parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool; returns the exit status."""
+    return run_main(_main, argv)
+
+
+def _main(arguments: list[str]) -> None:
+    args = parser(str(__doc__)).parse_args(arguments)
+    parse_options(args.cfg_options)
+    require_configs([args.data])
+    require_paths("image", getattr(args, "files", ()))
+    from kd_cls.analysis.analyses import run
+
+    run(args)

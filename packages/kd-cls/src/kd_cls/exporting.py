@@ -1,0 +1,176 @@
+"""A finished student as an ONNX file and as PyTorch's own archive."""
+
+import json
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from kd_core.errors import UserError
+from kd_core.files.checkpoint import atomic_path
+from kd_core.runtime.console import out
+from torch import Tensor, nn
+
+from kd_cls.classifier import Classifier
+from kd_cls.student import find_student, load_student, read_facts, square_side
+
+TOLERANCE = 1e-4  # of the largest logit
+BATCH_SIZES = (1, 3)  # of the check; the example that is traced has 2
+
+Run = Callable[[Tensor], Tensor]
+
+
+class Check(NamedTuple):
+    """Difference of an exported file from the network, in logits."""
+
+    difference: float
+    largest: float
+
+
+class Normalised(nn.Module):
+    """A classifier's network with its normalisation: floats in [0, 1] to logits.
+
+    Args:
+        classifier: Its network is shared, not copied.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.network = classifier.network
+        self.register_buffer("mean", classifier.mean)
+        self.register_buffer("std", classifier.std)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return logits [N, C] of images [N, 3, H, W]."""
+        return self.network((image - self.mean) / self.std)
+
+
+def export_all(
+    student: str, kinds: Iterable[str], output: str | None = None, *, with_normalization: bool
+) -> None:
+    """Export a student as files of several kinds and print what was written; see `export`.
+
+    Args:
+        student: Folder of a finished run, or its `student.safetensors`.
+        kinds: `onnx` or `pt2`, or both.
+        output: Folder of the files; None is that of the student.
+        with_normalization: See `export`.
+    """
+    file = find_student(student)
+    folder = Path(output) if output else file.parent
+    for kind in dict.fromkeys(kinds):
+        path = folder / f"student.{kind}"
+        done = export(file, path, with_normalization=with_normalization)
+        out.print(
+            f"{path}: {path.stat().st_size / 1e6:.2f} MB; logits differ from PyTorch's by "
+            f"{done.difference:.1e} at most, the largest being {done.largest:.1e}",
+            markup=False,
+        )
+
+
+def export(student: str | Path, path: Path, *, with_normalization: bool = False) -> Check:
+    """Write a student to `path`, and check that the file gives the network's logits.
+
+    Both kinds of file take any batch size, and images of the student's size. They contain the facts
+    of `read_facts` as JSON: an ONNX file in its metadata, a `.pt2` file as `metadata.json`.
+
+    Args:
+        student: Folder of a finished run, or its `student.safetensors`.
+        path: Ends in `.onnx` (input "image", output "logits") or `.pt2` (`torch.export.load`).
+        with_normalization: The file takes floats in [0, 1] and normalises them itself; otherwise it
+            takes normalised images, as the network does.
+
+    Raises:
+        UserError: If the network cannot be exported, or the file's logits differ.
+    """
+    file = find_student(student)
+    facts = {**read_facts(file), "with_normalization": with_normalization}
+    facts["image_size"] = square_side(facts["image_size"], file)
+    classifier = load_student(file)
+    network = Normalised(classifier).eval() if with_normalization else classifier.network
+    write = {".onnx": write_onnx, ".pt2": write_pt2}[path.suffix]
+    with atomic_path(path) as temporary:
+        try:
+            run = write(network, facts, temporary)
+        except UserError:
+            raise
+        except Exception as error:  # exporters raise many types
+            reason = str(error).partition("\n")[0]
+            raise UserError(
+                f"{type(classifier.network).__name__} cannot be exported as {path.suffix}: {reason}"
+            ) from error
+        return _compare(run, network, facts["image_size"], path)
+
+
+def write_onnx(network: nn.Module, facts: Mapping[str, Any], path: Path) -> Run:
+    """Write an ONNX file and return it as a function, run by onnxruntime on the CPU."""
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(
+            f"ONNX needs onnx and onnxruntime ({error}): pip install 'kd-cls[export]', or ask for "
+            "--format pt2 alone"
+        ) from error
+    with warnings.catch_warnings():
+        # This exporter is old, but needs no further package; the check finds errors of the trace.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        torch.onnx.export(
+            network,
+            (_example(facts["image_size"]),),
+            path,
+            dynamo=False,
+            input_names=["image"],
+            output_names=["logits"],
+            dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
+        )
+    model = onnx.load_model(path)
+    onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in facts.items()})
+    onnx.checker.check_model(model)
+    onnx.save_model(model, path)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda image: torch.from_numpy(session.run(["logits"], {"image": image.numpy()})[0])
+
+
+def write_pt2(network: nn.Module, facts: Mapping[str, Any], path: Path) -> Run:
+    """Write an archive of `torch.export` and return it as a function, read back from the file."""
+    batch = {0: torch.export.Dim("batch")}
+    program = torch.export.export(
+        network, (_example(facts["image_size"]),), dynamic_shapes=(batch,)
+    )
+    with path.open("wb") as file:  # a file object: a path with a temporary name causes a warning
+        torch.export.save(program, file, extra_files={"metadata.json": json.dumps(facts)})
+    with path.open("rb") as file:
+        return torch.export.load(file).module()
+
+
+@torch.no_grad()
+def _compare(run: Run, network: nn.Module, image_size: int, path: Path) -> Check:
+    generator = torch.Generator().manual_seed(0)
+    difference = largest = 0.0
+    for count in BATCH_SIZES:
+        image = torch.rand(count, 3, image_size, image_size, generator=generator)
+        expected = network(image)
+        try:
+            found = run(image)
+        except Exception as error:  # runtimes raise many types
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"{path.name} fails with a batch of {count}: {reason}") from error
+        difference = max(difference, (found - expected).abs().max().item())
+        largest = max(largest, expected.abs().max().item())
+    if not difference <= TOLERANCE * largest:
+        raise UserError(
+            f"{path.name} is not written: its logits differ from PyTorch's by {difference:.1e}, "
+            f"more than {TOLERANCE} of the largest, {largest:.1e}; "
+            "does the network depend on the batch, or draw random numbers?"
+        )
+    return Check(difference, largest)
+
+
+def _example(image_size: int) -> Tensor:
+    return torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(1))

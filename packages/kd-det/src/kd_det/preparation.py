@@ -1,0 +1,108 @@
+"""Make Detectron2 0.6 importable with libraries that are younger than it.
+
+It is prepared when it is imported, so that `import kd_det` imports neither it nor torch.
+"""
+
+import importlib
+import importlib.util
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+_MISSING = (
+    "kd_det needs detectron2, which is not installed. Two ways to get it: in the root of the kd "
+    "workspace, `uv sync` installs release 0.6 (a re-upload, whose compiled extension is not "
+    "needed); with git and a compiler, `pip install --no-build-isolation "
+    "'detectron2 @ git+https://github.com/facebookresearch/detectron2'` builds the official main."
+)
+
+
+def require_detectron2() -> None:
+    """Prepare the import of detectron2; call it before the first such import.
+
+    Pillow's LINEAR, removed in Pillow 10, is set again. If Detectron2 has no compiled extension, a
+    stand-in replaces it: boxes, RoIAlign and NMS come from torchvision.
+
+    Raises:
+        ImportError: If detectron2 is not installed; it says how to get it.
+    """
+    if importlib.util.find_spec("detectron2") is None:
+        raise ImportError(_MISSING, name="detectron2")
+    if not any(isinstance(finder, _StandIn) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Preparation())
+        sys.meta_path.append(_StandIn())  # asked only for what nobody else has
+    if "detectron2" in sys.modules:
+        _prepare_pillow()
+    # Detectron2's own use of PyTorch, which no user can change.
+    warnings.filterwarnings("ignore", r"`?torch\.jit\.script", FutureWarning)
+    warnings.filterwarnings("ignore", r"torch\.meshgrid", UserWarning)
+
+
+def has_extension() -> bool:
+    """Return whether Detectron2's own compiled extension is there; call `require_detectron2` first.
+
+    Without it there are no rotated boxes, no deformable convolution and no fast COCO evaluation.
+    """
+    return not isinstance(importlib.import_module("detectron2._C"), _Extension)
+
+
+class _Extension(ModuleType):
+    """Stands in for `detectron2._C`: can be asked what it was built with, and no more."""
+
+    def __init__(self) -> None:
+        super().__init__("detectron2._C")
+
+    @staticmethod
+    def has_cuda() -> bool:
+        return False
+
+    @staticmethod
+    def get_compiler_version() -> str:
+        return "not compiled"
+
+    @staticmethod
+    def get_cuda_version() -> str:
+        return "not compiled"
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"detectron2._C has no {name!r}: this Detectron2 was installed without its compiled "
+            "extension. Rotated boxes, deformable convolution and fast COCO evaluation need it; "
+            "evaluate with COCOEvaluator(..., use_fast_impl=False), or build the official main"
+        )
+
+
+class _Preparation(MetaPathFinder):
+    """Finds nothing, but sees that Detectron2 is about to be imported."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> None:
+        if fullname == "detectron2":
+            _prepare_pillow()
+
+
+class _StandIn(MetaPathFinder, Loader):
+    """Gives the stand-in for the compiled extension, where no other finder has the real one."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return ModuleSpec(fullname, self) if fullname == "detectron2._C" else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _Extension()
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Do nothing: the stand-in is complete."""
+
+
+def _prepare_pillow() -> None:
+    from PIL import Image
+
+    if not hasattr(Image, "LINEAR"):
+        Image.LINEAR = Image.BILINEAR  # type: ignore[attr-defined]

@@ -1,0 +1,65 @@
+"""The arguments of the training tool of detection are Detectron2's, and a few of ours."""
+
+import pytest
+
+pytest.importorskip("detectron2")
+import kd_det  # noqa: F401  before Detectron2
+from detectron2.engine import default_argument_parser
+from kd_core.errors import UserError
+from kd_det.train import argument_parser, main
+
+
+def facts(action):
+    return {
+        name: getattr(action, name)
+        for name in ("option_strings", "dest", "nargs", "const", "default", "type", "choices")
+    } | {"kind": type(action)}
+
+
+def test_all_of_detectron2_s_arguments_are_there_and_the_same():
+    ours = {action.dest: action for action in argument_parser()._actions}
+    theirs = default_argument_parser()
+    assert len(theirs._actions) > 8
+    for action in theirs._actions:
+        assert facts(ours[action.dest]) == facts(action)
+    assert argument_parser().allow_abbrev == theirs.allow_abbrev
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "--config-file a.yaml --num-gpus 2 --resume MODEL.WEIGHTS x SOLVER.BASE_LR 0.1",
+        "--config a.yaml --eval KEY -1",
+        "--dist-url tcp://127.0.0.1:1 --num-machines=2 --machine-rank 1",
+    ],
+)
+def test_a_command_line_means_what_it_means_to_detectron2(line):
+    theirs = vars(default_argument_parser().parse_args(line.split()))
+    ours = vars(argument_parser().parse_args(line.split()))
+    assert {name: ours[name] for name in theirs} == theirs
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--confg-file a.yaml", "--confg-file; did you mean '--config-file'"),
+        ("--num-gpus cuda:x", "--num-gpus: invalid int value: 'cuda:x'"),
+        ("--seeds a", "--seeds: invalid int value: 'a'"),
+        ("--config-file nowhere.yaml", "there is no config file nowhere.yaml"),
+        ("MODEL.DEVICE cpu --resume", "--resume stands behind MODEL.DEVICE"),
+        ("MODEL.DEVICE", "'MODEL.DEVICE' has no value"),
+        ("config.yaml", "--config-file"),
+    ],
+)
+def test_a_mistake_is_one_line(line, message, capsys):
+    assert main(line.split()) == 2
+    printed = capsys.readouterr()
+    (said,) = printed.err.splitlines()
+    assert message in said
+    assert printed.out == ""
+
+
+def test_a_wrong_value_is_refused_where_the_parser_is_used_alone():
+    with pytest.raises(UserError, match="invalid int value"):
+        argument_parser().parse_args(["--num-gpus", "x"])
