@@ -59,7 +59,7 @@ def test_no_line_of_a_stub_is_wrong(package):
     """A name may be newer than the stub: then editors take it for `Any`."""
     written = statements(file_of(package).read_text(encoding="utf-8"))
     wrong = written - statements(STUBS[package]())
-    assert wrong == set(), "write it anew with `python tests/test_stubs.py`"
+    assert wrong == set(), "write it again with `python tests/test_stubs.py`"
     assert len(written) > 40
 
 

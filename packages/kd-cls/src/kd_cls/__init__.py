@@ -1,1 +1,4 @@
-"""kd_cls."""
+"""Distil image classifiers: CIFAR, ImageNet, folders of images."""
+
+TITLE = "Train or distil an image classifier"
+"""What its tools do, for their help."""

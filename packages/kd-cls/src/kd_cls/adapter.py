@@ -11,6 +11,7 @@ from kd_core.runtime import distributed
 from kd_core.training.hooks import Evaluate
 from torch import nn
 
+from kd_cls import TITLE
 from kd_cls.classifier import Classifier
 from kd_cls.data import DataSplits
 from kd_cls.evaluation import evaluate, evaluator
@@ -23,7 +24,6 @@ from kd_cls.networks import (
 from kd_cls.roles import network_roles
 from kd_cls.stand_ins import with_stand_ins
 from kd_cls.student import load_student
-from kd_cls.train import TITLE
 
 
 class ClassificationAdapter(TaskAdapter):

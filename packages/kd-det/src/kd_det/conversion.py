@@ -12,8 +12,8 @@ from kd_core.files.mismatch import Mismatch
 from kd_core.runtime.console import out
 from torch import Tensor
 
+from kd_det.architectures import ARCHITECTURES
 from kd_det.backbones import MOBILENETV2_STAGES
-from kd_det.convert import ARCHITECTURES
 from kd_det.weights import read_weights
 
 _PREFIX = "backbone.bottom_up."  # of every detector with a feature pyramid

@@ -6,7 +6,7 @@ from kd_core.experiment.cli import run_main
 from kd_core.experiment.parsers import ToolParser, add_general_options
 from kd_core.runtime.paths import require_paths
 
-ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2")
+from kd_det.architectures import ARCHITECTURES
 
 
 def main(argv: Sequence[str] | None = None) -> int:

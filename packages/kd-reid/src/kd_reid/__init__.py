@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["torchreid"]
 
+TITLE = "Train or distil a person re-identification network"
+"""What its tools do, for their help."""
+
 
 def __getattr__(name: str) -> Any:
     if name != "torchreid":

@@ -12,6 +12,7 @@ from kd_core.networks.task import Batch, network_of
 from kd_core.training.hooks import Evaluate
 from torch import nn
 
+from kd_reid import TITLE
 from kd_reid.adaptation.embedder import AdaptiveEmbedder
 from kd_reid.adaptation.evaluation import BeforeAndAfter
 from kd_reid.adaptation.target import UnlabelledData
@@ -20,7 +21,6 @@ from kd_reid.embedder import Embedder
 from kd_reid.evaluation import Evaluation
 from kd_reid.networks import build_embedder, check_embedder, check_identities
 from kd_reid.student import facts_of, load_student
-from kd_reid.train import TITLE
 from kd_reid.weights import load_checkpoint
 
 _NAMED = [f"kd_reid.data.{name}" for name in ("market1501", "public", "generated")]

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 from kd_core.experiment.cli import comparison_main
 
-from kd_reid.train import TITLE, make_tool
+from kd_reid import TITLE
+from kd_reid.train import make_tool
 
 if TYPE_CHECKING:
     from kd_core.experiment.comparison import ComparisonTool

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 from kd_core.experiment.cli import training_main
 
+from kd_reid import TITLE
+
 if TYPE_CHECKING:
     from kd_core.experiment.command_line import TrainingTool
-
-TITLE = "Train or distil a person re-identification network"
 
 
 def make_tool() -> "TrainingTool":

@@ -10,7 +10,7 @@ import traceback
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from kd_core.config.options import parse_options
 from kd_core.config.paths import require_configs
@@ -21,15 +21,18 @@ from kd_core.runtime import children, console
 from kd_core.runtime.failures import bug, explain
 from kd_core.runtime.paths import require_paths
 
-if TYPE_CHECKING:
-    from kd_core.experiment.command_line import TrainingTool
-    from kd_core.experiment.comparison import ComparisonTool
-
 EXIT_INTERRUPTED = 130
 EXIT_NO_READER = 141  # what a shell shows of a program that SIGPIPE ended
 
 Main = Callable[..., int]
 """Takes the list of arguments, by default those of the process; returns the exit status."""
+
+
+class Tool(Protocol):
+    """What a command line starts, once its arguments are right."""
+
+    def run(self, args: Namespace) -> Any:
+        """Do what the arguments say."""
 
 
 def run_main(function: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> int:
@@ -94,9 +97,7 @@ def _status_of(function: Callable[[list[str]], int | None], arguments: list[str]
         return 0
 
 
-def training_main(
-    title: str, make_tool: Callable[[], "TrainingTool"], *, has_demo: bool = True
-) -> Main:
+def training_main(title: str, make_tool: Callable[[], Tool], *, has_demo: bool = True) -> Main:
     """Return the main function of a training tool.
 
     Args:
@@ -115,7 +116,7 @@ def training_main(
     return partial(run_main, start)
 
 
-def comparison_main(title: str, make_tool: Callable[[], "ComparisonTool"]) -> Main:
+def comparison_main(title: str, make_tool: Callable[[], Tool]) -> Main:
     """Return the main function of a comparison tool; see `training_main`."""
 
     def start(arguments: list[str]) -> None:
