@@ -33,7 +33,7 @@ phases = dict(
     second=dict(student=dict(weights="phase:first"), trainer=dict(epochs=1)),
 )
 """
-FILES = {"tiny": TINY, "config": RECIPE, "kd": KD, "phases": PHASES}
+FILES = {"tiny": TINY, "recipe": RECIPE, "kd": KD, "phases": PHASES}
 STEPS = 2  # of an epoch
 
 

@@ -39,7 +39,7 @@ def read_python(path: Path, edit: Edit) -> dict[str, Any]:
         # By default an `import` in the file would switch mmengine to its lazy syntax.
         with _python_alone(), _edited(path, edit):
             loaded = Config.fromfile(path, lazy_import=False, import_custom_modules=False)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a file that exits is not to end the tool in silence
         raise UserError(_explain(path, error)) from error
     return dict(loaded.to_dict())
 
@@ -98,7 +98,7 @@ def _file_problem(path: Path) -> str:
     return f"there is no config file {path}{nearest(missing.name, siblings)}"
 
 
-def _explain(path: Path, error: Exception) -> str:
+def _explain(path: Path, error: BaseException) -> str:
     """Name the file and line that made loading fail: the config itself or one of its bases."""
     sources: list[Path] = []
     waiting = [path]
