@@ -12,7 +12,7 @@ from kd_core.errors import UserError
 from kd_core.experiment.run import Parts, build_trainer
 from kd_core.networks.parameters import blocks_of, names_of
 from kd_core.networks.task import Task
-from kd_core.training.optimizer import build_optimizer, parse_optimizer, groups_text
+from kd_core.training.optimizer import build_optimizer, groups_text, parse_optimizer
 from kd_core.training.training_state import collect
 from torch import nn
 

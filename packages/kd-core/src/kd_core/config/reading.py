@@ -55,7 +55,7 @@ def load_config(
     for kind in named:
         by_name.check_used(kind)
     config = override(config, rest, known=known)
-    for line in by_name.notes(config):
+    for line in by_name.notes(config) if by_name.has_tables else ():
         note(line)
     return config
 

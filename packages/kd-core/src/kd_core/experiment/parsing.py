@@ -16,7 +16,7 @@ from kd_core.distill.term import parse_term
 from kd_core.errors import UserError, located, nearest
 from kd_core.experiment.adapter import TaskAdapter
 from kd_core.experiment.builder import DATA, build_distiller
-from kd_core.experiment.phases import phases_of
+from kd_core.experiment.phases import given, phases_of, teachers_of
 from kd_core.experiment.spec import Experiment, TeacherSpec
 from kd_core.training.optimizer import parse_optimizer
 from kd_core.training.schedule import SCHEDULE
@@ -93,7 +93,7 @@ class _Parser:
     def config(self, config: Config, of_teachers: Mapping[str, Config]) -> Experiment:
         """Parse a whole config; `of_teachers` has options of teachers' own training, by place."""
         wholes = phases_of(config)
-        places = {where for whole in wholes.values() for where, _ in _teachers(whole).values()}
+        places = {where for whole in wholes.values() for where, _ in teachers_of(whole).values()}
         for where, inner in of_teachers.items():
             if where not in places:
                 option = f"{where}.{next(iter(inner))}"
@@ -118,7 +118,7 @@ class _Parser:
             student=self.adapter.parse_model(mapping(config["student"], "student"), "student"),
             teachers={
                 name: self._teacher(node, where, of_teachers.get(where, {}))
-                for name, (where, node) in _teachers(config).items()
+                for name, (where, node) in teachers_of(config).items()
             },
             **self._distiller(config),
             **_training({name: config[name] for name in _FOR_TRAINING if name in config}),
@@ -131,13 +131,13 @@ class _Parser:
 
     def _distiller(self, config: Config) -> dict[str, Any]:
         """Parse what the student learns from teachers, or from its peers."""
-        node = mapping(_given(config, "distiller"), "distiller")
+        node = mapping(given(config, "distiller"), "distiller")
         if config.get("peers") is None:
-            nodes = mapping(_given(node, "terms"), "distiller.terms")
+            nodes = mapping(given(node, "terms"), "distiller.terms")
             terms = {name: parse_term(n, f"distiller.terms.{name}") for name, n in nodes.items()}
             rest = {key: value for key, value in node.items() if key != "terms"}
             return {"distiller": parse_call(build_distiller, rest, "distiller"), "terms": terms}
-        if _teachers(config):
+        if teachers_of(config):
             raise UserError(
                 "`peers` learn from one another, without a teacher; leave one of them out"
             )
@@ -148,9 +148,9 @@ class _Parser:
             peers[name] = self.adapter.parse_model(whole, where)
         if not peers:
             raise UserError("mutual learning needs a peer; name one under `peers`")
-        given = ("student", "peers")
+        members = ("student", "peers")
         return {
-            "distiller": parse_call(MutualDistiller, node, "distiller", provided=given),
+            "distiller": parse_call(MutualDistiller, node, "distiller", provided=members),
             "peers": peers,
         }
 
@@ -200,26 +200,6 @@ class _Parser:
         return load_config(files, known=known_names(self.adapter))
 
 
-def _teachers(config: Config) -> dict[str, tuple[str, Config]]:
-    """Return the place and the node of each teacher: of `teachers`, or `teacher` alone.
-
-    A `teacher` that is None is none: so a method with teachers of its own leaves a pair's out.
-
-    Raises:
-        UserError: If a config has both.
-    """
-    alone = config.get("teacher") is not None
-    if alone and config.get("teachers") is not None:
-        raise UserError(
-            "give `teacher` (one) or `teachers` (several, by name), not both; a later file with "
-            "`teacher = None` leaves that of a pair out"
-        )
-    if alone:
-        return {"teacher": ("teacher", mapping(config["teacher"], "teacher"))}
-    nodes = mapping(_given(config, "teachers"), "teachers").items()
-    return {name: (f"teachers.{name}", mapping(node, f"teachers.{name}")) for name, node in nodes}
-
-
 def _split(options: Config, names: Collection[str]) -> tuple[Config, dict[str, dict[str, Any]]]:
     """Return the options of a config, and by place those of its teachers' own training."""
     own: dict[str, Any] = {}
@@ -242,8 +222,8 @@ def _training(config: Config) -> dict[str, Any]:
     epochs = 1
     if "trainer" in config:
         settings = parse_trainer(config["trainer"])
-        given = {key: getattr(settings, key) for key in config["trainer"]}
-        found["trainer"], epochs = Node(TrainerSettings, given, "trainer"), settings.epochs
+        own = {key: getattr(settings, key) for key in config["trainer"]}
+        found["trainer"], epochs = Node(TrainerSettings, own, "trainer"), settings.epochs
     if "optimizer" in config:
         found["optimizer"] = parse_optimizer(config["optimizer"])
     if "schedule" in config:
@@ -255,8 +235,3 @@ def _training(config: Config) -> dict[str, Any]:
 
 def _seeds(seed: Seed = 0, data_seed: Seed | None = None) -> None:
     """Take the seeds of a config, to have them checked."""
-
-
-def _given(config: Config, name: str) -> Any:
-    """Return what a config has under a name; an empty dict where it has nothing, or None."""
-    return {} if config.get(name) is None else config[name]

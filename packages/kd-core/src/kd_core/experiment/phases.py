@@ -71,7 +71,7 @@ def is_finished(folder: Path, config: Mapping[str, Any]) -> bool:
 
 def phases_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the whole config of each phase, or of the only one, without a name."""
-    phases = mapping({} if config.get("phases") is None else config["phases"], "phases") or {"": {}}
+    phases = mapping(given(config, "phases"), "phases") or {"": {}}
     rest = {name: value for name, value in config.items() if name != "phases"}
     wholes: dict[str, dict[str, Any]] = {}
     for name, changes in phases.items():
@@ -79,6 +79,31 @@ def phases_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         map_leaves(whole, partial(_product, folders=dict.fromkeys(wholes)))  # refuses wrong names
         wholes[str(name)] = whole
     return wholes
+
+
+def teachers_of(config: Mapping[str, Any]) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """Return the place and the node of each teacher: of `teachers`, or `teacher` alone.
+
+    A `teacher` that is None is none: so a method with teachers of its own leaves a pair's out.
+
+    Raises:
+        UserError: If a config has both.
+    """
+    alone = config.get("teacher") is not None
+    if alone and config.get("teachers") is not None:
+        raise UserError(
+            "give `teacher` (one) or `teachers` (several, by name), not both; a later file with "
+            "`teacher = None` leaves that of a pair out"
+        )
+    if alone:
+        return {"teacher": ("teacher", mapping(config["teacher"], "teacher"))}
+    nodes = mapping(given(config, "teachers"), "teachers").items()
+    return {name: (f"teachers.{name}", mapping(node, f"teachers.{name}")) for name, node in nodes}
+
+
+def given(config: Mapping[str, Any], name: str) -> Any:
+    """Return what a config has under a name; an empty dict where it has nothing, or None."""
+    return {} if config.get(name) is None else config[name]
 
 
 def run_phases(
