@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from kd_core.config.by_name import KEYS
 from kd_core.config.node import Node, mapping, parse, parse_call
 from kd_core.config.reading import load_config, merge, override
 from kd_core.config.trying import try_out
@@ -25,6 +26,7 @@ from kd_core.training.settings import TrainerSettings, parse_trainer
 NAMES = (
     *("data", "student", "teacher", "teachers", "peers", "distiller"),
     *("optimizer", "schedule", "trainer", "phases", "seed", "data_seed"),
+    *KEYS,
 )
 """The top-level names of a config."""
 
