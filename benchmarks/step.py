@@ -14,6 +14,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -24,10 +25,11 @@ from kd_cls.adapter import ADAPTER
 from kd_core import Hook
 from kd_core.data.augment import CropFlip
 from kd_core.data.loader import Loader
+from kd_core.experiment.parsing import read_experiment
 from kd_core.experiment.report import environment
 from kd_core.experiment.run import build_trainer
 from kd_core.experiment.runner import Runner
-from kd_core.experiment.spec import read_config
+from kd_core.experiment.spec import Experiment
 from kd_core.networks.task import Batch, network_of
 from kd_core.training.shared_teacher import SharedLoader, WithTeachers, shared_teachers
 from kd_core.training.trainer import Trainer
@@ -115,25 +117,26 @@ def _turn(way: str, args: argparse.Namespace, folder: Path, device: torch.device
 
 def runner_and_config(
     args: argparse.Namespace, data: str, folder: Path, device: torch.device, images: int
-) -> tuple[Runner, dict[str, Any]]:
-    """Return what builds a run, and its config with so many random images."""
+) -> tuple[Runner, Experiment]:
+    """Return what builds a run, and the run with so many random images."""
     parts = (f"data/{data}", f"pairs/{args.pair}", f"methods/{args.method}")
-    config = ADAPTER.stand_ins(read_config(ADAPTER, [CONFIGS / f"{part}.py" for part in parts]))
-    config["data"] |= {"batch_size": args.batch_size, "num_train": images, "num_test": 2}
-    config["data"].setdefault("augment", [CropFlip()])
-    return Runner(ADAPTER, device, folder), config
+    experiment = read_experiment(ADAPTER, [CONFIGS / f"{part}.py" for part in parts])
+    data, student = ADAPTER.stand_ins(experiment.data, experiment.student)
+    augment = data.get("augment", [CropFlip()])
+    sizes = {"batch_size": args.batch_size, "num_train": images, "num_test": 2}
+    data = data.changed(**sizes, augment=augment)
+    return Runner(ADAPTER, device, folder), replace(experiment, data=data, student=student)
 
 
 def make_trainer(
-    runner: Runner, config: dict[str, Any], folder: Path, options: dict[str, Any]
+    runner: Runner, config: Experiment, folder: Path, options: dict[str, Any]
 ) -> Trainer:
     """Return a trainer with these options, whose teacher is untrained."""
     built = runner.build(config, 0, untrained=True)
-    settings = {**config["trainer"], "loggers": [], **options}
+    settings = {**config.training(), "loggers": [], **options}
     if settings.get("teacher_cache"):
         settings["teacher_cache"] = str(folder / "cache")
-    nodes = {"optimizer": config["optimizer"], "schedule": config["schedule"]}
-    trainer = build_trainer(built.parts, folder, **nodes, **settings)
+    trainer = build_trainer(built.parts, folder, **settings)
     trainer.hooks = [Hook()]
     return trainer
 
@@ -144,7 +147,7 @@ def _steps_of(trainer: Trainer) -> Turn:
     return lambda: [next(steps) for _ in range(BATCHES)]
 
 
-def _together(runner: Runner, config: dict[str, Any], folder: Path) -> Turn:
+def _together(runner: Runner, config: Experiment, folder: Path) -> Turn:
     names = [folder / f"together-{number}" for number in range(STUDENTS)]
     alone = {"accelerate_teachers": False}  # they do not run theirs
     trainers = [make_trainer(runner, config, name, alone) for name in names]
@@ -161,7 +164,7 @@ def _together(runner: Runner, config: dict[str, Any], folder: Path) -> Turn:
     return lambda: [next(steps) for _ in range(BATCHES) for steps in every]
 
 
-def _bare(runner: Runner, config: dict[str, Any], dtype: torch.dtype | None) -> Turn:
+def _bare(runner: Runner, config: Experiment, dtype: torch.dtype | None) -> Turn:
     built = runner.build(config, 0, untrained=True)
     student = network_of(built.distiller.student).train()
     teacher = network_of(built.distiller.teachers["teacher"].model).eval()
@@ -169,7 +172,7 @@ def _bare(runner: Runner, config: dict[str, Any], dtype: torch.dtype | None) -> 
         (built.distiller.student.prepare(batch["image"]), batch["label"])  # type: ignore[operator]
         for batch in built.parts.loader.epoch(0)
     ]
-    arguments = {key: value for key, value in config["optimizer"].items() if key != "type"}
+    arguments = {key: value for key, value in config.optimizer.items() if key != "type"}
     optimizer = torch.optim.SGD(student.parameters(), **arguments)
     autocast = partial(torch.autocast, runner.device.type, dtype, enabled=dtype is not None)
 

@@ -22,6 +22,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from kd_cls.adapter import ADAPTER
 from kd_core.config.trusted import trusting
 from kd_core.errors import UserError
+from kd_core.experiment.parsing import read_experiment
 from kd_core.experiment.teachers import teacher_folder
 from kd_core.files import checkpoint
 from kd_core.files.pickles import unpickle
@@ -326,7 +327,9 @@ class TestRuns:
         folder = file.parent
         (folder / "recipe.py").write_text(STUDENT)
         (folder / "run.py").write_text(STUDENT + "teacher = dict(config='recipe.py')\n")
-        product = teacher_folder(ADAPTER, "recipe.py", folder / "runs" / "teachers")
+        product = teacher_folder(
+            read_experiment(ADAPTER, "recipe.py"), folder / "runs" / "teachers"
+        )
         product.parent.mkdir(parents=True)
         file.rename(product)
         told(capsys, kd_cls.train.main(["run.py", "--work-dir", "runs/student"]), canary)
@@ -343,7 +346,7 @@ class TestRuns:
         Path("recipe.py").write_text(recipe)
         Path("run.py").write_text(STUDENT + "teacher = dict(config='recipe.py')\n")
         assert kd_cls.train.main(["run.py", "--work-dir", "runs/student"]) == 0
-        folder = teacher_folder(ADAPTER, "recipe.py", Path("runs/teachers"))
+        folder = teacher_folder(read_experiment(ADAPTER, "recipe.py"), Path("runs/teachers"))
         refused(lambda: ADAPTER.load_finished(folder, {}), tmp_path / "canary")
         with trusting("nets_of_a_recipe.Net"):
             ADAPTER.load_finished(folder, {})

@@ -5,15 +5,18 @@
 runs all pairs; without `--slow` two small ones.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from kd_cls.adapter import ADAPTER
+from kd_core.config.node import parse
 from kd_core.errors import UserError
 from kd_core.experiment.builder import build_data, build_experiment
+from kd_core.experiment.parsing import read_experiment
+from kd_core.experiment.phases import without_products
 from kd_core.experiment.run import build_trainer
-from kd_core.experiment.spec import phase_configs, read_config
 from kd_core.experiment.teachers import build_teachers
 from kd_core.networks.probe import calibrate_batchnorm
 
@@ -74,22 +77,28 @@ def configs(folder, method, teacher, student):
         pair += f"teacher = dict(network={network(teacher)}, weights='random')\n"
     (folder / "data.py").write_text(DATA)
     (folder / "pair.py").write_text(pair)
-    stages = phase_configs(read_config(ADAPTER, [folder / "data.py", folder / "pair.py", method]))
-    for config in stages:
-        rate = RATES.get(method.stem, 0.002)
-        config["optimizer"] = {"type": "torch.optim.SGD", "lr": rate, "momentum": 0.9}
-        for term in config.get("distiller", {}).get("terms", {}).values():
-            term["warmup_epochs"] = 0
-    return stages
+    rate = RATES.get(method.stem, 0.002)
+    optimizer = {"type": "torch.optim.SGD", "lr": rate, "momentum": 0.9}
+    files = [folder / "data.py", folder / "pair.py", method]
+    return [
+        replace(phase, optimizer=parse(optimizer), terms=without_warmup(phase.terms))
+        for phase in without_products(read_experiment(ADAPTER, files))
+    ]
 
 
-def losses(config):
+def without_warmup(terms):
+    return {
+        name: replace(term, call=term.call.changed(warmup_epochs=0)) for name, term in terms.items()
+    }
+
+
+def losses(phase):
     """Train on one batch for 20 steps; return the sum of the losses of every step."""
-    data = build_data(config, 0, torch.device("cpu"))
-    teachers = build_teachers(ADAPTER, config, 0, data, Path(), lambda *args: None, untrained=True)
-    built = build_experiment(ADAPTER, config, 0, torch.device("cpu"), data, teachers)
-    nodes = {name: config[name] for name in ("optimizer", "schedule")}
-    trainer = build_trainer(built.parts, Path(), **nodes, **config["trainer"])
+    cpu = torch.device("cpu")
+    data, specs = build_data(phase.data, 0, cpu), phase.teachers
+    teachers = build_teachers(ADAPTER, specs, 0, data, Path(), lambda *args: None, untrained=True)
+    built = build_experiment(ADAPTER, phase, 0, cpu, data, teachers)
+    trainer = build_trainer(built.parts, Path(), **phase.training())
     batch = next(built.parts.loader.epoch(0))
     for teacher in teachers.values():
         calibrate_batchnorm(teacher, batch)
@@ -98,7 +107,7 @@ def losses(config):
 
 
 def curves_of(folder, method, teacher, student):
-    return [losses(config) for config in configs(folder, method, teacher, student)]
+    return [losses(phase) for phase in configs(folder, method, teacher, student)]
 
 
 def refusal_of(*arguments):

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from kd_cls.compare import main as compare
-from kd_cls.networks import without_pretrained
 from kd_cls.train import main as train
 from kd_core.config.build import build_network
 from kd_core.config.python_files import read_python
 from kd_core.config.reading import load_config
+from kd_core.experiment.models import without_pretrained
 
 ALL = Path(__file__).parents[1] / "configs"
 CONFIGS = ALL / "cls"

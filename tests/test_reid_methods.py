@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from kd_core.config.reading import load_config, save_config
-from kd_core.experiment.spec import phase_configs
+from kd_core.experiment.phases import phases_of
 from kd_reid import torchreid
 from kd_reid.train import main
 
@@ -63,7 +63,7 @@ def test_method_trains_and_plain_torchreid_loads_the_student(method, pair, size,
     config, run = two_steps(pair, method, size, tmp_path)
     record = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
     assert record["step"] == STEPS
-    for name in phase_configs(config)[-1]["distiller"]["terms"]:
+    for name in [*phases_of(config).values()][-1]["distiller"]["terms"]:
         assert record[f"loss_{name}"] > 0
     plain = torchreid.models.build_model(
         PAIRS[pair][1], BATCH // 2, pretrained=False, use_gpu=False

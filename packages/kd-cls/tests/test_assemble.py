@@ -1,6 +1,7 @@
 """A run is put together so that methods compare: same start, same data, nothing left behind."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,10 +10,13 @@ from kd_cls.classifier import Classifier
 from kd_cls.data import image_folder, synthetic
 from kd_cls.models import build_model
 from kd_core.experiment.builder import build_data, build_experiment
+from kd_core.experiment.parsing import parse_experiment
+from kd_core.experiment.runner import Runner
 from kd_core.networks.task import network_of
 from PIL import Image
 
 CPU = torch.device("cpu")
+DATA = {"type": "kd_cls.data.synthetic"}
 STUDENT = {"network": {"type": "kd_cls.models.build_model", "name": "resnet8"}}
 FITNET = {
     "criterion": {"type": "kd_core.criteria.fitnet.FitNet"},
@@ -30,8 +34,9 @@ def data():
 def put_together(data):
     def with_terms(seed=0, **terms):
         teachers = {"teacher": Classifier(build_model("resnet14", num_classes=3))} if terms else {}
-        config = {"student": STUDENT, "distiller": {"terms": terms}}
-        return build_experiment(ADAPTER, config, seed, CPU, data, teachers)
+        config = {"data": DATA, "student": STUDENT, "distiller": {"terms": terms}}
+        experiment = parse_experiment(ADAPTER, config, training=False)
+        return build_experiment(ADAPTER, experiment, seed, CPU, data, teachers)
 
     return with_terms
 
@@ -59,10 +64,13 @@ def test_shapes_are_those_that_the_networks_give(put_together):
 
 def test_the_data_s_seed_is_that_of_the_run_unless_it_has_its_own():
     node = {"type": "kd_cls.data.synthetic"}
-    assert build_data({"data": node}, 5, CPU).train.data_seed == 5
-    assert build_data({"data": node, "data_seed": 6}, 5, CPU).train.data_seed == 6
-    own = {"data": {**node, "data_seed": 7}, "data_seed": 6}
-    assert build_data(own, 5, CPU).train.data_seed == 7
+    assert build_data(node, 5, CPU).train.data_seed == 5
+    assert build_data({**node, "data_seed": 7}, 5, CPU).train.data_seed == 7
+    config = {"data": node, "student": STUDENT}
+    runner = Runner(ADAPTER, CPU, Path())
+    for more, seed in (({}, 5), ({"data_seed": 6}, 6)):
+        experiment = parse_experiment(ADAPTER, {**config, **more}, training=False)
+        assert runner.build(experiment, 5).data.train.data_seed == seed
 
 
 class TestSample:

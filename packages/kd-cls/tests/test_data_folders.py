@@ -101,7 +101,7 @@ class TestImageFolder:
 
     def test_resident_takes_three_values(self, tmp_path):
         write_folders(tmp_path)
-        with pytest.raises(UserError, match=r"True, False or 'auto', got 'yes'"):
+        with pytest.raises(UserError, match=r"resident: wanted true or false or 'auto', got 'yes'"):
             data.image_folder(str(tmp_path), image_size=8, resident="yes")
 
 

@@ -48,7 +48,9 @@ def test_val_that_would_empty_a_class_is_refused():
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.0])
 def test_val_fraction_out_of_range_is_refused(fraction):
-    with pytest.raises(UserError, match=r"val_fraction must be in \[0, 1\)"):
+    with pytest.raises(
+        UserError, match=r"val_fraction: wanted a number (of at least 0|less than 1)"
+    ):
         data.synthetic(val_fraction=fraction)
 
 

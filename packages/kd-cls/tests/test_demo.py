@@ -9,7 +9,7 @@ from kd_cls.classifier import Classifier
 from kd_cls.data import synthetic
 from kd_cls.models import build_model
 from kd_core.experiment import identity, runner
-from kd_core.experiment.spec import read_config
+from kd_core.experiment.parsing import read_experiment
 from kd_core.experiment.teachers import recorded, teacher_folder
 from kd_core.files import checkpoint
 
@@ -22,16 +22,13 @@ ARGUMENTS = ["--seeds", "0", "1", "--cfg-options", *SHORT]
 def folder(tmp_path, monkeypatch):
     """Work in a folder where the teacher's recipe was run, though its weights are random."""
     monkeypatch.chdir(tmp_path)
-    recipe = read_config(ADAPTER, ADAPTER.demo_config)["teacher"]["config"]
-    made, settings = (
-        teacher_folder(ADAPTER, recipe, Path("runs/teachers")),
-        read_config(ADAPTER, recipe),
-    )
-    teacher = Classifier(build_model(settings["student"]["network"]["name"], num_classes=10))
-    facts = ADAPTER.metadata(settings["student"]["network"], synthetic(), teacher)
+    settings = read_experiment(ADAPTER, ADAPTER.demo_config).teachers["teacher"].experiment
+    made = teacher_folder(settings, Path("runs/teachers"))
+    teacher = Classifier(build_model(settings.student["network"]["name"], num_classes=10))
+    facts = ADAPTER.metadata(settings.student["network"], synthetic(), teacher)
     checkpoint.export(teacher.network.state_dict(), made / "student", facts)
-    identity.keep(made, recorded(ADAPTER, settings, 0))
-    result = {"metric": "top1", "last": {"top1": 98.7}, "epochs": settings["trainer"]["epochs"]}
+    identity.keep(made, recorded(settings, 0))
+    result = {"metric": "top1", "last": {"top1": 98.7}, "epochs": settings.trainer["epochs"]}
     result |= {"best": {"top1": 98.7, "chosen_on": "test data"}, "student_parameters": 272474}
     result |= {"train_seconds": 20.5, "made_by": identity.digest_of(made)}
     checkpoint.save_json(result, made / "result.json")
@@ -58,7 +55,7 @@ def test_it_ends_with_a_table_curves_and_numbers(capsys):
 def test_the_students_differ_in_the_teacher_only():
     assert train.main([*ARGUMENTS[3:], "--seeds", "3"]) == 0
     files = [f"runs/demo/{name}/config.py" for name in ("student", "dkd")]
-    alone, distilled = (read_config(ADAPTER, file) for file in files)
+    alone, distilled = (read_experiment(ADAPTER, file).plain() for file in files)
     assert distilled.keys() - alone.keys() == {"teacher", "distiller"}
     assert all(distilled[name] == alone[name] for name in alone)
     assert alone["seed"] == 3

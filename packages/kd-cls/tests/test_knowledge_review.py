@@ -9,7 +9,7 @@ from kd_cls.train import main
 from kd_core.config.build import build
 from kd_core.config.reading import load_config
 from kd_core.experiment.builder import build_data, build_distiller
-from kd_core.experiment.spec import read_config
+from kd_core.experiment.parsing import read_experiment
 from kd_core.experiment.teachers import build_teachers
 
 CONFIGS = Path(__file__).parents[3] / "configs/cls"
@@ -32,13 +32,14 @@ def pair(name):
 
 def distiller(name):
     """Return the distiller of a pair, checked with images of 64 pixels."""
-    config = read_config(ADAPTER, [DATA, pair(name), METHOD])
+    experiment = read_experiment(ADAPTER, [DATA, pair(name), METHOD])
     synthetic = {"type": "kd_cls.data.synthetic", "image_size": 64, "num_classes": 100}
-    data = build_data({"data": synthetic}, 0, torch.device("cpu"))
-    student = ADAPTER.build_model(data, "student", **config["student"] | {"weights": "random"})
-    teachers = build_teachers(ADAPTER, config, 0, data, Path(), lambda *_: None, untrained=True)
+    data = build_data(synthetic, 0, torch.device("cpu"))
+    student = ADAPTER.build_model(data, "student", **experiment.student.changed(weights="random"))
+    specs = experiment.teachers
+    teachers = build_teachers(ADAPTER, specs, 0, data, Path(), lambda *_: None, untrained=True)
     sample = data.train.sample(2)
-    return build_distiller(data, student, teachers, sample, **config["distiller"]), sample
+    return build_distiller(data, student, teachers, sample, terms=experiment.terms), sample
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -101,7 +102,7 @@ def test_images_are_scaled_in_the_batch_and_normalised_as_the_reference_does():
     config = load_config([DATA, pair("resnet50_resnet18"), METHOD])
     node = {key: config["data"][key] for key in ("augment", "batch_size")}
     synthetic = {"type": "kd_cls.data.synthetic", "image_size": 32, "num_train": 130, **node}
-    data = build_data({"data": synthetic}, 0, torch.device("cpu"))
+    data = build_data(synthetic, 0, torch.device("cpu"))
     data.train.batch_size = 4
     batch = next(data.train.epoch(0))
     assert batch["image"].shape == (4, 3, 224, 224)
@@ -112,11 +113,11 @@ def test_images_are_scaled_in_the_batch_and_normalised_as_the_reference_does():
 
 def test_the_teacher_is_trained_by_the_same_recipe_with_smoothed_labels():
     config = load_config([DATA, pair("resnet152_mobilenet_v2"), METHOD])
-    recipe = read_config(ADAPTER, config["teacher"]["config"])
+    recipe = read_experiment(ADAPTER, config["teacher"]["config"])
     first = {"type": "torchvision.models.resnet152", "weights": "IMAGENET1K_V1"}
-    assert recipe["student"]["network"] == first
+    assert recipe.student["network"] == first
     assert config["student"]["network"]["weights"] == "IMAGENET1K_V1"
-    assert recipe["student"]["label_smoothing"] == 0.1
-    assert recipe["optimizer"]["weight_decay"] == 1e-4
-    assert recipe["student"]["mean"] == config["student"]["mean"]
+    assert recipe.student["label_smoothing"] == 0.1
+    assert recipe.optimizer["weight_decay"] == 1e-4
+    assert recipe.student["mean"] == config["student"]["mean"]
     assert "label_smoothing" not in config["student"]

@@ -11,6 +11,7 @@ from kd_core.config.reading import save_config
 from kd_core.errors import UserError
 from kd_core.experiment import identity
 from kd_core.experiment.builder import build_experiment
+from kd_core.experiment.parsing import parse_experiment, read_experiment
 from kd_core.experiment.teachers import build_teachers, teacher_folder, unfinished
 from kd_core.files import checkpoint
 
@@ -54,21 +55,28 @@ class Train:
         self.configs.append(config)
         data = synthetic(image_size=8, num_classes=3)
         student = Classifier(build_model("resnet8", num_classes=3), mean=[0.7] * 3, std=[0.8] * 3)
-        student.size = config["student"]["size"]
+        student.size = config.student["size"]
         checkpoint.export(
             student.network.state_dict(),
             folder / "student",
-            ADAPTER.metadata(config["student"]["network"], data, student),
+            ADAPTER.metadata(config.student["network"], data, student),
         )
         scores = {"top1": 50.0}
         result = {"metric": "top1", "last": scores, "best": {**scores, "chosen_on": "test data"}}
         result |= {"student_parameters": 1, "train_seconds": 1.0}
-        result |= {"epochs": config["trainer"]["epochs"], "made_by": identity.digest_of(folder)}
+        result |= {"epochs": config.trainer["epochs"], "made_by": identity.digest_of(folder)}
         checkpoint.save_json(result, folder / "result.json")
 
 
+def specs(**config):
+    """Return the checked teachers of a config."""
+    whole = {"data": RECIPE["data"], "student": {"network": NETWORK}, **config}
+    return parse_experiment(ADAPTER, whole, training=False).teachers
+
+
 def one(node, data, folder, train=None, **options):
-    return build_teachers(ADAPTER, {"teacher": node}, 0, data, folder, train or Train(), **options)[
+    teachers = specs(teacher=node)
+    return build_teachers(ADAPTER, teachers, 0, data, folder, train or Train(), **options)[
         "teacher"
     ]
 
@@ -91,7 +99,7 @@ class TestWeights:
     def test_that_are_random_follow_from_the_seed(self, data, tmp_path, recipe):
         nodes = {"trained": {"config": recipe}, "random": {"network": NETWORK, "weights": "random"}}
         first, again, other = (
-            build_teachers(ADAPTER, {"teachers": nodes}, seed, data, tmp_path, Train())
+            build_teachers(ADAPTER, specs(teachers=nodes), seed, data, tmp_path, Train())
             for seed in (0, 0, 1)
         )
         weights = [built["random"].network.conv1.weight for built in (first, again, other)]
@@ -105,7 +113,7 @@ class TestWeights:
     def test_of_several_teachers_are_missed_by_name(self, data, tmp_path):
         teachers = {"big": {"network": NETWORK, "weights": "random"}, "old": {"network": NETWORK}}
         with pytest.raises(UserError, match=r"teachers\.old: no weights"):
-            build_teachers(ADAPTER, {"teachers": teachers}, 0, data, tmp_path, Train())
+            build_teachers(ADAPTER, specs(teachers=teachers), 0, data, tmp_path, Train())
 
     def test_that_do_not_fit_are_refused(self, data, tmp_path, weights):
         node = {"network": {**NETWORK, "name": "resnet14"}, "weights": weights}
@@ -119,24 +127,24 @@ class TestWeights:
 class TestRecipe:
     def test_is_trained_once_and_reused(self, data, tmp_path, recipe):
         train = Train()
-        assert unfinished(ADAPTER, {"teacher": {"config": recipe}}, tmp_path)
+        assert unfinished(specs(teacher={"config": recipe}), tmp_path)
         first = one({"config": recipe}, data, tmp_path, train)
         again = one({"config": recipe}, data, tmp_path, train)
-        assert train.configs == [RECIPE]
-        assert not unfinished(ADAPTER, {"teacher": {"config": recipe}}, tmp_path)
+        assert [run.plain() for run in train.configs] == [{**RECIPE, "seed": 0}]
+        assert not unfinished(specs(teacher={"config": recipe}), tmp_path)
         for name, value in first.network.state_dict().items():
             assert torch.equal(again.network.state_dict()[name], value)
 
     def test_an_interrupted_run_is_resumed(self, data, tmp_path, recipe):
-        train, folder = Train(), teacher_folder(ADAPTER, recipe, tmp_path)
+        train, folder = Train(), teacher_folder(read_experiment(ADAPTER, recipe), tmp_path)
         checkpoint.save({}, folder / "student.pth")  # the last files were not written
         one({"config": recipe}, data, tmp_path, train)
         assert len(train.configs) == 1
 
     def test_another_recipe_has_another_folder(self, tmp_path, recipe):
-        folder = teacher_folder(ADAPTER, recipe, tmp_path)
+        folder = teacher_folder(read_experiment(ADAPTER, recipe), tmp_path)
         save_config({**RECIPE, "trainer": {"epochs": 2}}, recipe)
-        assert teacher_folder(ADAPTER, recipe, tmp_path) != folder
+        assert teacher_folder(read_experiment(ADAPTER, recipe), tmp_path) != folder
 
     def test_teacher_sees_images_as_it_was_trained(self, data, tmp_path, recipe):
         teacher = one({"config": recipe}, data, tmp_path)
@@ -170,13 +178,15 @@ class TestOtherClasses:
     @pytest.fixture
     def teachers(self, data, tmp_path):
         node = {"network": {**NETWORK, "num_classes": 5}, "weights": "random"}
-        return build_teachers(ADAPTER, {"teacher": node}, 0, data, tmp_path, Train())
+        return build_teachers(ADAPTER, specs(teacher=node), 0, data, tmp_path, Train())
 
     @pytest.fixture
     def put_together(self, data, teachers):
         def with_terms(**terms):
             config = {"student": {"network": NETWORK}, "distiller": {"terms": terms}}
-            return build_experiment(ADAPTER, config, 0, CPU, data, teachers)
+            whole = {"data": RECIPE["data"], **config}
+            experiment = parse_experiment(ADAPTER, whole, training=False)
+            return build_experiment(ADAPTER, experiment, 0, CPU, data, teachers)
 
         return with_terms
 

@@ -10,7 +10,7 @@ from kd_cls.adapter import ADAPTER
 from kd_cls.student import load_student
 from kd_core.config.reading import load_config
 from kd_core.experiment.builder import build_data, build_experiment
-from kd_core.experiment.spec import read_config
+from kd_core.experiment.parsing import read_experiment
 from kd_core.experiment.teachers import build_teachers
 
 CONFIGS = Path(__file__).parents[3] / "configs/cls"
@@ -44,11 +44,11 @@ def method(name):
 
 def built(name):
     """Return the distiller of a method with the tiny pair, in training, and a batch."""
-    config = read_config(ADAPTER, ["pair.py", method(name)])
+    experiment = read_experiment(ADAPTER, ["pair.py", method(name)])
     cpu = torch.device("cpu")
-    data = build_data(config, 0, cpu)
-    teachers = build_teachers(ADAPTER, config, 0, data, Path(), lambda *_: None)
-    distiller = build_experiment(ADAPTER, config, 0, cpu, data, teachers).distiller
+    data = build_data(experiment.data, 0, cpu)
+    teachers = build_teachers(ADAPTER, experiment.teachers, 0, data, Path(), lambda *_: None)
+    distiller = build_experiment(ADAPTER, experiment, 0, cpu, data, teachers).distiller
     distiller.train()
     distiller.begin(1)
     return distiller, data.train.sample(4)

@@ -10,6 +10,7 @@ from kd_cls.data.augment import CropFlip
 from kd_cls.data.image_folders import image_folder
 from kd_cls.stand_ins import with_stand_ins
 from kd_core.config.build import build
+from kd_core.config.node import Node, parse
 from kd_core.config.reading import load_config
 from kd_core.data.weak_strong import StrongCopies
 from kd_core.errors import UserError
@@ -180,4 +181,5 @@ def test_streamlined_has_one_rate_for_all_students():
 
 def test_a_dry_run_keeps_the_copies():
     config = load_config([RECIPES.parent / "data/cifar100.py", RECIPES / "weak_strong.py"])
-    assert with_stand_ins({**config, "student": {}})["data"]["copies"] == 2
+    data, _ = with_stand_ins(parse(config["data"]), Node(dict))
+    assert data["copies"] == 2

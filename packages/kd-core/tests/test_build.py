@@ -1,8 +1,12 @@
 import sys
+from collections.abc import Mapping, Sequence
 
 import pytest
 import torch
-from kd_core.config.build import build, check, check_arguments, locate
+from kd_core.config.build import build
+from kd_core.config.locate import locate
+from kd_core.config.node import Node, parse, parse_call
+from kd_core.config.places import NetworkNode
 from kd_core.errors import UserError
 from torch import nn
 
@@ -169,47 +173,129 @@ class TestBuild:
         assert str(caught.value) == "a.content: weight above one; use at most 1"
         with pytest.raises(UserError) as caught:
             build({"type": outer, "where_inner": "a.inner"} | {"inner": {}}, "a")
-        assert str(caught.value).startswith("a.inner: a node needs `type`")
+        assert str(caught.value).startswith("a.inner: wanted a dict with `type`")
 
     def test_wrong_type_is_named_with_its_path(self):
         with pytest.raises(UserError, match=r"model\.content\.type: torch\.optim has no 'SGDD'"):
             build({"type": Box, "content": {"type": "torch.optim.SGDD"}}, "model")
         with pytest.raises(UserError, match=r"^type: 3 cannot be called"):
             build({"type": 3})
-        with pytest.raises(UserError, match=r"model: a node needs `type`, .*'lr'"):
+        with pytest.raises(
+            UserError, match=r"model: wanted a dict with `type`, an import path, got .*'lr'"
+        ):
             build({"lr": 1}, "model")
 
 
-class TestCheck:
+class TestParse:
     def test_nothing_is_called(self):
-        def explode(a: int, b: int = 1) -> None:
+        def explode(a: object, b: int = 1) -> None:
             raise AssertionError
 
-        check({"x": [{"type": explode, "a": {"type": explode, "a": 1}}]})
+        parse({"type": Box, "content": [{"type": explode, "a": {"type": explode, "a": 1}}]})
+
+    def test_what_was_parsed_is_called_later_as_often_as_one_likes(self):
+        node = parse({"type": Box, "content": {"type": Box, "label": "inner"}}, "a")
+        one, other = node.build(num_classes=3), node.build()
+        assert (one.num_classes, other.num_classes) == (3, 10)
+        assert one.content is not other.content
+        assert one.content.label == "inner"
+
+    def test_a_node_is_the_mapping_that_was_written(self):
+        written = {"type": Box, "content": [1, ({"type": Box, "label": "x"},)], "num_classes": 2}
+        node = parse(written)
+        assert node == written
+        assert node.plain() == written
+        assert type(node.plain()["content"][1][0]) is dict
+        assert [*node] == [*written]
+        assert parse(node) is node
+        assert parse(node.plain()) == node
+
+    def test_a_node_can_be_changed_and_keeps_the_old_one_as_it_is(self):
+        node = parse({"type": Box, "label": "x"})
+        assert node.changed(label="y") == {"type": Box, "label": "y"}
+        assert node["label"] == "x"
 
     def test_misspelt_key_is_found_at_any_depth(self):
-        config = {"stages": [{"terms": {"dkd": ({"type": Box, "lable": "x"},)}}]}
-        message = r"stages\.0\.terms\.dkd\.0: .*Box has no parameter 'lable'; did you mean 'label'"
+        config = {"type": Box, "content": [{"dkd": ({"type": Box, "lable": "x"},)}]}
+        message = r"a\.content\.0\.dkd\.0: .*Box has no parameter 'lable'; did you mean 'label'"
         with pytest.raises(UserError, match=message):
-            check(config)
+            parse(config, "a")
 
     def test_required_arguments_may_be_provided_later(self):
-        config = {"criterion": {"type": Needy}}
         with pytest.raises(UserError, match=r"needs 'student_shapes'; set criterion\.stu"):
-            check(config, provided=("num_classes",))
-        check(config, provided=("num_classes", "student_shapes"))
+            parse({"type": Needy}, "criterion", provided=("num_classes",))
+        node = parse({"type": Needy}, provided=("num_classes", "student_shapes"))
+        assert node.build(num_classes=2, student_shapes=()).num_classes == 2
 
     def test_every_type_is_located(self):
-        with pytest.raises(UserError, match=r"config\.a\.1\.type: torch\.optim has no 'SGDD'"):
-            check({"a": [1, {"type": "torch.optim.SGDD"}]}, "config")
+        with pytest.raises(UserError, match=r"a\.content\.1\.type: torch\.optim has no 'SGDD'"):
+            parse({"type": Box, "content": [1, {"type": "torch.optim.SGDD"}]}, "a")
 
     def test_fixed_callable_is_checked_by_its_signature(self):
-        check_arguments(needs_two, {"a": 1}, "trainer", provided=("b",))
+        parse_call(needs_two, {"a": 1}, "trainer", provided=("b",))
         with pytest.raises(UserError, match=r"trainer: .*needs_two needs 'b'; set trainer\.b"):
-            check_arguments(needs_two, {"a": 1}, "trainer")
+            parse_call(needs_two, {"a": 1}, "trainer")
         with pytest.raises(UserError, match=r"trainer: .*needs_two has no parameter 'c'.*: a, b"):
-            check_arguments(needs_two, {"a": 1, "b": 2, "c": 3}, "trainer")
+            parse_call(needs_two, {"a": 1, "b": 2, "c": 3}, "trainer")
+        with pytest.raises(UserError, match=r"trainer: wanted a dict, got \[1\]"):
+            parse_call(needs_two, [1], "trainer")
 
     def test_callable_without_signature_takes_any_argument(self):
-        check_arguments(torch.zeros, {"size": [2]})
-        assert build({"type": torch.zeros, "size": [2]}).tolist() == [0, 0]
+        assert parse_call(torch.zeros, {"size": [2]}).build().tolist() == [0, 0]
+        with pytest.raises(UserError, match="has no parameter 3"):
+            parse_call(torch.zeros, {3: [2]})
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), [1.0, float("-inf")]])
+    def test_a_number_that_is_not_finite_is_refused_whatever_takes_it(self, value):
+        with pytest.raises(UserError, match=r"a\.content(\.1)?: wanted a finite number, got "):
+            parse({"type": Box, "content": value}, "a")
+
+    def test_a_node_cannot_stand_for_a_number_or_a_text(self):
+        for name, wanted in (("num_classes", "a whole number"), ("label", "text")):
+            with pytest.raises(UserError, match=rf"a\.{name}: wanted {wanted}, got .*'type'"):
+                parse({"type": Box, name: {"type": Box}}, "a")
+
+    def test_none_may_be_given_where_it_is_the_default(self):
+        def older(size: int = None) -> object:  # noqa: RUF013
+            return size
+
+        assert build({"type": older, "size": None}) is None
+
+
+class TestPlaces:
+    """An argument annotated as a node of a kind."""
+
+    @staticmethod
+    def holder(
+        network: NetworkNode | None = None,
+        losses: Mapping[str, NetworkNode] | None = None,
+        row: Sequence[NetworkNode] = (),
+    ) -> tuple:
+        return network, losses, row
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (
+                {"network": 3},
+                r"a\.network: wanted a dict with `type`, the import path of a network",
+            ),
+            ({"network": {}}, r"a\.network: wanted a dict with `type`"),
+            ({"network": {"type": "torch.optim.SGD"}}, r"a\.network\.type: .* is not a network"),
+            ({"losses": {"x": {"p": 1}}}, r"a\.losses\.x: wanted a dict with `type`"),
+            ({"losses": "triplet"}, r"a\.losses: wanted a dict, got 'triplet'"),
+            ({"row": [{"type": Box}]}, r"a\.row\.0\.type: .* is not a network"),
+        ],
+    )
+    def test_takes_such_nodes_alone(self, arguments, message):
+        with pytest.raises(UserError, match=message):
+            parse_call(self.holder, arguments, "a")
+
+    def test_takes_none_where_none_may_stand(self):
+        assert (
+            parse_call(self.holder, {"network": None, "losses": None}).arguments["losses"] is None
+        )
+
+    def test_its_node_is_parsed(self):
+        call = parse_call(self.holder, {"row": [{"type": "torch.nn.Identity"}]})
+        assert isinstance(call["row"][0], Node)

@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 import torch
-from kd_core.config.build import locate
+from kd_core.config.locate import locate
 from kd_core.criteria.criterion import Criterion
 from kd_core.criteria.dkd import DKD
 from kd_core.criteria.fitnet import FitNet

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import pytest
 import torch
 from fvcore.common.param_scheduler import ConstantParamScheduler, ParamScheduler
-from kd_core.config.build import build, build_network, check
+from kd_core.config.build import build, build_network
 from kd_core.config.kinds import MODULE, Kind, is_of_python, module_of, returned
+from kd_core.config.node import parse_call
 from kd_core.criteria.kd import KD
 from kd_core.distill import term
 from kd_core.errors import UserError
@@ -110,14 +111,14 @@ def test_each_place_takes_its_own_kind_alone(kind, right, wrong):
         "operator.methodcaller",
         "builtins.str.join",
         "torch.nn.modules.module.functools.partial",
-        "kd_core.config.build.importlib.import_module",
+        "kd_core.config.locate.importlib.import_module",
     ],
 )
 def test_what_belongs_to_python_is_never_called_however_it_is_reached(path):
     with pytest.raises(UserError, match=r"a\.type: .* is Python's own"):
         build({"type": path, "x": 1}, "a")
     with pytest.raises(UserError, match=r"a\.b\.0\.type: .* is Python's own"):
-        check({"b": [{"type": path}]}, "a")
+        parse_call(dict, {"b": [{"type": path}]}, "a")
     with pytest.raises(UserError, match=r"is Python's own"):
         build({"type": nn.Identity, "x": {"type": path}}, "a")
 
@@ -144,5 +145,5 @@ def test_nothing_is_called_before_it_is_judged():
             build(node, "a", kind=kind)
     with pytest.raises(UserError, match="so it is not called"):
         build_network({"type": text}, "a")
-    with pytest.raises(AssertionError):
+    with pytest.raises(UserError, match=r"a: .*run: x"):  # called, and what it raised
         build(node, "a")

@@ -76,7 +76,7 @@ def test_frozen_parameters_are_left_out_and_nothing_but_frozen_is_an_error():
     [
         ({"type": "torch.optim.SDG"}, "did you mean 'SGD'"),
         ({"type": "torch.optim.SGD", "momentun": 0.9}, "did you mean 'momentum'"),
-        ({"lr": 0.1}, "needs `type`"),
+        ({"lr": 0.1}, "wanted a dict with `type`"),
     ],
 )
 def test_a_wrong_node_is_the_user_s_error(node, message):

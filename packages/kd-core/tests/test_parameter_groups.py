@@ -12,7 +12,7 @@ from kd_core.errors import UserError
 from kd_core.experiment.run import Parts, build_trainer
 from kd_core.networks.parameters import blocks_of, names_of
 from kd_core.networks.task import Task
-from kd_core.training.optimizer import build_optimizer, check_optimizer, groups_text
+from kd_core.training.optimizer import build_optimizer, groups_text, parse_optimizer
 from kd_core.training.training_state import collect
 from torch import nn
 
@@ -292,7 +292,7 @@ def test_the_schedule_scales_every_group(tmp_path, capsys):
 def closed(name):
     if name in NEEDS_CLOSURE | NO_DENSE_GRADIENTS:
         with pytest.raises(UserError, match=rf"^optimizer\.type: .*{name}") as error:
-            check_optimizer({"type": f"torch.optim.{name}"})
+            parse_optimizer({"type": f"torch.optim.{name}"})
         assert "\n" not in str(error.value)
         return False
     return name not in ONLY_MATRICES
@@ -364,7 +364,7 @@ def test_a_checkpoint_of_other_groups_is_refused(tmp_path):
 )
 def test_a_wrong_node_is_refused_before_anything_is_built(node, message):
     with pytest.raises(UserError, match=message) as error:
-        check_optimizer({"type": SGD, "lr": 0.1, **node})
+        parse_optimizer({"type": SGD, "lr": 0.1, **node})
     assert "\n" not in str(error.value)
 
 

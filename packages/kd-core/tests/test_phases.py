@@ -1,11 +1,15 @@
 """Phases: run once, in order, named by what they depend on."""
 
+from dataclasses import replace
+
 import pytest
+from kd_core.config.node import Node
 from kd_core.errors import UserError
 from kd_core.experiment import identity
 from kd_core.experiment.differences import with_contents
 from kd_core.experiment.phases import ensure, key_of, run_phases
 from kd_core.experiment.results import hashes_of
+from kd_core.experiment.spec import Experiment
 from kd_core.files import checkpoint
 
 
@@ -18,10 +22,10 @@ class Train:
 
     def __call__(self, config, folder):
         self.ran.append((folder.name.rpartition("-")[0], config))
-        if config["name"] in self.fail:
+        if config.student["name"] in self.fail:
             raise KeyboardInterrupt
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "student.pth").write_text(f"product of {config['name']}")
+        (folder / "student.pth").write_text(f"product of {config.student['name']}")
         leave(folder)
 
     @property
@@ -39,30 +43,33 @@ def leave(folder, products=()):
     (folder / "student.safetensors").touch()
 
 
-def run(config, folder, train):
+def run(experiment, folder, train):
     """Run the phases in folders that are named by their settings."""
 
-    def place_of(name, settings):
+    def place_of(name, phase):
+        settings = phase.plain()
         return folder / f"{name}-{key_of(settings)}", with_contents(settings)
 
-    return run_phases(config, place_of, train)
+    return run_phases(experiment, place_of, train)
 
 
-def three(first_lr=0.1):
-    return {
-        "data": {"batch_size": 4},
-        "optimizer": {"lr": first_lr},
-        "phases": {
-            "teacher": {"name": "t"},
-            "warm": {"name": "w", "optimizer": {"lr": 1.0}, "start": "phase:teacher/student.pth"},
-            "main": {"name": "m", "student": {"weights": ["phase:warm", "x"]}},
-        },
+def phase(name, lr=0.1, **student):
+    nodes = {"student": {"name": name, **student}, "optimizer": {"lr": lr}}
+    nodes = {key: Node(dict, value) for key, value in nodes.items()}
+    return Experiment(data=Node(dict, {"batch_size": 4}), distiller=Node(dict), **nodes)
+
+
+def three(first_lr=0.1, second_lr=1.0):
+    earlier = {
+        "teacher": phase("t", first_lr),
+        "warm": phase("w", second_lr, start="phase:teacher/student.pth"),
     }
+    return replace(phase("m", weights=["phase:warm", "x"]), phases=earlier)
 
 
-def test_a_config_without_stages_is_returned_as_it_is(tmp_path):
+def test_an_experiment_without_stages_is_returned_as_it_is(tmp_path):
     train = Train()
-    assert run({"a": {"b": 1}}, tmp_path, train) == {"a": {"b": 1}}
+    assert run(phase("alone"), tmp_path, train) == phase("alone")
     assert train.ran == []
 
 
@@ -71,21 +78,21 @@ def test_stages_run_in_order_and_the_last_is_left_to_the_caller(tmp_path):
     last = run(three(), tmp_path, train)
     assert train.names == ["teacher", "warm"]
     settings = train.ran[1][1]
-    assert settings["data"] == {"batch_size": 4}
-    assert settings["optimizer"] == {"lr": 1.0}
-    assert "phases" not in settings
-    assert last["name"] == "m"
-    assert last["optimizer"] == {"lr": 0.1}
+    assert settings.data == {"batch_size": 4}
+    assert settings.optimizer == {"lr": 1.0}
+    assert settings.phases == last.phases == {}
+    assert last.student["name"] == "m"
+    assert last.optimizer == {"lr": 0.1}
 
 
 def test_a_product_is_named_by_later_stages(tmp_path):
     train = Train()
     last = run(three(), tmp_path, train)
-    with open(train.ran[1][1]["start"]) as file:
+    with open(train.ran[1][1].student["start"]) as file:
         assert file.read() == "product of t"
-    with open(last["student"]["weights"][0]) as file:
+    with open(last.student["weights"][0]) as file:
         assert file.read() == "product of w"
-    assert last["student"]["weights"][1] == "x"
+    assert last.student["weights"][1] == "x"
 
 
 def test_stages_that_are_done_are_skipped(tmp_path):
@@ -107,12 +114,11 @@ def test_a_stage_that_was_cut_off_runs_again_in_its_folder(tmp_path):
 
 def test_changed_settings_run_the_stage_that_has_them_and_those_after_it(tmp_path):
     run(three(), tmp_path, Train())
-    again, later = Train(), three()
+    again = Train()
     run(three(first_lr=0.2), tmp_path, again)
     assert again.names == ["teacher"]  # its product is the same, and `warm` has its own rate
-    later["phases"]["warm"]["optimizer"]["lr"] = 2.0
     again = Train()
-    run(later, tmp_path, again)
+    run(three(second_lr=2.0), tmp_path, again)
     assert again.names == ["warm"]
 
 
@@ -128,12 +134,11 @@ def test_the_key_follows_settings_and_the_content_of_files_not_their_place(tmp_p
 
 
 def test_a_reference_to_no_earlier_stage_names_the_nearest(tmp_path):
-    config = three()
-    config["phases"]["main"]["student"] = "phase:teachr"
+    wrong = replace(phase("m", weights="phase:teachr"), phases=three().phases)
     with pytest.raises(UserError, match=r"no earlier phase 'teachr'; did you mean 'teacher'"):
-        run(config, tmp_path, Train())
+        run(wrong, tmp_path, Train())
     with pytest.raises(UserError, match="no earlier phase 'main'"):
-        run({"phases": {"main": {"x": "phase:main"}}}, tmp_path, Train())
+        run(phase("m", x="phase:main"), tmp_path, Train())
 
 
 def test_a_product_is_made_once_and_must_be_there_afterwards(tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from kd_core.config.reading import load_config
-from kd_core.experiment.spec import read_config
+from kd_core.experiment.parsing import read_experiment
 from kd_reid import train
 from kd_reid.adapter import ADAPTER
 from PIL import Image
@@ -52,8 +52,8 @@ def test_it_ends_with_a_table_a_picture_and_numbers(capsys):
 
 
 def test_its_configs_are_checked_as_users_are():
-    config = read_config(ADAPTER, ADAPTER.demo_config)
-    assert config["student"]["network"]["name"] == "osnet_x0_25"
+    experiment = read_experiment(ADAPTER, ADAPTER.demo_config)
+    assert experiment.student["network"]["name"] == "osnet_x0_25"
 
 
 def test_evaluation_needs_a_config(capsys):

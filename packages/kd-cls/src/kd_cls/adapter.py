@@ -1,11 +1,14 @@
 """Task adapter of image classification."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kd_core.experiment.adapter import Config, TaskAdapter
+from kd_core.config.node import Node
+from kd_core.experiment.adapter import TaskAdapter
 from kd_core.experiment.models import is_pretrained, without_pretrained
+from kd_core.experiment.spec import Experiment
 from kd_core.networks.task import Batch
 from kd_core.runtime import distributed
 from kd_core.training.hooks import Evaluate
@@ -17,9 +20,9 @@ from kd_cls.data import DataSplits
 from kd_cls.evaluation import evaluate, evaluator
 from kd_cls.networks import (
     build_classifier,
-    check_classifier,
     check_logits,
     class_count,
+    parse_classifier,
 )
 from kd_cls.roles import network_roles
 from kd_cls.stand_ins import with_stand_ins
@@ -39,15 +42,15 @@ class ClassificationAdapter(TaskAdapter):
         """Build the classifier of a node: see `build_classifier` for its keys."""
         return build_classifier(data, where, **node)
 
-    def check_model(self, node: Config, where: str) -> None:
-        """Check a node."""
-        check_classifier(node, where)
+    def parse_model(self, node: Mapping[str, Any], where: str) -> Node:
+        """Check a node and return it."""
+        return parse_classifier(node, where)
 
-    def is_pretrained(self, network: Config) -> bool:
+    def is_pretrained(self, network: Mapping[str, Any]) -> bool:
         """Return whether the node asks torchvision or timm for pretrained weights."""
         return is_pretrained(network)
 
-    def load_finished(self, folder: Path, node: Config) -> Classifier:
+    def load_finished(self, folder: Path, node: Mapping[str, Any]) -> Classifier:
         """Rebuild a finished student as a teacher."""
         trained = load_student(folder)
         return Classifier(
@@ -64,13 +67,17 @@ class ClassificationAdapter(TaskAdapter):
         """Reject a network whose number of logits is not that of the data's classes."""
         check_logits(student, sample, data, where)
 
-    def evaluators(self, config: Config, data: DataSplits) -> tuple[Evaluate, Evaluate | None]:
+    def evaluators(
+        self, experiment: Experiment, data: DataSplits
+    ) -> tuple[Evaluate, Evaluate | None]:
         """Return the evaluations on test and validation set."""
         return evaluator(distributed.shard(data.test)), (
             evaluator(distributed.shard(data.val)) if data.val else None
         )
 
-    def metadata(self, network: Config, data: DataSplits, student: Classifier) -> dict[str, str]:
+    def metadata(
+        self, network: Mapping[str, Any], data: DataSplits, student: Classifier
+    ) -> dict[str, str]:
         """Return the metadata that `load_student` and `kd-cls-predict` need."""
         facts = {
             "network": without_pretrained(network),  # its weights are in the same file
@@ -81,9 +88,9 @@ class ClassificationAdapter(TaskAdapter):
         }
         return {name: json.dumps(value) for name, value in facts.items()}
 
-    def stand_ins(self, config: dict[str, Any]) -> dict[str, Any]:
+    def stand_ins(self, data: Node, student: Node) -> tuple[Node, Node]:
         """Replace data sets by random images, and omit pretrained weights."""
-        return with_stand_ins(config)
+        return with_stand_ins(data, student)
 
     def score_teacher(
         self, teacher: nn.Module, sample: Batch, data: DataSplits, test: Evaluate
@@ -94,7 +101,7 @@ class ClassificationAdapter(TaskAdapter):
     def evaluate(
         self,
         model: nn.Module,
-        config: Config,
+        experiment: Experiment,
         data: DataSplits,
         teachers: dict[str, Any],
     ) -> dict[str, float]:

@@ -5,6 +5,15 @@ from typing import Self
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
+from kd_core.config.values import (
+    Deviations,
+    HeightWidth,
+    Means,
+    Pixels,
+    PositiveInt,
+    Share,
+    checked,
+)
 from kd_core.errors import UserError
 from kd_core.networks.image_task import ImageTask
 from kd_core.networks.task import Batch
@@ -33,15 +42,16 @@ class Classifier(ImageTask):
         UserError: If mean and std are not three numbers each, or the smoothing not in [0, 1].
     """
 
+    @checked
     def __init__(
         self,
         network: nn.Module,
         *,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        size: int | None = None,
-        label_smoothing: float = 0.0,
-        task_views: int | None = None,
+        mean: Means | None = None,
+        std: Deviations | None = None,
+        size: Pixels | HeightWidth | None = None,
+        label_smoothing: Share = 0.0,
+        task_views: PositiveInt | None = None,
         views_apart: bool = False,
         roles: Mapping[str, str | Sequence[str]] | None = None,
     ) -> None:

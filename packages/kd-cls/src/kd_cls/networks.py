@@ -5,11 +5,12 @@ from functools import partial
 from typing import Any
 
 import torchvision
-from kd_core.config.build import check, check_arguments, require_type
-from kd_core.config.kinds import MODULE
+from kd_core.config.node import Node, parse_call
+from kd_core.config.places import NetworkNode
+from kd_core.config.values import Deviations, Means, Pixels, PositiveInt, Share
 from kd_core.errors import UserError, located, nearest
-from kd_core.experiment.adapter import RANDOM
 from kd_core.experiment.models import build_task, is_pretrained, require_logits, weights_file
+from kd_core.experiment.spec import RANDOM
 from kd_core.files.weights import load_weights, read_state_dict
 from kd_core.networks.probe import first_pass, training_pass
 from kd_core.networks.task import Batch
@@ -25,15 +26,15 @@ def build_classifier(
     where: str,
     /,
     *,
-    network: Mapping[str, Any],
+    network: NetworkNode,
     weights: str | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    size: int | None = None,
+    mean: Means | None = None,
+    std: Deviations | None = None,
+    size: Pixels | None = None,
     new_head: bool = False,
     linear_probe: bool = False,
-    label_smoothing: float = 0.0,
-    task_views: int | None = None,
+    label_smoothing: Share = 0.0,
+    task_views: PositiveInt | None = None,
     views_apart: bool = False,
     roles: Mapping[str, Any] | None = None,
 ) -> Classifier:
@@ -86,14 +87,12 @@ def build_classifier(
     )
 
 
-def check_classifier(node: Mapping[str, Any], where: str) -> None:
-    """Check a student or teacher node as `build_classifier` does, without building anything."""
-    check_arguments(build_classifier, node, where)
-    check(node, where, ("num_classes",))
-    require_type(node["network"], f"{where}.network", "a network")
-    check(node["network"], f"{where}.network", ("num_classes",), MODULE)
+def parse_classifier(node: Mapping[str, Any], where: str) -> Node:
+    """Check a student's or teacher's node, without building anything, and return it."""
+    call = parse_call(build_classifier, node, where, provided=("num_classes",))
     with located(f"{where}.network"):
-        torchvision_weights(node["network"])
+        torchvision_weights(call["network"])
+    return call
 
 
 def replace_head(network: nn.Module, num_classes: int) -> None:

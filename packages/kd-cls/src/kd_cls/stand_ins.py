@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from kd_core.experiment.adapter import RANDOM
+from kd_core.config.node import Node, parse
+from kd_core.experiment.spec import RANDOM
 
 SHAPES = {
     "cifar10": (32, 10),
@@ -17,26 +18,25 @@ KEPT = ("batch_size", "mean", "std", "augment", "copies", "random_labels")
 """Keys that a stand-in takes from the data set's node."""
 
 
-def with_stand_ins(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a config that needs no download.
+def with_stand_ins(data: Node, student: Node) -> tuple[Node, Node]:
+    """Return data and a student that need no download.
 
     A known data set becomes random images of its size and number of classes. A pretrained student
     starts with random weights, unless its weights are in a file. (For the teachers, see
     `build_teachers`.)
     """
-    student = config["student"]
-    student = {**student, "weights": student.get("weights") or RANDOM}
-    return {**config, "student": student, "data": _data(config["data"])}
+    return _stand_in(data), student.changed(weights=student.get("weights") or RANDOM)
 
 
-def _data(node: dict[str, Any]) -> dict[str, Any]:
-    module, _, name = node["type"].rpartition(".")
+def _stand_in(node: Node) -> Node:
+    module, _, name = str(node["type"]).rpartition(".")
     if module != "kd_cls.data" or name not in SHAPES:
         return node
     image_size, num_classes = SHAPES[name]
-    return {
+    written: dict[str, Any] = {
         "type": "kd_cls.data.synthetic",
         "image_size": node.get("image_size", image_size),
         "num_classes": num_classes,
         **{key: node[key] for key in KEPT if key in node},
     }
+    return parse(written, node.where, provided=("data_seed",))

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode, get_cfg
 from kd_core.config.trust import DEPLOYED, check_types, known_modules
+from kd_core.distill.term import TermSpec, parse_term
 from kd_core.errors import UserError, nearest
 
 KNOWN = known_modules("kd_core.criteria", "kd_det.criteria")
@@ -23,6 +24,16 @@ DEFAULTS: dict[str, Any] = {
     "ARGS": {},
 }
 """Values of a term whose node has only CRITERION."""
+
+_YAML_NAMES = {
+    "criterion.type": "CRITERION",
+    "criterion": "ARGS",
+    "student": "STUDENT",
+    "teacher": "TEACHER",
+    "weight": "WEIGHT",
+    "warmup_epochs": "WARMUP_ITERS",
+}
+"""Names of a term's parts in messages of kd_core, and in the YAML file."""
 
 
 def add_kd_config(cfg: CfgNode) -> None:
@@ -92,26 +103,39 @@ def teacher_config(cfg: CfgNode) -> CfgNode:
     return teacher
 
 
-def term_nodes(cfg: CfgNode) -> dict[str, dict[str, Any]]:
-    """Return the nodes of `KD.TERMS` in the form that `kd_core.distill.term.build_terms` takes.
+def parse_terms(cfg: CfgNode) -> dict[str, TermSpec]:
+    """Check the nodes of `KD.TERMS`, and return what `kd_core.distill.term.build_terms` takes.
 
     Raises:
         UserError: If a key is unknown, a term has no CRITERION, or one is neither ours nor trusted
             (the author of a YAML file may be anybody).
     """
-    nodes = {}
+    specs = {}
     for name, node in cfg.KD.TERMS.items():
-        term = _term(f"KD.TERMS.{name}", node)
-        check_types({"type": term["CRITERION"]}, f"KD.TERMS.{name}.CRITERION", [KNOWN])
-        check_types(term["ARGS"], f"KD.TERMS.{name}.ARGS", [KNOWN, DEPLOYED])
-        nodes[name] = {
+        where = f"KD.TERMS.{name}"
+        term = _term(where, node)
+        check_types({"type": term["CRITERION"]}, f"{where}.CRITERION", [KNOWN])
+        check_types(term["ARGS"], f"{where}.ARGS", [KNOWN, DEPLOYED])
+        written = {
             "criterion": {"type": term["CRITERION"], **term["ARGS"]},
             "student": term["STUDENT"],
             "teacher": term["TEACHER"],
             "weight": float(term["WEIGHT"]),
             "warmup_epochs": float(term["WARMUP_ITERS"]),  # an iteration counts as an epoch
         }
-    return nodes
+        try:
+            specs[name] = parse_term(written, where)
+        except UserError as error:
+            raise UserError(_in_yaml(str(error), where)) from error
+    return specs
+
+
+def _in_yaml(message: str, where: str) -> str:
+    """Return a message about a term with the place in its node of the YAML file."""
+    for ours, theirs in _YAML_NAMES.items():
+        if message.startswith(f"{where}.{ours}"):
+            return f"{where}.{theirs}" + message.removeprefix(f"{where}.{ours}")
+    return message
 
 
 def _term(where: str, node: Any) -> dict[str, Any]:

@@ -3,13 +3,33 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
 from detectron2.modeling.roi_heads import StandardROIHeads
 from detectron2.structures import Instances
 from kd_core.errors import UserError
 from kd_core.networks.task import Batch, Task
+from kd_core.runtime.failures import explain, first_line
 from torch import Tensor, nn
 
 from kd_det.roles import has_part, network_roles
+
+
+def build_detector(cfg: CfgNode, where: str = "") -> nn.Module:
+    """Return the model that a config describes.
+
+    Raises:
+        UserError: If Detectron2 cannot build it of these values. (A `KeyError` of its registries
+            passes: see `DistillationTrainer.build_model`.)
+    """
+    try:
+        model: nn.Module = build_model(cfg)
+    except (AssertionError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        if memory := explain(error):
+            raise memory from error
+        reason = first_line(error) or type(error).__name__
+        raise UserError(f"{where}MODEL: Detectron2 cannot build it: {reason}") from error
+    return model
 
 
 class Detector(Task):

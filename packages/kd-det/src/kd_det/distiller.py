@@ -1,15 +1,14 @@
 """Distiller of Detectron2 models, built from a Detectron2 config."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from kd_core import Distiller
-from kd_core.distill.term import build_terms, tell_of_long_warmups
+from kd_core.distill.term import TermSpec, build_terms, tell_of_long_warmups
 from kd_core.errors import UserError, located
 from kd_core.networks.probe import calibrate_batchnorm
 from kd_core.networks.task import Batch
@@ -17,9 +16,9 @@ from kd_core.runtime import distributed
 from torch import nn
 
 import kd_det.backbones  # noqa: F401  registers MobileNetV2 with Detectron2
-from kd_det.config import teacher_config, term_nodes
+from kd_det.config import parse_terms, teacher_config
 from kd_det.data.loader import drawn_from
-from kd_det.detector import Detector, TeacherDetector
+from kd_det.detector import Detector, TeacherDetector, build_detector
 from kd_det.roles import ROI_LOGITS
 from kd_det.weights import load_teacher
 
@@ -110,13 +109,13 @@ def build_distiller(cfg: CfgNode) -> DetectionDistiller:
     Raises:
         UserError: If the KD node does not fit the two detectors.
     """
-    nodes = term_nodes(cfg)
+    specs = parse_terms(cfg)
     teacher_cfg = teacher_config(cfg)
-    student = Detector(build_model(cfg))
-    _check_regions(cfg, nodes)
+    student = Detector(build_detector(cfg))
+    _check_regions(cfg, specs)
     random = cfg.KD.TEACHER.WEIGHTS == "random"
     with drawn_from(0) if random else nullcontext():  # the same when a run is resumed
-        network = build_model(teacher_cfg)
+        network = build_detector(teacher_cfg, "KD.TEACHER.CONFIG: ")
     teacher = TeacherDetector(
         network,
         input_format=teacher_cfg.INPUT.FORMAT,
@@ -129,7 +128,7 @@ def build_distiller(cfg: CfgNode) -> DetectionDistiller:
         with located("KD.TEACHER.WEIGHTS"):
             load_teacher(teacher.network, cfg.KD.TEACHER.WEIGHTS)
     terms = build_terms(
-        nodes, student, teachers, sample, where="KD.TERMS", num_classes=_num_classes(cfg)
+        specs, student, teachers, sample, where="KD.TERMS", num_classes=_num_classes(cfg)
     )
     distiller = DetectionDistiller(
         student,
@@ -178,9 +177,10 @@ def sample_batch(network: nn.Module, size: int = 128) -> Batch:
     return {"inputs": inputs, "proposals": regions}
 
 
-def _check_regions(cfg: CfgNode, nodes: dict[str, dict[str, Any]]) -> None:
+def _check_regions(cfg: CfgNode, specs: Mapping[str, TermSpec]) -> None:
     """Reject a config that replaces regions after the student's logits are computed."""
-    taps = [node[side] for node in nodes.values() for side in ("student", "teacher")]
+    calls = [spec.call for spec in specs.values()]
+    taps = {tap for call in calls for side in ("student", "teacher") for tap in call[side]}
     if cfg.MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES and "@roi_logits" in taps:
         raise UserError(
             "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES replaces the regions of the student's logits, "

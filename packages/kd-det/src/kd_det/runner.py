@@ -21,7 +21,7 @@ from kd_core.runtime.failures import during_run, memory_told
 
 from kd_det import demo, identity
 from kd_det.compat import launch_on_cpu
-from kd_det.config import read_config, term_nodes
+from kd_det.config import parse_terms, read_config
 from kd_det.data.register import check_data, parse_set, register_coco
 from kd_det.distiller import DetectionDistiller, Inputs
 from kd_det.logs import without_tracebacks
@@ -60,7 +60,7 @@ def register(args: Namespace) -> None:
 def check(cfg: CfgNode, args: Namespace) -> None:
     """Reject terms, data, a device or weights that do not fit, before any work."""
     named_folder(cfg.OUTPUT_DIR, "OUTPUT_DIR")
-    term_nodes(cfg)
+    parse_terms(cfg)
     check_data(cfg)
     check_files(cfg, training=not args.eval_only)
     if cfg.MODEL.DEVICE != "cpu" and not torch.cuda.is_available():
@@ -139,6 +139,8 @@ def dry_run(cfg: CfgNode) -> None:
     with EventStorage():
         losses = model(synthetic_inputs(masks=cfg.MODEL.MASK_ON))
     torch.stack(list(losses.values())).sum().backward()
+    if bad := [name for name, loss in losses.items() if not loss.isfinite()]:
+        raise UserError(f"{bad[0]} is not finite in the first step; look at its term and weight")
     optimizer.step()
     if isinstance(model, DetectionDistiller):
         out.print(report.terms_table(model))

@@ -5,9 +5,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kd_core.config.build import check_arguments
+from kd_core.config.node import Node, parse, parse_call
 from kd_core.errors import UserError, located
-from kd_core.experiment.adapter import RANDOM, Config, TaskAdapter
+from kd_core.experiment.adapter import TaskAdapter
+from kd_core.experiment.spec import RANDOM, Experiment
 from kd_core.networks.task import Batch, network_of
 from kd_core.training.hooks import Evaluate
 from torch import nn
@@ -19,7 +20,7 @@ from kd_reid.adaptation.target import UnlabelledData
 from kd_reid.data import DataSplits
 from kd_reid.embedder import Embedder
 from kd_reid.evaluation import Evaluation
-from kd_reid.networks import build_embedder, check_embedder, check_identities
+from kd_reid.networks import build_embedder, check_identities, parse_embedder
 from kd_reid.student import facts_of, load_student
 from kd_reid.weights import load_checkpoint
 
@@ -35,7 +36,7 @@ class ReidAdapter(TaskAdapter):
     title = TITLE
     metric = "rank1"
     demo_config = Path(__file__).parent / "configs" / "distilled.py"
-    extra_names = ("evaluation",)
+    extra = {"evaluation": Evaluation}  # noqa: RUF012 - declared a ClassVar in the parent
     of_teacher_config = (
         "network",
         "bnneck",
@@ -47,7 +48,13 @@ class ReidAdapter(TaskAdapter):
     of_network = ("network", "bnneck", "mean", "std", "size", "roles")
 
     def build_model(
-        self, data: DataSplits, where: str, /, *, adaptation: Config | None = None, **node: Any
+        self,
+        data: DataSplits,
+        where: str,
+        /,
+        *,
+        adaptation: Mapping[str, Any] | None = None,
+        **node: Any,
     ) -> Embedder:
         """Build the embedder of a node: see `build_embedder` for its keys.
 
@@ -67,26 +74,20 @@ class ReidAdapter(TaskAdapter):
         with located(f"{where}.adaptation"):
             return AdaptiveEmbedder(embedder, data, **adaptation)
 
-    def check_model(self, node: Config, where: str) -> None:
-        """Check a node."""
-        check_embedder(_source(node), where)
-        adaptation = node.get("adaptation")
-        if adaptation is None:
-            return
-        if not isinstance(adaptation, Mapping):
-            raise UserError(f"{where}.adaptation: wanted a dict of arguments, got {adaptation!r}")
-        given = ("source", "data")
-        check_arguments(AdaptiveEmbedder, adaptation, f"{where}.adaptation", given)
+    def parse_model(self, node: Mapping[str, Any], where: str) -> Node:
+        """Check a node and return it."""
+        call = parse_embedder(_source(node), where)
+        if node.get("adaptation") is None:
+            return call
+        place, given = f"{where}.adaptation", ("source", "data")
+        adaptation = parse_call(AdaptiveEmbedder, node["adaptation"], place, provided=given)
+        return call.changed(adaptation=adaptation)
 
-    def check_extra(self, config: Config) -> None:
-        """Check the options of the evaluation."""
-        check_arguments(Evaluation, config.get("evaluation", {}), "evaluation", ("data",))
-
-    def is_pretrained(self, network: Config) -> bool:
+    def is_pretrained(self, network: Mapping[str, Any]) -> bool:
         """Return False: torchreid's downloads are trained on ImageNet, not on people."""
         return False
 
-    def load_finished(self, folder: Path, node: Config) -> Embedder:
+    def load_finished(self, folder: Path, node: Mapping[str, Any]) -> Embedder:
         """Rebuild a finished student as a teacher."""
         trained = load_student(folder)
         return Embedder(
@@ -105,22 +106,28 @@ class ReidAdapter(TaskAdapter):
             raise UserError(f"{where}: the data has no labels; give it adaptation=dict()")
         check_identities(student, sample, data, where)
 
-    def evaluators(self, config: Config, data: DataSplits) -> tuple[Evaluate, Evaluate | None]:
+    def evaluators(
+        self, experiment: Experiment, data: DataSplits
+    ) -> tuple[Evaluate, Evaluate | None]:
         """Return the evaluation on query and gallery; nothing is held out."""
-        evaluation, student = Evaluation(data, **config.get("evaluation", {})), config["student"]
+        evaluation = Evaluation(data, **experiment.extra["evaluation"])
+        student = experiment.student
         if not isinstance(data, UnlabelledData) or student.get("weights") in (None, RANDOM):
             return evaluation, None
         source = partial(build_embedder, data, "student", **_source(student))
         return BeforeAndAfter(evaluation, source), None
 
-    def metadata(self, network: Config, data: DataSplits, student: Embedder) -> dict[str, str]:
+    def metadata(
+        self, network: Mapping[str, Any], data: DataSplits, student: Embedder
+    ) -> dict[str, str]:
         """Return the metadata that `load_student` needs."""
         return facts_of(network, data.num_classes, student, data.image_size)
 
-    def stand_ins(self, config: dict[str, Any]) -> dict[str, Any]:
+    def stand_ins(self, data: Node, student: Node) -> tuple[Node, Node]:
         """Replace data sets by random images, and omit pretrained weights."""
-        own = {"weights": config["student"].get("weights") or RANDOM, "backbone_weights": None}
-        return {**config, "student": {**config["student"], **own}, "data": _data(config["data"])}
+        random = {"weights": student.get("weights") or RANDOM, "backbone_weights": None}
+        stand_in = parse(_data(data.plain()), data.where, provided=("data_seed",))
+        return stand_in, student.changed(**random)
 
     def score_teacher(
         self, teacher: nn.Module, sample: Batch, data: DataSplits, test: Evaluate
@@ -133,7 +140,7 @@ class ReidAdapter(TaskAdapter):
         load_checkpoint(network_of(model), path)
 
 
-def _source(node: Config) -> dict[str, Any]:
+def _source(node: Mapping[str, Any]) -> dict[str, Any]:
     """Return the node of the model that an adaptation starts from."""
     return {key: value for key, value in node.items() if key != "adaptation"}
 

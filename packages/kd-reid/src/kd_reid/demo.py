@@ -2,14 +2,14 @@
 
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
 
 import torch
 from kd_core.config.options import parse_options
 from kd_core.experiment.builder import build_data
 from kd_core.experiment.demo import Comparison, compare
+from kd_core.experiment.parsing import read_experiment
 from kd_core.experiment.seeds import seed_folder
-from kd_core.experiment.spec import read_config
+from kd_core.experiment.spec import Experiment
 from kd_core.runtime.console import out
 from torch import Tensor
 
@@ -30,22 +30,19 @@ def main(args: Namespace, device: torch.device) -> None:
     """
     with compare(ADAPTER, args, device, name="reid_demo", method="KD", seeds=SEEDS) as found:
         picture = found.work_dir / "galleries.png"
-        draw(
-            found,
-            read_config(ADAPTER, ADAPTER.demo_config, parse_options(args.cfg_options)),
-            picture,
-        )
+        options = parse_options(args.cfg_options)
+        draw(found, read_experiment(ADAPTER, ADAPTER.demo_config, options), picture)
         out.print(found.table("synthetic people", METRICS))
         out.print(f"ranked galleries: {picture}")
 
 
-def draw(found: Comparison, config: dict[str, Any], path: Path) -> None:
+def draw(found: Comparison, experiment: Experiment, path: Path) -> None:
     """Draw the first ranks of both students of the first seed, where they differ."""
-    data = build_data(config, 0, torch.device("cpu"))
+    data = build_data(experiment.data, experiment.data_seed or 0, torch.device("cpu"))
     distances: dict[str, Tensor] = {}
     for label in found.students:
         run = seed_folder(found.folders[label], found.seeds[0], found.seeds)
-        evaluation = Evaluation(data, **config.get("evaluation", {}))
+        evaluation = Evaluation(data, **experiment.extra["evaluation"])
         distances[label] = evaluation.distances(extract(load_student(run), data))
     queries = telling_queries(list(distances.values()), data, ROWS)
     draw_galleries(distances, data, path, queries=queries)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
+from kd_core.config.values import Deviations, HeightWidth, Means, NonNegativeInt, Share, checked
 from kd_core.errors import UserError
 from kd_core.functional import full_precision
 from kd_core.networks.image_task import ImageTask
@@ -48,23 +49,22 @@ class Embedder(ImageTask):
         UserError: If mean and std are not three numbers each, or the smoothing not in [0, 1].
     """
 
+    @checked
     def __init__(
         self,
         network: nn.Module,
         *,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-        size: Sequence[int] | None = None,
-        label_smoothing: float = 0.0,
+        mean: Means = IMAGENET_MEAN,
+        std: Deviations = IMAGENET_STD,
+        size: HeightWidth | None = None,
+        label_smoothing: Share = 0.0,
         metric_losses: Mapping[str, nn.Module] | None = None,
-        fixed_base_epochs: int = 0,
+        fixed_base_epochs: NonNegativeInt = 0,
         roles: Mapping[str, str | Sequence[str]] | None = None,
     ) -> None:
         super().__init__(
             network, mean=mean, std=std, size=size, label_smoothing=label_smoothing, roles=roles
         )
-        if fixed_base_epochs < 0:
-            raise UserError(f"fixed_base_epochs is {fixed_base_epochs}; it cannot be negative")
         if ID in (metric_losses or {}):
             raise UserError(f"metric_losses: {ID!r} is the cross-entropy's name; choose another")
         self.metric_losses = nn.ModuleDict(metric_losses or {})

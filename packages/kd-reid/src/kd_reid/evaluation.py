@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
+from kd_core.config.values import check_values
 from kd_core.data.split_loader import SplitLoader
-from kd_core.errors import UserError, nearest
 from kd_core.runtime import distributed
 from torch import Tensor, nn
 
@@ -44,15 +44,12 @@ class Evaluation:
     """
 
     data: DataSplits
-    distance: str = "euclidean"
+    distance: Literal["euclidean", "cosine"] = "euclidean"
     reranking: bool = False
     squared_twice: bool = False
 
     def __post_init__(self) -> None:
-        if self.distance not in DISTANCES:
-            raise UserError(
-                f"evaluation.distance is {self.distance!r}{nearest(self.distance, DISTANCES)}"
-            )
+        check_values(Evaluation, vars(self), lambda name: f"evaluation.{name}")
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Measure a model."""

@@ -1,7 +1,7 @@
 """Losses on embeddings and identities; those of pytorch-metric-learning work too."""
 
 import torch
-from kd_core.errors import UserError
+from kd_core.config.values import NonNegative, checked
 from kd_core.functional import full_precision
 from torch import Tensor, nn
 
@@ -17,10 +17,9 @@ class BatchHardTriplet(nn.Module):
         margin: How much farther away the negative should be, in units of the embedding.
     """
 
-    def __init__(self, margin: float = 0.3) -> None:
+    @checked
+    def __init__(self, margin: NonNegative = 0.3) -> None:
         super().__init__()
-        if margin < 0:
-            raise UserError(f"margin is {margin}; it cannot be negative")
         self.margin = margin
 
     def forward(self, embedding: Tensor, label: Tensor) -> Tensor:

@@ -1,11 +1,13 @@
 """Build embedders from the student and teacher nodes of a config."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from kd_core.config.build import build_network, check, check_arguments, require_type
-from kd_core.config.kinds import MODULE
+from kd_core.config.build import build_network
+from kd_core.config.node import Node, parse_call
+from kd_core.config.places import NetworkNode
+from kd_core.config.values import Deviations, HeightWidth, Means, NonNegativeInt, Share
 from kd_core.errors import UserError, located
 from kd_core.experiment.models import build_task, require_logits, weights_file
 from kd_core.networks.probe import first_pass
@@ -24,16 +26,16 @@ def build_embedder(
     where: str,
     /,
     *,
-    network: Mapping[str, Any],
+    network: NetworkNode,
     weights: str | None = None,
     backbone_weights: str | None = None,
     bnneck: bool = False,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    size: Sequence[int] | None = None,
-    label_smoothing: float = 0.0,
-    metric_losses: Mapping[str, Mapping[str, Any]] | None = None,
-    fixed_base_epochs: int = 0,
+    mean: Means | None = None,
+    std: Deviations | None = None,
+    size: HeightWidth | None = None,
+    label_smoothing: Share = 0.0,
+    metric_losses: Mapping[str, NetworkNode] | None = None,
+    fixed_base_epochs: NonNegativeInt = 0,
     roles: Mapping[str, Any] | None = None,
 ) -> Embedder:
     """Build the embedder of a config node.
@@ -96,14 +98,12 @@ def _load(built: nn.Module, *, backbone: str | None, bnneck: bool, file: str | N
         load_checkpoint(built, file)
 
 
-def check_embedder(node: Mapping[str, Any], where: str) -> None:
-    """Check a student or teacher node as `build_embedder` does, without building anything."""
-    check_arguments(build_embedder, node, where)
-    check(node, where, ("num_classes",))
-    require_type(node["network"], f"{where}.network", "a network")
-    check(node["network"], f"{where}.network", ("num_classes",), MODULE)
+def parse_embedder(node: Mapping[str, Any], where: str) -> Node:
+    """Check a student's or teacher's node, without building anything, and return it."""
+    call = parse_call(build_embedder, node, where, provided=("num_classes",))
     if node.get("weights") and node.get("backbone_weights"):
         raise UserError(f"{where}: weights are of the whole network; leave backbone_weights out")
+    return call
 
 
 def check_identities(embedder: nn.Module, batch: Batch, data: DataSplits, where: str) -> None:

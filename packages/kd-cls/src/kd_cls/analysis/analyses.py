@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from kd_core.config.build import check, require_type
+from kd_core.config.node import parse
 from kd_core.config.options import parse_options
 from kd_core.config.reading import load_config
 from kd_core.errors import UserError
 from kd_core.experiment.builder import DATA, build_data
-from kd_core.experiment.spec import NAMES
+from kd_core.experiment.parsing import NAMES
 from kd_core.files.checkpoint import save_json
 from kd_core.runtime.console import out
 
@@ -52,13 +52,12 @@ def read_subject(args: Namespace) -> Subject:
         raise UserError(
             f"{args.data} has no `data`; name a file such as configs/cls/data/cifar10.py"
         )
-    require_type(config["data"], "data", "a data set")
-    check(config["data"], "data", ("data_seed",), DATA)
+    node = parse(config["data"], "data", kind=DATA, provided=("data_seed",))
     labels = labels_of(args.models, args.labels)
     if args.teacher:
         labels_of([args.teacher, *args.models], [_TEACHER, *labels])  # rejects another "teacher"
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    data = build_data(config, 0, device)
+    data = build_data(node, config.get("data_seed", 0), device)
     networks = Path(args.data).expanduser().parent.parent / "networks"
     load = partial(load_model, data=data, networks=networks)
     return Subject(

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from kd_core.config.build import locate, require_type
+from kd_core.config.kinds import MODULE
+from kd_core.config.locate import locate
+from kd_core.config.node import parse
 from kd_core.config.reading import load_config
 from kd_core.errors import UserError, located, nearest
-from kd_core.experiment.adapter import RANDOM
 from kd_core.experiment.models import is_pretrained, without_pretrained
+from kd_core.experiment.spec import RANDOM
 from kd_core.files.artifacts import find_student
 from kd_core.runtime.console import err
 
@@ -19,8 +21,8 @@ from kd_cls.data import DataSplits
 from kd_cls.models import MODELS
 from kd_cls.networks import (
     build_classifier,
-    check_classifier,
     class_count,
+    parse_classifier,
     pretrained_statistics,
 )
 from kd_cls.roles import network_roles
@@ -120,7 +122,7 @@ def _named(name: str, weights: str, data: DataSplits, networks: Path) -> Classif
     if not weights:
         raise UserError(f"with which weights? Write {name}=FILE, or {name}={RANDOM}")
     node = _node(name, networks)
-    check_classifier(node, name)
+    parse_classifier(node, name)
     if weights == PRETRAINED:
         return build_classifier(data, name, **_pretrained(name, node))
     stated = {"mean", "std"} & node.keys()
@@ -145,7 +147,7 @@ def _node(name: str, networks: Path) -> dict[str, Any]:
     file = networks / f"{name}.py"
     if file.is_file():
         student = load_config(file).get("student", {})
-        require_type(student.get("network"), f"{file}: student.network", "a network")
+        parse(student.get("network"), f"{file}: student.network", kind=MODULE)
         return {key: value for key, value in student.items() if key != "weights"}
     if "." not in name:
         known = _names(networks)

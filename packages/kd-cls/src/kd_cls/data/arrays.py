@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from kd_core.config.values import NonNegativeInt, Pixels, PositiveInt
 from kd_core.data.device_loader import DeviceLoader
 from kd_core.data.sampling import epoch_order
 from kd_core.errors import UserError
@@ -31,7 +32,7 @@ from kd_cls.data.splits import (
 
 @with_options
 def cifar10(
-    options: Options, root: str = "data", *, image_size: int = 32, download: bool = False
+    options: Options, root: str = "data", *, image_size: Pixels = 32, download: bool = False
 ) -> DataSplits:
     """CIFAR-10 in torchvision's layout, resident on the device; see also `Options`.
 
@@ -54,7 +55,7 @@ def cifar10(
 
 @with_options
 def cifar100(
-    options: Options, root: str = "data", *, image_size: int = 32, download: bool = False
+    options: Options, root: str = "data", *, image_size: Pixels = 32, download: bool = False
 ) -> DataSplits:
     """CIFAR-100 with its 100 fine classes and mdistiller's statistics; otherwise see `cifar10`."""
     train, test, classes = _cifar(datasets.CIFAR100, root, download)
@@ -64,7 +65,7 @@ def cifar100(
 
 @with_options
 def stl10(
-    options: Options, root: str = "data", *, image_size: int = 96, download: bool = False
+    options: Options, root: str = "data", *, image_size: Pixels = 96, download: bool = False
 ) -> DataSplits:
     """STL-10's labelled images, 96 pixels, resident on the device; otherwise see `cifar10`.
 
@@ -88,7 +89,9 @@ def stl10(
 
 
 @with_options
-def digits(options: Options, *, train_per_class: int = 100, split_seed: int = 0) -> DataSplits:
+def digits(
+    options: Options, *, train_per_class: PositiveInt = 100, split_seed: NonNegativeInt = 0
+) -> DataSplits:
     """Scikit-learn's 1797 handwritten digits, 8 pixels, enlarged to 32 by repetition; no download.
 
     Recipe: crop of 32 from 40 pixels, no flip.
@@ -117,10 +120,10 @@ def digits(options: Options, *, train_per_class: int = 100, split_seed: int = 0)
 def synthetic(
     options: Options,
     *,
-    image_size: int = 32,
-    num_classes: int = 10,
-    num_train: int = 64,
-    num_test: int = 32,
+    image_size: Pixels = 32,
+    num_classes: PositiveInt = 10,
+    num_train: PositiveInt = 64,
+    num_test: PositiveInt = 32,
 ) -> DataSplits:
     """Coarse patterns with noise, one per class: for dry runs and tests; no augmentation."""
     generator = torch.Generator().manual_seed(0)

@@ -1,5 +1,6 @@
 """Augmentations of a whole uint8 batch on its device, named in a config by import path."""
 
+from kd_core.config.values import Pixels, checked
 from kd_core.data.augment import (
     Augment,
     CropFlip,
@@ -38,7 +39,8 @@ class Resize:
         size: New side in pixels.
     """
 
-    def __init__(self, size: int) -> None:
+    @checked
+    def __init__(self, size: Pixels) -> None:
         self.size = size
 
     def __call__(self, batch: Batch, sampling: Sampling) -> Batch:

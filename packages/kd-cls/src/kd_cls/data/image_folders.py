@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from kd_core.config.values import NonNegative, NonNegativeInt, Pixels
 from kd_core.data.decoded import DecodedImages
 from kd_core.data.image_files import Transform
 from kd_core.data.image_loader import image_loader, is_resident
@@ -30,14 +31,14 @@ def image_folder(
     options: Options,
     root: str,
     *,
-    image_size: int,
-    resize: int | None = None,
+    image_size: Pixels,
+    resize: Pixels | None = None,
     resident: bool | Literal["auto"] = "auto",
     transform: Transform | None = None,
-    workers: int | None = None,
-    worker_timeout: float = WORKER_TIMEOUT,
+    workers: NonNegativeInt | None = None,
+    worker_timeout: NonNegative = WORKER_TIMEOUT,
     decoded: str | None = None,
-    decoded_side: int | None = None,
+    decoded_side: Pixels | None = None,
 ) -> DataSplits:
     """Your own images in `root/train/<class>/` and `root/test/<class>/` (or `root/val/<class>/`).
 
@@ -84,13 +85,13 @@ def imagenet(
     options: Options,
     root: str = "data/imagenet",
     *,
-    image_size: int = 224,
-    resize: int = 256,
+    image_size: Pixels = 224,
+    resize: Pixels = 256,
     transform: Transform | None = None,
-    workers: int | None = None,
-    worker_timeout: float = WORKER_TIMEOUT,
+    workers: NonNegativeInt | None = None,
+    worker_timeout: NonNegative = WORKER_TIMEOUT,
     decoded: str | None = None,
-    decoded_side: int | None = None,
+    decoded_side: Pixels | None = None,
 ) -> DataSplits:
     """ImageNet-1k in `root/train/<wnid>/` and `root/val/<wnid>/`, read again in each epoch.
 
@@ -111,9 +112,9 @@ def tiny_imagenet(
     options: Options,
     root: str = "data/tiny-imagenet-200",
     *,
-    image_size: int = 64,
-    workers: int | None = None,
-    worker_timeout: float = WORKER_TIMEOUT,
+    image_size: Pixels = 64,
+    workers: NonNegativeInt | None = None,
+    worker_timeout: NonNegative = WORKER_TIMEOUT,
 ) -> DataSplits:
     """Tiny-ImageNet, 200 classes, 64 pixels, resident on the device (1.4 GB).
 

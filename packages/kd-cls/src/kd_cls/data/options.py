@@ -4,9 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kd_core.config.values import (
+    Deviations,
+    Means,
+    NonNegativeInt,
+    Part,
+    PositiveInt,
+    check_values,
+)
 from kd_core.data.mix import check_mixing
 from kd_core.data.options import shared_arguments
-from kd_core.errors import UserError
 
 from kd_cls.data.augment import Augment
 
@@ -35,22 +42,19 @@ class Options:
         std: Standard deviation likewise.
     """
 
-    batch_size: int = 64
-    data_seed: int = 0
-    val_fraction: float = 0.0
-    limit_per_class: int | None = None
+    batch_size: PositiveInt = 64
+    data_seed: NonNegativeInt = 0
+    val_fraction: Part = 0.0
+    limit_per_class: PositiveInt | None = None
     random_labels: bool = False
-    copies: int = 1
+    copies: PositiveInt = 1
     augment: Sequence[Augment] | None = None
     drop_last: bool = False
-    mean: Statistics | None = None
-    std: Statistics | None = None
+    mean: Means | None = None
+    std: Deviations | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.val_fraction < 1:
-            raise UserError(f"val_fraction must be in [0, 1), got {self.val_fraction}")
-        if self.limit_per_class is not None and self.limit_per_class < 1:
-            raise UserError(f"limit_per_class must be positive, got {self.limit_per_class}")
+        check_values(Options, vars(self), str)
         check_mixing(self.augment or ())
 
     def loader_arguments(

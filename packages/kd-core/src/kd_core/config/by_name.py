@@ -85,6 +85,11 @@ class ByName:
             hint = nearest(name, offered)
             raise UserError(f"option {kind}: no file has values for {name!r} in `{key}`{hint}")
 
+    @property
+    def has_tables(self) -> bool:
+        """Whether a file has values by name."""
+        return bool(self._tables)
+
     def notes(self, config: Mapping[str, Any]) -> Iterator[str]:
         """Yield a line on the values by name that hold in the final config.
 

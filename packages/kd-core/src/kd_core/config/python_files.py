@@ -40,7 +40,7 @@ def read_python(path: Path, edit: Edit) -> dict[str, Any]:
         # By default an `import` in the file would switch mmengine to its lazy syntax.
         with _python_alone(), _edited(path, edit):
             loaded = Config.fromfile(path, lazy_import=False, import_custom_modules=False)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a file that exits is not to end the tool in silence
         raise UserError(_explain(path, error)) from error
     return dict(loaded.to_dict())
 
@@ -88,7 +88,7 @@ def _replaced(place: Any, name: str, value: Any) -> Iterator[None]:
         setattr(place, name, original)
 
 
-def _explain(path: Path, error: Exception) -> str:
+def _explain(path: Path, error: BaseException) -> str:
     """Name the file and line that made loading fail: the config itself or one of its bases."""
     sources: list[Path] = []
     waiting = [path]

@@ -52,8 +52,8 @@ def load_config(
         by_name, config = again, _merge_files(files, again)
     for kind in named:
         by_name.check_used(kind)
-    config = _with_options(config, rest, known)
-    for line in by_name.notes(config):
+    config = override(config, rest, known=known)
+    for line in by_name.notes(config) if by_name.has_tables else ():
         note(line)
     return config
 
@@ -121,9 +121,10 @@ def _load_file(path: Path, by_name: ByName) -> dict[str, Any]:
     return config
 
 
-def _with_options(
-    config: dict[str, Any], options: Mapping[str, Any], known: Collection[str]
+def override(
+    config: dict[str, Any], options: Mapping[str, Any], *, known: Collection[str] = ()
 ) -> dict[str, Any]:
+    """Return a config with values by dotted path put in; see `load_config`."""
     for option, value in options.items():
         name, *inner = option.split(".")
         if name in KEYS:

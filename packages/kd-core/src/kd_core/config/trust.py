@@ -14,8 +14,10 @@ from typing import Any
 
 from torch import nn
 
-from kd_core.config.build import build_network, locate, parameters_of
+from kd_core.config.build import build_network
 from kd_core.config.kinds import is_subclass, module_of, require_factory
+from kd_core.config.locate import locate
+from kd_core.config.parameters import parameters_of
 from kd_core.config.trusted import trusted_names
 from kd_core.errors import UserError, located
 

@@ -3,8 +3,9 @@
 import inspect
 import json
 import re
+import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, wraps
 from typing import Annotated, Any
 
@@ -21,9 +22,28 @@ LayerDecay = Annotated[float, Field(gt=0, le=1)]
 """Factor from one block of a network to the one before: above 0, at most 1."""
 Decay = Annotated[float, Field(gt=0, lt=1)]
 """What a moving average keeps of itself in a step: between 0 and 1."""
+Part = Annotated[float, Field(ge=0, lt=1)]
+"""A part of a whole, but not all of it."""
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+"""A part of a whole, neither nothing nor all of it."""
 PositiveInt = Annotated[int, Field(gt=0, le=2**31)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-SeedInt = Annotated[int, Field(ge=0, lt=2**63)]
+NonNegativeInt = Annotated[int, Field(ge=0, lt=2**63)]
+SeveralInt = Annotated[int, Field(ge=2, le=2**31)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""Of a run: as many as NumPy's generator takes."""
+PositiveValues = Annotated[Sequence[Positive], Field(min_length=1)]
+PositiveInts = Annotated[Sequence[PositiveInt], Field(min_length=1)]
+BetaParameter = Annotated[float, Field(ge=1e-3, le=1e3)]
+"""Of the distribution Beta(a, a)."""
+Pixels = Annotated[int, Field(gt=0, le=2**14)]
+"""A side of an image."""
+Margin = Annotated[int, Field(ge=0, le=2**10)]
+"""Pixels around an image."""
+HeightWidth = Annotated[Sequence[Pixels], Field(min_length=2, max_length=2)]
+Means = Annotated[Sequence[Finite], Field(min_length=3, max_length=3)]
+"""Of pixels, one for each channel."""
+Deviations = Annotated[Sequence[Positive], Field(min_length=3, max_length=3)]
+"""Standard deviations, one for each channel."""
 
 _SETTINGS = ConfigDict(strict=True, arbitrary_types_allowed=True)
 _WORDS = {
@@ -67,10 +87,13 @@ def check_values(
     Raises:
         UserError: For the first value that does not fit: place, what was wanted, what came.
     """
-    annotations = _annotations(function)
+    annotations = annotations_of(function)
     for name, value in arguments.items():
-        if name in annotations and _is_plain(value):
-            problem = _problem(annotations[name], value)
+        annotation = annotations.get(name)
+        if isinstance(value, list | tuple) and annotation in (int, float):
+            continue  # torchvision's RandomErasing says `value: float`, and takes three
+        if annotation is not None and (_is_plain(value) or _is_misplaced(value, annotation)):
+            problem = _problem(annotation, value)
             if problem:
                 raise UserError(f"{place(name)}: {problem}")
 
@@ -96,14 +119,24 @@ def _title(function: Callable[..., Any]) -> str:
 
 
 @cache
-def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
+def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
     """Return the resolved annotations of a callable's parameters; empty if that is not possible."""
-    target = function.__init__ if inspect.isclass(function) else function
     try:
-        found = typing.get_type_hints(inspect.unwrap(target), include_extras=True)
-    except (NameError, TypeError, AttributeError):  # annotations for a type checker only
-        return {}
-    return {name: hint for name, hint in found.items() if name != "return"}
+        parameters = inspect.signature(function, eval_str=True).parameters.values()
+    except (NameError, TypeError, ValueError, AttributeError, SyntaxError):
+        return {}  # annotations for a type checker only, or a callable written in C
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {
+        p.name: p.annotation | None if _hides_none(p) else p.annotation
+        for p in parameters
+        if p.kind not in several and p.annotation is not p.empty
+    }
+
+
+def _hides_none(parameter: inspect.Parameter) -> bool:
+    """Return whether a parameter is written `x: int = None`, as older code has it."""
+    hint = parameter.annotation
+    return parameter.default is None and inspect.isclass(hint) and hint is not type(None)
 
 
 def _is_plain(value: Any) -> bool:
@@ -117,6 +150,20 @@ def _is_plain(value: Any) -> bool:
     return value is None or type(value) in (str, int, float, bool)
 
 
+def _is_misplaced(value: Any, annotation: Any) -> bool:
+    """Return whether a node stands where only numbers, texts and the like can be."""
+    return isinstance(value, Mapping) and _is_simple(annotation)
+
+
+def _is_simple(annotation: Any) -> bool:
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return _is_simple(inner[0])
+    if origin in (typing.Union, types.UnionType):
+        return all(map(_is_simple, inner))
+    return origin is typing.Literal or annotation in (int, float, str, bool, type(None))
+
+
 def _problem(annotation: Any, value: Any) -> str:
     """Return what is wrong with a value; "" if it fits, or that is unknown."""
     adapter = _adapter(annotation)
@@ -124,7 +171,7 @@ def _problem(annotation: Any, value: Any) -> str:
         return ""
     try:
         # As JSON, a list may be a tuple and a whole number a float, but a text is not a number.
-        adapter.validate_json(json.dumps(value, ensure_ascii=False))
+        adapter.validate_json(json.dumps(value, ensure_ascii=False, default=lambda _: {}))
     except ValidationError as error:
         return _text(error, value)
     except UnicodeEncodeError:
@@ -145,6 +192,8 @@ def _text(error: ValidationError, value: Any) -> str:
     problems = error.errors(include_url=False)
     if any(problem["type"] == "enum" for problem in problems):
         return ""  # often the callable takes names of members too
+    inner = max(len(problem["loc"]) for problem in problems)  # of a union, what comes nearest
+    problems = [problem for problem in problems if len(problem["loc"]) == inner]
     wanted = dict.fromkeys(_wanted(problem) for problem in problems)
     if len(wanted) > 1:  # "or a Tensor" does not help in a config
         wanted.pop(_WORDS["needs_python_object"], None)
@@ -161,6 +210,9 @@ def _wanted(problem: Any) -> str:
     for name, words in _BOUNDS.items():
         if name in context:
             return f"a number {words} {context[name]:.10g}"
+    if kind in ("too_short", "too_long"):
+        fewest, most = context.get("min_length"), context.get("max_length")
+        return f"at least {fewest} values" if most is None else f"at most {most} values"
     if "class" in context:
         return f"a {context['class']}"
     message = str(problem["msg"]).removeprefix("Input should be ")

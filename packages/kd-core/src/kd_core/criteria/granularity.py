@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from kd_core.config.values import NonNegative, Positive, PositiveInt
+from kd_core.config.values import NonNegative, Positive, PositiveInts, PositiveValues
 from kd_core.criteria.criterion import Criterion, Shapes
 from kd_core.criteria.kd import kd
 from kd_core.errors import UserError
@@ -84,8 +84,8 @@ class SelfAnalysis(Criterion):
         self,
         teacher_shapes: Shapes,
         *,
-        widths: Sequence[PositiveInt] = WIDTHS,
-        temperatures: Sequence[Positive] = TEMPERATURES,
+        widths: PositiveInts = WIDTHS,
+        temperatures: PositiveValues = TEMPERATURES,
     ) -> None:
         super().__init__()
         self._check_kinds("teacher", teacher_shapes)
@@ -150,8 +150,8 @@ class MultiGranularity(Criterion):
         stable: bool = False,
         kd_weight: NonNegative = 1.0,
         temperature: Positive = 4.0,
-        widths: Sequence[PositiveInt] = WIDTHS,
-        temperatures: Sequence[Positive] = TEMPERATURES,
+        widths: PositiveInts = WIDTHS,
+        temperatures: PositiveValues = TEMPERATURES,
     ) -> None:
         super().__init__()
         self.check_shapes(student_shapes, teacher_shapes)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from kd_core.config.values import NonNegative, Positive, PositiveInt
+from kd_core.config.values import NonNegative, Positive, PositiveInts
 from kd_core.criteria.criterion import Criterion, Shapes
 from kd_core.criteria.dkd import dkd_rows
 from kd_core.criteria.heads import borrow_heads, parameters_of, region_logits, require_one_map
@@ -112,7 +112,7 @@ class SDD(Criterion):
         beta: NonNegative = 8.0,
         temperature: Positive = 4.0,
         all_classes: bool = False,
-        scales: Sequence[PositiveInt] = (1, 2, 4),
+        scales: PositiveInts = (1, 2, 4),
         student_head: str | None = None,
         teacher_head: str | None = None,
     ) -> None:

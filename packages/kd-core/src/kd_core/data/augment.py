@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from kd_core.config.values import Finite, Margin, Pixels, checked
 from kd_core.data.sampling import Sampling, borrowed_generators, seed_generators
 from kd_core.errors import UserError
 from kd_core.networks.task import Batch
@@ -37,7 +38,10 @@ class CropFlip:
         flip: Whether to mirror with probability one half; without it the ids are even.
     """
 
-    def __init__(self, padding: int = 4, *, size: int | None = None, flip: bool = True) -> None:
+    @checked
+    def __init__(
+        self, padding: Margin = 4, *, size: Pixels | None = None, flip: bool = True
+    ) -> None:
         self.padding, self.size, self.flip = padding, size, flip
 
     def __call__(self, batch: Batch, sampling: Sampling) -> Batch:
@@ -89,7 +93,8 @@ class Rotate:
         degrees: Angles are uniform in [-degrees, degrees).
     """
 
-    def __init__(self, degrees: float) -> None:
+    @checked
+    def __init__(self, degrees: Finite) -> None:
         self.degrees = degrees
 
     def __call__(self, batch: Batch, sampling: Sampling) -> Batch:

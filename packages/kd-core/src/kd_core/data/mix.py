@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kd_core.config.values import BetaParameter, checked
 from kd_core.data.augment import Augment
 from kd_core.data.sampling import Sampling
 from kd_core.errors import UserError
@@ -70,7 +71,8 @@ class Mixup(Mix):
         alpha: Of Beta(alpha, alpha), from which the image's own share is drawn; 1 is uniform.
     """
 
-    def __init__(self, alpha: float = 1.0) -> None:
+    @checked
+    def __init__(self, alpha: BetaParameter = 1.0) -> None:
         self.share = SymmetricBeta(alpha)
 
     def mix(self, image: Tensor, numbers: "_Numbers") -> tuple[Tensor, Tensor, Tensor]:
@@ -92,7 +94,8 @@ class CutMix(Mix):
         alpha: Of Beta(alpha, alpha), from which the image's own share is drawn; 1 is uniform.
     """
 
-    def __init__(self, alpha: float = 1.0) -> None:
+    @checked
+    def __init__(self, alpha: BetaParameter = 1.0) -> None:
         self.share = SymmetricBeta(alpha)
 
     def mix(self, image: Tensor, numbers: "_Numbers") -> tuple[Tensor, Tensor, Tensor]:
@@ -117,7 +120,8 @@ class RICAP(Mix):
             drawn, as parts of the image's.
     """
 
-    def __init__(self, beta: float = 0.3) -> None:
+    @checked
+    def __init__(self, beta: BetaParameter = 0.3) -> None:
         self.share = SymmetricBeta(beta)
 
     def mix(self, image: Tensor, numbers: "_Numbers") -> tuple[Tensor, Tensor, Tensor]:

@@ -5,6 +5,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from kd_core.config.values import checked
+
 
 def shared_arguments(options: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return a decorator that replaces a function's first argument, options, by their fields.
@@ -25,6 +27,6 @@ def shared_arguments(options: type) -> Callable[[Callable[..., Any]], Callable[.
             return function(options(**given), *args, **arguments)
 
         factory.__signature__ = inspect.Signature([*own, *shared.values()])  # type: ignore[attr-defined]
-        return factory
+        return checked(factory)
 
     return decorate

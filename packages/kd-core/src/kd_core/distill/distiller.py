@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from kd_core.config.values import NonNegative, checked
 from kd_core.distill.connections import bind, check_shapes, connect, source_of
 from kd_core.distill.teacher import as_teachers
 from kd_core.distill.term import Term
@@ -45,13 +46,14 @@ class Distiller(nn.Module):
     student_first: ClassVar[bool] = False
     """Whether teachers need the student's features; see `run_teacher`."""
 
+    @checked
     def __init__(
         self,
         student: nn.Module,
         teachers: nn.Module | Mapping[str, nn.Module],
         terms: Mapping[str, Term],
         *,
-        task_weight: float | Mapping[str, float] = 1.0,
+        task_weight: NonNegative | Mapping[str, NonNegative] = 1.0,
         train_student: bool = True,
         sample: Batch | None = None,
     ) -> None:

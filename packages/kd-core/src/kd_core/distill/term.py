@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from torch import Tensor, nn
 
-from kd_core.config.build import build, check, check_arguments
 from kd_core.config.kinds import subclass_of
+from kd_core.config.node import Node, join, parse_call
 from kd_core.config.values import NonNegative, check_values
 from kd_core.criteria.criterion import Criterion
 from kd_core.errors import UserError, located, nearest
@@ -40,7 +40,7 @@ class Term:
         source: Name of the teacher; needed only where there are several.
     """
 
-    criterion: Criterion
+    criterion: Annotated[Criterion, CRITERION]
     student: Taps = "output"
     teacher: Taps = "output"
     weight: NonNegative = 1.0
@@ -87,8 +87,44 @@ class Term:
         return values if several or not values else values[0]
 
 
+@dataclass(frozen=True)
+class TermSpec:
+    """A term as a config has it, checked.
+
+    Args:
+        call: Of `Term`; the criterion in it is a node.
+        has_weights: Whether the config says `weights` of the criterion, if only that they are yet
+            to be made.
+        weights: File of them: of the whole criterion or of some of its submodules.
+    """
+
+    call: Node
+    has_weights: bool = False
+    weights: str | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """Return the term as it was written."""
+        return {**self.call.plain(), **({"weights": self.weights} if self.has_weights else {})}
+
+
+def parse_term(value: Any, where: str) -> TermSpec:
+    """Check a term's node: the arguments of `Term`, its criterion a node, and `weights`."""
+    if isinstance(value, TermSpec):
+        return value
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where}: wanted a dict, got {value!r:.200}")
+    criterion = value.get("criterion")
+    if criterion is not None and not (isinstance(criterion, Mapping) and "type" in criterion):
+        raise UserError(f"{where}.criterion: no `type`; does the method that has this term follow?")
+    weights = value.get("weights")
+    if weights is not None and not isinstance(weights, str):
+        raise UserError(f"{join(where, 'weights')}: wanted a file's name, got {weights!r:.200}")
+    arguments = {key: item for key, item in value.items() if key != "weights"}
+    return TermSpec(parse_call(Term, arguments, where, provided=GIVEN), "weights" in value, weights)
+
+
 def build_terms(
-    nodes: Mapping[str, Mapping[str, Any]],
+    nodes: Mapping[str, TermSpec | Mapping[str, Any]],
     student: nn.Module,
     teachers: Mapping[str, nn.Module],
     sample: Batch,
@@ -104,41 +140,40 @@ def build_terms(
     `teacher_shapes`; `provided` fills `num_classes` and whatever else a constructor asks for.
     Messages name a node by its place under `where`.
     """
+    specs = {name: parse_term(node, f"{where}.{name}") for name, node in nodes.items()}
     return {
-        name: _build_term(node, f"{where}.{name}", student, teachers, sample, provided)
-        for name, node in nodes.items()
+        name: _build_term(spec, f"{where}.{name}", student, teachers, sample, provided)
+        for name, spec in specs.items()
     }
 
 
 def _build_term(
-    node: Mapping[str, Any],
+    spec: TermSpec,
     where: str,
     student: nn.Module,
     teachers: Mapping[str, nn.Module],
     sample: Batch,
     provided: Mapping[str, Any],
 ) -> Term:
-    check_term(node, where)
-    arguments = {k: value for k, value in node.items() if k not in ("criterion", "weights")}
-    source = str(arguments.get("source") or next(iter(teachers), "teacher"))
+    node = spec.call
+    source = str(node.get("source") or next(iter(teachers), "teacher"))
     if source not in teachers:
         raise UserError(f"{where}: there is no teacher {source!r}{nearest(source, teachers)}")
     given = {}
     for side, model in (("student", student), ("teacher", teachers[source])):
         with located(f"{where}.{side}"):
-            given[f"{side}_shapes"] = _shapes(model, arguments.get(side, "output"), sample)
-    place = f"{where}.criterion"
-    criterion = build(node["criterion"], place, kind=CRITERION, **given, **provided)
+            given[f"{side}_shapes"] = _shapes(model, node.get(side, "output"), sample)
+    term: Term = node.build(**given, **provided)
+    criterion = term.criterion
     with located(where):
-        term = Term(criterion, **arguments)
-        if criterion.trained_before and "weights" not in node:  # None is a file yet to be made
+        if criterion.trained_before and not spec.has_weights:
             raise UserError(
                 f"{type(criterion).__name__} needs what an earlier phase has trained, its "
                 f"{', '.join(criterion.trained_before)}, which would stay random; set "
                 "weights='phase:NAME/criteria/TERM.pth', or to a file of it"
             )
-        if node.get("weights"):
-            load_weights(criterion, node["weights"], parts=True)
+        if spec.weights:
+            load_weights(criterion, spec.weights, parts=True)
     return term
 
 
@@ -153,15 +188,6 @@ def tell_of_long_warmups(terms: Mapping[str, Term], length: int, unit: str = "ep
                 "or train longer",
                 markup=False,
             )
-
-
-def check_term(node: Mapping[str, Any], where: str) -> None:
-    """Check a term's node, as `build_terms` would."""
-    criterion = node.get("criterion")
-    if criterion is not None and not (isinstance(criterion, Mapping) and "type" in criterion):
-        raise UserError(f"{where}.criterion: no `type`; does the method that has this term follow?")
-    check_arguments(Term, {k: v for k, v in node.items() if k != "weights"}, where)
-    check(node["criterion"], f"{where}.criterion", GIVEN, CRITERION)
 
 
 def tap_tuple(values: Mapping[str, Any], taps: Taps) -> tuple[Any, ...]:

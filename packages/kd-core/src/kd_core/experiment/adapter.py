@@ -2,25 +2,21 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from kd_core.config.build import check, check_arguments
+from kd_core.config.node import Node, parse_call, plain
 from kd_core.data.split_loader import SplitLoader
 from kd_core.errors import UserError, located
+from kd_core.experiment.spec import Experiment
 from kd_core.files.weights import load_weights
 from kd_core.networks.probe import untouched
 from kd_core.networks.task import Batch, Task, network_of
 from kd_core.training.hooks import Evaluate
-
-Config = Mapping[str, Any]
-
-RANDOM = "random"
-"""As `weights` of a node: leave the network as it is initialised, even a pretrained one."""
 
 
 class Data(Protocol):
@@ -60,37 +56,34 @@ class TaskAdapter(ABC):
     """Defines the best epoch; larger is better."""
     demo_config: ClassVar[Path | None] = None
     """What a dry run without CONFIG takes."""
-    extra_names: ClassVar[tuple[str, ...]] = ()
-    """Further top-level names of a config."""
+    extra: ClassVar[Mapping[str, Callable[..., Any]]] = {}
+    """Further top-level names of a config, each with what its node has the arguments of; `data` is
+    filled in. They come as `Experiment.extra`."""
     of_teacher_config: ClassVar[tuple[str, ...]] = ("network",)
     """Keys of a model's node that the teacher's own config sets."""
     of_network: ClassVar[tuple[str, ...]] = ("network",)
-    """Keys that, with weights from elsewhere, a teacher's node takes from its recipe."""
+    """Keys that a teacher's node takes from its own config, where weights are from elsewhere."""
 
     @abstractmethod
     def build_model(self, data: Any, where: str, /, **node: Any) -> Task:
         """Build the student or teacher of a node; `where` is its place in the config."""
 
     @abstractmethod
-    def evaluators(self, config: Config, data: Any) -> tuple[Evaluate, Evaluate | None]:
+    def evaluators(self, experiment: Experiment, data: Any) -> tuple[Evaluate, Evaluate | None]:
         """Return the evaluation on the test set and, if there is one, on the validation set."""
 
-    def load_finished(self, folder: Path, node: Config) -> Task:
+    def load_finished(self, folder: Path, node: Mapping[str, Any]) -> Task:
         """Return the student of a finished run, as a teacher with what its node says."""
         raise UserError(
             f"{type(self).__name__} cannot read finished runs, so a teacher cannot be trained "
             "first; write its load_finished, or give the teacher `weights`"
         )
 
-    def check_model(self, node: Config, where: str) -> None:
-        """Check a student's or teacher's node, without building anything."""
-        check_arguments(self.build_model, node, where)
-        check(node, where, ("num_classes",))
+    def parse_model(self, node: Mapping[str, Any], where: str) -> Node:
+        """Check a student's or teacher's node, without building anything, and return it."""
+        return parse_call(self.build_model, node, where, provided=("num_classes",))
 
-    def check_extra(self, config: Config) -> None:  # noqa: B027 - most tasks have no such names
-        """Check the nodes of `extra_names`."""
-
-    def is_pretrained(self, network: Config) -> bool:
+    def is_pretrained(self, network: Mapping[str, Any]) -> bool:
         """Return whether a network's node asks for weights that its library downloads."""
         return False
 
@@ -99,13 +92,13 @@ class TaskAdapter(ABC):
         with located(where), untouched(student):
             student(sample)
 
-    def metadata(self, network: Config, data: Any, student: Any) -> dict[str, str]:
+    def metadata(self, network: Mapping[str, Any], data: Any, student: Any) -> dict[str, str]:
         """Return what a user of the exported weights must know, each value as JSON."""
-        return {"network": json.dumps(network)}
+        return {"network": json.dumps(plain(network))}
 
-    def stand_ins(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Return a config that needs neither data nor downloads, for a dry run."""
-        return config
+    def stand_ins(self, data: Node, student: Node) -> tuple[Node, Node]:
+        """Return data and a student that need neither files nor downloads, for a dry run."""
+        return data, student
 
     def score_teacher(
         self, teacher: nn.Module, sample: Batch, data: Any, test: Evaluate
@@ -114,10 +107,10 @@ class TaskAdapter(ABC):
         return test(teacher)
 
     def evaluate(
-        self, model: nn.Module, config: Config, data: Any, teachers: dict[str, Any]
+        self, model: nn.Module, experiment: Experiment, data: Any, teachers: dict[str, Any]
     ) -> dict[str, float]:
         """Measure a checkpoint for `--eval-only`."""
-        return self.evaluators(config, data)[0](model)
+        return self.evaluators(experiment, data)[0](model)
 
     def load_checkpoint(self, model: nn.Module, path: Path) -> None:
         """Load a file of weights into a model, for `--eval-only`."""

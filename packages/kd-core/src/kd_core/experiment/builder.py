@@ -9,14 +9,16 @@ import torch
 
 from kd_core.config.build import build
 from kd_core.config.kinds import Kind, makes_one_with
-from kd_core.config.reading import merge
+from kd_core.config.node import plain
+from kd_core.config.values import NonNegative
 from kd_core.distill.distiller import Distiller
 from kd_core.distill.ensemble import with_ensembles
 from kd_core.distill.mutual import MutualDistiller
-from kd_core.distill.term import build_terms
+from kd_core.distill.term import TermSpec, build_terms
 from kd_core.errors import UserError
-from kd_core.experiment.adapter import Config, Data, TaskAdapter
+from kd_core.experiment.adapter import Data, TaskAdapter
 from kd_core.experiment.run import Parts
+from kd_core.experiment.spec import Experiment
 from kd_core.networks.task import Batch, Task
 from kd_core.runtime import distributed
 from kd_core.runtime.failures import explain, first_line
@@ -47,7 +49,7 @@ class BuiltExperiment:
 
 def build_experiment(
     adapter: TaskAdapter,
-    config: Config,
+    experiment: Experiment,
     seed: int,
     device: torch.device,
     data: Data,
@@ -57,26 +59,27 @@ def build_experiment(
 
     Args:
         adapter: Of the task.
-        config: A checked config.
+        experiment: What is built, without its phases.
         seed: Of initialisation and dropout.
         device: Where everything runs.
         data: From `build_data`.
         teachers: The teachers by name.
     """
     seed_everything(seed)  # right before the student: all methods start from the same weights
-    student = adapter.build_model(data, "student", **config["student"]).to(device)
+    student = adapter.build_model(data, "student", **experiment.student).to(device)
     for teacher in teachers.values():
         teacher.to(device)
     sample = data.train.sample(2)
     adapter.check_student(student, sample, data, "student")
-    if "peers" in config:
-        distiller: Distiller = build_mutual(adapter, config, data, student, sample)
+    if experiment.peers:
+        distiller: Distiller = build_mutual(adapter, experiment, data, student, sample)
     else:
-        distiller = build_distiller(data, student, teachers, sample, **config.get("distiller", {}))
+        settings: dict[str, Any] = {**experiment.distiller, "terms": experiment.terms}
+        distiller = build_distiller(data, student, teachers, sample, **settings)
     distiller.to(device)
     check_single(distiller, data.train)
     seed_everything(mix(seed, 1 + distributed.rank()))  # dropout, whatever was built before
-    test, val = adapter.evaluators(config, data)
+    test, val = adapter.evaluators(experiment, data)
     parts = Parts(
         distiller=distiller,
         loader=distributed.shard(data.train),
@@ -84,7 +87,7 @@ def build_experiment(
         val=val,
         metric=adapter.metric,
         metadata=adapter.metadata(
-            distiller.deploy_node(config["student"]["network"]), data, student
+            distiller.deploy_node(plain(experiment.student["network"])), data, student
         ),
         sample=sample,
     )
@@ -124,9 +127,9 @@ def build_distiller(
     sample: Batch,
     /,
     *,
-    terms: Mapping[str, Any] | None = None,
+    terms: Mapping[str, TermSpec | Mapping[str, Any]] | None = None,
     ensembles: Mapping[str, Sequence[str]] | None = None,
-    task_weight: float | Mapping[str, float] = 1.0,
+    task_weight: NonNegative | Mapping[str, NonNegative] = 1.0,
     train_student: bool = True,
 ) -> Distiller:
     """Build the distiller of a config's node: see `Distiller` for its keys.
@@ -154,20 +157,22 @@ def build_distiller(
 
 
 def build_mutual(
-    adapter: TaskAdapter, config: Config, data: Data, student: Task, sample: Batch
+    adapter: TaskAdapter, experiment: Experiment, data: Data, student: Task, sample: Batch
 ) -> MutualDistiller:
-    """Build the student's peers, each a student's node with overrides, and what they all learn."""
+    """Build the student's peers and what they all learn."""
     peers = {}
-    for name, node in config["peers"].items():
-        where = f"peers.{name}"
-        peers[name] = adapter.build_model(data, where, **merge(config["student"], node))
+    for name, node in experiment.peers.items():
+        peers[name] = adapter.build_model(data, node.where, **node)
         peers[name].to(sample["image"].device)
-        adapter.check_student(peers[name], sample, data, where)
-    return MutualDistiller(student, peers, sample=sample, **config.get("distiller", {}))
+        adapter.check_student(peers[name], sample, data, node.where)
+    return MutualDistiller(student, peers, sample=sample, **experiment.distiller)
 
 
-def build_data(config: Config, seed: int, device: torch.device) -> Any:
-    """Build the data, with loaders that give batches on the device; its seed defaults to `seed`."""
-    data = build(config["data"], "data", kind=DATA, data_seed=config.get("data_seed", seed))
+def build_data(node: Mapping[str, Any], data_seed: int, device: torch.device) -> Any:
+    """Build a node of data, with loaders that give batches on the device.
+
+    `data_seed` is taken unless the node has one of its own.
+    """
+    data = build(node, "data", kind=DATA, data_seed=data_seed)
     data.to(device)
     return data

@@ -15,11 +15,12 @@ from kd_core.config.reading import load_config
 from kd_core.errors import UserError, nearest
 from kd_core.experiment.cli import comparison_main
 from kd_core.experiment.command_line import TrainingTool, print_note
+from kd_core.experiment.parsing import read_experiment
 from kd_core.experiment.phases import key_of
 from kd_core.experiment.runner import Runner
 from kd_core.experiment.seeds import DIGITS, repeat, seed_folder, spread, spread_of, text
 from kd_core.experiment.shared_teacher import check_shareable, train_sharing_teachers
-from kd_core.experiment.spec import phase_configs, read_config
+from kd_core.experiment.spec import Experiment
 from kd_core.experiment.table_rows import Results, known_rows, read_table
 from kd_core.files import checkpoint
 from kd_core.files.claim import claimed
@@ -28,7 +29,6 @@ from kd_core.files.workdir import named_folder
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err
 
-Config = dict[str, Any]
 _TABLE = "table.json"
 _EARLIER = "† finished before, with other settings or seeds than asked for now: not compared"
 _NAMES = ("files", "rows", "metrics", "against")
@@ -73,8 +73,8 @@ class ComparisonTool:
                 remove_leftovers(work_dir.parent / "teachers")
                 self._compare(configs, args, given, device, work_dir)
 
-    def rows(self, args: Namespace, given: Mapping[str, Any]) -> dict[str, Config]:
-        """Return every row's checked config by label, whichever will run.
+    def rows(self, args: Namespace, given: Mapping[str, Any]) -> dict[str, Experiment]:
+        """Return every row's experiment by label, whichever will run.
 
         Raises:
             UserError: If there are no rows, or a label that was asked for is not one of them.
@@ -89,13 +89,13 @@ class ComparisonTool:
         for label, (own, options) in rows.items():
             changed = parse_options([*options, *args.cfg_options])
             note = partial(print_note, row=label) if label in (args.only or rows) else _say_nothing
-            config = read_config(self.adapter, [*files, *own], changed, note=note)
-            configs[label] = _without_idle_teacher(config)
+            experiment = read_experiment(self.adapter, [*files, *own], changed, note=note)
+            configs[label] = _without_idle_teacher(experiment)
         return configs
 
     def _compare(
         self,
-        configs: dict[str, Config],
+        configs: dict[str, Experiment],
         args: Namespace,
         given: Mapping[str, Any],
         device: torch.device,
@@ -104,7 +104,8 @@ class ComparisonTool:
         runner = Runner(self.adapter, device, work_dir.parent)
         earlier = read_table(work_dir / _TABLE)
         # Named by what it depends on: changed settings are never taken for finished ones.
-        folders = {k: work_dir / f"{_slug(k)}-{key_of(config)}" for k, config in configs.items()}
+        keys = {label: key_of(config.plain()) for label, config in configs.items()}
+        folders = {label: work_dir / f"{_slug(label)}-{key}" for label, key in keys.items()}
         chosen = list(dict.fromkeys(args.only or configs))
         if args.share_teacher:
             runs = {  # by folder: rows may be the same under two labels
@@ -212,11 +213,10 @@ def _row(node: Any, label: str) -> tuple[list[str], list[str]]:
     return list(node.get("files", [])), list(node.get("options", []))
 
 
-def _without_idle_teacher(config: Config) -> Config:
+def _without_idle_teacher(experiment: Experiment) -> Experiment:
     """Leave out teachers where nothing is learned from them: they would be trained for nothing."""
-    if any(phase.get("distiller", {}).get("terms") for phase in phase_configs(config)):
-        return config
-    return {name: node for name, node in config.items() if name not in ("teacher", "teachers")}
+    idle = not any(phase.terms for phase in experiment.each_phase)
+    return experiment.without_teachers() if idle else experiment
 
 
 def _say_nothing(line: str) -> None:

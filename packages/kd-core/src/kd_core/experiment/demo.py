@@ -3,7 +3,7 @@
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ from rich.table import Table
 from kd_core.config.options import parse_options
 from kd_core.errors import UserError
 from kd_core.experiment.adapter import TaskAdapter
+from kd_core.experiment.parsing import read_experiment
 from kd_core.experiment.results import read_result
 from kd_core.experiment.runner import Runner
 from kd_core.experiment.seeds import look, repeat, text
-from kd_core.experiment.spec import read_config
 from kd_core.experiment.teachers import teacher_folder
 from kd_core.files.checkpoint import save_json
 from kd_core.files.workdir import run_folder
@@ -78,7 +78,8 @@ def compare(
 
     Args:
         adapter: Its demo config is the distilled student.
-        args: The tool's arguments; its options change both students, not the teacher.
+        args: The tool's arguments; its options change both students; those of `teacher`, such as
+            `teacher.trainer.epochs`, change the teacher.
         device: Where everything runs.
         name: Of the demo's folder in `runs`.
         method: What distils, for the label; its lower-case form is the folder.
@@ -87,8 +88,10 @@ def compare(
     if args.eval_only or args.share_teacher or distributed.is_distributed():
         raise UserError("the demo takes no --eval-only, --share-teacher or torchrun; name a CONFIG")
     assert adapter.demo_config is not None, "a task with a demo has its config"
-    distilled = read_config(adapter, adapter.demo_config, parse_options(args.cfg_options))
-    alone = {key: node for key, node in distilled.items() if key not in ("teacher", "distiller")}
+    distilled = read_experiment(adapter, adapter.demo_config, parse_options(args.cfg_options))
+    alone = replace(
+        distilled.without_teachers(), terms={}, distiller=replace(distilled.distiller, arguments={})
+    )
     seeds = args.seeds or seeds
     configs = {STUDENT: alone, f"{STUDENT} + {method}": distilled}
     with run_folder(args.work_dir, [name], resume=args.resume) as work_dir:
@@ -100,8 +103,9 @@ def compare(
             one = partial(runner.train_seed, config, resume=args.resume)
             finished = partial(runner.finished, config)
             students[label] = repeat(one, seeds, folders[label], finished=finished)
-        recipe = distilled["teacher"]["config"]
-        folder = folders["teacher"] = teacher_folder(adapter, recipe, work_dir.parent / "teachers")
+        teacher_run = distilled.teachers["teacher"].experiment
+        assert teacher_run is not None, "a demo's teacher is trained first"
+        folder = folders["teacher"] = teacher_folder(teacher_run, work_dir.parent / "teachers")
         teacher = read_result(folder)
         save_json({"teacher": teacher, "students": students}, work_dir / "demo.json")
         yield Comparison(work_dir, seeds, teacher, students, folders)

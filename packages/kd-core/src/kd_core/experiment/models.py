@@ -7,7 +7,7 @@ from torch import nn
 
 from kd_core.config.build import build_network
 from kd_core.errors import UserError, located
-from kd_core.experiment.adapter import RANDOM
+from kd_core.experiment.spec import RANDOM
 from kd_core.networks.task import Task
 
 Made = TypeVar("Made", bound=Task)

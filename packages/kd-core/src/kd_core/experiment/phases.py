@@ -7,11 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kd_core.config.node import map_leaves, mapping
 from kd_core.config.reading import merge
 from kd_core.errors import UserError, nearest
 from kd_core.experiment import identity
 from kd_core.experiment.differences import essence
 from kd_core.experiment.results import check_products
+from kd_core.experiment.spec import Experiment
 from kd_core.files.artifacts import FILE as STUDENT
 from kd_core.files.claim import claimed_unless_made
 from kd_core.runtime.console import err
@@ -67,49 +69,87 @@ def is_finished(folder: Path, config: Mapping[str, Any]) -> bool:
     return True
 
 
-def run_phases(
-    config: Mapping[str, Any],
-    place_of: Callable[[str, dict[str, Any]], tuple[Path, Mapping[str, Any]]],
-    train: Callable[[dict[str, Any], Path], Any],
-) -> dict[str, Any]:
-    """Run the phases of a config in order; return the last one's config, for the caller to train.
+def phases_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the whole config of each phase, or of the only one, without a name."""
+    phases = mapping(given(config, "phases"), "phases") or {"": {}}
+    rest = {name: value for name, value in config.items() if name != "phases"}
+    wholes: dict[str, dict[str, Any]] = {}
+    for name, changes in phases.items():
+        whole = merge(rest, mapping(changes, f"phases.{name}"))
+        map_leaves(whole, partial(_product, folders=dict.fromkeys(wholes)))  # refuses wrong names
+        wholes[str(name)] = whole
+    return wholes
 
-    `phases` is a dict of overrides by name. Each is merged over the rest of the config and trained
-    in a folder of its own; a phase that is done there is skipped. Any text `phase:NAME/FILE` in a
-    later phase becomes the path of that file among the products of phase NAME.
+
+def teachers_of(config: Mapping[str, Any]) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """Return the place and the node of each teacher: of `teachers`, or `teacher` alone.
+
+    A `teacher` that is None is none: so a method with teachers of its own leaves a pair's out.
+
+    Raises:
+        UserError: If a config has both.
+    """
+    alone = config.get("teacher") is not None
+    if alone and config.get("teachers") is not None:
+        raise UserError(
+            "give `teacher` (one) or `teachers` (several, by name), not both; a later file with "
+            "`teacher = None` leaves that of a pair out"
+        )
+    if alone:
+        return {"teacher": ("teacher", mapping(config["teacher"], "teacher"))}
+    nodes = mapping(given(config, "teachers"), "teachers").items()
+    return {name: (f"teachers.{name}", mapping(node, f"teachers.{name}")) for name, node in nodes}
+
+
+def given(config: Mapping[str, Any], name: str) -> Any:
+    """Return what a config has under a name; an empty dict where it has nothing, or None."""
+    return {} if config.get(name) is None else config[name]
+
+
+def run_phases(
+    experiment: Experiment,
+    place_of: Callable[[str, Experiment], tuple[Path, Mapping[str, Any]]],
+    train: Callable[[Experiment, Path], Any],
+) -> Experiment:
+    """Run the phases of an experiment in order but the last, which is returned to be trained.
+
+    Each is trained in a folder of its own; one that is done there is skipped. Any text
+    `phase:NAME/FILE` in a later phase becomes the path of that file among the products of NAME.
 
     Args:
-        config: With or without `phases`; without, it is returned as it is.
+        experiment: With or without phases; without, it is returned as it is.
         place_of: Gives the folder of a phase, from its name and settings, and what is kept there
             of what made it.
-        train: Trains a config in a folder, resuming what is there; writes `result.json` last.
+        train: Trains a phase in a folder, resuming what is there; writes `result.json` last.
     """
-    rest = {name: value for name, value in config.items() if name != "phases"}
     folders: dict[str, Path | None] = {}
-    *earlier, last = config.get("phases", {}).items() or [("", {})]
-    for name, overrides in earlier:
-        settings = replace_products(merge(rest, overrides), folders)
+    *earlier, last = experiment.each_phase
+    for name, phase in zip(experiment.phases, earlier, strict=True):
+        settings = with_products(phase, folders)
         folder, made_by = place_of(name, settings)
         folders[name] = folder
         ensure(folder, made_by, partial(train, settings, folder), f"phase {name}")
-    return replace_products(merge(rest, last[1]), folders)
+    return with_products(last, folders)
 
 
-def replace_products(value: Any, folders: Mapping[str, Path | None]) -> Any:
-    """Replace `phase:NAME/FILE` texts inside a nested value by paths.
+def with_products(experiment: Experiment, folders: Mapping[str, Path | None]) -> Experiment:
+    """Replace `phase:NAME/FILE` texts in a phase by paths.
 
     Args:
-        value: A config or a part of one.
-        folders: Those of the earlier phases by name; None where there is none yet, as in a check,
+        experiment: The phase.
+        folders: Those of the earlier phases by name; None where there is none yet, as in a dry run,
             and then None takes the place of the text too.
-
-    Raises:
-        UserError: If a text names no earlier phase.
     """
-    if isinstance(value, Mapping):
-        return {key: replace_products(item, folders) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(replace_products(item, folders) for item in value)
+    return experiment.map_leaves(partial(_product, folders=folders))
+
+
+def without_products(experiment: Experiment) -> list[Experiment]:
+    """Return every phase as long as no earlier one has run: for checks and dry runs."""
+    none = dict.fromkeys(experiment.phases)
+    return [with_products(phase, none) for phase in experiment.each_phase]
+
+
+def _product(value: Any, folders: Mapping[str, Path | None]) -> Any:
     if not isinstance(value, str) or not value.startswith(_PREFIX):
         return value
     name, _, file = value.removeprefix(_PREFIX).partition("/")

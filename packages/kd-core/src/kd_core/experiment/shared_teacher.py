@@ -7,10 +7,9 @@ from typing import Any
 
 from kd_core.data.loader import Loader
 from kd_core.errors import UserError
-from kd_core.experiment.adapter import RANDOM
 from kd_core.experiment.run import finish, resume_training
-from kd_core.experiment.runner import Config, Prepared, Runner, memory_of
-from kd_core.experiment.spec import phase_configs, teacher_nodes
+from kd_core.experiment.runner import Prepared, Runner, memory_of
+from kd_core.experiment.spec import RANDOM, Experiment, TeacherSpec
 from kd_core.networks.task import Task
 from kd_core.runtime.failures import during_run
 from kd_core.runtime.seed import rng_state
@@ -23,8 +22,8 @@ from kd_core.training.shared_teacher import (
 )
 from kd_core.training.teacher_cache import CachedTeachers
 
-Run = tuple[Config, int, Path]
-"""A checked config, a seed, and the folder of its run."""
+Run = tuple[Experiment, int, Path]
+"""An experiment, a seed, and the folder of its run."""
 
 _ALIKE = {"precision": "fp32", "accumulate": 1, "teacher_cache": False}
 """Settings of the trainer that students on one pass have in common, with their defaults."""
@@ -45,7 +44,7 @@ def train_sharing_teachers(runner: Runner, runs: Sequence[Run], *, resume: bool)
         UserError: If the runs differ in data, teachers or precision, or no `data_seed` is set; once
             all others are finished, if one has failed.
     """
-    check_shareable([config for config, _, _ in runs])
+    check_shareable([experiment for experiment, _, _ in runs])
     left = [run for run in runs if runner.finished(*run) is None]
     with ExitStack() as folders:
         for run in left:
@@ -55,47 +54,53 @@ def train_sharing_teachers(runner: Runner, runs: Sequence[Run], *, resume: bool)
 
 def _train(runner: Runner, left: Sequence[Run], *, resume: bool) -> None:
     last = [(runner.run_earlier_phases(*run), *run[1:]) for run in left]
-    last.sort(key=lambda run: not teacher_nodes(run[0]))  # whose teacher the others take goes first
+    last.sort(key=lambda run: not run[0].teachers)  # whose teacher the others take goes first
     ready: list[Prepared] = []
     turns: list[Turn] = []
-    for config, seed, folder in last:
+    for experiment, seed, folder in last:
         like = ready[0] if ready else None
-        ready.append(runner.prepare(config, folder, seed=seed, like=like, shared=True))
+        ready.append(runner.prepare(experiment, folder, seed=seed, like=like, shared=True))
         if resume:
             resume_training(ready[-1].trainer)
-        told = during_run(folder, seed, memory_of(config))
+        told = during_run(folder, seed, memory_of(experiment))
         turns.append(Turn(ready[-1].trainer, _steps(ready[-1], told), rng_state()))
     if ready:
-        _share(ready, last[0][0]["trainer"], runner.shared)
+        _share(ready, last[0][0].training(), runner.shared)
     train_in_turns(turns)
 
 
-def check_shareable(configs: Sequence[Config]) -> None:
-    """Reject configs whose students cannot use the same batches and targets."""
-    first, *others = (phase_configs(config)[-1] for config in configs)
-    if "data_seed" not in first:
+def check_shareable(experiments: Sequence[Experiment]) -> None:
+    """Reject experiments whose students cannot use the same batches and targets."""
+    first, *others = experiments
+    if first.data_seed is None:
         raise UserError(
             "--share-teacher: students on one pass over the data see the same order and "
             "augmentation; say so with data_seed=0 (their standard deviation is then that of "
             "initialisation)"
         )
-    known = next((nodes for each in (first, *others) if (nodes := teacher_nodes(each))), {})
-    if any(node.get("weights") == RANDOM for _, node in known.values()):
+    known = next((each.teachers for each in experiments if each.teachers), {})
+    if any(teacher.weights == RANDOM for teacher in known.values()):
         raise UserError("--share-teacher: random teachers differ with the seed; give them weights")
     for other in others:
-        differ = [name for name in ("data", "data_seed") if first[name] != other.get(name)]
-        differ += [
-            f"trainer.{name}"
-            for name, default in _ALIKE.items()
-            if first["trainer"].get(name, default) != other["trainer"].get(name, default)
-        ]
-        if teacher_nodes(other) not in ({}, known):
-            differ.append("teacher")
-        if differ:
+        if differ := _differences(first, other, known):
             raise UserError(
                 f"--share-teacher: {differ[0]} is not the same in all runs, so they share no pass; "
                 "leave --share-teacher out, or choose rows (--only) that agree"
             )
+
+
+def _differences(
+    first: Experiment, other: Experiment, teachers: Mapping[str, TeacherSpec]
+) -> list[str]:
+    """Return what must be the same in runs that share a pass, and differs between two."""
+    differ = [n for n in ("data", "data_seed") if getattr(first, n) != getattr(other, n)]
+    settings, others = first.training(), other.training()
+    differ += [
+        f"trainer.{name}"
+        for name, default in _ALIKE.items()
+        if settings.get(name, default) != others.get(name, default)
+    ]
+    return differ + (["teacher"] if other.teachers not in ({}, teachers) else [])
 
 
 def _steps(ready: Prepared, told: AbstractContextManager[None]) -> Iterator[None]:

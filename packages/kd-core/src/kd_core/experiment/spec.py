@@ -1,177 +1,158 @@
-"""Read the configs of runs; every name is checked before any work starts."""
+"""What is trained, on what and how: a config as typed, checked objects.
 
-from collections.abc import Callable, Mapping, Sequence
+`kd_core.experiment.parsing` makes them, once; after it no unchecked value travels.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from kd_core.config.build import check, check_arguments
-from kd_core.config.by_name import KEYS
-from kd_core.config.reading import load_config, merge
-from kd_core.distill.mutual import MutualDistiller
-from kd_core.distill.term import GIVEN, check_term
-from kd_core.errors import UserError, located
-from kd_core.experiment.adapter import Config, TaskAdapter
-from kd_core.experiment.builder import DATA, build_distiller
-from kd_core.experiment.parsers import MOST_SEEDS
-from kd_core.experiment.phases import replace_products
-from kd_core.training.optimizer import check_optimizer
-from kd_core.training.schedule import SCHEDULE
-from kd_core.training.settings import parse_trainer
+from kd_core.config.node import Node, map_leaves, plain
+from kd_core.distill.term import TermSpec
+from kd_core.errors import UserError
 
-NAMES = (
-    "data",
-    "student",
-    "teacher",
-    "teachers",
-    "peers",
-    "distiller",
-    "optimizer",
-    "schedule",
-    "trainer",
-    "phases",
-    "seed",
-    "data_seed",
-    *KEYS,
-)
-"""The top-level names of a config."""
-
-_SEEDS = ("seed", "data_seed")
-_NODES = {
-    "data": (("data_seed",), DATA),
-    "schedule": (("epochs",), SCHEDULE),
-}
-"""Of the nodes that every task has, the arguments that are filled in, and what they must name."""
+RANDOM = "random"
+"""As `weights` of a node: leave the network as it is initialised, even a pretrained one."""
 
 
-def read_config(
-    adapter: TaskAdapter,
-    paths: str | Path | Sequence[str | Path],
-    options: Mapping[str, Any] | None = None,
-    *,
-    training: bool = True,
-    note: Callable[[str], object] = lambda line: None,
-) -> dict[str, Any]:
-    """Load config files with overrides, see `load_config`, and check every name in them.
-
-    The recipes that train its teachers are checked too.
+@dataclass(frozen=True)
+class TeacherSpec:
+    """A teacher.
 
     Args:
-        adapter: Of the task.
-        paths: One python file or several.
-        options: Values by dotted path.
-        training: Whether what only training needs must be there.
-        note: Takes lines on values for the pair, see `load_config`.
-
-    Raises:
-        UserError: If anything is missing or unknown.
+        where: Its place in the config: `teacher`, or `teachers.NAME`.
+        model: Arguments of the adapter's `build_model`.
+        own: Those of them that the teacher's own node has, rather than its experiment.
+        experiment: Its own training, which runs first and once; None for weights from elsewhere.
     """
-    config = load_config(paths, options, known=(*NAMES, *adapter.extra_names), note=note)
-    for phase in phase_configs(config):
-        _check(adapter, phase, training)
-    return config
+
+    where: str
+    model: Node
+    own: Mapping[str, Any]
+    experiment: "Experiment | None" = None
+
+    @property
+    def weights(self) -> str | None:
+        """The file of its weights, or `RANDOM`."""
+        return self.model.get("weights")
+
+    @property
+    def to_train(self) -> "Experiment | None":
+        """What has to be trained first, unless weights take its place."""
+        return None if self.weights else self.experiment
+
+    def untrained(self) -> "TeacherSpec":
+        """Return the same teacher with random weights."""
+        return replace(self, model=self.model.changed(weights=RANDOM))
+
+    def plain(self) -> dict[str, Any]:
+        """Return the node as it would be written, with its whole experiment."""
+        config = {} if self.experiment is None else {"config": self.experiment.plain()}
+        return {**config, **plain(self.own)}
 
 
-def phase_configs(config: Config) -> list[dict[str, Any]]:
-    """Return the whole config of each phase, or the config itself if it lists none.
+@dataclass(frozen=True)
+class Experiment:
+    """A run: the last phase of a config, and the phases that are run before.
 
-    This is for checks and dry runs: what an earlier phase makes is None here.
+    Args:
+        data: The data set.
+        student: Arguments of the adapter's `build_model`.
+        teachers: By name.
+        peers: Networks that learn beside the student, by name, as `student`.
+        terms: What the student learns from teachers, by name.
+        distiller: The other arguments of what puts these together.
+        optimizer: None where nothing is to be trained, as for the next two.
+        schedule: Of the learning rate.
+        trainer: Arguments of `kd_core.experiment.run.build_trainer`.
+        extra: What the task adds, by name; see `TaskAdapter.extra`.
+        seed: Of initialisation and dropout, unless the command line names others.
+        data_seed: Of order and augmentation; None takes the run's seed.
+        phases: Those before this one, by name and in order.
     """
-    phases = _mapping(config.get("phases") or {"": {}}, "phases")
-    rest = {name: value for name, value in config.items() if name != "phases"}
-    wholes = []
-    for position, (name, overrides) in enumerate(phases.items()):
-        whole = merge(rest, _mapping(overrides, f"phases.{name}"))
-        wholes.append(replace_products(whole, dict.fromkeys(list(phases)[:position])))
-    return wholes
 
+    data: Node
+    student: Node
+    distiller: Node
+    teachers: Mapping[str, TeacherSpec] = field(default_factory=dict)
+    peers: Mapping[str, Node] = field(default_factory=dict)
+    terms: Mapping[str, TermSpec] = field(default_factory=dict)
+    optimizer: Node | None = None
+    schedule: Node | None = None
+    trainer: Node | None = None
+    extra: Mapping[str, Node] = field(default_factory=dict)
+    seed: int = 0
+    data_seed: int | None = None
+    phases: Mapping[str, "Experiment"] = field(default_factory=dict)
 
-def teacher_nodes(config: Config) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return the place and a copy of the node of each teacher: of `teachers`, or `teacher` alone.
+    @property
+    def each_phase(self) -> list["Experiment"]:
+        """All phases in order, this one last, each an experiment without others."""
+        return [*self.phases.values(), replace(self, phases={})]
 
-    `teacher=None` means no teacher: so a method with its own teachers removes that of a pair.
+    def training(self, cache: Path | None = None) -> dict[str, Any]:
+        """Return the keywords of `build_trainer`.
 
-    Raises:
-        UserError: If a config has both.
-    """
-    alone = config.get("teacher") is not None
-    if alone and "teachers" in config:
-        raise UserError(
-            "give `teacher` (one) or `teachers` (several, by name), not both; a later file with "
-            "`teacher = None` leaves that of a pair out"
-        )
-    if alone:
-        return {"teacher": ("teacher", dict(_mapping(config["teacher"], "teacher")))}
-    nodes = _mapping(config.get("teachers", {}), "teachers").items()
-    places = {name: f"teachers.{name}" for name, _ in nodes}
-    return {name: (places[name], dict(_mapping(node, places[name]))) for name, node in nodes}
+        Args:
+            cache: Folder that `teacher_cache=True` means.
+        """
+        nodes = {"optimizer": self.optimizer, "schedule": self.schedule}
+        for name, node in {**nodes, "trainer": self.trainer}.items():
+            if node is None:
+                raise UserError(f"nothing says how to train: set {name}")
+        settings: dict[str, Any] = {**(self.trainer or {}), **nodes}
+        if settings.get("teacher_cache") is True and cache is not None:
+            settings["teacher_cache"] = str(cache)
+        return settings
 
+    def without_teachers(self) -> "Experiment":
+        """Return the same run without teachers."""
+        phases = {name: phase.without_teachers() for name, phase in self.phases.items()}
+        return replace(self, teachers={}, phases=phases)
 
-def _check_names(config: Config, training: bool) -> None:
-    for name in ("data", "student", *(("optimizer", "schedule", "trainer") if training else ())):
-        if name not in config:
-            raise UserError(f"the config has no {name!r}; compose it from data, pair and method")
-    for name, value in config.items():
-        if name in _SEEDS and not (type(value) is int and 0 <= value < MOST_SEEDS):
-            raise UserError(
-                f"{name}: wanted a whole number, got {value!r}; from 0 to {MOST_SEEDS - 1}"
+    def map_leaves(self, change: Callable[[Any], Any]) -> "Experiment":
+        """Return the experiment with every value of its nodes changed, phases left as they are."""
+        terms = {
+            name: replace(
+                term, call=map_leaves(term.call, change), weights=map_leaves(term.weights, change)
             )
-        if name not in _SEEDS and not (name == "teacher" and value is None):
-            _mapping(value, name)
+            for name, term in self.terms.items()
+        }
+        teachers = {
+            name: replace(
+                teacher,
+                model=map_leaves(teacher.model, change),
+                own=map_leaves(teacher.own, change),
+            )
+            for name, teacher in self.teachers.items()
+        }
+        nodes = ("data", "student", "distiller", "peers", "optimizer", "schedule", "trainer")
+        changed = {name: map_leaves(getattr(self, name), change) for name in (*nodes, "extra")}
+        return replace(self, terms=terms, teachers=teachers, **changed)
 
+    def plain(self) -> dict[str, Any]:
+        """Return the config as it would be written: dicts, lists, texts, numbers.
 
-def _check(adapter: TaskAdapter, config: Config, training: bool) -> None:
-    _check_names(config, training)
-    for name, (given, kind) in _NODES.items():
-        if name in config:
-            _mapping(config[name], name, has_type=True)
-            check(config[name], name, given, kind)
-    if "optimizer" in config:
-        check_optimizer(_mapping(config["optimizer"], "optimizer", has_type=True))
-    adapter.check_model(config["student"], "student")
-    for where, node in teacher_nodes(config).values():
-        _check_teacher(adapter, node, where)
-    if "peers" in config:
-        _check_peers(adapter, config)
-    else:
-        _check_distiller(config.get("distiller", {}))
-    adapter.check_extra(config)
-    if "trainer" in config:
-        parse_trainer(config["trainer"])
+        The settings of the last phase are at the top, those of earlier ones under `phases`; a
+        teacher's `config` is the whole one.
+        """
+        terms = {name: term.plain() for name, term in self.terms.items()}
+        distiller = {**self.distiller.plain(), **({"terms": terms} if terms else {})}
+        named: Iterable[tuple[str, Any]] = (
+            ("data", plain(self.data)),
+            ("student", plain(self.student)),
+            *self._plain_teachers().items(),
+            ("peers", plain(self.peers)),
+            ("distiller", distiller),
+            *((name, plain(getattr(self, name))) for name in ("optimizer", "schedule", "trainer")),
+            *((name, plain(node)) for name, node in self.extra.items()),
+            ("phases", {name: phase.plain() for name, phase in self.phases.items()}),
+        )
+        seeds = {} if self.data_seed is None else {"data_seed": self.data_seed}
+        return {**{name: value for name, value in named if value}, "seed": self.seed, **seeds}
 
-
-def _check_teacher(adapter: TaskAdapter, node: dict[str, Any], where: str) -> None:
-    if "config" not in node:
-        adapter.check_model(node, where)
-        return
-    recipe = node.pop("config")
-    for name in adapter.of_teacher_config:
-        if name in node:
-            raise UserError(f"{where}: {name!r} is what its recipe says; leave one of them out")
-    with located(f"{where}.config"):
-        student = read_config(adapter, recipe)["student"]
-    adapter.check_model({**node, "network": student["network"]}, where)
-
-
-def _check_peers(adapter: TaskAdapter, config: Config) -> None:
-    if teacher_nodes(config):
-        raise UserError("`peers` learn from one another, without a teacher; leave one of them out")
-    for name, node in _mapping(config["peers"], "peers").items():
-        where = f"peers.{name}"
-        adapter.check_model(merge(config["student"], _mapping(node, where)), where)
-    given = ("student", "peers")
-    check_arguments(MutualDistiller, config.get("distiller", {}), "distiller", given)
-
-
-def _check_distiller(node: Config) -> None:
-    check_arguments(build_distiller, node, "distiller")
-    terms = _mapping(node.get("terms", {}), "distiller.terms")
-    for name, term in terms.items():
-        check_term(_mapping(term, f"distiller.terms.{name}"), f"distiller.terms.{name}")
-    check(node, "distiller", GIVEN)
-
-
-def _mapping(value: Any, where: str, *, has_type: bool = False) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping) or (has_type and "type" not in value):
-        wanted = "a dict with `type`, an import path" if has_type else "a dict"
-        raise UserError(f"{where}: wanted {wanted}, got {value!r}")
-    return value
+    def _plain_teachers(self) -> dict[str, Any]:
+        found = {name: teacher.plain() for name, teacher in self.teachers.items()}
+        alone = [teacher for teacher in self.teachers.values() if teacher.where == "teacher"]
+        return {"teacher": alone[0].plain()} if alone else {"teachers": found}

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kd_core.config.build import locate
 from kd_core.config.kinds import subclass_of
+from kd_core.config.locate import locate
 from kd_core.errors import UserError
 from kd_core.files.checkpoint import save_text
 from kd_core.runtime.console import err

@@ -8,9 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from kd_core.config.build import build, check, locate, parameters_of
+from kd_core.config.build import build
 from kd_core.config.kinds import name_of, subclass_of
-from kd_core.errors import UserError, located, nearest
+from kd_core.config.node import Node, located_type, parse
+from kd_core.config.parameters import parameters_of
+from kd_core.config.trying import try_out
+from kd_core.errors import UserError, nearest
+from kd_core.runtime.failures import first_line
 from kd_core.training.parameter_groups import Grouping, make_groups, parse_grouping
 
 OPTIMIZER = subclass_of("an optimizer", torch.optim.Optimizer)
@@ -18,14 +22,17 @@ OPTIMIZER = subclass_of("an optimizer", torch.optim.Optimizer)
 _OWN = tuple(field.name for field in fields(Grouping))
 
 
-def check_optimizer(node: Mapping[str, Any], where: str = "optimizer") -> None:
-    """Check a config's node as `build_optimizer` would, without the parameters.
+def parse_optimizer(node: Mapping[str, Any], where: str = "optimizer") -> Node:
+    """Check a config's node, move one weight by it, and return it for `build_optimizer`.
 
     Raises:
         UserError: If it names no optimizer whose step can be taken alone, an argument is unknown or
             out of its range, or a rule changes what the optimizer does not have.
     """
-    _parsed(node, where)
+    own, _, _ = _parsed(node, where)
+    try_out(own, _take_step)
+    keys = {key: value for key, value in node.items() if key in _OWN}
+    return own.changed(**keys)
 
 
 def build_optimizer(
@@ -43,11 +50,12 @@ def build_optimizer(
         where: Place of the node in the config.
 
     Raises:
-        UserError: See `check_optimizer`; or if a rule matches nothing, or nothing is trained.
+        UserError: See `parse_optimizer`; or if a rule matches nothing, or nothing is trained.
     """
-    own, grouping, accepted = _parsed(node, where)
+    parsed, grouping, accepted = _parsed(node, where)
+    own = dict(parsed)
     given = own.get("lr", accepted["lr"].default) if "lr" in accepted else None
-    rate = None if given is None else float(given)
+    rate = float(given) if isinstance(given, int | float) else None
     groups = make_groups(model, grouping, rate, where)
     if "fused" in accepted and rate is not None and not {"fused", "foreach"} & own.keys():
         device = groups[0]["params"][0].device
@@ -71,20 +79,29 @@ def groups_text(optimizer: torch.optim.Optimizer, model: nn.Module) -> str:
     )
 
 
+def _take_step(node: Node) -> None:
+    """Move one weight by an optimizer, which checks some of its arguments only then."""
+    weight = nn.Parameter(torch.zeros(1, 1))
+    weight.grad = torch.zeros_like(weight)
+    one = nn.ParameterDict({"weight": weight})
+    try:
+        build_optimizer(node, one, node.where).step()
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{node.where}: {first_line(error)}") from error
+
+
 def _parsed(
     node: Mapping[str, Any], where: str
-) -> tuple[dict[str, Any], Grouping, Mapping[str, inspect.Parameter]]:
+) -> tuple[Node, Grouping, Mapping[str, inspect.Parameter]]:
     """Return the optimizer's own node, how parameters are grouped, and what the optimizer takes."""
-    if "type" not in node:
-        raise UserError(f"{where}: a node needs `type`, an import path; got {dict(node)!r:.80}")
-    with located(f"{where}.type"):
-        kind = locate(node["type"]) if isinstance(node["type"], str) else node["type"]
-    OPTIMIZER.require(kind, f"{where}.type")
+    kind = located_type(node, where, OPTIMIZER)
     _refuse_closures(kind, f"{where}.type")
     keys = {key: node[key] for key in _OWN if key in node}
-    own = {key: value for key, value in node.items() if key not in _OWN}
-    _refuse_unknown(kind, own, where)
-    check(own, where, ("params",), OPTIMIZER)
+    written = {key: value for key, value in node.items() if key not in _OWN}
+    _refuse_unknown(kind, written, where)
+    own = parse(written, where, kind=OPTIMIZER, provided=("params",))
     grouping = parse_grouping(keys, where)
     accepted: Mapping[str, inspect.Parameter] = inspect.signature(kind).parameters
     for setting in sorted(grouping.settings - accepted.keys()):
@@ -94,7 +111,7 @@ def _parsed(
     return own, grouping, accepted
 
 
-def _refuse_unknown(kind: type, own: Mapping[str, Any], where: str) -> None:
+def _refuse_unknown(kind: Any, own: Mapping[str, Any], where: str) -> None:
     """Reject a key that neither the optimizer nor `Grouping` has; name the nearest of both."""
     parameters = parameters_of(kind)
     known = {*parameters.names, *_OWN, "type"}
@@ -104,12 +121,12 @@ def _refuse_unknown(kind: type, own: Mapping[str, Any], where: str) -> None:
             raise UserError(f"{where}: {name_of(kind)} has no parameter {key!r}{hint}")
 
 
-def _refuse_closures(kind: type, where: str) -> None:
+def _refuse_closures(kind: Any, where: str) -> None:
     """Reject an optimizer that calls the model itself, or that does not take tensors.
 
     A training step gives it gradients once, and those of whole tensors.
     """
-    closure = inspect.signature(kind.step).parameters.get("closure")  # type: ignore[attr-defined]
+    closure = inspect.signature(kind.step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
         raise UserError(
             f"{where}: {name_of(kind)} evaluates the loss again in its step; take one that needs "

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from kd_core.config.build import check_arguments
+from kd_core.config.node import parse_call
 from kd_core.config.values import LayerDecay, NonNegative, check_values
 from kd_core.distill.distiller import Distiller
 from kd_core.errors import UserError, located, nearest
@@ -102,11 +102,11 @@ def parse_grouping(node: Mapping[str, Any], where: str) -> Grouping:
         place = f"{where}.groups.{number}"
         if not isinstance(each, Mapping):
             raise UserError(f"{place}: wanted a dict with `names`, got {each!r:.80}")
-        check_arguments(Rule, each, place)
+        parse_call(Rule, each, place)
         with located(place):
             rules.append(Rule(**each))
     rest = {key: value for key, value in node.items() if key != "groups"}
-    check_arguments(Grouping, rest, where)
+    parse_call(Grouping, rest, where)
     return Grouping(groups=rules, **rest)
 
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from kd_core.config.build import build, check, check_arguments, require_type
+from kd_core.config.build import build
 from kd_core.config.kinds import Kind
+from kd_core.config.node import parse, parse_call
 from kd_core.config.values import Decay, NonNegative, Positive, PositiveInt, check_values
 from kd_core.errors import UserError, located
 from kd_core.training.hooks import HOOK
@@ -15,6 +16,7 @@ from kd_core.training.step import STEP
 StepNode = Annotated[Mapping[str, Any], STEP]
 HookNode = Annotated[Mapping[str, Any], HOOK]
 LoggerNode = Annotated[Mapping[str, Any], LOGGER]
+_FOR_STEP = ("distiller", "optimizer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +85,7 @@ class TrainerSettings:
         if self.compile and self.step is not None:
             raise UserError("trainer.compile is for the plain step; leave it or trainer.step out")
         if self.step is not None:
-            _check_node(self.step, "trainer.step", STEP, ("distiller", "optimizer"))
+            parse(self.step, "trainer.step", kind=STEP, provided=_FOR_STEP)
         _check_nodes(self.hooks, "trainer.hooks", HOOK)
         if self.loggers is not None:
             _check_nodes(self.loggers, "trainer.loggers", LOGGER)
@@ -98,8 +100,8 @@ def parse_trainer(node: Mapping[str, Any]) -> TrainerSettings:
     Raises:
         UserError: If a key is unknown or missing, or a value is wrong.
     """
-    check_arguments(TrainerSettings, node, "trainer")
-    return TrainerSettings(**node)
+    call = parse_call(TrainerSettings, node, "trainer", provided=_FOR_STEP)
+    return TrainerSettings(**call.arguments)
 
 
 def build_each(nodes: Sequence[Mapping[str, Any]], where: str, kind: Kind) -> list[Any]:
@@ -111,11 +113,4 @@ def _check_nodes(nodes: Any, where: str, kind: Kind) -> None:
     if not isinstance(nodes, list | tuple):
         raise UserError(f"{where}: wanted a list of dicts with `type`, got {nodes!r:.80}")
     for number, node in enumerate(nodes):
-        _check_node(node, f"{where}.{number}", kind)
-
-
-def _check_node(
-    node: Mapping[str, Any], where: str, kind: Kind, provided: tuple[str, ...] = ()
-) -> None:
-    require_type(node, where, kind.what)
-    check(node, where, provided, kind)
+        parse(node, f"{where}.{number}", kind=kind)

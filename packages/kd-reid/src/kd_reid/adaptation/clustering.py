@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
+from kd_core.config.values import Fraction, PositiveInt, SeveralInt, check_values
 from kd_core.errors import UserError
 from torch import Tensor
 
@@ -27,16 +28,13 @@ class Clustering:
         UserError: If a number is out of range.
     """
 
-    k1: int = 20
-    k2: int = 6
-    pair_share: float = 1.6e-3
-    min_samples: int = 4
+    k1: PositiveInt = 20
+    k2: PositiveInt = 6
+    pair_share: Fraction = 1.6e-3
+    min_samples: SeveralInt = 4
 
     def __post_init__(self) -> None:
-        if not 0 < self.pair_share < 1:
-            raise UserError(f"pair_share is {self.pair_share}; wanted a share between 0 and 1")
-        if self.min_samples < 2:
-            raise UserError(f"min_samples is {self.min_samples}; wanted 2 or more")
+        check_values(Clustering, vars(self), str)
 
     def distance(self, features: Tensor) -> Tensor:
         """Return the Jaccard distances [N, N] of features [N, D], whatever their length."""

@@ -3,6 +3,14 @@
 import copy
 
 import torch
+from kd_core.config.values import (
+    Fraction,
+    NonNegative,
+    PositiveInt,
+    SeveralInt,
+    Share,
+    checked,
+)
 from kd_core.criteria.soft_label import soft_label
 from kd_core.errors import UserError
 from kd_core.networks.image_task import height_and_width
@@ -50,18 +58,19 @@ class AdaptiveEmbedder(Embedder):
     radius: Tensor
     clustered: Tensor
 
+    @checked
     def __init__(
         self,
         source: Embedder,
         data: UnlabelledData,
         *,
-        soft_weight: float = 0.5,
-        similarity_weight: float = 3.0,
-        nuclear_weight: float = 1.5,
-        k1: int = 20,
-        k2: int = 6,
-        pair_share: float = 1.6e-3,
-        min_samples: int = 4,
+        soft_weight: Share = 0.5,
+        similarity_weight: NonNegative = 3.0,
+        nuclear_weight: NonNegative = 1.5,
+        k1: PositiveInt = 20,
+        k2: PositiveInt = 6,
+        pair_share: Fraction = 1.6e-3,
+        min_samples: SeveralInt = 4,
     ) -> None:
         if source.metric_losses:
             raise UserError(
@@ -78,8 +87,6 @@ class AdaptiveEmbedder(Embedder):
             fixed_base_epochs=source.fixed_base_epochs,
             roles=source.roles,
         )
-        if not 0 <= soft_weight <= 1:
-            raise UserError(f"soft_weight is {soft_weight}; wanted a share from 0 to 1")
         self.data, self.soft_weight = data, soft_weight
         self.similarity_weight, self.nuclear_weight = similarity_weight, nuclear_weight
         self.clustering = Clustering(k1=k1, k2=k2, pair_share=pair_share, min_samples=min_samples)

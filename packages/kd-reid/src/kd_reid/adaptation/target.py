@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from kd_core.config.build import build
+from kd_core.config.values import PositiveInt
 from kd_core.data.split_loader import SplitLoader
 from kd_core.errors import UserError
 from kd_core.experiment.builder import DATA
@@ -95,7 +96,7 @@ def unlabelled(
     *,
     of: str,
     arguments: Mapping[str, Any] | None = None,
-    iterations: int = 400,
+    iterations: PositiveInt = 400,
 ) -> UnlabelledData:
     """Hide the identities of the training images; keep those of query and gallery.
 
@@ -112,8 +113,6 @@ def unlabelled(
         raise UserError(
             "adaptation runs in one process, which clusters all images; run it without torchrun"
         )
-    if iterations < 1:
-        raise UserError(f"iterations is {iterations}; wanted 1 or more")
     # Without `instances`: how often a person is in a batch must not depend on the true labels.
     node = {**vars(options), "instances": None, "type": of, **(arguments or {})}
     data = build(node, kind=DATA)

@@ -4,11 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from kd_core.config.values import (
+    Deviations,
+    HeightWidth,
+    Means,
+    NonNegative,
+    NonNegativeInt,
+    PositiveInt,
+    check_values,
+)
 from kd_core.data.augment import Augment, Flip
-from kd_core.data.image_loader import check_resident
 from kd_core.data.options import shared_arguments
 from kd_core.data.workers import WORKER_TIMEOUT
-from kd_core.errors import UserError
 from torch import Tensor
 
 from kd_reid.data.sampler import IdentitySampler
@@ -34,23 +41,20 @@ class Options:
         std: Standard deviation likewise.
     """
 
-    batch_size: int = 64
-    instances: int | None = None
-    image_size: Sequence[int] = (256, 128)
+    batch_size: PositiveInt = 64
+    instances: PositiveInt | None = None
+    image_size: HeightWidth = (256, 128)
     augment: Sequence[Augment] | None = None
-    data_seed: int = 0
+    data_seed: NonNegativeInt = 0
     drop_last: bool = True
     resident: bool | Literal["auto"] = "auto"
-    workers: int | None = None
-    worker_timeout: float = WORKER_TIMEOUT
-    mean: Sequence[float] = IMAGENET_MEAN
-    std: Sequence[float] = IMAGENET_STD
+    workers: NonNegativeInt | None = None
+    worker_timeout: NonNegative = WORKER_TIMEOUT
+    mean: Means = IMAGENET_MEAN
+    std: Deviations = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        size = self.image_size
-        if not isinstance(size, Sequence) or len(size) != 2 or min(size) < 1:
-            raise UserError(f"image_size: wanted height and width, got {self.image_size!r}")
-        check_resident(self.resident)
+        check_values(Options, vars(self), str)
 
     def loader_arguments(self, labels: Tensor | None = None) -> dict[str, Any]:
         """Return the keywords of a loader: with identities int64 [N], of the training set's."""

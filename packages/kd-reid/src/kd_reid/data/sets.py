@@ -1,6 +1,9 @@
 """Data of re-identification: a config's `data` node names one of these functions."""
 
+from typing import Literal
+
 import torch
+from kd_core.config.values import Fraction, NonNegativeInt, PositiveInt
 from kd_core.data.device_loader import DeviceLoader
 from kd_core.networks.image_task import height_and_width
 
@@ -29,7 +32,7 @@ def public(
     name: str,
     root: str = "data",
     *,
-    split_id: int | None = None,
+    split_id: NonNegativeInt | None = None,
     validation: bool | None = None,
     labeled: bool | None = None,
     classic_split: bool | None = None,
@@ -61,8 +64,8 @@ def people(
     source: str,
     *,
     camera: str | None = None,
-    train_fraction: float = 0.5,
-    split_seed: int = 0,
+    train_fraction: Fraction = 0.5,
+    split_seed: NonNegativeInt = 0,
 ) -> DataSplits:
     """Your own images: a folder for each identity, or a CSV of path, identity and camera.
 
@@ -82,12 +85,12 @@ def people(
 def generated(
     options: Options,
     *,
-    num_train_ids: int = 100,
-    num_test_ids: int = 80,
-    num_cameras: int = 4,
-    images_per_camera: int = 4,
-    drawing_seed: int = 0,
-    domain: str = "day",
+    num_train_ids: PositiveInt = 100,
+    num_test_ids: PositiveInt = 80,
+    num_cameras: PositiveInt = 4,
+    images_per_camera: PositiveInt = 4,
+    drawing_seed: NonNegativeInt = 0,
+    domain: Literal["day", "night"] = "day",
 ) -> DataSplits:
     """Synthetic people, drawn once and kept in a cache folder; see `synthetic_people`.
 
@@ -113,7 +116,9 @@ def generated(
 
 
 @with_options
-def synthetic(options: Options, *, num_ids: int = 8, images_per_id: int = 4) -> DataSplits:
+def synthetic(
+    options: Options, *, num_ids: PositiveInt = 8, images_per_id: PositiveInt = 4
+) -> DataSplits:
     """Random images, seen by two cameras, for dry runs.
 
     Args:

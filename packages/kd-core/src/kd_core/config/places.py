@@ -1,0 +1,41 @@
+"""Places for nodes, as annotations say them: `network: NetworkNode`, `Mapping[str, NetworkNode]`.
+
+`Annotated[T, kind]` is a place for a node of that kind; whether its callable gets the node or what
+it builds is the callable's own affair.
+"""
+
+import types
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+
+from kd_core.config.kinds import MODULE, Kind
+
+NetworkNode = Annotated[Mapping[str, Any], MODULE]
+"""A node of a network."""
+
+
+class Places(NamedTuple):
+    """What an annotation says about nodes: the kind of its own, the hints of what is inside."""
+
+    kind: Kind | None = None
+    of_key: Any = None
+    of_item: Any = None
+
+
+def inner_places(hint: Any) -> Places:
+    """Return the places for nodes in what an annotation describes."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        kinds = [one for one in inner[1:] if isinstance(one, Kind)]
+        return Places(kinds[0]) if kinds else inner_places(inner[0])
+    if origin in (Union, types.UnionType):
+        return next((found for arm in inner if (found := inner_places(arm)) != Places()), Places())
+    if origin in (dict, Mapping) and len(inner) == 2:
+        return Places(of_key=_if_any(inner[1]))
+    if origin in (list, Sequence):
+        return Places(of_item=_if_any(inner[0]))
+    return Places()
+
+
+def _if_any(hint: Any) -> Any:
+    return hint if inner_places(hint) != Places() else None
