@@ -15,7 +15,6 @@ from kd_core.config.node import parse
 from kd_core.errors import UserError
 from kd_core.experiment.builder import build_data, build_experiment
 from kd_core.experiment.parsing import read_experiment
-from kd_core.experiment.phases import without_products
 from kd_core.experiment.run import build_trainer
 from kd_core.experiment.teachers import build_teachers
 from kd_core.networks.probe import calibrate_batchnorm
@@ -82,7 +81,7 @@ def configs(folder, method, teacher, student):
     files = [folder / "data.py", folder / "pair.py", method]
     return [
         replace(phase, optimizer=parse(optimizer), terms=without_warmup(phase.terms))
-        for phase in without_products(read_experiment(ADAPTER, files))
+        for phase in read_experiment(ADAPTER, files).without_products()
     ]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from kd_core.config.reading import load_config, save_config
-from kd_core.experiment.phases import phases_of
+from kd_core.experiment.spec import phases_of
 from kd_reid import torchreid
 from kd_reid.train import main
 

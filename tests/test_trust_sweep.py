@@ -106,7 +106,7 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
     ),
     ("kd_core/config/python_files.py", "Config.fromfile"): (1, "a python config: code of the user"),
     ("kd_core/config/python_files.py", "ast.literal_eval"): (1, "`_base_` of it, for messages"),
-    ("kd_core/config/options.py", "ast.literal_eval"): (
+    ("kd_core/experiment/cli.py", "ast.literal_eval"): (
         1,
         "values of --cfg-options: literals alone",
     ),
@@ -163,6 +163,7 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
     ("kd_core/testing/samples.py", "import importlib"): (1, "modules of our own criteria"),
     ("kd_core/testing/samples.py", "import pkgutil"): (1, "the same"),
     ("kd_core/testing/samples.py", "import_module"): (2, "the same"),
+    ("kd_core/experiment/parsers.py", "parse"): (1, "the arguments of a command line"),
     ("kd_core/experiment/parsers.py", "import importlib"): (1, "versions of packages"),
     ("kd_cls/models/__init__.py", "import importlib"): (1, "our own zoo beside it"),
     ("kd_cls/models/__init__.py", "import_module"): (1, "the same"),

@@ -5,12 +5,11 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 from kd_cls.adapter import ADAPTER
-from kd_core.config.options import parse_options
 from kd_core.config.reading import save_config
 from kd_core.errors import UserError
 from kd_core.experiment import parsing
+from kd_core.experiment.cli import parse_options
 from kd_core.experiment.parsing import read_experiment
-from kd_core.experiment.phases import without_products
 from kd_core.experiment.teachers import teacher_folder
 
 NETWORK = {"type": "kd_cls.models.build_model", "name": "resnet8"}
@@ -347,7 +346,7 @@ class TestStages:
         assert hint.phases == main.phases == {}
 
     def test_products_of_earlier_ones_are_not_there_yet(self, read):
-        assert without_products(read(STAGED))[1].student["weights"] is None
+        assert read(STAGED).without_products()[1].student["weights"] is None
 
     def test_a_config_without_stages_is_its_only_stage(self, read):
         experiment = read(CONFIG)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import mmengine
 import pytest
-from kd_core.config.options import parse_options
 from kd_core.config.reading import load_config, merge, save_config
 from kd_core.errors import UserError
+from kd_core.experiment.cli import parse_options
 
 
 @pytest.fixture

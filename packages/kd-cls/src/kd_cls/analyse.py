@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from kd_core.config.options import parse_options
 from kd_core.config.paths import require_configs
-from kd_core.experiment.cli import run_main
+from kd_core.experiment.cli import parse_options, run_main
 from kd_core.runtime.paths import require_paths
 
 from kd_cls.analysis.arguments import parser

@@ -4,8 +4,8 @@ from argparse import Namespace
 from pathlib import Path
 
 import torch
-from kd_core.config.options import parse_options
 from kd_core.experiment.builder import build_data
+from kd_core.experiment.cli import parse_options
 from kd_core.experiment.demo import Comparison, compare
 from kd_core.experiment.parsing import read_experiment
 from kd_core.experiment.seeds import seed_folder

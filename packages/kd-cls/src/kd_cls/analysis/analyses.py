@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from kd_core.config.node import parse
-from kd_core.config.options import parse_options
 from kd_core.config.reading import load_config
 from kd_core.errors import UserError
 from kd_core.experiment.builder import DATA, build_data
+from kd_core.experiment.cli import parse_options
 from kd_core.experiment.parsing import NAMES
 from kd_core.files.checkpoint import save_json
 from kd_core.runtime.console import out

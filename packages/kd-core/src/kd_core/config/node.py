@@ -220,7 +220,7 @@ def _check_names(
     where: str,
     provided: Collection[str],
 ) -> None:
-    """Refuse an argument that a callable does not have, and one that it lacks."""
+    """Reject an argument that a callable does not have, and one that it lacks."""
     parameters = parameters_of(function)
     for key in arguments:
         if key not in parameters.names and not (parameters.open and isinstance(key, str)):

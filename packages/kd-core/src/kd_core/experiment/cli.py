@@ -4,6 +4,7 @@ Help, versions and mistakes of a command line are answered before torch is impor
 imports this at its top, and everything else in the function that runs after the arguments are read.
 """
 
+import ast
 import os
 import sys
 import traceback
@@ -12,7 +13,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from kd_core.config.options import parse_options
 from kd_core.config.paths import require_configs
 from kd_core.config.trusted import trusting
 from kd_core.errors import ToldElsewhereError, UserError
@@ -20,6 +20,8 @@ from kd_core.experiment.parsers import comparison_parser, training_parser
 from kd_core.runtime import children, console
 from kd_core.runtime.failures import bug, explain
 from kd_core.runtime.paths import require_paths
+
+_WORDS = {"true": True, "false": False, "none": None}
 
 EXIT_INTERRUPTED = 130
 EXIT_NO_READER = 141  # what a shell shows of a program that SIGPIPE ended
@@ -137,3 +139,27 @@ def _check_early(args: Namespace, configs: Sequence[str]) -> None:
 def _is_one_of_several() -> bool:
     """Return whether `torchrun` started us: then the ranks agree first on which one reports."""
     return os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1")
+
+
+def parse_options(texts: Sequence[str]) -> dict[str, Any]:
+    """Parse `a.b=value` texts: python literals, true/false/none in any case, else strings.
+
+    Raises:
+        UserError: If a text has no `=`, no value or an empty key.
+    """
+    options = {}
+    for text in texts:
+        path, equals, value = text.partition("=")
+        if not (equals and value.strip() and all(path.split("."))):
+            raise UserError(f"option {text!r}: wanted KEY=VALUE such as trainer.epochs=2")
+        options[path] = _parse_value(value.strip())
+    return options
+
+
+def _parse_value(text: str) -> Any:
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError):
+        return text

@@ -11,14 +11,12 @@ from typing import Any
 import torch
 
 from kd_core.config.node import Node
-from kd_core.config.options import parse_options
 from kd_core.errors import UserError
 from kd_core.experiment import report
 from kd_core.experiment.adapter import TaskAdapter
 from kd_core.experiment.builder import build_distiller
-from kd_core.experiment.cli import training_main
+from kd_core.experiment.cli import parse_options, training_main
 from kd_core.experiment.parsing import read_experiment
-from kd_core.experiment.phases import without_products
 from kd_core.experiment.run import build_trainer
 from kd_core.experiment.runner import Runner, print_tables
 from kd_core.experiment.seeds import repeat, seed_folder, summary_table
@@ -110,7 +108,7 @@ class TrainingTool:
 
     def list_taps(self, experiment: Experiment, device: torch.device) -> None:
         """Print what can be tapped in the last phase's student and teachers, with shapes."""
-        last = self._with_stand_ins(without_products(experiment)[-1])
+        last = self._with_stand_ins(experiment.without_products()[-1])
         # Without terms, which may be in error.
         alone = replace(last, terms={}, peers={}, distiller=Node(build_distiller))
         built = Runner(self.adapter, device, Path()).build(alone, 0, untrained=True)
@@ -120,7 +118,7 @@ class TrainingTool:
 
     def dry_run(self, experiment: Experiment, device: torch.device) -> None:
         """Build every phase without downloads, print its tables and take one training step."""
-        for phase in map(self._with_stand_ins, without_products(experiment)):
+        for phase in map(self._with_stand_ins, experiment.without_products()):
             built = Runner(self.adapter, device, Path()).build(phase, phase.seed, untrained=True)
             print_tables(built)
             with TemporaryDirectory() as folder:
@@ -137,7 +135,7 @@ class TrainingTool:
 
     def evaluate_file(self, experiment: Experiment, args: Namespace, device: torch.device) -> None:
         """Print the metrics of a checkpoint, and what the task says of it beside its teachers."""
-        last = without_products(experiment)[-1]
+        last = experiment.without_products()[-1]
         folder = Path(args.work_dir).parent if args.work_dir else Path("runs")
         if missing := unfinished(last.teachers, folder / "teachers"):
             raise UserError(

@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 
-from kd_core.config.options import parse_options
 from kd_core.config.reading import load_config
 from kd_core.errors import UserError, nearest
-from kd_core.experiment.cli import comparison_main
+from kd_core.experiment.cli import comparison_main, parse_options
 from kd_core.experiment.command_line import TrainingTool, print_note
 from kd_core.experiment.parsing import read_experiment
 from kd_core.experiment.phases import key_of

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from kd_core.config.options import parse_options
 from kd_core.errors import UserError
 from kd_core.experiment.adapter import TaskAdapter
+from kd_core.experiment.cli import parse_options
 from kd_core.experiment.parsing import read_experiment
 from kd_core.experiment.results import read_result
 from kd_core.experiment.runner import Runner

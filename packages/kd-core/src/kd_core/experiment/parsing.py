@@ -17,8 +17,7 @@ from kd_core.distill.term import parse_term
 from kd_core.errors import UserError, located, nearest
 from kd_core.experiment.adapter import TaskAdapter
 from kd_core.experiment.builder import DATA, build_distiller
-from kd_core.experiment.phases import given, phases_of, teachers_of
-from kd_core.experiment.spec import Experiment, TeacherSpec
+from kd_core.experiment.spec import Experiment, TeacherSpec, given, phases_of, teachers_of
 from kd_core.training.optimizer import parse_optimizer
 from kd_core.training.schedule import SCHEDULE
 from kd_core.training.settings import TrainerSettings, parse_trainer

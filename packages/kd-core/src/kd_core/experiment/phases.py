@@ -7,9 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kd_core.config.node import map_leaves, mapping
-from kd_core.config.reading import merge
-from kd_core.errors import UserError, nearest
+from kd_core.errors import UserError
 from kd_core.experiment import identity
 from kd_core.experiment.differences import essence
 from kd_core.experiment.results import check_products
@@ -17,8 +15,6 @@ from kd_core.experiment.spec import Experiment
 from kd_core.files.artifacts import FILE as STUDENT
 from kd_core.files.claim import claimed_unless_made
 from kd_core.runtime.console import err
-
-_PREFIX = "phase:"
 
 
 def key_of(settings: Mapping[str, Any]) -> str:
@@ -69,43 +65,6 @@ def is_finished(folder: Path, config: Mapping[str, Any]) -> bool:
     return True
 
 
-def phases_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the whole config of each phase, or of the only one, without a name."""
-    phases = mapping(given(config, "phases"), "phases") or {"": {}}
-    rest = {name: value for name, value in config.items() if name != "phases"}
-    wholes: dict[str, dict[str, Any]] = {}
-    for name, changes in phases.items():
-        whole = merge(rest, mapping(changes, f"phases.{name}"))
-        map_leaves(whole, partial(_product, folders=dict.fromkeys(wholes)))  # refuses wrong names
-        wholes[str(name)] = whole
-    return wholes
-
-
-def teachers_of(config: Mapping[str, Any]) -> dict[str, tuple[str, Mapping[str, Any]]]:
-    """Return the place and the node of each teacher: of `teachers`, or `teacher` alone.
-
-    A `teacher` that is None is none: so a method with teachers of its own leaves a pair's out.
-
-    Raises:
-        UserError: If a config has both.
-    """
-    alone = config.get("teacher") is not None
-    if alone and config.get("teachers") is not None:
-        raise UserError(
-            "give `teacher` (one) or `teachers` (several, by name), not both; a later file with "
-            "`teacher = None` leaves that of a pair out"
-        )
-    if alone:
-        return {"teacher": ("teacher", mapping(config["teacher"], "teacher"))}
-    nodes = mapping(given(config, "teachers"), "teachers").items()
-    return {name: (f"teachers.{name}", mapping(node, f"teachers.{name}")) for name, node in nodes}
-
-
-def given(config: Mapping[str, Any], name: str) -> Any:
-    """Return what a config has under a name; an empty dict where it has nothing, or None."""
-    return {} if config.get(name) is None else config[name]
-
-
 def run_phases(
     experiment: Experiment,
     place_of: Callable[[str, Experiment], tuple[Path, Mapping[str, Any]]],
@@ -125,35 +84,8 @@ def run_phases(
     folders: dict[str, Path | None] = {}
     *earlier, last = experiment.each_phase
     for name, phase in zip(experiment.phases, earlier, strict=True):
-        settings = with_products(phase, folders)
+        settings = phase.with_products(folders)
         folder, made_by = place_of(name, settings)
         folders[name] = folder
         ensure(folder, made_by, partial(train, settings, folder), f"phase {name}")
-    return with_products(last, folders)
-
-
-def with_products(experiment: Experiment, folders: Mapping[str, Path | None]) -> Experiment:
-    """Replace `phase:NAME/FILE` texts in a phase by paths.
-
-    Args:
-        experiment: The phase.
-        folders: Those of the earlier phases by name; None where there is none yet, as in a dry run,
-            and then None takes the place of the text too.
-    """
-    return experiment.map_leaves(partial(_product, folders=folders))
-
-
-def without_products(experiment: Experiment) -> list[Experiment]:
-    """Return every phase as long as no earlier one has run: for checks and dry runs."""
-    none = dict.fromkeys(experiment.phases)
-    return [with_products(phase, none) for phase in experiment.each_phase]
-
-
-def _product(value: Any, folders: Mapping[str, Path | None]) -> Any:
-    if not isinstance(value, str) or not value.startswith(_PREFIX):
-        return value
-    name, _, file = value.removeprefix(_PREFIX).partition("/")
-    if name not in folders:
-        raise UserError(f"{value!r}: there is no earlier phase {name!r}{nearest(name, folders)}")
-    folder = folders[name]
-    return None if folder is None else str(folder / (file or "student.pth"))
+    return last.with_products(folders)

@@ -14,7 +14,7 @@ from kd_core.data.split_loader import data_fingerprint
 from kd_core.experiment import identity, report
 from kd_core.experiment.adapter import TaskAdapter
 from kd_core.experiment.builder import BuiltExperiment, build_data, build_experiment
-from kd_core.experiment.phases import run_phases, without_products
+from kd_core.experiment.phases import run_phases
 from kd_core.experiment.run import build_trainer, resume_training, run
 from kd_core.experiment.spec import Experiment
 from kd_core.experiment.teachers import (
@@ -103,7 +103,7 @@ class Runner:
     def run_earlier_phases(self, experiment: Experiment, seed: int, work_dir: Path) -> Experiment:
         """Run all phases of an experiment but the last, which is returned."""
         # A misspelt tap must show before the first phase.
-        for later in without_products(experiment)[1:]:
+        for later in experiment.without_products()[1:]:
             self.build(later, seed, untrained=True)
 
         def earlier(phase: Experiment, folder: Path) -> None:

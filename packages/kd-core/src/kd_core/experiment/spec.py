@@ -5,13 +5,16 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kd_core.config.node import Node, map_leaves, plain
+from kd_core.config.node import Node, map_leaves, mapping, plain
+from kd_core.config.reading import merge
 from kd_core.distill.term import TermSpec
-from kd_core.errors import UserError
+from kd_core.errors import UserError, nearest
 
+_PREFIX = "phase:"
 RANDOM = "random"
 """As `weights` of a node: leave the network as it is initialised, even a pretrained one."""
 
@@ -91,6 +94,20 @@ class Experiment:
         """All phases in order, this one last, each an experiment without others."""
         return [*self.phases.values(), replace(self, phases={})]
 
+    def with_products(self, folders: Mapping[str, Path | None]) -> "Experiment":
+        """Replace `phase:NAME/FILE` texts in a phase by paths.
+
+        Args:
+            folders: Those of the earlier phases by name; None where there is none yet, as in a dry
+                run, and then None takes the place of the text too.
+        """
+        return self.map_leaves(partial(_product, folders=folders))
+
+    def without_products(self) -> list["Experiment"]:
+        """Return every phase as long as no earlier one has run: for checks and dry runs."""
+        none = dict.fromkeys(self.phases)
+        return [phase.with_products(none) for phase in self.each_phase]
+
     def training(self, cache: Path | None = None) -> dict[str, Any]:
         """Return the keywords of `build_trainer`.
 
@@ -156,3 +173,50 @@ class Experiment:
         found = {name: teacher.plain() for name, teacher in self.teachers.items()}
         alone = [teacher for teacher in self.teachers.values() if teacher.where == "teacher"]
         return {"teacher": alone[0].plain()} if alone else {"teachers": found}
+
+
+def phases_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the whole config of each phase, or of the only one, without a name."""
+    phases = mapping(given(config, "phases"), "phases") or {"": {}}
+    rest = {name: value for name, value in config.items() if name != "phases"}
+    wholes: dict[str, dict[str, Any]] = {}
+    for name, changes in phases.items():
+        whole = merge(rest, mapping(changes, f"phases.{name}"))
+        map_leaves(whole, partial(_product, folders=dict.fromkeys(wholes)))  # refuses wrong names
+        wholes[str(name)] = whole
+    return wholes
+
+
+def teachers_of(config: Mapping[str, Any]) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """Return the place and the node of each teacher: of `teachers`, or `teacher` alone.
+
+    A `teacher` that is None is none: so a method with teachers of its own leaves a pair's out.
+
+    Raises:
+        UserError: If a config has both.
+    """
+    alone = config.get("teacher") is not None
+    if alone and config.get("teachers") is not None:
+        raise UserError(
+            "give `teacher` (one) or `teachers` (several, by name), not both; a later file with "
+            "`teacher = None` leaves that of a pair out"
+        )
+    if alone:
+        return {"teacher": ("teacher", mapping(config["teacher"], "teacher"))}
+    nodes = mapping(given(config, "teachers"), "teachers").items()
+    return {name: (f"teachers.{name}", mapping(node, f"teachers.{name}")) for name, node in nodes}
+
+
+def given(config: Mapping[str, Any], name: str) -> Any:
+    """Return what a config has under a name; an empty dict where it has nothing, or None."""
+    return {} if config.get(name) is None else config[name]
+
+
+def _product(value: Any, folders: Mapping[str, Path | None]) -> Any:
+    if not isinstance(value, str) or not value.startswith(_PREFIX):
+        return value
+    name, _, file = value.removeprefix(_PREFIX).partition("/")
+    if name not in folders:
+        raise UserError(f"{value!r}: there is no earlier phase {name!r}{nearest(name, folders)}")
+    folder = folders[name]
+    return None if folder is None else str(folder / (file or "student.pth"))
