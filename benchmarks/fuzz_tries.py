@@ -29,7 +29,7 @@ student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
 teacher = dict(network=dict(type="kd_cls.models.build_model", name="resnet14"), weights="random")
 optimizer = dict(type="torch.optim.SGD", lr=0.05, momentum=0.9, weight_decay=5e-4)
 schedule = dict(type="kd_core.training.schedule.multi_step", milestones=[150], warmup_epochs=2)
-trainer = dict(epochs=240, tensorboard=False)
+trainer = dict(epochs=240, loggers=[])
 """,
     "reid": """
 data = dict(type="kd_reid.data.synthetic", image_size=(32, 16), num_ids=4, batch_size=8)
@@ -39,7 +39,7 @@ teacher = dict(network=_network, weights="random")
 evaluation = dict(distance="cosine")
 optimizer = dict(type="torch.optim.Adam", lr=0.005, weight_decay=5e-4, amsgrad=True)
 schedule = dict(type="kd_core.training.schedule.cosine", warmup_epochs=1)
-trainer = dict(epochs=12, tensorboard=False)
+trainer = dict(epochs=12, loggers=[])
 """,
 }
 """Of each tool, a pair that takes a step in a moment."""

@@ -198,7 +198,7 @@ class TestRefusals:
             build("faster_rcnn", {"dkd": DKD}, ["SOLVER.BASE_RL", "0.1"])
 
     def test_unknown_argument_of_a_criterion(self, build):
-        with pytest.raises(UserError, match=r"KD.TERMS.dkd.criterion.*'bta'.*'beta'"):
+        with pytest.raises(UserError, match=r"KD.TERMS.dkd.ARGS.*'bta'.*'beta'"):
             build("faster_rcnn", {"dkd": DKD | {"ARGS": {"bta": 1.0}}})
 
     def test_missing_weights_of_the_teacher(self, build):

@@ -176,7 +176,7 @@ class TestClustering:
     @pytest.mark.parametrize("wrong", [{"pair_share": 0.0}, {"pair_share": 1}, {"min_samples": 1}])
     def test_wrong_numbers_are_refused(self, wrong):
         ((name, value),) = wrong.items()
-        with pytest.raises(UserError, match=f"{name} is {value}"):
+        with pytest.raises(UserError, match=f"{name}: wanted a number .*, got {value}"):
             Clustering(**wrong)
 
     def test_centroids_are_normalised_means_without_outliers(self):

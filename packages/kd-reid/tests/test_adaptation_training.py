@@ -308,10 +308,10 @@ def test_a_set_that_takes_no_such_argument_is_named():
     ("options", "text"),
     [
         (["phases.adapt.student.adaptation.k3=1"], "adaptation.*no parameter 'k3'"),
-        (["phases.adapt.student.adaptation.soft_weight=2"], "soft_weight is 2"),
+        (["phases.adapt.student.adaptation.soft_weight=2"], "soft_weight: wanted .* got 2"),
         (["phases.adapt.student.adaptation=None"], r"no labels; give it adaptation=dict\(\)"),
         (["student.adaptation={}"], r"set data\.type to kd_reid\.adaptation"),
-        (["phases.adapt.student.adaptation=True"], "wanted a dict of arguments, got True"),
+        (["phases.adapt.student.adaptation=True"], "adaptation: wanted a dict, got True"),
         (["student.bnneck=False", "student.network.name=pcb_p6"], "wanted a linear layer"),
         (
             ["student.metric_losses={'t': {'type': 'kd_reid.losses.BatchHardTriplet'}}"],

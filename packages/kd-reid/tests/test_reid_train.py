@@ -307,7 +307,7 @@ class TestMistakes:
         ("option", "message"),
         [
             ("evaluation.distanc=cosine", "'distanc'"),
-            ("evaluation.distance=manhattan", "evaluation.distance is 'manhattan'"),
+            ("evaluation.distance=manhattan", "'euclidean' or 'cosine', got 'manhattan'"),
             ("student.bnnec=True", "did you mean 'bnneck'"),
             ("student.network.name=osnet", "no network 'osnet'"),
             ("data.root=nowhere", "nowhere"),
