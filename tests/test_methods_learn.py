@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 from kd_cls.adapter import ADAPTER
-from kd_core.config.node import parse
 from kd_core.errors import UserError
 from kd_core.experiment.builder import build_data, build_experiment
 from kd_core.experiment.parsing import read_experiment
 from kd_core.experiment.run import build_trainer
 from kd_core.experiment.teachers import build_teachers
 from kd_core.networks.probe import calibrate_batchnorm
+from kd_core.training.optimizer import parse_optimizer
 
 ROOT = Path(__file__).parents[1]
 METHODS = [
@@ -80,7 +80,7 @@ def configs(folder, method, teacher, student):
     optimizer = {"type": "torch.optim.SGD", "lr": rate, "momentum": 0.9}
     files = [folder / "data.py", folder / "pair.py", method]
     return [
-        replace(phase, optimizer=parse(optimizer), terms=without_warmup(phase.terms))
+        replace(phase, optimizer=parse_optimizer(optimizer), terms=without_warmup(phase.terms))
         for phase in read_experiment(ADAPTER, files).without_products()
     ]
 
