@@ -80,7 +80,11 @@ def configs(folder, method, teacher, student):
     optimizer = {"type": "torch.optim.SGD", "lr": rate, "momentum": 0.9}
     files = [folder / "data.py", folder / "pair.py", method]
     return [
-        replace(phase, optimizer=parse(optimizer), terms=without_warmup(phase.terms))
+        replace(
+            phase,
+            optimizer=parse(optimizer, provided=("params",)),
+            terms=without_warmup(phase.terms),
+        )
         for phase in read_experiment(ADAPTER, files).without_products()
     ]
 
