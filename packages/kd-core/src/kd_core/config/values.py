@@ -212,7 +212,8 @@ def _wanted(problem: Any) -> str:
             return f"a number {words} {context[name]:.10g}"
     if kind in ("too_short", "too_long"):
         fewest, most = context.get("min_length"), context.get("max_length")
-        return f"at least {fewest} values" if most is None else f"at most {most} values"
+        least, number = ("at least", fewest) if most is None else ("at most", most)
+        return f"{least} {number} value{'s' if number != 1 else ''}"
     if "class" in context:
         return f"a {context['class']}"
     message = str(problem["msg"]).removeprefix("Input should be ")
