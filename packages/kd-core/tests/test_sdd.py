@@ -177,7 +177,7 @@ def test_a_copy_of_network_and_criterion_uses_the_copied_classifier():
 
 @pytest.mark.parametrize("scales", [(), (2, 1), (4,), (1, 8)])
 def test_scales_that_do_not_begin_with_the_whole_or_are_finer_than_the_cells_are_refused(scales):
-    with pytest.raises(UserError, match="wanted (1 first, then others up to 4|at least 1 value)"):
+    with pytest.raises(UserError, match=r"wanted (1 first, then others up to 4|at least 1 value)"):
         made(scales=scales)
 
 
