@@ -353,6 +353,13 @@ class TestStages:
         assert experiment.each_phase == [experiment]
         assert read({**CONFIG, "phases": {}}) == read({**CONFIG, "phases": None}) == experiment
 
+    @pytest.mark.parametrize("name", ["optimzer", "by_pair", "phases", "pair"])
+    def test_a_phase_has_only_names_that_take_effect(self, read, name):
+        with pytest.raises(
+            UserError, match=rf"phases\.main: unknown name '{name}'; did you mean|valid"
+        ):
+            read(STAGED, f"phases.main.{name}={{'lr': 1}}")
+
     def test_a_mistake_in_the_last_one_is_found_before_the_first(self, read):
         with pytest.raises(UserError, match=r"phases\.main: .*'epoch'; did you mean 'epochs'"):
             read(STAGED, "phases.main.trainer={'epoch': 1}")

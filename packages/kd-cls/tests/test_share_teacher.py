@@ -172,7 +172,7 @@ def test_the_cache_fills_once_for_all(passes):
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (["data_seed=None"], "wanted a whole number"),
+        (["data_seed=None"], "say so with data_seed=0"),
         (["teacher.weights=random"], "random teachers differ with the seed"),
     ],
 )

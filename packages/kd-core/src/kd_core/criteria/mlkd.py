@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_core.config.values import PositiveValues
+from kd_core.config.values import Positive, PositiveValues
 from kd_core.criteria.criterion import Criterion
 from kd_core.criteria.kd import Standardizable, kd
 from kd_core.errors import UserError
@@ -104,7 +104,7 @@ class MLKD(Standardizable, Criterion):
         self,
         *,
         temperatures: PositiveValues = (4.0, 3.0, 2.0),
-        strong_temperatures: PositiveValues = (4.0, 3.0, 5.0),
+        strong_temperatures: Sequence[Positive] = (4.0, 3.0, 5.0),
         standardize: bool = False,
     ) -> None:
         super().__init__()

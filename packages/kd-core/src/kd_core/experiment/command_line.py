@@ -131,7 +131,10 @@ class TrainingTool:
 
     def _with_stand_ins(self, phase: Experiment) -> Experiment:
         data, student = self.adapter.stand_ins(phase.data, phase.student)
-        return replace(phase, data=data, student=student)
+        peers = {
+            name: self.adapter.stand_ins(phase.data, peer)[1] for name, peer in phase.peers.items()
+        }
+        return replace(phase, data=data, student=student, peers=peers)
 
     def evaluate_file(self, experiment: Experiment, args: Namespace, device: torch.device) -> None:
         """Print the metrics of a checkpoint, and what the task says of it beside its teachers."""

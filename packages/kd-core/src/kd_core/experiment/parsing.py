@@ -102,6 +102,7 @@ class _Parser:
         parsed: dict[str, Experiment] = {}
         for name, whole in wholes.items():
             with located(f"phases.{name}") if name else nullcontext():
+                _check_names(whole, known_names(self.adapter))
                 parsed[name] = self._phase(whole, of_teachers)
         _, last = parsed.popitem()
         return replace(last, phases=parsed)
@@ -215,6 +216,14 @@ def _split(options: Config, names: Collection[str]) -> tuple[Config, dict[str, d
         else:
             own[option] = value
     return own, of_teachers
+
+
+def _check_names(config: Config, known: Collection[str]) -> None:
+    """Reject a top-level name that a phase cannot have: files and options are checked as read."""
+    allowed = [name for name in known if name not in (*KEYS, "phases")]
+    for name in config:
+        if name not in allowed:
+            raise UserError(f"unknown name {name!r}{nearest(name, allowed)}")
 
 
 def _training(config: Config) -> dict[str, Any]:
