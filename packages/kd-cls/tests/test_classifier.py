@@ -211,9 +211,11 @@ class TestErrors:
 
     @pytest.mark.parametrize("std", [0.5, [0.5]])
     def test_statistics_that_are_not_one_number_a_channel_are_refused(self, std):
-        with pytest.raises(UserError, match=r"std needs three numbers.*0\.5"):
+        with pytest.raises(UserError, match=r"std: wanted (a list|at least 3 values), got .*0\.5"):
             Classifier(Pooled(), mean=MEAN, std=std)
 
     def test_impossible_label_smoothing_is_refused(self):
-        with pytest.raises(UserError, match=r"label_smoothing must be in \[0, 1\], got 1.5"):
+        with pytest.raises(
+            UserError, match=r"label_smoothing: wanted a number of at most 1, got 1\.5"
+        ):
             Classifier(Pooled(), label_smoothing=1.5)

@@ -111,5 +111,5 @@ def test_maps_of_other_sizes_are_refused_at_construction():
 
 
 def test_a_misspelt_mask_is_refused():
-    with pytest.raises(UserError, match="mask is 'channel'; it must be"):
+    with pytest.raises(UserError, match="mask: wanted 'channels' or 'positions', got 'channel'"):
         MGD(*SHAPES, mask="channel")

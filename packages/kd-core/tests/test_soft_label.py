@@ -107,7 +107,9 @@ def test_label_smoothing_does_not_mind_a_teacher_of_other_classes():
 
 @pytest.mark.parametrize("epsilon", [-0.1, 1.5])
 def test_an_impossible_share_is_refused(epsilon):
-    with pytest.raises(UserError, match=rf"epsilon must be in \[0, 1\], got {epsilon}"):
+    with pytest.raises(
+        UserError, match=rf"epsilon: wanted a number of at (least 0|most 1), got {epsilon}"
+    ):
         LabelSmoothing(epsilon=epsilon)
 
 

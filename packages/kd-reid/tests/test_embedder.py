@@ -233,10 +233,10 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"mean": (0.5, 0.5)}, "mean needs three numbers"),
-            ({"size": (256,)}, "size needs height and width"),
-            ({"label_smoothing": 2}, "label_smoothing must be"),
-            ({"fixed_base_epochs": -1}, "cannot be negative"),
+            ({"mean": (0.5, 0.5)}, "mean: wanted at least 3 values"),
+            ({"size": (256,)}, "size: wanted at least 2 values"),
+            ({"label_smoothing": 2}, "label_smoothing: wanted a number of at most 1"),
+            ({"fixed_base_epochs": -1}, "fixed_base_epochs: wanted a number of at least 0"),
             ({"metric_losses": {"id": BatchHardTriplet()}}, "choose another"),
         ],
     )
