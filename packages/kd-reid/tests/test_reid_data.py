@@ -202,7 +202,7 @@ class TestLoading:
 
     def test_empty_parts_and_wrong_settings_are_refused(self, market, tmp_path):
         for size in ((32,), 32):
-            with pytest.raises(UserError, match="image_size: wanted height and width"):
+            with pytest.raises(UserError, match="image_size: wanted"):
                 load(market, image_size=size)
         with pytest.raises(UserError, match="resident must be"):
             load(market, resident="yes")
