@@ -60,5 +60,5 @@ def test_one_identity_alone_costs_nothing_and_an_empty_batch_neither():
 
 
 def test_a_negative_margin_is_refused():
-    with pytest.raises(UserError, match="cannot be negative"):
+    with pytest.raises(UserError, match="margin: wanted a number of at least 0"):
         BatchHardTriplet(-0.1)

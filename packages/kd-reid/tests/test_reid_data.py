@@ -204,7 +204,7 @@ class TestLoading:
         for size in ((32,), 32):
             with pytest.raises(UserError, match="image_size: wanted"):
                 load(market, image_size=size)
-        with pytest.raises(UserError, match="resident must be"):
+        with pytest.raises(UserError, match="resident: wanted"):
             load(market, resident="yes")
         with pytest.raises(UserError, match="no batch can be made of 24 samples"):
             load(market, batch_size=25)
