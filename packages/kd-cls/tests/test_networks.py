@@ -7,9 +7,9 @@ from kd_cls.classifier import Classifier
 from kd_cls.data import synthetic
 from kd_cls.networks import (
     build_classifier,
-    check_classifier,
     check_logits,
     class_count,
+    parse_classifier,
     pretrained_statistics,
     replace_head,
 )
@@ -157,8 +157,8 @@ class TestNewHead:
 
 class TestCheck:
     def test_good_nodes_pass(self):
-        check_classifier({"network": ZOO, "weights": "a.pth", "size": 64}, "student")
-        check_classifier({"network": {**SHUFFLENET, "weights": "IMAGENET1K_V1"}}, "teacher")
+        parse_classifier({"network": ZOO, "weights": "a.pth", "size": 64}, "student")
+        parse_classifier({"network": {**SHUFFLENET, "weights": "IMAGENET1K_V1"}}, "teacher")
 
     @pytest.mark.parametrize(
         ("node", "message"),
@@ -184,7 +184,7 @@ class TestCheck:
     )
     def test_mistakes_are_found_without_building(self, node, message):
         with pytest.raises(UserError, match=message):
-            check_classifier(node, "student")
+            parse_classifier(node, "student")
 
     @pytest.mark.parametrize(
         ("wrong", "message"),
