@@ -62,7 +62,7 @@ KINDS = {
     **{f"{fault_hostile.PREFIX}{kind}": Kind(30, *_GIVE) for kind in fault_hostile.COMMANDS},
     fault_twins.KIND: Kind(30, fault_twins.start_two, fault_twins.needs),
 }
-STAGES = ("undisturbed runs", "undisturbed reading")
+PHASES = ("undisturbed runs", "undisturbed reading")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -130,8 +130,8 @@ def campaign(trials: Sequence[Trial], place: Place, jobs: int) -> list[Outcome]:
         raise CampaignError(made.err)
     wanted = {need.name: need for trial in trials for need in KINDS[trial.kind].needs(trial)}
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("fork")) as pool:
-        for stage, title in enumerate(STAGES):
-            needs = [need for need in wanted.values() if need.stage == stage]
+        for phase, title in enumerate(PHASES):
+            needs = [need for need in wanted.values() if need.phase == phase]
             list(shown(pool, title, [partial(need.make, place) for need in needs]))
         attempts = [partial(attempt, trial, KINDS[trial.kind].do, place) for trial in trials]
         outcomes = list(shown(pool, "trials", attempts))
