@@ -97,8 +97,9 @@ class Started:
 
 def serve():
     """Fork runs off, as lines on stdin ask for them."""
-    from kd_cls import export, train
+    from kd_cls import export, exporting, train  # noqa: F401  what export imports late
 
+    train.make_tool()
     tools = {"train": train.main, "export": export.main}
     for line in sys.stdin:
         what, *words = json.loads(line)
