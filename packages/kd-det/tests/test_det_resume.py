@@ -104,6 +104,15 @@ def test_resumed_run_equals_uninterrupted_run(kind, terms, options, config, tmp_
     assert_equal(train(cfg, tmp_path / "run", resume=True), whole)
 
 
+@pytest.mark.parametrize("terms", [False, True])
+def test_final_file_that_a_kill_prevented_is_written(terms, config, tmp_path):
+    cfg = config("retinanet", *UNTESTED, terms=terms)
+    whole = train(cfg, tmp_path / "run")
+    go_back(tmp_path / "run", 3)  # the last iteration's own checkpoint
+    (tmp_path / "run" / "model_final.pth").unlink()
+    assert_equal(train(cfg, tmp_path / "run", resume=True), whole)
+
+
 def test_workers_change_nothing(config, tmp_path):
     first = train(config("retinanet", *UNTESTED), tmp_path / "none")
     second = train(config("retinanet", *UNTESTED, "DATALOADER.NUM_WORKERS", 2), tmp_path / "two")

@@ -14,6 +14,7 @@ from kd_core.runtime.seed import mix, seed_everything
 from kd_det.state import ModelState, with_options
 
 METRICS = "metrics.json"
+FINAL = "model_final"
 EVALUATED = "evaluated"  # key in the lines of iterations whose evaluation is complete
 
 
@@ -53,6 +54,27 @@ class GatherState(HookBase):
         self.state.others = []
         if done % self.period == 0 or done >= self.trainer.max_iter:
             self.state.others = comm.gather(self.state.own())[1:]
+
+
+class MissedFinal(HookBase):
+    """Writes the `model_final.pth` that a kill prevented, after the last iteration's checkpoint.
+
+    Detectron2 writes both after the last step; a resumed run has no step left.
+    """
+
+    def __init__(self, state: ModelState) -> None:
+        self.state = state
+
+    def before_train(self) -> None:
+        """Write it, if all iterations are done and there is none."""
+        trainer = self.trainer
+        if trainer.start_iter != trainer.max_iter:
+            return
+        self.state.others = comm.gather(self.state.own())[1:]
+        if not Path(trainer.cfg.OUTPUT_DIR, f"{FINAL}.pth").exists():
+            trainer.iter -= 1  # the file holds it too
+            trainer.checkpointer.save(FINAL, iteration=trainer.iter)
+            trainer.iter += 1
 
 
 class FreshPreciseBN(HookBase):
@@ -123,7 +145,7 @@ def add_ours(made: list[HookBase], trainer: Any, state: ModelState) -> list[Hook
         found.append(hook)
         if isinstance(hook, hooks.EvalHook):
             found.append(MissedEvaluation(hook, cfg.TEST.EVAL_PERIOD, cfg.OUTPUT_DIR))
-    first: list[HookBase] = [SeedSteps()]
+    first: list[HookBase] = [MissedFinal(state), SeedSteps()]
     if isinstance(trainer.distiller, Distiller):
         first.append(CountSteps(trainer.distiller))
     readers = hooks.PeriodicCheckpointer, hooks.EvalHook  # only the first process has this hook
