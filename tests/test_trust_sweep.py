@@ -72,8 +72,10 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
         "fixed callables: distiller, extra, seeds",
     ),
     ("kd_core/training/optimizer.py", "parse"): (1, "`optimizer` of a config; by kind"),
-    ("kd_core/training/settings.py", "parse"): (2, "step, hooks and loggers of a config; by kind"),
-    ("kd_core/training/settings.py", "parse_call"): (1, "a fixed callable: TrainerSettings"),
+    ("kd_core/training/settings.py", "parse_call"): (
+        2,
+        "a fixed callable: TrainerSettings; its step, hooks and loggers by kind",
+    ),
     ("kd_core/training/settings.py", "build"): (1, "hooks and loggers of a config; by kind"),
     ("kd_core/training/parameter_groups.py", "parse_call"): (2, "fixed callables: Rule, Grouping"),
     ("kd_core/training/loggers.py", "import importlib"): (1, "whether a package is installed"),

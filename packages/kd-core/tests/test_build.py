@@ -31,6 +31,9 @@ class Silent(nn.Module):
     """A module without constructor."""
 
 
+SILENT = {"type": Silent}
+
+
 def zoo_model(*, pretrained: bool = False, **kwargs: object) -> dict:
     return {"pretrained": pretrained, **kwargs}
 
@@ -270,6 +273,7 @@ class TestPlaces:
         network: NetworkNode | None = None,
         losses: Mapping[str, NetworkNode] | None = None,
         row: Sequence[NetworkNode] = (),
+        either: Sequence[NetworkNode] | Mapping[str, NetworkNode] = (),
     ) -> tuple:
         return network, losses, row
 
@@ -284,6 +288,11 @@ class TestPlaces:
             ({"network": {"type": "torch.optim.SGD"}}, r"a\.network\.type: .* is not a network"),
             ({"losses": {"x": {"p": 1}}}, r"a\.losses\.x: wanted a dict with `type`"),
             ({"losses": "triplet"}, r"a\.losses: wanted a dict, got 'triplet'"),
+            ({"losses": SILENT}, r"a\.losses: wanted a dict of nodes by name, got"),
+            ({"losses": [SILENT]}, r"a\.losses: wanted a dict of nodes by name, got"),
+            ({"row": SILENT}, r"a\.row: wanted a list of dicts with `type`, got"),
+            ({"row": {"x": SILENT}}, r"a\.row: wanted a list of dicts with `type`, got"),
+            ({"either": SILENT}, r"a\.either: wanted a dict of nodes by name or a list of"),
             ({"row": [{"type": Box}]}, r"a\.row\.0\.type: .* is not a network"),
         ],
     )
@@ -299,3 +308,9 @@ class TestPlaces:
     def test_its_node_is_parsed(self):
         call = parse_call(self.holder, {"row": [{"type": "torch.nn.Identity"}]})
         assert isinstance(call["row"][0], Node)
+
+    @pytest.mark.parametrize("value", [[SILENT], {"x": SILENT}])
+    def test_of_two_kinds_takes_both(self, value):
+        found = parse_call(self.holder, {"either": value})["either"]
+        (node,) = found.values() if isinstance(found, dict) else found
+        assert node.function is Silent

@@ -314,6 +314,7 @@ class TestMistakes:
             ("data.instances=3", "instances=3 must divide batch_size=8"),
             ("student.network.colour=7", "'colour'"),
             ("student.network.num_classes=7", "the data has 5 identities"),
+            ("student.metric_losses=[{'type': 'torch.nn.Identity'}]", "a dict of nodes by name"),
         ],
     )
     def test_it_is_told_in_one_line(self, option, message, capsys):

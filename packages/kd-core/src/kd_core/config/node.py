@@ -9,7 +9,7 @@ from typing import Any, Self, cast
 from kd_core.config.kinds import Kind, name_of, require_factory
 from kd_core.config.locate import locate
 from kd_core.config.parameters import parameters_of
-from kd_core.config.places import inner_places
+from kd_core.config.places import inner_places, require_holder
 from kd_core.config.values import annotations_of, check_values
 from kd_core.errors import UserError, located, nearest
 from kd_core.runtime.failures import explain, first_line
@@ -189,7 +189,9 @@ def join(where: str, key: Any) -> str:
 
 def _parsed(value: Any, where: str, provided: Collection[str], hint: Any) -> Any:
     """Return an argument with all nodes inside it parsed."""
-    kind, of_key, of_item = inner_places(hint)
+    places = inner_places(hint)
+    require_holder(value, where, places)
+    kind, of_key, of_item = places
     if (isinstance(value, Mapping) and "type" in value) or (kind is not None and value is not None):
         return parse(value, where, kind=kind, provided=provided)
     if isinstance(value, Mapping):

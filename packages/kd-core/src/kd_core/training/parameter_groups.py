@@ -97,17 +97,13 @@ def parse_grouping(node: Mapping[str, Any], where: str) -> Grouping:
     nodes = node.get("groups", ())
     if not isinstance(nodes, list | tuple):
         raise UserError(f"{where}.groups: wanted a list of dicts, got {nodes!r:.80}")
-    rules = []
-    for number, each in enumerate(nodes):
-        place = f"{where}.groups.{number}"
-        if not isinstance(each, Mapping):
-            raise UserError(f"{place}: wanted a dict with `names`, got {each!r:.80}")
-        parse_call(Rule, each, place)
-        with located(place):
-            rules.append(Rule(**each))
+    rules = [
+        parse_call(Rule, each, f"{where}.groups.{number}").build()
+        for number, each in enumerate(nodes)
+    ]
     rest = {key: value for key, value in node.items() if key != "groups"}
-    parse_call(Grouping, rest, where)
-    return Grouping(groups=rules, **rest)
+    grouping: Grouping = parse_call(Grouping, rest, where).build(groups=rules)
+    return grouping
 
 
 @dataclass

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from kd_core.config.build import build
 from kd_core.config.kinds import Kind
-from kd_core.config.node import parse, parse_call
-from kd_core.config.values import Decay, NonNegative, Positive, PositiveInt, check_values
+from kd_core.config.node import parse_call
+from kd_core.config.values import Decay, NonNegative, Positive, PositiveInt
 from kd_core.errors import UserError, located
 from kd_core.training.hooks import HOOK
 from kd_core.training.loggers import LOGGER, require_installed
@@ -81,17 +81,12 @@ class TrainerSettings:
         Raises:
             UserError: Of the first key that is wrong.
         """
-        check_values(type(self), vars(self), lambda name: f"trainer.{name}")
+        parse_call(type(self), vars(self), "trainer", provided=_FOR_STEP)
         if self.compile and self.step is not None:
             raise UserError("trainer.compile is for the plain step; leave it or trainer.step out")
-        if self.step is not None:
-            parse(self.step, "trainer.step", kind=STEP, provided=_FOR_STEP)
-        _check_nodes(self.hooks, "trainer.hooks", HOOK)
-        if self.loggers is not None:
-            _check_nodes(self.loggers, "trainer.loggers", LOGGER)
-            for number, node in enumerate(self.loggers):
-                with located(f"trainer.loggers.{number}"):
-                    require_installed(node["type"])
+        for number, node in enumerate(self.loggers or ()):
+            with located(f"trainer.loggers.{number}"):
+                require_installed(node["type"])
 
 
 def parse_trainer(node: Mapping[str, Any]) -> TrainerSettings:
@@ -107,10 +102,3 @@ def parse_trainer(node: Mapping[str, Any]) -> TrainerSettings:
 def build_each(nodes: Sequence[Mapping[str, Any]], where: str, kind: Kind) -> list[Any]:
     """Build all nodes of a list, which stands in a place of a config."""
     return [build(node, f"{where}.{n}", kind=kind) for n, node in enumerate(nodes)]
-
-
-def _check_nodes(nodes: Any, where: str, kind: Kind) -> None:
-    if not isinstance(nodes, list | tuple):
-        raise UserError(f"{where}: wanted a list of dicts with `type`, got {nodes!r:.80}")
-    for number, node in enumerate(nodes):
-        parse(node, f"{where}.{number}", kind=kind)
