@@ -121,7 +121,8 @@ def runner_and_config(
     """Return what builds a run, and the run with so many random images."""
     parts = (f"data/{data}", f"pairs/{args.pair}", f"methods/{args.method}")
     experiment = read_experiment(ADAPTER, [CONFIGS / f"{part}.py" for part in parts])
-    data, student = ADAPTER.stand_ins(experiment.data, experiment.student)
+    data = ADAPTER.data_stand_in(experiment.data)
+    student = ADAPTER.model_stand_in(experiment.student)
     augment = data.get("augment", [CropFlip()])
     sizes = {"batch_size": args.batch_size, "num_train": images, "num_test": 2}
     data = data.changed(**sizes, augment=augment)

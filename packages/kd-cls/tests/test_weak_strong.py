@@ -8,9 +8,9 @@ import torch
 from kd_cls.data import DeviceLoader, synthetic
 from kd_cls.data.augment import CropFlip
 from kd_cls.data.image_folders import image_folder
-from kd_cls.stand_ins import with_stand_ins
+from kd_cls.stand_ins import data_stand_in
 from kd_core.config.build import build
-from kd_core.config.node import Node, parse
+from kd_core.config.node import parse
 from kd_core.config.reading import load_config
 from kd_core.data.weak_strong import StrongCopies
 from kd_core.errors import UserError
@@ -181,5 +181,5 @@ def test_streamlined_has_one_rate_for_all_students():
 
 def test_a_dry_run_keeps_the_copies():
     config = load_config([RECIPES.parent / "data/cifar100.py", RECIPES / "weak_strong.py"])
-    data, _ = with_stand_ins(parse(config["data"]), Node(dict))
+    data = data_stand_in(parse(config["data"]))
     assert data["copies"] == 2

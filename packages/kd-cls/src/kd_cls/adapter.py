@@ -25,7 +25,7 @@ from kd_cls.networks import (
     parse_classifier,
 )
 from kd_cls.roles import network_roles
-from kd_cls.stand_ins import with_stand_ins
+from kd_cls.stand_ins import data_stand_in, model_stand_in
 from kd_cls.student import load_student
 
 
@@ -88,9 +88,13 @@ class ClassificationAdapter(TaskAdapter):
         }
         return {name: json.dumps(value) for name, value in facts.items()}
 
-    def stand_ins(self, data: Node, student: Node) -> tuple[Node, Node]:
-        """Replace data sets by random images, and omit pretrained weights."""
-        return with_stand_ins(data, student)
+    def data_stand_in(self, data: Node) -> Node:
+        """Replace a known data set by random images."""
+        return data_stand_in(data)
+
+    def model_stand_in(self, model: Node) -> Node:
+        """Omit pretrained weights."""
+        return model_stand_in(model)
 
     def score_teacher(
         self, teacher: nn.Module, sample: Batch, data: DataSplits, test: Evaluate

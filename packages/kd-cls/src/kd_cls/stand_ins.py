@@ -18,17 +18,16 @@ KEPT = ("batch_size", "mean", "std", "augment", "copies", "random_labels")
 """Keys that a stand-in takes from the data set's node."""
 
 
-def with_stand_ins(data: Node, student: Node) -> tuple[Node, Node]:
-    """Return data and a student that need no download.
+def model_stand_in(model: Node) -> Node:
+    """Return a model that starts with random weights, unless its weights are in a file.
 
-    A known data set becomes random images of its size and number of classes. A pretrained student
-    starts with random weights, unless its weights are in a file. (For the teachers, see
-    `build_teachers`.)
+    For the teachers, see `build_teachers`.
     """
-    return _stand_in(data), student.changed(weights=student.get("weights") or RANDOM)
+    return model.changed(weights=model.get("weights") or RANDOM)
 
 
-def _stand_in(node: Node) -> Node:
+def data_stand_in(node: Node) -> Node:
+    """Return random images of the size and number of classes of a known data set."""
     module, _, name = str(node["type"]).rpartition(".")
     if module != "kd_cls.data" or name not in SHAPES:
         return node

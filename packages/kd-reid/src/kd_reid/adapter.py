@@ -123,11 +123,13 @@ class ReidAdapter(TaskAdapter):
         """Return the metadata that `load_student` needs."""
         return facts_of(network, data.num_classes, student, data.image_size)
 
-    def stand_ins(self, data: Node, student: Node) -> tuple[Node, Node]:
-        """Replace data sets by random images, and omit pretrained weights."""
-        random = {"weights": student.get("weights") or RANDOM, "backbone_weights": None}
-        stand_in = parse(_data(data.plain()), data.where, provided=("data_seed",))
-        return stand_in, student.changed(**random)
+    def data_stand_in(self, data: Node) -> Node:
+        """Replace a known data set by random images."""
+        return parse(_data(data.plain()), data.where, provided=("data_seed",))
+
+    def model_stand_in(self, model: Node) -> Node:
+        """Omit pretrained weights, and those of a backbone."""
+        return model.changed(weights=model.get("weights") or RANDOM, backbone_weights=None)
 
     def score_teacher(
         self, teacher: nn.Module, sample: Batch, data: DataSplits, test: Evaluate

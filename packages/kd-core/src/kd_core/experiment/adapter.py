@@ -96,9 +96,13 @@ class TaskAdapter(ABC):
         """Return what a user of the exported weights must know, each value as JSON."""
         return {"network": json.dumps(plain(network))}
 
-    def stand_ins(self, data: Node, student: Node) -> tuple[Node, Node]:
-        """Return data and a student that need neither files nor downloads, for a dry run."""
-        return data, student
+    def data_stand_in(self, data: Node) -> Node:
+        """Return data that needs neither files nor downloads, for a dry run."""
+        return data
+
+    def model_stand_in(self, model: Node) -> Node:
+        """Return a student or peer that needs no download, for a dry run."""
+        return model
 
     def score_teacher(
         self, teacher: nn.Module, sample: Batch, data: Any, test: Evaluate

@@ -130,11 +130,13 @@ class TrainingTool:
             out.print("dry run: one training step done")
 
     def _with_stand_ins(self, phase: Experiment) -> Experiment:
-        data, student = self.adapter.stand_ins(phase.data, phase.student)
-        peers = {
-            name: self.adapter.stand_ins(phase.data, peer)[1] for name, peer in phase.peers.items()
-        }
-        return replace(phase, data=data, student=student, peers=peers)
+        stand_in = self.adapter.model_stand_in
+        return replace(
+            phase,
+            data=self.adapter.data_stand_in(phase.data),
+            student=stand_in(phase.student),
+            peers={name: stand_in(peer) for name, peer in phase.peers.items()},
+        )
 
     def evaluate_file(self, experiment: Experiment, args: Namespace, device: torch.device) -> None:
         """Print the metrics of a checkpoint, and what the task says of it beside its teachers."""
