@@ -7,7 +7,7 @@ from typing import Any
 
 from kd_core.config.node import Node
 from kd_core.experiment.adapter import TaskAdapter
-from kd_core.experiment.models import is_pretrained, without_pretrained
+from kd_core.experiment.models import as_teacher, is_pretrained, without_pretrained
 from kd_core.experiment.spec import Experiment
 from kd_core.networks.task import Batch
 from kd_core.runtime import distributed
@@ -24,7 +24,6 @@ from kd_cls.networks import (
     class_count,
     parse_classifier,
 )
-from kd_cls.roles import network_roles
 from kd_cls.stand_ins import data_stand_in, model_stand_in
 from kd_cls.student import load_student
 
@@ -52,14 +51,7 @@ class ClassificationAdapter(TaskAdapter):
 
     def load_finished(self, folder: Path, node: Mapping[str, Any]) -> Classifier:
         """Rebuild a finished student as a teacher."""
-        trained = load_student(folder)
-        return Classifier(
-            trained.network,
-            mean=node.get("mean", trained.mean.flatten().tolist()),
-            std=node.get("std", trained.std.flatten().tolist()),
-            size=node.get("size", trained.size),
-            roles={**network_roles(trained.network), **node.get("roles", {})},
-        )
+        return as_teacher(Classifier, load_student(folder), node)
 
     def check_student(
         self, student: nn.Module, sample: Batch, data: DataSplits, where: str

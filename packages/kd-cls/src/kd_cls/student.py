@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from kd_cls.classifier import Classifier
 from kd_cls.known_networks import KNOWN
 from kd_cls.networks import replace_head
+from kd_cls.roles import network_roles
 
 FACTS = {
     "network": artifacts.NODE,
@@ -44,7 +45,13 @@ def load_student(path: str | Path) -> Classifier:
     facts = read_facts(file)
     make = partial(_build, facts["network"], len(facts["classes"]), file)
     network = artifacts.rebuild(make, lambda network: load_weights(network, file))
-    classifier = Classifier(network, mean=facts["mean"], std=facts["std"], size=facts["image_size"])
+    classifier = Classifier(
+        network,
+        mean=facts["mean"],
+        std=facts["std"],
+        size=facts["image_size"],
+        roles=network_roles(network),
+    )
     return classifier.eval()
 
 

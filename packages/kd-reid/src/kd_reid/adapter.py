@@ -8,6 +8,7 @@ from typing import Any
 from kd_core.config.node import Node, parse, parse_call
 from kd_core.errors import UserError, located
 from kd_core.experiment.adapter import TaskAdapter
+from kd_core.experiment.models import as_teacher
 from kd_core.experiment.spec import RANDOM, Experiment
 from kd_core.networks.task import Batch, network_of
 from kd_core.training.hooks import Evaluate
@@ -89,14 +90,7 @@ class ReidAdapter(TaskAdapter):
 
     def load_finished(self, folder: Path, node: Mapping[str, Any]) -> Embedder:
         """Rebuild a finished student as a teacher."""
-        trained = load_student(folder)
-        return Embedder(
-            trained.network,
-            mean=node.get("mean", trained.mean.flatten().tolist()),
-            std=node.get("std", trained.std.flatten().tolist()),
-            size=node.get("size", trained.size),
-            roles={**trained.roles, **node.get("roles", {})},
-        ).eval()
+        return as_teacher(Embedder, load_student(folder), node).eval()
 
     def check_student(
         self, student: nn.Module, sample: Batch, data: DataSplits, where: str

@@ -25,7 +25,6 @@ from kd_cls.networks import (
     parse_classifier,
     pretrained_statistics,
 )
-from kd_cls.roles import network_roles
 from kd_cls.student import load_student, read_facts
 
 NETWORKS = Path("configs/cls/networks")
@@ -114,7 +113,6 @@ def _finished(spec: str, data: DataSplits, networks: Path) -> Classifier:
         raise UserError(f"such a file does not name its network; write NAME={spec}")
     trained = load_student(path)
     _compare_classes(spec, read_facts(find_student(path))["classes"], data.classes)
-    trained.roles = dict(network_roles(trained.network))
     return trained
 
 

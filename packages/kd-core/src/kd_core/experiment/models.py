@@ -8,9 +8,11 @@ from torch import nn
 from kd_core.config.build import build_network
 from kd_core.errors import UserError, located
 from kd_core.experiment.spec import RANDOM
+from kd_core.networks.image_task import ImageTask
 from kd_core.networks.task import Task
 
 Made = TypeVar("Made", bound=Task)
+MadeOfImages = TypeVar("MadeOfImages", bound=ImageTask)
 
 _NOT_PRETRAINED = {"weights": None, "pretrained": False}  # in torchvision, in timm and torchreid
 _FILE = "checkpoint_path"  # of timm
@@ -40,6 +42,27 @@ def build_task(
     with located(where):
         prepare(built)
         return wrap(built)
+
+
+def as_teacher(
+    make: Callable[..., MadeOfImages], trained: ImageTask, node: Mapping[str, Any]
+) -> MadeOfImages:
+    """Return a finished student as a teacher.
+
+    Args:
+        make: The student's class.
+        trained: The student.
+        node: Of the teacher; its `mean`, `std` and `size` hold instead of the student's, and its
+            `roles` beside them.
+    """
+    kept = {
+        "mean": trained.mean.flatten().tolist(),
+        "std": trained.std.flatten().tolist(),
+        "size": trained.size,
+    }
+    given = {key: node[key] for key in kept if key in node}
+    roles = {**trained.roles, **node.get("roles", {})}
+    return make(trained.network, **(kept | given), roles=roles)
 
 
 def weights_file(weights: str | None) -> str | None:
