@@ -15,8 +15,10 @@ import torch.nn.functional as F  # noqa: N812
 from kd_core.config.build import build_network
 from kd_core.config.trust import build_from_file
 from kd_core.data.device_loader import DeviceLoader
+from kd_core.data.loader_set import LoaderSet
 from kd_core.experiment.adapter import TaskAdapter
 from kd_core.experiment.command_line import TrainingTool
+from kd_core.experiment.spec import Experiment
 from kd_core.files.artifacts import NODE, find_student, read_facts
 from kd_core.files.weights import load_weights
 from kd_core.networks.image_task import ImageTask
@@ -34,28 +36,12 @@ class Locator(ImageTask):
         return {"mse": F.mse_loss(points, batch["label"])} if self.training else points
 
 
-@dataclass
-class Spots:
+@dataclass(kw_only=True)
+class Spots(LoaderSet):
     """Loaders of training and test images, whose `label` is the point, float32 [N, 2]."""
 
-    train: DeviceLoader
     test: DeviceLoader
     num_classes: int = 2  # outputs of a network
-
-    @property
-    def num_samples(self) -> int:
-        """Return the number of training images."""
-        return len(self.train.labels)
-
-    @property
-    def labels(self) -> Tensor:
-        """Return the training points."""
-        return self.train.labels.cpu()
-
-    def to(self, device: torch.device) -> None:
-        """Make batches on a device."""
-        self.train.to(device)
-        self.test.to(device)
 
 
 def spots(*, count: int = 512, batch_size: int = 32, data_seed: int = 0) -> Spots:
@@ -112,7 +98,7 @@ class Location(TaskAdapter):
         load_weights(built, file)
         return Locator(built).eval()
 
-    def evaluators(self, config: Mapping[str, Any], data: Spots) -> tuple[Evaluate, None]:
+    def evaluators(self, experiment: Experiment, data: Spots) -> tuple[Evaluate, None]:
         """Return the evaluation on the test set; there is no validation set."""
         return partial(evaluate, data.test), None
 

@@ -33,8 +33,8 @@ def load_config(
 
     Args:
         paths: One python file or several; see `merge` for how a later one changes an earlier one.
-        options: Values by dotted path, see `parse_options`. Dicts and lists on the way must exist;
-            the last key may be new, since a node need not list every argument (`check` finds
+        options: Values by dotted path. Dicts and lists on the way must exist; the last key may be
+            new, since a node need not list every argument (`kd_core.config.node.parse` finds
             unknown ones).
         known: The top-level names that the tool reads. If given, any other is an error, and an
             option may add a node that is in no file.
