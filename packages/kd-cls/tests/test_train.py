@@ -276,6 +276,12 @@ class TestDistillation:
         assert "did you mean 'fc'" in capsys.readouterr().err
         assert runs == []
 
+    def test_a_rule_for_no_parameter_is_found_before_the_teacher_is_trained(self, runs, capsys):
+        options = ["optimizer.groups=[{'names':'student.fcc.*','lr':1.0}]"]
+        assert train.main(["recipe.py", "--cfg-options", *options]) == 2
+        assert "optimizer.groups.0: names 'student.fcc.*'" in capsys.readouterr().err
+        assert runs == []
+
 
 class TestStages:
     def test_run_in_order_each_on_the_product_of_the_one_before(self, runs):
@@ -296,6 +302,12 @@ class TestStages:
         assert train.main(["phases.py", "--resume"]) == 0
         assert [name for name, _, _ in runs] == ["hint", "phases", "phases"]
         assert "phase hint: done before" in capsys.readouterr().err
+
+    def test_a_rule_of_the_last_for_no_parameter_is_found_before_the_first(self, runs, capsys):
+        options = ["phases.kd.optimizer={'groups':[{'names':'student.fcc.*','lr':1.0}]}"]
+        assert train.main(["phases.py", "--cfg-options", *options]) == 2
+        assert "optimizer.groups.0: names 'student.fcc.*'" in capsys.readouterr().err
+        assert runs == []
 
     def test_a_misspelt_tap_of_the_last_is_found_before_the_first(self, runs, capsys):
         options = ["phases.kd.distiller.terms.kd.student=fcc"]
