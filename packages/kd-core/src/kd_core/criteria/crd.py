@@ -71,6 +71,8 @@ class CRD(Criterion):
         self.check_shapes(student_shapes, teacher_shapes)
         if mode not in ("exact", "relax"):
             raise UserError(f"CRD: mode is {mode!r}{nearest(mode, ('exact', 'relax'))}")
+        if labels.dim() != 1:
+            raise UserError("CRD needs one label an image, these are [N, C]; use another method")
         sizes = labels.bincount()
         others = len(labels) - int(sizes.max())
         if others == 0:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from torch import Tensor, nn
 
 from kd_core.config.values import checked
+from kd_core.criteria.guarded import guarded
 from kd_core.errors import UserError
 from kd_core.functional import full_precision
 
@@ -69,6 +70,10 @@ class Criterion(nn.Module):
     example: ClassVar[tuple[Shapes, Shapes] | None] = None
     """Shapes of student and teacher for the tests, where the criterion does not take all shapes."""
 
+    multi_label: ClassVar[bool] = False
+    """Whether it is for labels [N, C] of 0 and 1, and logits as a sigmoid takes them. Others are
+    refused such data if they take logits, as those of a softmax, or read `label`, as [N]."""
+
     trained_before: ClassVar[Sequence[str]] = ()
     """Submodules that an earlier phase trains; a term without `weights` for them is an error."""
 
@@ -85,11 +90,10 @@ class Criterion(nn.Module):
         """Return the loss, computed in full precision whatever is given.
 
         Raises:
-            UserError: If it reads `label` or `index` of a batch whose images are mixed.
+            UserError: If it reads what the batch lacks, `label` or `index` where images are mixed,
+                or the labels of multi-label data without being for them (`multi_label`).
         """
-        if "mixed_labels" in batch:
-            batch = _Mixed(type(self).__name__, batch)
-        return super().__call__(student, teacher, batch)
+        return super().__call__(student, teacher, guarded(self, batch))
 
     def check_shapes(self, student: Shapes, teacher: Shapes) -> None:
         """Reject, before training, shapes that this criterion cannot compare.
@@ -157,22 +161,6 @@ class Criterion(nn.Module):
                     f"{name} takes {kind} {form}, but a tap of the {side} gives "
                     f"{_described(shape)}; tap another module, or use another criterion"
                 )
-
-
-class _Mixed(dict[str, Any]):
-    """A batch of mixed images: no image has a single label or index in the training set."""
-
-    def __init__(self, reader: str, batch: Mapping[str, Any]) -> None:
-        super().__init__(batch)
-        self.reader = reader
-
-    def __getitem__(self, key: str) -> Any:
-        if key in ("label", "index"):
-            raise UserError(
-                f"{self.reader} needs one {key} for every image, but these are mixed from several; "
-                "use a method that takes no labels (KD, SL), or leave the mixing out"
-            )
-        return super().__getitem__(key)
 
 
 def _is_shape(value: Any) -> bool:

@@ -1,16 +1,20 @@
 """Which taps of which networks each term reads, checked when a distiller is made."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 
+from kd_core.criteria.guarded import is_multi_label
 from kd_core.distill.teacher import Teacher
 from kd_core.distill.term import Term, tap_tuple
 from kd_core.errors import UserError, located, nearest
+from kd_core.networks.probe import untouched
 from kd_core.networks.roles import tap_list
-from kd_core.networks.task import network_of
+from kd_core.networks.task import Batch, Task, network_of
 
 Terms = Mapping[str, Term]
 Teachers = Mapping[str, Teacher]
@@ -79,3 +83,35 @@ def check_shapes(
             term.criterion.check_shapes(
                 tap_tuple(tap_shapes["student"], term.student), tap_tuple(teacher, term.teacher)
             )
+
+
+def check_sample(model: nn.Module, sample: Batch) -> None:
+    """Let a task look at a batch and at what its network makes of it; see `Task.check_sample`."""
+    if isinstance(model, Task):
+        model.check_sample(sample)
+
+
+def check_labels(
+    terms: Terms,
+    sample: Batch,
+    student_features: Mapping[str, Any],
+    teacher_features: Mapping[str, Mapping[str, Any]],
+    teachers: Teachers,
+) -> None:
+    """Try copies of the criteria on a batch without labels, or with several an image.
+
+    Only a call shows whether a criterion reads labels. Detection's batches get theirs later.
+
+    Raises:
+        UserError: If one cannot do with these labels.
+    """
+    if "image" not in sample:
+        return
+    unusual = "label" not in sample or is_multi_label(sample)
+    sample = {**sample, "epoch": sample["image"].new_zeros((), dtype=torch.float32)}
+    for name, term in terms.items():
+        if not unusual and not term.criterion.multi_label:
+            continue
+        tried = replace(term, criterion=copy.deepcopy(term.criterion).to(sample["image"].device))
+        with located(f"term {name!r}"), untouched(tried.criterion):
+            tried.loss(student_features, teacher_features[source_of(name, term, teachers)], sample)

@@ -8,11 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from kd_core.config.values import NonNegative, checked
-from kd_core.distill.connections import bind, check_shapes, connect, source_of
+from kd_core.distill.connections import (
+    bind,
+    check_labels,
+    check_sample,
+    check_shapes,
+    connect,
+    source_of,
+)
 from kd_core.distill.teacher import as_teachers
 from kd_core.distill.term import Term
 from kd_core.distill.weighing import weigh
 from kd_core.errors import UserError, located
+from kd_core.networks.batch_names import by_our_names
 from kd_core.networks.probe import shapes, tap_values
 from kd_core.networks.roles import tap_list
 from kd_core.networks.taps import FeatureTap
@@ -32,7 +40,8 @@ class Distiller(nn.Module):
         teachers: Teachers by name, or one alone (its name is then "teacher").
         terms: Terms by name; the names are those of the losses.
         task_weight: Factor of the student's own losses, for all or by name. A loss with factor 0
-            is left out, so parameters that only it reaches get no gradient and no decay.
+            is left out, so parameters that only it reaches get no gradient and no decay. With 0 for
+            all, a batch needs labels only if a criterion reads them.
         train_student: Whether the student is trained. Otherwise it is frozen like a teacher, and
             only criteria are: a phase before the student's own.
         sample: A batch that is run through all models once, to check every tap and shape now
@@ -83,6 +92,7 @@ class Distiller(nn.Module):
 
     def forward(self, batch: Batch) -> Any:
         """Return named losses while training, the student's prediction otherwise."""
+        batch = by_our_names(batch)
         if not self.training:
             return self.predictor().eval()(batch)
         if not self.tap_shapes:
@@ -127,17 +137,21 @@ class Distiller(nn.Module):
 
     def infer_shapes(self, sample: Batch) -> None:
         """Run a batch through all models, unchanged, and check the shapes of every term."""
+        sample = by_our_names(sample)
         with located("student"):
             self._tap, student_features = tap_values(self.student, self._tap, sample)
+            check_sample(self.student, sample)
         teacher_features = {}
         for name, teacher in self.teachers.items():
             with located(f"teacher {name!r}"):
                 teacher_features[name] = teacher.infer_shapes(self.teacher_paths(name), sample)
+                check_sample(teacher.model, sample)
         self.tap_shapes = {
             "student": shapes(student_features),
             **{k: shapes(v) for k, v in teacher_features.items()},
         }
         check_shapes(self.terms, self.tap_shapes, self.teachers)
+        check_labels(self.terms, sample, student_features, teacher_features, self.teachers)
 
     def source(self, name: str) -> str:
         """Return the name of the teacher that a term learns from."""
@@ -198,6 +212,9 @@ class Distiller(nn.Module):
         self._tap.passes = passes_of(self.student, batch)
         if self.train_student:
             with self._tap as student_features:
+                if self.task_weight == 0 and isinstance(self.student, Task):
+                    self.student.run_for_taps(batch)
+                    return {}, student_features
                 return weigh(self.student(batch), self.task_weight), student_features
         if not self._tap.paths:
             return {}, {}

@@ -10,7 +10,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from kd_core.errors import UserError
 from kd_core.networks.taps import FeatureTap, OverwrittenTapError
-from kd_core.networks.task import Batch, network_of
+from kd_core.networks.task import Batch, Task, network_of
 from kd_core.runtime.failures import explain, first_line
 from kd_core.runtime.seed import rng_state, set_rng_state
 
@@ -83,8 +83,8 @@ def training_pass(model: nn.Module, batch: Batch) -> None:
     with untouched(model), torch.enable_grad():
         model.train()
         try:
-            with telling(model, batch):
-                model(batch)
+            with telling(model, batch):  # the batch need not have labels
+                model.run_for_taps(batch) if isinstance(model, Task) else model(batch)
         finally:
             with torch.no_grad():
                 for buffer, before in kept:

@@ -19,7 +19,8 @@ class Batch(TypedDict, total=False):
     image: Tensor
     """uint8, or floats in [0, 1], [V * N, 3, H, W], view-major; each network normalises itself."""
     label: Tensor
-    """int64 [N]; of detection's regions [R], background included; of one's own task anything."""
+    """int64 [N]; of multi-label data floats [N, C], 0, 1, or -1 where unknown; of detection's
+    regions [R], background included; of one's own task anything."""
     index: Tensor
     """Place of every image in the training set, int64 [N]."""
     crop_id: Tensor
@@ -27,9 +28,9 @@ class Batch(TypedDict, total=False):
     num_views: int
     """V, where it is not 1."""
     mixed_labels: Tensor
-    """Labels of the images that were mixed into each, int64 [sources, N]."""
+    """Labels of the images that were mixed into each, int64 [N, sources], or [N, sources, C]."""
     mixed_weights: Tensor
-    """Their shares, as `mixed_labels`; a column adds up to 1."""
+    """Their shares, [N, sources]; a row adds up to 1."""
 
     teacher_features: dict[str, dict[str, Any]]
     """What teachers' taps give, by teacher and tap, where a teacher need not be run."""
@@ -91,6 +92,16 @@ class Task(nn.Module):
     def forward(self, batch: Batch) -> Any:
         """Return named scalar losses while training, else the prediction."""
         raise NotImplementedError
+
+    def run_for_taps(self, batch: Batch) -> Any:
+        """Run the network on a training batch whose losses have no weight.
+
+        What it returns is not used. A task whose losses alone need labels runs without them too.
+        """
+        return self(batch)
+
+    def check_sample(self, batch: Batch) -> None:
+        """Look once at a batch and what the network makes of it, before training; may raise."""
 
     def passes(self, batch: Batch) -> int:
         """Return in how many passes of the network a call runs, each over an equal part of a batch.
