@@ -82,6 +82,13 @@ class Embedder(ImageTask):
             losses[name] = _mean([_in_full(loss, rows, label) for rows in found.features])
         return losses
 
+    def run_for_taps(self, batch: Batch) -> None:
+        """Run the network; labels are not needed."""
+        if "label" in batch:
+            self(batch)
+        else:
+            self.embed(batch["image"])
+
     def embed(self, images: Tensor) -> Embedding:
         """Return embeddings and logits of images, in training and in evaluation mode alike."""
         with _all_outputs(self.network):

@@ -21,6 +21,7 @@ from kd_core.distill.term import Term
 from kd_core.distill.weighing import weigh
 from kd_core.errors import UserError, located
 from kd_core.networks.batch_names import by_our_names
+from kd_core.networks.frozen_norms import tell_of_drift
 from kd_core.networks.probe import shapes, tap_values
 from kd_core.networks.roles import tap_list
 from kd_core.networks.taps import FeatureTap
@@ -80,6 +81,7 @@ class Distiller(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.tap_shapes: dict[str, dict[str, Any]] = {}
         self._steps_per_epoch = 0
+        self.was_started = False
         for name, teacher in self.teachers.items():
             with located(f"teacher {name!r}"):
                 teacher.infer_shapes(self.teacher_paths(name))
@@ -97,6 +99,7 @@ class Distiller(nn.Module):
             return self.predictor().eval()(batch)
         if not self.tap_shapes:
             self.infer_shapes(batch)
+            self._tell_of_drift()
         # Teachers run first, while no maps of the student wait for the backward pass: less memory.
         teacher_features = {} if self.student_first else self._run_teachers(batch, {})
         losses, student_features = self._run_student(batch)
@@ -119,7 +122,15 @@ class Distiller(nn.Module):
         super().train(mode)
         if not self.train_student:
             self.student.eval()
+        elif mode:
+            self._tell_of_drift()
         return self
+
+    def _tell_of_drift(self) -> None:
+        """Look at the first training, with its modes, for frozen parts that are not quite."""
+        if self.train_student and not self.was_started:
+            tell_of_drift(network_of(self.student), "student")
+        self.was_started = True
 
     def run_teacher(
         self, name: str, batch: Batch, student_features: dict[str, Any]

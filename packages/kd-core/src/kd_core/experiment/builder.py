@@ -104,6 +104,7 @@ def check_single(distiller: Distiller, loader: Any) -> None:
         return
     tried = copy.deepcopy(distiller)  # teachers are shared
     tried.begin(1)
+    tried.was_started = True  # what is to be said is said of the distiller itself
     tried.train()
     state = rng_state()
     try:

@@ -7,7 +7,8 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
 from kd_core.errors import UserError
-from kd_core.networks.task import Task
+from kd_core.networks.image_range import check_range
+from kd_core.networks.task import Batch, Task
 from kd_core.runtime import distributed
 
 
@@ -52,6 +53,7 @@ class ImageTask(Task):
             raise UserError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
         self.size = size
         self._height_and_width = None if size is None else height_and_width(size)
+        self._normalises = mean is not None
         self.label_smoothing = label_smoothing
         # Not persistent: they come from the config, and an old checkpoint must not replace them.
         shift, scale = (
@@ -64,7 +66,16 @@ class ImageTask(Task):
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Return images as the network wants them, float [N, 3, H, W]."""
+        """Return images as the network wants them, float [N, 3, H, W].
+
+        Raises:
+            UserError: If they are neither uint8 nor floats.
+        """
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise UserError(
+                f"images are {str(images.dtype).removeprefix('torch.')}; wanted uint8, or floats "
+                "in [0, 1]"
+            )
         if self.channels_last:  # first: bytes are a quarter of the memory of floats
             images = images.contiguous(memory_format=torch.channels_last)
         ours = images.dtype == torch.uint8  # then convert to floats once, and change them in place
@@ -75,6 +86,15 @@ class ImageTask(Task):
             images, ours = F.interpolate(images, size, mode="bilinear", antialias=True), True
         images = (images.sub_(self.mean) if ours else images - self.mean).div_(self.std)
         return images
+
+    def check_sample(self, batch: Batch) -> None:
+        """Reject float images that are not in [0, 1], where they will be normalised.
+
+        Raises:
+            UserError: If they are from 0 to 255, or normalised already.
+        """
+        if (images := batch.get("image")) is not None:
+            check_range(images, normalised=self._normalises)
 
     def cross_entropy(self, logits: Tensor, label: Tensor) -> Tensor:
         """Return the cross-entropy of logits [N, C] with smoothed labels int64 [N], in float32."""

@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from kd_core.data.augment import CropFlip
 from kd_core.data.device_loader import DeviceLoader
@@ -62,6 +63,7 @@ class CachedTeachers:
         dtype = PRECISIONS[precision]
         autocast = partial(torch.autocast, loader.device.type, dtype, enabled=dtype is not None)
         for name, teacher in teachers.items():
+            _require_statistics(name, teacher)
             with autocast():
                 widths = _widths(name, shapes(teacher(loader.sample(2))))
             key = fingerprint(data, precision, model_fingerprint(teacher.model))
@@ -190,6 +192,17 @@ def _count_views(loader: Loader) -> int:
     else:
         return loader.augment[0].count_views(loader.images.shape)  # type: ignore[attr-defined]
     raise UserError(f"trainer.teacher_cache cannot be used here: {problem}; leave it out")
+
+
+def _require_statistics(name: str, teacher: Teacher) -> None:
+    """Reject a teacher whose outputs for an image depend on the other images of the batch."""
+    for path, module in teacher.network.named_modules():
+        if isinstance(module, _BatchNorm) and module.running_mean is None:
+            raise UserError(
+                f"trainer.teacher_cache cannot be used here: {path or 'the network'!r} of teacher "
+                f"{name!r} is a BatchNorm without running statistics (track_running_stats=False), "
+                "so an output depends on the rest of its batch; leave it out"
+            )
 
 
 def _widths(name: str, shapes: Mapping[str, Any]) -> dict[str, int]:
