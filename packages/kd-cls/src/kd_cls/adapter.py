@@ -17,6 +17,7 @@ from torch import nn
 from kd_cls import TITLE
 from kd_cls.classifier import Classifier
 from kd_cls.data import DataSplits
+from kd_cls.data.splits import is_multi_label
 from kd_cls.evaluation import evaluate, evaluator
 from kd_cls.networks import (
     build_classifier,
@@ -36,6 +37,10 @@ class ClassificationAdapter(TaskAdapter):
     demo_config = Path(__file__).parent / "configs" / "dkd.py"
     of_teacher_config = ("network", "new_head", "label_smoothing")
     of_network = ("network", "new_head", "mean", "std", "size", "roles")
+
+    def metric_of(self, data: DataSplits) -> str:
+        """Return mAP where an image has several labels."""
+        return "mAP" if is_multi_label(data) else self.metric
 
     def build_model(self, data: DataSplits, where: str, /, **node: Any) -> Classifier:
         """Build the classifier of a node: see `build_classifier` for its keys."""
@@ -63,8 +68,8 @@ class ClassificationAdapter(TaskAdapter):
         self, experiment: Experiment, data: DataSplits
     ) -> tuple[Evaluate, Evaluate | None]:
         """Return the evaluations on test and validation set."""
-        return evaluator(distributed.shard(data.test)), (
-            evaluator(distributed.shard(data.val)) if data.val else None
+        return evaluator(distributed.shard(data.test), data.classes), (
+            evaluator(distributed.shard(data.val), data.classes) if data.val else None
         )
 
     def metadata(
@@ -77,6 +82,7 @@ class ClassificationAdapter(TaskAdapter):
             "mean": student.mean.flatten().tolist(),
             "std": student.std.flatten().tolist(),
             "image_size": student.size or data.image_size,
+            **({"multi_label": True} if student.multi_label else {}),
         }
         return {name: json.dumps(value) for name, value in facts.items()}
 
@@ -102,7 +108,7 @@ class ClassificationAdapter(TaskAdapter):
         teachers: dict[str, Any],
     ) -> dict[str, float]:
         """Measure a model, and how often it agrees with every teacher of the same classes."""
-        return evaluate(model, distributed.shard(data.test), teachers)
+        return evaluate(model, distributed.shard(data.test), teachers, data.classes)
 
 
 ADAPTER = ClassificationAdapter()

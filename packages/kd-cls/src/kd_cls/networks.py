@@ -18,6 +18,7 @@ from torch import nn
 
 from kd_cls.classifier import Classifier, LinearProbe
 from kd_cls.data import DataSplits
+from kd_cls.data.splits import is_multi_label
 from kd_cls.roles import network_roles
 
 
@@ -36,6 +37,7 @@ def build_classifier(
     label_smoothing: Share = 0.0,
     task_views: PositiveInt | None = None,
     views_apart: bool = False,
+    hold_frozen_norms: bool = False,
     roles: Mapping[str, Any] | None = None,
 ) -> Classifier:
     """Build the classifier of a config node.
@@ -57,6 +59,7 @@ def build_classifier(
         label_smoothing: Of the student's own loss.
         task_views: Number of views of each image in the student's own loss; None for all.
         views_apart: Train on one view after the other, not on all as one batch.
+        hold_frozen_norms: Keep the BatchNorms of frozen parts in eval mode.
         roles: Tap paths by role, for networks whose roles are not known.
     """
     classes = {} if new_head or is_pretrained(network) else {"num_classes": data.num_classes}
@@ -71,8 +74,10 @@ def build_classifier(
             std=scale,
             size=size,
             label_smoothing=label_smoothing,
+            multi_label=is_multi_label(data),
             task_views=task_views,
             views_apart=views_apart,
+            hold_frozen_norms=hold_frozen_norms,
             roles={**network_roles(built), **(roles or {})},
         )
 
@@ -192,6 +197,5 @@ def check_logits(classifier: nn.Module, batch: Batch, data: DataSplits, where: s
         count = class_count(classifier, batch)
     advice = "classes; give its callable that number, or set new_head=True"
     require_logits(count, data.num_classes, where, advice)
-    if "label" in batch:
-        with located(where):
-            training_pass(classifier, batch)
+    with located(where):
+        training_pass(classifier, batch)

@@ -85,8 +85,12 @@ def load_image(file: str, size: int) -> Tensor:
 
 @torch.inference_mode()
 def probabilities(classifier: Classifier, image: Tensor) -> Tensor:
-    """Return the probability of every class for one image; [3, H, W] to [C]."""
-    return classifier({"image": image[None]})[0].float().softmax(dim=0)
+    """Return the probability of every class for one image; [3, H, W] to [C].
+
+    Of several labels an image each has its own, and they do not add up to 1.
+    """
+    logits = classifier({"image": image[None]})[0].float()
+    return logits.sigmoid() if classifier.multi_label else logits.softmax(dim=0)
 
 
 @contextmanager

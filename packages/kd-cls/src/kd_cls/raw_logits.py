@@ -58,8 +58,8 @@ def check_logits_are_raw(task: Task, batch: Batch) -> None:
 _TOLD = {
     "log_softmax": "{network} ends in a log_softmax, which losses with a softmax do not see; but "
     "criteria that compare logits one by one see other values: better take it out",
-    "sigmoid": "{network} gives values in (0, 1) only: does it end in a sigmoid? Losses would apply "
-    "another one; take it out",
+    "sigmoid": "{network} gives values in (0, 1) only: does it end in a sigmoid? Losses would "
+    "apply another one; take it out",
 }
 
 

@@ -22,6 +22,8 @@ def network_roles(network: nn.Module) -> Roles:
     ResNets, all but `preact_blocks` for the zoo, some for torchvision's MobileNetV2; of another
     network only `pooled`, the input of its last linear layer.
     """
+    if own := getattr(network, "own_roles", None):  # such as those of `LabelWise`
+        return dict(own)
     taps = getattr(network, "taps", None)
     if isinstance(taps, Taps):
         return _of_zoo(network, taps)

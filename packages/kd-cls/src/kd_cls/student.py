@@ -24,6 +24,7 @@ FACTS = {
     "mean": artifacts.MEAN,
     "std": artifacts.STD,
     "image_size": artifacts.SIZE,
+    "multi_label": artifacts.FLAG,
 }
 
 
@@ -50,6 +51,7 @@ def load_student(path: str | Path) -> Classifier:
         mean=facts["mean"],
         std=facts["std"],
         size=facts["image_size"],
+        multi_label=facts["multi_label"],
         roles=network_roles(network),
     )
     return classifier.eval()
@@ -60,12 +62,13 @@ def read_facts(file: Path) -> dict[str, Any]:
 
     Returns:
         `network` (its config node), `classes` (names), `mean` and `std` (of each channel, in
-        [0, 1]), `image_size` (pixels of a side, or height and width).
+        [0, 1]), `image_size` (pixels of a side, or height and width), `multi_label` (whether an
+        image may have several classes; false unless the file says so).
 
     Raises:
         UserError: If the file is damaged, or an entry is missing or wrong.
     """
-    return artifacts.read_facts(file, FACTS)
+    return artifacts.read_facts(file, FACTS, {"multi_label": False})
 
 
 def square_side(image_size: Any, file: Path) -> int:

@@ -28,6 +28,59 @@ def accuracy(logits: Tensor, label: Tensor, topk: Sequence[int] = (1, 5)) -> tup
     return tuple(batch_mean(hit[:, :k].any(1).float()) for k in topk)
 
 
+@torch.no_grad()
+def average_precision(scores: Tensor, label: Tensor) -> Tensor:
+    """Return how well each class's images are ranked before all others: its average precision.
+
+    The mean, over the images that have the class, of the precision at their rank; equal scores
+    share the lowest of their ranks. That is scikit-learn's `average_precision_score`, without
+    interpolation. The mean over the classes that occur is mAP.
+
+    Args:
+        scores: [N, C]; logits will do.
+        label: 1 or 0, or below 0 or NaN where it is not known, which does not count; [N, C].
+
+    Returns:
+        Fractions of 1, float64 [C]; NaN for a class that no image has.
+    """
+    known = label >= 0
+    # Unknown ones go to the end, where they change no precision before them.
+    scores, order = scores.masked_fill(~known, -torch.inf).sort(0, descending=True)
+    hits = (label > 0.5).gather(0, order).double()
+    rank = torch.arange(1, len(scores) + 1, device=scores.device)[:, None].expand_as(scores)
+    ends = torch.ones_like(scores, dtype=torch.bool)
+    ends[:-1] = scores[1:] != scores[:-1]
+    shared = rank.masked_fill(~ends, len(scores)).flip(0).cummin(0).values.flip(0)
+    found = hits.cumsum(0).gather(0, shared - 1) if len(scores) else hits
+    return (hits * found / shared).sum(0) / hits.sum(0)
+
+
+@torch.no_grad()
+def label_f1(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """Return CF1 and OF1 of classes predicted where their logit is above 0.
+
+    As usual since Wang et al., "CNN-RNN: A Unified Framework for Multi-label Image Classification",
+    CVPR 2016, arXiv:1604.04573: CF1 is the harmonic mean of CP and CR, the precision and recall of
+    each class averaged over the classes, and OF1 of the precision and recall over all labels. Here
+    the averages are over the classes that occur; the precision of one that is never predicted is 0.
+
+    Args:
+        logits: [N, C].
+        label: See `average_precision`.
+
+    Returns:
+        Two scalars, fractions of 1.
+    """
+    present = label > 0.5
+    predicted = (logits > 0) & (label >= 0)
+    right, said, true = ((x).sum(0).double() for x in (predicted & present, predicted, present))
+    occurs = true > 0
+    precision = (right / said.clamp(min=1))[occurs].mean()
+    recall = (right / true.clamp(min=1))[occurs].mean()
+    by_class = 2 * precision * recall / (precision + recall).clamp(min=1e-12)
+    return by_class, 2 * right.sum() / (said.sum() + true.sum()).clamp(min=1)
+
+
 class CalibrationBins(NamedTuple):
     """Sums over the samples whose confidence falls in a bin, [bins] each."""
 

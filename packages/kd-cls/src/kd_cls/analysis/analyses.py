@@ -21,6 +21,7 @@ from kd_cls.analysis.arguments import PICTURES
 from kd_cls.analysis.figure import require_png
 from kd_cls.analysis.models import labels_of, load_model
 from kd_cls.analysis.subject import Subject
+from kd_cls.data.splits import is_multi_label
 
 _MEASURE = {"evaluate": tables.evaluate, "noise": tables.noise}
 _DRAW: dict[str, Callable[..., dict[str, Any]]] = {
@@ -58,6 +59,11 @@ def read_subject(args: Namespace) -> Subject:
         labels_of([args.teacher, *args.models], [_TEACHER, *labels])  # rejects another "teacher"
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = build_data(node, config.get("data_seed", 0), device)
+    if is_multi_label(data) and args.what != "cka":
+        raise UserError(
+            f"{args.what} is for one class an image, {args.data} has several; cka can be drawn, and "
+            "cls_train.py --eval-only measures mAP"
+        )
     networks = Path(args.data).expanduser().parent.parent / "networks"
     load = partial(load_model, data=data, networks=networks)
     return Subject(

@@ -5,6 +5,7 @@ from kd_core.data.split_loader import SplitLoader
 
 from kd_cls.data.arrays import cifar10, cifar100, digits, stl10, synthetic
 from kd_cls.data.image_folders import image_folder, imagenet, tiny_imagenet
+from kd_cls.data.mosaics import digit_mosaics
 from kd_cls.data.splits import DataSplits
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "SplitLoader",
     "cifar10",
     "cifar100",
+    "digit_mosaics",
     "digits",
     "image_folder",
     "imagenet",

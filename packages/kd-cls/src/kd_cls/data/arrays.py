@@ -50,7 +50,7 @@ def cifar10(
     """
     train, test, classes = _cifar(datasets.CIFAR10, root, download)
     mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-    return _splits(train, test, classes, options, (mean, std), image_size)
+    return array_splits(train, test, classes, options, (mean, std), image_size)
 
 
 @with_options
@@ -60,7 +60,7 @@ def cifar100(
     """CIFAR-100 with its 100 fine classes and mdistiller's statistics; otherwise see `cifar10`."""
     train, test, classes = _cifar(datasets.CIFAR100, root, download)
     mean, std = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
-    return _splits(train, test, classes, options, (mean, std), image_size)
+    return array_splits(train, test, classes, options, (mean, std), image_size)
 
 
 @with_options
@@ -85,7 +85,7 @@ def stl10(
         check_labels(labels, 10, str(Path(root, loaded.base_folder, file)))
         parts.append((torch.from_numpy(np.ascontiguousarray(loaded.data)), labels))
     mean, std = (0.4468, 0.4399, 0.4068), (0.2419, 0.2384, 0.2541)
-    return _splits(parts[0], parts[1], loaded.classes, options, (mean, std), image_size)
+    return array_splits(parts[0], parts[1], loaded.classes, options, (mean, std), image_size)
 
 
 @with_options
@@ -101,19 +101,14 @@ def digits(
         train_per_class: Training images of each digit, at most 173; all others are test images.
         split_seed: Seed of that split; not `data_seed`, so that runs share a test set.
     """
-    from sklearn.datasets import load_digits  # slow to import
-
-    loaded = load_digits()
-    pixels = torch.from_numpy(loaded.images * (255 / 16)).round().to(torch.uint8)
-    images = pixels.repeat_interleave(4, 1).repeat_interleave(4, 2)[:, None].repeat(1, 3, 1, 1)
-    labels = torch.from_numpy(loaded.target).long()
+    images, labels = digit_images(4)
     if not 1 <= train_per_class < int(torch.bincount(labels).min()):
         raise UserError(f"digits: train_per_class must be in [1, 173], got {train_per_class}")
     chosen = rank_in_class(labels, epoch_order(len(labels), split_seed, 0)) < train_per_class
     train, test = select((images, labels), chosen), select((images, labels), ~chosen)
     mean, std = (0.305, 0.305, 0.305), (0.376, 0.376, 0.376)
     recipe = [CropFlip(flip=False)]
-    return _splits(train, test, [str(n) for n in range(10)], options, (mean, std), 32, recipe)
+    return array_splits(train, test, [str(n) for n in range(10)], options, (mean, std), 32, recipe)
 
 
 @with_options
@@ -138,10 +133,22 @@ def synthetic(
 
     names = [f"class {number}" for number in range(num_classes)]
     half = (0.5, 0.5, 0.5)
-    return _splits(draw(num_train), draw(num_test), names, options, (half, half), image_size, [])
+    return array_splits(
+        draw(num_train), draw(num_test), names, options, (half, half), image_size, []
+    )
 
 
-def _splits(
+def digit_images(scale: int) -> tuple[Tensor, Tensor]:
+    """Return scikit-learn's digits, uint8 [1797, 3, 8 * scale, 8 * scale], and which they are."""
+    from sklearn.datasets import load_digits  # slow to import
+
+    loaded = load_digits()
+    pixels = torch.from_numpy(loaded.images * (255 / 16)).round().to(torch.uint8)
+    large = pixels.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+    return large[:, None].repeat(1, 3, 1, 1), torch.from_numpy(loaded.target).long()
+
+
+def array_splits(
     train: Labelled,
     test: Labelled,
     classes: Sequence[str],

@@ -12,9 +12,11 @@ from kd_core.errors import UserError
 from kd_core.runtime.seed import mix, random_below
 from torch import Tensor
 
+from kd_cls.data.label_sets import first_with_each_class, held_out_part, require_label_sets
 from kd_cls.data.options import Options, Statistics
 
-Labelled = tuple[Any, Tensor]  # samples (a tensor, or an array of paths) and labels int64 [N]
+Labelled = tuple[Any, Tensor]
+"""Samples (a tensor, or an array of paths) and their labels: int64 [N], or floats [N, C]."""
 _HOLD_OUT = 0x5EED  # makes the split independent of the order of an epoch
 _RANDOM_LABELS = 0x1ABE1  # and random labels independent of augmentations
 
@@ -46,6 +48,11 @@ class DataSplits(LoaderSet):
         return len(self.classes)
 
 
+def is_multi_label(data: Any) -> bool:
+    """Return whether images have several labels each: what a config's `data` builds has [N, C]."""
+    return bool(data.labels.dim() == 2)
+
+
 def make_splits(
     train: Labelled,
     test: Labelled,
@@ -69,6 +76,8 @@ def make_splits(
         std: Standard deviation of the data set.
         image_size: Side of the images in pixels.
     """
+    if train[1].dim() == 2:
+        require_label_sets(train[1], test[1], classes, options)
     held = _held_out(train[1], options.val_fraction, options.data_seed, classes)
     shown = train
     if options.random_labels:
@@ -94,6 +103,8 @@ def first_of_each_class(samples: Labelled, limit: int | None) -> Labelled:
     if limit is None:
         return samples
     labels = samples[1]
+    if labels.dim() == 2:
+        return select(samples, first_with_each_class(labels, limit))
     return select(samples, rank_in_class(labels, torch.arange(len(labels))) < limit)
 
 
@@ -131,7 +142,9 @@ def check_labels(labels: Tensor, num_classes: int, where: str) -> None:
 def _held_out(labels: Tensor, fraction: float, data_seed: int, classes: Sequence[str]) -> Tensor:
     """Choose the samples to hold out, bool [N]: the same share of each class, at least one."""
     if not fraction:
-        return torch.zeros_like(labels, dtype=torch.bool)
+        return torch.zeros(len(labels), dtype=torch.bool)
+    if labels.dim() == 2:
+        return held_out_part(labels, fraction, mix(data_seed, _HOLD_OUT))
     counts = torch.bincount(labels, minlength=len(classes))
     wanted = (counts * fraction).round().long().clamp(min=1)
     if (short := (wanted >= counts).nonzero()).numel():

@@ -30,7 +30,7 @@ class LoaderSet:
 
     @property
     def labels(self) -> Tensor:
-        """Return the labels of the training samples, int64 [num_samples], on the host."""
+        """Return the labels of the training samples, on the host: int64 [N], or floats [N, C]."""
         return self.train.labels.cpu()
 
     def to(self, device: torch.device) -> None:

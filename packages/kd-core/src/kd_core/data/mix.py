@@ -18,8 +18,9 @@ from kd_core.runtime.seed import random_bits
 class Mix(ABC):
     """Make every image of a batch from several; the last of the augmentations.
 
-    Adds `mixed_labels`, int64 [N, K], the classes of the parts of each image, and `mixed_weights`,
-    float32 [N, K], the share of each part: a row sums to 1. A class may occur twice. `label` and
+    Adds `mixed_labels`, int64 [N, K], the classes of the parts of each image (floats [N, K, C],
+    where images have several), and `mixed_weights`, float32 [N, K], the share of each part: a row
+    sums to 1. A class may occur twice. `label` and
     `index` stay those of the original image at that place. So a reader of `label` sees one class
     only, which may be a small part of the image. `crop_id` is removed, because it does not identify
     the image any more.
@@ -45,7 +46,7 @@ class Mix(ABC):
         return {
             **rest,
             "image": image,
-            "mixed_labels": batch["label"][sources].T,
+            "mixed_labels": batch["label"][sources].transpose(0, 1),
             "mixed_weights": weights.expand(len(image), -1),
         }
 

@@ -31,11 +31,11 @@ class Sampler(Protocol):
 class SplitLoader:
     """Batches of a data set; every choice is a function of (data_seed, epoch, index).
 
-    Batches hold `image` uint8 [n, 3, H, W], `label` int64 [n], `index` int64 [n] (the position in
-    this loader's set), and what the augmentations add.
+    Batches hold `image` uint8 [n, 3, H, W], `label` [n] or [n, C], `index` int64 [n] (the position
+    in this loader's set), and what the augmentations add.
 
     Args:
-        labels: Class of every sample, int64 [N].
+        labels: Class of every sample, int64 [N], or floats [N, C] of 0 and 1.
         batch_size: Samples in a global batch, whatever the number of processes.
         shuffle: Whether each epoch has its own order.
         augment: Augmentations run on the device, in order.

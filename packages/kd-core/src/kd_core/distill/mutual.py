@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from kd_core.config.values import NonNegative, Positive, PositiveInt, checked
 from kd_core.criteria.granularity import TEMPERATURES, make_encoders
+from kd_core.criteria.guarded import is_multi_label
 from kd_core.criteria.kd import kd
 from kd_core.distill.distiller import Distiller
 from kd_core.errors import UserError
 from kd_core.functional import promote
+from kd_core.networks.batch_names import by_our_names
 from kd_core.networks.probe import tap_values
 from kd_core.networks.roles import roles_of, tap_list
 from kd_core.networks.taps import FeatureTap
@@ -62,6 +64,11 @@ class MutualDistiller(Distiller):
         sample: Batch | None = None,
     ) -> None:
         super().__init__(student, {}, {}, sample=sample)
+        if sample is not None and is_multi_label(by_our_names(sample)):
+            raise UserError(
+                "mutual learning compares classes by a softmax, but these labels are [N, C], several "
+                "classes an image; distil from a teacher with kd_core.criteria.l2d.MLD"
+            )
         if not peers:
             raise UserError("mutual learning needs a peer; name one under `peers`")
         self.peers.update(peers)
@@ -81,6 +88,7 @@ class MutualDistiller(Distiller):
         """Return the losses of all while training, the student's prediction otherwise."""
         if not self.training:
             return super().forward(batch)
+        batch = by_our_names(batch)
         own, teacher_features = {}, {}
         for name, member in self.members.items():
             learns = torch.is_grad_enabled() and self._only in (None, name)

@@ -72,6 +72,10 @@ class TaskAdapter(ABC):
     def evaluators(self, experiment: Experiment, data: Any) -> tuple[Evaluate, Evaluate | None]:
         """Return the evaluation on the test set and, if there is one, on the validation set."""
 
+    def metric_of(self, data: Any) -> str:
+        """Return the metric that defines the best epoch on this data."""
+        return self.metric
+
     def load_finished(self, folder: Path, node: Mapping[str, Any]) -> Task:
         """Return the student of a finished run, as a teacher with what its node says."""
         raise UserError(

@@ -85,7 +85,7 @@ def build_experiment(
         loader=distributed.shard(data.train),
         test=test,
         val=val,
-        metric=adapter.metric,
+        metric=adapter.metric_of(data),
         metadata=adapter.metadata(
             distiller.deploy_node(plain(experiment.student["network"])), data, student
         ),

@@ -122,12 +122,20 @@ class ComparisonTool:
             if distributed.rank() == 0:
                 rows = known_rows(folders, args.seeds, earlier)
                 headings, against = given.get("metrics", {}), given.get("against", {})
-                table = markdown(rows.results, self.adapter.metric, headings, against, rows.earlier)
+                metric = metric_of(rows.results, self.adapter.metric)
+                table = markdown(rows.results, metric, headings, against, rows.earlier)
                 checkpoint.save_json(rows.results, work_dir / _TABLE)
                 checkpoint.save_text(table + "\n", work_dir / "table.md")
         if distributed.rank() == 0:
             print(table)
             err.print(f"results in {work_dir}")
+
+
+def metric_of(results: Results, usual: str) -> str:
+    """Return the metric of which the first run says that it defines its best epoch."""
+    return next(
+        (run["metric"] for runs in results.values() for run in runs if "metric" in run), usual
+    )
 
 
 def markdown(

@@ -204,7 +204,8 @@ class Runner:
                 text = "knows other classes, so its accuracy cannot be measured here"
             else:
                 scores[name] = found
-                text = f"{self.adapter.metric} {found[self.adapter.metric]:.2f} on the test set"
+                metric = built.parts.metric
+                text = f"{metric} {found[metric]:.2f} on the test set"
             if distributed.rank() == 0:
                 err.print(f"teacher {name!r}: {text}")
         return scores

@@ -96,10 +96,10 @@ def summary_table(summary: dict[str, Any]) -> Table:
     """Return a table of the last and the best epoch, and how the best was chosen."""
     count = len(summary["seeds"])
     title = f"student, {count} seed{'s' * (count > 1)}"
-    table = Table("", *summary["last"], title=title, caption=spread_of(summary["data_seeds"]))
+    shown = [name for name in summary["last"] if "/" not in name]  # not those of single classes
+    table = Table("", *shown, title=title, caption=spread_of(summary["data_seeds"]))
     for which, label in (("last", "last epoch"), ("best", f"best on {summary['chosen_on']}")):
-        row = [text(value, DIGITS.get(name, 2)) for name, value in summary[which].items()]
-        table.add_row(label, *row)
+        table.add_row(label, *(text(summary[which][name], DIGITS.get(name, 2)) for name in shown))
     return table
 
 

@@ -42,17 +42,21 @@ def find_student(path: str | Path) -> Path:
     return path
 
 
-def read_facts(file: Path, checks: Mapping[str, "Check"]) -> dict[str, Any]:
+def read_facts(
+    file: Path, checks: Mapping[str, "Check"], usual: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return the metadata of a student's file.
 
     Args:
         file: The file.
         checks: The entries that a file of this task must have, and a check for each.
+        usual: Values of those that it need not have.
 
     Raises:
         UserError: If the file is damaged, or an entry is missing or wrong.
     """
     _, metadata = load_safetensors(file)  # the checksum covers the whole file
+    metadata = {name: json.dumps(value) for name, value in (usual or {}).items()} | metadata
     missing = [name for name in checks if name not in metadata]
     if missing:
         raise UserError(

@@ -191,7 +191,11 @@ class ProgressLog(Logger):
         """Print the epoch's record."""
         if self.metric not in trainer.record and time.monotonic() - self._said < self.seconds:
             return
-        values = {k: v for k, v in trainer.record.items() if k not in ("epoch", "step", "seconds")}
+        values = {
+            name: value
+            for name, value in trainer.record.items()
+            if name not in ("epoch", "step", "seconds") and "/" not in name  # of one class
+        }
         numbers = "  ".join(f"{name.removeprefix('loss_')} {v:.4g}" for name, v in values.items())
         best = ""
         if trainer.best:
