@@ -7,8 +7,10 @@ from kd_core.errors import UserError
 from kd_core.metrics import (
     accuracy,
     agreement,
+    average_precision,
     calibration_bins,
     expected_calibration_error,
+    label_f1,
     linear_cka,
     minibatch_cka,
     noise_unevenness,
@@ -267,3 +269,44 @@ def test_a_nan_is_not_hidden():
     assert noise_unevenness(logits).isnan()
     assert linear_cka(logits, logits).isnan()
     assert minibatch_cka([([logits], [logits])]).isnan()
+
+
+class TestSeveralLabels:
+    @pytest.fixture
+    def given(self):
+        generator = torch.Generator().manual_seed(0)
+        scores = torch.randn(40, 6, generator=generator)
+        scores[:, 1] = scores[:, 1].round()  # ties
+        label = (torch.rand(40, 6, generator=generator) < 0.3).float()
+        label[:, 5] = 0
+        return scores, label
+
+    def test_average_precision_is_scikit_learns(self, given):
+        # average_precision_score(label[:, place], scores[:, place]) of scikit-learn 1.7
+        expected = [0.289934499774, 0.380500821018, 0.631331726058, 0.108418902774, 0.278751237881]
+        found = average_precision(*given)
+        assert found[:5].tolist() == pytest.approx(expected, rel=1e-10)
+        assert found[5].isnan()
+
+    @pytest.mark.parametrize("unknown", [-1.0, torch.nan])
+    def test_unknown_labels_are_as_if_they_were_not_there(self, given, unknown):
+        scores, label = given
+        label[20:] = unknown
+        found = average_precision(scores, label)[:5]
+        torch.testing.assert_close(found, average_precision(scores[:20], label[:20])[:5])
+        pair = label_f1(scores, label), label_f1(scores[:20], label[:20])
+        torch.testing.assert_close(*pair)
+
+    def test_f1_of_classes_and_of_all_labels(self):
+        logits = torch.tensor([[1.0, 1, -1, 1], [1, -1, -1, -1], [1, 1, -1, -1]])
+        label = torch.tensor([[1.0, 0, 1, 0], [0, 1, 1, 0], [1, 1, 0, 0]])
+        precision = (2 / 3 + 1 / 2 + 0) / 3  # of the three classes that occur
+        recall = (1 + 1 / 2 + 0) / 3
+        by_class, overall = label_f1(logits, label)
+        assert by_class.item() == pytest.approx(2 * precision * recall / (precision + recall))
+        assert overall.item() == pytest.approx(2 * 3 / (6 + 6))
+
+    def test_no_image_and_no_right_label_are_numbers_or_nothing(self):
+        assert average_precision(torch.zeros(0, 3), torch.zeros(0, 3)).isnan().all()
+        by_class, overall = label_f1(-torch.ones(2, 3), torch.ones(2, 3))
+        assert by_class == overall == 0

@@ -61,8 +61,8 @@ def read_subject(args: Namespace) -> Subject:
     data = build_data(node, config.get("data_seed", 0), device)
     if is_multi_label(data) and args.what != "cka":
         raise UserError(
-            f"{args.what} is for one class an image, {args.data} has several; cka can be drawn, and "
-            "cls_train.py --eval-only measures mAP"
+            f"{args.what} is for one class an image, {args.data} has several; cka can be drawn, "
+            "and cls_train.py --eval-only measures mAP"
         )
     networks = Path(args.data).expanduser().parent.parent / "networks"
     load = partial(load_model, data=data, networks=networks)

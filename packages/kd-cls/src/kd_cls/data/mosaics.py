@@ -34,14 +34,12 @@ def digit_mosaics(
     """
     images, labels = digit_images(2)
     half = len(images) // 2
-    parts = [
-        _drawn((images[:half], labels[:half]), num_train, 2 * drawing_seed),
-        _drawn((images[half:], labels[half:]), num_test, 2 * drawing_seed + 1),
-    ]
+    train = _drawn((images[:half], labels[:half]), num_train, 2 * drawing_seed)
+    test = _drawn((images[half:], labels[half:]), num_test, 2 * drawing_seed + 1)
     mean, std = (0.214, 0.214, 0.214), (0.346, 0.346, 0.346)
     names = [str(digit) for digit in range(10)]
     recipe = [CropFlip(padding=2, flip=False)]
-    return array_splits(*parts, names, options, (mean, std), 32, recipe)
+    return array_splits(train, test, names, options, (mean, std), 32, recipe)
 
 
 def _drawn(digits: Labelled, count: int, seed: int) -> tuple[Tensor, Tensor]:

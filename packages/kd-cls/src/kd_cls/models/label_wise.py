@@ -1,6 +1,6 @@
 """LabelWise: any network with one embedding a class, from which its logits are computed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from kd_core.config.values import PositiveInt
@@ -106,5 +106,5 @@ class LabelDecoder(nn.Module):
         return self.norm2(seen + self.feed(seen))
 
 
-def _inside(roles: dict[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+def _inside(roles: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
     return {role: tuple(f"network.{path}" for path in paths) for role, paths in roles.items()}

@@ -64,11 +64,7 @@ class MutualDistiller(Distiller):
         sample: Batch | None = None,
     ) -> None:
         super().__init__(student, {}, {}, sample=sample)
-        if sample is not None and is_multi_label(by_our_names(sample)):
-            raise UserError(
-                "mutual learning compares classes by a softmax, but these labels are [N, C], several "
-                "classes an image; distil from a teacher with kd_core.criteria.l2d.MLD"
-            )
+        _require_one_class(sample or {})
         if not peers:
             raise UserError("mutual learning needs a peer; name one under `peers`")
         self.peers.update(peers)
@@ -88,7 +84,7 @@ class MutualDistiller(Distiller):
         """Return the losses of all while training, the student's prediction otherwise."""
         if not self.training:
             return super().forward(batch)
-        batch = by_our_names(batch)
+        _require_one_class(batch := by_our_names(batch))
         own, teacher_features = {}, {}
         for name, member in self.members.items():
             learns = torch.is_grad_enabled() and self._only in (None, name)
@@ -142,6 +138,14 @@ class MutualDistiller(Distiller):
             (vectors,) = tap_values(member, tap, sample)[1].values()
             made = make_encoders(vectors.shape[1], widths)
             self.encoders[_key(name)] = made.to(vectors.device)
+
+
+def _require_one_class(batch: Any) -> None:
+    if is_multi_label(by_our_names(batch)):
+        raise UserError(
+            "mutual learning compares classes by a softmax, but these labels are [N, C], several "
+            "classes an image; distil from a teacher with kd_core.criteria.l2d.MLD"
+        )
 
 
 def logits_of(model: nn.Module) -> list[str]:
