@@ -91,6 +91,7 @@ TAKEN = {
     "reviewkd_torchvision": {R34_R18},
     "deit_hard": set(),
     "deit_soft": set(),
+    "l2d": set(),
 }
 """The pairs that a method takes, where it does not take all."""
 
@@ -102,6 +103,7 @@ REFUSALS = {
     "reviewkd_torchvision": "no such role",
     "deit_hard": "has no module 'head'",
     "deit_soft": "has no module 'head'",
+    "l2d": "no such role",
 }
 """What a method says of the others."""
 

@@ -53,7 +53,8 @@ def documented(path):
 
 def commands():
     """Return all documented commands, each once."""
-    pages = [ROOT / "packages/kd-reid/README.md", ROOT / "docs/speed.md"]
+    names = ("packages/kd-reid/README.md", "docs/speed.md", "docs/multi_label.md")
+    pages = [ROOT / name for name in names]
     paths = [*CONFIGS, *READMES, SYSTEMS, *pages]
     return list(dict.fromkeys(command for path in paths for command in documented(path)))
 

@@ -38,6 +38,13 @@ def test_a_loop_of_one_s_own_trains_a_torchvision_student_that_loads_without_us(
     plain.load_state_dict(torch.load("student.pth", weights_only=True))
 
 
+def test_regression_is_learned_from_a_teacher_without_labels(capsys):
+    names = runpy.run_path(str(ROOT / "examples/regression.py"))
+    after = names["error"](names["distiller"])
+    assert after < names["before"] / 2
+    assert "student" in capsys.readouterr().out
+
+
 def test_a_torchvision_student_of_a_zoo_network_needs_twenty_lines_and_no_shape(monkeypatch):
     text = STUDENT.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 20

@@ -53,6 +53,7 @@ REFUSALS = {
     "mgd": "equal size",
     "reviewkd_torchvision": "no such role",
     "deit_hard": "has no module 'head'",
+    "l2d": "no such role",  # of one embedding a class
 }
 """Methods that refuse some pairs at construction, and what they then ask for."""
 

@@ -52,6 +52,7 @@ TINY_IMAGENET = {
 
 OTHERS = {
     "cifar10_resnet20_resnet8": (10, ("ResNet", 272_474), ("ResNet", 78_042)),
+    "label_wise_resnet20_resnet8": (10, ("LabelWise", 302_426), ("LabelWise", 107_994)),
     "imagenet_resnet34_resnet18": (1000, ("ResNet", 21_797_672), ("ResNet", 11_689_512)),
     "imagenet_resnet50_mobilenetv1": (1000, ("ResNet", 25_557_032), ("MobileNetV1", 4_231_976)),
     "imagenet_regnety_160_deit_tiny": (

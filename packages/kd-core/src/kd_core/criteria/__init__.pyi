@@ -29,6 +29,8 @@ from kd_core.criteria.hard_label import HardLabel as HardLabel
 from kd_core.criteria.kd import KD as KD
 from kd_core.criteria.kd import Standardizable as Standardizable
 from kd_core.criteria.kdsvd import KDSVD as KDSVD
+from kd_core.criteria.l2d import L2D as L2D
+from kd_core.criteria.l2d import MLD as MLD
 from kd_core.criteria.mgd import MGD as MGD
 from kd_core.criteria.mlkd import MLKD as MLKD
 from kd_core.criteria.nkd import NKD as NKD

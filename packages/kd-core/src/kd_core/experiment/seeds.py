@@ -99,7 +99,8 @@ def summary_table(summary: dict[str, Any]) -> Table:
     shown = [name for name in summary["last"] if "/" not in name]  # not those of single classes
     table = Table("", *shown, title=title, caption=spread_of(summary["data_seeds"]))
     for which, label in (("last", "last epoch"), ("best", f"best on {summary['chosen_on']}")):
-        table.add_row(label, *(text(summary[which][name], DIGITS.get(name, 2)) for name in shown))
+        values = {name: value for name, value in summary[which].items() if name in shown}
+        table.add_row(label, *(text(value, DIGITS.get(name, 2)) for name, value in values.items()))
     return table
 
 
