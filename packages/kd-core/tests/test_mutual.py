@@ -139,3 +139,19 @@ def test_codes_need_a_sample_and_a_temperature_each():
     for wrong in ({"sample": None}, {"widths": [2]}):
         with pytest.raises(UserError, match="need a temperature each"):
             make_coding(**wrong)
+
+
+def test_several_labels_an_image_are_refused():
+    batch = {"image": torch.rand(2, 3, 4, 4), "label": torch.ones(2, 3)}
+
+    class Any(Task):
+        def forward(self, batch):
+            logits = self.network(batch["image"])
+            return {"own": logits.mean()} if self.training else logits
+
+    pair = [Any(nn.Sequential(nn.Flatten(), nn.Linear(48, 3))) for _ in range(2)]
+    with pytest.raises(UserError, match="mutual learning compares classes by a softmax"):
+        MutualDistiller(pair[0], {"peer": pair[1]}, sample=batch)
+    distiller = MutualDistiller(pair[0], {"peer": pair[1]})
+    with pytest.raises(UserError, match="mutual learning compares classes by a softmax"):
+        distiller(batch)

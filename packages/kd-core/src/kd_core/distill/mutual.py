@@ -10,8 +10,9 @@ from kd_core.config.values import NonNegative, Positive, PositiveInt, checked
 from kd_core.criteria.granularity import TEMPERATURES, make_encoders
 from kd_core.criteria.guarded import is_multi_label
 from kd_core.criteria.kd import kd
+from kd_core.distill.connections import check_sample
 from kd_core.distill.distiller import Distiller
-from kd_core.errors import UserError
+from kd_core.errors import UserError, located
 from kd_core.functional import promote
 from kd_core.networks.batch_names import by_our_names
 from kd_core.networks.probe import tap_values
@@ -68,6 +69,9 @@ class MutualDistiller(Distiller):
         if not peers:
             raise UserError("mutual learning needs a peer; name one under `peers`")
         self.peers.update(peers)
+        for name, peer in peers.items() if sample is not None else ():
+            with located(f"peer {name!r}"):
+                check_sample(peer, by_our_names(sample))
         self.weight, self.temperature, self.reduction = weight, temperature, reduction
         self._only: str | None = None
         self.code_temperatures = tuple(temperatures) if widths else ()
