@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 from kd_cls.compare import main
-from kd_core.experiment.comparison import markdown
 from kd_core.experiment.runner import Runner
+from kd_core.experiment.tables.formats import markdown
+from kd_core.experiment.tables.products import Products
+from kd_core.experiment.tables.table import tabulate
 from kd_core.files.checkpoint import load_json
 from kd_core.files.claim import claimed
 from kd_core.runtime.processes import this_process
@@ -40,6 +42,17 @@ def folder(tmp_path, monkeypatch):
         Path(f"{name}.py").write_text(text)
 
 
+@pytest.fixture
+def curves(folder):
+    """Let a comparison draw its curves, which takes a while and here few tests need."""
+
+
+@pytest.fixture(autouse=True)
+def _without_curves(request, monkeypatch):
+    if "curves" not in request.fixturenames:
+        monkeypatch.setattr(Products, "draw", lambda self, rows: None)
+
+
 def cells(text):
     return [
         [cell.strip() for cell in line.strip("|").split("|")]
@@ -62,8 +75,9 @@ def test_a_table_has_its_rows_over_the_seeds(capsys):
     values = [run["last"]["top1"] for run in found["KD"]]
     assert table[3][2].startswith(f"{sum(values) / 2:.2f} ± ")
     gaps = [a - b["last"]["top1"] for a, b in zip(values, found["alone"], strict=True)]
-    assert table[3][-1].startswith(f"{sum(gaps) / 2:+.2f} ± ")
-    assert table[2][-1] == ""
+    assert table[3][-2].startswith(f"{sum(gaps) / 2:+.2f} ± ")
+    assert table[3][-1].endswith(" (n = 2)")
+    assert table[2][-2:] == ["", ""]
     assert cells(Path("runs/table-table/table.md").read_text()) == table
     assert [run["seed"] for run in found["weak KD"]] == [0, 1]
     assert found["alone"][0]["teachers"] == {}  # not even built
@@ -83,7 +97,7 @@ def test_what_is_finished_is_not_run_again_and_what_is_changed_is(capsys):
 def table_rows(folder="runs/table-table"):
     """Return the labels and the differences in a table."""
     table = cells(Path(folder, "table.md").read_text())
-    return {row[0]: row[-1] for row in table[2:]}
+    return {row[0]: row[-2] for row in table[2:]}
 
 
 def compare(*options, only=(), seeds=("0",)):
@@ -122,11 +136,23 @@ def test_rows_of_other_settings_or_seeds_are_kept_marked_and_not_compared():
     assert set(table_rows().values()) == {""}
     assert "† finished before, with other settings" in Path("runs/table-table/table.md").read_text()
     assert [results()[label] == before[label] for label in before] == [True, False, True]
-    compare(only=["weak KD"], seeds=["0", "1"])
-    assert list(table_rows()) == ["alone †", "KD †", "weak KD"]
     compare(only=["KD"])  # as at first: nothing is trained, nothing is marked
     assert results() == before
     assert list(table_rows()) == ["alone", "KD", "weak KD"]
+
+
+def test_rows_of_more_seeds_are_compared_over_the_seeds_that_both_have():
+    compare(seeds=["0", "1"])
+    compare(only=["weak KD"], seeds=["0", "1", "2"])
+    table = cells(Path("runs/table-table/table.md").read_text())
+    assert [row[:2] for row in table[2:]] == [["alone", "2"], ["KD", "2"], ["weak KD", "3"]]
+    ours, theirs = (
+        {run["seed"]: run["last"]["top1"] for run in results()[label]}
+        for label in ("weak KD", "alone")
+    )
+    gap = sum(ours[seed] - theirs[seed] for seed in (0, 1)) / 2
+    assert table[4][-2].startswith(f"{gap:+.2f} ± ")
+    assert table[4][-1].endswith("(n = 2)")
 
 
 def test_a_sweep_in_the_folder_of_a_table_keeps_the_rows_of_the_table():
@@ -221,7 +247,9 @@ def test_differences_are_between_runs_of_one_seed():
         return {"last": scores, "best": {**scores, "chosen_on": "test data"}}
 
     results = {"a": [run(50), run(60)], "b": [run(52), run(61)], "c": [run(53), run(60)]}
-    table = cells(markdown(results, "top1", {}, {"c": "b"}))
-    assert table[3] == ["b", "2", "56.50 ± 6.36", "56.50 ± 6.36", "+1.50 ± 0.71 from a"]
-    assert table[4][-1] == "+0.00 ± 1.41 from b"
-    assert cells(markdown({"c": results["c"]}, "top1", {}, {"c": "b"}))[2][-1] == ""
+    table = cells(markdown(tabulate(results, "top1", {}, against={"c": "b"})))
+    assert table[3][:4] == ["b", "2", "56.50 ± 6.36", "56.50 ± 6.36"]
+    assert table[3][4:] == ["+1.50 ± 0.71 from a", "-4.85 to +7.85 (n = 2)"]
+    assert table[4][-2] == "+0.00 ± 1.41 from b"
+    alone = tabulate({"c": results["c"]}, "top1", {}, against={"c": "b"})
+    assert cells(markdown(alone))[2][-2:] == ["", ""]

@@ -10,7 +10,7 @@ from kd_core.distill.distiller import Distiller
 from kd_core.distill.term import Term
 from kd_core.errors import UserError
 from kd_core.experiment import report
-from kd_core.experiment.plots import plot_curves
+from kd_core.experiment.tables.plots import plot_curves
 from kd_core.networks.task import Task
 from rich.console import Console
 from torch import nn

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from kd_core.errors import UserError, located
-from kd_core.experiment.plots import new_figure, save_png
+from kd_core.experiment.tables.plots import new_figure, save_png
 from torch import Tensor
 
 from kd_cls.analysis.choices import Method, Target

@@ -6,7 +6,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
 
 from kd_core.errors import UserError
-from kd_core.experiment.plots import new_figure
+from kd_core.experiment.tables.plots import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

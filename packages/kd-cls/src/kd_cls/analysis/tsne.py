@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from kd_core.errors import UserError
-from kd_core.experiment.plots import save_png
+from kd_core.experiment.tables.plots import save_png
 
 from kd_cls.analysis.features import choose, collect
 from kd_cls.analysis.figure import FEW_CLASSES, panels, set_title
