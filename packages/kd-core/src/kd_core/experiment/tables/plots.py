@@ -1,5 +1,6 @@
 """Pictures of runs; matplotlib is imported only here, and only when one is drawn."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import cycle, product
 from pathlib import Path
@@ -40,13 +41,15 @@ def plot_curves(runs: Histories, metric: str, path: Path, *, ylabel: str = "") -
     curves = {label: _statistics(histories, metric) for label, histories in runs.items()}
     curves = {label: curve for label, curve in curves.items() if curve[0]}
     outside = len(curves) > _FEW_LINES
-    figure = new_figure(9 if outside else 6, max(4, 0.25 * len(curves)))
+    rows = sum(1 + len(label) // _NAME_WIDTH for label in curves)  # of the legend
+    figure = new_figure(9 if outside else 6, max(4, 0.25 * rows))
     axes = figure.subplots()
     styles = cycle(product(_STYLES, [f"C{number}" for number in range(10)]))
     lines: dict[str, Artist] = {}
     for (label, curve), (style, colour) in zip(curves.items(), styles, strict=False):
         lines[label] = _draw_curve(axes, curve, linestyle=style, color=colour)
     axes.set(xlabel="epoch", ylabel=ylabel or metric)
+    axes.locator_params(axis="x", integer=True)
     axes.grid(alpha=0.3)
     if outside:
         add_legend(figure, lines, "outside right upper")
@@ -95,7 +98,8 @@ def save_png(figure: "Figure", path: Path) -> None:
     texts: list[Any] = figure.findobj(Text)
     for text in texts:
         text.set_parse_math(False)
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # one for each letter: boxes show it
         figure.savefig(temporary, format="png", dpi=DPI)
 
 
