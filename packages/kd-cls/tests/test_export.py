@@ -170,3 +170,47 @@ def test_without_onnx_the_error_says_what_to_install(run, monkeypatch, capsys, m
     assert "pip install 'kd-cls[export]'" in error
     assert "--format pt2" in error
     assert main([str(run), "--format", "pt2"]) == 0
+
+
+def test_sizes_and_latencies_are_printed_and_written_beside_the_files(run, kind, capsys):
+    options = ["--batch-sizes", "1", "4", "--repeats", "3", "--threads", "1"]
+    assert main([str(run), "--format", kind, *options]) == 0
+    shown = capsys.readouterr()
+    found = json.loads((run / "export.json").read_text())
+    file = run / f"student.{kind}"
+    assert found["files"][file.name]["bytes"] == file.stat().st_size
+    runtimes = ["PyTorch", *(["ONNX Runtime"] if kind == "onnx" else [])]
+    assert list(found["latency"]["ms"]) == runtimes
+    for sizes in found["latency"]["ms"].values():
+        assert list(sizes) == ["1", "4"]
+        assert all(0 < one["p50"] <= one["p95"] and one["calls"] == 3 for one in sizes.values())
+    assert found["latency"]["threads"] == 1
+    assert "1 thread, in turns" in shown.out
+    assert all(name in shown.out for name in ("p50, ms", "p95, ms", *runtimes))
+    assert "latency: batch 1, " in shown.err  # what it does now
+
+
+def test_latencies_are_left_out_on_demand(run, capsys):
+    assert main([str(run), "--format", "pt2", "--no-latency"]) == 0
+    assert "latency" not in json.loads((run / "export.json").read_text())
+    assert "p50" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--no-latency", "--repeats", "3"], "--repeats has no effect beside --no-latency"),
+        (["--batch-sizes", "0"], "--batch-sizes: '0': wanted a whole number, 1 or more"),
+        (["--repeats", "many"], "--repeats: 'many': wanted a whole number"),
+        (["--threads", "100000"], "--threads: '100000': this machine has "),
+        (["--seconds", "nan"], "--seconds: 'nan': wanted seconds, above 0"),
+        (["--seconds", "-1"], "--seconds: '-1': wanted seconds, above 0"),
+    ],
+)
+def test_options_of_the_latency_are_checked_before_any_work(run, options, message, capsys):
+    before = sorted(run.iterdir())
+    assert main([str(run), *options]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert sorted(run.iterdir()) == before

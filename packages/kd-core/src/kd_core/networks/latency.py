@@ -71,6 +71,8 @@ def measure(timed: Mapping[Name, Timed], plan: Plan) -> dict[Name, dict[int, Lat
         By name and batch size; a batch size that would take too long is missing.
     """
     found: dict[Name, dict[int, Latency]] = {name: {} for name in timed}
+    if not timed:
+        return found
     end = time.perf_counter() + plan.seconds * len(timed)
     expected = 0.0  # seconds of one call of each, for one image
     with _using_threads(plan.thread_count), torch.inference_mode():
@@ -115,7 +117,7 @@ def _in_turns(
             start = time.perf_counter()
             calls[name]()
             times[name].append(time.perf_counter() - start)
-    return {name: found for name, found in times.items()}
+    return dict(times)
 
 
 @contextmanager

@@ -129,10 +129,11 @@ class ComparisonTool:
             repeat(train, args.seeds, folders[label], finished=finished)
             if distributed.rank() == 0:
                 rows = known_rows(folders, args.seeds, earlier)
-                if args.latency and number == len(chosen):
-                    measured = measure_students(self.adapter, rows.results, work_dir, Plan())
                 table = products.write(rows, measured)
         if distributed.rank() == 0:
+            if args.latency:
+                measured = measure_students(self.adapter, rows.results, work_dir, Plan())
+                table = products.write(rows, measured)
             print(table)
             err.print(f"results in {work_dir}: table.md, table.csv, table.tex, {CURVES}")
 
