@@ -59,9 +59,10 @@ def load_student(path: str | Path) -> Embedder:
 def embeddings(folder: Path) -> Timed:
     """Return the network of a finished run, and the shape of its images, to be measured."""
     file = find_student(folder)
-    size = read_facts(file, FACTS)["image_size"]
+    facts = read_facts(file, FACTS)
+    size = facts["image_size"]
     height, width = (size, size) if isinstance(size, int) else size
-    return Timed(load_student(file).network, (3, height, width))
+    return Timed(load_student(file).network, (len(facts["mean"]), height, width))
 
 
 def _build(facts: Mapping[str, Any], file: Path) -> nn.Module:

@@ -56,7 +56,7 @@ def add_height_of_titles(figure: "Figure", axes: Any) -> None:
 
 
 def fitted(text: str, inches: float, font: Any) -> str:
-    """Return a text in lines that are no wider than this in a font, measured by its letters.
+    """Return a text in lines of at most this width in a font, measured by its letters.
 
     Args:
         text: A line of it begins a line; each may become a few.

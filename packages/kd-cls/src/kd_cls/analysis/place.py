@@ -47,7 +47,7 @@ def _run_folder(model: str) -> Path | None:
 
 
 def _require_writable(path: Path) -> None:
-    """Refuse a file that cannot be written, by trying in the nearest folder that exists."""
+    """Reject a file that cannot be written, by trying in the nearest folder that exists."""
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     try:
         with tempfile.TemporaryFile(dir=folder):

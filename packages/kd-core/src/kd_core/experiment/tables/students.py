@@ -33,7 +33,7 @@ def folder_of(run: Mapping[str, Any], work_dir: Path) -> Path | None:
 
 
 def require_latency(adapter: TaskAdapter) -> None:
-    """Refuse `--latency` before any work, if a task does not say what is deployed."""
+    """Reject `--latency` before any work, if a task does not say what is deployed."""
     if type(adapter).deployed is TaskAdapter.deployed:
         raise UserError(
             f"--latency: {type(adapter).__name__} does not say what of a finished run is deployed; "

@@ -149,7 +149,7 @@ def _by_seed(runs: Sequence[Run], metric: str) -> dict[int, float]:
 
 
 def _check_metrics(shown: Sequence[tuple[str, str]], rows: Sequence[Sequence[Run]]) -> None:
-    """Refuse a metric that no row has: it is misspelt; rows may differ in what they measure."""
+    """Reject a metric that no row has: it is misspelt; rows may differ in what they measure."""
     for which, name in shown:
         known = [key for runs in rows for run in runs for key in run[which]]
         if name not in known:
