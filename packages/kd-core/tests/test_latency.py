@@ -78,5 +78,6 @@ def test_threads_are_set_while_it_is_measured_and_gradients_are_off():
     assert Plan().thread_count == before
 
 
-def test_nothing_to_measure_takes_no_time():
+def test_nothing_to_measure_takes_no_time_and_no_line(capsys):
     assert measure({}, Plan()) == {}
+    assert capsys.readouterr().err == ""
