@@ -30,7 +30,7 @@ TOOLS = {
 }
 IMPORTED_LATE = (
     "torch.utils.tensorboard",
-    "kd_core.experiment.comparison",
+    "kd_core.experiment.tables.comparison",
     "kd_cls.demo",
     "kd_cls.prediction",
     "kd_cls.exporting",

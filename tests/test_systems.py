@@ -108,7 +108,8 @@ def test_analysis_runs(command, folder, monkeypatch, capsys):
     take_any_checksum(monkeypatch)
     given = shlex.split(command)[1:]
     assert main(given) == 0, capsys.readouterr().err
-    picture = Path(f"{given[0]}.png")
+    runs = [part for part in given if part.startswith("runs/")]  # the first has the picture
+    picture = Path(*(f"{run}/analysis" for run in runs[:1]), f"{given[0]}.png")
     if given[0] in ("evaluate", "noise"):
         assert "resnet32x4" in capsys.readouterr().out or "runs/" in command
     else:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from kd_cls.analysis.cam import MOST_IMAGES, analyse, as_heat
+from kd_cls.analysis.cam import MOST_IMAGES, Seen, Shown, analyse, as_heat, draw
 from kd_cls.analysis.class_maps import activation_maps, class_maps, gradient_maps
 from kd_cls.analysis.subject import Subject
 from kd_cls.classifier import Classifier
@@ -10,6 +10,7 @@ from kd_cls.data import synthetic
 from kd_cls.models import build_model
 from kd_cls.roles import network_roles
 from kd_core.errors import UserError
+from kd_core.experiment.tables.plots import save_png
 from torch import nn
 
 
@@ -164,6 +165,36 @@ class TestGrid:
         logits = zoo({"image": data.test.images[[0, 2, 4, 6]]}).softmax(1)
         expected = [logits[row, label].item() for row, label in enumerate((0, 2, 0, 2))]
         assert [row["probability"] for row in found] == pytest.approx(expected, abs=1e-4)
+
+    def test_headers_and_titles_are_as_wide_as_their_panels_and_never_overlap(
+        self, monkeypatch, tmp_path
+    ):
+        figures = []
+
+        def keep(figure, path):
+            figures.append(figure)
+            save_png(figure, path)
+
+        monkeypatch.setattr("kd_cls.analysis.cam.save_png", keep)
+        long = "tench, Tinca tinca, of the family Cyprinidae " * 4
+        names = [long, "cat", "W" * 60]
+        images = torch.zeros(3, 3, 8, 8, dtype=torch.uint8)
+        seen = Seen(torch.rand(3, 8, 8), names, [0.25] * 3)
+        labels = ["resnet32x4 distilled with KD from resnet110, seed 0", "$_\\frac$", "M" * 50]
+        draw(Shown(images, names, None), dict.fromkeys(labels, seen), tmp_path / "a.png")
+        (figure,) = figures
+        titles = [panel.title for panel in figure.axes]
+        boxes = [title.get_window_extent() for title in titles]
+        for number, box in enumerate(boxes):
+            assert not any(box.overlaps(other) for other in boxes[number + 1 :])
+            assert box.width <= 1.5 * figure.dpi
+            assert box.y0 >= 0
+            assert box.y1 <= figure.bbox.height
+        assert titles[0].get_text() == "image"
+        assert titles[1].get_text().split() == labels[0].split()
+        assert titles[5].get_text().endswith("…\n0.25")  # the number is never cut
+        sides = [panel.get_window_extent().height for panel in figure.axes[4:]]
+        assert min(sides) > 0.8 * max(sides) > 100
 
     def test_too_many_images_are_refused(self, zoo, tmp_path):
         data = synthetic(image_size=32, num_classes=4, num_test=MOST_IMAGES + 1)

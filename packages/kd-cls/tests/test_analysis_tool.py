@@ -1,12 +1,17 @@
 """Each analysis, from its command line to a picture or a table."""
 
+import errno
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from kd_cls.adapter import ADAPTER
 from kd_cls.analyse import main
+from kd_cls.classifier import Classifier
+from kd_cls.data import synthetic
 from kd_cls.models import build_model
+from kd_core.files.checkpoint import export
 from PIL import Image
 
 TEACHER = ["--teacher", "resnet14=random"]
@@ -126,3 +131,51 @@ def test_what_is_wrong_is_said_in_one_line(arguments, capsys, command, message):
 def test_a_comparison_needs_a_teacher(arguments, what, capsys):
     assert main([what, *arguments]) == 2
     assert "--teacher" in capsys.readouterr().err
+
+
+@pytest.fixture
+def run_folder(arguments) -> Path:
+    """The folder of a finished run on the classes of the data."""
+    folder = Path("runs/one")
+    node = {"type": "kd_cls.models.build_model", "name": "resnet8"}
+    network = build_model("resnet8", num_classes=4)
+    data = synthetic(num_classes=4, image_size=32)
+    student = Classifier(network, mean=(0.5,) * 3, std=(0.5,) * 3)
+    export(network.state_dict(), folder / "student", ADAPTER.metadata(node, data, student))
+    return folder
+
+
+def test_a_picture_goes_into_the_folder_of_the_first_run_unless_told(run_folder, capsys):
+    few = ["--limit", "4"]
+    assert main(["reliability", "tiny.py", "resnet8=resnet8.pth", str(run_folder), *few]) == 0
+    place = run_folder / "analysis/reliability.png"
+    shown = capsys.readouterr()
+    assert shown.out == f"wrote {place}\n"
+    assert f"the picture goes into {run_folder}, the first run's folder" in shown.err
+    assert place.is_file()
+    place.unlink()
+    file = str(run_folder / "student.safetensors")
+    assert main(["cam", "tiny.py", file, "--limit", "1"]) == 0
+    assert "first run" not in capsys.readouterr().err  # there is one model
+    assert main(["cam", "tiny.py", file, "--limit", "1", "--out", "a.png"]) == 0
+    assert main(["cam", "tiny.py", "resnet8=resnet8.pth", "--limit", "1"]) == 0
+    assert [path.name for path in place.parent.iterdir()] == ["cam.png"]
+    assert sorted(path.name for path in Path().glob("*.png")) == ["a.png", "cam.png"]
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_any_work(run_folder, monkeypatch, capsys):
+    (run_folder / "analysis").touch()  # a file where the folder should be
+    assert main(["cam", "tiny.py", str(run_folder)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "runs/one/analysis/cam.png: a part of the path is a file" in said
+    assert "--out FILE.png names another place" in said
+    (run_folder / "analysis").unlink()
+
+    def refuse(**options):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    assert main(["cam", "tiny.py", str(run_folder)]) == 2
+    assert "cam.png: permission denied; " in capsys.readouterr().err
+    assert not (run_folder / "analysis").exists()

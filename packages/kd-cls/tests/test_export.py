@@ -114,7 +114,7 @@ def facts_of(path: Path) -> dict[str, Any]:
 def test_a_file_takes_normalised_images_in_batches_of_any_size(tmp_path, kind, capsys):
     node = {"type": "kd_cls.models.build_model", "name": "resnet8"}
     run = write_student(tmp_path, build_model("resnet8", num_classes=3), node)
-    assert main([str(run), "--format", kind]) == 0
+    assert main([str(run), "--format", kind, "--no-latency"]) == 0
     assert f"student.{kind}: 0." in capsys.readouterr().out
     network = load_student(run).network
     for count in (1, 5):
@@ -146,9 +146,9 @@ def test_a_file_says_what_its_user_must_know(run, kind, tmp_path):
 def test_both_files_are_written_to_the_folder_asked_for(run, tmp_path):
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    assert main([str(run), "--output", str(tmp_path / "new")]) == 0
+    assert main([str(run), "--output", str(tmp_path / "new"), "--repeats", "2"]) == 0
     names = sorted(file.name for file in (tmp_path / "new").iterdir())
-    assert names == ["student.onnx", "student.pt2"]
+    assert names == ["export.json", "student.onnx", "student.pt2"]
 
 
 @pytest.mark.parametrize(
@@ -170,3 +170,47 @@ def test_without_onnx_the_error_says_what_to_install(run, monkeypatch, capsys, m
     assert "pip install 'kd-cls[export]'" in error
     assert "--format pt2" in error
     assert main([str(run), "--format", "pt2"]) == 0
+
+
+def test_sizes_and_latencies_are_printed_and_written_beside_the_files(run, kind, capsys):
+    options = ["--batch-sizes", "1", "4", "--repeats", "3", "--threads", "1"]
+    assert main([str(run), "--format", kind, *options]) == 0
+    shown = capsys.readouterr()
+    found = json.loads((run / "export.json").read_text())
+    file = run / f"student.{kind}"
+    assert found["files"][file.name]["bytes"] == file.stat().st_size
+    runtimes = ["PyTorch", *(["ONNX Runtime"] if kind == "onnx" else [])]
+    assert list(found["latency"]["ms"]) == runtimes
+    for sizes in found["latency"]["ms"].values():
+        assert list(sizes) == ["1", "4"]
+        assert all(0 < one["p50"] <= one["p95"] and one["calls"] == 3 for one in sizes.values())
+    assert found["latency"]["threads"] == 1
+    assert "1 thread, in turns" in shown.out
+    assert all(name in shown.out for name in ("p50, ms", "p95, ms", *runtimes))
+    assert "latency: batch 1, " in shown.err  # what it does now
+
+
+def test_latencies_are_left_out_on_demand(run, capsys):
+    assert main([str(run), "--format", "pt2", "--no-latency"]) == 0
+    assert "latency" not in json.loads((run / "export.json").read_text())
+    assert "p50" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--no-latency", "--repeats", "3"], "--repeats has no effect beside --no-latency"),
+        (["--batch-sizes", "0"], "--batch-sizes: '0': wanted a whole number, 1 or more"),
+        (["--repeats", "many"], "--repeats: 'many': wanted a whole number"),
+        (["--threads", "100000"], "--threads: '100000': this machine has "),
+        (["--seconds", "nan"], "--seconds: 'nan': wanted seconds, above 0"),
+        (["--seconds", "-1"], "--seconds: '-1': wanted seconds, above 0"),
+    ],
+)
+def test_options_of_the_latency_are_checked_before_any_work(run, options, message, capsys):
+    before = sorted(run.iterdir())
+    assert main([str(run), *options]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert sorted(run.iterdir()) == before

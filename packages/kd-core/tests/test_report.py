@@ -10,7 +10,8 @@ from kd_core.distill.distiller import Distiller
 from kd_core.distill.term import Term
 from kd_core.errors import UserError
 from kd_core.experiment import report
-from kd_core.experiment.plots import plot_curves
+from kd_core.experiment.tables import plots
+from kd_core.experiment.tables.plots import plot_curves
 from kd_core.networks.task import Task
 from rich.console import Console
 from torch import nn
@@ -128,6 +129,30 @@ def test_curves_are_drawn_over_the_epochs_that_have_the_metric(tmp_path):
     other = [{"epoch": 2, "top1": 52.0}]
     plot_curves({"student": [history, other]}, "top1", tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_curves_have_every_name_and_a_style_of_their_own(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    figures = []
+    save = plots.save_png
+    monkeypatch.setattr(plots, "save_png", lambda *given: figures.append(given[0]) or save(*given))
+    names = ["_hidden", "$\\frac$ 10 %", "two\nlines", "日本", *(f"row {n}" for n in range(18))]
+    history = [{"epoch": 1, "top1": 50.0}, {"epoch": 2, "top1": 60.0}]
+    later = [{"epoch": 1, "top1": 54.0}, {"epoch": 2, "top1": None}]
+    without = {"nothing": [[{"epoch": 1, "ece": 0.1, "top1": float("nan")}]]}
+    runs = {name: [history, later] for name in names}
+    drawn = plot_curves({**runs, **without}, "top1", tmp_path / "a.png", ylabel="top-1 %")
+    assert drawn == names
+    (figure,) = figures
+    (axes,) = figure.axes
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        name.replace("\n", " ") for name in names
+    ]
+    styles = {(line.get_linestyle(), line.get_color()) for line in axes.lines}
+    assert len(styles) == len(names)
+    assert axes.lines[0].get_ydata().tolist() == [52.0, 60.0]
+    band = axes.collections[0].get_paths()[0].get_extents()
+    assert (band.y0, band.y1) == pytest.approx((52 - 8**0.5, 60))
 
 
 def test_curves_without_matplotlib_are_the_user_s_error(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """The training tool on few small images of people: what it does and what it leaves."""
 
+import csv
 import json
 import re
 import shutil
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from kd_core.files.weights import read_state_dict
-from kd_reid import torchreid, train
+from kd_core.networks.latency import Plan, measure
+from kd_reid import compare, torchreid, train
 from kd_reid.adapter import ADAPTER
 from kd_reid.models import build_model
 from kd_reid.student import load_student
@@ -104,6 +106,20 @@ def test_the_tricks_are_trained_and_measured():
     assert {"loss_id", "loss_triplet", "reranked_rank1", "reranked_mAP"} <= record.keys()
     plain_network().load_state_dict(torch.load("runs/tricks/student.pth", weights_only=True))
     assert Path("runs/tricks/neck.pth").is_file()
+
+
+def test_a_comparison_has_ranks_in_percent_and_the_latency_of_its_students(monkeypatch):
+    few = Plan(batch_sizes=(1,), repeats=1)
+    place = "kd_core.experiment.tables.students.measure"
+    monkeypatch.setattr(place, lambda timed, plan: measure(timed, few))
+    sweep = ["alone.py", "--sweep", "optimizer.lr", "0.001", "--seeds", "0", "--latency"]
+    assert compare.main([*sweep, "--cfg-options", "trainer.epochs=1"]) == 0
+    (head, row) = csv.reader(Path("runs/alone-table/table.csv").read_text().splitlines())
+    cells = dict(zip(head, row, strict=True))
+    (result,) = read("runs/alone-table/table.json")["optimizer.lr = 0.001"]
+    assert float(cells["rank-1 %, last: mean"]) == result["last"]["rank1"]
+    assert float(cells["PyTorch, batch 1: p50, ms"]) > 0
+    assert Path("runs/alone-table/curves.png").is_file()
 
 
 class TestCheckpoints:

@@ -9,6 +9,7 @@ from kd_core.config.node import Node
 from kd_core.experiment.adapter import TaskAdapter
 from kd_core.experiment.models import as_teacher, is_pretrained, without_pretrained
 from kd_core.experiment.spec import Experiment
+from kd_core.networks.latency import Timed
 from kd_core.networks.task import Batch
 from kd_core.runtime import distributed
 from kd_core.training.hooks import Evaluate
@@ -18,6 +19,7 @@ from kd_cls import TITLE
 from kd_cls.classifier import Classifier
 from kd_cls.data import DataSplits
 from kd_cls.data.splits import is_multi_label
+from kd_cls.deployment import deployed
 from kd_cls.evaluation import evaluate, evaluator
 from kd_cls.networks import (
     build_classifier,
@@ -34,6 +36,13 @@ class ClassificationAdapter(TaskAdapter):
 
     title = TITLE
     metric = "top1"
+    headings = {  # noqa: RUF012 - declared a ClassVar in the parent
+        "top1": "top-1 %",
+        "top5": "top-5 %",
+        "cross_entropy": "cross-entropy, nats",
+        "ece": "ECE, 15 bins, 0 to 1",
+        "ece_10": "ECE, 10 bins, 0 to 1",
+    }
     demo_config = Path(__file__).parent / "configs" / "dkd.py"
     of_teacher_config = ("network", "new_head", "label_smoothing")
     of_network = ("network", "new_head", "mean", "std", "size", "roles")
@@ -57,6 +66,10 @@ class ClassificationAdapter(TaskAdapter):
     def load_finished(self, folder: Path, node: Mapping[str, Any]) -> Classifier:
         """Rebuild a finished student as a teacher."""
         return as_teacher(Classifier, load_student(folder), node)
+
+    def deployed(self, folder: Path, threads: int) -> dict[str, Timed]:
+        """Return a finished student in PyTorch and, where it can be exported, ONNX Runtime."""
+        return deployed(folder, threads)
 
     def check_student(
         self, student: nn.Module, sample: Batch, data: DataSplits, where: str

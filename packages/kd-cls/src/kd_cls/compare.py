@@ -8,11 +8,11 @@ from kd_cls import TITLE
 from kd_cls.train import make_tool
 
 if TYPE_CHECKING:
-    from kd_core.experiment.comparison import ComparisonTool
+    from kd_core.experiment.tables.comparison import ComparisonTool
 
 
 def _make_tool() -> "ComparisonTool":
-    from kd_core.experiment.comparison import ComparisonTool
+    from kd_core.experiment.tables.comparison import ComparisonTool
 
     return ComparisonTool(make_tool())
 

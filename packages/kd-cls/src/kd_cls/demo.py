@@ -5,8 +5,8 @@ from functools import partial
 
 import torch
 from kd_core.experiment.demo import compare
-from kd_core.experiment.plots import plot_curves
 from kd_core.experiment.seeds import read_histories
+from kd_core.experiment.tables.plots import plot_curves
 from kd_core.runtime.console import out
 
 from kd_cls.adapter import ADAPTER

@@ -2,14 +2,13 @@
 
 import json
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from kd_core.errors import UserError
 from kd_core.files.checkpoint import atomic_path
-from kd_core.runtime.console import out
 from torch import Tensor, nn
 
 from kd_cls.classifier import Classifier
@@ -49,29 +48,6 @@ class Normalised(nn.Module):
         return self.network((image - self.mean) / self.std)
 
 
-def export_all(
-    student: str, kinds: Iterable[str], output: str | None = None, *, with_normalization: bool
-) -> None:
-    """Export a student as files of several kinds and print what was written; see `export`.
-
-    Args:
-        student: Folder of a finished run, or its `student.safetensors`.
-        kinds: `onnx` or `pt2`, or both.
-        output: Folder of the files; None is that of the student.
-        with_normalization: See `export`.
-    """
-    file = find_student(student)
-    folder = Path(output) if output else file.parent
-    for kind in dict.fromkeys(kinds):
-        path = folder / f"student.{kind}"
-        done = export(file, path, with_normalization=with_normalization)
-        out.print(
-            f"{path}: {path.stat().st_size / 1e6:.2f} MB; logits differ from PyTorch's by "
-            f"{done.difference:.1e} at most, the largest being {done.largest:.1e}",
-            markup=False,
-        )
-
-
 def export(student: str | Path, path: Path, *, with_normalization: bool = False) -> Check:
     """Write a student to `path`, and check that the file gives the network's logits.
 
@@ -103,14 +79,14 @@ def export(student: str | Path, path: Path, *, with_normalization: bool = False)
             raise UserError(
                 f"{type(classifier.network).__name__} cannot be exported as {path.suffix}: {reason}"
             ) from error
-        return _compare(run, network, facts["image_size"], path)
+        return _compare(run, network, facts, path)
 
 
 def write_onnx(network: nn.Module, facts: Mapping[str, Any], path: Path) -> Run:
     """Write an ONNX file and return it as a function, run by onnxruntime on the CPU."""
     try:
         import onnx
-        import onnxruntime
+        import onnxruntime  # noqa: F401 - before the work of an export
     except ImportError as error:
         raise UserError(
             f"ONNX needs onnx and onnxruntime ({error}): pip install 'kd-cls[export]', or ask for "
@@ -122,7 +98,7 @@ def write_onnx(network: nn.Module, facts: Mapping[str, Any], path: Path) -> Run:
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         torch.onnx.export(
             network,
-            (_example(facts["image_size"]),),
+            (_images(2, facts, seed=1),),
             path,
             dynamo=False,
             input_names=["image"],
@@ -133,16 +109,32 @@ def write_onnx(network: nn.Module, facts: Mapping[str, Any], path: Path) -> Run:
     onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in facts.items()})
     onnx.checker.check_model(model)
     onnx.save_model(model, path)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return onnx_session(path)
+
+
+def onnx_session(path: Path, threads: int | None = None) -> Run:
+    """Return an ONNX file as a function, run by onnxruntime on the CPU.
+
+    Args:
+        path: The file.
+        threads: None leaves their number to onnxruntime.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    if threads is not None:
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        # Else its threads would wait busily, and slow what is measured in the next turn.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    providers = ["CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     return lambda image: torch.from_numpy(session.run(["logits"], {"image": image.numpy()})[0])
 
 
 def write_pt2(network: nn.Module, facts: Mapping[str, Any], path: Path) -> Run:
     """Write an archive of `torch.export` and return it as a function, read back from the file."""
     batch = {0: torch.export.Dim("batch")}
-    program = torch.export.export(
-        network, (_example(facts["image_size"]),), dynamic_shapes=(batch,)
-    )
+    program = torch.export.export(network, (_images(2, facts, seed=1),), dynamic_shapes=(batch,))
     with path.open("wb") as file:  # a file object: a path with a temporary name causes a warning
         torch.export.save(program, file, extra_files={"metadata.json": json.dumps(facts)})
     with path.open("rb") as file:
@@ -150,11 +142,10 @@ def write_pt2(network: nn.Module, facts: Mapping[str, Any], path: Path) -> Run:
 
 
 @torch.no_grad()
-def _compare(run: Run, network: nn.Module, image_size: int, path: Path) -> Check:
-    generator = torch.Generator().manual_seed(0)
+def _compare(run: Run, network: nn.Module, facts: Mapping[str, Any], path: Path) -> Check:
     difference = largest = 0.0
     for count in BATCH_SIZES:
-        image = torch.rand(count, 3, image_size, image_size, generator=generator)
+        image = _images(count, facts, seed=count)
         expected = network(image)
         try:
             found = run(image)
@@ -172,5 +163,7 @@ def _compare(run: Run, network: nn.Module, image_size: int, path: Path) -> Check
     return Check(difference, largest)
 
 
-def _example(image_size: int) -> Tensor:
-    return torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(1))
+def _images(count: int, facts: Mapping[str, Any], seed: int) -> Tensor:
+    side, channels = facts["image_size"], len(facts["mean"])
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(count, channels, side, side, generator=generator)

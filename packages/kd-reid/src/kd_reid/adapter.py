@@ -10,6 +10,7 @@ from kd_core.errors import UserError, located
 from kd_core.experiment.adapter import TaskAdapter
 from kd_core.experiment.models import as_teacher
 from kd_core.experiment.spec import RANDOM, Experiment
+from kd_core.networks.latency import Timed
 from kd_core.networks.task import Batch, network_of
 from kd_core.training.hooks import Evaluate
 from torch import nn
@@ -22,7 +23,7 @@ from kd_reid.data import DataSplits
 from kd_reid.embedder import Embedder
 from kd_reid.evaluation import Evaluation
 from kd_reid.networks import build_embedder, check_identities, parse_embedder
-from kd_reid.student import facts_of, load_student
+from kd_reid.student import embeddings, facts_of, load_student
 from kd_reid.weights import load_checkpoint
 
 _NAMED = [f"kd_reid.data.{name}" for name in ("market1501", "public", "generated")]
@@ -36,6 +37,10 @@ class ReidAdapter(TaskAdapter):
 
     title = TITLE
     metric = "rank1"
+    headings = {  # noqa: RUF012 - declared a ClassVar in the parent
+        **{f"rank{rank}": f"rank-{rank} %" for rank in (1, 5, 10, 20)},
+        "mAP": "mAP %",
+    }
     demo_config = Path(__file__).parent / "configs" / "distilled.py"
     extra = {"evaluation": Evaluation}  # noqa: RUF012 - declared a ClassVar in the parent
     of_teacher_config = (
@@ -91,6 +96,10 @@ class ReidAdapter(TaskAdapter):
     def load_finished(self, folder: Path, node: Mapping[str, Any]) -> Embedder:
         """Rebuild a finished student as a teacher."""
         return as_teacher(Embedder, load_student(folder), node).eval()
+
+    def deployed(self, folder: Path, threads: int) -> dict[str, Timed]:
+        """Return a finished student's embeddings of images in PyTorch."""
+        return {"PyTorch": embeddings(folder)}
 
     def check_student(
         self, student: nn.Module, sample: Batch, data: DataSplits, where: str

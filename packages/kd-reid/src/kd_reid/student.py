@@ -9,6 +9,7 @@ from typing import Any
 from kd_core.config.trust import build_from_file
 from kd_core.files import artifacts
 from kd_core.files.artifacts import find_student, read_facts
+from kd_core.networks.latency import Timed
 from torch import nn
 
 from kd_reid.embedder import Embedder
@@ -53,6 +54,15 @@ def load_student(path: str | Path) -> Embedder:
         roles=network_roles(network),
     )
     return embedder.eval()
+
+
+def embeddings(folder: Path) -> Timed:
+    """Return the network of a finished run, and the shape of its images, to be measured."""
+    file = find_student(folder)
+    facts = read_facts(file, FACTS)
+    size = facts["image_size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    return Timed(load_student(file).network, (len(facts["mean"]), height, width))
 
 
 def _build(facts: Mapping[str, Any], file: Path) -> nn.Module:

@@ -14,12 +14,13 @@ from kd_core.experiment.builder import DATA, build_data
 from kd_core.experiment.cli import parse_options
 from kd_core.experiment.parsing import NAMES
 from kd_core.files.checkpoint import save_json
+from kd_core.files.leftovers import remove_leftovers
 from kd_core.runtime.console import out
 
 from kd_cls.analysis import cam, cka, correlation, reliability, tables, tsne
 from kd_cls.analysis.arguments import PICTURES
-from kd_cls.analysis.figure import require_png
 from kd_cls.analysis.models import labels_of, load_model
+from kd_cls.analysis.place import picture_path
 from kd_cls.analysis.subject import Subject
 from kd_cls.data.splits import is_multi_label
 
@@ -80,9 +81,9 @@ def _measure(args: Namespace) -> dict[str, Any]:
 
 
 def _draw(args: Namespace) -> dict[str, Any]:
-    path = Path(args.out)
-    require_png(path)
+    path = picture_path(args.out, args.what, args.models)
     own = {name: getattr(args, name) for name in args.own}
+    remove_leftovers(path.parent)
     numbers = _DRAW[args.what](read_subject(args), path, limit=args.limit, **own)
     out.print(f"wrote {path}", markup=False)
     return numbers

@@ -67,9 +67,8 @@ def _add_models(command: ArgumentParser, name: str) -> None:
 
 def _add_output(command: ArgumentParser, name: str) -> None:
     if name in PICTURES:
-        command.add_argument(
-            "--out", metavar="FILE.png", default=f"{name}.png", help=f"(default: {name}.png)"
-        )
+        where = f"default: analysis/{name}.png in the folder of the first MODEL that is a run"
+        command.add_argument("--out", metavar="FILE.png", help=where)
     command.add_argument("--json", metavar="FILE", help="write the numbers to this file too")
 
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from kd_core.errors import UserError, located
-from kd_core.experiment.plots import new_figure, save_png
+from kd_core.experiment.tables.plots import new_figure, save_png
 from torch import Tensor
 
 from kd_cls.analysis.choices import Method, Target
 from kd_cls.analysis.class_maps import class_maps
 from kd_cls.analysis.features import choose
-from kd_cls.analysis.figure import set_title
+from kd_cls.analysis.figure import add_height_of_titles, set_title
 from kd_cls.analysis.subject import Subject
 from kd_cls.prediction import load_image
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MOST_IMAGES = 40  # more rows make no picture
 _PANEL = 1.45  # inches
+_SHORT = 14  # characters of a name beside which a number has room
 
 
 class Shown(NamedTuple):
@@ -108,34 +109,36 @@ def draw(shown: Shown, seen: Mapping[str, Seen], path: Path) -> None:
         seen: By model.
         path: PNG file.
     """
-    count, columns = len(shown.images), 1 + len(seen)
-    figure = new_figure(_PANEL * columns + 0.4, (_PANEL + 0.2) * count + 0.4)
-    axes = figure.subplots(count, columns, squeeze=False)
+    columns = 1 + len(seen)
+    figure = new_figure(_PANEL * columns + 0.4, _PANEL * (len(shown.images) + 0.2))
+    # A row of no height has the headers, so that they are above titles of any length.
+    heights = [0.001, *(1.0 for _ in shown.images)]
+    axes = figure.subplots(len(heights), columns, squeeze=False, height_ratios=heights)
+    for panel, label in zip(axes[0], ("image", *seen), strict=True):
+        panel.axis("off")
+        set_title(panel, label, inches=_PANEL, weight="bold", fontsize="small")
     pictures = shown.images.permute(0, 2, 3, 1).cpu().numpy()
-    for row, picture in enumerate(pictures):
-        _show(axes[row, 0], picture, shown.names[row])
-        for panel, found in zip(axes[row, 1:], seen.values(), strict=True):
-            _show(panel, picture, f"{found.classes[row]} {found.probability[row]:.2f}")
+    for row, (picture, name) in enumerate(zip(pictures, shown.names, strict=True)):
+        first, *others = axes[row + 1]
+        _show(first, picture, name)
+        for panel, found in zip(others, seen.values(), strict=True):
+            _show(panel, picture, _told(found.classes[row], found.probability[row]))
             heat = found.heat[row].cpu().numpy()
             panel.imshow(heat, cmap="jet", vmin=0, vmax=1, alpha=0.45)
-    for panel, label in zip(axes[0], ("image", *seen), strict=True):
-        panel.annotate(
-            label,
-            (0.5, 1.22),
-            xycoords="axes fraction",
-            ha="center",
-            va="bottom",
-            weight="bold",
-            fontsize="small",
-            parse_math=False,
-        )
+    add_height_of_titles(figure, axes)
     save_png(figure, path)
+
+
+def _told(name: str, probability: float) -> str:
+    """Return a title in which a long name, which is cut, leaves the probability."""
+    gap = " " if len(name) <= _SHORT else "\n"
+    return f"{name}{gap}{probability:.2f}"
 
 
 def _show(panel: "Axes", picture: Any, title: str) -> None:
     panel.imshow(picture)
     panel.set(xticks=[], yticks=[])
-    set_title(panel, title, width=20, fontsize="small")
+    set_title(panel, title, inches=_PANEL, fontsize="small")
 
 
 def _seen(

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from kd_core.data.split_loader import SplitLoader
-from kd_core.experiment.plots import save_png
+from kd_core.experiment.tables.plots import save_png
 from kd_core.metrics import minibatch_cka
 from kd_core.networks.roles import tap_list
 from torch import Tensor

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from kd_core.experiment.plots import save_png
+from kd_core.experiment.tables.plots import save_png
 from kd_core.functional import full_precision
 from torch import Tensor
 

@@ -1,12 +1,12 @@
 """Figures of several panels."""
 
+import warnings
 from collections.abc import Sequence
-from pathlib import Path
-from textwrap import fill
+from functools import lru_cache
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Literal
 
-from kd_core.errors import UserError
-from kd_core.experiment.plots import new_figure
+from kd_core.experiment.tables.plots import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,16 +15,10 @@ if TYPE_CHECKING:
 Layout = Literal["constrained", "compressed"]
 FEW_CLASSES = 20  # that a legend or the ticks of an axis can name
 MOST_COLUMNS = 4
-
-
-def require_png(path: Path) -> None:
-    """Reject a name that is not that of a PNG file, before any work.
-
-    Raises:
-        UserError: If it is not, or is a folder.
-    """
-    if path.suffix.lower() != ".png" or path.is_dir():
-        raise UserError(f"--out {path}: wanted the name of a PNG file, such as picture.png")
+_MOST_LINES = 4  # of a wrapped name; the rest of it is left out
+_WIDEST = 80  # characters of a line
+_CUT = "…"
+_LINE = 1.4  # height of a line, in sizes of the font
 
 
 def panels(
@@ -40,7 +34,56 @@ def panels(
     return figure, axes[:count]
 
 
-def set_title(axes: "Axes", text: str, *, width: int = 36, **style: Any) -> None:
-    """Write a wrapped title as plain text: matplotlib would read some names as formulas."""
-    wrapped = "\n".join(fill(line, width) for line in text.splitlines())
-    axes.set_title(wrapped, parse_math=False, **style)
+def set_title(axes: "Axes", text: str, *, inches: float = 3.4, **style: Any) -> None:
+    """Write a title, wrapped to a width in inches."""
+    title = axes.set_title("", **style)
+    title.set_text(fitted(text, inches, title.get_fontproperties()))
+
+
+def add_height_of_titles(figure: "Figure", axes: Any) -> None:
+    """Make a figure as much higher as the titles of its rows need, so that panels do not shrink.
+
+    Args:
+        figure: With all its titles.
+        axes: Of its panels, an array [rows, columns].
+    """
+    height = 0.0
+    for row in axes:
+        titles = [panel.title for panel in row]
+        lines = max(1 + title.get_text().count("\n") for title in titles)
+        height += _LINE * lines * max(title.get_fontsize() for title in titles) / 72
+    figure.set_figheight(figure.get_figheight() + height)
+
+
+def fitted(text: str, inches: float, font: Any) -> str:
+    """Return a text in lines of at most this width in a font, measured by its letters.
+
+    Args:
+        text: A line of it begins a line; each may become a few.
+        inches: Width.
+        font: matplotlib's `FontProperties`.
+    """
+    return "\n".join(_fitted(line, inches, font) for line in text.splitlines())
+
+
+def _fitted(line: str, inches: float, font: Any) -> str:
+    points = {letter: _points(letter, font) for letter in set(line) | {_CUT}}
+    for width in range(min(len(line), _WIDEST), 1, -1):
+        lines = wrap(line, width, max_lines=_MOST_LINES, placeholder=_CUT)
+        if all(sum(points[letter] for letter in part) <= 72 * inches for part in lines):
+            return "\n".join(lines)
+    return line
+
+
+@lru_cache(maxsize=1000)
+def _points(letter: str, font: Any) -> float:
+    """Return the width of a letter inside a word: spaces at an end would have none."""
+    from matplotlib.textpath import text_to_path
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # its box is measured
+        between, nothing = (
+            text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]
+            for text in (f"x{letter}x", "xx")
+        )
+    return float(between - nothing)

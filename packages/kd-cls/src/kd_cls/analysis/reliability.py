@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kd_core.errors import UserError
-from kd_core.experiment.plots import new_figure, save_png
+from kd_core.experiment.tables.plots import new_figure, save_png
 from kd_core.metrics import CalibrationBins, calibration_bins
 
 from kd_cls.analysis.features import choose, collect

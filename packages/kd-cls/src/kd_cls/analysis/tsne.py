@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from kd_core.errors import UserError
-from kd_core.experiment.plots import save_png
+from kd_core.experiment.tables.plots import add_legend, save_png
 
 from kd_cls.analysis.features import choose, collect
 from kd_cls.analysis.figure import FEW_CLASSES, panels, set_title
@@ -86,8 +86,8 @@ def draw(
         set_title(panel, name)
         panel.set(xticks=[], yticks=[], xlabel="t-SNE 1", ylabel="t-SNE 2")
     if len(classes) <= FEW_CLASSES:
-        entries = axes[0].get_legend_handles_labels()
-        figure.legend(*entries, loc="outside right center", markerscale=3, frameon=False)
+        entries = dict(zip(classes, axes[0].collections, strict=True))
+        add_legend(figure, entries, "outside right center", markerscale=3, frameon=False)
     save_png(figure, path)
 
 
@@ -97,8 +97,8 @@ def _scatter(panel: "Axes", places: np.ndarray, label: np.ndarray, classes: Sequ
     several = len(classes) <= FEW_CLASSES
     named = colormaps["tab10" if len(classes) <= 10 else "tab20"]
     size = min(12.0, 6000 / len(places))
-    for number, name in enumerate(classes):
+    for number in range(len(classes)):
         colour = named(number) if several else colormaps["hsv"](number / len(classes))
         of_class = places[label == number]
         x, y = of_class.T
-        panel.scatter(x, y, s=size, color=colour, alpha=0.6, linewidths=0, label=name)
+        panel.scatter(x, y, s=size, color=colour, alpha=0.6, linewidths=0)

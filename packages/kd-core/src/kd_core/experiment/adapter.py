@@ -14,6 +14,7 @@ from kd_core.data.split_loader import SplitLoader
 from kd_core.errors import UserError, located
 from kd_core.experiment.spec import Experiment
 from kd_core.files.weights import load_weights
+from kd_core.networks.latency import Timed
 from kd_core.networks.probe import untouched
 from kd_core.networks.task import Batch, Task, network_of
 from kd_core.training.hooks import Evaluate
@@ -54,6 +55,8 @@ class TaskAdapter(ABC):
     """What the tool does, for `--help`."""
     metric: ClassVar[str]
     """Defines the best epoch; larger is better."""
+    headings: ClassVar[Mapping[str, str]] = {}
+    """Titles of metrics in tables, with their unit; others are called by their name."""
     demo_config: ClassVar[Path | None] = None
     """What a dry run without CONFIG takes."""
     extra: ClassVar[Mapping[str, Callable[..., Any]]] = {}
@@ -82,6 +85,15 @@ class TaskAdapter(ABC):
             f"{type(self).__name__} cannot read finished runs, so a teacher cannot be trained "
             "first; write its load_finished, or give the teacher `weights`"
         )
+
+    def deployed(self, folder: Path, threads: int) -> dict[str, Timed]:
+        """Return a finished run's student as it is deployed on a CPU, by what runs it.
+
+        Args:
+            folder: Of the run.
+            threads: Of a call, for what is not PyTorch.
+        """
+        raise NotImplementedError  # `--latency` is refused before
 
     def parse_model(self, node: Mapping[str, Any], where: str) -> Node:
         """Check a student's or teacher's node, without building anything, and return it."""

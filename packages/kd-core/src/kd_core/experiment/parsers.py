@@ -123,6 +123,8 @@ def comparison_parser(title: str) -> ToolParser:
     add_seeds(parser, "of every row", default=[0, 1, 2])
     parser.add_argument("--work-dir", metavar="DIR", help="folder; what is finished there is kept")
     _add_share_teacher(parser, "rows and seeds")
+    latency = "measure size and latency of every row's student, all in turns, on the CPU"
+    parser.add_argument("--latency", action="store_true", help=latency)
     parser.add_argument("--dry-run", action="store_true", help="take one step of each row")
     return add_options(parser)
 

@@ -87,7 +87,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "packages": found,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "threads": torch.get_num_threads(),
         "bf16": has_bf16(device),
         "commit": _commit(),
@@ -108,7 +108,8 @@ def has_bf16(device: torch.device) -> bool | None:
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags)) if flags else None
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """Return the name of the processor."""
     return _cpuinfo("model name") or platform.processor() or "cpu"
 
 

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from kd_core.errors import UserError
 from kd_core.experiment.results import FILE as FINISHED
-from kd_core.experiment.seeds import read_results, seed_folder
+from kd_core.experiment.results import read_result
+from kd_core.experiment.seeds import seed_folder
 from kd_core.files.checkpoint import load_json
 
 Results = dict[str, list[dict[str, Any]]]
@@ -19,7 +20,8 @@ class Rows(NamedTuple):
     Attributes:
         results: By label, in the order of the table.
         earlier: Labels of rows that are only in the earlier table: finished with other settings or
-            seeds, or not a row of this command. They are kept, but nothing is compared with them.
+            none of the seeds, or not a row of this command. They are kept, but nothing is compared
+            with them.
     """
 
     results: Results
@@ -43,28 +45,33 @@ def read_table(file: Path) -> Results:
 
 
 def known_rows(folders: Mapping[str, Path], seeds: Sequence[int], earlier: Results) -> Rows:
-    """Return the rows that are finished, and those of the earlier table that are not among them.
+    """Return what is finished of every row, and the earlier table's rows that are not among them.
 
-    A row's folder is named by its settings, so a finished row in it has these settings.
+    A row's folder is named by its settings, so what is finished in it has these settings. A row
+    may have some of the seeds only: it is compared over those that another row has too.
 
     Args:
         folders: Of all rows, in order, those included that do not run now.
-        seeds: A row is finished if all of these are.
+        seeds: Those that are asked for.
         earlier: From `read_table`.
     """
-    finished: Results = {}
-    for label, folder in folders.items():
-        places = [seed_folder(folder, seed, seeds) for seed in seeds]
-        if all((place / FINISHED).is_file() for place in places):
-            runs = read_results(folder, seeds)
-            if [run.get("seed") for run in runs] == list(seeds):
-                names = [place.relative_to(folder.parent).as_posix() for place in places]
-                pairs = zip(names, runs, strict=True)
-                finished[label] = [{"folder": name, **run} for name, run in pairs]
+    found = {label: _finished(folder, seeds) for label, folder in folders.items()}
+    finished = {label: runs for label, runs in found.items() if runs}
     both = {**earlier, **finished}
     order = [*folders, *(label for label in earlier if label not in folders)]
     results = {label: both[label] for label in order if label in both}
     return Rows(results, frozenset(results.keys() - finished.keys()))
+
+
+def _finished(folder: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the results of the seeds that are finished in a row's folder, with their folders."""
+    places = [seed_folder(folder, seed, seeds) for seed in seeds]
+    runs = [
+        {"folder": place.relative_to(folder.parent).as_posix(), **read_result(place)}
+        for place in dict.fromkeys(places)
+        if (place / FINISHED).is_file()
+    ]
+    return [run for run in runs if run.get("seed") in seeds]
 
 
 def _is_result(result: Any) -> bool:

@@ -2,35 +2,35 @@
 
 import re
 from argparse import Namespace
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import torch
 
-from kd_core.config.reading import load_config
 from kd_core.errors import UserError, nearest
 from kd_core.experiment.cli import comparison_main, parse_options
 from kd_core.experiment.command_line import TrainingTool, print_note
 from kd_core.experiment.parsing import read_experiment
 from kd_core.experiment.phases import key_of
 from kd_core.experiment.runner import Runner
-from kd_core.experiment.seeds import DIGITS, repeat, seed_folder, spread, spread_of, text
+from kd_core.experiment.seeds import repeat, seed_folder
 from kd_core.experiment.shared_teacher import check_shareable, train_sharing_teachers
 from kd_core.experiment.spec import Experiment
-from kd_core.experiment.table_rows import Results, known_rows, read_table
-from kd_core.files import checkpoint
+from kd_core.experiment.tables.products import CURVES, TABLE, Products
+from kd_core.experiment.tables.rows import known_rows, read_table
+from kd_core.experiment.tables.rows_file import read_rows_file, row_files
+from kd_core.experiment.tables.students import FILE as LATENCIES
+from kd_core.experiment.tables.students import measure_students, read_latencies, require_latency
 from kd_core.files.claim import claimed
 from kd_core.files.leftovers import remove_leftovers
 from kd_core.files.workdir import named_folder
+from kd_core.networks.latency import Plan
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err
 
-_TABLE = "table.json"
-_EARLIER = "† finished before, with other settings or seeds than asked for now: not compared"
-_NAMES = ("files", "rows", "metrics", "against")
+_LONGEST = 100  # characters of a label in a folder's name
 
 
 class ComparisonTool:
@@ -55,7 +55,9 @@ class ComparisonTool:
     def run(self, args: Namespace) -> None:
         """Do what the arguments say; see `kd_core.experiment.parsers.comparison_parser`."""
         with distributed.joined() as device:
-            given = load_config(args.rows, known=_NAMES) if args.rows else {}
+            given = read_rows_file(args.rows)
+            if args.latency:
+                require_latency(self.adapter)
             configs = self.rows(args, given)
             chosen = {label: configs[label] for label in args.only or configs}
             if args.share_teacher:
@@ -70,7 +72,13 @@ class ComparisonTool:
             work_dir = named_folder(given_dir, "--work-dir")
             with claimed(work_dir):
                 remove_leftovers(work_dir.parent / "teachers")
-                self._compare(configs, args, given, device, work_dir)
+                self._compare(configs, args, self._products(given, work_dir), device)
+
+    def _products(self, given: Mapping[str, Any], work_dir: Path) -> Products:
+        titles = given.get("metrics", {})
+        headings = {**self.adapter.headings, **titles}
+        against = given.get("against", {})
+        return Products(work_dir, self.adapter.metric, headings, tuple(titles), against)
 
     def rows(self, args: Namespace, given: Mapping[str, Any]) -> dict[str, Experiment]:
         """Return every row's experiment by label, whichever will run.
@@ -79,7 +87,7 @@ class ComparisonTool:
             UserError: If there are no rows, or a label that was asked for is not one of them.
         """
         files = args.configs or given.get("files", [])
-        rows = _rows_asked_for(args, given)
+        rows = row_files(args, given)
         if unknown := [label for label in args.only or [] if label not in rows]:
             raise UserError(f"--only: there is no row {unknown[0]!r}{nearest(unknown[0], rows)}")
         if not rows or not (files or all(own for own, _ in rows.values())):
@@ -96,12 +104,12 @@ class ComparisonTool:
         self,
         configs: dict[str, Experiment],
         args: Namespace,
-        given: Mapping[str, Any],
+        products: Products,
         device: torch.device,
-        work_dir: Path,
     ) -> None:
+        work_dir = products.work_dir
         runner = Runner(self.adapter, device, work_dir.parent)
-        earlier = read_table(work_dir / _TABLE)
+        earlier, measured = read_table(work_dir / TABLE), read_latencies(work_dir / LATENCIES)
         # Named by what it depends on: changed settings are never taken for finished ones.
         keys = {label: key_of(config.plain()) for label, config in configs.items()}
         folders = {label: work_dir / f"{_slug(label)}-{key}" for label, key in keys.items()}
@@ -121,103 +129,13 @@ class ComparisonTool:
             repeat(train, args.seeds, folders[label], finished=finished)
             if distributed.rank() == 0:
                 rows = known_rows(folders, args.seeds, earlier)
-                headings, against = given.get("metrics", {}), given.get("against", {})
-                metric = metric_of(rows.results, self.adapter.metric)
-                table = markdown(rows.results, metric, headings, against, rows.earlier)
-                checkpoint.save_json(rows.results, work_dir / _TABLE)
-                checkpoint.save_text(table + "\n", work_dir / "table.md")
+                table = products.write(rows, measured)
         if distributed.rank() == 0:
+            if args.latency:
+                measured = measure_students(self.adapter, rows.results, work_dir, Plan())
+                table = products.write(rows, measured)
             print(table)
-            err.print(f"results in {work_dir}")
-
-
-def metric_of(results: Results, usual: str) -> str:
-    """Return the metric of which the first run says that it defines its best epoch."""
-    return next(
-        (run["metric"] for runs in results.values() for run in runs if "metric" in run), usual
-    )
-
-
-def markdown(
-    results: Results,
-    metric: str,
-    others: Mapping[str, str],
-    against: Mapping[str, str] | None = None,
-    earlier: Collection[str] = (),
-) -> str:
-    """Return a table in Markdown: last and best epoch, other metrics, difference from another row.
-
-    Differences are between runs of one seed, so that what the seeds do to both rows cancels.
-
-    Args:
-        results: Of every row, as many results in the same order of seeds.
-        metric: Of the first columns.
-        others: Headings of further metrics, of the last epoch.
-        against: By label, what a row is compared with: the first row, unless this says another.
-        earlier: Rows that are marked and not compared, since other settings or seeds made them.
-    """
-    first = next((label for label in results if label not in earlier), next(iter(results)))
-    chosen = results[first][0]["best"]["chosen_on"]
-    title = others.get(metric, metric)
-    headings = ["", "seeds", f"{title}, last", f"{title}, best (chosen on {chosen})"]
-    further = {name: heading for name, heading in others.items() if name != metric}
-    headings += [*further.values(), f"{title}, last: difference"]
-    lines = [headings, ["---"] * len(headings)]
-    for label, runs in results.items():
-        old = label in earlier
-        columns = [("last", metric), ("best", metric), *(("last", name) for name in further)]
-        cells = [f"{label} †" if old else label, str(len(runs))]
-        cells += [_cell(runs, which, name, lenient=old) for which, name in columns]
-        other = (against or {}).get(label, first)
-        comparable = other in results and not {label, other} & set(earlier)
-        gaps = [
-            run["last"][metric] - reference["last"][metric]
-            for run, reference in zip(runs, results[other] if comparable else [], strict=False)
-        ]
-        cells.append(f"{_signed(gaps)} from {other}" if gaps and other != label else "")
-        lines.append(cells)
-    rows = [f"| {' | '.join(cells)} |" for cells in lines]
-    compared = [runs for label, runs in results.items() if label not in earlier]
-    notes = [spread_of([run.get("data_seed") for runs in compared for run in runs])]
-    notes += [_EARLIER] if earlier else []
-    return "\n".join([*rows, *("\n" + note for note in notes if note)])
-
-
-def _cell(
-    runs: Sequence[Mapping[str, Any]], which: str, metric: str, *, lenient: bool = False
-) -> str:
-    """Return mean and deviation of a metric; with `lenient`, nothing where it was not measured."""
-    values = [run[which].get(metric) for run in runs]
-    if not all(isinstance(value, int | float) for value in values):
-        if lenient:
-            return ""
-        raise UserError(f"metrics: there is no {metric!r}{nearest(metric, runs[0][which])}")
-    return text(spread(values), DIGITS.get(metric, 2))
-
-
-def _signed(gaps: Sequence[float]) -> str:
-    return f"{mean(gaps):+.2f}" + (f" ± {stdev(gaps):.2f}" if len(gaps) > 1 else "")
-
-
-def _rows_asked_for(
-    args: Namespace, given: Mapping[str, Any]
-) -> dict[str, tuple[list[str], list[str]]]:
-    """Return the files and options of every row, of the table's file and of `--sweep`."""
-    rows = {label: _row(node, label) for label, node in given.get("rows", {}).items()}
-    if args.sweep:
-        key, *values = args.sweep
-        rows |= {f"{key} = {value}": ([], [f"{key}={value}"]) for value in values}
-    return rows
-
-
-def _row(node: Any, label: str) -> tuple[list[str], list[str]]:
-    """Return the files and options of a row."""
-    if not isinstance(node, Mapping):
-        return list(node), []
-    if unknown := set(node) - {"files", "options"}:
-        name = unknown.pop()
-        raise UserError(f"rows[{label!r}]: unknown {name!r}{nearest(name, ('files', 'options'))}")
-    return list(node.get("files", [])), list(node.get("options", []))
+            err.print(f"results in {work_dir}: table.md, table.csv, table.tex, {CURVES}")
 
 
 def _without_idle_teacher(experiment: Experiment) -> Experiment:
@@ -231,4 +149,4 @@ def _say_nothing(line: str) -> None:
 
 
 def _slug(label: str) -> str:
-    return re.sub(r"\W+", "_", label).strip("_").lower()
+    return re.sub(r"\W+", "_", label).strip("_").lower()[:_LONGEST]

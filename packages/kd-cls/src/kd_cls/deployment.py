@@ -1,0 +1,125 @@
+"""A finished student's files as they are deployed: their sizes, and how fast they are."""
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from kd_core.errors import UserError
+from kd_core.experiment.report import cpu_name
+from kd_core.files.artifacts import find_student
+from kd_core.files.checkpoint import save_json
+from kd_core.networks.latency import Latency, Plan, Timed, measure
+from kd_core.runtime.console import err, out
+from rich.table import Table
+
+from kd_cls.exporting import Normalised, export, onnx_session
+from kd_cls.student import load_student, read_facts
+
+PYTORCH, ONNX = "PyTorch", "ONNX Runtime"
+FILE = "export.json"
+
+
+def export_all(
+    student: str,
+    kinds: Iterable[str],
+    output: str | None = None,
+    *,
+    with_normalization: bool,
+    plan: Plan | None,
+) -> None:
+    """Export a student as files of several kinds; print sizes and latencies.
+
+    The numbers are written to `export.json` beside the files too.
+
+    Args:
+        student: Folder of a finished run, or its `student.safetensors`.
+        kinds: `onnx` or `pt2`, or both.
+        output: Folder of the files; None is that of the student.
+        with_normalization: See `export`.
+        plan: How latencies are measured; None measures none.
+    """
+    file = find_student(student)
+    folder = Path(output) if output else file.parent
+    files: dict[str, Any] = {}
+    for kind in dict.fromkeys(kinds):
+        path = folder / f"student.{kind}"
+        done = export(file, path, with_normalization=with_normalization)
+        size = path.stat().st_size
+        out.print(
+            f"{path}: {size / 1e6:.2f} MB; logits differ from PyTorch's by "
+            f"{done.difference:.1e} at most, the largest being {done.largest:.1e}"
+        )
+        files[path.name] = {"bytes": size, **done._asdict()}
+    found: dict[str, Any] = {"files": files, "with_normalization": with_normalization}
+    if plan is not None:
+        timed = {PYTORCH: _in_pytorch(file, with_normalization=with_normalization)}
+        if "student.onnx" in files:
+            timed[ONNX] = _in_onnx(file, folder / "student.onnx", plan.thread_count)
+        found["latency"] = _measure(timed, plan)
+    save_json(found, folder / FILE, sealed=False)
+    out.print(f"{folder / FILE}: these numbers")
+
+
+def deployed(folder: Path, threads: int) -> dict[str, Timed]:
+    """Return a finished student by what runs it: PyTorch and, where it can, ONNX Runtime.
+
+    Args:
+        folder: Of a finished run.
+        threads: Of ONNX Runtime.
+    """
+    file = find_student(folder)
+    found = {PYTORCH: _in_pytorch(file)}
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "student.onnx"
+        try:
+            export(file, path)
+            found[ONNX] = _in_onnx(file, path, threads)
+        except UserError as error:
+            err.print(f"latency: {folder} is without {ONNX}: {error}")
+    return found
+
+
+def _in_pytorch(file: Path, *, with_normalization: bool = False) -> Timed:
+    classifier = load_student(file)
+    network = Normalised(classifier).eval() if with_normalization else classifier.network
+    return Timed(network, _shape(file))
+
+
+def _in_onnx(file: Path, path: Path, threads: int) -> Timed:
+    return Timed(onnx_session(path, threads), _shape(file))
+
+
+def _shape(file: Path) -> tuple[int, int, int]:
+    """Return channels, height and width of a student's images."""
+    facts = read_facts(file)
+    size = facts["image_size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    return len(facts["mean"]), height, width
+
+
+def _measure(timed: Mapping[str, Timed], plan: Plan) -> dict[str, Any]:
+    """Measure, print and return latencies."""
+    found = measure(timed, plan)
+    threads = plan.thread_count
+    where = f"CPU ({cpu_name()}), {threads} thread{'s' * (threads > 1)}"
+    out.print(_as_table(found, f"latency, ms a batch: {where}, in turns"))
+    return {
+        "processor": cpu_name(),
+        "threads": threads,
+        "ms": {
+            runtime: {str(size): latency._asdict() for size, latency in sizes.items()}
+            for runtime, sizes in found.items()
+        },
+    }
+
+
+def _as_table(found: Mapping[str, Mapping[int, Latency]], title: str) -> Table:
+    table = Table("runtime", title=title)
+    for name in ("batch", "p50, ms", "p95, ms", "images a second", "calls"):
+        table.add_column(name, justify="right")
+    for runtime, sizes in found.items():
+        for size, (p50, p95, calls) in sizes.items():
+            rate = f"{1000 * size / p50:,.0f}" if p50 else ""
+            table.add_row(runtime, str(size), f"{p50:.3f}", f"{p95:.3f}", rate, str(calls))
+    return table

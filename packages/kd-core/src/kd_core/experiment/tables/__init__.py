@@ -1,0 +1,1 @@
+"""Tables whose rows are configs: what is in them, their files and pictures."""

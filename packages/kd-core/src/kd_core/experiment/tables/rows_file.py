@@ -1,0 +1,58 @@
+"""What a comparison's command line and file say of its rows."""
+
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any
+
+from kd_core.config.reading import load_config
+from kd_core.errors import UserError, nearest
+
+_NAMES = ("files", "rows", "metrics", "against")
+
+RowFiles = dict[str, tuple[list[str], list[str]]]
+"""By label, the config files and the options of a row."""
+
+
+def read_rows_file(file: str | None) -> dict[str, Any]:
+    """Return what a table's file has; nothing if there is none.
+
+    Raises:
+        UserError: If an entry is not what it must be.
+    """
+    given = load_config(file, known=_NAMES) if file else {}
+    for name in ("rows", "metrics", "against"):
+        value = given.get(name, {})
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise UserError(f"{file}: {name}: wanted a dict by text, got {value!r:.60}")
+        if name != "rows" and not all(isinstance(text, str) for text in value.values()):
+            raise UserError(f"{file}: {name}: wanted a text for each key, got {value!r:.60}")
+    return given
+
+
+def row_files(args: Namespace, given: Mapping[str, Any]) -> RowFiles:
+    """Return the files and options of every row, of the table's file and of `--sweep`.
+
+    Raises:
+        UserError: If a row is not a list of files, or is compared with one that does not exist.
+    """
+    rows = {label: _row(node, label) for label, node in given.get("rows", {}).items()}
+    if args.sweep:
+        key, *values = args.sweep
+        rows |= {f"{key} = {value}": ([], [f"{key}={value}"]) for value in values}
+    for label in [*given.get("against", {}), *given.get("against", {}).values()]:
+        if label not in rows:
+            raise UserError(f"against: there is no row {label!r}{nearest(label, rows)}")
+    return rows
+
+
+def _row(node: Any, label: str) -> tuple[list[str], list[str]]:
+    """Return the files and options of a row."""
+    parts = node if isinstance(node, Mapping) else {"files": node}
+    if unknown := set(parts) - {"files", "options"}:
+        name = unknown.pop()
+        raise UserError(f"rows[{label!r}]: unknown {name!r}{nearest(name, ('files', 'options'))}")
+    for name, value in parts.items():
+        texts = isinstance(value, list | tuple) and all(isinstance(text, str) for text in value)
+        if not texts:
+            raise UserError(f"rows[{label!r}]: {name}: wanted a list of texts, got {value!r:.60}")
+    return list(parts.get("files", [])), list(parts.get("options", []))
