@@ -8,7 +8,7 @@ import torch
 from kd_core.networks.probe import untouched
 from torch import Tensor, nn
 
-from kd_cls.roles.recording import Recording, record
+from kd_cls.roles.recording import Recording, distinct, record
 from kd_cls.roles.search import Roles, classifier_input, layout_at, tap_of, with_tokens
 
 _FIRST_STRIDE = 4  # of the first stage of most networks: what comes before is the stem
@@ -41,9 +41,12 @@ def timm_roles(network: Any, sizes: Sequence[tuple[int, int]] = ()) -> Roles:
         network.forward_head(features)
         return features
 
-    seen = record(network, run, sizes)
-    if seen is None:
-        return {}
+    with distinct(network):
+        seen = record(network, run, sizes)
+        return {} if seen is None else _roles(network, seen)
+
+
+def _roles(network: Any, seen: Recording) -> Roles:
     infos = _infos(network)
     levels = _levels(network, seen, infos)
     roles: Roles = {}
@@ -117,7 +120,8 @@ def _last(network: Any, seen: Recording, levels: Sequence[Tensor]) -> Roles:
     if not equal:
         return {}
     # The outermost module, for its name says most; an output rather than an input.
-    place = min(equal, key=lambda place: (place.tap.endswith(":in"), place.tap.count(".")))
+    own = [p for p in equal if p.tensor is features] or equal
+    place = min(own, key=lambda place: (place.tap.endswith(":in"), place.tap.count(".")))
     wanted = [*_intermediates(network, seen.image, norm=True)[-1:], *levels]
     wanted += _as_map(network, features, seen.image)
     found = (layout_at(network, seen, place, level) for level in wanted)
