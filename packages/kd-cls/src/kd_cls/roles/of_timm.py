@@ -9,10 +9,9 @@ from kd_core.networks.probe import untouched
 from torch import Tensor, nn
 
 from kd_cls.roles.recording import Recording, distinct, record
-from kd_cls.roles.search import Roles, classifier_input, layout_at, tap_of, with_tokens
+from kd_cls.roles.search import Roles, classifier_input, layout_at, quarters, tap_of, with_tokens
 
 _FIRST_STRIDE = 4  # of the first stage of most networks: what comes before is the stem
-_PARTS = 4  # of a network of one resolution
 
 
 def is_of_timm(network: Any) -> bool:
@@ -74,9 +73,8 @@ def _levels(
     if len(levels) < len(infos):
         return []
     sizes = [tuple(level.shape[2:]) for level, _ in levels]
-    if len(set(sizes)) == 1 and len(sizes) > _PARTS:
-        ends = [-(-len(levels) * part // _PARTS) - 1 for part in range(1, _PARTS + 1)]
-        return [levels[end] for end in ends]
+    if len(set(sizes)) == 1:
+        return quarters(levels)
     last = {size: level for size, level in zip(sizes, levels, strict=True)}
     height = seen.image.shape[2]
     return [level for (h, _), level in last.items() if height >= (_FIRST_STRIDE - 0.5) * h]

@@ -10,7 +10,7 @@ from kd_core.networks.probe import untouched
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-_RECTANGLE = (96, 128)  # height and width differ, so that they cannot be mistaken for one another
+_RECTANGLE = (128, 160)  # height and width differ, so that they cannot be mistaken for one another
 _USUAL = (224, 224)
 _TINY = 0.01
 
