@@ -42,6 +42,10 @@ class ClassificationAdapter(TaskAdapter):
         "cross_entropy": "cross-entropy, nats",
         "ece": "ECE, 15 bins, 0 to 1",
         "ece_10": "ECE, 10 bins, 0 to 1",
+        "mAP": "mAP %",
+        "CF1": "CF1 %",
+        "OF1": "OF1 %",
+        "binary_cross_entropy": "binary cross-entropy, nats",
     }
     demo_config = Path(__file__).parent / "configs" / "dkd.py"
     of_teacher_config = ("network", "new_head", "label_smoothing")

@@ -12,6 +12,7 @@ from kd_core.errors import UserError, located, nearest
 from kd_core.experiment.models import build_task, is_pretrained, require_logits, weights_file
 from kd_core.experiment.spec import RANDOM
 from kd_core.files.weights import load_weights, read_state_dict
+from kd_core.networks.image_task import height_and_width
 from kd_core.networks.probe import first_pass, training_pass
 from kd_core.networks.task import Batch
 from torch import nn
@@ -64,6 +65,8 @@ def build_classifier(
     """
     classes = {} if new_head or is_pretrained(network) else {"num_classes": data.num_classes}
 
+    pixels = size or data.image_size
+
     def wrap(built: nn.Module) -> Classifier:
         shift, scale = mean, std
         if mean is None and std is None:
@@ -78,7 +81,7 @@ def build_classifier(
             task_views=task_views,
             views_apart=views_apart,
             hold_frozen_norms=hold_frozen_norms,
-            roles={**network_roles(built), **(roles or {})},
+            roles={**network_roles(built, [height_and_width(pixels)]), **(roles or {})},
         )
 
     prepare = _make_probe if linear_probe else partial(_load, new_head=new_head)

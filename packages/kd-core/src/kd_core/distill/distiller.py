@@ -14,6 +14,7 @@ from kd_core.distill.connections import (
     check_sample,
     check_shapes,
     connect,
+    maps_in,
     source_of,
 )
 from kd_core.distill.teacher import as_teachers
@@ -22,7 +23,8 @@ from kd_core.distill.weighing import weigh
 from kd_core.errors import UserError, located
 from kd_core.networks.batch_names import by_our_names
 from kd_core.networks.frozen_norms import tell_of_drift
-from kd_core.networks.probe import shapes, tap_values
+from kd_core.networks.map_layout import map_values
+from kd_core.networks.probe import shapes
 from kd_core.networks.roles import tap_list
 from kd_core.networks.taps import FeatureTap
 from kd_core.networks.task import Batch, Task, network_of, passes_of, refuse_untrainable
@@ -150,12 +152,16 @@ class Distiller(nn.Module):
         """Run a batch through all models, unchanged, and check the shapes of every term."""
         sample = by_our_names(sample)
         with located("student"):
-            self._tap, student_features = tap_values(self.student, self._tap, sample)
+            maps = maps_in(self.terms.values(), "student")
+            self._tap, student_features = map_values(self.student, self._tap, sample, maps)
             check_sample(self.student, sample)
         teacher_features = {}
         for name, teacher in self.teachers.items():
             with located(f"teacher {name!r}"):
-                teacher_features[name] = teacher.infer_shapes(self.teacher_paths(name), sample)
+                terms = [self.terms[term] for term in self.terms if self.source(term) == name]
+                teacher_features[name] = teacher.infer_shapes(
+                    self.teacher_paths(name), sample, maps_in(terms, "teacher")
+                )
                 check_sample(teacher.model, sample)
         self.tap_shapes = {
             "student": shapes(student_features),
