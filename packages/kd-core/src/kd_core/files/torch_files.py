@@ -11,16 +11,30 @@ import torch
 from kd_core.errors import UserError
 from kd_core.files.checksum import DamagedError, is_sealed
 
-# RepDistiller's files contain their options, others a NumPy number such as the best accuracy.
-# NumPy 2 renamed the module of scalars in a pickle.
-_scalar = np.float64(0).__reduce__()[0]
+
+class _HistoryBuffer:
+    """Replaces mmengine's log of a value, which is beside the weights in its checkpoints."""
+
+
+def _no_attribute(*_: object) -> None:
+    """Replace `getattr`, by which such a log names its own functions."""
+
+
+# RepDistiller's files contain their options, others NumPy values such as the best accuracy.
+_array, _scalar = np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]
 _HARMLESS: list[Any] = [
     argparse.Namespace,
+    np.ndarray,
     np.dtype,
     *(type(np.dtype(kind)) for kind in ("bool", "int32", "int64", "float32", "float64")),
-    (_scalar, "numpy.core.multiarray.scalar"),
-    (_scalar, "numpy._core.multiarray.scalar"),
+    (_HistoryBuffer, "mmengine.logging.history_buffer.HistoryBuffer"),
+    (_no_attribute, "builtins.getattr"),
 ]
+for _package in ("numpy.core", "numpy._core"):  # NumPy 2 renamed it
+    _HARMLESS += [
+        (_array, f"{_package}.multiarray._reconstruct"),
+        (_scalar, f"{_package}.multiarray.scalar"),
+    ]
 
 
 def read_torch_file(path: Path) -> Any:
