@@ -18,6 +18,7 @@ _IN_FOLDERS = (
     ("model.safetensors", f"model.safetensors{_INDEX}"),  # of Hugging Face: preferred there too
     ("pytorch_model.bin", f"pytorch_model.bin{_INDEX}"),
 )
+_OF_RUNS = ("student.pth", "best.pth", "last.pth")
 _MOST_OF_INDEX = 64 * 2**20  # bytes; the largest models have 1/10 of it
 
 
@@ -57,6 +58,21 @@ def files_of(path: Path) -> list[Path]:
     """Return the files of weights that a path names: one, or the shards of an index."""
     file = main_file(path)
     return sorted(set(read_index(file).values())) if is_index(file) else [file]
+
+
+def described_by(file: Path) -> list[Path]:
+    """Return the files beside weights that say what their network was trained on.
+
+    For weights that a run of ours left, its `student.safetensors`; else `config.json` and its like,
+    as timm and transformers write them.
+    """
+    if file.name in _OF_RUNS:
+        names = [_IN_FOLDERS[0][0]]
+    elif file.name in {name for names in _IN_FOLDERS[1:] for name in names}:
+        names = ["config.json", "preprocessor_config.json"]
+    else:
+        names = []
+    return [file.with_name(name) for name in names if file.with_name(name).is_file()]
 
 
 def is_index(file: Path) -> bool:
