@@ -73,7 +73,7 @@ class Model(nn.Module):
         return self.layers(batch["image"])
 
 
-BATCH = {"image": torch.rand(2, 3, 8, 8)}
+BATCH = {"image": torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))}
 
 
 @pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
@@ -89,11 +89,11 @@ class TestComputedWeights:
     def test_a_teacher_runs_under_autocast(self, change):
         teacher = Teacher(Model(change))
         teacher.infer_shapes(["output"], BATCH)
-        before = teacher(BATCH)["output"]
         with torch.autocast("cpu", torch.bfloat16):
+            before = teacher(BATCH)["output"].float()
             teacher.accelerate(BATCH, torch.bfloat16)
             after = teacher(BATCH)["output"].float()
-        torch.testing.assert_close(after, before, rtol=0.1, atol=0.1)
+        assert (after - before).abs().max() <= 0.05 * before.abs().max()
 
     def test_a_student_is_averaged_and_copied(self, change):
         student = Model(change)
@@ -179,13 +179,21 @@ def lazy(student):
     return student
 
 
+class Compiled(nn.Module):
+    """Has what a module of `torch.compile` has; the real one takes seconds to import."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._orig_mod = module
+
+
 def compiled_part(student):
-    student.layers[3] = torch.compile(student.layers[3])
+    student.layers[3] = Compiled(student.layers[3])
     return student
 
 
 def compiled_inside(student):
-    student.layers[3].compile()
+    student.layers[3]._compiled_call_impl = object()  # as module.compile() does
     return student
 
 
@@ -196,7 +204,7 @@ def compiled_inside(student):
         (lazy, r"student module 'layers\.6' is lazy"),
         (compiled_part, r"student module 'layers\.3' is compiled already"),
         (compiled_inside, r"student module 'layers\.3' is compiled already"),
-        (torch.compile, "is compiled already"),
+        (Compiled, "is compiled already"),
         (lambda m: torch.jit.trace(m.eval().layers, BATCH["image"]), "is scripted"),
         (lambda m: torch.jit.script(m.layers), "is scripted"),
     ],
