@@ -313,3 +313,22 @@ def test_a_teacher_at_chance_stops_the_run_before_anything_is_written(finished, 
 )
 def test_a_teacher_at_chance_teaches_where_the_config_says_so(finished, wrong, options):
     assert kd_run(finished, wrong, *options) == 0
+
+
+class LazyNetwork(torch.nn.Module):
+    """Learns the shape of its classifier from the first pass."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.fc = torch.nn.LazyLinear(num_classes)
+
+    def forward(self, images):
+        return self.fc(images.flatten(1))
+
+
+def test_a_lazy_network_has_its_weights_before_they_are_loaded(tmp_path):
+    given = torch.nn.Linear(3 * 8 * 8, 2)
+    save_file({f"fc.{k}": v for k, v in given.state_dict().items()}, tmp_path / "w.safetensors")
+    node = {"network": {"type": LazyNetwork}, "weights": str(tmp_path / "w.safetensors")}
+    built = ADAPTER.build_model(data_of("a", "b"), "student", **node)
+    assert torch.equal(built.network.fc.weight, given.weight)
