@@ -315,6 +315,16 @@ def test_a_teacher_at_chance_teaches_where_the_config_says_so(finished, wrong, o
     assert kd_run(finished, wrong, *options) == 0
 
 
+def test_a_checkpoint_is_measured_with_its_classes_in_the_data_s_order(finished, tmp_path):
+    data = data_of("10", "3", "1", "2")
+    model = ADAPTER.build_model(data, "student", network=NETWORK)
+    ADAPTER.load_checkpoint(model, finished / "student.pth", data)
+    own = read_state_dict(finished)["fc.bias"]
+    assert torch.equal(model.network.fc.bias, own[[1, 3, 0, 2]])
+    with pytest.raises(UserError, match="knows other classes than the data has"):
+        ADAPTER.load_checkpoint(model, finished / "best.pth", data_of("10", "3", "1", "4"))
+
+
 class LazyNetwork(torch.nn.Module):
     """Learns the shape of its classifier from the first pass."""
 

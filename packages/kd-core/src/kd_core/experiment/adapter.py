@@ -126,6 +126,6 @@ class TaskAdapter(ABC):
         """Measure a checkpoint for `--eval-only`."""
         return self.evaluators(experiment, data)[0](model)
 
-    def load_checkpoint(self, model: nn.Module, path: Path) -> None:
-        """Load a file of weights into a model, for `--eval-only`."""
+    def load_checkpoint(self, model: nn.Module, path: Path, data: Any) -> None:
+        """Load a file of weights into a model, to measure it on the data for `--eval-only`."""
         load_weights(network_of(model), path)
