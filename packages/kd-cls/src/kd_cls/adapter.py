@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from kd_core.config.node import Node
+from kd_core.errors import UserError
 from kd_core.experiment.adapter import TaskAdapter
 from kd_core.experiment.models import as_teacher, is_pretrained, without_pretrained
 from kd_core.experiment.spec import Experiment
-from kd_core.errors import UserError
 from kd_core.files.artifacts import find_student
 from kd_core.files.weight_facts import facts_of
 from kd_core.networks.task import Batch
