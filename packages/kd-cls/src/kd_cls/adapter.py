@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from kd_core.config.node import Node
+from kd_core.errors import UserError
 from kd_core.experiment.adapter import TaskAdapter
 from kd_core.experiment.models import as_teacher, is_pretrained, without_pretrained
 from kd_core.experiment.spec import Experiment
+from kd_core.files.artifacts import find_student
+from kd_core.files.weight_facts import facts_of
 from kd_core.networks.latency import Timed
 from kd_core.networks.task import Batch
 from kd_core.runtime import distributed
@@ -16,6 +19,7 @@ from kd_core.training.hooks import Evaluate
 from torch import nn
 
 from kd_cls import TITLE
+from kd_cls.class_names import match_classes
 from kd_cls.classifier import Classifier
 from kd_cls.data import DataSplits
 from kd_cls.data.splits import is_multi_label
@@ -29,6 +33,7 @@ from kd_cls.networks import (
 )
 from kd_cls.stand_ins import data_stand_in, model_stand_in
 from kd_cls.student import load_student
+from kd_cls.trained import Trained, tell
 
 
 class ClassificationAdapter(TaskAdapter):
@@ -48,7 +53,7 @@ class ClassificationAdapter(TaskAdapter):
         "binary_cross_entropy": "binary cross-entropy, nats",
     }
     demo_config = Path(__file__).parent / "configs" / "dkd.py"
-    of_teacher_config = ("network", "new_head", "label_smoothing")
+    of_teacher_config = ("network", "classes", "new_head", "label_smoothing")
     of_network = ("network", "new_head", "mean", "std", "size", "roles")
 
     def metric_of(self, data: DataSplits) -> str:
@@ -74,6 +79,19 @@ class ClassificationAdapter(TaskAdapter):
     def deployed(self, folder: Path, threads: int) -> dict[str, Timed]:
         """Return a finished student in PyTorch and, where it can be exported, ONNX Runtime."""
         return deployed(folder, threads)
+
+    def match_teacher(
+        self,
+        teacher: Classifier,
+        folder: Path,
+        node: Mapping[str, Any],
+        data: DataSplits,
+        where: str,
+    ) -> Classifier:
+        """Match the classes by their names, and print what its file says."""
+        file = str(find_student(folder))
+        Trained.of(where, file, node, new_head=False).fit(teacher, data)
+        return teacher
 
     def check_student(
         self, student: nn.Module, sample: Batch, data: DataSplits, where: str
@@ -115,7 +133,29 @@ class ClassificationAdapter(TaskAdapter):
         self, teacher: nn.Module, sample: Batch, data: DataSplits, test: Evaluate
     ) -> dict[str, float] | None:
         """Measure a teacher that has the same classes."""
+        if getattr(teacher, "other_classes", ""):
+            return None
         return test(teacher) if class_count(teacher, sample) == data.num_classes else None
+
+    def chance(self, data: DataSplits) -> float | None:
+        """Return the accuracy of guessing, in percent; None for one class, or several an image."""
+        guessable = data.num_classes > 1 and not is_multi_label(data)
+        return 100 / data.num_classes if guessable else None
+
+    def load_checkpoint(self, model: nn.Module, path: Path, data: DataSplits) -> None:
+        """Load a file, and match its classes by their names; its statistics are the config's.
+
+        Raises:
+            UserError: If it does not fit, or knows other classes.
+        """
+        super().load_checkpoint(model, path, data)
+        names = facts_of(path, known=("mean", "std", "image_size")).classes
+        if names is None or not isinstance(model, Classifier):
+            return
+        if done := match_classes(model, names, data):
+            tell(f"{path}{done}")
+        if model.other_classes:
+            raise UserError(f"{path} {model.other_classes}; measure it on data of these")
 
     def evaluate(
         self,

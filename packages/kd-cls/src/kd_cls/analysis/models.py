@@ -14,8 +14,10 @@ from kd_core.errors import UserError, located, nearest
 from kd_core.experiment.models import is_pretrained, without_pretrained
 from kd_core.experiment.spec import RANDOM
 from kd_core.files.artifacts import find_student
+from kd_core.files.weight_facts import facts_of
 from kd_core.runtime.console import err
 
+from kd_cls.class_names import match_classes
 from kd_cls.classifier import Classifier
 from kd_cls.data import DataSplits
 from kd_cls.models import MODELS
@@ -23,7 +25,7 @@ from kd_cls.networks import (
     build_classifier,
     class_count,
     parse_classifier,
-    pretrained_statistics,
+    pretrained_facts,
 )
 from kd_cls.student import load_student, read_facts
 
@@ -112,7 +114,12 @@ def _finished(spec: str, data: DataSplits, networks: Path) -> Classifier:
     if path.is_file() and path.suffix != ".safetensors":
         raise UserError(f"such a file does not name its network; write NAME={spec}")
     trained = load_student(path)
-    _compare_classes(spec, read_facts(find_student(path))["classes"], data.classes)
+    names = read_facts(find_student(path))["classes"]
+    if set(names) >= set(data.classes):
+        if done := match_classes(trained, names, data):
+            err.print(f"{spec}{done}")
+    else:
+        _compare_classes(spec, names, data.classes)
     return trained
 
 
@@ -129,13 +136,11 @@ def _named(name: str, weights: str, data: DataSplits, networks: Path) -> Classif
         torch.manual_seed(0)
         classifier = build_classifier(data, name, **plain)
     # Fine-tuned from pretrained weights: it was trained with their normalisation.
-    found = None if stated else pretrained_statistics(classifier.network, node["network"])
-    if found is None:
+    found = None if stated else pretrained_facts(classifier.network, node["network"])
+    if found is None or (weights != RANDOM and facts_of(weights).mean):
         return classifier
-    mean, std = found
-    return Classifier(
-        classifier.network, mean=mean, std=std, size=node.get("size"), roles=classifier.roles
-    )
+    mean, std, size = found.mean, found.std, node.get("size")
+    return Classifier(classifier.network, mean=mean, std=std, size=size, roles=classifier.roles)
 
 
 def _node(name: str, networks: Path) -> dict[str, Any]:
@@ -176,7 +181,7 @@ def _names(networks: Path) -> set[str]:
 
 
 def _compare_classes(spec: str, trained: Iterable[str], shown: Sequence[str]) -> None:
-    """Warn of other names: classes may be spelt differently, but must have the same order."""
+    """Warn of names that cannot be matched: they may be spelt differently, in the same order."""
     pairs = [(ours, theirs) for ours, theirs in zip(trained, shown, strict=False) if ours != theirs]
     if pairs:
         ours, theirs = pairs[0]

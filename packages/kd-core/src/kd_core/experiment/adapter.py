@@ -95,6 +95,12 @@ class TaskAdapter(ABC):
         """
         raise NotImplementedError  # `--latency` is refused before
 
+    def match_teacher(
+        self, teacher: Any, folder: Path, node: Mapping[str, Any], data: Any, where: str
+    ) -> Any:
+        """Return what `load_finished` has read, in the order of the data's classes."""
+        return teacher
+
     def parse_model(self, node: Mapping[str, Any], where: str) -> Node:
         """Check a student's or teacher's node, without building anything, and return it."""
         return parse_call(self.build_model, node, where, provided=("num_classes",))
@@ -126,12 +132,16 @@ class TaskAdapter(ABC):
         """Measure a teacher, so that a wrong checkpoint is seen; None if it cannot be measured."""
         return test(teacher)
 
+    def chance(self, data: Any) -> float | None:
+        """Return the metric that guessing reaches; a teacher must exceed it. None for no limit."""
+        return None
+
     def evaluate(
         self, model: nn.Module, experiment: Experiment, data: Any, teachers: dict[str, Any]
     ) -> dict[str, float]:
         """Measure a checkpoint for `--eval-only`."""
         return self.evaluators(experiment, data)[0](model)
 
-    def load_checkpoint(self, model: nn.Module, path: Path) -> None:
-        """Load a file of weights into a model, for `--eval-only`."""
+    def load_checkpoint(self, model: nn.Module, path: Path, data: Any) -> None:
+        """Load a file of weights into a model, to measure it on the data for `--eval-only`."""
         load_weights(network_of(model), path)

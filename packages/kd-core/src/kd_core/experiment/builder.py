@@ -1,6 +1,5 @@
 """From a config to the parts of a run."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from kd_core.errors import UserError
 from kd_core.experiment.adapter import Data, TaskAdapter
 from kd_core.experiment.run import Parts
 from kd_core.experiment.spec import Experiment
+from kd_core.networks.copying import copied
 from kd_core.networks.task import Batch, Task
 from kd_core.runtime import distributed
 from kd_core.runtime.failures import explain, first_line
@@ -102,7 +102,7 @@ def check_single(distiller: Distiller, loader: Any) -> None:
     """
     if loader.smallest(distributed.world_size()) != 1:
         return
-    tried = copy.deepcopy(distiller)  # teachers are shared
+    tried = copied(distiller)  # teachers are shared
     tried.begin(1)
     tried.was_started = True  # what is to be said is said of the distiller itself
     tried.train()
