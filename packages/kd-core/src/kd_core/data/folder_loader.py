@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kd_core.data.augment import apply
-from kd_core.data.image_files import ImageFiles, Pixels, Transform
+from kd_core.data.image_files import Pixels, Transform
+from kd_core.data.image_samples import ImageFiles
 from kd_core.data.prefetch import copier
 from kd_core.data.sampling import Sampling
 from kd_core.data.split_loader import SplitLoader
