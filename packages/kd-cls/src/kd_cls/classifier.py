@@ -27,8 +27,9 @@ class Classifier(ImageTask):
     with the classes of their parts; the class with the largest weight counts as correct.
 
     Args:
-        network: From images [N, 3, H, W] to logits [N, C].
-        mean: Of each channel of the training images, in [0, 1]; None leaves floats unchanged.
+        network: From images [N, 3, H, W], or [N, 1, H, W], to logits [N, C].
+        mean: Of each channel of the training images, in [0, 1], or one number for a network that
+            takes grey images; None leaves floats unchanged.
         std: Standard deviation of each channel, in [0, 1].
         size: Height and width in pixels that images are resized to (bilinear), or None.
         label_smoothing: Share of the target that is spread over all classes.
@@ -39,7 +40,8 @@ class Classifier(ImageTask):
         roles: Tap paths by role; see `kd_cls.roles`.
 
     Raises:
-        UserError: If mean and std are not three numbers each, or the smoothing not in [0, 1].
+        UserError: If mean and std are not three numbers each, or one each, or the smoothing is not
+            in [0, 1].
     """
 
     @checked

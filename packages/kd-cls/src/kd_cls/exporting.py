@@ -19,6 +19,7 @@ TOLERANCE = 1e-4  # of the largest logit
 BATCH_SIZES = (1, 3)  # of the check; the example that is traced has 2
 
 Run = Callable[[Tensor], Tensor]
+Shape = tuple[int, int, int]
 
 
 class Check(NamedTuple):
@@ -45,7 +46,7 @@ class Normalised(nn.Module):
         self.register_buffer("std", classifier.std)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return logits [N, C] of images [N, 3, H, W]."""
+        """Return logits [N, C] of images [N, 3, H, W], or [N, 1, H, W] of a grey network."""
         return self.network((image - self.mean) / self.std)
 
 
@@ -103,7 +104,7 @@ def export(student: str | Path, path: Path, *, with_normalization: bool = False)
             raise UserError(
                 f"{type(classifier.network).__name__} cannot be exported as {path.suffix}: {reason}"
             ) from error
-        return _compare(run, network, facts["image_size"], path)
+        return _compare(run, network, _shape(facts), path)
 
 
 def write_onnx(network: nn.Module, facts: Mapping[str, Any], path: Path) -> Run:
@@ -122,7 +123,7 @@ def write_onnx(network: nn.Module, facts: Mapping[str, Any], path: Path) -> Run:
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         torch.onnx.export(
             network,
-            (_example(facts["image_size"]),),
+            (_example(_shape(facts)),),
             path,
             dynamo=False,
             input_names=["image"],
@@ -140,9 +141,7 @@ def write_onnx(network: nn.Module, facts: Mapping[str, Any], path: Path) -> Run:
 def write_pt2(network: nn.Module, facts: Mapping[str, Any], path: Path) -> Run:
     """Write an archive of `torch.export` and return it as a function, read back from the file."""
     batch = {0: torch.export.Dim("batch")}
-    program = torch.export.export(
-        network, (_example(facts["image_size"]),), dynamic_shapes=(batch,)
-    )
+    program = torch.export.export(network, (_example(_shape(facts)),), dynamic_shapes=(batch,))
     with path.open("wb") as file:  # a file object: a path with a temporary name causes a warning
         torch.export.save(program, file, extra_files={"metadata.json": json.dumps(facts)})
     with path.open("rb") as file:
@@ -150,11 +149,11 @@ def write_pt2(network: nn.Module, facts: Mapping[str, Any], path: Path) -> Run:
 
 
 @torch.no_grad()
-def _compare(run: Run, network: nn.Module, image_size: int, path: Path) -> Check:
+def _compare(run: Run, network: nn.Module, shape: Shape, path: Path) -> Check:
     generator = torch.Generator().manual_seed(0)
     difference = largest = 0.0
     for count in BATCH_SIZES:
-        image = torch.rand(count, 3, image_size, image_size, generator=generator)
+        image = torch.rand(count, *shape, generator=generator)
         expected = network(image)
         try:
             found = run(image)
@@ -172,5 +171,10 @@ def _compare(run: Run, network: nn.Module, image_size: int, path: Path) -> Check
     return Check(difference, largest)
 
 
-def _example(image_size: int) -> Tensor:
-    return torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(1))
+def _shape(facts: Mapping[str, Any]) -> Shape:
+    """Return channels, height and width of a student's images."""
+    return len(facts["mean"]), facts["image_size"], facts["image_size"]
+
+
+def _example(shape: Shape) -> Tensor:
+    return torch.rand(2, *shape, generator=torch.Generator().manual_seed(1))

@@ -12,6 +12,7 @@ from kd_core.errors import UserError, located, nearest
 from kd_core.experiment.models import build_task, is_pretrained, require_logits, weights_file
 from kd_core.experiment.spec import RANDOM
 from kd_core.files.weights import load_weights, read_state_dict
+from kd_core.networks.image_channels import statistics_for
 from kd_core.networks.probe import first_pass, training_pass
 from kd_core.networks.task import Batch
 from torch import nn
@@ -47,7 +48,7 @@ def build_classifier(
         network: Node of any `nn.Module` from images to logits; `num_classes` is filled in, unless
             the network is pretrained or gets a new head.
         weights: File with the network's weights; or "random", which omits pretrained ones.
-        mean: Of each channel, in [0, 1].
+        mean: Of each channel, in [0, 1]; one number for a network that takes grey images.
         std: Standard deviation of each channel, in [0, 1].
         size: Pixels that images are resized to for this network.
         new_head: Replace the last linear layer by a new one for the data's classes, to fine-tune
@@ -64,7 +65,8 @@ def build_classifier(
     def wrap(built: nn.Module) -> Classifier:
         shift, scale = mean, std
         if mean is None and std is None:
-            shift, scale = pretrained_statistics(built, network) or (data.mean, data.std)
+            found = pretrained_statistics(built, network) or (data.mean, data.std)
+            shift, scale = statistics_for(built, found, where)
         return (LinearProbe if linear_probe else Classifier)(
             built,
             mean=shift,

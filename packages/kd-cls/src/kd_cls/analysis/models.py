@@ -14,6 +14,7 @@ from kd_core.errors import UserError, located, nearest
 from kd_core.experiment.models import is_pretrained, without_pretrained
 from kd_core.experiment.spec import RANDOM
 from kd_core.files.artifacts import find_student
+from kd_core.networks.image_channels import statistics_for
 from kd_core.runtime.console import err
 
 from kd_cls.classifier import Classifier
@@ -132,7 +133,7 @@ def _named(name: str, weights: str, data: DataSplits, networks: Path) -> Classif
     found = None if stated else pretrained_statistics(classifier.network, node["network"])
     if found is None:
         return classifier
-    mean, std = found
+    mean, std = statistics_for(classifier.network, found, name)
     return Classifier(
         classifier.network, mean=mean, std=std, size=node.get("size"), roles=classifier.roles
     )
