@@ -5,6 +5,7 @@ from kd_core.data.split_loader import SplitLoader
 
 from kd_cls.data.arrays import cifar10, cifar100, digits, stl10, synthetic
 from kd_cls.data.image_folders import image_folder, imagenet, tiny_imagenet
+from kd_cls.data.image_lists import image_list
 from kd_cls.data.splits import DataSplits
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "cifar100",
     "digits",
     "image_folder",
+    "image_list",
     "imagenet",
     "stl10",
     "synthetic",
