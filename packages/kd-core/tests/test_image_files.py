@@ -9,7 +9,7 @@ import pytest
 import torch
 from kd_core.data.image_files import read_image, require_image, size_of_pixels
 from kd_core.data.image_listing import LeftOut, list_images
-from kd_core.data.image_samples import ImageFiles
+from kd_core.data.samples.image_samples import ImageFiles
 from kd_core.errors import UserError
 from PIL import Image
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from kd_core.data.image_listing import is_image
-from kd_core.data.tables import Row, Table, cut_to, read_table
 from kd_core.errors import UserError, nearest
+from kd_core.files.tables import Row, Table, cut_to, read_table
 
 _NAMES = {
     "path": (

@@ -1,58 +1,21 @@
-"""Images that worker processes read, each with random numbers of its own."""
+"""Image files as samples."""
 
+import hashlib
 import os
-from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from kd_core.data.image_files import Pixels, Transform, as_image, as_tensor, read_image
-from kd_core.data.sampling import borrowed_generators, seed_generators
+from kd_core.data.samples.sampled import Samples
 from kd_core.errors import UserError
-from kd_core.networks.image_task import height_and_width
+from kd_core.files.fingerprint import fingerprint
 from kd_core.runtime.failures import first_line
-from kd_core.runtime.seed import mix
 
-
-class Samples(Dataset[Tensor]):
-    """Images as uint8 tensors; `__getitems__` takes (epoch, index) pairs and runs in workers.
-
-    An index beyond the last stands for a repeated sample; see `Sampler`.
-
-    Args:
-        count: Number of samples.
-        image_size: Height and width of the tensors in pixels, or the side of squares.
-        data_seed: Seed of the draws that loading an image makes.
-    """
-
-    def __init__(self, count: int, image_size: int | tuple[int, int], data_seed: int) -> None:
-        self.count, self.size, self.data_seed = count, height_and_width(image_size), data_seed
-
-    def name(self, index: int) -> str:
-        """Return what a sample is called in messages."""
-        raise NotImplementedError
-
-    def load(self, index: int) -> Tensor:
-        """Return an image, uint8 [3, H, W]; a `UserError` names the sample."""
-        raise NotImplementedError
-
-    def __getitems__(self, pairs: Sequence[tuple[int, int]]) -> Tensor | str:
-        """Return the images, uint8 [n, 3, H, W], or a text that says what is wrong with one.
-
-        A text, because an exception from a worker would be wrapped in its traceback.
-        """
-        images = torch.empty(len(pairs), 3, *self.size, dtype=torch.uint8)
-        with borrowed_generators():
-            for image, (epoch, index) in zip(images, pairs, strict=True):
-                seed_generators(mix(self.data_seed, epoch, index))
-                try:
-                    image.copy_(self.load(index % self.count))
-                except UserError as error:
-                    return str(error)
-        return images
+_LOOKED_AT = 64  # files that are read for a fingerprint, where there are many
 
 
 class ImageFiles(Samples):
@@ -100,3 +63,11 @@ class ImageFiles(Samples):
                 f"{wanted} is wanted; end it with a crop or resize to {self.size}"
             )
         return image
+
+    def fingerprint(self) -> str:
+        """Return a hash of all files' and their folders' names, and of some contents."""
+        paths = [Path(os.fsdecode(path)) for path in self.files]
+        names = ["/".join(path.parts[-2:]) for path in paths]
+        few = paths[:: max(len(paths) // _LOOKED_AT, 1)]
+        read = [hashlib.sha256(path.read_bytes()).hexdigest() for path in few if path.is_file()]
+        return fingerprint(*names, *read)
