@@ -150,7 +150,7 @@ def held_out(
         UserError: If a class has too few samples to keep one and hold one out.
     """
     if not fraction:
-        return torch.zeros_like(labels, dtype=torch.bool)
+        return torch.zeros(len(labels), dtype=torch.bool)
     counts = torch.bincount(labels, minlength=len(classes))
     wanted = (counts * fraction).round().long().clamp(min=1)
     if (short := ((wanted >= counts) & (counts > 0)).nonzero()).numel():

@@ -100,6 +100,20 @@ def as_rgb(image: Image.Image, where: str) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
+def as_pixels(image: object) -> np.ndarray:
+    """Return the pixels of a PIL image by `as_rgb`, uint8 [H, W, 3].
+
+    Raises:
+        UserError: If it is not a PIL image, or see `as_rgb`.
+    """
+    if not isinstance(image, Image.Image):
+        raise UserError(
+            f"its image is a {type(image).__name__}; wanted a PIL image, an array or a tensor"
+        )
+    image.load()
+    return np.array(as_rgb(image, "its image"))
+
+
 def as_image(pixels: np.ndarray) -> Image.Image:
     """Return pixels, uint8 [H, W, 3], as an image."""
     return Image.fromarray(pixels)

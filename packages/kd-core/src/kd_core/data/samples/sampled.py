@@ -1,6 +1,7 @@
 """Samples: images by number, as worker processes read them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from kd_core.networks.image_task import height_and_width
 from kd_core.runtime.seed import mix
 
 
-class Samples(Dataset[Tensor]):
+class Samples(Dataset[Any]):
     """Images as uint8 tensors; `__getitems__` takes (epoch, index) pairs and runs in workers.
 
     An index beyond the last stands for a repeated sample; see `Sampler`.
