@@ -34,7 +34,7 @@ class ClassificationAdapter(TaskAdapter):
     title = TITLE
     metric = "top1"
     demo_config = Path(__file__).parent / "configs" / "dkd.py"
-    of_teacher_config = ("network", "new_head", "label_smoothing")
+    of_teacher_config = ("network", "new_head", "label_smoothing", "class_weights")
     of_network = ("network", "new_head", "mean", "std", "size", "roles")
 
     def build_model(self, data: DataSplits, where: str, /, **node: Any) -> Classifier:

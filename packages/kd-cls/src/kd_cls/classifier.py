@@ -11,6 +11,7 @@ from kd_core.config.values import (
     Means,
     Pixels,
     PositiveInt,
+    PositiveValues,
     Share,
     checked,
 )
@@ -18,6 +19,8 @@ from kd_core.errors import UserError
 from kd_core.networks.image_task import ImageTask
 from kd_core.networks.task import Batch
 from torch import Tensor, nn
+
+from kd_cls.class_weights import weighted_mean
 
 
 class Classifier(ImageTask):
@@ -33,6 +36,8 @@ class Classifier(ImageTask):
         std: Standard deviation of each channel, in [0, 1].
         size: Height and width in pixels that images are resized to (bilinear), or None.
         label_smoothing: Share of the target that is spread over all classes.
+        class_weights: Weight of each class in the cross-entropy, as torch has it: the mean over a
+            batch (in each process) is over the weights of its labels. None: all are equal.
         task_views: In batches with several views of every image, the cross-entropy takes so many
             of the first views; None for all.
         views_apart: With such batches, run the network on one view after the other in training,
@@ -44,6 +49,8 @@ class Classifier(ImageTask):
             in [0, 1].
     """
 
+    class_weights: Tensor | None
+
     @checked
     def __init__(
         self,
@@ -53,6 +60,7 @@ class Classifier(ImageTask):
         std: Deviations | None = None,
         size: Pixels | HeightWidth | None = None,
         label_smoothing: Share = 0.0,
+        class_weights: PositiveValues | None = None,
         task_views: PositiveInt | None = None,
         views_apart: bool = False,
         roles: Mapping[str, str | Sequence[str]] | None = None,
@@ -60,6 +68,9 @@ class Classifier(ImageTask):
         super().__init__(
             network, mean=mean, std=std, size=size, label_smoothing=label_smoothing, roles=roles
         )
+        weights = None if class_weights is None else torch.tensor(class_weights)
+        # Not persistent: they come from the config and the data.
+        self.register_buffer("class_weights", weights, persistent=False)
         self.task_views = task_views
         self.views_apart = views_apart
 
@@ -95,6 +106,11 @@ class Classifier(ImageTask):
             )
         return logits
 
+    def cross_entropy(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Return the weighted cross-entropy of logits [N, C] with smoothed labels, in float32."""
+        smoothing, weights = self.label_smoothing, self.class_weights
+        return F.cross_entropy(logits.float(), label, weights, label_smoothing=smoothing)
+
     def mixed_cross_entropy(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         """Return the weighted sum of smoothed cross-entropies, mean over the batch, in float32.
 
@@ -103,12 +119,19 @@ class Classifier(ImageTask):
             labels: Classes of every image, int64 [N, K].
             weights: How much each counts, [N, K].
         """
-        smoothing = self.label_smoothing
-        losses = [
-            F.cross_entropy(logits.float(), label, reduction="none", label_smoothing=smoothing)
-            for label in labels.unbind(1)
-        ]
-        return (torch.stack(losses, 1) * weights).sum(1).mean()
+        smoothing, of_classes = self.label_smoothing, self.class_weights
+        losses = torch.stack(
+            [
+                F.cross_entropy(
+                    logits.float(), label, of_classes, reduction="none", label_smoothing=smoothing
+                )
+                for label in labels.unbind(1)
+            ],
+            1,
+        )
+        if of_classes is not None:
+            return weighted_mean(losses, labels, weights, of_classes)
+        return (losses * weights).sum(1).mean()
 
 
 class LinearProbe(Classifier):

@@ -17,6 +17,7 @@ from kd_core.networks.probe import first_pass, training_pass
 from kd_core.networks.task import Batch
 from torch import nn
 
+from kd_cls.class_weights import ClassWeights, class_weights_of
 from kd_cls.classifier import Classifier, LinearProbe
 from kd_cls.data import DataSplits
 from kd_cls.roles import network_roles
@@ -35,6 +36,7 @@ def build_classifier(
     new_head: bool = False,
     linear_probe: bool = False,
     label_smoothing: Share = 0.0,
+    class_weights: ClassWeights | None = None,
     task_views: PositiveInt | None = None,
     views_apart: bool = False,
     roles: Mapping[str, Any] | None = None,
@@ -56,6 +58,7 @@ def build_classifier(
         linear_probe: Train only a new head, on a frozen network; see `LinearProbe`. The head in
             the file of `weights` may have other classes.
         label_smoothing: Of the student's own loss.
+        class_weights: Of the classes in the student's own loss: "balanced", or one number for each.
         task_views: Number of views of each image in the student's own loss; None for all.
         views_apart: Train on one view after the other, not on all as one batch.
         roles: Tap paths by role, for networks whose roles are not known.
@@ -73,6 +76,7 @@ def build_classifier(
             std=scale,
             size=size,
             label_smoothing=label_smoothing,
+            class_weights=class_weights and class_weights_of(class_weights, data),
             task_views=task_views,
             views_apart=views_apart,
             roles={**network_roles(built), **(roles or {})},
