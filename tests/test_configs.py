@@ -53,7 +53,7 @@ def documented(path):
 
 def commands():
     """Return all documented commands, each once."""
-    pages = [ROOT / "packages/kd-reid/README.md", ROOT / "docs/speed.md"]
+    pages = [ROOT / "packages/kd-reid/README.md", ROOT / "docs/speed.md", ROOT / "docs/own_data.md"]
     paths = [*CONFIGS, *READMES, SYSTEMS, *pages]
     return list(dict.fromkeys(command for path in paths for command in documented(path)))
 

@@ -1,7 +1,7 @@
 r"""Your own images in a list: data/images/list.csv with lines such as cat/1.jpg,cat,train.
 
 python tools/cls_train.py configs/cls/data/image_list.py \
-    configs/cls/pairs/torchvision_resnet50_resnet18.py configs/cls/methods/dkd.py
+    configs/cls/networks/torchvision_resnet18.py
 """
 
 _base_ = "image_folder.py"
