@@ -1,8 +1,8 @@
 """Any data set of PyTorch's kind, by its import path: read as it is, or refused in one line."""
 
-import sys
-from pathlib import Path
+import random
 
+import numpy as np
 import pytest
 import torch
 from kd_cls.data import DeviceLoader
@@ -13,13 +13,100 @@ from kd_core.data.worker_loader import WorkerLoader
 from kd_core.errors import UserError
 from kd_core.experiment.builder import DATA
 from PIL import Image
+from torch.utils.data import Dataset, IterableDataset, Subset
 
-sys.path.insert(0, str(Path(__file__).parent))
-from own_sets import Own, pixels
+
+def pixels(number):
+    """Return an image of 10 x 8 pixels that names its number in every one, with a ramp in green."""
+    image = np.full((8, 10, 3), number, dtype=np.uint8)
+    image[..., 1] = np.arange(10) * 5
+    return image
+
+
+FORMS = {
+    "pil": Image.fromarray,
+    "array": lambda image: image,
+    "float_array": lambda image: image / 255,
+    "tensor": lambda image: torch.from_numpy(image).permute(2, 0, 1),
+    "float": lambda image: torch.from_numpy(image).permute(2, 0, 1) / 255,
+    "bytes": lambda image: torch.from_numpy(image).permute(2, 0, 1).float(),
+    "normalised": lambda image: torch.from_numpy(image).permute(2, 0, 1) / 127.5 - 1,
+    "long": lambda image: torch.from_numpy(image).permute(2, 0, 1).long(),
+    "swapped": lambda image: image.transpose(2, 0, 1),
+    "text": lambda image: "a.png",
+}
+
+
+class Own(Dataset):
+    """Items of one form; item n is of class n % 3."""
+
+    def __init__(self, form="pil", count=9, *, start=0, as_dict=False, label="int", items=2):
+        self.form, self.count, self.start = FORMS[form], count, start
+        self.as_dict, self.label, self.items = as_dict, label, items
+        self.read = 0
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, number):
+        if not 0 <= number < self.count:
+            raise IndexError(number)
+        self.read += 1
+        image, of = self.form(pixels(number + self.start)), number % 3
+        label = {
+            "int": of,
+            "numpy": np.int64(of),
+            "tensor": torch.tensor(of),
+            "several": [1.0, float(of == 1), 0.0],
+            "text": "cat",
+            "float": 1.5,
+            "large": of + 5 * (number == 4),
+        }[self.label]
+        if self.as_dict:
+            return {"image": image, "label": label}
+        return (image, label, number)[: self.items]
+
+
+class Listed(Own):
+    """Lists its labels as torchvision's sets do, and shifts them where it is told to."""
+
+    def __init__(self, shift=0, **options):
+        super().__init__(**options)
+        self.targets = [(number + shift) % 3 for number in range(self.count)]
+        self.classes = ["ant", "bee", "cow"]
+
+
+class Drawing(Own):
+    """Mirrors its images at random."""
+
+    def __getitem__(self, number):
+        image, label = super().__getitem__(number)
+        return image.transpose(
+            Image.Transpose.FLIP_LEFT_RIGHT
+        ) if random.random() < 0.5 else image, label
+
+
+class Failing(Own):
+    def __getitem__(self, number):
+        raise ZeroDivisionError("by zero")
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(())
+
+
+def subset(count: int = 6) -> Subset:
+    """Return a part of a set, as `random_split` gives it."""
+    return Subset(Own(), list(range(3, 3 + count)))
+
+
+def silent(count=6):
+    return Own(count=count)
 
 
 def node(name="Own", **options):
-    return {"type": f"own_sets.{name}", **options}
+    return {"type": globals()[name], **options}
 
 
 def read(train=None, test=None, **options):
@@ -199,8 +286,10 @@ def test_a_network_trains_on_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own.py").write_text(
         """
-data = dict(type="kd_cls.data.dataset", train=dict(type="own_sets.Drawing"), workers=0,
-            test=dict(type="own_sets.Own", count=3), image_size=32, batch_size=3, balanced=True)
+sizes = dict(type="torchvision.datasets.FakeData", image_size=(3, 32, 32), num_classes=2)
+data = dict(type="kd_cls.data.dataset", train=dict(sizes, size=12), test=dict(sizes, size=8),
+            image_size=32, batch_size=4, balanced=True, workers=0)
+del sizes
 student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
 optimizer = dict(type="torch.optim.SGD", lr=0.05)
 schedule = dict(type="kd_core.training.schedule.cosine")

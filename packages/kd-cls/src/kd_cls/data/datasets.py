@@ -108,7 +108,7 @@ def dataset(
 
 def _stays(train: DatasetSamples, resident: bool | Literal["auto"], count: int) -> bool:
     """Return whether the images of all parts are read once and stay on the device."""
-    drawn = resident is not False and train.draws()
+    drawn = resident is not False and train.is_random()
     if drawn and resident is True:
         raise UserError(
             "resident=True reads each image once, but data.train gives another one each time; "

@@ -15,6 +15,7 @@ from PIL import __version__ as _pillow
 from torch import Tensor
 
 from kd_core.data.deep_pixels import eight_bits
+from kd_core.data.orientation import has_late_metadata, orientation, upright_size
 from kd_core.errors import UserError
 
 Transform = Callable[[Image.Image], Image.Image | Tensor]
@@ -25,7 +26,6 @@ DECODER = f"Pillow {_pillow}, upright, 8 bits"  # another one gives other pixels
 
 # EPS would be drawn by a program; of the others, Pillow reads the header alone, or nothing.
 _NOT_READ = {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "PDF", "PALM"}
-_ORIENTATION = 0x0112  # of EXIF, and the same number in TIFF
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -35,8 +35,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SIDES_SWAPPED = (5, 6, 7, 8)
-_XMP = ("XML:com.adobe.xmp", "xmp")  # where Pillow keeps it; it may name the orientation too
 
 
 def quiet_pillow() -> None:
@@ -90,7 +88,7 @@ def as_rgb(image: Image.Image, where: str) -> Image.Image:
     Raises:
         UserError: If its numbers have no usual range.
     """
-    turn = _TURNS.get(_orientation(image))
+    turn = _TURNS.get(orientation(image))
     if image.mode.startswith(("I", "F")):
         image = Image.fromarray(eight_bits(np.asarray(image), image.mode, _range(image), where))
     # A palette with transparency is converted to RGBA first, else Pillow warns.
@@ -144,10 +142,10 @@ def size_of_pixels(file: str, side: int | None = None) -> tuple[int, int]:
     """
     try:
         with _open(file) as stream:
-            late = _has_late_metadata(stream)
+            late = has_late_metadata(stream)
             with Image.open(stream) as image:
                 _require_readable(image)
-                width, height = _upright_size(image, late)
+                width, height = upright_size(image, late)
     except (MemoryError, UserError):
         raise
     except Exception as error:
@@ -170,39 +168,6 @@ def require_image(file: str) -> None:
         raise _damaged(file, error) from error
     if kind:
         raise UserError(f"{file}: is {kind}, not an image file; remove it")
-
-
-def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation of an image, 1 (upright) where it has none or a damaged one."""
-    try:
-        value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # Pillow raises many types; the pixels do not depend on it
-        return 1
-    return value if value in _TURNS else 1
-
-
-def _upright_size(image: Image.Image, late: bool) -> tuple[int, int]:
-    """Return width and height after `as_rgb`, decoding no pixels where the header says enough."""
-    width, height = image.size
-    told = late or "exif" in image.info or any(key in image.info for key in _XMP)
-    if width == height or (image.format == "PNG" and not told):  # else Pillow would decode it
-        return width, height
-    # Of a TIFF file, Pillow has swapped the sides already.
-    done = getattr(image, "tag_v2", {}).get(_ORIENTATION) in _SIDES_SWAPPED
-    swapped = _orientation(image) in _SIDES_SWAPPED and not done
-    return (height, width) if swapped else (width, height)
-
-
-def _has_late_metadata(stream: BinaryIO) -> bool:
-    """Return whether a PNG file has chunks after its pixels, such as EXIF; the stream restarts."""
-    late = pixels = False
-    if stream.read(8) == b"\x89PNG\r\n\x1a\n":
-        while len(head := stream.read(8)) == 8 and head[4:] != b"IEND":
-            late |= pixels and head[4:] != b"IDAT"
-            pixels |= head[4:] == b"IDAT"
-            stream.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
-    stream.seek(0)
-    return late
 
 
 def _range(image: Image.Image) -> int | None:

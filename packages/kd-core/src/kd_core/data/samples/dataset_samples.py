@@ -58,7 +58,7 @@ class DatasetSamples(Samples):
         """Return data set and number of the item."""
         return f"{self.title}: {type(self.dataset).__name__}[{self.rows[index]}]"
 
-    def load(self, index: int) -> Tensor:
+    def image(self, index: int) -> Tensor:
         """Return an item's image."""
         with located(self.name(index)):
             image = as_bytes(self._item(index)[0])
@@ -69,14 +69,14 @@ class DatasetSamples(Samples):
         with located(self.name(index)):
             return self._item(index)[1]
 
-    def draws(self) -> bool:
+    def is_random(self) -> bool:
         """Return whether the images are drawn at random: read again, some of them differ."""
         with borrowed_generators():
             for index in range(min(self.count, _TRIED)):
                 seen = []
                 for seed in (1, 2):
                     seed_generators(seed)
-                    seen.append(self.load(index))
+                    seen.append(self.image(index))
                 if not torch.equal(*seen):
                     return True
         return False

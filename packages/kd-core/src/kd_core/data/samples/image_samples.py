@@ -44,7 +44,7 @@ class ImageFiles(Samples):
         """Return the path of a file."""
         return os.fsdecode(self.files[index])
 
-    def load(self, index: int) -> Tensor:
+    def image(self, index: int) -> Tensor:
         """Return a file's image after the transform."""
         file = self.name(index)
         image: Any = read_image(file) if self.pixels is None else as_image(self.pixels(file))

@@ -31,7 +31,7 @@ class Samples(Dataset[Any]):
         """Return what a sample is called in messages."""
         raise NotImplementedError
 
-    def load(self, index: int) -> Tensor:
+    def image(self, index: int) -> Tensor:
         """Return an image, uint8 [3, H, W]; a `UserError` names the sample."""
         raise NotImplementedError
 
@@ -45,7 +45,7 @@ class Samples(Dataset[Any]):
             for image, (epoch, index) in zip(images, pairs, strict=True):
                 seed_generators(mix(self.data_seed, epoch, index))
                 try:
-                    image.copy_(self.load(index % self.count))
+                    image.copy_(self.image(index % self.count))
                 except UserError as error:
                     return str(error)
         return images
