@@ -21,6 +21,7 @@ CONFIGS = sorted(
 )
 READMES = [ROOT / f"configs/{name}/README.md" for name in ("cls", "reid")]
 SYSTEMS = ROOT / "docs/systems.md"
+PAGES = ("speed", "multi_label", "own_data")
 TOOLS = {
     "tools/cls_train.py": train_classifier,
     "tools/cls_compare.py": compare_classifiers,
@@ -53,7 +54,7 @@ def documented(path):
 
 def commands():
     """Return all documented commands, each once."""
-    names = ("packages/kd-reid/README.md", "docs/speed.md", "docs/multi_label.md")
+    names = ("packages/kd-reid/README.md", *(f"docs/{page}.md" for page in PAGES))
     pages = [ROOT / name for name in names]
     paths = [*CONFIGS, *READMES, SYSTEMS, *pages]
     return list(dict.fromkeys(command for path in paths for command in documented(path)))
@@ -83,6 +84,11 @@ def folder(tmp_path, monkeypatch, weights):
         for name in ("train/cat", "train/dog", "test/cat", "test/dog"):
             (tmp_path / "data" / place / name).mkdir(parents=True)
             Image.new("RGB", (40, 30)).save(tmp_path / "data" / place / name / "0.png")
+    lines = [
+        f"{path}/0.png,{path[-3:]}" for path in ("train/cat", "train/dog", "test/cat", "test/dog")
+    ]
+    text = "\n".join(["path,label,split", *(f"{line},{line.partition('/')[0]}" for line in lines)])
+    (tmp_path / "data/images/list.csv").write_text(text, encoding="utf-8")
     for person in range(8):
         for place in (f"cam{camera}_{shot}.png" for camera in (1, 2) for shot in (1, 2)):
             (tmp_path / "data/people" / str(person)).mkdir(parents=True, exist_ok=True)
@@ -98,7 +104,9 @@ def folder(tmp_path, monkeypatch, weights):
 def dry_run(command):
     """Run a command on small batches; images of 224 pixels are made smaller too."""
     tool, *arguments = command
-    large = any(Path(name).name in ("imagenet.py", "image_folder.py") for name in arguments)
+    large = any(
+        Path(name).name in ("imagenet.py", "image_folder.py", "image_list.py") for name in arguments
+    )
     smaller = ["data.image_size=64"] if large else []
     if any(Path(name).name == "cifar100_224.py" for name in arguments):
         smaller = ["data.image_size=64", "data.augment=[]"]  # or it is scaled to 256 all the same

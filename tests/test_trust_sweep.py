@@ -146,7 +146,7 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
         2,
         "load_model: names of the command line, and files",
     ),
-    ("kd_core/data/image_files.py", "via.load"): (1, "Pillow: pixels of an image"),
+    ("kd_core/data/image_files.py", "image.load"): (2, "Pillow: pixels of an image"),
     # What we wrote ourselves a moment ago
     ("kd_cls/exporting.py", "onnx.load_model"): (1, "the ONNX file just written"),
     ("kd_cls/exporting.py", "torch.export.load"): (1, "the archive just written"),

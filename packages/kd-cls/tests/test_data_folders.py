@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from kd_cls import data
-from kd_cls.data import DeviceLoader, image_folders
+from kd_cls.data import DeviceLoader, file_options
 from kd_cls.data.augment import Flip, Rotate
 from kd_core.data.folder_loader import FolderLoader
 from kd_core.data.image_files import read_image
@@ -48,7 +48,7 @@ class TestImageFolder:
 
     def test_large_sets_are_read_in_each_epoch(self, tmp_path, monkeypatch):
         write_folders(tmp_path, splits=("train", "val"))
-        monkeypatch.setattr(image_folders, "RESIDENT_BYTES", 18 * 3 * 64)
+        monkeypatch.setattr(file_options, "RESIDENT_BYTES", 18 * 3 * 64)
         splits = data.image_folder(str(tmp_path), image_size=8, workers=0, augment=[])
         assert isinstance(splits.train, FolderLoader)
         batches = [next(splits.train.epoch(epoch)) for epoch in (0, 0, 1)]
@@ -98,6 +98,50 @@ class TestImageFolder:
         (tmp_path / "test" / "dogs").rename(tmp_path / "elsewhere")
         with pytest.raises(UserError, match=r"test: no folder for class 'dog'"):
             data.image_folder(str(tmp_path), image_size=8)
+
+    def test_a_class_that_a_part_lacks_can_be_allowed(self, tmp_path, capsys):
+        write_folders(tmp_path)
+        (tmp_path / "test" / "dog").rename(tmp_path / "elsewhere")
+        for file in (tmp_path / "train" / "owl").iterdir():
+            file.unlink()
+        shown = []
+        for allowed in ({}, {"allow_missing_classes": False}):
+            with pytest.raises(UserError) as caught:
+                data.image_folder(str(tmp_path), image_size=8, **allowed)
+            shown.append(str(caught.value))
+        assert "train/owl: no image in this class folder" in shown[0]
+        assert shown[0].endswith("it with --cfg-options data.allow_missing_classes=True")
+        options = {"allow_missing_classes": True, "val_fraction": 0.3, "balanced": True}
+        splits = data.image_folder(str(tmp_path), image_size=8, **options)
+        told = " ".join(capsys.readouterr().err.split())
+        assert "warning:" in told
+        assert "test: no folder for class 'dog'" in told
+        assert splits.classes == CLASSES
+        assert torch.bincount(splits.labels, minlength=3).tolist() == [2, 2, 0]
+        assert torch.bincount(splits.val.labels, minlength=3).tolist() == [1, 1, 0]
+        assert splits.test.labels.tolist() == [0, 0, 0, 2, 2, 2]
+
+    def test_a_set_without_any_image_is_refused_even_then(self, tmp_path):
+        write_folders(tmp_path, count=0)
+        for split in ("train", "test"):
+            (tmp_path / split / "cat").mkdir(parents=True)
+        with pytest.raises(UserError, match=r"train/cat: no image in this class folder; .*\.png"):
+            data.image_folder(str(tmp_path), image_size=8, allow_missing_classes=True)
+
+    def test_hidden_and_other_files_are_left_out_and_counted(self, tmp_path, capsys):
+        write_folders(tmp_path)
+        for name in ("cat/._0.png", "cat/.thumbs/0.png", "__MACOSX/0.png", "@eaDir/0.png"):
+            write_image(tmp_path / "train" / name)
+        write_image(tmp_path / "train" / "loose.png")
+        (tmp_path / "train" / "dog" / "notes.txt").touch()
+        (tmp_path / "test" / ".ipynb_checkpoints").mkdir()
+        splits = data.image_folder(str(tmp_path), image_size=8)
+        assert (splits.classes, len(splits.labels)) == (CLASSES, 9)
+        told = " ".join(capsys.readouterr().err.split())
+        assert "4 hidden (such as '@eaDir'), 1 images in no class folder ('loose.png')" in told
+        assert "train: left out" in told
+        assert "1 not images ('notes.txt')" in told
+        assert "test: left out 1 hidden ('.ipynb_checkpoints')" in told
 
     def test_resident_takes_three_values(self, tmp_path):
         write_folders(tmp_path)
@@ -248,13 +292,6 @@ def test_a_palette_with_transparency_becomes_rgb_without_a_warning(tmp_path):
     palette.putpalette([0, 0, 0, 200, 100, 50])
     palette.save(file, transparency=bytes([0, 128]))
     assert read_image(str(file)).getpixel((0, 0)) == (200, 100, 50)
-
-
-def test_sixteen_bit_images_are_refused_rather_than_clipped(tmp_path):
-    file = tmp_path / "deep.png"
-    Image.fromarray(np.full((3, 3), 40000, dtype=np.uint16)).save(file)
-    with pytest.raises(UserError, match=r"deep.png: pixels of more than 8 bits \(mode I;16\)"):
-        read_image(str(file))
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -62,6 +62,15 @@ def test_limit_keeps_the_first_of_each_class():
     assert len(limited.test.labels) == len(whole.test.labels)
 
 
+def test_balanced_training_batches_leave_the_other_parts_alone():
+    options = {"num_classes": 3, "num_train": 60, "image_size": 4, "val_fraction": 0.3}
+    plain, balanced = (data.synthetic(**options, balanced=flag) for flag in (False, True))
+    assert not torch.equal(*(next(s.train.epoch(0))["index"] for s in (plain, balanced)))
+    assert balanced.val.sampler is balanced.test.sampler is None
+    with pytest.raises(UserError, match=r"balanced repeats images already; set data\.copies=1"):
+        data.synthetic(balanced=True, copies=2)
+
+
 class TestRandomLabels:
     def test_are_independent_of_the_true_ones_and_even(self):
         true = data.synthetic(num_classes=5, num_train=5000, image_size=1)

@@ -12,7 +12,7 @@ import torch
 from kd_core.data import decoded
 from kd_core.data.decoded import DecodedImages
 from kd_core.data.folder_loader import FolderLoader
-from kd_core.data.image_files import read_image, read_pixels, size_of_pixels
+from kd_core.data.image_files import DECODER, read_image, read_pixels, size_of_pixels
 from kd_core.errors import UserError
 from kd_core.testing.damage import cut, flip_bit, refusal, restored
 from PIL import Image
@@ -29,7 +29,9 @@ def files(tmp_path):
         rng = np.random.default_rng(number)
         pixels = rng.integers(0, 256, (9 + number, 14 - number, 3), dtype=np.uint8)
         paths.append(tmp_path / "set" / "a" / f"{number}.{'png' if mode == 'P' else 'jpg'}")
-        Image.fromarray(pixels).convert(mode).save(paths[-1])
+        exif = Image.Exif()
+        exif[0x0112] = 6 if number in (3, 6) else 1  # lying: stored pixels are upright
+        Image.fromarray(pixels).convert(mode).save(paths[-1], exif=exif)
     return np.array([os.fsencode(path) for path in paths])
 
 
@@ -100,6 +102,14 @@ def test_what_is_half_written_is_not_taken(files, folder):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert same(read(store, files), decode(files))
+
+
+def test_another_way_of_decoding_has_another_store(files, folder, monkeypatch):
+    paths = {DecodedImages(folder, files).path}
+    monkeypatch.setattr(decoded, "DECODER", "Pillow of another version")
+    paths.add(DecodedImages(folder, files).path)
+    assert len(paths) == 2
+    assert "upright" in DECODER
 
 
 def test_files_that_changed_have_another_store_and_a_word(files, folder, capsys):

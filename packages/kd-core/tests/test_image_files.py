@@ -7,13 +7,9 @@ import socket
 import numpy as np
 import pytest
 import torch
-from kd_core.data.image_files import (
-    ImageFiles,
-    list_images,
-    read_image,
-    require_image,
-    size_of_pixels,
-)
+from kd_core.data.image_files import read_image, require_image, size_of_pixels
+from kd_core.data.image_listing import LeftOut, list_images
+from kd_core.data.samples.image_samples import ImageFiles
 from kd_core.errors import UserError
 from PIL import Image
 
@@ -115,6 +111,31 @@ class TestListing:
             *("b/10.JPG", "b/2.png", "b c/1.png", "b/c/1.png"),
             *("z/10.JPG", "z/2.png", "z/c/1.png"),
         ]
+
+    @pytest.mark.parametrize("name", ["a.JFIF", "a.webp", "a.Tif", "a.avif", "a.jp2", "a.tga"])
+    def test_all_endings_that_pillow_reads_are_those_of_images(self, tmp_path, name):
+        (tmp_path / name).touch()
+        assert list_images(tmp_path) == [str(tmp_path / name)]
+
+    @pytest.mark.parametrize("name", ["a.eps", "a.pdf", "a.h5", "a.mpg", "a", "png", "a.png.txt"])
+    def test_other_endings_are_not(self, tmp_path, name):
+        (tmp_path / name).touch()
+        assert list_images(tmp_path) == []
+
+    def test_what_is_hidden_is_left_out_and_counted(self, tmp_path):
+        hidden = ["._a.png", ".x/b.png", "@eaDir/c.png", "__MACOSX/d.png", "lost+found/e.png"]
+        for name in ["a.png", "b/Thumbs.db", *hidden]:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+        (tmp_path / ".x" / "back").symlink_to(tmp_path, target_is_directory=True)
+        left_out = LeftOut()
+        assert list_images(tmp_path, left_out) == [str(tmp_path / "a.png")]
+        assert left_out.found == {"hidden": (5, "._a.png"), "not images": (1, "Thumbs.db")}
+
+    def test_a_folder_below_a_hidden_one_is_read(self, tmp_path):
+        (tmp_path / ".cache").mkdir()
+        (tmp_path / ".cache" / "a.png").touch()
+        assert len(list_images(tmp_path / ".cache")) == 1
 
     def test_what_is_named_like_an_image_and_is_none_is_refused(self, tmp_path):
         os.mkfifo(tmp_path / "a.png")

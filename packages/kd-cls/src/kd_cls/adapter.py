@@ -53,7 +53,7 @@ class ClassificationAdapter(TaskAdapter):
         "binary_cross_entropy": "binary cross-entropy, nats",
     }
     demo_config = Path(__file__).parent / "configs" / "dkd.py"
-    of_teacher_config = ("network", "classes", "new_head", "label_smoothing")
+    of_teacher_config = ("network", "classes", "new_head", "label_smoothing", "class_weights")
     of_network = ("network", "new_head", "mean", "std", "size", "roles")
 
     def metric_of(self, data: DataSplits) -> str:

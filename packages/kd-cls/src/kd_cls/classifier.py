@@ -10,6 +10,7 @@ from kd_core.config.values import (
     Means,
     Pixels,
     PositiveInt,
+    PositiveValues,
     Share,
     checked,
 )
@@ -34,8 +35,9 @@ class Classifier(ImageTask):
     training, and not where a distiller gives their loss no weight (`task_weight=0`).
 
     Args:
-        network: From images [N, 3, H, W] to logits [N, C].
-        mean: Of each channel of the training images, in [0, 1]; None leaves floats unchanged.
+        network: From images [N, 3, H, W], or [N, 1, H, W], to logits [N, C].
+        mean: Of each channel of the training images, in [0, 1], or one number for a network that
+            takes grey images; None leaves floats unchanged.
         std: Standard deviation of each channel, in [0, 1].
         size: Height and width in pixels that images are resized to (bilinear), or None.
         multi_label: Images have any number of classes: labels are floats [N, C], 1 or 0, or -1 or
@@ -44,6 +46,8 @@ class Classifier(ImageTask):
             (`task_weight`).
         label_smoothing: Share of the target that is spread over all classes; of several labels,
             over yes and no.
+        class_weights: Weight of each class in the cross-entropy, as torch has it: the mean over a
+            batch (in each process) is over the weights of its labels. None: all are equal.
         task_views: In batches with several views of every image, the cross-entropy takes so many
             of the first views; None for all.
         views_apart: With such batches, run the network on one view after the other in training,
@@ -53,8 +57,11 @@ class Classifier(ImageTask):
         roles: Tap paths by role; see `kd_cls.roles`.
 
     Raises:
-        UserError: If mean and std are not three numbers each, or the smoothing not in [0, 1].
+        UserError: If mean and std are not three numbers each, or one each, or the smoothing is not
+            in [0, 1].
     """
+
+    class_weights: Tensor | None
 
     @checked
     def __init__(
@@ -66,6 +73,7 @@ class Classifier(ImageTask):
         size: Pixels | HeightWidth | None = None,
         multi_label: bool = False,
         label_smoothing: Share = 0.0,
+        class_weights: PositiveValues | None = None,
         task_views: PositiveInt | None = None,
         views_apart: bool = False,
         hold_frozen_norms: bool = False,
@@ -76,6 +84,9 @@ class Classifier(ImageTask):
         )
         self.multi_label = multi_label
         self.hold_frozen_norms = hold_frozen_norms
+        weights = None if class_weights is None else torch.tensor(class_weights)
+        # Not persistent: they come from the config and the data.
+        self.register_buffer("class_weights", weights, persistent=False)
         self.task_views = task_views
         self.views_apart = views_apart
 
@@ -102,7 +113,7 @@ class Classifier(ImageTask):
             self.correct += right
             self.seen += of
             return {"bce": loss}
-        loss, label = one_class(logits, batch, self.label_smoothing)
+        loss, label = one_class(logits, batch, self.label_smoothing, self.class_weights)
         self.count(logits, label)
         return {"ce": loss}
 

@@ -44,7 +44,7 @@ class Normalised(nn.Module):
         self.register_buffer("std", classifier.std)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return logits [N, C] of images [N, 3, H, W]."""
+        """Return logits [N, C] of images [N, 3, H, W], or [N, 1, H, W] of a grey network."""
         return self.network((image - self.mean) / self.std)
 
 

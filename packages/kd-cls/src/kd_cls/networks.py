@@ -15,11 +15,13 @@ from kd_core.experiment.models import build_task, is_pretrained, require_logits,
 from kd_core.experiment.spec import RANDOM
 from kd_core.files.weight_facts import WeightFacts, facts_in
 from kd_core.files.weights import load_weights, read_state_dict
+from kd_core.networks.image_channels import input_channels, statistics_for
 from kd_core.networks.image_task import height_and_width
 from kd_core.networks.probe import first_pass, materialise, training_pass
 from kd_core.networks.task import Batch
 from torch import nn
 
+from kd_cls.class_weights import ClassWeights, class_weights_of
 from kd_cls.classifier import Classifier, LinearProbe
 from kd_cls.data import DataSplits
 from kd_cls.data.splits import is_multi_label
@@ -41,6 +43,7 @@ def build_classifier(
     new_head: bool = False,
     linear_probe: bool = False,
     label_smoothing: Share = 0.0,
+    class_weights: ClassWeights | None = None,
     task_views: PositiveInt | None = None,
     views_apart: bool = False,
     hold_frozen_norms: bool = False,
@@ -59,7 +62,7 @@ def build_classifier(
             unless the node says otherwise; a teacher also takes the size of its images.
         classes: Names of the classes in the order of the weights' logits, which are then brought
             into the data's order; classes that the data lacks are left out.
-        mean: Of each channel, in [0, 1].
+        mean: Of each channel, in [0, 1]; one number for a network that takes grey images.
         std: Standard deviation of each channel, in [0, 1].
         size: Pixels that images are resized to for this network.
         new_head: Replace the last linear layer by a new one for the data's classes, to fine-tune
@@ -67,6 +70,7 @@ def build_classifier(
         linear_probe: Train only a new head, on a frozen network; see `LinearProbe`. The head in
             the file of `weights` may have other classes.
         label_smoothing: Of the student's own loss.
+        class_weights: Of the classes in the student's own loss: "balanced", or one number for each.
         task_views: Number of views of each image in the student's own loss; None for all.
         views_apart: Train on one view after the other, not on all as one batch.
         hold_frozen_norms: Keep the BatchNorms of frozen parts in eval mode.
@@ -82,9 +86,10 @@ def build_classifier(
     def wrap(built: nn.Module) -> Classifier:
         said = mean is not None or std is not None
         known = trained.with_pretrained(None if said else pretrained_facts(built, network))
-        shift, scale = (mean, std) if said else (known.facts.mean, known.facts.std)
-        if shift is None and scale is None:
-            shift, scale = data.mean, data.std
+        shift, scale = mean, std
+        if not said:
+            found = known.facts.mean or data.mean, known.facts.std or data.std
+            shift, scale = statistics_for(built, found, where)
         classifier = (LinearProbe if linear_probe else Classifier)(
             built,
             mean=shift,
@@ -92,6 +97,7 @@ def build_classifier(
             size=size or known.facts.size,
             label_smoothing=label_smoothing,
             multi_label=is_multi_label(data),
+            class_weights=class_weights and class_weights_of(class_weights, data),
             task_views=task_views,
             views_apart=views_apart,
             hold_frozen_norms=hold_frozen_norms,
@@ -106,7 +112,7 @@ def build_classifier(
     sides = height_and_width(size or trained.facts.size or data.image_size)
 
     def prepare(built: nn.Module) -> None:
-        materialise(built, torch.zeros(2, len(data.mean), *sides))
+        materialise(built, torch.zeros(2, input_channels(built, len(data.mean)), *sides))
         change(built, weights=weights, num_classes=data.num_classes if linear_probe else count)
 
     return build_task(

@@ -14,7 +14,7 @@ SHAPES = {
 }
 """Image size and number of classes of the data sets that a dry run replaces."""
 
-KEPT = ("batch_size", "mean", "std", "augment", "copies", "random_labels")
+KEPT = ("batch_size", "mean", "std", "augment", "copies", "random_labels", "balanced")
 """Keys that a stand-in takes from the data set's node."""
 
 

@@ -1,21 +1,28 @@
 """What a classifier's logits are trained to: one class an image, or any number of classes."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from kd_core.errors import UserError
 from kd_core.networks.task import Batch
 from torch import Tensor
 
+from kd_cls.class_weights import weighted_mean
+
 REGRESSION = "for numbers to predict see docs/own_task.md"
 
 
-def one_class(logits: Tensor, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor]:
+def one_class(
+    logits: Tensor, batch: Batch, smoothing: float, class_weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy, and the class of every image.
 
     Args:
         logits: [N, C] of the images that count, the first of the batch.
         batch: With `label` int [N], or `mixed_labels`.
         smoothing: Share of the target that is spread over all classes.
+        class_weights: Weight of each class, [C]; None: all are equal.
 
     Raises:
         UserError: If the labels are not one class number an image.
@@ -29,13 +36,19 @@ def one_class(logits: Tensor, batch: Batch, smoothing: float) -> tuple[Tensor, T
     if "mixed_labels" in batch:
         labels, weights = batch["mixed_labels"], batch["mixed_weights"]
         largest = labels.gather(1, weights.argmax(1, keepdim=True)).squeeze(1)
-        return mixed_cross_entropy(logits, labels, weights, smoothing), largest
+        loss = mixed_cross_entropy(logits, labels, weights, smoothing, class_weights)
+        return loss, largest
     label = label[: len(logits)].long()
-    return F.cross_entropy(logits.float(), label, label_smoothing=smoothing), label
+    loss = F.cross_entropy(logits.float(), label, class_weights, label_smoothing=smoothing)
+    return loss, label
 
 
 def mixed_cross_entropy(
-    logits: Tensor, labels: Tensor, weights: Tensor, smoothing: float
+    logits: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    smoothing: float,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """Return the weighted sum of smoothed cross-entropies, mean over the batch, in float32.
 
@@ -44,12 +57,15 @@ def mixed_cross_entropy(
         labels: Classes of every image, int64 [N, K].
         weights: How much each counts, [N, K].
         smoothing: Of the labels.
+        class_weights: Weight of each class, [C]; None: all are equal.
     """
-    losses = [
-        F.cross_entropy(logits.float(), label, reduction="none", label_smoothing=smoothing)
-        for label in labels.unbind(1)
-    ]
-    return (torch.stack(losses, 1) * weights).sum(1).mean()
+    one = partial(
+        F.cross_entropy, weight=class_weights, reduction="none", label_smoothing=smoothing
+    )
+    losses = torch.stack([one(logits.float(), label) for label in labels.unbind(1)], 1)
+    if class_weights is not None:
+        return weighted_mean(losses, labels, weights, class_weights)
+    return (losses * weights).sum(1).mean()
 
 
 def any_classes(logits: Tensor, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor]:

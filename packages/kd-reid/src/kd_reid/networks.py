@@ -10,6 +10,7 @@ from kd_core.config.places import NetworkNode
 from kd_core.config.values import Deviations, HeightWidth, Means, NonNegativeInt, Share
 from kd_core.errors import UserError, located
 from kd_core.experiment.models import build_task, require_logits, weights_file
+from kd_core.networks.image_channels import statistics_for
 from kd_core.networks.probe import first_pass
 from kd_core.networks.task import Batch
 from torch import nn
@@ -63,10 +64,13 @@ def build_embedder(
 
     def wrap(built: nn.Module) -> Embedder:
         losses = metric_losses or {}
+        shift, scale = mean, std
+        if mean is None and std is None:
+            shift, scale = statistics_for(built, (data.mean, data.std), where)
         return Embedder(
             built,
-            mean=mean or data.mean,
-            std=std or data.std,
+            mean=shift or data.mean,
+            std=scale or data.std,
             size=size,
             label_smoothing=label_smoothing,
             metric_losses={

@@ -15,6 +15,7 @@ from kd_core.experiment.models import is_pretrained, without_pretrained
 from kd_core.experiment.spec import RANDOM
 from kd_core.files.artifacts import find_student
 from kd_core.files.weight_facts import facts_of
+from kd_core.networks.image_channels import statistics_for
 from kd_core.runtime.console import err
 
 from kd_cls.class_names import match_classes
@@ -139,8 +140,10 @@ def _named(name: str, weights: str, data: DataSplits, networks: Path) -> Classif
     found = None if stated else pretrained_facts(classifier.network, node["network"])
     if found is None or (weights != RANDOM and facts_of(weights).mean):
         return classifier
-    mean, std, size = found.mean, found.std, node.get("size")
-    return Classifier(classifier.network, mean=mean, std=std, size=size, roles=classifier.roles)
+    mean, std = statistics_for(classifier.network, (found.mean, found.std), name)
+    return Classifier(
+        classifier.network, mean=mean, std=std, size=node.get("size"), roles=classifier.roles
+    )
 
 
 def _node(name: str, networks: Path) -> dict[str, Any]:

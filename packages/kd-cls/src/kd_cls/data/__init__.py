@@ -4,7 +4,9 @@ from kd_core.data.device_loader import DeviceLoader
 from kd_core.data.split_loader import SplitLoader
 
 from kd_cls.data.arrays import cifar10, cifar100, digits, stl10, synthetic
+from kd_cls.data.datasets import dataset
 from kd_cls.data.image_folders import image_folder, imagenet, tiny_imagenet
+from kd_cls.data.image_lists import image_list
 from kd_cls.data.mosaics import digit_mosaics
 from kd_cls.data.splits import DataSplits
 
@@ -14,9 +16,11 @@ __all__ = [
     "SplitLoader",
     "cifar10",
     "cifar100",
+    "dataset",
     "digit_mosaics",
     "digits",
     "image_folder",
+    "image_list",
     "imagenet",
     "stl10",
     "synthetic",

@@ -29,6 +29,8 @@ from kd_cls.data.splits import (
     select,
 )
 
+_DOWNLOAD = "--cfg-options data.download=True"
+
 
 @with_options
 def cifar10(
@@ -161,7 +163,7 @@ def array_splits(
     resize = [] if train[0].shape[-1] == image_size else [Resize(image_size)]
 
     def loader(images: Tensor, labels: Tensor, *, training: bool) -> DeviceLoader:
-        arguments = options.loader_arguments(training, [*resize, *recipe], resize)
+        arguments = options.loader_arguments(labels, training, [*resize, *recipe], resize)
         return DeviceLoader(images, labels, **arguments)
 
     return make_splits(
@@ -191,7 +193,7 @@ def _torchvision(dataset: type[Any], root: str, download: bool, **split: Any) ->
     """Load a split of a torchvision data set; messages name the wrong file."""
     folder = Path(root, dataset.base_folder)
     if not download:
-        require(folder, f"the unpacked {dataset.filename}, which download=True fetches there")
+        require(folder, f"the unpacked {dataset.filename}; to download it: {_DOWNLOAD}")
     try:
         with arrays_only(cifar):
             return dataset(root, download=download, **split)
@@ -201,5 +203,5 @@ def _torchvision(dataset: type[Any], root: str, download: bool, **split: Any) ->
         raise UserError(
             f"{folder}: torchvision cannot load {dataset.__name__}: {error} Missing or damaged: "
             f"{', '.join(wrong) or 'none of the data files'}; unpack {dataset.filename} again or "
-            "set download=True"
+            f"download it: {_DOWNLOAD}"
         ) from error

@@ -1,70 +1,31 @@
 """Sets of image files: a user's own class folders, ImageNet, Tiny-ImageNet."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
-import numpy as np
 from kd_core.config.values import NonNegative, NonNegativeInt, Pixels
-from kd_core.data.decoded import DecodedImages
 from kd_core.data.image_files import Transform
-from kd_core.data.image_loader import image_loader, is_resident
-from kd_core.data.split_loader import SplitLoader
 from kd_core.data.workers import WORKER_TIMEOUT
-from kd_core.errors import UserError
-from torch import Tensor
-from torchvision.transforms import v2
 
-from kd_cls.data.augment import Augment, CropFlip, Flip, Rotate
-from kd_cls.data.folders import Files, class_names, require, scan, scan_annotated
-from kd_cls.data.options import Options, Statistics, with_options
-from kd_cls.data.splits import DataSplits, first_of_each_class, make_splits
+from kd_cls.data.augment import Flip, Rotate
+from kd_cls.data.file_options import FileOptions, splits_of_files, with_file_options
+from kd_cls.data.folders import class_names, require, scan, scan_annotated
+from kd_cls.data.options import Options, with_options
+from kd_cls.data.splits import DataSplits
 
-RESIDENT_BYTES = 2**30  # resident="auto" keeps smaller sets on the device
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _TINY_IMAGENET = ((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262))
 
 
 @with_options
-def image_folder(
-    options: Options,
-    root: str,
-    *,
-    image_size: Pixels,
-    resize: Pixels | None = None,
-    resident: bool | Literal["auto"] = "auto",
-    transform: Transform | None = None,
-    workers: NonNegativeInt | None = None,
-    worker_timeout: NonNegative = WORKER_TIMEOUT,
-    decoded: str | None = None,
-    decoded_side: Pixels | None = None,
-) -> DataSplits:
+@with_file_options
+def image_folder(reading: FileOptions, options: Options, root: str) -> DataSplits:
     """Your own images in `root/train/<class>/` and `root/test/<class>/` (or `root/val/<class>/`).
 
-    A small set is decoded once and stays on the device; its recipe is a crop from the image padded
-    by an eighth, and flip. A large one is read again in each epoch; its recipe is RandomResizedCrop
-    and flip. Images of any size and mode (grey, palette, CMYK, transparent) become RGB squares. The
-    statistics are those of ImageNet.
+    Hidden files and folders are left out, and all files that are not images, which is said.
 
     Args:
+        reading: See `FileOptions`; its fields are keywords.
         options: See `Options`; its fields are keywords.
         root: Folder of the set.
-        image_size: Side of the images in pixels.
-        resize: Shorter side in pixels before the central crop to `image_size`, also that of a
-            resident training image; None takes `image_size`.
-        resident: Whether the decoded set stays on the device; "auto" does so below 1 GiB.
-        transform: Transform of a training image read from disk, from PIL image to `image_size`;
-            None takes RandomResizedCrop. A resident set uses only `augment`.
-        workers: Processes that read images; None takes one for each core, at most eight.
-        worker_timeout: Seconds after which a worker without a batch counts as lost; 0 waits
-            forever.
-        decoded: Folder, best on a local disk, that keeps the pixels of each image from its first
-            use, for later epochs and runs; see `DecodedImages`. A pixel takes three bytes, several
-            times as much as in JPEG files. None decodes each time.
-        decoded_side: Shorter side in pixels to which larger images are reduced before they are
-            stored, which saves disk and time; training crops are then less sharp. None keeps all
-            pixels: batches are the same as without `decoded`.
 
     Raises:
         UserError: If folders are missing, empty or have different classes, an image cannot be
@@ -74,10 +35,7 @@ def image_folder(
     train = require(Path(root, "train"), layout)
     has_val = Path(root, "val").is_dir() and not Path(root, "test").is_dir()
     test = require(Path(root, "val" if has_val else "test"), f"{layout} (or {root}/val)")
-    classes = class_names(train)
-    stored, processes = (decoded, decoded_side), (workers, worker_timeout)
-    reading = _Reading(image_size, resize or image_size, resident, transform, processes, stored)
-    return _splits(scan(train, classes), scan(test, classes), classes, options, reading, _IMAGENET)
+    return _of_folders(train, test, options, reading)
 
 
 @with_options
@@ -92,6 +50,7 @@ def imagenet(
     worker_timeout: NonNegative = WORKER_TIMEOUT,
     decoded: str | None = None,
     decoded_side: Pixels | None = None,
+    allow_missing_classes: bool = False,
 ) -> DataSplits:
     """ImageNet-1k in `root/train/<wnid>/` and `root/val/<wnid>/`, read again in each epoch.
 
@@ -101,10 +60,18 @@ def imagenet(
     """
     layout = f"{root}/train/<wnid>/*.JPEG and {root}/val/<wnid>/*.JPEG, as PyTorch's examples do"
     train, val = (require(Path(root, split), layout) for split in ("train", "val"))
-    classes = class_names(train)
-    stored, processes = (decoded, decoded_side), (workers, worker_timeout)
-    reading = _Reading(image_size, resize, False, transform, processes, stored)
-    return _splits(scan(train, classes), scan(val, classes), classes, options, reading, _IMAGENET)
+    reading = FileOptions(
+        image_size=image_size,
+        resize=resize,
+        resident=False,
+        transform=transform,
+        workers=workers,
+        worker_timeout=worker_timeout,
+        decoded=decoded,
+        decoded_side=decoded_side,
+        allow_missing_classes=allow_missing_classes,
+    )
+    return _of_folders(train, val, options, reading)
 
 
 @with_options
@@ -115,6 +82,7 @@ def tiny_imagenet(
     image_size: Pixels = 64,
     workers: NonNegativeInt | None = None,
     worker_timeout: NonNegative = WORKER_TIMEOUT,
+    allow_missing_classes: bool = False,
 ) -> DataSplits:
     """Tiny-ImageNet, 200 classes, 64 pixels, resident on the device (1.4 GB).
 
@@ -128,6 +96,7 @@ def tiny_imagenet(
         workers: Processes that read images; None takes one for each core, at most eight.
         worker_timeout: Seconds after which a worker without a batch counts as lost; 0 waits
             forever.
+        allow_missing_classes: See `FileOptions`.
 
     Raises:
         UserError: If files are missing or do not match, or an image cannot be decoded.
@@ -136,76 +105,23 @@ def tiny_imagenet(
     train, val = (require(Path(root, split), layout) for split in ("train", "val"))
     classes = class_names(train)
     official = (val / "images").is_dir() and (val / "val_annotations.txt").is_file()
-    test = (scan_annotated if official else scan)(val, classes)
-    recipe: list[Augment] = [Rotate(20), Flip()]
-    reading = _Reading(
-        image_size, image_size, True, None, (workers, worker_timeout), resident_recipe=recipe
+    allowed = allow_missing_classes
+    test = (scan_annotated if official else scan)(val, classes, allow_missing=allowed)
+    reading = FileOptions(
+        image_size=image_size, resident=True, workers=workers, worker_timeout=worker_timeout
     )
-    return _splits(scan(train, classes), test, classes, options, reading, _TINY_IMAGENET)
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """Options of reading image files."""
-
-    image_size: int
-    resize: int
-    resident: bool | str
-    transform: Transform | None
-    processes: tuple[int | None, float]  # workers and their timeout
-    stored: tuple[str | None, int | None] = (None, None)  # folder and side of decoded images
-    resident_recipe: Sequence[Augment] | None = None
-
-    def pixels(self, files: np.ndarray) -> DecodedImages | None:
-        """Open the store of decoded images, one for all parts of the set, if there is one."""
-        (folder, side), resize = self.stored, max(self.image_size, self.resize)
-        if side is not None and (folder is None or side < resize):
-            raise UserError(
-                f"decoded_side is {side} pixels, of stored images, which are then resized to "
-                f"{resize}; give their folder as `decoded`, and {resize} pixels or more"
-            )
-        return None if folder is None else DecodedImages(folder, files, side=side)
-
-    @property
-    def central(self) -> Transform:
-        """Return the transform of evaluation."""
-        return v2.Compose([v2.Resize(self.resize), v2.CenterCrop(self.image_size)])
-
-
-def _splits(
-    train: Files,
-    test: Files,
-    classes: Sequence[str],
-    options: Options,
-    reading: _Reading,
-    statistics: tuple[Statistics, Statistics],
-) -> DataSplits:
-    train = first_of_each_class(train, options.limit_per_class)
-    size, images = reading.image_size, len(train[1]) + len(test[1])
-    resident = is_resident(reading.resident, images, size, RESIDENT_BYTES)
-    workers, timeout = reading.processes
-    shared: dict[str, Any] = {
-        "image_size": size,
-        "workers": workers,
-        "worker_timeout": timeout,
-        "pixels": reading.pixels(np.concatenate([train[0], test[0]])),
-    }
-
-    def loader(files: np.ndarray, labels: Tensor, *, training: bool) -> SplitLoader:
-        transform, recipe = (
-            reading.central,
-            reading.resident_recipe or [CropFlip(padding=size // 8)],
-        )
-        if not resident:
-            recipe = [Flip()]
-            if training:
-                transform = reading.transform or v2.RandomResizedCrop(size)
-        arguments = options.loader_arguments(training, recipe)
-        return image_loader(
-            files, labels, transform, resident=resident, reading=shared, **arguments
-        )
-
-    mean, std = statistics
-    return make_splits(
-        train, test, loader, options, classes=classes, mean=mean, std=std, image_size=size
+    return splits_of_files(
+        scan(train, classes, allow_missing=allowed),
+        test,
+        classes,
+        options,
+        reading,
+        statistics=_TINY_IMAGENET,
+        resident_recipe=[Rotate(20), Flip()],
     )
+
+
+def _of_folders(train: Path, test: Path, options: Options, reading: FileOptions) -> DataSplits:
+    classes, allowed = class_names(train), reading.allow_missing_classes
+    images = [scan(folder, classes, allow_missing=allowed) for folder in (train, test)]
+    return splits_of_files(images[0], images[1], classes, options, reading)

@@ -12,8 +12,11 @@ from kd_core.config.values import (
     PositiveInt,
     check_values,
 )
+from kd_core.data.balanced import BalancedSampler
 from kd_core.data.mix import check_mixing
 from kd_core.data.options import shared_arguments
+from kd_core.errors import UserError
+from torch import Tensor
 
 from kd_cls.data.augment import Augment
 
@@ -35,6 +38,9 @@ class Options:
             seen the true labels. From Zhang et al., "Understanding deep learning requires
             rethinking generalization", ICLR 2017, arXiv:1611.03530.
         copies: How often every training image is in an epoch; each copy gets its own augmentation.
+        balanced: Whether every class has equally many places in an epoch, which keeps its length:
+            images of rare classes are repeated, some of frequent ones left out; see
+            `BalancedSampler`. `student.class_weights` weighs the loss instead.
         augment: Augmentations of a training batch on the device, in order (`kd_cls.data.augment`);
             None takes those of the data set's usual recipe, an empty list none.
         drop_last: Whether to leave out a last, shorter training batch.
@@ -48,6 +54,7 @@ class Options:
     limit_per_class: PositiveInt | None = None
     random_labels: bool = False
     copies: PositiveInt = 1
+    balanced: bool = False
     augment: Sequence[Augment] | None = None
     drop_last: bool = False
     mean: Means | None = None
@@ -56,12 +63,26 @@ class Options:
     def __post_init__(self) -> None:
         check_values(Options, vars(self), str)
         check_mixing(self.augment or ())
+        if self.balanced and self.copies > 1:
+            raise UserError("balanced repeats images already; set data.copies=1, or leave it out")
 
     def loader_arguments(
-        self, training: bool, recipe: Sequence[Augment], evaluation: Sequence[Augment] = ()
+        self,
+        labels: Tensor,
+        training: bool,
+        recipe: Sequence[Augment],
+        evaluation: Sequence[Augment] = (),
     ) -> dict[str, Any]:
-        """Return the keywords of a loader: for training the recipe, unless `augment` is given."""
+        """Return the keywords of a loader: for training the recipe, unless `augment` is given.
+
+        Args:
+            labels: Of the loader's images, int64 [N].
+            training: Whether it gives training batches.
+            recipe: Augmentations in training.
+            evaluation: Augmentations in evaluation.
+        """
         augment = recipe if self.augment is None else self.augment
+        balanced = training and self.balanced
         return {
             "batch_size": self.batch_size,
             "data_seed": self.data_seed,
@@ -69,6 +90,7 @@ class Options:
             "drop_last": self.drop_last and training,
             "copies": self.copies if training else 1,
             "augment": augment if training else evaluation,
+            "sampler": BalancedSampler(labels, self.data_seed) if balanced else None,
         }
 
 

@@ -59,6 +59,7 @@ def make_splits(
     loader: Callable[..., SplitLoader],
     options: Options,
     *,
+    val: Labelled | None = None,
     classes: Sequence[str],
     mean: Statistics,
     std: Statistics,
@@ -71,6 +72,7 @@ def make_splits(
         test: The same of the test set.
         loader: Called as `loader(samples, labels, training=...)`.
         options: Their statistics override `mean` and `std`.
+        val: The same of a validation set of its own; None holds out `options.val_fraction`.
         classes: Names of the classes.
         mean: Mean of the data set.
         std: Standard deviation of the data set.
@@ -78,14 +80,18 @@ def make_splits(
     """
     if train[1].dim() == 2:
         require_label_sets(train[1], test[1], classes, options)
-    held = _held_out(train[1], options.val_fraction, options.data_seed, classes)
+    if val is not None and options.val_fraction:
+        raise UserError("the data has a validation set of its own; leave data.val_fraction out")
+    seed = mix(options.data_seed, _HOLD_OUT)
+    held = held_out(train[1], options.val_fraction, seed, classes, "val_fraction")
     shown = train
     if options.random_labels:
         shown = train[0], random_labels(len(held), len(classes), options.data_seed)
+    kept_out = select(train, held) if held.any() else val
     return DataSplits(
         train=loader(*select(shown, ~held), training=True),
         test=loader(*test, training=False),
-        val=loader(*select(train, held), training=False) if held.any() else None,
+        val=loader(*kept_out, training=False) if kept_out is not None else None,
         classes=tuple(classes),
         mean=tuple(options.mean or mean),
         std=tuple(options.std or std),
@@ -139,19 +145,31 @@ def check_labels(labels: Tensor, num_classes: int, where: str) -> None:
         )
 
 
-def _held_out(labels: Tensor, fraction: float, data_seed: int, classes: Sequence[str]) -> Tensor:
-    """Choose the samples to hold out, bool [N]: the same share of each class, at least one."""
+def held_out(
+    labels: Tensor, fraction: float, seed: int, classes: Sequence[str], option: str
+) -> Tensor:
+    """Choose the samples to hold out, bool [N]: the same share of each class, at least one.
+
+    Args:
+        labels: int64 [N].
+        fraction: Share of each class.
+        seed: Of the choice.
+        classes: Names of the classes; those without a sample are passed over.
+        option: What the share is called, for messages.
+
+    Raises:
+        UserError: If a class has too few samples to keep one and hold one out.
+    """
     if not fraction:
         return torch.zeros(len(labels), dtype=torch.bool)
     if labels.dim() == 2:
-        return held_out_part(labels, fraction, mix(data_seed, _HOLD_OUT))
+        return held_out_part(labels, fraction, seed)
     counts = torch.bincount(labels, minlength=len(classes))
     wanted = (counts * fraction).round().long().clamp(min=1)
-    if (short := (wanted >= counts).nonzero()).numel():
+    if (short := ((wanted >= counts) & (counts > 0)).nonzero()).numel():
         name, count = classes[int(short[0])], int(counts[short[0]])
         raise UserError(
-            f"val_fraction={fraction}: class {name!r} has {count} training images, too few to "
-            "hold some out and keep some; change val_fraction or add images"
+            f"{option}={fraction}: class {name!r} has {count} training images, too few to "
+            f"hold some out and keep some; change {option} or add images"
         )
-    shuffled = epoch_order(len(labels), mix(data_seed, _HOLD_OUT), 0)
-    return rank_in_class(labels, shuffled) < wanted[labels]
+    return rank_in_class(labels, epoch_order(len(labels), seed, 0)) < wanted[labels]

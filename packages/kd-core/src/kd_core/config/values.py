@@ -40,9 +40,10 @@ Pixels = Annotated[int, Field(gt=0, le=2**14)]
 Margin = Annotated[int, Field(ge=0, le=2**10)]
 """Pixels around an image."""
 HeightWidth = Annotated[Sequence[Pixels], Field(min_length=2, max_length=2)]
-Means = Annotated[Sequence[Finite], Field(min_length=3, max_length=3)]
-"""Of pixels, one for each channel."""
-Deviations = Annotated[Sequence[Positive], Field(min_length=3, max_length=3)]
+_OF_COLOUR, _OF_GREY = Field(min_length=3, max_length=3), Field(min_length=1, max_length=1)
+Means = Annotated[Sequence[Finite], _OF_COLOUR] | Annotated[Sequence[Finite], _OF_GREY]
+"""Of pixels, one for each channel: three of colour, one of grey."""
+Deviations = Annotated[Sequence[Positive], _OF_COLOUR] | Annotated[Sequence[Positive], _OF_GREY]
 """Standard deviations, one for each channel."""
 
 ClassNames = Annotated[Sequence[str], Field(min_length=1)]

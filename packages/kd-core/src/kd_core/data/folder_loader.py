@@ -1,40 +1,18 @@
-"""Data sets that do not fit on the device: worker processes decode and transform image files."""
+"""Sets of image files that are read in each epoch, or once."""
 
-import hashlib
-import os
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-import torch
-from rich.progress import track
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from kd_core.data.augment import apply
-from kd_core.data.image_files import ImageFiles, Pixels, Transform
-from kd_core.data.prefetch import copier
-from kd_core.data.sampling import Sampling
-from kd_core.data.split_loader import SplitLoader
-from kd_core.data.workers import WORKER_TIMEOUT, Watched, checked_timeout
-from kd_core.errors import UserError
-from kd_core.files.fingerprint import fingerprint
-from kd_core.networks.image_task import height_and_width
-from kd_core.networks.task import Batch
-from kd_core.runtime import distributed
-from kd_core.runtime.console import err
-
-_LOOKED_AT = 64  # files that are read for a fingerprint, where there are many
-_FEW_IMAGES = 2000  # a second of decoding: not worth workers or a progress bar
+from kd_core.data.image_files import Pixels, Transform
+from kd_core.data.samples.image_samples import ImageFiles
+from kd_core.data.worker_loader import WorkerLoader, read_all
+from kd_core.data.workers import WORKER_TIMEOUT
 
 
-class FolderLoader(SplitLoader):
+class FolderLoader(WorkerLoader):
     """A set of image files, read again in each epoch.
-
-    Workers transform single images; then the augmentations of `SplitLoader` run on the device.
-    Persistent workers get (epoch, index) pairs and seed the host generators from them. So a batch
-    depends neither on the number of workers nor on where the epoch was resumed.
 
     Args:
         files: Paths of the images, bytes [N].
@@ -42,11 +20,9 @@ class FolderLoader(SplitLoader):
         transform: From a PIL image to a PIL image or uint8 tensor of `image_size`; it may draw from
             torch's or Python's generator, not from NumPy's.
         image_size: Height and width of the images in pixels, or the side of squares.
-        workers: Worker processes; None takes one for each core up to eight, 0 none.
-        worker_timeout: Seconds after which a worker without a batch counts as lost; 0 waits
-            forever.
         pixels: Returns the pixels of a file, such as `DecodedImages`; None decodes it each time.
-        options: See `SplitLoader`.
+        data_seed: See `SplitLoader`; also of the transform's draws.
+        options: See `WorkerLoader`.
     """
 
     def __init__(
@@ -56,72 +32,12 @@ class FolderLoader(SplitLoader):
         transform: Transform,
         *,
         image_size: int | tuple[int, int],
-        workers: int | None = None,
-        worker_timeout: float = WORKER_TIMEOUT,
         pixels: Pixels | None = None,
+        data_seed: int = 0,
         **options: Any,
     ) -> None:
-        super().__init__(labels, **options)
-        self.workers = default_workers() if workers is None else workers
-        self.worker_timeout = checked_timeout(worker_timeout)
-        self._files = ImageFiles(files, transform, image_size, self.data_seed, pixels)
-        self._to_device = copier(self.device)
-        self._plan = _Plan()
-        self._loader: Watched | None = None
-
-    def to(self, device: torch.device | str) -> Self:
-        """Make batches on this device from now on; returns the loader itself."""
-        if torch.device(device).type != self.device.type:
-            self._loader = None  # whether its memory is pinned depends on the device
-        self._to_device = copier(torch.device(device))
-        return super().to(device)
-
-    def fingerprint(self) -> str:
-        """Return a hash of labels, of all files' and their folders' names, and of some contents."""
-        paths = [Path(os.fsdecode(path)) for path in self._files.files]
-        names = ["/".join(path.parts[-2:]) for path in paths]
-        few = paths[:: max(len(paths) // _LOOKED_AT, 1)]
-        read = [hashlib.sha256(path.read_bytes()).hexdigest() for path in few if path.is_file()]
-        return fingerprint(super().fingerprint(), *names, *read)
-
-    def shard(self, rank: int, world_size: int) -> Self:
-        """Return a loader of this rank's part of each global batch; see `SplitLoader.shard`."""
-        part = super().shard(rank, world_size)
-        part._plan, part._loader = _Plan(), None
-        return part
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch from number `start` on; one such iteration at a time.
-
-        Raises:
-            UserError: If an image cannot be read, naming its file.
-        """
-        order = self._order(epoch)
-        sampling = Sampling(order, self.data_seed, epoch, self.device, samples=len(self.labels))
-        parts, host_order = self._parts(start), order
-        # With `self` in this generator, a loader that is left early would be garbage in a cycle.
-        # Python would end its workers in the wrong order: five seconds of waiting.
-        self._plan.batches = ([(epoch, i) for i in host_order[part].tolist()] for part in parts)
-        if self._loader is None:
-            loader = DataLoader(
-                self._files,
-                batch_sampler=self._plan,
-                num_workers=self.workers,
-                persistent_workers=self.workers > 0,
-                collate_fn=_as_it_is,
-                pin_memory=self.device.type == "cuda",
-                generator=torch.Generator(),  # else each epoch draws from torch's global one
-            )
-            self._loader = Watched(loader, self.worker_timeout, "data.worker_timeout")
-        order = order.to(self.device)
-        for part, images in zip(parts, self._loader, strict=True):
-            if isinstance(images, str):
-                self._loader = None  # ends the workers before a traceback keeps references to them
-                raise UserError(images)
-            images = self._to_device(images)
-            index = order[part] % len(self.labels)
-            batch: Batch = {"image": images, "label": self.labels[index], "index": index}
-            yield apply(self.augment, batch, sampling[part])
+        samples = ImageFiles(files, transform, image_size, data_seed, pixels)
+        super().__init__(samples, labels, data_seed=data_seed, **options)
 
 
 def decode(
@@ -138,45 +54,5 @@ def decode(
     Raises:
         UserError: If an image cannot be read, naming its file.
     """
-    loader = FolderLoader(
-        files,
-        torch.zeros(len(files), dtype=torch.int64),
-        transform,
-        image_size=image_size,
-        workers=workers if len(files) > _FEW_IMAGES else 0,
-        worker_timeout=worker_timeout,
-        pixels=pixels,
-        batch_size=256,
-    )
-    images = torch.empty(len(files), 3, *height_and_width(image_size), dtype=torch.uint8)
-    quiet = len(files) <= _FEW_IMAGES or distributed.rank() > 0
-    batches = track(
-        loader.epoch(0),
-        f"reading {len(files)} images",
-        total=len(loader),
-        console=err,
-        disable=quiet,
-        transient=True,
-    )
-    for batch in batches:
-        images[batch["index"]] = batch["image"]
-    return images
-
-
-def default_workers() -> int:
-    """Return one worker for each core this process may use, at most eight."""
-    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
-
-
-class _Plan:
-    """The batches that the workers make; replaced in each epoch, while the workers stay."""
-
-    def __init__(self) -> None:
-        self.batches: Iterator[list[tuple[int, int]]] = iter(())
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return self.batches
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
+    samples = ImageFiles(files, transform, image_size, 0, pixels)
+    return read_all(samples, workers=workers, worker_timeout=worker_timeout)

@@ -1,9 +1,11 @@
-"""Image files as tensors: decoding, a random seed per sample, errors that name the file."""
+"""Image files as upright RGB pixels of 8 bits; errors that name the file."""
 
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -11,100 +13,113 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from PIL import __version__ as _pillow
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from kd_core.data.sampling import borrowed_generators, seed_generators
+from kd_core.data.deep_pixels import eight_bits
+from kd_core.data.orientation import has_late_metadata, orientation, upright_size
 from kd_core.errors import UserError
-from kd_core.networks.image_task import height_and_width
-from kd_core.runtime.failures import first_line
-from kd_core.runtime.seed import mix
 
 Transform = Callable[[Image.Image], Image.Image | Tensor]
 Pixels = Callable[[str], np.ndarray]  # from a file to its pixels, uint8 [H, W, 3]
-ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-DECODER = f"Pillow {_pillow}"  # another version may round pixels differently
+USUAL_ENDINGS = ".jpg .jpeg .jfif .png .webp .tif .bmp"
+"""For messages; `image_endings` has all."""
+DECODER = f"Pillow {_pillow}, upright, 8 bits"  # another one gives other pixels
+
+# EPS would be drawn by a program; of the others, Pillow reads the header alone, or nothing.
+_NOT_READ = {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "PDF", "PALM"}
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
-class ImageFiles(Dataset[Tensor]):
-    """Image files as uint8 tensors; `__getitems__` takes (epoch, index) pairs and runs in workers.
+def quiet_pillow() -> None:
+    """Let Pillow not warn of images of 90 to 180 million pixels (beyond, it refuses them) or EXIF.
 
-    An index beyond the last stands for a repeated sample; see `Sampler`.
-
-    Args:
-        files: Paths of the images, bytes [N].
-        transform: See `FolderLoader`.
-        image_size: Height and width of the tensors in pixels, or the side of squares.
-        data_seed: Seed of the transform's draws.
-        pixels: Returns the pixels of a file; None decodes it.
+    Its warnings have two lines, for each image.
     """
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    warnings.filterwarnings("ignore", message="Corrupt EXIF data")
 
-    def __init__(
-        self,
-        files: np.ndarray,
-        transform: Transform,
-        image_size: int | tuple[int, int],
-        data_seed: int,
-        pixels: Pixels | None = None,
-    ) -> None:
-        self.files, self.transform, self.pixels = files, transform, pixels
-        self.size, self.data_seed = height_and_width(image_size), data_seed
 
-    def __getitems__(self, pairs: Sequence[tuple[int, int]]) -> Tensor | str:
-        """Return the images, uint8 [n, 3, H, W], or a text that says what is wrong with one.
+quiet_pillow()
 
-        A text, because an exception from a worker would be wrapped in its traceback.
-        """
-        images = torch.empty(len(pairs), 3, *self.size, dtype=torch.uint8)
-        with borrowed_generators():
-            for image, (epoch, index) in zip(images, pairs, strict=True):
-                seed_generators(mix(self.data_seed, epoch, index))
-                try:
-                    image.copy_(self._load(os.fsdecode(self.files[index % len(self.files)])))
-                except UserError as error:
-                    return str(error)
-        return images
 
-    def _load(self, file: str) -> Tensor:
-        image: Any = read_image(file) if self.pixels is None else Image.fromarray(self.pixels(file))
-        try:
-            image = self.transform(image)
-        except (UserError, MemoryError):
-            raise
-        except Exception as error:
-            what = f"{type(error).__name__}: {first_line(error)}"
-            raise UserError(f"{file}: the transform failed on it ({what})") from error
-        if isinstance(image, Image.Image):
-            image = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-        wanted = (3, *self.size)
-        if tuple(image.shape) != wanted or image.dtype != torch.uint8:
-            raise UserError(
-                f"{file}: the transform gave {image.dtype} {tuple(image.shape)} where uint8 "
-                f"{wanted} is wanted; end it with a crop or resize to {self.size}"
-            )
-        return image
+@cache
+def image_endings() -> frozenset[str]:
+    """Return the endings of the names of images that can be read here, in lower case."""
+    Image.init()
+    readable = {*Image.OPEN, "MPO"} - _NOT_READ  # MPO is opened as JPEG
+    return frozenset(e for e, kind in Image.registered_extensions().items() if kind in readable)
 
 
 def read_image(file: str) -> Image.Image:
-    """Decode an image file to RGB; transparency is dropped.
+    """Decode an image file to RGB, as `as_rgb` describes; of several frames, the first.
 
     Raises:
-        UserError: If the file is damaged, missing, or has more than 8 bits a channel.
+        UserError: If the file is damaged or missing, or see `as_rgb`.
     """
     try:
         with _open(file) as stream, Image.open(stream) as image:
-            if not image.mode.startswith(("I", "F")):
-                # A palette with transparency is converted to RGBA first, else Pillow warns.
-                via = image.convert("RGBA") if "transparency" in image.info else image
-                via.load()
-                return via if via.mode == "RGB" else via.convert("RGB")  # which would copy
-            mode = image.mode
+            _require_readable(image)
+            image.load()
+            return as_rgb(image, file)
     except (MemoryError, UserError):
         raise
     except Exception as error:  # decoders raise many types: OSError, SyntaxError, struct.error
         raise _damaged(file, error) from error
-    raise UserError(
-        f"{file}: pixels of more than 8 bits (mode {mode}); convert it to 8 bits a channel"
-    )
+
+
+def as_rgb(image: Image.Image, where: str) -> Image.Image:
+    """Return a decoded image of any mode as upright RGB of 8 bits a channel.
+
+    Turned as its EXIF orientation says. Grey values are repeated, CMYK and palettes converted,
+    transparency is dropped: a pixel keeps its colour, as in torchvision's loader. 16 bits are
+    scaled from their whole range, see `deep_pixels`.
+
+    Args:
+        image: Its pixels are loaded.
+        where: Its file or name, for messages.
+
+    Raises:
+        UserError: If its numbers have no usual range.
+    """
+    turn = _TURNS.get(orientation(image))
+    if image.mode.startswith(("I", "F")):
+        image = Image.fromarray(eight_bits(np.asarray(image), image.mode, _range(image), where))
+    # A palette with transparency is converted to RGBA first, else Pillow warns.
+    elif "transparency" in image.info:
+        image = image.convert("RGBA")
+    image = image if image.mode == "RGB" else image.convert("RGB")  # which would copy
+    return image if turn is None else image.transpose(turn)
+
+
+def as_pixels(image: object) -> np.ndarray:
+    """Return the pixels of a PIL image by `as_rgb`, uint8 [H, W, 3].
+
+    Raises:
+        UserError: If it is not a PIL image, or see `as_rgb`.
+    """
+    if not isinstance(image, Image.Image):
+        raise UserError(
+            f"its image is a {type(image).__name__}; wanted a PIL image, an array or a tensor"
+        )
+    image.load()
+    return np.array(as_rgb(image, "its image"))
+
+
+def as_image(pixels: np.ndarray) -> Image.Image:
+    """Return pixels, uint8 [H, W, 3], as an image."""
+    return Image.fromarray(pixels)
+
+
+def as_tensor(image: Image.Image) -> Tensor:
+    """Return an RGB image as a tensor, uint8 [3, H, W]."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def read_pixels(file: str, side: int | None = None) -> np.ndarray:
@@ -126,25 +141,17 @@ def size_of_pixels(file: str, side: int | None = None) -> tuple[int, int]:
         UserError: If the file has no header of an image.
     """
     try:
-        with _open(file) as stream, Image.open(stream) as image:
-            width, height = _reduced(image.size, side)
-    except UserError:
+        with _open(file) as stream:
+            late = has_late_metadata(stream)
+            with Image.open(stream) as image:
+                _require_readable(image)
+                width, height = upright_size(image, late)
+    except (MemoryError, UserError):
         raise
     except Exception as error:
         raise _damaged(file, error) from error
+    width, height = _reduced((width, height), side)
     return height, width
-
-
-def not_a_file(mode: int) -> str:
-    """Return what a path is, from its `st_mode`; "" if it is a regular file."""
-    kinds = {
-        stat.S_IFDIR: "a folder",
-        stat.S_IFIFO: "a FIFO",
-        stat.S_IFSOCK: "a socket",
-        stat.S_IFCHR: "a device",
-        stat.S_IFBLK: "a device",
-    }
-    return kinds.get(stat.S_IFMT(mode), "")
 
 
 def require_image(file: str) -> None:
@@ -154,7 +161,7 @@ def require_image(file: str) -> None:
         UserError: If it is missing, a link to nothing, a folder, FIFO, socket or device.
     """
     try:
-        kind = not_a_file(os.stat(file).st_mode)
+        kind = _not_a_file(os.stat(file).st_mode)
     except (OSError, ValueError) as error:
         if os.path.islink(file):
             raise UserError(f"{file}: is a link to nothing; replace or remove it") from error
@@ -163,38 +170,13 @@ def require_image(file: str) -> None:
         raise UserError(f"{file}: is {kind}, not an image file; remove it")
 
 
-def list_images(folder: str | os.PathLike[str], endings: Collection[str] = ENDINGS) -> list[str]:
-    """List the image files below a folder, folder by folder, in the order of names.
-
-    Links are followed; hidden files count if their names end like those of images.
-
-    Args:
-        folder: Any folder.
-        endings: Endings of image names, in lower case.
-
-    Raises:
-        UserError: If an image name is not that of a file (see `require_image`), a folder cannot be
-            read, or a link leads back to a folder that it is in.
-    """
-    found: list[str] = []
-    inside = [(os.fspath(folder), frozenset[str]())]
-    while inside:
-        here, above = inside.pop()
-        real = os.path.realpath(here)
-        if real in above:
-            raise UserError(f"{here}: this link leads back to a folder that it is in; remove it")
-        try:
-            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
-        except OSError as error:
-            raise UserError(f"{here}: cannot be read ({error.strerror})") from error
-        for entry in entries:
-            if entry.is_dir():
-                inside.append((entry.path, above | {real}))
-            elif entry.name.lower().endswith(tuple(endings)):
-                if not entry.is_file():
-                    require_image(entry.path)
-                found.append(entry.path)
-    return sorted(found, key=lambda path: (os.path.dirname(path), path))
+def _range(image: Image.Image) -> int | None:
+    """Return the largest whole number that a pixel of more than 8 bits can have, if it is known."""
+    if image.mode.startswith("I;16"):
+        bits: Any = getattr(image, "tag_v2", {}).get(258, (16,))  # TIFF's BitsPerSample
+        return int(2 ** bits[0] - 1)
+    # Pillow gives 16 bits of these formats as 32.
+    return 65535 if image.mode == "I" and image.format in ("PNG", "PPM") else None
 
 
 @contextmanager
@@ -203,11 +185,28 @@ def _open(file: str) -> Iterator[BinaryIO]:
     require_image(file)
     with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
         found = os.fstat(stream.fileno())
-        if kind := not_a_file(found.st_mode):  # replaced just now
+        if kind := _not_a_file(found.st_mode):  # replaced just now
             raise UserError(f"{file}: is {kind}, not an image file; remove it")
         if not found.st_size:
             raise _damaged(file, ValueError("it is empty"))
         yield stream
+
+
+def _require_readable(image: Image.Image) -> None:
+    if image.format in _NOT_READ:
+        raise ValueError(f"{image.format} is not read")
+
+
+def _not_a_file(mode: int) -> str:
+    """Return what a path is, from its `st_mode`; "" if it is a regular file."""
+    kinds = {
+        stat.S_IFDIR: "a folder",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "")
 
 
 def _reduced(size: tuple[int, int], side: int | None) -> tuple[int, int]:

@@ -85,6 +85,24 @@ def epoch_order(count: int, data_seed: int, epoch: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(mix(data_seed, epoch)))
 
 
+def numbered(order: Tensor, samples: int) -> Tensor:
+    """Write the k-th repetition of a sample as index + k * samples, int64 [places].
+
+    Args:
+        order: Sample at each place, int64 [places].
+        samples: Number of samples in the set.
+    """
+    by_sample = order.argsort(stable=True)
+    ordered = order[by_sample]
+    places = torch.arange(len(order))
+    new = torch.ones_like(ordered, dtype=torch.bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    first = torch.where(new, places, 0).cummax(0).values
+    times = torch.empty_like(order)
+    times[by_sample] = places - first
+    return order + times * samples
+
+
 @contextmanager
 def borrowed_generators() -> Iterator[None]:
     """Restore the host generators of torch and Python at exit; the block may reseed them."""

@@ -28,7 +28,8 @@ DATA = Kind(
     "a data set",
     lambda found: makes_one_with(found, ("train", "num_classes", "num_samples", "labels", "to")),
     "a function that says that it returns one, such as `-> kd_cls.data.DataSplits` (see "
-    "`kd_core.experiment.adapter.Data` for what it has)",
+    "`kd_core.experiment.adapter.Data` for what it has); a torch.utils.data.Dataset goes into "
+    "`kd_cls.data.dataset`, as its train and test",
 )
 
 

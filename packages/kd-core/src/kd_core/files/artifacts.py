@@ -110,7 +110,7 @@ def _is_positive(value: Any, most: float = math.inf) -> bool:
 def _are_numbers(values: Any, above: float) -> bool:
     return (
         isinstance(values, list)
-        and len(values) == 3
+        and len(values) in (1, 3)
         and all(type(number) in (int, float) and above < number < 1e6 for number in values)
     )
 
@@ -134,8 +134,8 @@ def _is_size(value: Any) -> bool:
 
 NODE: Check = ("a dict with `type`, an import path", _is_node)
 NAMES: Check = (f"a list of names, {_MOST_NAMES:,} at most", _are_names)
-MEAN: Check = ("three numbers", lambda value: _are_numbers(value, -1e6))
-STD: Check = ("three numbers above 0", lambda value: _are_numbers(value, 0))
+MEAN: Check = ("three numbers, or one of grey images", lambda value: _are_numbers(value, -1e6))
+STD: Check = ("three numbers above 0, or one of grey images", lambda value: _are_numbers(value, 0))
 COUNT: Check = ("a whole number, 1 or more", _is_positive)
 SIZE: Check = (f"a side, or height and width, each from 1 to {_MOST_PIXELS} pixels", _is_size)
 FLAG: Check = ("true or false", lambda value: isinstance(value, bool))

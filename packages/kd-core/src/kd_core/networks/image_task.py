@@ -7,6 +7,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
 from kd_core.errors import UserError
+from kd_core.networks.image_channels import input_channels, per_channel, with_channels
 from kd_core.networks.image_range import check_range
 from kd_core.networks.task import Batch, Task
 from kd_core.runtime import distributed
@@ -16,11 +17,14 @@ class ImageTask(Task):
     """Resizes and normalises images on the device, and counts correct predictions.
 
     Images arrive as uint8, or as floats in [0, 1], so a student and a teacher that were trained on
-    other statistics share one batch.
+    other statistics share one batch; they may also take other channels: grey images are repeated
+    for a network of three, and colour is converted for a network of one (see `image_channels`).
 
     Args:
         network: The plain network.
-        mean: Of each channel of the training images, in [0, 1]; None leaves floats unchanged.
+        mean: Of each channel of the training images, in [0, 1]: three numbers, or one for a network
+            that takes grey images. None leaves floats unchanged, and has the channels of the
+            network's first convolution.
         std: Standard deviation of each channel, in [0, 1].
         size: Height and width in pixels that images are resized to (bilinear), the side of a
             square, or None.
@@ -28,7 +32,8 @@ class ImageTask(Task):
         roles: Tap paths by role.
 
     Raises:
-        UserError: If mean and std are not three numbers each, or the smoothing not in [0, 1].
+        UserError: If mean and std are not three numbers each, or one each, or the smoothing is not
+            in [0, 1].
     """
 
     mean: Tensor
@@ -56,17 +61,18 @@ class ImageTask(Task):
         self._normalises = mean is not None
         self.label_smoothing = label_smoothing
         # Not persistent: they come from the config, and an old checkpoint must not replace them.
-        shift, scale = (
-            _per_channel(mean or (0, 0, 0), "mean"),
-            _per_channel(std or (1, 1, 1), "std"),
-        )
+        channels = input_channels(network)
+        shift = per_channel((0.0,) * channels if mean is None else mean, "mean")
+        scale = per_channel((1.0,) * channels if std is None else std, "std")
+        if len(shift) != len(scale):
+            raise UserError(f"mean has {len(shift)} numbers and std {len(scale)}; give as many")
         self.register_buffer("mean", shift, persistent=False)
         self.register_buffer("std", scale, persistent=False)
         self.register_buffer("correct", torch.zeros((), dtype=torch.int64))
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Return images as the network wants them, float [N, 3, H, W].
+        """Return images [N, 1 or 3, H, W] as the network wants them, float [N, its own, H, W].
 
         Raises:
             UserError: If they are neither uint8 nor floats.
@@ -81,6 +87,8 @@ class ImageTask(Task):
         ours = images.dtype == torch.uint8  # then convert to floats once, and change them in place
         if ours:
             images = images.float().div_(255)
+        if images.shape[1] != len(self.mean):
+            images, ours = with_channels(images, len(self.mean)), False
         size = self._height_and_width
         if size is not None and tuple(images.shape[-2:]) != size:
             images, ours = F.interpolate(images, size, mode="bilinear", antialias=True), True
@@ -111,13 +119,6 @@ class ImageTask(Task):
         self.correct.zero_()
         self.seen.zero_()
         return {"train_top1": round(100 * correct / seen, 4)} if seen else {}
-
-
-def _per_channel(values: Sequence[float], name: str) -> Tensor:
-    """Return the values as a tensor [3, 1, 1]."""
-    if not isinstance(values, Sequence) or len(values) != 3:
-        raise UserError(f"{name} needs three numbers, one a channel; got {values!r}")
-    return torch.tensor(values, dtype=torch.float32).view(3, 1, 1)
 
 
 def height_and_width(size: int | Sequence[int]) -> tuple[int, int]:

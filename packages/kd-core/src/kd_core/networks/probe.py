@@ -86,7 +86,10 @@ def materialise(network: nn.Module, images: Tensor) -> None:
 def _remedy(batch: Batch) -> str:
     if "image" not in batch:
         return "change its config, or take another"
-    return "if it wants images of another size, set `size` of its node, else take another network"
+    return (
+        "if it wants images of another size, set `size` of its node; if it wants grey ones, `mean` "
+        "and `std` of one number; else take another network"
+    )
 
 
 def _fed(model: nn.Module, batch: Batch) -> str:

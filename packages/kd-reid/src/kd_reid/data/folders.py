@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from kd_core.data.image_files import ENDINGS, list_images, require_image
+from kd_core.data.image_files import USUAL_ENDINGS, require_image
+from kd_core.data.image_listing import LeftOut, entries_of, is_hidden, list_images
 from kd_core.errors import UserError, nearest
 
 from kd_reid.data.records import Record, Splits, split
@@ -95,16 +96,19 @@ def read_folder(root: str | Path, camera: str | None = None) -> list[Record]:
         UserError: If there are no images, the expression is wrong, or an image does not match it.
     """
     folder, pattern = _require(Path(root)), _pattern(camera)
-    records = []
-    for inner in sorted(entry for entry in folder.iterdir() if entry.is_dir()):
-        if inner.name.startswith("."):
+    left_out, records = LeftOut(), list[Record]()
+    for entry in entries_of(folder):
+        if is_hidden(entry.name) or not entry.is_dir():
+            left_out.add("hidden" if is_hidden(entry.name) else "in no folder", entry.name)
             continue
-        for path in _images(inner):
+        inner = Path(entry.path)
+        for path in map(Path, list_images(inner, left_out)):
             records.append(Record(str(path), inner.name, _camera(path, inner, pattern)))
+    left_out.tell(folder)
     if not records:
         raise UserError(
             f"{folder}: wanted a folder for each identity, {folder}/<identity>/<images>, got none "
-            f"with images in it; images end in {' '.join(ENDINGS)}"
+            f"with images in it; images end in {USUAL_ENDINGS}, ..."
         )
     return sorted(records)
 
@@ -158,15 +162,9 @@ def _require(folder: Path) -> Path:
     return folder
 
 
-def _images(folder: Path) -> list[Path]:
-    """List the images below a folder."""
-    images = [Path(path) for path in list_images(folder)]
-    return sorted(path for path in images if not path.name.startswith("."))
-
-
 def _market_records(folder: Path) -> list[Record]:
-    records = []
-    for path in _images(folder):
+    left_out, records = LeftOut(), list[Record]()
+    for path in sorted(map(Path, list_images(folder, left_out))):
         match = _MARKET_NAME.match(path.name)
         if match is None:
             raise UserError(
@@ -174,6 +172,7 @@ def _market_records(folder: Path) -> list[Record]:
                 "identity and camera"
             )
         records.append(Record(str(path), *match.groups()))
+    left_out.tell(folder)
     if not records:
         raise UserError(f"{folder}: no images in it")
     return [record for record in records if record.identity != _JUNK]

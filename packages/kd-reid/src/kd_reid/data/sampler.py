@@ -1,6 +1,7 @@
 """Batches of several images of each of several identities."""
 
 import torch
+from kd_core.data.sampling import numbered
 from kd_core.errors import UserError
 from kd_core.runtime.seed import mix
 from torch import Tensor
@@ -64,7 +65,7 @@ class IdentitySampler:
                 here = list(waiting)
             drawn = torch.randperm(len(here), generator=generator)[: self.people]
             chosen += [waiting[here[place]].pop() for place in drawn.tolist()]
-        return self._numbered(torch.cat(chosen))
+        return numbered(torch.cat(chosen), self.samples)
 
     def _refill(self, waiting: dict[int, list[Tensor]], generator: torch.Generator) -> None:
         """Make new groups for every identity that has none left."""
@@ -79,15 +80,3 @@ class IdentitySampler:
             return [torch.cat([shuffled, images[more]])]
         whole = len(images) // self.instances * self.instances
         return list(shuffled[:whole].split(self.instances))
-
-    def _numbered(self, order: Tensor) -> Tensor:
-        """Write the k-th repetition of an image as index + k * images."""
-        by_image = order.argsort(stable=True)
-        ordered = order[by_image]
-        places = torch.arange(len(order))
-        new = torch.ones_like(ordered, dtype=torch.bool)
-        new[1:] = ordered[1:] != ordered[:-1]
-        first = torch.where(new, places, 0).cummax(0).values
-        times = torch.empty_like(order)
-        times[by_image] = places - first
-        return order + times * self.samples
