@@ -58,6 +58,11 @@ class ClassificationAdapter(TaskAdapter):
         """Rebuild a finished student as a teacher."""
         return as_teacher(Classifier, load_student(folder), node)
 
+    def match_data(self, teacher: Classifier, own_data: DataSplits, data: DataSplits) -> Classifier:
+        """Match the classes of both data sets by their names."""
+        match_classes(teacher, own_data.classes, data)
+        return teacher
+
     def match_teacher(
         self,
         teacher: Classifier,

@@ -79,6 +79,10 @@ class TaskAdapter(ABC):
             "first; write its load_finished, or give the teacher `weights`"
         )
 
+    def match_data(self, teacher: Any, own_data: Any, data: Any) -> Any:
+        """Return an untrained teacher of other data, as `match_teacher` will return the trained."""
+        return teacher
+
     def match_teacher(
         self, teacher: Any, folder: Path, node: Mapping[str, Any], data: Any, where: str
     ) -> Any:
