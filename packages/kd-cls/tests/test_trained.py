@@ -132,6 +132,14 @@ def test_a_teacher_that_is_trained_first_is_matched_by_name_too(finished, capsys
     assert "4 logits are moved" in capsys.readouterr().err
 
 
+def test_a_teacher_that_is_not_trained_yet_is_matched_for_the_checks(finished):
+    own, data = data_of("a", "b", "c"), data_of("c", "a")
+    teacher = ADAPTER.match_data(build("random", own), own, data)
+    assert teacher.network.fc.out_features == 2
+    other = ADAPTER.match_data(build("random", own), own, data_of("a", "b", "d"))
+    assert "'d'" in other.other_classes
+
+
 def test_the_borrowed_classifier_has_the_new_order_too(finished):
     before = build(finished, data_of(*NAMES)).network.fc
     after = build(finished, data_of("10", "1", "3", "2")).network.fc
@@ -203,6 +211,8 @@ JUNK = {
     "classes of numbers": ({"classes": [1, 2, 3]}, "classes: wanted a list of names"),
     "no classes": ({"classes": []}, "classes: wanted a list of names"),
     "millions of classes": ({"classes": ["a"] * 100_001}, "classes: wanted a list of names"),
+    "a name of two lines": ({"classes": ["a", "b", "c\n"]}, "wanted a list of names in printable"),
+    "an endless name": ({"classes": ["a", "b", "c" * 2000]}, "classes: wanted a list of names"),
     "a class too much": ({"classes": list("abcd")}, r"fc\.weight is \[3, 64\] in the file"),
     "code": ({"mean": "__import__('os')"}, "mean: wanted three numbers"),
 }

@@ -80,6 +80,11 @@ class ClassificationAdapter(TaskAdapter):
         """Return a finished student in PyTorch and, where it can be exported, ONNX Runtime."""
         return deployed(folder, threads)
 
+    def match_data(self, teacher: Classifier, own_data: DataSplits, data: DataSplits) -> Classifier:
+        """Match the classes of both data sets by their names."""
+        match_classes(teacher, own_data.classes, data)
+        return teacher
+
     def match_teacher(
         self,
         teacher: Classifier,

@@ -95,6 +95,10 @@ class TaskAdapter(ABC):
         """
         raise NotImplementedError  # `--latency` is refused before
 
+    def match_data(self, teacher: Any, own_data: Any, data: Any) -> Any:
+        """Return an untrained teacher of other data, as `match_teacher` will return the trained."""
+        return teacher
+
     def match_teacher(
         self, teacher: Any, folder: Path, node: Mapping[str, Any], data: Any, where: str
     ) -> Any:
