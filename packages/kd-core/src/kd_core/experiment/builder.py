@@ -40,6 +40,8 @@ class BuiltExperiment:
     distiller: Distiller
     parts: Parts
     sample: Batch
+    note: str = ""
+    """What the user should know of the training batches."""
 
     @property
     def teachers(self) -> dict[str, Any]:
@@ -77,12 +79,12 @@ def build_experiment(
         settings: dict[str, Any] = {**experiment.distiller, "terms": experiment.terms}
         distiller = build_distiller(data, student, teachers, sample, **settings)
     distiller.to(device)
-    check_single(distiller, data.train)
+    loader, note = without_single(distiller, data.train)
     seed_everything(mix(seed, 1 + distributed.rank()))  # dropout, whatever was built before
     test, val = adapter.evaluators(experiment, data)
     parts = Parts(
         distiller=distiller,
-        loader=distributed.shard(data.train),
+        loader=distributed.shard(loader),
         test=test,
         val=val,
         metric=adapter.metric,
@@ -91,17 +93,43 @@ def build_experiment(
         ),
         sample=sample,
     )
-    return BuiltExperiment(data, distiller, parts, sample)
+    return BuiltExperiment(data, distiller, parts, sample, note)
 
 
-def check_single(distiller: Distiller, loader: Any) -> None:
-    """Try a batch of one image, if an epoch has one: BatchNorm may have nothing to average in it.
+def without_single(distiller: Distiller, loader: Any) -> tuple[Any, str]:
+    """Leave out a last batch of one image a process if it cannot be trained on.
+
+    BatchNorm has nothing to average in it, where its maps have one pixel.
+
+    Returns:
+        The loader, and what is to be told; "" if nothing is left out.
 
     Raises:
-        UserError: If it cannot be trained on.
+        UserError: If all batches are such.
     """
-    if loader.smallest(distributed.world_size()) != 1:
-        return
+    processes = distributed.world_size()
+    if _smallest(loader, processes) != 1 or not (why := _why_not_single(distiller, loader)):
+        return loader, ""
+    shorter = loader.without_single()
+    if _smallest(shorter, processes) <= 1:
+        raise UserError(
+            f"a batch has one image a process, and training fails on it ({why}); set another "
+            f"data.batch_size (now {loader.batch_size}), or take more images"
+        )
+    return shorter, (
+        f"the last batch of an epoch has one image a process, and training fails on it ({why}): it "
+        f"is left out. Another data.batch_size (now {loader.batch_size}) makes use of all images"
+    )
+
+
+def _smallest(loader: Any, processes: int) -> int:
+    """Return the images of the smallest batch that a process sees in an epoch; 0 for no batch."""
+    part = loader.shard(0, processes)
+    return int(part.smallest(processes)) if len(part) else 0
+
+
+def _why_not_single(distiller: Distiller, loader: Any) -> str:
+    """Return why training fails on one image; "" if it does not."""
     tried = copy.deepcopy(distiller)  # teachers are shared
     tried.begin(1)
     tried.train()
@@ -111,13 +139,10 @@ def check_single(distiller: Distiller, loader: Any) -> None:
     except (ValueError, RuntimeError) as error:
         if memory := explain(error):
             raise memory from error
-        raise UserError(
-            f"the last batch of an epoch has one image a process, and training fails on it "
-            f"({first_line(error)}); set data.drop_last=True, or another data.batch_size (now "
-            f"{loader.batch_size})"
-        ) from error
+        return first_line(error)
     finally:
         set_rng_state(state)
+    return ""
 
 
 def build_distiller(
