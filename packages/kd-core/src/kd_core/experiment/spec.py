@@ -89,6 +89,14 @@ class Experiment:
     data_seed: int | None = None
     phases: Mapping[str, "Experiment"] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        stops = self.trainer is not None and self.trainer.get("early_stop") is not None
+        if stops and self.distiller.get("train_student") is False:
+            raise UserError(
+                "trainer.early_stop: the student is not trained here, so its metric stands still; "
+                "set trainer.early_stop=None"
+            )
+
     @property
     def each_phase(self) -> list["Experiment"]:
         """All phases in order, this one last, each an experiment without others."""
