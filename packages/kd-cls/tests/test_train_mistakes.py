@@ -73,6 +73,12 @@ def test_a_mistake_costs_one_line(config, option, message, folder, capsys):
     assert not (folder / "runs").exists()
 
 
+def test_a_student_that_is_not_trained_has_no_early_stop(capsys):
+    options = ["distiller.train_student=False", "trainer.early_stop={'patience': 1}"]
+    assert train.main(["dkd.py", "--cfg-options", *options]) == 2
+    assert "student is not trained here" in capsys.readouterr().err
+
+
 def test_a_traceback_is_for_debugging(capsys):
     assert train.main(["dkkd.py", "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import torch
 from kd_core.config.build import build
 from kd_core.config.kinds import Kind, makes_one_with
 from kd_core.config.node import plain
-from kd_core.config.values import NonNegative
+from kd_core.config.values import NonNegative, Positive
 from kd_core.distill.distiller import Distiller
 from kd_core.distill.ensemble import with_ensembles
 from kd_core.distill.mutual import MutualDistiller
@@ -153,13 +153,14 @@ def build_distiller(
     /,
     *,
     terms: Mapping[str, TermSpec | Mapping[str, Any]] | None = None,
-    ensembles: Mapping[str, Sequence[str]] | None = None,
+    ensembles: Mapping[str, Sequence[str] | Mapping[str, Positive]] | None = None,
     task_weight: NonNegative | Mapping[str, NonNegative] = 1.0,
     train_student: bool = True,
 ) -> Distiller:
     """Build the distiller of a config's node: see `Distiller` for its keys.
 
-    `ensembles` lists teachers by the name of an `Ensemble` of them, from which terms may learn.
+    `ensembles` lists teachers by the name of an `Ensemble` of them, from which terms may learn; a
+    dict from teachers to numbers says how much each counts.
     """
     models = with_ensembles(teachers, ensembles or {})
     built = build_terms(

@@ -17,7 +17,7 @@ from kd_core.experiment.command_line import TrainingTool, print_note
 from kd_core.experiment.parsing import read_experiment
 from kd_core.experiment.phases import key_of
 from kd_core.experiment.runner import Runner
-from kd_core.experiment.seeds import DIGITS, repeat, seed_folder, spread, spread_of, text
+from kd_core.experiment.seeds import DIGITS, repeat, seed_folder, spread, spread_of, stops_of, text
 from kd_core.experiment.shared_teacher import check_shareable, train_sharing_teachers
 from kd_core.experiment.spec import Experiment
 from kd_core.experiment.table_rows import Results, known_rows, read_table
@@ -171,6 +171,8 @@ def markdown(
     rows = [f"| {' | '.join(cells)} |" for cells in lines]
     compared = [runs for label, runs in results.items() if label not in earlier]
     notes = [spread_of([run.get("data_seed") for runs in compared for run in runs])]
+    stops = {label: stops_of(runs) for label, runs in results.items()}
+    notes += [f"{label}: {stop}" for label, stop in stops.items() if stop]
     notes += [_EARLIER] if earlier else []
     return "\n".join([*rows, *("\n" + note for note in notes if note)])
 
