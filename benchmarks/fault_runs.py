@@ -14,7 +14,7 @@ data = dict(type="kd_cls.data.synthetic", num_train=48, num_test=12, num_classes
 student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
 optimizer = dict(type="torch.optim.SGD", lr=0.05, momentum=0.9)
 schedule = dict(type="kd_core.training.schedule.cosine")
-trainer = dict(epochs=6, loggers=[])
+trainer = dict(epochs=6, loggers=[], allow_weak_teacher=True)
 """
 PAIR = """
 _base_ = "alone.py"

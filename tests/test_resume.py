@@ -18,7 +18,7 @@ TINY = """
 data = dict(type="kd_cls.data.synthetic", num_train=160, num_test=30, batch_size=4)
 teacher = dict(weights="{{ fileDirname }}/teacher.pth")
 schedule = dict(warmup_epochs=1)
-trainer = dict(epochs=2, eval_every=2, ema=0.9)
+trainer = dict(epochs=2, eval_every=2, ema=0.9, allow_weak_teacher=True)
 """
 EVERY_STEP = ["--cfg-options", "trainer.save_minutes=0"]
 # Most of the time goes into imports: compile them once, also where nothing may be cached.

@@ -116,8 +116,8 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
     ("kd_det/config.py", "cfg.merge_from_file"): (1, "a YAML file, with allow_unsafe=False"),
     # Weights, checkpoints, arrays
     ("kd_core/files/checkpoint.py", "torch.load"): (1, "a checkpoint, with weights_only=True"),
-    ("kd_core/files/weights.py", "torch.load"): (1, "weights of anybody, with weights_only=True"),
-    ("kd_core/files/weights.py", "torch.serialization.safe_globals"): (
+    ("kd_core/files/torch_files.py", "torch.load"): (1, "weights of anybody, with weights_only=True"),
+    ("kd_core/files/torch_files.py", "torch.serialization.safe_globals"): (
         1,
         "numbers and a Namespace",
     ),

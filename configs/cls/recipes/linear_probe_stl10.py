@@ -7,8 +7,10 @@ and name the one trained on CIFAR-100: --cfg-options student.weights=runs/NAME/s
 The protocol is that of CRD (arXiv:1910.10699), the values are multi-granularity distillation's. The
 latter's code keeps the network in training mode, so its BatchNorms adapt to STL-10, and of networks
 whose head is not called `fc` (VGG, MobileNetV2) it evaluates the old one.
+Images are normalised by STL-10's statistics, not by those of the weights.
 """
 
 _base_ = "linear_probe.py"
 
 data = dict(image_size=32, batch_size=64)
+student = dict(mean=(0.4468, 0.4399, 0.4068), std=(0.2419, 0.2384, 0.2541))

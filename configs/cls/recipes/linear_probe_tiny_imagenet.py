@@ -13,7 +13,6 @@ data = dict(
     image_size=32,
     batch_size=128,
     augment=[dict(type="kd_cls.data.augment.CropFlip", flip=False)],
-    mean=(0.480, 0.448, 0.398),
-    std=(0.253, 0.245, 0.260),
 )
+student = dict(mean=(0.480, 0.448, 0.398), std=(0.253, 0.245, 0.260))  # not the weights'
 optimizer = dict(lr=0.04)

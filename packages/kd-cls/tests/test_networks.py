@@ -10,7 +10,7 @@ from kd_cls.networks import (
     check_logits,
     class_count,
     parse_classifier,
-    pretrained_statistics,
+    pretrained_facts,
     replace_head,
 )
 from kd_core.errors import UserError
@@ -118,21 +118,22 @@ class TestPretrained:
         ],
     )
     def test_torchvision_s_statistics_are_known_however_it_is_called(self, node):
-        mean, std = pretrained_statistics(nn.Identity(), node)
-        assert (mean, std) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+        found = pretrained_facts(nn.Identity(), node)
+        assert (found.mean, found.std) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
     @pytest.mark.parametrize("node", [SHUFFLENET, {**SHUFFLENET, "weights": None}, ZOO])
     def test_an_untrained_network_has_none(self, node):
-        assert pretrained_statistics(nn.Identity(), node) is None
+        assert pretrained_facts(nn.Identity(), node) is None
 
     def test_timm_s_statistics_are_known(self):
         timm = pytest.importorskip("timm")
         network = timm.create_model("test_vit", pretrained=False)
         node = {"type": "timm.create_model", "model_name": "test_vit"}
-        assert pretrained_statistics(network, node) is None
-        mean, std = pretrained_statistics(network, {**node, "pretrained": True})
-        assert tuple(mean) == tuple(network.pretrained_cfg["mean"])
-        assert tuple(std) == tuple(network.pretrained_cfg["std"])
+        assert pretrained_facts(network, node) is None
+        found = pretrained_facts(network, {**node, "pretrained": True})
+        assert tuple(found.mean) == tuple(network.pretrained_cfg["mean"])
+        assert tuple(found.std) == tuple(network.pretrained_cfg["std"])
+        assert tuple(found.size) == tuple(network.pretrained_cfg["input_size"][1:])
 
     def test_only_what_a_node_says_is_switched_off(self):
         assert without_pretrained(ZOO) == ZOO

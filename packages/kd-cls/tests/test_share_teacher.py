@@ -21,7 +21,7 @@ teacher = dict(
 )
 optimizer = dict(type="torch.optim.SGD", lr=0.01, momentum=0.9)
 schedule = dict(type="kd_core.training.schedule.constant")
-trainer = dict(epochs=2, loggers=[])
+trainer = dict(epochs=2, loggers=[], allow_weak_teacher=True)
 """
 TERMS = "distiller = dict(terms=dict({0}=dict(criterion=dict(type='kd_core.criteria.{0}.{1}'){2})))"
 METHODS = {

@@ -19,7 +19,7 @@ teacher = dict(
 )
 optimizer = dict(type="torch.optim.SGD", lr=0.01, momentum=0.9)
 schedule = dict(type="kd_core.training.schedule.constant")
-trainer = dict(epochs=1, loggers=[])
+trainer = dict(epochs=1, loggers=[], allow_weak_teacher=True)
 phases = dict(analysis=dict(trainer=dict(epochs=3)))
 """
 

@@ -23,7 +23,11 @@ def test_every_key_of_the_trainer_is_known_to_count_or_not():
 
 def test_only_logs_checkpoints_and_graphs_may_differ():
     free = {"save_every", "save_minutes", "keep_every", "log_every", "loggers"}
-    assert {key for key, counts in TRAINER.items() if not counts} == {*free, "capture"}
+    assert {key for key, counts in TRAINER.items() if not counts} == {
+        *free,
+        "allow_weak_teacher",
+        "capture",
+    }
 
 
 @pytest.mark.parametrize("nest", ["", "phases.first.", "teacher.config.", "teachers.a.config."])

@@ -176,7 +176,7 @@ def test_names_that_do_not_fit_are_counted_and_shown_once(state, tmp_path):
 
 
 def test_many_names_are_cut_short(state, tmp_path):
-    torch.save({f"x.{name}": value for name, value in state.items()}, tmp_path / "w.pth")
+    torch.save({f"{name}.x": value for name, value in state.items()}, tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"8 missing \(conv\.weight, conv\.bias, bn\.weight, \.+\)"):
         load_weights(network(), tmp_path / "w.pth")
 

@@ -9,6 +9,7 @@ from kd_core.config.node import Node
 from kd_core.experiment.adapter import TaskAdapter
 from kd_core.experiment.models import as_teacher, is_pretrained, without_pretrained
 from kd_core.experiment.spec import Experiment
+from kd_core.files.artifacts import find_student
 from kd_core.networks.task import Batch
 from kd_core.runtime import distributed
 from kd_core.training.hooks import Evaluate
@@ -26,6 +27,7 @@ from kd_cls.networks import (
 )
 from kd_cls.stand_ins import data_stand_in, model_stand_in
 from kd_cls.student import load_student
+from kd_cls.trained import Trained
 
 
 class ClassificationAdapter(TaskAdapter):
@@ -34,7 +36,7 @@ class ClassificationAdapter(TaskAdapter):
     title = TITLE
     metric = "top1"
     demo_config = Path(__file__).parent / "configs" / "dkd.py"
-    of_teacher_config = ("network", "new_head", "label_smoothing")
+    of_teacher_config = ("network", "classes", "new_head", "label_smoothing")
     of_network = ("network", "new_head", "mean", "std", "size", "roles")
 
     def build_model(self, data: DataSplits, where: str, /, **node: Any) -> Classifier:
@@ -52,6 +54,19 @@ class ClassificationAdapter(TaskAdapter):
     def load_finished(self, folder: Path, node: Mapping[str, Any]) -> Classifier:
         """Rebuild a finished student as a teacher."""
         return as_teacher(Classifier, load_student(folder), node)
+
+    def match_teacher(
+        self,
+        teacher: Classifier,
+        folder: Path,
+        node: Mapping[str, Any],
+        data: DataSplits,
+        where: str,
+    ) -> Classifier:
+        """Match the classes by their names, and print what its file says."""
+        file = str(find_student(folder))
+        Trained.of(where, file, node, new_head=False).fit(teacher, data)
+        return teacher
 
     def check_student(
         self, student: nn.Module, sample: Batch, data: DataSplits, where: str
@@ -92,7 +107,13 @@ class ClassificationAdapter(TaskAdapter):
         self, teacher: nn.Module, sample: Batch, data: DataSplits, test: Evaluate
     ) -> dict[str, float] | None:
         """Measure a teacher that has the same classes."""
+        if getattr(teacher, "other_classes", ""):
+            return None
         return test(teacher) if class_count(teacher, sample) == data.num_classes else None
+
+    def chance(self, data: DataSplits) -> float | None:
+        """Return the accuracy of guessing, in percent; None for a single class."""
+        return 100 / data.num_classes if data.num_classes > 1 else None
 
     def evaluate(
         self,

@@ -1,16 +1,18 @@
 """Build classifiers from the student and teacher nodes of a config."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torchvision
 from kd_core.config.node import Node, parse_call
 from kd_core.config.places import NetworkNode
-from kd_core.config.values import Deviations, Means, Pixels, PositiveInt, Share
+from kd_core.config.values import ClassNames, Deviations, Means, Pixels, PositiveInt, Share
 from kd_core.errors import UserError, located, nearest
 from kd_core.experiment.models import build_task, is_pretrained, require_logits, weights_file
 from kd_core.experiment.spec import RANDOM
+from kd_core.files.weight_facts import WeightFacts, facts_in
 from kd_core.files.weights import load_weights, read_state_dict
 from kd_core.networks.probe import first_pass, training_pass
 from kd_core.networks.task import Batch
@@ -19,6 +21,7 @@ from torch import nn
 from kd_cls.classifier import Classifier, LinearProbe
 from kd_cls.data import DataSplits
 from kd_cls.roles import network_roles
+from kd_cls.trained import Trained
 
 
 def build_classifier(
@@ -28,6 +31,7 @@ def build_classifier(
     *,
     network: NetworkNode,
     weights: str | None = None,
+    classes: ClassNames | None = None,
     mean: Means | None = None,
     std: Deviations | None = None,
     size: Pixels | None = None,
@@ -46,7 +50,11 @@ def build_classifier(
         where: Place of the node in the config.
         network: Node of any `nn.Module` from images to logits; `num_classes` is filled in, unless
             the network is pretrained or gets a new head.
-        weights: File with the network's weights; or "random", which omits pretrained ones.
+        weights: File or folder with the network's weights; or "random", which omits pretrained
+            ones. What it says of classes and statistics (see `WeightFacts`) is taken, and told,
+            unless the node says otherwise; a teacher also takes the size of its images.
+        classes: Names of the classes in the order of the weights' logits, which are then brought
+            into the data's order; classes that the data lacks are left out.
         mean: Of each channel, in [0, 1].
         std: Standard deviation of each channel, in [0, 1].
         size: Pixels that images are resized to for this network.
@@ -59,31 +67,39 @@ def build_classifier(
         views_apart: Train on one view after the other, not on all as one batch.
         roles: Tap paths by role, for networks whose roles are not known.
     """
-    classes = {} if new_head or is_pretrained(network) else {"num_classes": data.num_classes}
+    own = {"network": network, "classes": classes, "mean": mean, "std": std, "size": size}
+    renewed = linear_probe or (new_head and not weights_file(weights))
+    trained = Trained.of(where, weights, own, new_head=renewed)
+    count = len(trained.names or data.classes)
 
     def wrap(built: nn.Module) -> Classifier:
-        shift, scale = mean, std
-        if mean is None and std is None:
-            shift, scale = pretrained_statistics(built, network) or (data.mean, data.std)
-        return (LinearProbe if linear_probe else Classifier)(
+        said = mean is not None or std is not None
+        known = trained.with_pretrained(None if said else pretrained_facts(built, network))
+        shift, scale = (mean, std) if said else (known.facts.mean, known.facts.std)
+        if shift is None and scale is None:
+            shift, scale = data.mean, data.std
+        classifier = (LinearProbe if linear_probe else Classifier)(
             built,
             mean=shift,
             std=scale,
-            size=size,
+            size=size or known.facts.size,
             label_smoothing=label_smoothing,
             task_views=task_views,
             views_apart=views_apart,
             roles={**network_roles(built), **(roles or {})},
         )
+        known.fit(classifier, data)
+        return classifier
 
+    new_classes = data.num_classes if linear_probe else count
     prepare = _make_probe if linear_probe else partial(_load, new_head=new_head)
     return build_task(
         network,
         where,
         pretrained=weights != RANDOM,
-        prepare=partial(prepare, node=network, weights=weights, num_classes=data.num_classes),
+        prepare=partial(prepare, node=network, weights=weights, num_classes=new_classes),
         wrap=wrap,
-        **classes,
+        **({} if new_head or is_pretrained(network) else {"num_classes": count}),
     )
 
 
@@ -152,15 +168,22 @@ def _make_probe(
     last_linear(built)[1].requires_grad_(True)
 
 
-def pretrained_statistics(
-    network: nn.Module, node: Mapping[str, Any]
-) -> tuple[Sequence[float], Sequence[float]] | None:
-    """Return the mean and std that a torchvision or timm network was pretrained with, or None."""
+def pretrained_facts(network: nn.Module, node: Mapping[str, Any]) -> WeightFacts | None:
+    """Return what a torchvision or timm network was pretrained with, or None.
+
+    Raises:
+        UserError: If timm's `pretrained_cfg` is not what it must be.
+    """
     settings = getattr(network, "pretrained_cfg", None)
     if is_pretrained(node) and settings:
-        return settings["mean"], settings["std"]
+        found = facts_in(settings, f"pretrained_cfg of {type(network).__name__}")
+        fits = len(found.classes or ()) == getattr(network, "num_classes", None)
+        return found if fits else replace(found, classes=None)
     weights = torchvision_weights(node)
-    return (weights.transforms().mean, weights.transforms().std) if weights else None
+    if weights is None:
+        return None
+    shown = weights.transforms()
+    return WeightFacts(source=f"torchvision's {weights}", mean=shown.mean, std=shown.std)
 
 
 def torchvision_weights(node: Mapping[str, Any]) -> Any:

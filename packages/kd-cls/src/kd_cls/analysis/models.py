@@ -14,6 +14,7 @@ from kd_core.errors import UserError, located, nearest
 from kd_core.experiment.models import is_pretrained, without_pretrained
 from kd_core.experiment.spec import RANDOM
 from kd_core.files.artifacts import find_student
+from kd_core.files.weight_facts import facts_of
 from kd_core.runtime.console import err
 
 from kd_cls.classifier import Classifier
@@ -23,7 +24,7 @@ from kd_cls.networks import (
     build_classifier,
     class_count,
     parse_classifier,
-    pretrained_statistics,
+    pretrained_facts,
 )
 from kd_cls.student import load_student, read_facts
 
@@ -129,13 +130,11 @@ def _named(name: str, weights: str, data: DataSplits, networks: Path) -> Classif
         torch.manual_seed(0)
         classifier = build_classifier(data, name, **plain)
     # Fine-tuned from pretrained weights: it was trained with their normalisation.
-    found = None if stated else pretrained_statistics(classifier.network, node["network"])
-    if found is None:
+    found = None if stated else pretrained_facts(classifier.network, node["network"])
+    if found is None or (weights != RANDOM and facts_of(weights).mean):
         return classifier
-    mean, std = found
-    return Classifier(
-        classifier.network, mean=mean, std=std, size=node.get("size"), roles=classifier.roles
-    )
+    mean, std, size = found.mean, found.std, node.get("size")
+    return Classifier(classifier.network, mean=mean, std=std, size=size, roles=classifier.roles)
 
 
 def _node(name: str, networks: Path) -> dict[str, Any]:

@@ -45,6 +45,9 @@ Means = Annotated[Sequence[Finite], Field(min_length=3, max_length=3)]
 Deviations = Annotated[Sequence[Positive], Field(min_length=3, max_length=3)]
 """Standard deviations, one for each channel."""
 
+ClassNames = Annotated[Sequence[str], Field(min_length=1)]
+"""In the order of logits."""
+
 _SETTINGS = ConfigDict(strict=True, arbitrary_types_allowed=True)
 _WORDS = {
     "float_type": "a number",

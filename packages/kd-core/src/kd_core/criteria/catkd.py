@@ -73,6 +73,7 @@ class CATKD(Criterion):
     """
 
     takes = "maps"
+    reads_classes = True
     example: ClassVar = (((6, 8, 8),), ((8, 4, 4),))
     exempt: ClassVar = {
         "zero_at_identity": "the classifiers differ, so equal maps give different class maps",

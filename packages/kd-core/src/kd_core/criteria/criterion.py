@@ -60,6 +60,9 @@ class Criterion(nn.Module):
     """`logits`, `vectors`, `tokens` (one tensor each), `maps` (a tuple, shallow to deep), or a
     tuple of such names: one tensor of each, in this order."""
 
+    reads_classes: ClassVar[bool] = False
+    """Whether it compares classes though it is not fed logits, by the networks' classifiers."""
+
     vectors_too: ClassVar[bool] = False
     """Whether what takes maps takes vectors [N, D] as well."""
 
@@ -134,6 +137,10 @@ class Criterion(nn.Module):
     def deploy_node(self, node: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the config node that builds what `deploy` returns, from that of the student."""
         return node
+
+    def compares_classes(self) -> bool:
+        """Return whether student and teacher must have the same classes in the same order."""
+        return self.reads_classes or "logits" in self._kinds(1)
 
     def _kinds(self, count: int) -> tuple[str, ...]:
         """Return the kind of every tap, if there are so many."""

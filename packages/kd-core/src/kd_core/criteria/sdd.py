@@ -95,6 +95,7 @@ class SDD(Criterion):
     """
 
     takes = "maps"
+    reads_classes = True
     example: ClassVar = (((6, 8, 8),), ((8, 8, 8),))
     exempt: ClassVar = {
         "zero_at_identity": "the classifiers differ, so equal maps give different logits",

@@ -34,6 +34,7 @@ class SimKD(Criterion):
     """
 
     takes = "maps"
+    reads_classes = True
     example: ClassVar = (((6, 8, 8),), ((8, 4, 4),))
     exempt: ClassVar = {"zero_at_identity": "a projector is between the two maps"}
 

@@ -74,8 +74,24 @@ def check_shapes(
         UserError: If they do not suit a criterion.
     """
     for name, term in terms.items():
-        teacher = tap_shapes[source_of(name, term, teachers)]
+        source = source_of(name, term, teachers)
+        teacher = tap_shapes[source]
         with located(f"term {name!r}"):
+            if term.criterion.compares_classes():
+                _refuse_other_classes(source, teachers[source].model, term.criterion)
             term.criterion.check_shapes(
                 tap_tuple(tap_shapes["student"], term.student), tap_tuple(teacher, term.teacher)
             )
+
+
+def _refuse_other_classes(name: str, teacher: nn.Module, criterion: nn.Module) -> None:
+    """Reject a teacher whose logits are of other classes, for a criterion that compares them.
+
+    Raises:
+        UserError: If it says so; their number may happen to be that of the data's.
+    """
+    if why := getattr(teacher, "other_classes", ""):
+        raise UserError(
+            f"teacher {name!r} {why}; {type(criterion).__name__} compares classes: name a teacher "
+            "of these, set its `classes` if only the names differ, or take a criterion on features"
+        )

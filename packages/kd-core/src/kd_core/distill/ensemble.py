@@ -42,6 +42,12 @@ class Ensemble(nn.Module):
             )
         self.weights = [weight / sum(weights) for weight in weights]
 
+    @property
+    def other_classes(self) -> str:
+        """Why the logits are not those of the data's classes, see `Task`; "" if they are."""
+        each = (getattr(member, "other_classes", "") for member in self.members)
+        return next(filter(None, each), "")
+
     def prepare(self, images: Tensor) -> Batch:
         """Return what a call takes, where it is measured like the other teachers' networks."""
         return {"image": images}

@@ -79,6 +79,12 @@ class TaskAdapter(ABC):
             "first; write its load_finished, or give the teacher `weights`"
         )
 
+    def match_teacher(
+        self, teacher: Any, folder: Path, node: Mapping[str, Any], data: Any, where: str
+    ) -> Any:
+        """Return what `load_finished` has read, in the order of the data's classes."""
+        return teacher
+
     def parse_model(self, node: Mapping[str, Any], where: str) -> Node:
         """Check a student's or teacher's node, without building anything, and return it."""
         return parse_call(self.build_model, node, where, provided=("num_classes",))
@@ -109,6 +115,10 @@ class TaskAdapter(ABC):
     ) -> dict[str, float] | None:
         """Measure a teacher, so that a wrong checkpoint is seen; None if it cannot be measured."""
         return test(teacher)
+
+    def chance(self, data: Any) -> float | None:
+        """Return the metric that guessing reaches; a teacher must exceed it. None for no limit."""
+        return None
 
     def evaluate(
         self, model: nn.Module, experiment: Experiment, data: Any, teachers: dict[str, Any]

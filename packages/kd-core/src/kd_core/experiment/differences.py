@@ -30,6 +30,7 @@ TRAINER = {
     "find_unused_parameters": True,  # DDP then adds gradients in other groups
     "accelerate_teachers": True,
     "teacher_cache": True,  # whether there is one, since it keeps float16; not where
+    "allow_weak_teacher": False,
     "capture": False,
     "compile": True,
     "eval_every": True,  # the best epoch is one that was evaluated

@@ -22,6 +22,7 @@ from kd_core.experiment.teachers import (
     is_of_teachers,
     phase_place,
     recorded,
+    teacher_scores,
     unfinished,
 )
 from kd_core.files import checkpoint
@@ -133,6 +134,11 @@ class Runner:
             shared: Whether somebody else runs the teachers, for several students.
         """
         built = self.build(experiment, seed, like=like.built if like else None)
+        known = like.facts["teachers"] if like else {}
+        if built.teachers.keys() <= known.keys():
+            scores = {name: known[name] for name in built.teachers}
+        else:  # before anything is written: a teacher may be refused
+            scores = teacher_scores(self.adapter, built, experiment)
         settings = experiment.training(self.shared)
         if shared:
             settings |= {"teacher_cache": False, "accelerate_teachers": False}
@@ -145,11 +151,7 @@ class Runner:
             checkpoint.save_json(facts["environment"], work_dir / "environment.json")
             save_config({**experiment.plain(), "seed": seed}, work_dir / "config.py")
             print_tables(built)
-        known = like.facts["teachers"] if like else {}
-        if built.teachers.keys() <= known.keys():
-            facts["teachers"] = {name: known[name] for name in built.teachers}
-        else:
-            facts["teachers"] = self.teacher_scores(built)
+        facts["teachers"] = scores
         return Prepared(built, trainer, facts)
 
     def build(
@@ -194,20 +196,6 @@ class Runner:
     def _train_teacher(self, experiment: Experiment, folder: Path) -> None:
         # With a seed of its own: the teacher must not depend on which student came first.
         self.train_seed(experiment, experiment.seed, folder, resume=True)
-
-    def teacher_scores(self, built: BuiltExperiment) -> dict[str, Any]:
-        """Measure the teachers on the test set, so that a wrong checkpoint is seen at once."""
-        scores: dict[str, Any] = {}
-        for name, teacher in built.teachers.items():
-            found = self.adapter.score_teacher(teacher, built.sample, built.data, built.parts.test)
-            if found is None:
-                text = "knows other classes, so its accuracy cannot be measured here"
-            else:
-                scores[name] = found
-                text = f"{self.adapter.metric} {found[self.adapter.metric]:.2f} on the test set"
-            if distributed.rank() == 0:
-                err.print(f"teacher {name!r}: {text}")
-        return scores
 
     def _train_phase(
         self, experiment: Experiment, work_dir: Path, *, seed: int, resume: bool

@@ -9,10 +9,13 @@ from kd_core.config.trust import names_in
 from kd_core.config.trusted import trusting
 from kd_core.errors import UserError
 from kd_core.experiment.adapter import TaskAdapter
+from kd_core.experiment.builder import BuiltExperiment
 from kd_core.experiment.differences import with_contents
 from kd_core.experiment.phases import ensure, is_finished, key_of
 from kd_core.experiment.spec import RANDOM, Experiment, TeacherSpec
 from kd_core.networks.task import Task
+from kd_core.runtime import distributed
+from kd_core.runtime.console import err
 from kd_core.runtime.seed import mix, seed_everything
 
 Train = Callable[[Experiment, Path], Any]
@@ -55,7 +58,7 @@ def build_teachers(
     built = {}
     for name, spec in specs.items():
         if not untrained and spec.to_train:
-            built[name] = _trained(adapter, spec, folder, train)
+            built[name] = _trained(adapter, spec, data, folder, train)
             continue
         seen = data
         if own_data is not None and spec.to_train and _missing(spec, folder):
@@ -118,6 +121,46 @@ def is_of_teachers(phase: Experiment) -> bool:
     return phase.distiller.get("train_student") is False and blind and not random
 
 
+def teacher_scores(
+    adapter: TaskAdapter, built: BuiltExperiment, experiment: Experiment
+) -> dict[str, Any]:
+    """Measure the teachers on the test set, so that a wrong checkpoint is seen at once.
+
+    Raises:
+        UserError: If one is at or below chance, and neither random nor allowed to be.
+    """
+    scores: dict[str, Any] = {}
+    chance = None if experiment.training().get("allow_weak_teacher") else adapter.chance(built.data)
+    random = _random_by_choice(experiment)
+    for name, teacher in built.teachers.items():
+        found = adapter.score_teacher(teacher, built.sample, built.data, built.parts.test)
+        if found is None:
+            text = "knows other classes, so its accuracy cannot be measured here"
+        else:
+            scores[name], score = found, found[adapter.metric]
+            text = f"{adapter.metric} {score:.2f} on the test set"
+            if chance is not None and score <= chance and name not in random:
+                raise UserError(_no_better(name, score, chance))
+        if distributed.rank() == 0:
+            err.print(f"teacher {name!r}: {text}")
+    return scores
+
+
+def _no_better(name: str, score: float, chance: float) -> str:
+    return (
+        f"teacher {name!r} is right in {score:.2f} % of the test set, no more often than by "
+        f"guessing ({chance:.2f} %): are its weights, the order of its classes, its mean, std and "
+        "size those of its training? trainer.allow_weak_teacher=True trains with it all the same"
+    )
+
+
+def _random_by_choice(experiment: Experiment) -> set[str]:
+    """Return the teachers that are random because the config says so, and their ensembles."""
+    names = {name for name, spec in experiment.teachers.items() if spec.weights == RANDOM}
+    ensembles: Mapping[str, Any] = experiment.distiller.get("ensembles") or {}
+    return names | {name for name, members in ensembles.items() if names & set(members)}
+
+
 def _require_weights(adapter: TaskAdapter, spec: TeacherSpec) -> None:
     if spec.weights or spec.experiment or adapter.is_pretrained(spec.model["network"]):
         return
@@ -141,11 +184,15 @@ def _place(experiment: Experiment, folder: Path) -> tuple[Path, dict[str, Any]]:
     return folder / f"teacher-{key_of(made_by)}", made_by
 
 
-def _trained(adapter: TaskAdapter, spec: TeacherSpec, folder: Path, train: Train) -> Task:
+def _trained(
+    adapter: TaskAdapter, spec: TeacherSpec, data: Any, folder: Path, train: Train
+) -> Task:
     assert spec.experiment is not None, "its caller looked"
     product, made_by = _place(spec.experiment, folder)
     training = partial(train, spec.experiment, product)
     ensure(product, made_by, training, f"training of {spec.where}")
     # The config is ours; its product need not be.
     with trusting(*names_in(spec.experiment.student)):
-        return adapter.load_finished(product, spec.own)
+        teacher = adapter.load_finished(product, spec.own)
+    matched: Task = adapter.match_teacher(teacher, product, spec.own, data, spec.where)
+    return matched

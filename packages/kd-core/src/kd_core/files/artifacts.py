@@ -17,6 +17,8 @@ from kd_core.files.checkpoint import load_safetensors
 
 FILE = "student.safetensors"
 _MOST_PIXELS = 16384  # of a side
+_MOST_NAMES = 100_000  # ImageNet-21k has 21,843
+_MOST_TEXT = 16 * 2**20  # letters of one entry
 
 
 def find_student(path: str | Path) -> Path:
@@ -59,7 +61,7 @@ def read_facts(file: Path, checks: Mapping[str, "Check"]) -> dict[str, Any]:
             f"{file} does not name its {', '.join(missing)}; name a file that a training tool of "
             "this task wrote"
         )
-    return {name: _fact(f"{file}: {name}", metadata[name], checks[name]) for name in checks}
+    return {name: fact(f"{file}: {name}", metadata[name], checks[name]) for name in checks}
 
 
 def largest_tensor(file: Path) -> int:
@@ -114,7 +116,11 @@ def _is_node(value: Any) -> bool:
 
 
 def _are_names(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value)
+    return (
+        isinstance(value, list)
+        and 1 <= len(value) <= _MOST_NAMES
+        and all(isinstance(name, str) for name in value)
+    )
 
 
 def _is_size(value: Any) -> bool:
@@ -123,7 +129,7 @@ def _is_size(value: Any) -> bool:
 
 
 NODE: Check = ("a dict with `type`, an import path", _is_node)
-NAMES: Check = ("a list of names", _are_names)
+NAMES: Check = (f"a list of names, {_MOST_NAMES:,} at most", _are_names)
 MEAN: Check = ("three numbers", lambda value: _are_numbers(value, -1e6))
 STD: Check = ("three numbers above 0", lambda value: _are_numbers(value, 0))
 COUNT: Check = ("a whole number, 1 or more", _is_positive)
@@ -131,8 +137,15 @@ SIZE: Check = (f"a side, or height and width, each from 1 to {_MOST_PIXELS} pixe
 FLAG: Check = ("true or false", lambda value: isinstance(value, bool))
 
 
-def _fact(where: str, text: str, check: Check) -> Any:
+def fact(where: str, text: str, check: Check) -> Any:
+    """Return a value that a file writes as JSON.
+
+    Raises:
+        UserError: If it is not JSON, or not what the check wants.
+    """
     wanted, is_so = check
+    if len(text) > _MOST_TEXT:
+        raise UserError(f"{where}: wanted {wanted}, got {len(text):,} letters")
     try:
         value = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:

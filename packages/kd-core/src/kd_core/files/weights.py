@@ -1,55 +1,70 @@
 """Read weight files of any common tool without running code in them."""
 
-import argparse
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
-from kd_core.errors import UserError, nearest
+from kd_core.errors import UserError, located, nearest
+from kd_core.files.best_match import Match, choose, matches, state_dicts
 from kd_core.files.checkpoint import load_safetensors
-from kd_core.files.checksum import DamagedError, is_sealed
 from kd_core.files.mismatch import Mismatch, few
 from kd_core.files.sound_weights import unsound
+from kd_core.files.torch_files import read_torch_file
+from kd_core.files.weight_files import is_index, main_file, read_index, split_choice
+from kd_core.runtime import distributed
+from kd_core.runtime.console import err
 
-_WRAPPERS = ("model", "state_dict", "net")
+_WRAPPERS = ("model", "state_dict", "net", "model_state_dict")
 _PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and DDP, of torch.compile
-
-# RepDistiller's files contain their options, others a NumPy number such as the best accuracy.
-# NumPy 2 renamed the module of scalars in a pickle.
-_scalar = np.float64(0).__reduce__()[0]
-_HARMLESS: list[Any] = [
-    argparse.Namespace,
-    np.dtype,
-    *(type(np.dtype(kind)) for kind in ("bool", "int32", "int64", "float32", "float64")),
-    (_scalar, "numpy.core.multiarray.scalar"),
-    (_scalar, "numpy._core.multiarray.scalar"),
-]
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read the tensors of a weights file to the CPU, by name.
 
     Reads `.safetensors`, and under any other name a file of `torch.save`: a state dict, or a dict
-    that holds one as `model`, `state_dict` or `net` (mdistiller, RepDistiller, torchvision, timm,
-    Detectron2). From a checkpoint of our own trainer it reads the student. Prefixes that
-    DataParallel, DDP and torch.compile put before every name are removed.
+    that holds one as `model`, `state_dict`, `net` or `model_state_dict` (mdistiller, RepDistiller,
+    torchvision, timm, Detectron2). From a checkpoint of our own trainer it reads the student.
+    Prefixes that DataParallel, DDP and torch.compile put before every name are removed. `path` may
+    be a folder or an index of shards too, as Hugging Face writes them, and `FILE#KEY` names
+    another entry of the file. `load_weights` finds more by itself, since it knows the network.
 
     Raises:
         UserError: If there is no such file, if it is damaged or holds anything but plain data, or
             if no state dict is in it.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise UserError(f"no weights file {str(path)!r}{_files_nearby(path)}")
-    contents = load_safetensors(path)[0] if path.suffix == ".safetensors" else _read_pickle(path)
-    state = _unwrap(contents)
+    path, choice = split_choice(path)
+    contents = read_contents(path)
+    if choice:
+        places = {".".join(keys): tensors for keys, tensors in state_dicts(contents)}
+        if choice not in places:
+            raise UserError(f"{path}: no state dict under {choice!r}{nearest(choice, places)}")
+        state: Any = places[choice]
+    else:
+        state = _unwrap(contents)
     _require_tensors(state, path)
     return _without_prefixes({str(name): value.detach() for name, value in state.items()})
+
+
+def read_contents(path: Path) -> Any:
+    """Return what a file of weights holds, or the tensors of a folder or of shards, by name.
+
+    Raises:
+        UserError: If it cannot be read, or holds anything but plain data.
+    """
+    file = main_file(path)
+    if not is_index(file):
+        return _read_one(file)
+    wanted = read_index(file)
+    found: dict[str, Any] = {}
+    for shard in sorted(set(wanted.values())):
+        tensors = _read_one(shard)
+        names = [name for name, place in wanted.items() if place == shard]
+        if not isinstance(tensors, Mapping) or (lost := [n for n in names if n not in tensors]):
+            raise UserError(f"{shard}: lacks {few(lost or names)}, which {file.name} places there")
+        found |= {name: tensors[name] for name in names}
+    return found
 
 
 def load_weights(
@@ -57,8 +72,11 @@ def load_weights(
 ) -> None:
     """Load a weights file into a module; see `read_state_dict` for the formats.
 
-    Nothing is loaded unless everything fits. A BatchNorm's `num_batches_tracked` may be missing:
-    old files lack it.
+    The whole file is searched for the state dict and the prefix whose names and shapes fit best
+    (`model_ema`, `state_dict` under `model.` or `backbone.`, and so on). Where that is not simply
+    the file's only one, the choice is printed; if several fit and differ, it must be made:
+    `FILE#PLACE`. Nothing is loaded unless everything fits. A BatchNorm's `num_batches_tracked` may
+    be missing: old files lack it.
 
     Args:
         module: Network or criterion, on any device.
@@ -70,7 +88,8 @@ def load_weights(
     Raises:
         UserError: If the file cannot be read or does not fit.
     """
-    state, own = read_state_dict(path), module.state_dict()
+    own = module.state_dict()
+    state = matching_state(path, own) if strict and not parts else read_state_dict(path)
     wrong = Mismatch.between(state, _parts_in(state, own) if parts else own)
     nothing_fits = len(wrong.unexpected) == len(state)
     if wrong.reshaped or nothing_fits or (strict and str(wrong)):
@@ -80,6 +99,38 @@ def load_weights(
         )
     check_values(path, state, own)
     module.load_state_dict(state, strict=strict and not parts)
+
+
+def matching_state(
+    path: str | Path, own: Mapping[str, Tensor], *, silent: bool = False
+) -> dict[str, Tensor]:
+    """Return a file's tensors by a network's names, as `load_weights` finds them.
+
+    Args:
+        path: See `read_state_dict`.
+        own: The network's tensors by name.
+        silent: Do not print where they were.
+
+    Raises:
+        UserError: If the file cannot be read, or several state dicts fit and differ.
+    """
+    file, choice = split_choice(path)
+    contents = read_contents(file)
+    if not choice and _is_of_trainer(contents):
+        return read_state_dict(path)
+    with located(str(file)):
+        match = choose(matches(contents, own), own, choice)
+    if match is None:
+        return read_state_dict(path)  # which says what is wrong
+    _require_tensors(match.state, file)
+    if (match.place or match.left) and not silent:
+        _tell(file, match)
+    return match.state
+
+
+def _tell(file: Path, match: Match) -> None:
+    if distributed.rank() == 0:
+        err.print(f"{file}: {match.told()}")
 
 
 def check_values(path: str | Path, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
@@ -114,34 +165,8 @@ def _without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _read_pickle(path: Path) -> Any:
-    try:
-        with path.open("rb") as file, torch.serialization.safe_globals(_HARMLESS):
-            is_sealed(file)  # files of other programs have no checksum
-            file.seek(0)
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except DamagedError as error:
-        raise UserError(
-            f"{path}: damaged ({error}); get it again, name another file, or train again"
-        ) from error
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from error
-    except Exception as error:  # a damaged pickle may raise anything
-        raise UserError(f"{path}: {_why_unreadable(path, error)}") from error
-
-
-def _why_unreadable(path: Path, error: Exception) -> str:
-    with path.open("rb") as file:
-        if file.read(40).startswith(b"version https://git-lfs"):
-            return "a Git LFS pointer, not the weights; fetch the file itself with git lfs pull"
-    forbidden = re.search(r"GLOBAL (\S+)", str(error))
-    if forbidden:
-        return (
-            f"holds a {forbidden[1]}, which cannot be read safely: loading it may run code of the "
-            f"file's author. If you trust the author, read the file once with "
-            f"torch.load(path, weights_only=False) and torch.save its state dict alone"
-        )
-    return f"damaged, or not written by torch.save ({type(error).__name__})"
+def _read_one(path: Path) -> Any:
+    return load_safetensors(path)[0] if path.suffix == ".safetensors" else read_torch_file(path)
 
 
 def _unwrap(contents: Any) -> Any:
@@ -149,9 +174,13 @@ def _unwrap(contents: Any) -> Any:
         for key in _WRAPPERS:  # first: a distilled detector's file has both
             if isinstance(contents.get(key), Mapping):
                 return _unwrap(contents[key])
-        if isinstance(contents.get("distiller"), Mapping):
+        if _is_of_trainer(contents):
             return _student(contents)
     return contents
+
+
+def _is_of_trainer(contents: Any) -> bool:
+    return isinstance(contents, Mapping) and isinstance(contents.get("distiller"), Mapping)
 
 
 def _student(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -161,18 +190,6 @@ def _student(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
     prefix = "student.network."
     state = checkpoint["distiller"].items()
     return {name.removeprefix(prefix): v for name, v in state if name.startswith(prefix)}
-
-
-def _files_nearby(path: Path) -> str:
-    if path.is_dir():
-        return f", it is a folder{nearest('', _names(path))}"
-    if not path.parent.is_dir():
-        return f"; the folder {str(path.parent)!r} does not exist"
-    return nearest(path.name, _names(path.parent))
-
-
-def _names(folder: Path) -> Iterable[str]:
-    return (file.name for file in folder.iterdir() if file.is_file())
 
 
 def _parts_in(state: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -80,6 +80,9 @@ class Task(nn.Module):
     changes_data: ClassVar[bool] = False
     """Whether training changes which samples come next, so that students cannot share a pass."""
 
+    other_classes: str = ""
+    """Why the logits of a trained model are not those of the data's classes; "" if they are."""
+
     def __init__(
         self, network: nn.Module, *, roles: Mapping[str, str | Sequence[str]] | None = None
     ) -> None:

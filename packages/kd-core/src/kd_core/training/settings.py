@@ -43,6 +43,8 @@ class TrainerSettings:
             `Teacher.accelerate`.
         teacher_cache: Keep teacher outputs on disk for all runs, see `CachedTeachers`: in this
             folder, or where the tool keeps teachers.
+        allow_weak_teacher: Train with a teacher that is at or below chance on the test set too;
+            one with `weights="random"` needs no leave.
         capture: Record the step as a CUDA graph, where it can be; see `CapturedStep`.
         compile: Compile the losses with `torch.compile`, which takes minutes at first.
         eval_every: Epochs between evaluations; a student that is not trained has one, at the end.
@@ -69,6 +71,7 @@ class TrainerSettings:
     find_unused_parameters: bool = False
     accelerate_teachers: bool = True
     teacher_cache: bool | str = False
+    allow_weak_teacher: bool = False
     capture: bool = True
     compile: bool = False
     eval_every: PositiveInt = 1

@@ -1,0 +1,120 @@
+"""What is known of a network's training: what its weights say and the config does not."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kd_core.errors import UserError, located
+from kd_core.experiment.models import is_pretrained, weights_file
+from kd_core.experiment.spec import RANDOM
+from kd_core.files.weight_facts import WeightFacts, facts_of
+from kd_core.runtime import distributed
+from kd_core.runtime.console import err
+
+from kd_cls.class_names import doubt, match_classes
+from kd_cls.classifier import Classifier
+from kd_cls.data import DataSplits
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the weights of a node say, as far as the node does not.
+
+    Args:
+        where: Place of the node in the config.
+        weights: A file, "random", or None.
+        facts: What the weights say, without what the node says.
+        classes: Names of the logits, if the node has them.
+        new_head: Whether the logits are not those of the weights.
+    """
+
+    where: str
+    weights: str | None
+    facts: WeightFacts
+    classes: Sequence[str] | None = None
+    new_head: bool = False
+
+    @classmethod
+    def of(
+        cls, where: str, weights: str | None, own: Mapping[str, Any], *, new_head: bool
+    ) -> "Trained":
+        """Read what the weights of a node say.
+
+        Args:
+            where: Place of the node in the config.
+            weights: A file, "random", or None.
+            own: What the node says itself: its `network`, `classes`, `mean`, `std` and `size`.
+            new_head: Whether the logits are not those of the weights.
+
+        Raises:
+            UserError: If the file says what cannot be, or the node names classes of no weights.
+        """
+        classes: Sequence[str] | None = own.get("classes")
+        if classes is not None and (new_head or not (weights or is_pretrained(own["network"]))):
+            raise UserError(
+                f"{where}: classes are those of trained logits, but this node has "
+                f"{'a new head' if new_head else 'no weights'}; leave classes out"
+            )
+        said = {
+            "classes": new_head or classes,
+            "image_size": own.get("size") or is_trained_here(where),
+        }
+        said |= dict.fromkeys(("mean", "std"), own.get("mean") or own.get("std"))
+        with located(where):
+            file, known = weights_file(weights), [name for name, value in said.items() if value]
+            facts = facts_of(file, known=known) if file else WeightFacts()
+        return cls(where, weights, facts, None if weights == RANDOM else classes, new_head)
+
+    @property
+    def names(self) -> Sequence[str] | None:
+        """The names of the logits' classes, if they are known."""
+        return self.classes or self.facts.classes
+
+    def with_pretrained(self, found: WeightFacts | None) -> "Trained":
+        """Return the same with what a library says of its own weights, where no file says it."""
+        if found is None:
+            return self
+        facts = self.facts
+        if facts.mean is None:
+            source = facts.source or found.source
+            facts = replace(facts, mean=found.mean, std=found.std, source=source)
+        if self.weights is None:
+            size = None if is_trained_here(self.where) else found.size
+            facts = replace(facts, size=size, classes=None if self.new_head else found.classes)
+        return replace(self, facts=facts)
+
+    def fit(self, classifier: Classifier, data: DataSplits) -> None:
+        """Bring a trained classifier into the order of the data's classes; print what was taken."""
+        if self.weights == RANDOM:
+            return
+        done = ""
+        if self.names:
+            with located(self.where):
+                done = match_classes(classifier, self.names, data)
+        elif weights_file(self.weights) and not self.new_head and (why := doubt(data.classes)):
+            tell(f"{self.where}: {self.weights} {why}")
+        if self.facts.source or done:
+            tell(f"{self.where}: {self._taken()}{done}")
+
+    def _taken(self) -> str:
+        facts = self.facts
+        size = [facts.size] if isinstance(facts.size, int) else facts.size or []
+        taken = [
+            *["mean", "std"] * bool(facts.mean),
+            *[f"size {' x '.join(map(str, size))}"] * bool(size),
+            *[f"{len(facts.classes or ())} classes"] * bool(facts.classes and not self.classes),
+        ]
+        named = f"{len(self.classes)} classes from the config" if self.classes else ""
+        found = f"{', '.join(taken)} from {facts.source}" if taken else ""
+        return " and ".join(filter(None, [found, named])) or f"nothing taken from {facts.source}"
+
+
+def tell(line: str) -> None:
+    """Print a line, of one process alone."""
+    if distributed.rank() == 0:
+        err.print(line, markup=False)
+
+
+def is_trained_here(where: str) -> bool:
+    """Return whether a node is trained here: then the size of its images is its config's."""
+    return where.partition(".")[0] in ("student", "peers")
