@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from kd_core.distill.stored_outputs import require_output
 from kd_core.distill.teacher import Teacher
 from kd_core.distill.term import Term, tap_tuple
 from kd_core.errors import UserError, located, nearest
@@ -46,6 +47,7 @@ def connect(terms: Terms, student: nn.Module, teachers: Teachers) -> dict[str, T
             ("teacher", term.teacher, teacher),
         ):
             with located(f"term {name!r}: {side}"):
+                require_output(taps, model)
                 paths[side] = tap_list(taps, model)
         connected[name] = replace(term, student=paths["student"], teacher=paths["teacher"])
     return connected

@@ -10,6 +10,7 @@ from kd_core.config.kinds import subclass_of
 from kd_core.config.node import Node, join, parse_call
 from kd_core.config.values import NonNegative, check_values
 from kd_core.criteria.criterion import Criterion
+from kd_core.distill.stored_outputs import require_output
 from kd_core.errors import UserError, located, nearest
 from kd_core.files.weights import load_weights
 from kd_core.networks.probe import shapes, tap_values
@@ -162,6 +163,7 @@ def _build_term(
     given = {}
     for side, model in (("student", student), ("teacher", teachers[source])):
         with located(f"{where}.{side}"):
+            require_output(node.get(side, "output"), model)
             given[f"{side}_shapes"] = _shapes(model, node.get(side, "output"), sample)
     term: Term = node.build(**given, **provided)
     criterion = term.criterion

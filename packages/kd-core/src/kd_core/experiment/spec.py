@@ -41,6 +41,11 @@ class TeacherSpec:
         return self.model.get("weights")
 
     @property
+    def is_stored(self) -> bool:
+        """Whether it has no network, but a file of outputs."""
+        return "outputs" in self.model
+
+    @property
     def to_train(self) -> "Experiment | None":
         """What has to be trained first, unless weights take its place."""
         return None if self.weights else self.experiment
