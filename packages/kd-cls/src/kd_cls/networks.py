@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 import torchvision
 from kd_core.config.node import Node, parse_call
 from kd_core.config.places import NetworkNode
@@ -14,7 +15,8 @@ from kd_core.experiment.models import build_task, is_pretrained, require_logits,
 from kd_core.experiment.spec import RANDOM
 from kd_core.files.weight_facts import WeightFacts, facts_in
 from kd_core.files.weights import load_weights, read_state_dict
-from kd_core.networks.probe import first_pass, training_pass
+from kd_core.networks.image_task import height_and_width
+from kd_core.networks.probe import first_pass, materialise, training_pass
 from kd_core.networks.task import Batch
 from torch import nn
 
@@ -91,13 +93,20 @@ def build_classifier(
         known.fit(classifier, data)
         return classifier
 
-    new_classes = data.num_classes if linear_probe else count
-    prepare = _make_probe if linear_probe else partial(_load, new_head=new_head)
+    change = (
+        partial(_make_probe, node=network) if linear_probe else partial(_load, new_head=new_head)
+    )
+    sides = height_and_width(size or trained.facts.size or data.image_size)
+
+    def prepare(built: nn.Module) -> None:
+        materialise(built, torch.zeros(2, len(data.mean), *sides))
+        change(built, weights=weights, num_classes=data.num_classes if linear_probe else count)
+
     return build_task(
         network,
         where,
         pretrained=weights != RANDOM,
-        prepare=partial(prepare, node=network, weights=weights, num_classes=new_classes),
+        prepare=prepare,
         wrap=wrap,
         **({} if new_head or is_pretrained(network) else {"num_classes": count}),
     )
@@ -133,7 +142,6 @@ def last_linear(network: nn.Module) -> tuple[str, nn.Linear]:
 def _load(
     built: nn.Module,
     *,
-    node: Mapping[str, Any],
     weights: str | None,
     num_classes: int,
     new_head: bool,

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from kd_core.errors import UserError
-from kd_core.networks.fold import folded_copy, sharing_copy
+from kd_core.networks.fold import folded_copy, is_plain, sharing_copy
 from kd_core.networks.probe import tap_values
 from kd_core.networks.taps import FeatureTap
 from kd_core.networks.task import Batch, Task, network_of
@@ -105,8 +106,10 @@ class Teacher:
 
 def _held_in(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Cast the weights that autocast would cast in every pass; leave the others in float32."""
-    for module in model.modules():
-        if type(module) in (nn.Conv2d, nn.Linear):
+    for path, module in model.named_modules():
+        # Not what computes the weights of another layer, nor a layer whose own are computed.
+        computes = "parametrizations" in path.split(".")
+        if type(module) in (nn.Conv2d, nn.Linear) and is_plain(module) and not computes:
             for name, parameter in module.named_parameters(recurse=False):
                 setattr(module, name, nn.Parameter(parameter.to(dtype), requires_grad=False))
     return model
@@ -118,18 +121,42 @@ def as_teachers(
     """Freeze models and name them; one alone is called "teacher".
 
     Raises:
-        UserError: If one shares parameters with the student (nothing is frozen then), or its name.
+        UserError: If one shares memory or dropout with the student (nothing is frozen then), or
+            its name.
     """
     if isinstance(models, nn.ModuleDict):
         models = dict(models.items())
     named = {"teacher": models} if isinstance(models, nn.Module) else models
-    trained = {id(parameter) for parameter in student.parameters()}
     for name, model in named.items():
         if name == "student":
             raise UserError("a teacher cannot be named 'student'; give it another name")
-        if any(id(parameter) in trained for parameter in model.parameters()):
+        if shared := _shared(model, student):
             raise UserError(
-                f"teacher {name!r} shares parameters with the student, so freezing it would freeze "
-                "the student too; give it a copy (copy.deepcopy)"
+                f"teacher {name!r} shares {shared}, so freezing it would freeze "
+                "the student too, or training would change it; give it a copy (copy.deepcopy)"
             )
     return {name: Teacher(model) for name, model in named.items()}
+
+
+def _shared(teacher: nn.Module, student: nn.Module) -> str:
+    """Return what a teacher has in common with the student that one of them changes; or ""."""
+    trained = {_place(tensor) for tensor in (*student.parameters(), *student.buffers())} - {None}
+    parameters, buffers = teacher.named_parameters(), teacher.named_buffers()
+    for what, tensors in (("parameters", parameters), ("buffers", buffers)):
+        for name, tensor in tensors:
+            if _place(tensor) in trained:
+                return f"{what} with the student ({name})"
+    modules = {id(module) for module in student.modules()}
+    for name, module in teacher.named_modules():
+        # A teacher would switch it off in the student. What has no state, as a ReLU, does no harm.
+        if id(module) in modules and "drop" in type(module).__name__.lower():
+            return f"dropout with the student ({name})"
+    return ""
+
+
+def _place(tensor: Tensor) -> tuple[str, int] | None:
+    """Return where a tensor's memory is; None for one without any."""
+    if is_lazy(tensor) or tensor.layout != torch.strided or not tensor.numel():
+        return None
+    address = tensor.untyped_storage().data_ptr()
+    return (str(tensor.device), address) if address else None

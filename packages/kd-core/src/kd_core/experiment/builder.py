@@ -1,6 +1,5 @@
 """From a config to the parts of a run."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from kd_core.errors import UserError
 from kd_core.experiment.adapter import Data, TaskAdapter
 from kd_core.experiment.run import Parts
 from kd_core.experiment.spec import Experiment
+from kd_core.networks.copying import copied
 from kd_core.networks.task import Batch, Task
 from kd_core.runtime import distributed
 from kd_core.runtime.failures import explain, first_line
@@ -130,7 +130,7 @@ def _smallest(loader: Any, processes: int) -> int:
 
 def _why_not_single(distiller: Distiller, loader: Any) -> str:
     """Return why training fails on one image; "" if it does not."""
-    tried = copy.deepcopy(distiller)  # teachers are shared
+    tried = copied(distiller)  # teachers are shared
     tried.begin(1)
     tried.train()
     state = rng_state()

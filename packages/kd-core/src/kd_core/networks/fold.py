@@ -1,13 +1,13 @@
 """Fold BatchNorms into the convolutions before them: a frozen network with fewer operations."""
 
-import copy
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from kd_core.functional import tensors
+from kd_core.networks.copying import copied
 from kd_core.networks.taps import OverwrittenTapError
 
 TOLERANCE = 1e-3  # of the largest value; float32 differs by some 1e-6, a wrong fold by 1
@@ -23,7 +23,8 @@ def folded_copy(
     convolution returned. Names of modules stay; an Identity replaces the BatchNorm. A pass does not
     show whether another module reads the convolution's output too, so the outputs are compared.
     ReLUs then work in place, if that changes nothing. The copy shares all tensors with the model
-    except those of folded convolutions.
+    except those of folded convolutions. Layers whose weights are computed (pruning, weight or
+    spectral normalisation, any parametrization) or that have hooks stay as they are.
 
     Args:
         model: In eval mode.
@@ -33,11 +34,23 @@ def folded_copy(
 
     Returns:
         The copy and the number of BatchNorms folded; the model itself and 0 if there is none, if
-        another module reads a convolution's output, or if the model cannot be copied.
+        another module reads a convolution's output, or if the model cannot be copied or changed.
     """
     pairs = [(c, n) for c, n in _pairs(model, run) if c not in kept and f"{n}:in" not in kept]
     if not pairs or (folded := sharing_copy(model)) is None:
         return model, 0
+    wanted = run(model)
+    try:
+        _fold_all(folded, pairs)
+        if not _agree(wanted, folded, run):
+            return model, 0
+        _set_in_place(folded, wanted, run)
+    except Exception:  # a network may do anything with its layers; unfolded it is right too
+        return model, 0
+    return folded, len(pairs)
+
+
+def _fold_all(folded: nn.Module, pairs: Iterable[tuple[str, str]]) -> None:
     for convolution, norm in pairs:
         _fold(
             cast(nn.Conv2d, folded.get_submodule(convolution)),
@@ -45,20 +58,20 @@ def folded_copy(
         )
         owner, _, name = norm.rpartition(".")
         setattr(folded.get_submodule(owner), name, nn.Identity())
-    wanted = run(model)
-    if not _agree(wanted, folded, run):
-        return model, 0
-    _set_in_place(folded, wanted, run)
-    return folded, len(pairs)
 
 
 def sharing_copy(model: nn.Module) -> nn.Module | None:
     """Return a copy that shares the model's tensors, or None if the model cannot be copied."""
     shared: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers())}
     try:
-        return copy.deepcopy(model, shared)
-    except (RuntimeError, TypeError, NotImplementedError):  # parametrized weights, locks
+        return copied(model, shared)
+    except Exception:  # computed weights, locks, files, and a network's own __deepcopy__
         return None
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Return whether a layer uses its own weights as they are: nothing computes or watches them."""
+    return "weight" in layer._parameters and not (layer._forward_pre_hooks or layer._forward_hooks)
 
 
 def _pairs(model: nn.Module, run: Callable[[nn.Module], object]) -> list[tuple[str, str]]:
@@ -84,7 +97,7 @@ def _pairs(model: nn.Module, run: Callable[[nn.Module], object]) -> list[tuple[s
     handles = [
         module.register_forward_hook(note(name))
         for name, module in model.named_modules()
-        if type(module) in (nn.Conv2d, nn.BatchNorm2d)
+        if type(module) in (nn.Conv2d, nn.BatchNorm2d) and is_plain(module)
     ]
     try:
         run(model)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.parameter import is_lazy
 
 from kd_core.errors import UserError
 from kd_core.networks.taps import FeatureTap, OverwrittenTapError
@@ -54,6 +55,32 @@ def first_pass(model: nn.Module, batch: Batch) -> Any:
     """Return the prediction of a model for a batch; modes and generators are as before."""
     with untouched(model), telling(model, batch):
         return model(batch)
+
+
+def materialise(network: nn.Module, images: Tensor) -> None:
+    """Give the lazy layers of a plain network their shapes, by one pass; others stay as they are.
+
+    Args:
+        network: Such as one with `nn.LazyLinear`.
+        images: What it is called with.
+
+    Raises:
+        UserError: If the pass fails.
+    """
+    if not any(map(is_lazy, (*network.parameters(), *network.buffers()))):
+        return
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        with torch.no_grad():
+            network.eval()(images)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{type(network).__name__} has lazy layers, which get their shape by a pass, and it "
+            f"failed on {list(images.shape)}: {first_line(error)}; set `size` of its node, or name "
+            "the shapes in the network"
+        ) from error
+    for module, mode in modes:
+        module.training = mode
 
 
 def _remedy(batch: Batch) -> str:

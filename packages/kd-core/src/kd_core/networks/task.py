@@ -5,6 +5,7 @@ from typing import Any, ClassVar, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from kd_core.errors import UserError
 
@@ -136,15 +137,25 @@ def passes_of(model: nn.Module, batch: Batch) -> int:
 
 
 def refuse_untrainable(student: nn.Module) -> None:
-    """Reject a student without parameters to train, or with parameters sharded over processes."""
+    """Reject a student whose parameters cannot be trained, read or exported by their names."""
     for name, module in student.named_modules():
-        if ".quantized." in f"{type(module).__module__}.":
-            raise UserError(
-                f"student module {name!r} is quantised, so it has no weights to train; take the "
-                "network before quantisation"
-            )
-        if type(module).__name__.startswith(("FullySharded", "FSDP")):
-            raise UserError(
-                f"student module {name or '(the whole)'!r} is sharded by FSDP, so its parameters "
-                "are not whole where criteria read them; use DDP (torchrun does)"
-            )
+        if problem := _untrainable(module):
+            raise UserError(f"student module {name or '(the whole)'!r} is {problem}")
+
+
+def _untrainable(module: nn.Module) -> str:
+    if ".quantized." in f"{type(module).__module__}.":
+        return "quantised, so it has no weights to train; take the network before quantisation"
+    if type(module).__name__.startswith(("FullySharded", "FSDP")):
+        return (
+            "sharded by FSDP, so its parameters are not whole where criteria read them; use DDP "
+            "(torchrun does)"
+        )
+    if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None):
+        return (
+            "compiled already, so taps in it would not fire, and its exported weights would have "
+            "other names; give the plain network, and set trainer.compile=True"
+        )
+    if any(map(is_lazy, (*module.parameters(recurse=False), *module.buffers(recurse=False)))):
+        return "lazy, so it has no weights before its first pass; run a batch through it first"
+    return ""

@@ -1,11 +1,10 @@
 """Exponential moving average of the student's network."""
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
 from kd_core.errors import UserError
+from kd_core.networks.copying import copied
 
 
 class ModelAverage:
@@ -27,7 +26,7 @@ class ModelAverage:
     def __init__(self, network: nn.Module, decay: float, *, warmup: bool = False) -> None:
         if not 0 < decay < 1:
             raise UserError(f"trainer.ema is {decay}; wanted a decay between 0 and 1 such as 0.999")
-        self.network = copy.deepcopy(network).requires_grad_(False).eval()
+        self.network = copied(network).requires_grad_(False).eval()
         self.decay, self.warmup = decay, warmup
 
     @torch.no_grad()
