@@ -80,6 +80,8 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
     ("kd_core/training/parameter_groups.py", "parse_call"): (2, "fixed callables: Rule, Grouping"),
     ("kd_core/training/loggers.py", "import importlib"): (1, "whether a package is installed"),
     ("kd_core/training/loggers.py", "locate"): (1, "a logger of a config"),
+    ("kd_core/experiment/outputs.py", "parse_call"): (1, "a fixed callable: build_stored"),
+    ("kd_core/training/early_stop.py", "parse_call"): (1, "a fixed callable: EarlyStop"),
     ("kd_core/experiment/adapter.py", "parse_call"): (1, "a fixed callable: build_model"),
     ("kd_cls/networks.py", "parse_call"): (1, "a fixed callable: build_classifier"),
     ("kd_reid/networks.py", "parse_call"): (1, "a fixed callable: build_embedder"),
@@ -116,11 +118,15 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
     ("kd_det/config.py", "cfg.merge_from_file"): (1, "a YAML file, with allow_unsafe=False"),
     # Weights, checkpoints, arrays
     ("kd_core/files/checkpoint.py", "torch.load"): (1, "a checkpoint, with weights_only=True"),
-    ("kd_core/files/torch_files.py", "torch.load"): (1, "weights of anybody, with weights_only=True"),
+    ("kd_core/files/torch_files.py", "torch.load"): (
+        1,
+        "weights of anybody, with weights_only=True",
+    ),
     ("kd_core/files/torch_files.py", "torch.serialization.safe_globals"): (
         1,
         "numbers and a Namespace",
     ),
+    ("kd_core/files/outputs.py", "np.load"): (1, "logits of anybody, with allow_pickle=False"),
     ("kd_core/training/trainer.py", "checkpoint.load"): (1, "last.pth of a run"),
     ("kd_core/files/pickles.py", "import pickle"): (
         1,

@@ -64,9 +64,12 @@ def test_a_student_learns_the_same_from_the_file_as_from_the_network(file, capsy
     # Columns are matched by name, and some are left out.
     logits = read_outputs(Path(file)).logits.numpy()
     moved = logits[:, [2, 0, 0, 1]]
-    names = [f"class {name}" for name in ("2", "0", "x", "1")]
+    names = [f"class {name}" for name in ("2", "zero", "x", "1")]
     np.savez("m.npz", logits=moved, classes=np.array(names))
-    assert run(stored("m.npz"), "trainer.ema=0.9", name="moved") == 0
+    assert (
+        run(stored("m.npz", class_map={"class 0": "class zero"}), "trainer.ema=0.9", name="moved")
+        == 0
+    )
     np.testing.assert_allclose(losses("moved"), losses("file"), rtol=1e-6)
 
 
@@ -105,6 +108,7 @@ def test_what_augmentation_does_to_it_is_told(file, capsys):
         ("teacher.trainer.epochs=1", "has no network, so no 'trainer.epochs'"),
         ("teacher.classes=['0','1']", "2 classes for the 3 columns"),
         ("teacher.classes=['class 0','class 1','x']", "1 of 3 classes are not among"),
+        ("teacher.class_map={'class 3': 'x'}", "the data has no class 'class 3'"),
         ("data.num_train=25", "has 24 rows, but there are 25 training images"),
         ("data.val_fraction=0.25", "has 24 rows, but there are"),
         (f"distiller.terms.kd={AT}", "no '@stages' in a file of outputs"),

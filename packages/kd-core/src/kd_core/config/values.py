@@ -47,6 +47,8 @@ Deviations = Annotated[Sequence[Positive], Field(min_length=3, max_length=3)]
 
 ClassNames = Annotated[Sequence[str], Field(min_length=1)]
 """In the order of logits."""
+NamesOrFile = Annotated[Sequence[str], Field(min_length=1)] | str
+"""The same, or a text file with a name in each line."""
 
 _SETTINGS = ConfigDict(strict=True, arbitrary_types_allowed=True)
 _WORDS = {

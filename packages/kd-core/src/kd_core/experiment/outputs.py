@@ -1,6 +1,7 @@
 """Teachers whose logits are in a file: `teacher.outputs=FILE`, and how such a file is made."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +9,26 @@ import torch
 from torch import Tensor, nn
 
 from kd_core.config.node import Node, parse_call
-from kd_core.config.values import ClassNames
+from kd_core.config.values import NamesOrFile
 from kd_core.data.split_loader import SplitLoader, data_fingerprint
 from kd_core.distill.stored_outputs import StoredOutputs
 from kd_core.errors import UserError, located
 from kd_core.files.outputs import KINDS, Outputs, read_outputs, write_outputs
-from kd_core.networks.class_order import places_of
+from kd_core.files.weight_facts import class_names
+from kd_core.networks.class_order import places_of, renamed
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err
 from kd_core.runtime.paths import nearest_path
 
 
 def build_stored(
-    data: Any, where: str, /, *, outputs: str, classes: ClassNames | None = None
+    data: Any,
+    where: str,
+    /,
+    *,
+    outputs: str,
+    classes: NamesOrFile | None = None,
+    class_map: Mapping[str, str] | None = None,
 ) -> StoredOutputs:
     """Build the teacher of a node with `outputs`.
 
@@ -29,7 +37,8 @@ def build_stored(
         where: Place of the node in the config.
         outputs: File of logits [training images, classes], in the order of the training set.
         classes: Names of the columns, unless the file says them; those that the data lacks are
-            left out.
+            left out. A list, or a text file with a name in each line.
+        class_map: What the data's classes are called there, where the names differ.
 
     Raises:
         UserError: If the file does not fit the data.
@@ -48,7 +57,8 @@ def build_stored(
                 f"{path} was made from other training images, or in another order: set `data` and "
                 "data_seed as they were then, or make the file again"
             )
-        logits = _by_name(found, classes, data, path)
+        found = replace(found, classes=class_names(classes) or found.classes)
+        logits = _by_name(found, class_map, data, path)
     augment = [type(each).__name__ for each in data.train.augment]
     if augment and distributed.rank() == 0:
         err.print(
@@ -65,7 +75,7 @@ def parse_stored(node: Mapping[str, Any], where: str) -> Node:
     Raises:
         UserError: If it has other keys, or there is no such file.
     """
-    others = [key for key in node if key not in ("outputs", "classes")]
+    others = [key for key in node if key not in ("outputs", "classes", "class_map")]
     if others:
         raise UserError(
             f"{where}: a teacher from a file of outputs has no network, so no {others[0]!r}; leave "
@@ -137,10 +147,13 @@ class _Alone:
         self.train, self.num_classes = data.train, data.num_classes
 
 
-def _by_name(found: Outputs, classes: Any, data: Any, path: Path) -> Tensor:
-    names, wanted = classes or found.classes, getattr(data, "classes", None)
-    if classes is not None and len(classes) != found.logits.shape[1]:
-        raise UserError(f"{len(classes)} classes for the {found.logits.shape[1]} columns of {path}")
-    if not names or not wanted or list(names) == list(wanted):
+def _by_name(found: Outputs, class_map: Mapping[str, str] | None, data: Any, path: Path) -> Tensor:
+    """Return the columns of the data's classes, where both sides have names."""
+    names, wanted = found.classes, renamed(getattr(data, "classes", ()), class_map)
+    if names is not None and len(names) != found.logits.shape[1]:
+        raise UserError(f"{len(names)} classes for the {found.logits.shape[1]} columns of {path}")
+    if class_map and not names:
+        raise UserError(f"class_map wants names, but {path} has none; set classes to them")
+    if not names or not wanted or list(names) == wanted:
         return found.logits
     return found.logits[:, places_of(wanted, names)]
