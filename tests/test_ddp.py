@@ -13,7 +13,9 @@ teacher = dict(network=dict(type="kd_cls.models.build_model", name="resnet14"), 
 distiller = dict(terms=dict(kd=dict(criterion=dict(type="kd_core.criteria.kd.KD"))))
 optimizer = dict(type="torch.optim.SGD", lr=0.05, momentum=0.9)
 schedule = dict(type="kd_core.training.schedule.cosine")
-trainer = dict(epochs=2, ema=0.9, loggers=[])
+trainer = dict(
+    epochs=3, ema=0.9, loggers=[], precision="fp16", early_stop=dict(patience=1, min_delta=100.0)
+)
 """
 SCRIPT = """
 import os, sys
@@ -30,6 +32,7 @@ def run_and_keep(trainer, parts, facts):
         "student": network_of(trainer.distiller.student).state_dict(),
         "deployed": network_of(trainer.predictor()).state_dict(),
         "result": {name: result[name] for name in ("last", "best")},
+        "scale": trainer.loss_scale.state_dict(),
         "history": [record["loss_ce"] for record in trainer.history],
     }
     torch.save(state, f"rank{os.environ['RANK']}.pt")
@@ -55,11 +58,16 @@ def ranks(folder):
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
 
 
-@pytest.mark.parametrize("part", ["student", "deployed"])
+@pytest.mark.parametrize("part", ["student", "deployed", "scale"])
 def test_both_end_with_equal_weights_and_statistics(ranks, part):
     first, second = (state[part] for state in ranks)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_both_end_in_the_epoch_of_the_early_stop(ranks):
+    assert [len(state["history"]) for state in ranks] == [2, 2]
+    assert all(state["result"]["last"]["epoch"] == 2 for state in ranks)
 
 
 def test_both_know_the_losses_and_metrics_of_all_data(ranks):

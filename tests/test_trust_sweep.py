@@ -80,6 +80,8 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
     ("kd_core/training/parameter_groups.py", "parse_call"): (2, "fixed callables: Rule, Grouping"),
     ("kd_core/training/loggers.py", "import importlib"): (1, "whether a package is installed"),
     ("kd_core/training/loggers.py", "locate"): (1, "a logger of a config"),
+    ("kd_core/experiment/outputs.py", "parse_call"): (1, "a fixed callable: build_stored"),
+    ("kd_core/training/early_stop.py", "parse_call"): (1, "a fixed callable: EarlyStop"),
     ("kd_core/experiment/adapter.py", "parse_call"): (1, "a fixed callable: build_model"),
     ("kd_cls/networks.py", "parse_call"): (1, "a fixed callable: build_classifier"),
     ("kd_reid/networks.py", "parse_call"): (1, "a fixed callable: build_embedder"),
@@ -124,6 +126,7 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
         1,
         "NumPy values, a Namespace, stand-ins of ours",
     ),
+    ("kd_core/files/outputs.py", "np.load"): (1, "logits of anybody, with allow_pickle=False"),
     ("kd_core/training/trainer.py", "checkpoint.load"): (1, "last.pth of a run"),
     ("kd_core/files/pickles.py", "import pickle"): (
         1,

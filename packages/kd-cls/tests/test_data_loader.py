@@ -75,6 +75,16 @@ def test_drop_last_leaves_out_the_short_batch():
     assert len(loader(drop_last=True)) == 4
 
 
+@pytest.mark.parametrize("ordered", [{}, {"shuffle": False}], ids=["shuffled", "in order"])
+def test_a_last_batch_of_one_sample_a_process_is_left_out_where_asked(ordered):
+    whole = loader(batch_size=11, **ordered)  # 11, 11 and 1
+    assert [len(b["label"]) for b in whole.without_single().epoch(0)] == [11, 11]
+    assert_same(list(whole.without_single().epoch(2, 1)), list(whole.epoch(2, 1))[:1])
+    parts = [loader(batch_size=10, **ordered).without_single().shard(r, 2) for r in (0, 1)]
+    assert [[len(b["label"]) for b in part.epoch(0)] for part in parts] == [[5, 5], [5, 5]]
+    assert len(loader().without_single()) == 5  # the last has 3
+
+
 @pytest.mark.parametrize("options", [{"batch_size": 0}, {"batch_size": 24, "drop_last": True}])
 def test_a_loader_without_batches_is_refused(options):
     with pytest.raises(UserError, match=r"no batch can be made of 23 samples"):

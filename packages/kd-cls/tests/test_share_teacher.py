@@ -32,6 +32,14 @@ METHODS = {
 TABLE = 'rows = {"alone": [], "KD": ["kd.py"], "RKD": ["rkd.py"]}'
 STEPS = 6  # of a run
 
+NETS = """
+from torch import nn
+
+def one_vector(num_classes):
+    pooled = (nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(4))
+    return nn.Sequential(*pooled, nn.Linear(4, num_classes))
+"""
+
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
@@ -40,6 +48,7 @@ def folder(tmp_path, monkeypatch):
         Path(f"{name}.py").write_text(text)
     torch.manual_seed(0)
     torch.save(build_model("resnet8", num_classes=10).state_dict(), "teacher.pth")
+    return tmp_path
 
 
 @pytest.fixture
@@ -211,3 +220,14 @@ def test_rows_that_differ_in_what_is_shared_are_refused(option, name, capsys):
     )
     assert compare.main(["tiny.py", "--rows", "table.py", "--share-teacher"]) == 2
     assert f"--share-teacher: {name} is not the same in all runs" in capsys.readouterr().err
+
+
+def test_students_that_leave_out_other_batches_share_no_pass(folder, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(folder)
+    Path("net_of_a_vector.py").write_text(NETS)
+    network = "dict(_delete_=True, type='net_of_a_vector.one_vector')"
+    Path("other.py").write_text(f"student = dict(network={network})")
+    Path("table.py").write_text('rows = {"KD": ["kd.py"], "other": ["kd.py", "other.py"]}')
+    arguments = ["tiny.py", "--rows", "table.py", "--share-teacher"]
+    assert compare.main([*arguments, "--cfg-options", "data.num_train=9"]) == 2
+    assert "set data.drop_last=True" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """A user's mistake costs one line with the nearest valid name, and no training."""
 
+import json
 import re
 
 import pytest
@@ -72,6 +73,12 @@ def test_a_mistake_costs_one_line(config, option, message, folder, capsys):
     assert not (folder / "runs").exists()
 
 
+def test_a_student_that_is_not_trained_has_no_early_stop(capsys):
+    options = ["distiller.train_student=False", "trainer.early_stop={'patience': 1}"]
+    assert train.main(["dkd.py", "--cfg-options", *options]) == 2
+    assert "student is not trained here" in capsys.readouterr().err
+
+
 def test_a_traceback_is_for_debugging(capsys):
     assert train.main(["dkkd.py", "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err
@@ -82,16 +89,44 @@ def test_a_misspelt_option_of_the_tool_names_its_neighbour(capsys):
     assert "did you mean '--seeds'" in capsys.readouterr().err
 
 
+NETS = """
+from torch import nn
+
+def one_vector(num_classes):
+    pooled = (nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(4))
+    return nn.Sequential(*pooled, nn.Linear(4, num_classes))
+"""
 SINGLE = """
 _base_ = "dkd.py"
-data = dict(num_train=36, num_test=3, image_size=32, batch_size=35)
-student = dict(network=dict(_delete_=True, type="torchvision.models.resnet18"))
+data = dict(num_train=7, num_test=3, batch_size=3)
+student = dict(network=dict(_delete_=True, type="tiny_net_of_one_vector.one_vector"))
 """
 
 
-def test_a_last_batch_that_batchnorm_cannot_average_is_told_before_training(folder, capsys):
-    (folder / "single.py").write_text(SINGLE)
-    assert train.main(["single.py"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert re.search("last batch .*one image.*1 value per channel.*drop_last.*35", line)
-    assert train.main(["single.py", "--cfg-options", "data.drop_last=True"]) == 0
+def steps(run):
+    return json.loads((run / "log.jsonl").read_text())["step"]
+
+
+class TestLastBatchOfOneImage:
+    @pytest.fixture(autouse=True)
+    def config(self, folder, monkeypatch):
+        monkeypatch.syspath_prepend(folder)
+        (folder / "tiny_net_of_one_vector.py").write_text(NETS)
+        (folder / "single.py").write_text(SINGLE)
+
+    def test_one_that_batchnorm_cannot_average_is_left_out_and_told_once(self, folder, capsys):
+        assert train.main(["single.py"]) == 0
+        text = " ".join(capsys.readouterr().err.split())
+        assert len(re.findall("last batch .*?one image.*?1 value per channel", text)) == 1
+        assert steps(folder / "runs/single") == 2
+
+    def test_one_that_can_be_averaged_is_trained_on(self, folder, capsys):
+        (folder / "small.py").write_text(SINGLE.partition("student")[0])
+        assert train.main(["small.py"]) == 0
+        assert "left out" not in capsys.readouterr().err
+        assert steps(folder / "runs/small") == 3
+
+    def test_where_all_are_such_it_is_one_line(self, capsys):
+        assert train.main(["single.py", "--cfg-options", "data.batch_size=1"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert re.search(r"one image a process.*1 value per channel.*batch_size \(now", line)

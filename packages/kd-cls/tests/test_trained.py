@@ -352,3 +352,91 @@ def test_a_lazy_network_has_its_weights_before_they_are_loaded(tmp_path):
     node = {"network": {"type": LazyNetwork}, "weights": str(tmp_path / "w.safetensors")}
     built = ADAPTER.build_model(data_of("a", "b"), "student", **node)
     assert torch.equal(built.network.fc.weight, given.weight)
+
+
+IN_GERMAN = {"dog": "Hund", "cat": "Katze"}
+
+
+@pytest.mark.parametrize("as_file", [False, True], ids=["list", "file"])
+def test_some_of_many_classes_are_chosen_by_other_names(as_file, tmp_path, monkeypatch, capsys):
+    names = ["Maus", "Katze", "Floh", "Hund"]
+    network, file = named(names, tmp_path, classes=None)
+    monkeypatch.chdir(tmp_path)
+    Path("names.txt").write_text("\n".join(names) + "\n", encoding="utf-8-sig")
+    classes = "names.txt" if as_file else names
+    data = data_of("dog", "cat")
+    teacher = build(file, data, classes=classes, class_map=IN_GERMAN, size=8)
+    images = torch.rand(2, 3, 8, 8)
+    mean, std = torch.tensor(0.1), torch.tensor(0.05)
+    with torch.no_grad():
+        expected = network((images - mean) / std)[:, [3, 1]]
+    torch.testing.assert_close(predict(teacher, images), expected)
+    assert "left out" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_class_map_wants_names(tmp_path):
+    _, file = named(["Katze", "Hund"], tmp_path, classes=None)
+    with pytest.raises(UserError, match="teacher: class_map wants the names"):
+        build(file, data_of("dog", "cat"), class_map=IN_GERMAN)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_map": {"dgo": "Hund"}}, "the data has no class 'dgo'; did you mean 'dog'"),
+        ({"class_map": {"dog": "Hunde", "cat": "Katze"}}, "'Hunde'; did you mean 'Hund'"),
+        ({"class_map": {"dog": "Hund"}}, "1 of 2 classes are not among the 2 .*'cat'"),
+        ({"class_map": {"dog": "Hund", "cat": "Hund"}}, "two classes .* become 'Hund'"),
+        ({"classes": "name.txt"}, "no file name.txt; did you mean 'names.txt'"),
+        ({"classes": "empty.txt"}, "empty.txt, line 2 is empty"),
+        ({"classes": "w.pth"}, "w.pth is not a text file of names"),
+        ({"classes": []}, "classes"),
+    ],
+    ids=str,
+)
+def test_wrong_choices_of_classes_are_one_line(changes, message, tmp_path, monkeypatch):
+    _, file = named(["Katze", "Hund"], tmp_path)
+    monkeypatch.chdir(tmp_path)
+    Path("names.txt").write_text("Katze\nHund\n")
+    Path("empty.txt").write_text("Katze\n\nHund\n")
+    node = {"network": {**NETWORK, "num_classes": 2}, "weights": str(file), **changes}
+    with pytest.raises(UserError, match=message):
+        ADAPTER.build_model(
+            data_of("dog", "cat"), "teacher", **ADAPTER.parse_model(node, "teacher")
+        )
+
+
+class TestTorchvision:
+    @pytest.fixture(autouse=True)
+    def weights(self, monkeypatch):
+        """Give random weights for those that would be downloaded."""
+        from torchvision.models import ShuffleNet_V2_X0_5_Weights, shufflenet_v2_x0_5
+
+        torch.manual_seed(0)
+        self.network = shufflenet_v2_x0_5().eval()
+        state = self.network.state_dict()
+        monkeypatch.setattr(ShuffleNet_V2_X0_5_Weights, "get_state_dict", lambda *_, **__: state)
+        self.names = ShuffleNet_V2_X0_5_Weights.DEFAULT.meta["categories"]
+
+    def teacher(self, data, **node):
+        network = {"type": "torchvision.models.shufflenet_v2_x0_5", "weights": "DEFAULT"}
+        return ADAPTER.build_model(data, "teacher", network=network, size=32, **node)
+
+    @pytest.mark.parametrize("by_map", [False, True])
+    @pytest.mark.parametrize(
+        "said", [{}, {"mean": (0.5,) * 3, "std": (0.5,) * 3}], ids=["", "mean"]
+    )
+    def test_its_classes_are_known_by_name(self, by_map, said):
+        data = data_of("a", "b") if by_map else data_of("tabby", "tench")
+        node = {"class_map": {"a": "tabby", "b": "tench"}} if by_map else {}
+        teacher = self.teacher(data, **node, **said)
+        chosen = [self.names.index("tabby"), self.names.index("tench")]
+        assert torch.equal(teacher.network.fc.weight, self.network.fc.weight[chosen])
+        assert not teacher.other_classes
+        assert teacher.mean.flatten()[0] == pytest.approx(0.5 if said else 0.485)
+
+    def test_folders_with_other_names_of_imagenet_keep_its_order(self):
+        data = data_of(*(f"n{number:08}" for number in range(1000)))
+        teacher = self.teacher(data)
+        assert torch.equal(teacher.network.fc.weight, self.network.fc.weight)
+        assert not teacher.other_classes

@@ -57,6 +57,29 @@ def test_logits_are_the_mean_of_what_the_members_predict(teachers, batch):
     torch.testing.assert_close(Ensemble(members)(batch), expected)
 
 
+def test_logits_are_the_weighted_mean_where_members_have_weights(distil, teachers, batch):
+    term = {"sl": {**TERM, "source": "mean"}}
+    distiller = distil({"mean": {"second": 3, "first": 1.0}}, **term).train()
+    with torch.no_grad():
+        first, second = (teachers[name](batch) for name in ("first", "second"))
+        student = distiller.student.network(batch["image"])
+    expected = soft_label(student, (first + 3 * second) / 4)
+    torch.testing.assert_close(distiller(batch)["sl"].detach(), expected)
+    unequal = Ensemble([teachers["first"], teachers["second"]], [1e9, 1e-9])(batch)
+    torch.testing.assert_close(unequal, first)
+
+
+@pytest.mark.parametrize("weight", [0, -1.0, float("nan"), float("inf"), "2"])
+def test_a_weight_that_is_none_is_refused(weight, distil):
+    with pytest.raises(UserError, match=r"ensembles\.mean|distiller\.ensembles"):
+        distil({"mean": {"first": 1.0, "second": weight}}, sl={**TERM, "source": "mean"})
+
+
+def test_as_many_weights_as_members_are_wanted(teachers):
+    with pytest.raises(UserError, match=r"ensemble of 2 needs as many weights above 0, not \[1\]"):
+        Ensemble([teachers["first"], teachers["second"]], [1])
+
+
 def test_low_precision_is_left_before_the_mean(teachers, batch):
     members = [teachers["first"].eval(), teachers["second"].eval()]
     with torch.autocast("cpu", torch.bfloat16):

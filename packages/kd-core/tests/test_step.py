@@ -127,7 +127,11 @@ def test_a_failed_step_does_not_poison_the_next():
 
 
 @pytest.mark.parametrize("optimizer", ["torch.optim.SGD", "torch.optim.AdamW"])
-@pytest.mark.parametrize("options", [{}, {"clip_norm": 1.0}, {"precision": "bf16"}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"clip_norm": 1.0}, {"precision": "bf16"}, {"clip_norm": 1.0, "precision": "fp16"}],
+    ids=str,
+)
 def test_a_step_with_meter_and_average_reads_nothing_back_to_the_host(optimizer, options):
     step = make_step(optimizer, **options)
     network = network_of(step.distiller.student)

@@ -2,6 +2,7 @@
 
 import math
 import signal
+from contextlib import nullcontext
 from itertools import pairwise
 
 import pytest
@@ -147,6 +148,29 @@ class TestResume:
         resumed.train()
         assert_equal_bit_for_bit(resumed, uninterrupted)
 
+    def test_a_run_in_fp16_resumes_with_the_scale_of_its_loss(self, tmp_path):
+        def bad(trainer):
+            return trainer.steps_done in (0, STEPS)
+
+        def run(folder, cut=None):
+            made = make(tmp_path / folder, seed=0, precision="fp16", save_minutes=0)
+            bias = made.distiller.student.network[0].bias
+            bias.register_hook(lambda g: g * (math.inf if bad(made) else 1.0))
+            if cut:
+                made.hooks.append(Cut(cut))
+            elif (made.work_dir / "last.pth").is_file():
+                made.resume(made.work_dir / "last.pth")
+            with pytest.raises(ConnectionAbortedError) if cut else nullcontext():
+                made.train()
+            return made
+
+        whole = run("whole")
+        assert [record["skipped_steps"] for record in whole.history] == [1, 2, 2]
+        assert whole.history[-1]["loss_scale"] == 2.0**14
+        for cut in (2, STEPS + 1):
+            run(str(cut), cut)
+            assert_equal_bit_for_bit(run(str(cut)), whole)
+
     def test_a_run_resumed_between_two_epochs_does_too(self, uninterrupted, tmp_path):
         make(tmp_path, keep_every=1).train()
         resumed = make(tmp_path, seed=5)
@@ -207,9 +231,10 @@ class TestResume:
             ({"width": 5}, r"another student or other terms: \d+ tensors differ, such as 'student"),
             ({"accumulate": 1}, r"has 3 steps an epoch, this run 5: the data, batch_size or"),
             ({"ema": None}, r"trainer\.ema"),
+            ({"precision": "fp16"}, "precision=fp16"),
             ({"optimizer": {"type": "torch.optim.AdamW"}}, "another optimizer"),
         ],
-        ids=["student", "steps", "ema", "optimizer"],
+        ids=["student", "steps", "ema", "fp16", "optimizer"],
     )
     def test_another_config_is_refused_and_nothing_is_loaded(self, uninterrupted, options, message):
         other = make(uninterrupted.work_dir, seed=5, **options)
@@ -263,6 +288,20 @@ class TestNonFinite:
         with pytest.raises(NonFiniteLossError, match="since step 1;"):
             trainer.train()
         assert trainer.steps_done == 2
+
+    def test_a_bad_loss_ends_a_run_in_fp16_too(self, tmp_path):
+        def spoil(epoch, number, batch):
+            batch["image"][0] = math.nan
+
+        with pytest.raises(NonFiniteLossError, match="since step 1;"):
+            make(tmp_path, edit=spoil, precision="fp16").train()
+        assert not (tmp_path / "last.pth").exists()
+
+    def test_gradients_that_are_never_finite_end_a_run_in_fp16(self, tmp_path):
+        trainer = make(tmp_path, precision="fp16", epochs=12)
+        trainer.distiller.student.network[0].bias.register_hook(lambda g: g * math.nan)
+        with pytest.raises(NonFiniteLossError, match="gradients are not finite in step 27"):
+            trainer.train()
 
     def test_nothing_is_saved_after_a_bad_gradient_of_a_finite_loss(self, tmp_path):
         trainer = make(tmp_path, save_minutes=0)

@@ -1,11 +1,11 @@
 """Bring a trained classifier's logits into the order of the data's classes, by their names."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kd_core.errors import UserError
 from kd_core.files.mismatch import few
-from kd_core.networks.class_order import places_of, select_classes
+from kd_core.networks.class_order import places_of, renamed, select_classes
 from kd_core.networks.probe import first_pass
 from torch import Tensor, nn
 
@@ -13,7 +13,12 @@ from kd_cls.classifier import Classifier
 from kd_cls.data import DataSplits
 
 
-def match_classes(classifier: Classifier, names: Sequence[str], data: DataSplits) -> str:
+def match_classes(
+    classifier: Classifier,
+    names: Sequence[str],
+    data: DataSplits,
+    class_map: Mapping[str, str] | None = None,
+) -> str:
     """Keep the logits of the data's classes, in the data's order; return what was done.
 
     A classifier that does not know all of them keeps its own, and `other_classes` says so: its
@@ -23,11 +28,13 @@ def match_classes(classifier: Classifier, names: Sequence[str], data: DataSplits
         classifier: Trained; its network's last layer is changed.
         names: Of its classes, in the order of its logits.
         data: The classes that are wanted, and images to try it on.
+        class_map: What the data's classes are called there, where their names differ; then all of
+            them must be there.
 
     Raises:
         UserError: If it has more or fewer logits than names, or its logits cannot be reordered.
     """
-    wanted = data.classes
+    wanted = renamed(data.classes, class_map)
     images = data.train.sample(2)["image"].to(classifier.mean.device)
 
     def run(network: nn.Module) -> Tensor:
@@ -39,11 +46,13 @@ def match_classes(classifier: Classifier, names: Sequence[str], data: DataSplits
         raise UserError(
             f"{len(names)} names of classes for {count} logits; set `classes` to the name of each"
         )
-    if _by_number(names, wanted):
+    if not class_map and _by_number(names, wanted):
         return "; its classes have no names to compare, so their order is taken for the data's"
     try:
         places = places_of(wanted, names)
     except UserError as error:
+        if class_map:
+            raise
         classifier.other_classes = f"knows other classes than the data has: {error}"
         return f"; {classifier.other_classes}"
     select_classes(classifier.network, places, run)

@@ -1,6 +1,6 @@
 """Build classifiers from the student and teacher nodes of a config."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -9,12 +9,13 @@ import torch
 import torchvision
 from kd_core.config.node import Node, parse_call
 from kd_core.config.places import NetworkNode
-from kd_core.config.values import ClassNames, Deviations, Means, Pixels, PositiveInt, Share
+from kd_core.config.values import Deviations, Means, NamesOrFile, Pixels, PositiveInt, Share
 from kd_core.errors import UserError, located, nearest
 from kd_core.experiment.models import build_task, is_pretrained, require_logits, weights_file
 from kd_core.experiment.spec import RANDOM
 from kd_core.files.weight_facts import WeightFacts, facts_in
 from kd_core.files.weights import load_weights, read_state_dict
+from kd_core.networks.class_order import renamed
 from kd_core.networks.image_channels import input_channels, statistics_for
 from kd_core.networks.image_task import height_and_width
 from kd_core.networks.probe import first_pass, materialise, training_pass
@@ -36,7 +37,8 @@ def build_classifier(
     *,
     network: NetworkNode,
     weights: str | None = None,
-    classes: ClassNames | None = None,
+    classes: NamesOrFile | None = None,
+    class_map: Mapping[str, str] | None = None,
     mean: Means | None = None,
     std: Deviations | None = None,
     size: Pixels | None = None,
@@ -61,7 +63,9 @@ def build_classifier(
             ones. What it says of classes and statistics (see `WeightFacts`) is taken, and told,
             unless the node says otherwise; a teacher also takes the size of its images.
         classes: Names of the classes in the order of the weights' logits, which are then brought
-            into the data's order; classes that the data lacks are left out.
+            into the data's order; classes that the data lacks are left out. A list, or a text file
+            with a name in each line.
+        class_map: What the data's classes are called there, where the names differ.
         mean: Of each channel, in [0, 1]; one number for a network that takes grey images.
         std: Standard deviation of each channel, in [0, 1].
         size: Pixels that images are resized to for this network.
@@ -76,7 +80,8 @@ def build_classifier(
         hold_frozen_norms: Keep the BatchNorms of frozen parts in eval mode.
         roles: Tap paths by role, for networks whose roles are not known.
     """
-    own = {"network": network, "classes": classes, "mean": mean, "std": std, "size": size}
+    own: dict[str, Any] = {"network": network, "classes": classes, "class_map": class_map}
+    own |= {"mean": mean, "std": std, "size": size}
     renewed = linear_probe or (new_head and not weights_file(weights))
     trained = Trained.of(where, weights, own, new_head=renewed)
     count = len(trained.names or data.classes)
@@ -85,7 +90,8 @@ def build_classifier(
 
     def wrap(built: nn.Module) -> Classifier:
         said = mean is not None or std is not None
-        known = trained.with_pretrained(None if said else pretrained_facts(built, network))
+        wanted = renamed(data.classes, class_map)
+        known = trained.with_pretrained(pretrained_facts(built, network, wanted), said=said)
         shift, scale = mean, std
         if not said:
             found = known.facts.mean or data.mean, known.facts.std or data.std
@@ -189,8 +195,13 @@ def _make_probe(
     last_linear(built)[1].requires_grad_(True)
 
 
-def pretrained_facts(network: nn.Module, node: Mapping[str, Any]) -> WeightFacts | None:
+def pretrained_facts(
+    network: nn.Module, node: Mapping[str, Any], wanted: Sequence[str] = ()
+) -> WeightFacts | None:
     """Return what a torchvision or timm network was pretrained with, or None.
+
+    torchvision's names of classes are taken only where all that are `wanted` are among them: a
+    folder of ImageNet has others (`n01440764`), in the same order.
 
     Raises:
         UserError: If timm's `pretrained_cfg` is not what it must be.
@@ -204,7 +215,10 @@ def pretrained_facts(network: nn.Module, node: Mapping[str, Any]) -> WeightFacts
     if weights is None:
         return None
     shown = weights.transforms()
-    return WeightFacts(source=f"torchvision's {weights}", mean=shown.mean, std=shown.std)
+    names = weights.meta.get("categories") or []
+    known = names if wanted and set(wanted) <= set(names) else None
+    source = f"torchvision's {weights}"
+    return WeightFacts(source=source, classes=known, mean=shown.mean, std=shown.std)
 
 
 def torchvision_weights(node: Mapping[str, Any]) -> Any:

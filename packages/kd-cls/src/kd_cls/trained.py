@@ -7,7 +7,7 @@ from typing import Any
 from kd_core.errors import UserError, located
 from kd_core.experiment.models import is_pretrained, weights_file
 from kd_core.experiment.spec import RANDOM
-from kd_core.files.weight_facts import WeightFacts, facts_of
+from kd_core.files.weight_facts import WeightFacts, class_names, facts_of
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err
 
@@ -26,6 +26,7 @@ class Trained:
         facts: What the weights say, without what the node says.
         classes: Names of the logits, if the node has them.
         new_head: Whether the logits are not those of the weights.
+        class_map: What the data's classes are called in the weights, where their names differ.
     """
 
     where: str
@@ -33,6 +34,7 @@ class Trained:
     facts: WeightFacts
     classes: Sequence[str] | None = None
     new_head: bool = False
+    class_map: Mapping[str, str] | None = None
 
     @classmethod
     def of(
@@ -43,14 +45,17 @@ class Trained:
         Args:
             where: Place of the node in the config.
             weights: A file, "random", or None.
-            own: What the node says itself: its `network`, `classes`, `mean`, `std` and `size`.
+            own: What the node says itself: its `network`, `classes`, `class_map`, `mean`, `std` and
+                `size`.
             new_head: Whether the logits are not those of the weights.
 
         Raises:
             UserError: If the file says what cannot be, or the node names classes of no weights.
         """
-        classes: Sequence[str] | None = own.get("classes")
-        if classes is not None and (new_head or not (weights or is_pretrained(own["network"]))):
+        with located(where):
+            classes = class_names(own.get("classes"))
+        class_map = own.get("class_map")
+        if (classes or class_map) and (new_head or not (weights or is_pretrained(own["network"]))):
             raise UserError(
                 f"{where}: classes are those of trained logits, but this node has "
                 f"{'a new head' if new_head else 'no weights'}; leave classes out"
@@ -63,24 +68,32 @@ class Trained:
         with located(where):
             file, known = weights_file(weights), [name for name, value in said.items() if value]
             facts = facts_of(file, known=known) if file else WeightFacts()
-        return cls(where, weights, facts, None if weights == RANDOM else classes, new_head)
+        kept = None if weights == RANDOM else classes
+        return cls(where, weights, facts, kept, new_head, class_map)
 
     @property
     def names(self) -> Sequence[str] | None:
         """The names of the logits' classes, if they are known."""
         return self.classes or self.facts.classes
 
-    def with_pretrained(self, found: WeightFacts | None) -> "Trained":
-        """Return the same with what a library says of its own weights, where no file says it."""
+    def with_pretrained(self, found: WeightFacts | None, *, said: bool = False) -> "Trained":
+        """Return the same with what a library says of its own weights, where no file says it.
+
+        Args:
+            found: What it says, if anything.
+            said: Whether the node itself says mean and std; then only classes are taken.
+        """
         if found is None:
             return self
         facts = self.facts
-        if facts.mean is None:
+        if facts.mean is None and not said:
             source = facts.source or found.source
             facts = replace(facts, mean=found.mean, std=found.std, source=source)
         if self.weights is None:
-            size = None if is_trained_here(self.where) else found.size
-            facts = replace(facts, size=size, classes=None if self.new_head else found.classes)
+            size = None if said or is_trained_here(self.where) else found.size
+            classes = None if self.new_head else found.classes
+            source = facts.source or (found.source if classes else "")
+            facts = replace(facts, size=size, classes=classes, source=source)
         return replace(self, facts=facts)
 
     def fit(self, classifier: Classifier, data: DataSplits) -> None:
@@ -90,7 +103,12 @@ class Trained:
         done = ""
         if self.names:
             with located(self.where):
-                done = match_classes(classifier, self.names, data)
+                done = match_classes(classifier, self.names, data, self.class_map)
+        elif self.class_map:
+            raise UserError(
+                f"{self.where}: class_map wants the names of the weights' logits, which nothing "
+                "says; set classes to them, in their order"
+            )
         elif weights_file(self.weights) and not self.new_head and (why := doubt(data.classes)):
             tell(f"{self.where}: {self.weights} {why}")
         if self.facts.source or done:

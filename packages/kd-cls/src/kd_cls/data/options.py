@@ -43,7 +43,8 @@ class Options:
             `BalancedSampler`. `student.class_weights` weighs the loss instead.
         augment: Augmentations of a training batch on the device, in order (`kd_cls.data.augment`);
             None takes those of the data set's usual recipe, an empty list none.
-        drop_last: Whether to leave out a last, shorter training batch.
+        drop_last: Whether to leave out a last, shorter training batch. One of a single image is
+            left out in any case where training fails on it, because of a BatchNorm.
         mean: Mean of the normalisation, of pixels in [0, 1]; None takes that of the data set.
         std: Standard deviation likewise.
     """

@@ -48,6 +48,8 @@ Deviations = Annotated[Sequence[Positive], _OF_COLOUR] | Annotated[Sequence[Posi
 
 ClassNames = Annotated[Sequence[str], Field(min_length=1)]
 """In the order of logits."""
+NamesOrFile = Annotated[Sequence[str], Field(min_length=1)] | str
+"""The same, or a text file with a name in each line."""
 
 _SETTINGS = ConfigDict(strict=True, arbitrary_types_allowed=True)
 _WORDS = {

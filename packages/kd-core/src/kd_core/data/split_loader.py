@@ -70,7 +70,7 @@ class SplitLoader:
         self.batch_size, self.shuffle = batch_size, shuffle
         self.augment, self.data_seed, self.drop_last = tuple(augment), data_seed, drop_last
         self.device = torch.device("cpu")
-        self._rank, self._world_size = 0, 1
+        self._rank, self._world_size, self._least = 0, 1, 1
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
@@ -95,6 +95,15 @@ class SplitLoader:
         """
         part = copy.copy(self)
         part._rank, part._world_size = rank, world_size
+        return part
+
+    def without_single(self) -> Self:
+        """Return a loader that leaves out a last batch with one sample a process.
+
+        Other batches stay as they are, so each epoch's shuffle leaves out another sample.
+        """
+        part = copy.copy(self)
+        part._least = 2
         return part
 
     def fingerprint(self) -> str:
@@ -134,7 +143,8 @@ class SplitLoader:
     def _end(self) -> int:
         count, rest = self._count(), self._count() % self.batch_size
         # In training every process needs an image: an empty batch has no loss and no statistics.
-        too_few = self.shuffle and rest < self._world_size
+        training = self.shuffle or self._least > 1
+        too_few = training and rest < self._least * self._world_size
         return count - rest if self.drop_last or too_few else count
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from kd_core.criteria.guarded import is_multi_label
+from kd_core.distill.stored_outputs import require_output
 from kd_core.distill.tap_kinds import maps_of, paths_for
 from kd_core.distill.teacher import Teacher
 from kd_core.distill.term import Term, tap_tuple
@@ -51,6 +52,7 @@ def connect(terms: Terms, student: nn.Module, teachers: Teachers) -> dict[str, T
             ("teacher", term.teacher, teacher),
         ):
             with located(f"term {name!r}: {side}"):
+                require_output(taps, model)
                 paths[side] = paths_for(term.criterion, taps, model)
         connected[name] = replace(term, student=paths["student"], teacher=paths["teacher"])
     return connected

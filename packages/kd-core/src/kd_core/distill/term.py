@@ -10,6 +10,7 @@ from kd_core.config.kinds import returned, subclass_of
 from kd_core.config.node import Node, join, parse_call
 from kd_core.config.values import NonNegative, check_values
 from kd_core.criteria.criterion import Criterion
+from kd_core.distill.stored_outputs import require_output
 from kd_core.distill.tap_kinds import maps_of, paths_for
 from kd_core.errors import UserError, located, nearest
 from kd_core.files.weights import load_weights
@@ -165,6 +166,7 @@ def _build_term(
     for side, model in (("student", student), ("teacher", teachers[source])):
         with located(f"{where}.{side}"):
             taps = node.get(side, "output")
+            require_output(taps, model)
             given[f"{side}_shapes"] = _shapes(model, taps, sample, _class_of(node["criterion"]))
     term: Term = node.build(**given, **provided)
     criterion = term.criterion

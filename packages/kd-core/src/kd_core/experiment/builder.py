@@ -9,7 +9,7 @@ import torch
 from kd_core.config.build import build
 from kd_core.config.kinds import Kind, makes_one_with
 from kd_core.config.node import plain
-from kd_core.config.values import NonNegative
+from kd_core.config.values import NonNegative, Positive
 from kd_core.distill.distiller import Distiller
 from kd_core.distill.ensemble import with_ensembles
 from kd_core.distill.mutual import MutualDistiller
@@ -41,6 +41,8 @@ class BuiltExperiment:
     distiller: Distiller
     parts: Parts
     sample: Batch
+    note: str = ""
+    """What the user should know of the training batches."""
 
     @property
     def teachers(self) -> dict[str, Any]:
@@ -78,12 +80,12 @@ def build_experiment(
         settings: dict[str, Any] = {**experiment.distiller, "terms": experiment.terms}
         distiller = build_distiller(data, student, teachers, sample, **settings)
     distiller.to(device)
-    check_single(distiller, data.train)
+    loader, note = without_single(distiller, data.train)
     seed_everything(mix(seed, 1 + distributed.rank()))  # dropout, whatever was built before
     test, val = adapter.evaluators(experiment, data)
     parts = Parts(
         distiller=distiller,
-        loader=distributed.shard(data.train),
+        loader=distributed.shard(loader),
         test=test,
         val=val,
         metric=adapter.metric_of(data),
@@ -92,17 +94,43 @@ def build_experiment(
         ),
         sample=sample,
     )
-    return BuiltExperiment(data, distiller, parts, sample)
+    return BuiltExperiment(data, distiller, parts, sample, note)
 
 
-def check_single(distiller: Distiller, loader: Any) -> None:
-    """Try a batch of one image, if an epoch has one: BatchNorm may have nothing to average in it.
+def without_single(distiller: Distiller, loader: Any) -> tuple[Any, str]:
+    """Leave out a last batch of one image a process if it cannot be trained on.
+
+    BatchNorm has nothing to average in it, where its maps have one pixel.
+
+    Returns:
+        The loader, and what is to be told; "" if nothing is left out.
 
     Raises:
-        UserError: If it cannot be trained on.
+        UserError: If all batches are such.
     """
-    if loader.smallest(distributed.world_size()) != 1:
-        return
+    processes = distributed.world_size()
+    if _smallest(loader, processes) != 1 or not (why := _why_not_single(distiller, loader)):
+        return loader, ""
+    shorter = loader.without_single()
+    if _smallest(shorter, processes) <= 1:
+        raise UserError(
+            f"a batch has one image a process, and training fails on it ({why}); set another "
+            f"data.batch_size (now {loader.batch_size}), or take more images"
+        )
+    return shorter, (
+        f"the last batch of an epoch has one image a process, and training fails on it ({why}): it "
+        f"is left out. Another data.batch_size (now {loader.batch_size}) makes use of all images"
+    )
+
+
+def _smallest(loader: Any, processes: int) -> int:
+    """Return the images of the smallest batch that a process sees in an epoch; 0 for no batch."""
+    part = loader.shard(0, processes)
+    return int(part.smallest(processes)) if len(part) else 0
+
+
+def _why_not_single(distiller: Distiller, loader: Any) -> str:
+    """Return why training fails on one image; "" if it does not."""
     tried = copied(distiller)  # teachers are shared
     tried.begin(1)
     tried.was_started = True  # what is to be said is said of the distiller itself
@@ -113,13 +141,10 @@ def check_single(distiller: Distiller, loader: Any) -> None:
     except (ValueError, RuntimeError) as error:
         if memory := explain(error):
             raise memory from error
-        raise UserError(
-            f"the last batch of an epoch has one image a process, and training fails on it "
-            f"({first_line(error)}); set data.drop_last=True, or another data.batch_size (now "
-            f"{loader.batch_size})"
-        ) from error
+        return first_line(error)
     finally:
         set_rng_state(state)
+    return ""
 
 
 def build_distiller(
@@ -130,13 +155,14 @@ def build_distiller(
     /,
     *,
     terms: Mapping[str, TermSpec | Mapping[str, Any]] | None = None,
-    ensembles: Mapping[str, Sequence[str]] | None = None,
+    ensembles: Mapping[str, Sequence[str] | Mapping[str, Positive]] | None = None,
     task_weight: NonNegative | Mapping[str, NonNegative] = 1.0,
     train_student: bool = True,
 ) -> Distiller:
     """Build the distiller of a config's node: see `Distiller` for its keys.
 
-    `ensembles` lists teachers by the name of an `Ensemble` of them, from which terms may learn.
+    `ensembles` lists teachers by the name of an `Ensemble` of them, from which terms may learn; a
+    dict from teachers to numbers says how much each counts.
     """
     models = with_ensembles(teachers, ensembles or {})
     built = build_terms(

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from kd_core.config.node import Node
+from kd_core.distill.stored_outputs import knows_only_training_images
 from kd_core.errors import UserError
-from kd_core.experiment import report
+from kd_core.experiment import outputs, report
 from kd_core.experiment.adapter import TaskAdapter
 from kd_core.experiment.builder import build_distiller
 from kd_core.experiment.cli import parse_options, training_main
@@ -60,7 +61,7 @@ class TrainingTool:
         paths = args.configs or self.adapter.demo_config
         if not paths:
             raise UserError("name a CONFIG: the python file of what to train")
-        needs_training = not (args.eval_only or args.list_taps)
+        needs_training = not (args.eval_only or args.list_taps or args.save_outputs)
         options = parse_options(args.cfg_options)
         return read_experiment(
             self.adapter, paths, options, training=needs_training, note=print_note
@@ -75,6 +76,8 @@ class TrainingTool:
             if args.share_teacher:
                 check_shareable([experiment])
             self.dry_run(experiment, device)
+        elif args.save_outputs:
+            self.save_outputs(experiment, args, device)
         elif args.eval_only:
             self.evaluate_file(experiment, args, device)
         else:
@@ -140,13 +143,7 @@ class TrainingTool:
 
     def evaluate_file(self, experiment: Experiment, args: Namespace, device: torch.device) -> None:
         """Print the metrics of a checkpoint, and what the task says of it beside its teachers."""
-        last = experiment.without_products()[-1]
-        folder = Path(args.work_dir).parent if args.work_dir else Path("runs")
-        if missing := unfinished(last.teachers, folder / "teachers"):
-            raise UserError(
-                f"the teacher that belongs into {missing[0]} is not trained; set teacher.weights, "
-                "or --work-dir to the folder of the run"
-            )
+        last, folder = self._with_teachers(experiment, args)
         # The file has every weight: none need be downloaded only to be overwritten.
         last = replace(last, student=last.student.changed(weights=RANDOM))
         built = Runner(self.adapter, device, folder).build(last, last.seed)
@@ -155,10 +152,40 @@ class TrainingTool:
         flag = last.trainer.get("channels_last") if last.trainer else None
         built.distiller.eval()
         use_channels_last(built.distiller, flag, sample=built.sample)
-        scores = self.adapter.evaluate(predictor, last, built.data, built.teachers)
+        known = {
+            name: teacher
+            for name, teacher in built.teachers.items()
+            if not knows_only_training_images(teacher)
+        }
+        scores = self.adapter.evaluate(predictor, last, built.data, known)
         if distributed.rank() == 0:
             for name, value in scores.items():
                 out.print(f"{name:>20} {value:.4f}")
+
+    def save_outputs(self, experiment: Experiment, args: Namespace, device: torch.device) -> None:
+        """Write the logits of the only teacher for all training images; see `save_outputs`."""
+        if distributed.is_distributed():
+            raise UserError("--save-outputs runs in one process; run it without torchrun")
+        last, folder = self._with_teachers(experiment, args)
+        if len(last.teachers) != 1:
+            names = ", ".join(last.teachers) or "none"
+            raise UserError(f"--save-outputs wants a config with one teacher; here are {names}")
+        alone = replace(last, terms={}, peers={}, distiller=Node(build_distiller))
+        built = Runner(self.adapter, device, folder).build(alone, last.seed)
+        ((name, teacher),) = built.teachers.items()
+        outputs.save_outputs(teacher, built.data, Path(args.save_outputs))
+        out.print(f"{args.save_outputs}: logits of {name} for {built.data.num_samples} images")
+
+    def _with_teachers(self, experiment: Experiment, args: Namespace) -> tuple[Experiment, Path]:
+        """Return the last phase, and the folder of the run, where its teachers are finished."""
+        last = experiment.without_products()[-1]
+        folder = Path(args.work_dir).parent if args.work_dir else Path("runs")
+        if missing := unfinished(last.teachers, folder / "teachers"):
+            raise UserError(
+                f"the teacher that belongs into {missing[0]} is not trained; set teacher.weights, "
+                "or --work-dir to the folder of the run"
+            )
+        return last, folder
 
 
 def print_note(line: str, *, row: str = "") -> None:

@@ -85,8 +85,11 @@ def compare(
         method: What distils, for the label; its lower-case form is the folder.
         seeds: Where the arguments name none.
     """
-    if args.eval_only or args.share_teacher or distributed.is_distributed():
-        raise UserError("the demo takes no --eval-only, --share-teacher or torchrun; name a CONFIG")
+    if args.eval_only or args.save_outputs or args.share_teacher or distributed.is_distributed():
+        raise UserError(
+            "the demo takes no --eval-only, --save-outputs, --share-teacher or torchrun; name a "
+            "CONFIG"
+        )
     assert adapter.demo_config is not None, "a task with a demo has its config"
     distilled = read_experiment(adapter, adapter.demo_config, parse_options(args.cfg_options))
     alone = replace(

@@ -26,6 +26,7 @@ TRAINER = {
     "step": True,
     "ema": True,
     "ema_warmup": True,
+    "early_stop": True,
     "sync_batchnorm": True,
     "find_unused_parameters": True,  # DDP then adds gradients in other groups
     "accelerate_teachers": True,

@@ -97,6 +97,9 @@ def training_parser(title: str, *, has_demo: bool = False) -> ToolParser:
     parser.add_argument("--work-dir", metavar="DIR", help="where checkpoints and logs go")
     parser.add_argument("--resume", action="store_true", help="resume what is in the work dir")
     parser.add_argument("--eval-only", metavar="CKPT", help="evaluate a checkpoint, do not train")
+    parser.add_argument(
+        "--save-outputs", metavar="FILE", help="write the teacher's logits, for teacher.outputs"
+    )
     add_seeds(parser, "one run for each")
     _add_share_teacher(parser, "seeds")
     parser.add_argument(

@@ -17,6 +17,7 @@ from kd_core.distill.term import parse_term
 from kd_core.errors import UserError, located, nearest
 from kd_core.experiment.adapter import TaskAdapter
 from kd_core.experiment.builder import DATA, build_distiller
+from kd_core.experiment.outputs import parse_stored
 from kd_core.experiment.spec import Experiment, TeacherSpec, given, phases_of, teachers_of
 from kd_core.training.optimizer import parse_optimizer
 from kd_core.training.schedule import SCHEDULE
@@ -158,6 +159,8 @@ class _Parser:
 
     def _teacher(self, node: Config, where: str, options: Config) -> TeacherSpec:
         names = known_names(self.adapter)
+        if "outputs" in node:
+            return TeacherSpec(where, parse_stored({**node, **options}, where), node)
         if "config" not in node:
             wrong = next((name for name in (*options, *node) if name.split(".")[0] in names), None)
             if wrong:

@@ -100,6 +100,15 @@ def _taps_text(shapes: Mapping[str, Any], taps: list[str], source: str = "teache
     return "\n".join(f"{prefix + tap} {_shape_text(shapes[tap])}" for tap in taps)
 
 
+def precision_note(precision: str, device: torch.device) -> str:
+    """Return what a device does not gain by a precision; "" if it may gain."""
+    if precision == "fp16" and device.type == "cpu":
+        return "precision=fp16 is for GPUs without bf16; a CPU may take longer than with fp32"
+    if precision == "bf16" and has_bf16(device) is False:
+        return "this device has no bf16 arithmetic: precision=bf16 may take longer than fp32"
+    return ""
+
+
 def has_bf16(device: torch.device) -> bool | None:
     """Return whether a device computes in bf16; None if a CPU does not report it."""
     if device.type == "cuda":

@@ -19,14 +19,9 @@ from kd_core.networks.task import Batch, Task, network_of
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err
 from kd_core.training.cuda_graph import CapturedStep
+from kd_core.training.early_stop import parse_early_stop
 from kd_core.training.hooks import HOOK, CheckpointHook, Evaluate, EvaluateHook, Hook
-from kd_core.training.loggers import (
-    LOGGER,
-    JsonLog,
-    ProgressLog,
-    TensorBoardLog,
-    is_installed,
-)
+from kd_core.training.loggers import LOGGER, JsonLog, ProgressLog, TensorBoardLog, is_installed
 from kd_core.training.memory_format import use_channels_last
 from kd_core.training.optimizer import build_optimizer, groups_text
 from kd_core.training.schedule import SCHEDULE
@@ -105,8 +100,8 @@ def build_trainer(
 def _prepare_networks(parts: Parts, settings: TrainerSettings) -> None:
     """Bring the networks into the memory and the form in which they are trained."""
     distiller, precision = parts.distiller, settings.precision
-    if precision == "bf16" and report.has_bf16(distiller.steps.device) is False:
-        err.print("this device has no bf16 arithmetic: precision=bf16 may take longer than fp32")
+    if note := report.precision_note(precision, distiller.steps.device):
+        err.print(note)
     use_channels_last(distiller, settings.channels_last, precision=precision, sample=parts.sample)
     if settings.sync_batchnorm and distributed.is_distributed():
         torch.nn.SyncBatchNorm.convert_sync_batchnorm(distiller)
@@ -153,10 +148,12 @@ def _build_hooks(parts: Parts, settings: TrainerSettings) -> list[Hook]:
     prefix = "val_" if parts.val else ""
     trained = parts.distiller.train_student
     every = settings.eval_every if trained else settings.epochs  # what does not change: once
-    hooks: list[Hook] = [
-        EvaluateHook(parts.val or parts.test, parts.metric, every=every, prefix=prefix)
-    ]
+    evaluate = parts.val or parts.test
+    hooks: list[Hook] = [EvaluateHook(evaluate, parts.metric, every=every, prefix=prefix)]
     hooks += build_each(settings.hooks, "trainer.hooks", HOOK)
+    if settings.early_stop is not None:  # after the evaluation, before what is written
+        stop = parse_early_stop(settings.early_stop)
+        hooks.append(stop.build(evaluate=evaluate, default=parts.metric, prefix=prefix))
     if distributed.rank() == 0:
         hooks += [JsonLog(), ProgressLog(prefix + parts.metric)]
         if settings.loggers is not None:
@@ -225,7 +222,8 @@ def _scores(trainer: Trainer, parts: Parts) -> dict[str, Any]:
         "metric": parts.metric,
         "last": last,
         "best": best,
-        "epochs": trainer.epochs,
+        "epochs": trainer.epochs,  # that the config wants
+        **({"stopped_in_epoch": trainer.epoch} if trainer.epoch < trainer.epochs else {}),
         "student_parameters": report.parameter_count(network_of(trainer.distiller.student)),
         "train_seconds": round(trainer.seconds, 2),
         "images_per_second": median(record["images_per_second"] for record in trainer.history),

@@ -226,12 +226,12 @@ def memory_of(experiment: Experiment) -> str:
 
 
 def print_tables(built: BuiltExperiment) -> None:
-    """Print what is trained: networks and terms."""
+    """Print what is trained: networks and terms, and which images are not."""
     models = {"student": built.distiller.student, **built.teachers}
-    networks = {
-        role: (network_of(model), model.prepare(built.sample["image"][:1]))
-        for role, model in models.items()
-    }
+    image = built.sample["image"][:1]
+    networks = {role: (network_of(m), m.prepare(image)) for role, m in models.items()}
     err.print(report.models_table(networks))
     if built.distiller.terms:
         err.print(report.terms_table(built.distiller))
+    if built.note:
+        err.print(built.note)

@@ -1,6 +1,6 @@
 """Repeat a run over seeds and report mean and standard deviation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -63,6 +63,7 @@ def summarise(results: Sequence[dict[str, Any]], seeds: Sequence[int]) -> dict[s
         "chosen_on": results[0]["best"]["chosen_on"],
         "student_parameters": results[0]["student_parameters"],
         "train_seconds": mean(result["train_seconds"] for result in results),
+        "stopped": stops_of(results),
     }
     for which in ("last", "best"):
         numeric = [name for name, v in results[0][which].items() if isinstance(v, int | float)]
@@ -92,12 +93,23 @@ def spread_of(data_seeds: Sequence[int | None]) -> str | None:
     return None
 
 
+def stops_of(results: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return in which epochs runs were stopped early, and how these were chosen; None if none."""
+    stops = [str(run["stopped_in_epoch"]) for run in results if "stopped_in_epoch" in run]
+    if not stops:
+        return None
+    epochs, chosen = results[0].get("epochs"), results[0]["best"]["chosen_on"]
+    some = "" if len(stops) == len(results) else f"{len(stops)} of {len(results)} runs "
+    return f"{some}stopped early, after epoch {', '.join(stops)} of {epochs}: chosen on {chosen}"
+
+
 def summary_table(summary: dict[str, Any]) -> Table:
     """Return a table of the last and the best epoch, and how the best was chosen."""
     count = len(summary["seeds"])
     title = f"student, {count} seed{'s' * (count > 1)}"
     shown = [name for name in summary["last"] if "/" not in name]  # not those of single classes
-    table = Table("", *shown, title=title, caption=spread_of(summary["data_seeds"]))
+    notes = filter(None, [spread_of(summary["data_seeds"]), summary["stopped"]])
+    table = Table("", *shown, title=title, caption="\n".join(notes) or None)
     for which, label in (("last", "last epoch"), ("best", f"best on {summary['chosen_on']}")):
         values = {name: value for name, value in summary[which].items() if name in shown}
         table.add_row(label, *(text(value, DIGITS.get(name, 2)) for name, value in values.items()))

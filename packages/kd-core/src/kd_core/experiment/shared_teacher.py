@@ -115,6 +115,11 @@ def _share(ready: Sequence[Prepared], settings: Mapping[str, Any], folder: Path)
     for student in (distiller.student for distiller in distillers):
         if isinstance(student, Task) and student.changes_data:
             raise UserError(f"--share-teacher: {type(student).__name__} chooses its own samples")
+    if len({len(each.built.parts.loader) for each in ready}) > 1:
+        raise UserError(
+            "--share-teacher: some of these students cannot be trained on a last batch of one "
+            "image, so their epochs differ; set data.drop_last=True"
+        )
     precision = settings.get("precision", "fp32")
     teachers = shared_teachers(distillers, ready[0].built.sample, precision)
     loader: Loader = ready[0].built.parts.loader

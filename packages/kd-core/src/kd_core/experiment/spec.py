@@ -41,6 +41,11 @@ class TeacherSpec:
         return self.model.get("weights")
 
     @property
+    def is_stored(self) -> bool:
+        """Whether it has no network, but a file of outputs."""
+        return "outputs" in self.model
+
+    @property
     def to_train(self) -> "Experiment | None":
         """What has to be trained first, unless weights take its place."""
         return None if self.weights else self.experiment
@@ -88,6 +93,14 @@ class Experiment:
     seed: int = 0
     data_seed: int | None = None
     phases: Mapping[str, "Experiment"] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        stops = self.trainer is not None and self.trainer.get("early_stop") is not None
+        if stops and self.distiller.get("train_student") is False:
+            raise UserError(
+                "trainer.early_stop: the student is not trained here, so its metric stands still; "
+                "set trainer.early_stop=None"
+            )
 
     @property
     def each_phase(self) -> list["Experiment"]:

@@ -5,9 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from kd_core.config.trust import names_in
 from kd_core.config.trusted import trusting
+from kd_core.distill.stored_outputs import knows_only_training_images
 from kd_core.errors import UserError
+from kd_core.experiment import outputs
 from kd_core.experiment.adapter import TaskAdapter
 from kd_core.experiment.builder import BuiltExperiment
 from kd_core.experiment.differences import with_contents
@@ -60,6 +64,9 @@ def build_teachers(
         if not untrained and spec.to_train:
             built[name] = _trained(adapter, spec, data, folder, train)
             continue
+        if spec.is_stored:
+            built[name] = _stored(spec, data, untrained=untrained)
+            continue
         other = None
         if own_data is not None and spec.to_train and _missing(spec, folder):
             other = own_data(spec.to_train)
@@ -69,6 +76,15 @@ def build_teachers(
         if other is not None:
             built[name] = adapter.match_data(built[name], other, data)
     return built
+
+
+def _stored(spec: TeacherSpec, data: Any, *, untrained: bool) -> Any:
+    """Build a teacher from a file, which a dry run does not read: its data may be other ones."""
+    return (
+        outputs.untrained(data)
+        if untrained
+        else spec.model.function(data, spec.where, **spec.model)
+    )
 
 
 def unfinished(specs: Mapping[str, TeacherSpec], folder: Path) -> list[Path]:
@@ -136,8 +152,15 @@ def teacher_scores(
     chance = None if experiment.training().get("allow_weak_teacher") else adapter.chance(built.data)
     random = _random_by_choice(experiment)
     for name, teacher in built.teachers.items():
-        found = adapter.score_teacher(teacher, built.sample, built.data, built.parts.test)
-        if found is None:
+        stored = knows_only_training_images(teacher)
+        found = (
+            None
+            if stored
+            else adapter.score_teacher(teacher, built.sample, built.data, built.parts.test)
+        )
+        if stored:
+            text = _score_stored(name, teacher, built.data, chance)
+        elif found is None:
             text = "knows other classes, so its accuracy cannot be measured here"
         else:
             scores[name], score = found, found[metric]
@@ -147,6 +170,20 @@ def teacher_scores(
         if distributed.rank() == 0:
             err.print(f"teacher {name!r}: {text}")
     return scores
+
+
+def _score_stored(name: str, teacher: nn.Module, data: Any, chance: float | None) -> str:
+    """Measure stored outputs on the images that they know: a file in another order is seen."""
+    right = outputs.score(teacher, data)
+    if right is None:
+        return "knows the training images alone, so it is not measured on the test set"
+    if chance is not None and right <= chance:
+        raise UserError(
+            f"teacher {name!r}: its stored outputs are right for {right:.2f} % of the training "
+            f"images, no more often than by guessing ({chance:.2f} %): are they in the order of "
+            "the images? trainer.allow_weak_teacher=True trains with them all the same"
+        )
+    return f"its stored outputs are right for {right:.2f} % of the training images"
 
 
 def _no_better(name: str, score: float, chance: float) -> str:
@@ -165,7 +202,12 @@ def _random_by_choice(experiment: Experiment) -> set[str]:
 
 
 def _require_weights(adapter: TaskAdapter, spec: TeacherSpec) -> None:
-    if spec.weights or spec.experiment or adapter.is_pretrained(spec.model["network"]):
+    if (
+        spec.weights
+        or spec.experiment
+        or spec.is_stored
+        or adapter.is_pretrained(spec.model["network"])
+    ):
         return
     raise UserError(
         f"{spec.where}: no weights; name a file (weights=...), a config to train it first "

@@ -13,6 +13,7 @@ from kd_core.files import artifacts
 from kd_core.files.artifacts import Check, fact
 from kd_core.files.checkpoint import load_safetensors
 from kd_core.files.weight_files import described_by, main_file, split_choice
+from kd_core.runtime.paths import nearest_path
 
 _CHECKS: dict[str, Check] = {
     "classes": artifacts.NAMES,
@@ -39,6 +40,27 @@ class WeightFacts:
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     size: int | Sequence[int] | None = None
+
+
+def class_names(written: Sequence[str] | str | None) -> Sequence[str] | None:
+    """Return the names of classes that a config gives: a list, or a text file of a name a line.
+
+    Raises:
+        UserError: If the file cannot be read, or a line of it is empty.
+    """
+    if not isinstance(written, str):
+        return written
+    path = Path(written).expanduser()
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except FileNotFoundError as error:
+        raise UserError(f"classes: there is no file {path}{nearest_path(path)}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"classes: {path} is not a text file of names ({error!s:.80})") from error
+    if not names or "" in names:
+        line = names.index("") + 1 if names else 1
+        raise UserError(f"classes: {path}, line {line} is empty; wanted a name in each line")
+    return names
 
 
 def facts_of(path: str | Path, *, known: Collection[str] = ()) -> WeightFacts:

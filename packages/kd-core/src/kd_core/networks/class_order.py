@@ -1,6 +1,6 @@
 """Classes by name: which of a network's logits are kept, and in which order."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
 import torch
@@ -32,6 +32,27 @@ def places_of(wanted: Sequence[str], known: Sequence[str]) -> list[int]:
     if twice:
         raise UserError(f"two of the classes that it knows have the name {twice[0]!r}")
     return [places[name] for name in wanted]
+
+
+def renamed(wanted: Sequence[str], class_map: Mapping[str, str] | None) -> list[str]:
+    """Return the names that a network has for the classes that are wanted.
+
+    Args:
+        wanted: Names that the data has.
+        class_map: From these, where the network's differ, to the network's.
+
+    Raises:
+        UserError: If a name is none of the data's, or two classes would become one.
+    """
+    names = class_map or {}
+    for name in names:
+        if name not in wanted:
+            raise UserError(f"class_map: the data has no class {name!r}{nearest(name, wanted)}")
+    found = [names.get(name, name) for name in wanted]
+    twice = [name for name in found if found.count(name) > 1] if names else []
+    if twice:
+        raise UserError(f"class_map: two classes of the data become {twice[0]!r}")
+    return found
 
 
 def select_classes(

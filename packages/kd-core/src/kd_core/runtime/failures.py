@@ -27,6 +27,7 @@ _KILLED = re.compile(
     r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)(?: is killed by signal: (.+))?"
 )
 _LAST_LINE = re.compile(r"^(?:\w+\.)*(\w+)(?:: (.*))?$")
+_NOT_IN_HALF = re.compile(r'"(\w+)" not implemented for \'(Half|BFloat16)\'')
 
 
 def explain(error: BaseException, memory: str = "") -> UserError | None:
@@ -37,7 +38,7 @@ def explain(error: BaseException, memory: str = "") -> UserError | None:
         memory: What the user can change to take less memory.
     """
     out_of_memory = partial(_memory, remedy=memory)
-    for kind in (_own, _spawned, out_of_memory, _worker, refused, _nul):
+    for kind in (_own, _spawned, out_of_memory, _worker, refused, _nul, _half):
         told = kind(error)
         if told is not None:
             return told
@@ -108,6 +109,17 @@ def memory_remedy(batch_size: object, accumulate: object, precision: object) -> 
     return (
         f"lower data.batch_size (now {batch_size}) and raise trainer.accumulate (now {accumulate}) "
         f"by the same factor, or set trainer.precision=bf16 (now {precision})"
+    )
+
+
+def _half(error: BaseException) -> UserError | None:
+    """Explain that a device lacks an operator in half precision."""
+    missing = _NOT_IN_HALF.search(str(error)) if isinstance(error, RuntimeError) else None
+    if missing is None:
+        return None
+    return UserError(
+        f"this device has no {missing[1]} in {missing[2].lower()} precision; set "
+        "trainer.precision=fp32"
     )
 
 

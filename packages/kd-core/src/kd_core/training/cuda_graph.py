@@ -15,6 +15,7 @@ from kd_core.runtime import distributed
 from kd_core.runtime.console import err
 from kd_core.training.hooks import Hook, TrainerLike
 from kd_core.training.host_reads import NotedHostReads
+from kd_core.training.loss_scale import LossScale, skips_on_device
 
 Losses = dict[str, Tensor]
 Step = Callable[[Sequence[Batch]], Losses]
@@ -51,7 +52,8 @@ class CapturedStep(Hook):
         self.step, self.distiller, self.optimizer = step, distiller, optimizer
         self.record = record or CudaGraphs()
         self.device = distiller.steps.device
-        self.reason = why_not_capturable(distiller, optimizer)
+        self.loss_scale: LossScale | None = getattr(step, "loss_scale", None)
+        self.reason = why_not_capturable(distiller, optimizer, self.loss_scale)
         self._graphs: dict[Any, _Recorded] = {}
         self._steps_of: dict[Any, int] = {}
         self._modes: Any = None
@@ -155,7 +157,9 @@ class _Recorded:
         return self._losses
 
 
-def why_not_capturable(distiller: Distiller, optimizer: Optimizer) -> str:
+def why_not_capturable(
+    distiller: Distiller, optimizer: Optimizer, scale: LossScale | None = None
+) -> str:
     """Return why steps of these cannot be recorded; "" if they can."""
     students = [distiller.student, *distiller.peers.values()]
     changing = [type(s).__name__ for s in students if isinstance(s, Task) and s.changes_data]
@@ -167,6 +171,8 @@ def why_not_capturable(distiller: Distiller, optimizer: Optimizer) -> str:
         return (
             f"{type(optimizer).__name__} keeps its rate on the host; one with a fused form does not"
         )
+    if scale is not None and not skips_on_device(optimizer):
+        return "precision=fp16 with this optimizer asks the host whether to skip a step"
     return ""
 
 

@@ -12,7 +12,8 @@ from kd_core.distill.weighing import sum_losses
 from kd_core.errors import UserError
 from kd_core.networks.task import Batch
 from kd_core.runtime import distributed
-from kd_core.training.step import PRECISIONS
+from kd_core.training.loss_scale import LossScale
+from kd_core.training.step import PRECISIONS, scaled
 
 Parameters = list[nn.Parameter]
 
@@ -32,7 +33,7 @@ class DOTStep:
         optimizer: Plain SGD with momentum. Its rates, momentum and weight decay are used, and its
             state keeps both momenta; its own update is not used.
         delta: 0.075 for CIFAR and Tiny-ImageNet, 0.09 for ImageNet.
-        precision: "fp32", or "bf16" for autocast.
+        precision: See `TrainStep`.
 
     Raises:
         UserError: If the optimizer is another one, or there is no term.
@@ -58,6 +59,7 @@ class DOTStep:
         self.distiller, self.optimizer, self.delta = distiller, optimizer, delta
         self.dtype = PRECISIONS[precision]
         self.device = distiller.steps.device
+        self.loss_scale = LossScale(self.device) if precision == "fp16" else None
 
     def __call__(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Take one step on the mean losses of the batches; return the detached losses."""
@@ -71,13 +73,23 @@ class DOTStep:
             shares = {name: loss / len(batches) for name, loss in losses.items()}
             taught = {name: shares[name] for name in self.distiller.terms}
             own = {name: loss for name, loss in shares.items() if name not in taught}
-            _add(terms, _gradients(taught, parameters, keep=bool(own)))
-            _add(task, _gradients(own, parameters, keep=False))
+            _add(terms, self._gradients(taught, parameters, keep=bool(own)))
+            _add(task, self._gradients(own, parameters, keep=False))
             for name, share in shares.items():
                 total[name] = total.get(name, 0) + share.detach()
-        update(self.optimizer, _averaged(task), _averaged(terms), self.delta)
+        task, terms = _averaged(task), _averaged(terms)
+        found = None if self.loss_scale is None else self.loss_scale.unscale([*task, *terms])
+        update(self.optimizer, task, terms, self.delta, skip=found)
+        if self.loss_scale is not None and found is not None:
+            self.loss_scale.update(found)
         self.distiller.advance()
         return total
+
+    def _gradients(self, losses: dict[str, Tensor], parameters: Parameters, *, keep: bool) -> Any:
+        if not losses:
+            return [None] * len(parameters)
+        loss = scaled(sum_losses(losses), self.loss_scale)
+        return torch.autograd.grad(loss, parameters, retain_graph=keep, allow_unused=True)
 
 
 @torch.no_grad()
@@ -86,6 +98,7 @@ def update(
     task: Sequence[Tensor | None],
     terms: Sequence[Tensor | None],
     delta: float,
+    skip: Tensor | None = None,
 ) -> None:
     """Update the parameters of SGD by DOT's rule, without host reads.
 
@@ -94,7 +107,9 @@ def update(
         task: Gradient of the task's loss for each parameter, None where there is none.
         terms: Gradient of the distillation loss likewise.
         delta: Subtracted from the one momentum and added to the other.
+        skip: Where it is not 0, nothing changes; see `LossScale`.
     """
+    kept = None if skip is None else skip > 0
     gradients = iter(zip(task, terms, strict=True))
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -105,31 +120,33 @@ def update(
             moved = []
             if own is not None:
                 momentum = group["momentum"] - difference
-                moved.append(_move(state, "momentum_buffer", own + decayed, momentum))
+                moved.append(_move(state, "momentum_buffer", own + decayed, momentum, kept))
             if taught is not None:
                 if own is None and "momentum_kd_buffer" in state:
                     taught = taught + decayed
                 momentum = group["momentum"] + difference
-                moved.append(_move(state, "momentum_kd_buffer", taught, momentum))
+                moved.append(_move(state, "momentum_kd_buffer", taught, momentum, kept))
             for buffer in moved:
-                parameter.sub_(group["lr"] * buffer)
+                change = group["lr"] * buffer
+                parameter.sub_(change if kept is None else change.masked_fill(kept, 0.0))
 
 
-def _move(state: dict[str, Any], name: str, gradient: Tensor, momentum: float) -> Tensor:
-    """Bring a momentum to the next step, or begin it; return it."""
-    if name in state:
-        state[name].mul_(momentum).add_(gradient)
-    else:
+def _move(
+    state: dict[str, Any], name: str, gradient: Tensor, momentum: float, kept: Tensor | None
+) -> Tensor:
+    """Bring a momentum to the next step, or begin it, unless it is to be kept; return it."""
+    before = state.get(name)
+    if kept is not None:
+        unmoved = torch.zeros_like(gradient) if before is None else before
+        moved = gradient if before is None else before * momentum + gradient
+        moved = torch.where(kept, unmoved, moved)
+        state[name] = moved if before is None else before.copy_(moved)  # in the same memory
+    elif before is None:
         state[name] = gradient.clone()
+    else:
+        before.mul_(momentum).add_(gradient)
     buffer: Tensor = state[name]
     return buffer
-
-
-def _gradients(losses: dict[str, Tensor], parameters: Parameters, *, keep: bool) -> Any:
-    if not losses:
-        return [None] * len(parameters)
-    loss = sum_losses(losses)
-    return torch.autograd.grad(loss, parameters, retain_graph=keep, allow_unused=True)
 
 
 def _add(sums: list[Tensor | None], gradients: Sequence[Tensor | None]) -> None:

@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kd_core.config.kinds import Kind, is_subclass
+from kd_core.data.loader import Loader
 from kd_core.distill.distiller import Distiller
 from kd_core.errors import UserError
 from kd_core.files import checkpoint
 from kd_core.networks.task import network_of
 from kd_core.runtime import distributed
 from kd_core.training.ema import ModelAverage
+from kd_core.training.loss_scale import LossScale
 from kd_core.training.meter import LossMeter
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
@@ -34,7 +36,11 @@ class TrainerLike(Protocol):
     step_in_epoch: int
     steps_per_epoch: int
     seconds: float  # of training, without evaluation
+    epoch_began: float  # at so many of these seconds
     made_by: str | None
+    loader: Loader
+    loss_scale: LossScale | None  # of precision=fp16
+    stopped: bool  # whether the training ends with this epoch; a hook may set it in after_epoch
     hooks: "list[Hook]"
     losses: dict[str, Tensor]  # of the step that was taken last, on the device
     meter: LossMeter
@@ -49,6 +55,10 @@ class TrainerLike(Protocol):
     @property
     def total_steps(self) -> int:
         """Return the number of optimizer steps of the whole run."""
+
+    @property
+    def ended(self) -> bool:
+        """Return whether the epoch that was finished last is the last of all."""
 
     @property
     def learning_rate(self) -> float:
@@ -201,8 +211,7 @@ class CheckpointHook(Hook):
 
     def after_epoch(self, trainer: TrainerLike) -> None:
         """Save between epochs."""
-        last = trainer.epoch == trainer.epochs
-        if last or trainer.epoch % self.epochs == 0:
+        if trainer.ended or trainer.epoch % self.epochs == 0:
             self._save(trainer, trainer.work_dir / "last.pth")
         if self.keep_every and trainer.epoch % self.keep_every == 0:
             self._save(trainer, trainer.work_dir / f"epoch_{trainer.epoch:04d}.pth")

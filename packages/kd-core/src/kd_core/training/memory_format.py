@@ -14,13 +14,13 @@ def use_channels_last(
 
     Args:
         distiller: On its device.
-        flag: None does so where it is faster (benchmarks/step.py): on CPUs, and with bf16; and
+        flag: None does so where it is faster (benchmarks/step.py): on CPUs, and with autocast;
             only for networks that can run a sample in it. Networks that take views of maps
             (`x.view(len(x), -1)`) cannot, unless the maps have one pixel.
         precision: In which the networks run; see `TrainStep`.
         sample: A small batch.
     """
-    faster = distiller.steps.device.type == "cpu" or precision == "bf16"
+    faster = distiller.steps.device.type == "cpu" or precision != "fp32"
     if flag is False or (flag is None and not faster):
         return
     teachers = [model for teacher in distiller.teachers.values() for model in teacher.models]

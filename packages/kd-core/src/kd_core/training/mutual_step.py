@@ -11,7 +11,7 @@ from kd_core.distill.weighing import sum_losses
 from kd_core.errors import UserError
 from kd_core.networks.task import Batch
 from kd_core.runtime import distributed
-from kd_core.training.step import TrainStep
+from kd_core.training.step import TrainStep, scaled, update
 
 
 class AlternatingStep(TrainStep):
@@ -56,8 +56,8 @@ class AlternatingStep(TrainStep):
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
                 losses = self.distiller(batch)
                 mean = sum_losses(losses) / len(batches)
-            mean.backward()
+            scaled(mean, self.loss_scale).backward()
             for name, loss in losses.items():
                 total[name] = total.get(name, 0) + loss.detach() / len(batches)
-        self.optimizer.step()
+        update(self.optimizer, self.loss_scale, self._clip)
         return total

@@ -9,6 +9,7 @@ from kd_core.config.kinds import Kind
 from kd_core.config.node import parse_call
 from kd_core.config.values import Decay, NonNegative, Positive, PositiveInt
 from kd_core.errors import UserError, located
+from kd_core.training.early_stop import parse_early_stop
 from kd_core.training.hooks import HOOK
 from kd_core.training.loggers import LOGGER, require_installed
 from kd_core.training.step import STEP
@@ -25,9 +26,9 @@ class TrainerSettings:
 
     Args:
         epochs: Passes over the training set.
-        precision: "fp32", or "bf16" autocast.
+        precision: "fp32", or "bf16" or "fp16" autocast; fp16 is for GPUs without bf16.
         channels_last: Keep networks and images in NHWC memory; None does so where it was found to
-            be faster, on CPUs and with bf16, and networks can; see `use_channels_last`.
+            be faster, on CPUs and with bf16 or fp16, and networks can; see `use_channels_last`.
         accumulate: Batches an optimizer step.
         clip_norm: Largest norm of the whole gradient.
         step: Node of another training step, such as `kd_core.training.dot.DOTStep`; distiller,
@@ -35,6 +36,8 @@ class TrainerSettings:
         ema: Decay of the student's moving average, which is then evaluated and exported.
         ema_warmup: Let the average forget faster at first; see `ModelAverage`.
         sync_batchnorm: Compute BN statistics over all processes.
+        early_stop: End the training once a metric stands still: `dict(patience=10)`, and see
+            `EarlyStop`.
         find_unused_parameters: For networks with parts that some batches do not use, under DDP.
         accelerate_teachers: Let teachers run a faster copy with the same outputs; see
             `Teacher.accelerate`.
@@ -56,13 +59,14 @@ class TrainerSettings:
     """
 
     epochs: PositiveInt
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool | None = None
     accumulate: PositiveInt = 1
     clip_norm: Positive | None = None
     step: StepNode | None = None
     ema: Decay | None = None
     ema_warmup: bool = False
+    early_stop: Mapping[str, Any] | None = None
     sync_batchnorm: bool = False
     find_unused_parameters: bool = False
     accelerate_teachers: bool = True
@@ -87,6 +91,8 @@ class TrainerSettings:
         parse_call(type(self), vars(self), "trainer", provided=_FOR_STEP)
         if self.compile and self.step is not None:
             raise UserError("trainer.compile is for the plain step; leave it or trainer.step out")
+        if self.early_stop is not None:
+            parse_early_stop(self.early_stop)
         for number, node in enumerate(self.loggers or ()):
             with located(f"trainer.loggers.{number}"):
                 require_installed(node["type"])

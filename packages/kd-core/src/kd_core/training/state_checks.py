@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kd_core.errors import UserError
 from kd_core.files.checkpoint import is_plain
 from kd_core.files.sound_weights import unsound
+from kd_core.training.loss_scale import is_state
 
 State = Mapping[str, Any]
 
@@ -237,6 +238,7 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
     "average": lambda value: value is None or _are_tensors(value),
     "optimizer": _is_optimizer,
     "meter": _is_meter,
+    "loss_scale": lambda value: value is None or is_state(value),
     "rng": _is_generator,
     "hooks": lambda value: is_plain(value) and all(is_plain(state) for state in value.values()),
 }

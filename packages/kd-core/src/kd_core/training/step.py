@@ -1,7 +1,7 @@
 """One training step: takes batches, returns losses, updates parameters."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -15,6 +15,7 @@ from kd_core.distill.weighing import sum_losses
 from kd_core.errors import UserError, nearest
 from kd_core.networks.task import Batch
 from kd_core.runtime import distributed
+from kd_core.training.loss_scale import LossScale
 
 STEP = Kind(
     "a training step",
@@ -28,7 +29,7 @@ _NO_GRADIENT = (
     "run under no_grad or inference_mode?"
 )
 
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TrainStep:
@@ -41,7 +42,8 @@ class TrainStep:
     Args:
         distiller: Computes the losses of a batch; its steps are counted here.
         optimizer: Of the distiller's parameters.
-        precision: "fp32", or "bf16" for autocast; parameters and criteria stay in float32.
+        precision: "fp32", or "bf16" or "fp16" for autocast; parameters and criteria stay in
+            float32. With fp16 the loss is scaled, see `LossScale`.
         clip_norm: Largest norm of the gradient of all parameters, or None.
         find_unused_parameters: Passed to DDP, for networks with parts that some batches do not use.
         compile: Compile networks, teachers and criteria as a whole with `torch.compile`.
@@ -64,6 +66,7 @@ class TrainStep:
         self.dtype = PRECISIONS[precision]
         self.clip_norm = clip_norm
         self.device = distiller.steps.device
+        self.loss_scale = LossScale(self.device) if precision == "fp16" else None
         self.model: Any = distiller
         if distributed.is_distributed():
             with warnings.catch_warnings():
@@ -89,21 +92,42 @@ class TrainStep:
                     mean = sum_losses(losses) / len(batches)
                 if not mean.requires_grad:
                     raise UserError(_NO_GRADIENT)
-                mean.backward()
+                scaled(mean, self.loss_scale).backward()
             for name, loss in losses.items():
                 share = loss.detach() / len(batches)
                 total[name] = total[name] + share if name in total else share
-        if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.distiller.parameters(), self.clip_norm, foreach=True)
-        self.optimizer.step()
+        update(self.optimizer, self.loss_scale, self._clip)
         self.distiller.advance()
         return total
+
+    def _clip(self) -> None:
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.distiller.parameters(), self.clip_norm, foreach=True)
 
     def _sync(self, last: bool) -> AbstractContextManager[None]:
         """Let DDP exchange gradients only in the last of the accumulated batches."""
         if last or not distributed.is_distributed():
             return nullcontext()
         return self.model.no_sync()
+
+
+def scaled(loss: Tensor, scale: LossScale | None) -> Tensor:
+    """Return the loss as it is differentiated."""
+    return loss if scale is None else loss * scale.factor
+
+
+def update(
+    optimizer: torch.optim.Optimizer, scale: LossScale | None, clip: Callable[[], None]
+) -> None:
+    """Take the optimizer's step; gradients are unscaled before they are clipped."""
+    if scale is None:
+        clip()
+        optimizer.step()
+        return
+    found = scale.unscale([p.grad for group in optimizer.param_groups for p in group["params"]])
+    clip()
+    scale.step(optimizer, found)
+    scale.update(found)
 
 
 def _mark_last(batches: Sequence[Batch]) -> Iterator[tuple[bool, Batch]]:

@@ -22,7 +22,9 @@ from kd_core.runtime import distributed
 from kd_core.runtime.signals import StopSignal
 from kd_core.training import training_state
 from kd_core.training.ema import ModelAverage
+from kd_core.training.epoch_record import epoch_record
 from kd_core.training.hooks import Hook, make_plain
+from kd_core.training.loss_scale import LossScale
 from kd_core.training.meter import LossMeter, check_weights
 from kd_core.training.schedule import ScheduledRates
 
@@ -38,7 +40,7 @@ class Trainer:
         distiller: What is trained, on its device.
         loader: Training batches.
         step: One optimizer step on a list of batches; see `TrainStep`. One that is a `Hook` too is
-            called as the last of them.
+            called as the last of them; its `loss_scale`, if it has one, is kept and checked.
         optimizer: The one that the step moves.
         schedule: Factor of the initial learning rate, of the share of the run that is done.
         epochs: Number of epochs.
@@ -82,6 +84,8 @@ class Trainer:
         self.step_in_epoch = 0
         self.seconds = 0.0  # of training, without evaluation
         self.epoch_began = 0.0  # at so many of these seconds
+        self.stopped = False  # by a hook, before the last epoch
+        self.loss_scale: LossScale | None = getattr(step, "loss_scale", None)
         self.losses: dict[str, Tensor] = {}
         self.meter = LossMeter()
         self.record: dict[str, Any] = {}
@@ -109,6 +113,11 @@ class Trainer:
         return self.epoch * self.steps_per_epoch + self.step_in_epoch
 
     @property
+    def ended(self) -> bool:
+        """Whether the epoch that was finished last is the last of all."""
+        return self.stopped or self.epoch >= self.epochs
+
+    @property
     def learning_rate(self) -> float:
         """Rate of the first parameter group in the step that was taken last."""
         return self._rates.first(max(self.steps_done - 1, 0), self.total_steps)
@@ -128,7 +137,7 @@ class Trainer:
         try:
             with self.stop:
                 self._call("before_train")
-                while self.epoch < self.epochs:
+                while not self.ended:
                     yield from self._train_epoch()
                 if distributed.any_process(self.stop.received, self.distiller.steps.device):
                     self._leave()  # the signal came after the last step
@@ -167,6 +176,8 @@ class Trainer:
         """Raise if a loss of this epoch or a weight is not finite; waits for the device."""
         self.meter.check(first_step=self.epoch * self.steps_per_epoch + 1)
         check_weights(self.distiller, self.steps_done, unbounded=self._unbounded)
+        if self.loss_scale is not None:
+            self.loss_scale.check(self.steps_done)
 
     def any_rank(self, flag: bool) -> bool:
         """Return whether the flag is set in any process; for use after a step.
@@ -220,13 +231,7 @@ class Trainer:
         if self.average:
             distributed.average_buffers(self.average.network)
         self.epoch, self.step_in_epoch = self.epoch + 1, 0
-        self.record = {"epoch": self.epoch, "step": self.steps_done, "lr": self.learning_rate}
-        self.record |= {f"loss_{name}": value for name, value in self.meter.means().items()}
-        if isinstance(self.distiller.student, Task):
-            self.record |= self.distiller.student.training_metrics()
-        images = len(self.loader) * self.loader.batch_size
-        speed = images / max(self.seconds - self.epoch_began, 1e-9)
-        self.record |= {"images_per_second": round(speed, 1), "seconds": round(self.seconds, 3)}
+        self.record = epoch_record(self)
         self.history.append(self.record)
         self.meter.reset()
         self._call("after_epoch")

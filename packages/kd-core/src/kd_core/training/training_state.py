@@ -30,6 +30,7 @@ def collect(trainer: TrainerLike) -> dict[str, Any]:
         "optimizer": trainer.optimizer.state_dict(),
         "average": trainer.average.network.state_dict() if trainer.average else None,
         "meter": trainer.meter.state_dict(),
+        "loss_scale": trainer.loss_scale.state_dict() if trainer.loss_scale else None,
         "rng": rng_state(),
         "hooks": _states_of(trainer.hooks),
         "steps_per_epoch": trainer.steps_per_epoch,
@@ -52,6 +53,8 @@ def restore(trainer: TrainerLike, state: Mapping[str, Any]) -> None:
     if trainer.average:
         trainer.average.network.load_state_dict(state["average"])
     trainer.meter.load_state_dict(state["meter"], trainer.distiller.steps.device)
+    if trainer.loss_scale:
+        trainer.loss_scale.load_state_dict(state["loss_scale"])
     if distributed.rank() == 0:  # whose state it is; with it, all would drop the same units
         set_rng_state(state["rng"])
     for name in _POSITION:
@@ -128,6 +131,8 @@ def _check_config(trainer: TrainerLike, state: Mapping[str, Any], own: Mapping[s
         problem = f"is of another student or other terms: {different}"
     elif (state["average"] is None) != (own["average"] is None):
         problem = "is of a run with trainer.ema, or this one is, and the other is not"
+    elif (state["loss_scale"] is None) != (own["loss_scale"] is None):
+        problem = "is of a run with precision=fp16, or this one is, and the other is not"
     elif different := _different(own["average"] or {}, state["average"] or {}):
         problem = f"has an average of another student: {different}"
     elif _groups(state["optimizer"]) != _groups(own["optimizer"]):

@@ -5,7 +5,7 @@ from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 from kd_core.errors import UserError, nearest
-from kd_core.experiment.seeds import DIGITS, spread_of
+from kd_core.experiment.seeds import DIGITS, spread_of, stops_of
 from kd_core.experiment.tables.paired import difference
 from kd_core.experiment.tables.rows import Results
 from kd_core.training.state_checks import is_number
@@ -161,6 +161,8 @@ def _notes(
 ) -> Iterator[str]:
     if note := spread_of([run.get("data_seed") for runs in compared.values() for run in runs]):
         yield note
+    stops = {label: stops_of(runs) for label, runs in compared.items()}
+    yield from (f"{label}: {stop}" for label, stop in stops.items() if stop)
     if any(cells[-1].text for cells in rows):
         yield _INTERVALS
     if earlier:
