@@ -43,7 +43,7 @@ def torchvision_roles(network: nn.Module, sizes: Sequence[tuple[int, int]] = ())
     if stages := tuple(_stages(network, seen)):
         roles["stages"] = stages
         if stages[-1].endswith(":nhwc") and "map" in roles:
-            roles["tokens"] = (f"{roles['map'][0]}:nchw:tokens",)
+            roles["tokens"] = (f"{roles['map'][0].removesuffix(':nchw')}:nchw:tokens",)
     return roles
 
 
@@ -76,7 +76,7 @@ def _map_of(seen: Recording, path: str) -> tuple[str, int] | None:
     if value is None or value.dim() != 4:
         return None
     ratio = seen.image.shape[3] / seen.image.shape[2]
-    orders = {":nhwc": value.shape[1:3], "": value.shape[2:]}
+    orders = {":nhwc": value.shape[1:3], seen.order: value.shape[2:]}
     fits = [order for order, (h, w) in orders.items() if h > 1 and abs(h * ratio - w) < 2]
     return (path + fits[0], orders[fits[0]][0]) if len(fits) == 1 else None
 

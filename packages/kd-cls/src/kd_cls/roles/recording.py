@@ -42,6 +42,11 @@ class Recording(NamedTuple):
     result: Any
     places: list[Place]
 
+    @property
+    def order(self) -> str:
+        """What a tap of a map [N, C, H, W] says of it: nothing, if other sizes would show it."""
+        return ":nchw" if self.image.shape[2] == self.image.shape[3] else ""
+
     def at(self, tap: str) -> Tensor | None:
         """Return the value of a tap, or None if its module did not run once, or gave no tensor."""
         return next((place.value for place in self.places if place.tap == tap), None)
@@ -63,12 +68,12 @@ def record(
     if not parameters or any(p.is_meta or is_lazy(p) for p in parameters):
         return None
     device = parameters[0].device
-    channels = input_channels(network)
     for size in dict.fromkeys((*_own_sizes(network), *sizes, _USUAL)):
-        image = torch.linspace(-1, 1, channels * size[0] * size[1], device=device)
-        image = torch.sin(977 * image).view(1, channels, *size)  # no two rows or columns are equal
-        with suppress(Exception):  # networks raise anything for a size that they do not take
-            return _recorded(network, run, image)
+        for channels in dict.fromkeys((input_channels(network), 3)):
+            image = torch.linspace(-1, 1, channels * size[0] * size[1], device=device)
+            image = torch.sin(977 * image).view(1, channels, *size)  # no two rows are equal
+            with suppress(Exception):  # networks raise anything for what they do not take
+                return _recorded(network, run, image)
     return None
 
 
@@ -103,13 +108,13 @@ def input_channels(network: nn.Module) -> int:
     return 3
 
 
-def _own_sizes(network: Any) -> Iterator[tuple[int, int]]:
+def _own_sizes(network: nn.Module) -> Iterator[tuple[int, int]]:
     """Yield sizes that a network says of itself; any is right for one that does not."""
-    patches = getattr(network, "patch_embed", None)
-    for size in (getattr(patches, "img_size", None), getattr(network, "image_size", None)):
+    for module in network.modules():
+        size = getattr(module, "img_size", getattr(module, "image_size", None))
         if isinstance(size, int):
             yield size, size
-        elif isinstance(size, Sequence) and len(size) == 2:
+        elif isinstance(size, tuple | list) and len(size) == 2:
             yield int(size[0]), int(size[1])
     config = getattr(network, "pretrained_cfg", None) or {}
     if not config.get("fixed_input_size"):

@@ -35,7 +35,7 @@ def layout_at(network: nn.Module, seen: Recording, place: Place, wanted: Tensor)
     """Return the tap with the layout by which a place gives a map [1, C, H, W], or None."""
     value, (_, channels, height, width) = place.value, wanted.shape
     if value.shape == wanted.shape and _equal(value, wanted):
-        return place.tap
+        return place.tap + seen.order
     if value.dim() == 4 and _equal(value.permute(0, 3, 1, 2), wanted):
         return f"{place.tap}:nhwc"
     prefix = value.shape[1] - height * width if value.dim() == 3 else -1
@@ -76,7 +76,7 @@ def strides(network: Any) -> list[int]:
 def with_tokens(network: Any, tap: str) -> Roles:
     """Return `map`, and `tokens` and `cls` where a network has them, from the tap of its map."""
     roles: Roles = {"map": (tap,)}
-    if tap.endswith(":nhwc") or ":tokens" in tap:
+    if tap.endswith((":nhwc", ":nchw")) or ":tokens" in tap:
         roles["tokens"] = (for_kind(tap, "tokens"),)
     if getattr(network, "cls_token", None) is not None and tap.endswith(":tokens"):
         roles["cls"] = (tap.replace(":tokens", ":cls"),)
