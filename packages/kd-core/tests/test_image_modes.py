@@ -8,7 +8,7 @@ import pytest
 from kd_core.data import image_files
 from kd_core.data.image_files import as_rgb, read_image, read_pixels, size_of_pixels
 from kd_core.errors import UserError
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 ORIENTATION = 0x0112
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
@@ -83,9 +83,12 @@ class TestOrientation:
     def test_sizes_are_read_without_decoding(self, tmp_path, monkeypatch):
         files = [save(tmp_path / f"a.{suffix}", 6) for suffix in ("jpg", "png", "tif")]
         Image.fromarray(PIXELS).save(tmp_path / "plain.png")
-        monkeypatch.setattr(image_files.Image.core, "new", None)  # of memory for pixels
+        decoded = []
+        load = ImageFile.ImageFile.load
+        monkeypatch.setattr(ImageFile.ImageFile, "load", lambda i: decoded.append(i) or load(i))
         assert [size_of_pixels(file) for file in files] == [(20, 12)] * 3
         assert size_of_pixels(str(tmp_path / "plain.png")) == (12, 20)
+        assert decoded == []
 
     @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # as `quiet_pillow` does
     @pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"])
