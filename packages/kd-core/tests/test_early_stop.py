@@ -134,7 +134,7 @@ def test_the_checkpoint_of_the_end_is_written_whenever_it_comes(tmp_path):
     assert (tmp_path / "last.pth").is_file()
 
 
-def test_others_that_share_a_teacher_go_on(tmp_path):
+def test_others_that_share_a_teacher_continue(tmp_path):
     trainers = [make(tmp_path / "a")[0], make(tmp_path / "b", early_stop=None)[0]]
     state = {"cpu": torch.get_rng_state()}
     train_in_turns([Turn(trainer, trainer.steps(), state) for trainer in trainers])

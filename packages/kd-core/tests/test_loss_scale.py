@@ -140,7 +140,7 @@ def test_a_skipped_step_leaves_no_trace_but_a_halved_scale(kind, first):
     steps = 2 if kind == "mutual" else 1  # one a network
     assert skipping.loss_scale.factor == never.loss_scale.factor / 2**steps
     assert skipping.loss_scale.skipped == steps
-    assert skipping.distiller.steps == 4  # so the schedule goes on as ever
+    assert skipping.distiller.steps == 4  # so the schedule advances as ever
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw", "dot", "mutual"])

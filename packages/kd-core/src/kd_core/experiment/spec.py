@@ -98,8 +98,8 @@ class Experiment:
         stops = self.trainer is not None and self.trainer.get("early_stop") is not None
         if stops and self.distiller.get("train_student") is False:
             raise UserError(
-                "trainer.early_stop: the student is not trained here, so its metric stands still; "
-                "set trainer.early_stop=None"
+                "trainer.early_stop: the student is not trained here, so its metric never "
+                "changes; set trainer.early_stop=None"
             )
 
     @property

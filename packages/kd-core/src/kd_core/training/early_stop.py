@@ -1,4 +1,4 @@
-"""EarlyStop: end a training once a metric stands still."""
+"""EarlyStop: end a training once a metric does not improve any more."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -57,7 +57,7 @@ class EarlyStop(Hook):
         return "validation split" if self.prefix else "test data"
 
     def before_train(self, trainer: TrainerLike) -> None:
-        """Say what is looked at, and see whether the training had ended before."""
+        """Print what is looked at, and end a training that had ended before."""
         if self.own is not None and not trainer.history:
             names = self.evaluate(trainer.predictor())  # rather than after an epoch
             if self.own not in names:

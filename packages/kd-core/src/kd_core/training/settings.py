@@ -36,8 +36,8 @@ class TrainerSettings:
         ema: Decay of the student's moving average, which is then evaluated and exported.
         ema_warmup: Let the average forget faster at first; see `ModelAverage`.
         sync_batchnorm: Compute BN statistics over all processes.
-        early_stop: End the training once a metric stands still: `dict(patience=10)`, and see
-            `EarlyStop`.
+        early_stop: End the training once a metric does not improve: `dict(patience=10)`, and
+            see `EarlyStop`.
         find_unused_parameters: For networks with parts that some batches do not use, under DDP.
         accelerate_teachers: Let teachers run a faster copy with the same outputs; see
             `Teacher.accelerate`.
