@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from kd_cls import TITLE
 from kd_cls.classifier import Classifier
 from kd_cls.data import DataSplits
 from kd_cls.evaluation import evaluate, evaluator
+from kd_cls.libraries.names import exported_node
 from kd_cls.networks import (
     build_classifier,
     check_logits,
@@ -34,8 +36,8 @@ class ClassificationAdapter(TaskAdapter):
     title = TITLE
     metric = "top1"
     demo_config = Path(__file__).parent / "configs" / "dkd.py"
-    of_teacher_config = ("network", "new_head", "label_smoothing")
-    of_network = ("network", "new_head", "mean", "std", "size", "roles")
+    of_teacher_config = ("network", "new_head", "head", "output", "label_smoothing")
+    of_network = ("network", "new_head", "head", "output", "mean", "std", "size", "roles")
 
     def build_model(self, data: DataSplits, where: str, /, **node: Any) -> Classifier:
         """Build the classifier of a node: see `build_classifier` for its keys."""
@@ -51,7 +53,8 @@ class ClassificationAdapter(TaskAdapter):
 
     def load_finished(self, folder: Path, node: Mapping[str, Any]) -> Classifier:
         """Rebuild a finished student as a teacher."""
-        return as_teacher(Classifier, load_student(folder), node)
+        trained = load_student(folder)
+        return as_teacher(partial(Classifier, output=trained.output), trained, node)
 
     def check_student(
         self, student: nn.Module, sample: Batch, data: DataSplits, where: str
@@ -67,6 +70,10 @@ class ClassificationAdapter(TaskAdapter):
             evaluator(distributed.shard(data.val)) if data.val else None
         )
 
+    def exported_node(self, network: Mapping[str, Any], student: Classifier) -> Mapping[str, Any]:
+        """Add the head that a network got, and name what its file describes without a download."""
+        return exported_node(network, student.network)
+
     def metadata(
         self, network: Mapping[str, Any], data: DataSplits, student: Classifier
     ) -> dict[str, str]:
@@ -78,6 +85,8 @@ class ClassificationAdapter(TaskAdapter):
             "std": student.std.flatten().tolist(),
             "image_size": student.size or data.image_size,
         }
+        if student.output is not None:
+            facts["output"] = student.output
         return {name: json.dumps(value) for name, value in facts.items()}
 
     def data_stand_in(self, data: Node) -> Node:

@@ -14,10 +14,11 @@ from kd_core.config.values import (
     Share,
     checked,
 )
-from kd_core.errors import UserError
 from kd_core.networks.image_task import ImageTask
 from kd_core.networks.task import Batch
 from torch import Tensor, nn
+
+from kd_cls.libraries.outputs import logits_in
 
 
 class Classifier(ImageTask):
@@ -36,6 +37,8 @@ class Classifier(ImageTask):
             of the first views; None for all.
         views_apart: With such batches, run the network on one view after the other in training,
             so that BatchNorm sees each alone; otherwise all views are one batch.
+        output: Name or number of the logits, where the network returns a tuple, dict or
+            dataclass.
         roles: Tap paths by role; see `kd_cls.roles`.
 
     Raises:
@@ -53,13 +56,17 @@ class Classifier(ImageTask):
         label_smoothing: Share = 0.0,
         task_views: PositiveInt | None = None,
         views_apart: bool = False,
+        output: str | int | None = None,
         roles: Mapping[str, str | Sequence[str]] | None = None,
     ) -> None:
+        if output is not None:
+            roles = {"logits": f"output[{output}]", **(roles or {})}
         super().__init__(
             network, mean=mean, std=std, size=size, label_smoothing=label_smoothing, roles=roles
         )
         self.task_views = task_views
         self.views_apart = views_apart
+        self.output = output
 
     def forward(self, batch: Batch) -> dict[str, Tensor] | Tensor:
         """Return `{"ce": ...}` while training, else logits [N, C]."""
@@ -84,14 +91,7 @@ class Classifier(ImageTask):
         return int(batch.get("num_views", 1)) if self.views_apart and self.training else 1
 
     def _logits(self, images: Tensor) -> Tensor:
-        logits = self.network(images)
-        if not isinstance(logits, Tensor) or logits.dim() != 2:
-            came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise UserError(
-                f"{type(self.network).__name__} returned {came}; a classifier needs logits "
-                "[N, C] (switch auxiliary outputs off, or wrap the network)"
-            )
-        return logits
+        return logits_in(self.network(images), self.output, self.network)
 
     def mixed_cross_entropy(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         """Return the weighted sum of smoothed cross-entropies, mean over the batch, in float32.

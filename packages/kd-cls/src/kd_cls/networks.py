@@ -1,24 +1,31 @@
 """Build classifiers from the student and teacher nodes of a config."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
+import torch
 import torchvision
 from kd_core.config.node import Node, parse_call
 from kd_core.config.places import NetworkNode
-from kd_core.config.values import Deviations, Means, Pixels, PositiveInt, Share
+from kd_core.config.values import Deviations, Means, NonNegativeInt, Pixels, PositiveInt, Share
 from kd_core.errors import UserError, located, nearest
 from kd_core.experiment.models import build_task, is_pretrained, require_logits, weights_file
 from kd_core.experiment.spec import RANDOM
-from kd_core.files.weights import load_weights, read_state_dict
+from kd_core.networks.image_task import height_and_width
 from kd_core.networks.probe import first_pass, training_pass
 from kd_core.networks.task import Batch
 from torch import nn
 
 from kd_cls.classifier import Classifier, LinearProbe
 from kd_cls.data import DataSplits
+from kd_cls.libraries.fitting import Fitting, key_of
+from kd_cls.libraries.timm_names import check_timm
 from kd_cls.roles import network_roles
+
+UNTRAINED = (
+    "linear_probe: the network was not trained; name a file (weights=..., such as "
+    "runs/NAME/student.pth), or a network with pretrained weights"
+)
 
 
 def build_classifier(
@@ -32,6 +39,8 @@ def build_classifier(
     std: Deviations | None = None,
     size: Pixels | None = None,
     new_head: bool = False,
+    head: str | Sequence[str] | None = None,
+    output: str | NonNegativeInt | None = None,
     linear_probe: bool = False,
     label_smoothing: Share = 0.0,
     task_views: PositiveInt | None = None,
@@ -50,8 +59,13 @@ def build_classifier(
         mean: Of each channel, in [0, 1].
         std: Standard deviation of each channel, in [0, 1].
         size: Pixels that images are resized to for this network.
-        new_head: Replace the last linear layer by a new one for the data's classes, to fine-tune
-            a network that was pretrained on others.
+        new_head: Replace the classifier, every head of it, by a new one for the data's classes, to
+            fine-tune a network that was pretrained on others. A network that ends in features
+            gets a linear layer.
+        head: Paths of the layers that `new_head` or `linear_probe` replaces, where they are not
+            found or others are wanted; `output` adds a linear layer to what the network gives.
+        output: Name or number of the logits, where the network returns a tuple, dict or dataclass.
+            With a new head it may name features.
         linear_probe: Train only a new head, on a frozen network; see `LinearProbe`. The head in
             the file of `weights` may have other classes.
         label_smoothing: Of the student's own loss.
@@ -60,6 +74,22 @@ def build_classifier(
         roles: Tap paths by role, for networks whose roles are not known.
     """
     classes = {} if new_head or is_pretrained(network) else {"num_classes": data.num_classes}
+    if head is not None and not (new_head or linear_probe):
+        raise UserError(
+            f"{where}: head={head!r} names what is replaced; set new_head=True, or leave it out"
+        )
+
+    if linear_probe and not weights and not is_pretrained(network):
+        raise UserError(f"{where}: {UNTRAINED}")
+    fitting = Fitting(
+        data.num_classes,
+        torch.zeros(2, len(data.mean), *height_and_width(size or data.image_size)),
+        file=weights_file(weights),
+        new_head=new_head,
+        linear_probe=linear_probe,
+        head=head,
+        output=output,
+    )
 
     def wrap(built: nn.Module) -> Classifier:
         shift, scale = mean, std
@@ -73,17 +103,12 @@ def build_classifier(
             label_smoothing=label_smoothing,
             task_views=task_views,
             views_apart=views_apart,
+            output=key_of(built, output),
             roles={**network_roles(built), **(roles or {})},
         )
 
-    prepare = _make_probe if linear_probe else partial(_load, new_head=new_head)
     return build_task(
-        network,
-        where,
-        pretrained=weights != RANDOM,
-        prepare=partial(prepare, node=network, weights=weights, num_classes=data.num_classes),
-        wrap=wrap,
-        **classes,
+        network, where, pretrained=weights != RANDOM, prepare=fitting.fit, wrap=wrap, **classes
     )
 
 
@@ -92,64 +117,8 @@ def parse_classifier(node: Mapping[str, Any], where: str) -> Node:
     call = parse_call(build_classifier, node, where, provided=("num_classes",))
     with located(f"{where}.network"):
         torchvision_weights(call["network"])
+    check_timm(call["network"])
     return call
-
-
-def replace_head(network: nn.Module, num_classes: int) -> None:
-    """Replace the last linear layer by a newly initialised one."""
-    name, head = last_linear(network)
-    owner = network.get_submodule(name.rpartition(".")[0])
-    setattr(owner, name.rpartition(".")[2], nn.Linear(head.in_features, num_classes))
-
-
-def last_linear(network: nn.Module) -> tuple[str, nn.Linear]:
-    """Return path and module of the last linear layer, whatever its name: the head.
-
-    Raises:
-        UserError: If there is none.
-    """
-    linear = [(name, m) for name, m in network.named_modules() if isinstance(m, nn.Linear)]
-    if not linear:
-        raise UserError(f"new_head: {type(network).__name__} has no linear layer to replace")
-    return linear[-1]
-
-
-def _load(
-    built: nn.Module,
-    *,
-    node: Mapping[str, Any],
-    weights: str | None,
-    num_classes: int,
-    new_head: bool,
-) -> None:
-    """Replace the head if it is to be a new one, and load the file of weights if there is one."""
-    if new_head:
-        replace_head(built, num_classes)
-    if file := weights_file(weights):
-        load_weights(built, file)
-
-
-def _make_probe(
-    built: nn.Module, *, node: Mapping[str, Any], weights: str | None, num_classes: int
-) -> None:
-    """Load all but the head, add a new head, and freeze the rest.
-
-    Raises:
-        UserError: If the network is not trained, or the file does not fit.
-    """
-    if not weights and not is_pretrained(node):
-        raise UserError(
-            "linear_probe: the network was not trained; name a file (weights=..., such as "
-            "runs/NAME/student.pth), or a network with pretrained weights"
-        )
-    if file := weights_file(weights):
-        name, head = last_linear(built)
-        of_file = read_state_dict(file).get(f"{name}.weight", head.weight)
-        replace_head(built, len(of_file))  # so that the whole file must fit
-        load_weights(built, file)
-    replace_head(built, num_classes)
-    built.requires_grad_(False)
-    last_linear(built)[1].requires_grad_(True)
 
 
 def pretrained_statistics(

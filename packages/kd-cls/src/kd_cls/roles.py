@@ -7,6 +7,7 @@ from torch import nn
 
 from kd_cls.models.paths import Taps
 from kd_cls.models.wideresnet import WideResNet
+from kd_cls.models.with_head import WithHead
 
 Roles = dict[str, tuple[str, ...]]
 
@@ -22,6 +23,10 @@ def network_roles(network: nn.Module) -> Roles:
     ResNets, all but `preact_blocks` for the zoo, some for torchvision's MobileNetV2; of another
     network only `pooled`, the input of its last linear layer.
     """
+    if isinstance(network, WithHead):
+        inside = network_roles(network.backbone).items()
+        behind = {role: tuple(f"backbone.{path}" for path in paths) for role, paths in inside}
+        return behind | {"pooled": ("head:in",)}
     taps = getattr(network, "taps", None)
     if isinstance(taps, Taps):
         return _of_zoo(network, taps)

@@ -1,7 +1,6 @@
 """Rebuild the classifier of a finished run from its exported file."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,12 @@ from kd_core.errors import UserError
 from kd_core.files import artifacts
 from kd_core.files.artifacts import find_student
 from kd_core.files.weights import load_weights, read_state_dict
-from torch import Tensor, nn
+from torch import nn
 
 from kd_cls.classifier import Classifier
 from kd_cls.known_networks import KNOWN
-from kd_cls.networks import replace_head
+from kd_cls.libraries.heads import renew_as_in
+from kd_cls.libraries.outputs import without_auxiliary
 from kd_cls.roles import network_roles
 
 FACTS = {
@@ -25,6 +25,7 @@ FACTS = {
     "std": artifacts.STD,
     "image_size": artifacts.SIZE,
 }
+OPTIONAL = {"output": artifacts.KEY}
 
 
 def load_student(path: str | Path) -> Classifier:
@@ -50,6 +51,7 @@ def load_student(path: str | Path) -> Classifier:
         mean=facts["mean"],
         std=facts["std"],
         size=facts["image_size"],
+        output=facts.get("output"),
         roles=network_roles(network),
     )
     return classifier.eval()
@@ -60,12 +62,13 @@ def read_facts(file: Path) -> dict[str, Any]:
 
     Returns:
         `network` (its config node), `classes` (names), `mean` and `std` (of each channel, in
-        [0, 1]), `image_size` (pixels of a side, or height and width).
+        [0, 1]), `image_size` (pixels of a side, or height and width); `output` if the network
+        returns its logits among others.
 
     Raises:
         UserError: If the file is damaged, or an entry is missing or wrong.
     """
-    return artifacts.read_facts(file, FACTS)
+    return artifacts.read_facts(file, FACTS, OPTIONAL)
 
 
 def square_side(image_size: Any, file: Path) -> int:
@@ -86,11 +89,7 @@ def _build(node: Mapping[str, Any], num_classes: int, file: Path) -> nn.Module:
     largest = artifacts.largest_tensor(file)
     where = f"{file}: network"
     network = build_from_file(node, where, KNOWN, largest=largest, num_classes=num_classes)
-    if not _fits(read_state_dict(file), network.state_dict()):
-        with suppress(UserError):  # no linear layer; then load_weights says what does not fit
-            replace_head(network, num_classes)
+    state = read_state_dict(file)
+    without_auxiliary(network, state)
+    renew_as_in(network, state, num_classes)
     return network
-
-
-def _fits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> bool:
-    return all(name in own and own[name].shape == value.shape for name, value in state.items())

@@ -42,12 +42,15 @@ def find_student(path: str | Path) -> Path:
     return path
 
 
-def read_facts(file: Path, checks: Mapping[str, "Check"]) -> dict[str, Any]:
+def read_facts(
+    file: Path, checks: Mapping[str, "Check"], optional: Mapping[str, "Check"] | None = None
+) -> dict[str, Any]:
     """Return the metadata of a student's file.
 
     Args:
         file: The file.
         checks: The entries that a file of this task must have, and a check for each.
+        optional: Those that it may have.
 
     Raises:
         UserError: If the file is damaged, or an entry is missing or wrong.
@@ -59,7 +62,8 @@ def read_facts(file: Path, checks: Mapping[str, "Check"]) -> dict[str, Any]:
             f"{file} does not name its {', '.join(missing)}; name a file that a training tool of "
             "this task wrote"
         )
-    return {name: _fact(f"{file}: {name}", metadata[name], checks[name]) for name in checks}
+    wanted = {**checks, **{k: v for k, v in (optional or {}).items() if k in metadata}}
+    return {name: _fact(f"{file}: {name}", metadata[name], wanted[name]) for name in wanted}
 
 
 def largest_tensor(file: Path) -> int:
@@ -128,6 +132,7 @@ MEAN: Check = ("three numbers", lambda value: _are_numbers(value, -1e6))
 STD: Check = ("three numbers above 0", lambda value: _are_numbers(value, 0))
 COUNT: Check = ("a whole number, 1 or more", _is_positive)
 SIZE: Check = (f"a side, or height and width, each from 1 to {_MOST_PIXELS} pixels", _is_size)
+KEY: Check = ("a name or a number", lambda value: type(value) in (str, int))
 FLAG: Check = ("true or false", lambda value: isinstance(value, bool))
 
 

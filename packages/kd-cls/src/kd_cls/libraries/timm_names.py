@@ -1,0 +1,139 @@
+"""Checks of what a node asks of timm, before anything is built: model, tag, arguments."""
+
+import inspect
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from kd_core.config.node import Node
+from kd_core.errors import UserError, nearest
+from kd_core.runtime.failures import first_line
+
+_OF_BUILDER = {
+    *("features_only", "out_indices", "feature_cfg", "feature_cls", "pretrained_strict"),
+    *("pretrained_filter_fn", "kwargs_filter", "model_cfg", "device", "dtype", "num_classes"),
+}
+"""Arguments that timm's builders take, whatever the model."""
+_CHECK_THEMSELVES = {"ByobNet", "CspNet", "MaxxVit", "NaFlexVit", "NormFreeNet", "RegNet"}
+"""Classes whose `**kwargs` are settings, of which they refuse unknown ones."""
+
+
+def is_of_timm(network: Mapping[str, Any]) -> bool:
+    """Return whether a node calls timm's `create_model`."""
+    timm = sys.modules.get("timm")  # imported when the node was parsed
+    create: Any = getattr(timm, "create_model", None)
+    return create is not None and (
+        network.function is create
+        if isinstance(network, Node)
+        else network.get("type") in (create, "timm.create_model")
+    )
+
+
+def check_timm(network: Node) -> None:
+    """Reject a model that timm does not have, and an argument that the model does not take.
+
+    Networks inside a network are checked too; those of other libraries are left alone.
+
+    Raises:
+        UserError: Naming the nearest one.
+    """
+    for value in network.arguments.values():
+        if isinstance(value, Node):
+            check_timm(value)
+    if not is_of_timm(network):
+        return
+    name = network.get("model_name")
+    if not isinstance(name, str):
+        raise UserError(f"{network.where}: wanted the name of a model, got {name!r:.80}")
+    if ":" in name:
+        _read_source(name, network.where)
+    else:
+        _check_name(name, network.where)
+    _check_arguments(network)
+
+
+def _check_name(name: str, where: str) -> None:
+    import timm
+
+    base, _, tag = name.partition(".")
+    if not timm.is_model(base):
+        known = timm.list_models()
+        hint = nearest(base, known) if _near(base, known) else "; timm.list_models() lists them"
+        raise UserError(f"{where}: timm has no model {base!r:.80}{hint}")
+    tags = [known.partition(".")[2] for known in timm.list_models(f"{base}.*", pretrained=True)]
+    if tag and tag not in tags:
+        weights = nearest(tag, tags) or "; it has none"
+        raise UserError(f"{where}: {base} has no pretrained weights {tag!r:.80}{weights}")
+
+
+def _near(name: str, known: list[str]) -> bool:
+    return "did you mean" in nearest(name, known)
+
+
+def _read_source(name: str, where: str) -> None:
+    """Read the description of a model that is in a folder or on the Hugging Face Hub."""
+    from timm.models import _hub as hub
+
+    source, _, path = name.partition(":")
+    try:
+        if source == "local-dir":
+            hub.load_model_config_from_path(path)
+        else:
+            hub.load_model_config_from_hf(path)
+    except Exception as error:  # of the network, of the files; several libraries raise their own
+        raise UserError(
+            f"{where}: {name}: its config.json cannot be had or is not of timm "
+            f"({type(error).__name__}: {first_line(error):.200}); is the name right, and is the "
+            "Hub reached (HF_HUB_OFFLINE, HF_HOME)? A downloaded folder is named local-dir:FOLDER"
+        ) from error
+
+
+def _check_arguments(network: Node) -> None:
+    """Build the model without memory; learn what its constructor takes if that fails."""
+    import timm
+
+    create = inspect.signature(timm.create_model).parameters
+    given = {key: value for key, value in network.arguments.items() if key not in create}
+    if not given or any(isinstance(value, Node) for value in given.values()):
+        return
+    name = network["model_name"]
+    try:
+        with torch.device("meta"):
+            built = timm.create_model(name, **given)
+    except TypeError as error:
+        wrong = re.search(r"unexpected keyword argument\S* \[?'(\w+)'", str(error))
+        if wrong is None or wrong[1] not in given:
+            return  # the message of the true building is better
+        with torch.device("meta"):
+            built = timm.create_model(name)
+        _refuse(network, wrong[1], built)
+    except Exception:  # what cannot be built without memory is checked when it is built
+        return
+    kind = type(built)
+    taken = _taken(kind)
+    ignores = any(p is inspect.Parameter.VAR_KEYWORD for p in taken.values())
+    if ignores and kind.__name__ not in _CHECK_THEMSELVES:
+        settings = getattr(sys.modules[kind.__module__], "model_cfgs", {}).values()
+        known = {*taken, *_OF_BUILDER}.union(*(s for s in settings if isinstance(s, dict)))
+        for key in given:
+            if key not in known:
+                _refuse(network, key, built)
+
+
+def _refuse(network: Node, key: str, built: torch.nn.Module) -> None:
+    names = [name for name, kind in _taken(type(built)).items() if "VAR" not in kind.name]
+    raise UserError(
+        f"{network.where}: timm's {network['model_name']} ({type(built).__name__}) has no "
+        f"parameter {key!r}{nearest(key, [n for n in names if n != 'self'])}"
+    )
+
+
+def _taken(kind: type) -> dict[str, Any]:
+    """Return the parameters of a class and of those that it extends, with their kinds."""
+    found: dict[str, Any] = {}
+    for parent in kind.__mro__:
+        if "__init__" in vars(parent) and parent.__module__.startswith("timm."):
+            found |= {n: p.kind for n, p in inspect.signature(parent).parameters.items()}
+    return found
