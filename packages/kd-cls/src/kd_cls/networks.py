@@ -81,9 +81,10 @@ def build_classifier(
 
     if linear_probe and not weights and not is_pretrained(network):
         raise UserError(f"{where}: {UNTRAINED}")
+    pixels = height_and_width(size or data.image_size)
     fitting = Fitting(
         data.num_classes,
-        torch.zeros(2, len(data.mean), *height_and_width(size or data.image_size)),
+        torch.zeros(2, len(data.mean), *pixels),
         file=weights_file(weights),
         new_head=new_head,
         linear_probe=linear_probe,
@@ -104,7 +105,7 @@ def build_classifier(
             task_views=task_views,
             views_apart=views_apart,
             output=key_of(built, output),
-            roles={**network_roles(built), **(roles or {})},
+            roles={**network_roles(built, [pixels]), **(roles or {})},
         )
 
     return build_task(

@@ -10,6 +10,7 @@ from kd_core.errors import UserError
 from kd_core.files import artifacts
 from kd_core.files.artifacts import find_student
 from kd_core.files.weights import load_weights, read_state_dict
+from kd_core.networks.image_task import height_and_width
 from torch import nn
 
 from kd_cls.classifier import Classifier
@@ -52,7 +53,7 @@ def load_student(path: str | Path) -> Classifier:
         std=facts["std"],
         size=facts["image_size"],
         output=facts.get("output"),
-        roles=network_roles(network),
+        roles=network_roles(network, [height_and_width(facts["image_size"])]),
     )
     return classifier.eval()
 

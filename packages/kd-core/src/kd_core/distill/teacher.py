@@ -91,7 +91,7 @@ class Teacher:
             return student_features
 
         inside = "network." if isinstance(self.model, Task) else ""
-        kept = {inside + path.partition("[")[0] for path in tap.paths}
+        kept = {inside + path for path in tap.hooked}
         self._runs, count = folded_copy(self.model, run, kept)
         if dtype is not None:
             copied = sharing_copy(self.model) if self._runs is self.model else self._runs

@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from kd_core.errors import UserError, nearest
 from kd_core.functional import tensors
+from kd_core.networks.grids import Grids, first_input
 from kd_core.networks.tap_paths import TapPath, parse
 
 _TWO_THREADS = (
@@ -42,6 +43,18 @@ class FeatureTap:
     call; `path:in[*][-1]` likewise) or `output` (what the whole network returns). Hooks exist only
     between enter and exit; the dict that enter returns has the recorded values, by the text of
     the tap.
+
+    A layout may follow all of these, as in `path:in:tokens` or `path[key]:nhwc`:
+
+    * `:nhwc` turns a map [N, H, W, C] into [N, C, H, W]; `:nchw` says that it is one already;
+      `:nhwc:tokens` gives the map's positions as tokens [N, H * W, C].
+    * `:tokens` takes tokens [N, prefix + L, D] and leaves out those that are not of the image
+      (class, distillation, registers). `:map` gives them as a map [N, D, h, w], `:cls` the class
+      token [N, D]. Plain vision transformers say how many there are; for others write
+      `:tokens(prefix=1,grid=7x7)`, or `stride=16` for the pixels of one token.
+    * `:vector` turns a map of one position, [N, D, 1, 1], into [N, D].
+
+    In a term, `:tokens` and `:map` follow what its criterion takes.
 
     Args:
         network: The module whose submodules are named; never changed.
@@ -84,6 +97,7 @@ class FeatureTap:
                 raise UserError(f"copy={path!r} is none of the taps{nearest(path, self.paths)}")
         self.passes = 1
         self._taps = [parse(path, network) for path in self.paths]
+        self._grids = Grids(network, [tap.layout for tap in self._taps])
         # Unknown: how often `[*]` fires, and what runs after the output.
         last = any(tap.every_call or (not tap.path and not tap.input) for tap in self._taps)
         self._stops = stop and bool(self.paths) and not last
@@ -100,7 +114,8 @@ class FeatureTap:
         self._thread = get_ident()
         # Looked up again in every pass: a conversion (SyncBatchNorm) may have replaced a module.
         modules = [self.network.get_submodule(tap.path) for tap in self._taps]
-        self._handles = [self._register(*pair) for pair in zip(self._taps, modules, strict=True)]
+        self._handles = self._grids.hooks()
+        self._handles += [self._register(*pair) for pair in zip(self._taps, modules, strict=True)]
         return self._seen
 
     def __exit__(
@@ -122,6 +137,11 @@ class FeatureTap:
                     seen[tap.name] = tap.select(seen[tap.name])
         return kind is _AllSeen
 
+    @property
+    def hooked(self) -> set[str]:
+        """Paths of the modules whose output is read, and `PATH:in` where it is the input."""
+        return {tap.hooked for tap in self._taps}
+
     def of(self, network: nn.Module, *, stop: bool = False) -> "FeatureTap":
         """Return the same tap of another network; see `stop` above."""
         return FeatureTap(network, self.paths, copy=self.copy, stop=stop)
@@ -134,7 +154,7 @@ class FeatureTap:
 
         def record_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if module is tapped:
-                self._record(tap, next(iter((*args, *kwargs.values())), None))
+                self._record(tap, first_input(args, kwargs))
 
         if tap.input:
             return tapped.register_forward_pre_hook(record_input, with_kwargs=True)
@@ -152,6 +172,7 @@ class FeatureTap:
             )
         if not tap.every_call:
             value = tap.select(value)
+        value = self._grids.lay_out(tap.layout, value)
         if tap.name in self.copy:
             value = _clone(value)
         tracked = [(t, t._version) for t in tensors(value) if not t.is_inference()]

@@ -1,4 +1,4 @@
-"""Roles of a network's taps (`@stages`, `@pooled`): of the zoo, and of known families elsewhere."""
+"""Roles of the zoo's networks, of ResNets and of torchvision's MobileNetV2."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,40 +7,10 @@ from torch import nn
 
 from kd_cls.models.paths import Taps
 from kd_cls.models.wideresnet import WideResNet
-from kd_cls.models.with_head import WithHead
-
-Roles = dict[str, tuple[str, ...]]
+from kd_cls.roles.search import Roles
 
 
-def network_roles(network: nn.Module) -> Roles:
-    """Return the tap paths of a network by role, shallow to deep; unknown roles are left out.
-
-    `stem`, `stages` (the end of each, without the stem), `preact` (the same before the last
-    activation; the stages themselves where they are linear), `blocks` (every residual block, after
-    its activation: of a WideResNet, whose blocks end in a raw sum, after the next one),
-    `preact_blocks` (these before their last activation), `map` (what is pooled), `avgpool`
-    ([N, D, 1, 1]) and `pooled` (what the classifier gets). All of them for torchvision's and timm's
-    ResNets, all but `preact_blocks` for the zoo, some for torchvision's MobileNetV2; of another
-    network only `pooled`, the input of its last linear layer.
-    """
-    if isinstance(network, WithHead):
-        inside = network_roles(network.backbone).items()
-        behind = {role: tuple(f"backbone.{path}" for path in paths) for role, paths in inside}
-        return behind | {"pooled": ("head:in",)}
-    taps = getattr(network, "taps", None)
-    if isinstance(taps, Taps):
-        return _of_zoo(network, taps)
-    if all(hasattr(network, name) for name in ("layer1", "layer4", "fc")):
-        return _of_resnet(network)
-    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
-    roles: Roles = {"pooled": (f"{linear[-1]}:in",)} if linear else {}
-    features = getattr(network, "features", None)
-    if type(network).__name__ == "MobileNetV2" and isinstance(features, nn.Sequential):
-        roles |= _of_mobilenet(features)
-    return roles
-
-
-def _of_mobilenet(features: nn.Sequential) -> Roles:
+def of_mobilenet(features: nn.Sequential) -> Roles:
     """Return the roles of torchvision's MobileNetV2.
 
     Its blocks end linearly, in few channels. The maps before an activation have many channels:
@@ -60,7 +30,8 @@ def _of_mobilenet(features: nn.Sequential) -> Roles:
     }
 
 
-def _of_zoo(network: nn.Module, taps: Taps) -> Roles:
+def of_zoo(network: nn.Module, taps: Taps) -> Roles:
+    """Return the roles of a network that says its taps itself."""
     # The first pre-activation is the stem itself, where there is a stem.
     first = 0 if taps.preact and taps.preact[0] != taps.stages[0] else 1
     stages = taps.stages[first:]
@@ -75,7 +46,7 @@ def _of_zoo(network: nn.Module, taps: Taps) -> Roles:
     }
 
 
-def _of_resnet(network: nn.Module) -> Roles:
+def of_resnet(network: nn.Module) -> Roles:
     """Return the roles of torchvision's or timm's ResNet; torchvision runs one ReLU twice."""
     stages = ("layer1", "layer2", "layer3", "layer4")
     timm = hasattr(network, "act1")

@@ -1,0 +1,46 @@
+"""Roles of a network's taps (`@stages`, `@pooled`): of the zoo, and of known families elsewhere."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from kd_cls.models.paths import Taps
+from kd_cls.models.with_head import WithHead
+from kd_cls.roles.families import of_mobilenet, of_resnet, of_zoo
+from kd_cls.roles.of_timm import is_of_timm, timm_roles
+from kd_cls.roles.search import Roles
+
+
+def network_roles(network: nn.Module, sizes: Sequence[tuple[int, int]] = ()) -> Roles:
+    """Return the tap paths of a network by role, shallow to deep; unknown roles are left out.
+
+    `stem`, `stages` (the end of each, without the stem), `preact` (the same before the last
+    activation; the stages themselves where they are linear), `blocks` (every residual block, after
+    its activation: of a WideResNet, whose blocks end in a raw sum, after the next one),
+    `preact_blocks` (these before their last activation), `map` (what is pooled), `avgpool`
+    ([N, D, 1, 1]) and `pooled` (what the classifier gets). All of them for torchvision's and timm's
+    ResNets, all but `preact_blocks` for the zoo, some for torchvision's MobileNetV2. timm's other
+    networks have those of `timm_roles`; of another network only `pooled`, the input of its last
+    linear layer.
+
+    Args:
+        network: It is run on one image where roles must be looked for; nothing in it changes.
+        sizes: Height and width of images that it might take.
+    """
+    if isinstance(network, WithHead):
+        inside = network_roles(network.backbone, sizes).items()
+        behind = {role: tuple(f"backbone.{path}" for path in paths) for role, paths in inside}
+        return behind | {"pooled": ("head:in",)}
+    taps = getattr(network, "taps", None)
+    if isinstance(taps, Taps):
+        return of_zoo(network, taps)
+    if all(hasattr(network, name) for name in ("layer1", "layer4", "fc")):
+        return of_resnet(network)
+    if is_of_timm(network):
+        return timm_roles(network, sizes)
+    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    roles: Roles = {"pooled": (f"{linear[-1]}:in",)} if linear else {}
+    features = getattr(network, "features", None)
+    if type(network).__name__ == "MobileNetV2" and isinstance(features, nn.Sequential):
+        roles |= of_mobilenet(features)
+    return roles

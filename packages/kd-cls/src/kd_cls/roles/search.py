@@ -1,0 +1,98 @@
+"""Taps that give a certain map, in whatever layout a network has it."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from kd_core.errors import UserError
+from kd_core.networks.layouts import for_kind
+from kd_core.networks.tap_paths import parse
+from torch import Tensor, nn
+
+from kd_cls.roles.recording import Place, Recording
+
+Roles = dict[str, tuple[str, ...]]
+
+
+def tap_of(network: nn.Module, seen: Recording, wanted: Tensor, first: str) -> str | None:
+    """Return the tap that gives a map, layout included, or None.
+
+    Args:
+        network: The network.
+        seen: A pass of it.
+        wanted: The map [1, C, H, W], in this pass.
+        first: Path of the module that should give it; others are tried after it.
+    """
+    places = sorted(seen.places, key=lambda place: place.tap != first)  # else as executed
+    found = (layout_at(network, seen, place, wanted) for place in places)
+    return next((tap for tap in found if tap is not None), None)
+
+
+def layout_at(network: nn.Module, seen: Recording, place: Place, wanted: Tensor) -> str | None:
+    """Return the tap with the layout by which a place gives a map [1, C, H, W], or None."""
+    value, (_, channels, height, width) = place.value, wanted.shape
+    if value.shape == wanted.shape and _equal(value, wanted):
+        return place.tap
+    if value.dim() == 4 and _equal(value.permute(0, 3, 1, 2), wanted):
+        return f"{place.tap}:nhwc"
+    prefix = value.shape[1] - height * width if value.dim() == 3 else -1
+    if prefix < 0 or value.shape[2] != channels:
+        return None
+    if not _equal(value[:, prefix:].mT.unflatten(2, (height, width)), wanted):
+        return None
+    taps = (f"{place.tap}:tokens{options}" for options in _options(network, prefix, wanted))
+    return next((tap for tap in taps if _equal(_laid_out(network, seen, value, tap), wanted)), None)
+
+
+def _options(network: nn.Module, prefix: int, wanted: Tensor) -> Iterator[str]:
+    """Yield what may be written of tokens: as little as possible, a grid only at last."""
+    yield ""  # where the network itself says it
+    for stride in strides(network):
+        yield f"(prefix={prefix},stride={stride})"
+    yield f"(prefix={prefix},grid={wanted.shape[2]}x{wanted.shape[3]})"
+
+
+def _laid_out(network: nn.Module, seen: Recording, value: Tensor, tap: str) -> Tensor | None:
+    """Return what a tap of tokens gives as a map, or None if it cannot be one."""
+    try:
+        layout = parse(for_kind(tap, "maps"), network).layout
+        if layout is None:
+            return value
+        source = seen.image if layout.stride is not None else seen.at(layout.source or "")
+        return layout.apply(value, None if source is None else (source.shape[2], source.shape[3]))
+    except UserError:
+        return None
+
+
+def strides(network: Any) -> list[int]:
+    """Return the strides that timm says of a network's levels, shallow to deep."""
+    infos = getattr(network, "feature_info", None) or []
+    return list(dict.fromkeys(info["reduction"] for info in getattr(infos, "info", infos)))
+
+
+def with_tokens(network: Any, tap: str) -> Roles:
+    """Return `map`, and `tokens` and `cls` where a network has them, from the tap of its map."""
+    roles: Roles = {"map": (tap,)}
+    if tap.endswith(":nhwc") or ":tokens" in tap:
+        roles["tokens"] = (for_kind(tap, "tokens"),)
+    if getattr(network, "cls_token", None) is not None and tap.endswith(":tokens"):
+        roles["cls"] = (tap.replace(":tokens", ":cls"),)
+    return roles
+
+
+def classifier_input(seen: Recording, classifiers: Sequence[str]) -> str | None:
+    """Return the tap of the vector [N, D] that the first classifier gets, or None."""
+    ran = [path for path in classifiers if seen.at(f"{path}:in") is not None]
+    value = seen.at(f"{ran[0]}:in") if ran else None
+    if value is None:
+        return None
+    if value.dim() == 2:
+        return f"{ran[0]}:in"
+    one = value.dim() == 4 and sum(size > 1 for size in value.shape[1:]) == 1
+    return f"{ran[0]}:in:vector" if one else None
+
+
+def _equal(value: Tensor | None, wanted: Tensor) -> bool:
+    if value is None or value.shape != wanted.shape or value.dtype != wanted.dtype:
+        return False
+    return torch.allclose(value, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().amax()))
