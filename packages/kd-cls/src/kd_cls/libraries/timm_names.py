@@ -48,7 +48,7 @@ def check_timm(network: Node) -> None:
     if not isinstance(name, str):
         raise UserError(f"{network.where}: wanted the name of a model, got {name!r:.80}")
     if ":" in name:
-        _read_source(name, network.where)
+        _read_source(name, network.where, network.get("cache_dir"))
     else:
         _check_name(name, network.where)
     _check_arguments(network)
@@ -72,7 +72,7 @@ def _near(name: str, known: list[str]) -> bool:
     return "did you mean" in nearest(name, known)
 
 
-def _read_source(name: str, where: str) -> None:
+def _read_source(name: str, where: str, cache: Any) -> None:
     """Read the description of a model that is in a folder or on the Hugging Face Hub."""
     from timm.models import _hub as hub
 
@@ -81,7 +81,7 @@ def _read_source(name: str, where: str) -> None:
         if source == "local-dir":
             hub.load_model_config_from_path(path)
         else:
-            hub.load_model_config_from_hf(path)
+            hub.load_model_config_from_hf(path, cache_dir=cache)
     except Exception as error:  # of the network, of the files; several libraries raise their own
         raise UserError(
             f"{where}: {name}: its config.json cannot be had or is not of timm "
@@ -103,6 +103,12 @@ def _check_arguments(network: Node) -> None:
         with torch.device("meta"):
             built = timm.create_model(name, **given)
     except TypeError as error:
+        twice = re.search(r"multiple values for keyword argument '(\w+)'", str(error))
+        if twice and twice[1] in given:
+            raise UserError(
+                f"{network.where}: timm's {name} sets {twice[1]!r} itself; leave it out, or take "
+                "another model of the family"
+            ) from error
         wrong = re.search(r"unexpected keyword argument\S* \[?'(\w+)'", str(error))
         if wrong is None or wrong[1] not in given:
             return  # the message of the true building is better

@@ -85,8 +85,8 @@ class Node(Mapping[str, Any]):
                 raise
             raise UserError(f"{self.where}: {error}") from error
         except _OF_ARGUMENTS as error:
-            if memory := explain(error):
-                raise memory from error
+            if known := explain(error):  # lack of memory, no network
+                raise type(known)(f"{_prefix(self.where)}{known}") from error
             reason = first_line(error) or type(error).__name__
             raise UserError(f"{_prefix(self.where)}{name_of(self.function)}: {reason}") from error
 
