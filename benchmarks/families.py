@@ -30,6 +30,7 @@ RESNET = {"type": "kd_cls.models.build_model", "name": "resnet8"}
 TERMS = {
     "@map": {"type": "kd_core.criteria.AT"},
     "@pooled": {"type": "kd_core.criteria.PKT"},
+    "@stages[-1]": {"type": "kd_core.criteria.AT"},
 }
 
 

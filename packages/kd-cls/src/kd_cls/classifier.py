@@ -19,6 +19,7 @@ from kd_core.networks.task import Batch
 from torch import Tensor, nn
 
 from kd_cls.libraries.outputs import logits_in
+from kd_cls.libraries.sizes import size_advice
 
 
 class Classifier(ImageTask):
@@ -85,6 +86,11 @@ class Classifier(ImageTask):
             logits, label = logits[:rows], label[:rows]
         self.count(logits, label)
         return {"ce": self.cross_entropy(logits, label)}
+
+    @property
+    def size_advice(self) -> str:
+        """What to do where the network cannot take images of their size; "" if not known."""
+        return size_advice(self.network)
 
     def passes(self, batch: Batch) -> int:
         """Return the number of views where each has its own pass, else 1."""

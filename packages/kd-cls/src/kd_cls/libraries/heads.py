@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchvision.models import SqueezeNet
 
 from kd_cls.libraries.last_layers import LastLayers, last_layers
+from kd_cls.libraries.sizes import size_advice
 from kd_cls.models.with_head import WithHead
 
 ON_OUTPUT = "output"
@@ -146,9 +147,10 @@ def _followed_back(network: nn.Module, trial: Trial) -> LastLayers:
         if known := explain(error):
             raise known from error
         raise UserError(
-            f"{type(network).__name__} fails with images {list(trial.images.shape)}, so its head is "
-            f"not found ({type(error).__name__}: {first_line(error)}); set `size` to what it wants, "
-            f"or name the layer to replace with `head`"
+            f"{type(network).__name__} fails with images {list(trial.images.shape)}, so its head "
+            f"is not found ({type(error).__name__}: {first_line(error)}); "
+            f"{size_advice(network) or 'set `size` to what it wants'}, or name the layer to "
+            "replace with `head`"
         ) from error
 
 

@@ -19,6 +19,9 @@ _OF_BUILDER = {
 _CHECK_THEMSELVES = {"ByobNet", "CspNet", "MaxxVit", "NaFlexVit", "NormFreeNet", "RegNet"}
 """Classes whose `**kwargs` are settings, of which they refuse unknown ones."""
 
+_UNKNOWN = re.compile(r"unexpected keyword argument\S* \[?'(\w+)'")
+_TWICE = re.compile(r"multiple values for keyword argument '(\w+)'")
+
 
 def is_of_timm(network: Mapping[str, Any]) -> bool:
     """Return whether a node calls timm's `create_model`."""
@@ -98,34 +101,43 @@ def _check_arguments(network: Node) -> None:
     given = {key: value for key, value in network.arguments.items() if key not in create}
     if not given or any(isinstance(value, Node) for value in given.values()):
         return
-    name = network["model_name"]
     try:
         with torch.device("meta"):
-            built = timm.create_model(name, **given)
+            built = timm.create_model(network["model_name"], **given)
     except TypeError as error:
-        twice = re.search(r"multiple values for keyword argument '(\w+)'", str(error))
-        if twice and twice[1] in given:
-            raise UserError(
-                f"{network.where}: timm's {name} sets {twice[1]!r} itself; leave it out, or take "
-                "another model of the family"
-            ) from error
-        wrong = re.search(r"unexpected keyword argument\S* \[?'(\w+)'", str(error))
-        if wrong is None or wrong[1] not in given:
-            return  # the message of the true building is better
+        _explain(error, network, given)
+    except Exception:  # what cannot be built without memory is checked when it is built
+        return
+    else:
+        for key in given:
+            if _is_ignored(key, type(built)):
+                _refuse(network, key, built)
+
+
+def _explain(error: TypeError, network: Node, given: Mapping[str, Any]) -> None:
+    """Raise what is wrong, if the error says it; otherwise the true building's error is better."""
+    import timm
+
+    name, text = network["model_name"], str(error)
+    if (twice := _TWICE.search(text)) and twice[1] in given:
+        raise UserError(
+            f"{network.where}: timm's {name} sets {twice[1]!r} itself; leave it out, or take "
+            "another model of the family"
+        ) from error
+    if (wrong := _UNKNOWN.search(text)) and wrong[1] in given:
         with torch.device("meta"):
             built = timm.create_model(name)
         _refuse(network, wrong[1], built)
-    except Exception:  # what cannot be built without memory is checked when it is built
-        return
-    kind = type(built)
+
+
+def _is_ignored(key: str, kind: type) -> bool:
+    """Return whether a class takes any argument, and does nothing with this one."""
     taken = _taken(kind)
-    ignores = any(p is inspect.Parameter.VAR_KEYWORD for p in taken.values())
-    if ignores and kind.__name__ not in _CHECK_THEMSELVES:
-        settings = getattr(sys.modules[kind.__module__], "model_cfgs", {}).values()
-        known = {*taken, *_OF_BUILDER}.union(*(s for s in settings if isinstance(s, dict)))
-        for key in given:
-            if key not in known:
-                _refuse(network, key, built)
+    takes_any = any(p is inspect.Parameter.VAR_KEYWORD for p in taken.values())
+    if not takes_any or kind.__name__ in _CHECK_THEMSELVES or key in {*taken, *_OF_BUILDER}:
+        return False
+    settings = getattr(sys.modules[kind.__module__], "model_cfgs", {}).values()
+    return not any(key in one for one in settings if isinstance(one, dict))
 
 
 def _refuse(network: Node, key: str, built: torch.nn.Module) -> None:

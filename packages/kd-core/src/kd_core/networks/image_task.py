@@ -63,6 +63,11 @@ class ImageTask(Task):
         self.register_buffer("correct", torch.zeros((), dtype=torch.int64))
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
+    @property
+    def size_advice(self) -> str:
+        """What to do where the network cannot take images of their size; "" if not known."""
+        return ""
+
     def prepare(self, images: Tensor) -> Tensor:
         """Return images as the network wants them, float [N, 3, H, W]."""
         if self.channels_last:  # first: bytes are a quarter of the memory of floats

@@ -46,7 +46,7 @@ def telling(model: nn.Module, batch: Batch) -> Iterator[None]:
         )
         raise UserError(
             f"{type(network).__name__} failed in a first pass, fed {_fed(model, batch)}: "
-            f"{type(error).__name__}: {first_line(error)}{weights}; {_remedy(batch)}"
+            f"{type(error).__name__}: {first_line(error)}{weights}; {_remedy(model, batch)}"
         ) from error
 
 
@@ -56,9 +56,11 @@ def first_pass(model: nn.Module, batch: Batch) -> Any:
         return model(batch)
 
 
-def _remedy(batch: Batch) -> str:
+def _remedy(model: nn.Module, batch: Batch) -> str:
     if "image" not in batch:
         return "change its config, or take another"
+    if advice := getattr(model, "size_advice", ""):
+        return f"if the size is wrong, {advice}"
     return "if it wants images of another size, set `size` of its node, else take another network"
 
 
