@@ -7,6 +7,8 @@ import torch
 from kd_core.criteria.heads import find_head
 from kd_core.errors import UserError
 from kd_core.functional import full_precision
+from kd_core.networks.layouts import for_kind
+from kd_core.networks.map_layout import MapLayout
 from kd_core.networks.probe import untouched
 from kd_core.networks.roles import tap_list
 from kd_core.networks.taps import FeatureTap, OverwrittenTapError
@@ -97,10 +99,12 @@ def gradient_maps(
         UserError: If the layer gives no map.
     """
     pixels = images.float() / 255 if images.dtype == torch.uint8 else images
-    watched = FeatureTap(classifier.network, tap)
+    tap = for_kind(tap, "maps")
+    watched, layout = FeatureTap(classifier.network, tap), MapLayout(classifier.network, [tap])
     # If a later layer overwrites the map, map and gradient are those of that layer.
-    with torch.enable_grad(), suppress(OverwrittenTapError), watched as seen:
+    with torch.enable_grad(), suppress(OverwrittenTapError), layout, watched as seen:
         logits = classifier({"image": pixels.detach().requires_grad_()})
+    layout.check()
     maps = seen[tap]
     if not isinstance(maps, Tensor) or maps.dim() != 4:
         came = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
@@ -115,7 +119,7 @@ def _before_the_head(classifier: Classifier, images: Tensor) -> tuple[Tensor, Te
     """Return the class-activation maps [N, C, h, w] and logits of a network that has them."""
     if not classifier.roles.get("map"):
         return None
-    (path,) = tap_list("@map", classifier)
+    (path,) = (for_kind(tap, "maps") for tap in tap_list("@map", classifier))
     tap = watch(classifier, [path], {"image": images[:1]})
     with torch.no_grad():
         logits, (maps,) = run_batch(classifier, tap, {"image": images})

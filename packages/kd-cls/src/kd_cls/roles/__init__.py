@@ -8,7 +8,9 @@ from kd_cls.models.paths import Taps
 from kd_cls.models.with_head import WithHead
 from kd_cls.roles.families import of_mobilenet, of_resnet, of_zoo
 from kd_cls.roles.of_timm import is_of_timm, timm_roles
-from kd_cls.roles.search import Roles
+from kd_cls.roles.of_torchvision import is_of_torchvision, torchvision_roles
+from kd_cls.roles.recording import record
+from kd_cls.roles.search import Roles, pooled_of_logits
 
 
 def network_roles(network: nn.Module, sizes: Sequence[tuple[int, int]] = ()) -> Roles:
@@ -19,9 +21,9 @@ def network_roles(network: nn.Module, sizes: Sequence[tuple[int, int]] = ()) -> 
     its activation: of a WideResNet, whose blocks end in a raw sum, after the next one),
     `preact_blocks` (these before their last activation), `map` (what is pooled), `avgpool`
     ([N, D, 1, 1]) and `pooled` (what the classifier gets). All of them for torchvision's and timm's
-    ResNets, all but `preact_blocks` for the zoo, some for torchvision's MobileNetV2. timm's other
-    networks have those of `timm_roles`; of another network only `pooled`, the input of its last
-    linear layer.
+    ResNets, all but `preact_blocks` for the zoo. Others of timm and torchvision have `stages`,
+    `map`, `pooled`, transformers `tokens` ([N, L, D] of the image alone) and `cls` (the class
+    token); see `timm_roles` and `torchvision_roles`. Of another network only `pooled` is known.
 
     Args:
         network: It is run on one image where roles must be looked for; nothing in it changes.
@@ -38,9 +40,16 @@ def network_roles(network: nn.Module, sizes: Sequence[tuple[int, int]] = ()) -> 
         return of_resnet(network)
     if is_of_timm(network):
         return timm_roles(network, sizes)
-    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
-    roles: Roles = {"pooled": (f"{linear[-1]}:in",)} if linear else {}
-    features = getattr(network, "features", None)
-    if type(network).__name__ == "MobileNetV2" and isinstance(features, nn.Sequential):
-        roles |= of_mobilenet(features)
-    return roles
+    if is_of_torchvision(network):
+        roles = torchvision_roles(network, sizes)
+        features = getattr(network, "features", None)
+        if type(network).__name__ == "MobileNetV2" and isinstance(features, nn.Sequential):
+            roles |= of_mobilenet(features)
+        return roles
+    return _of_any(network, sizes)
+
+
+def _of_any(network: nn.Module, sizes: Sequence[tuple[int, int]]) -> Roles:
+    seen = record(network, network, sizes)
+    pooled = None if seen is None else pooled_of_logits(network, seen)
+    return {} if pooled is None else {"pooled": (pooled,)}

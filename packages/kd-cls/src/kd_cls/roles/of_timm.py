@@ -8,11 +8,10 @@ import torch
 from kd_core.networks.probe import untouched
 from torch import Tensor, nn
 
-from kd_cls.roles.recording import Recording, record
-from kd_cls.roles.search import Roles, classifier_input, layout_at, tap_of, with_tokens
+from kd_cls.roles.recording import Recording, distinct, record
+from kd_cls.roles.search import Roles, classifier_input, layout_at, quarters, tap_of, with_tokens
 
 _FIRST_STRIDE = 4  # of the first stage of most networks: what comes before is the stem
-_PARTS = 4  # of a network of one resolution
 
 
 def is_of_timm(network: Any) -> bool:
@@ -41,9 +40,12 @@ def timm_roles(network: Any, sizes: Sequence[tuple[int, int]] = ()) -> Roles:
         network.forward_head(features)
         return features
 
-    seen = record(network, run, sizes)
-    if seen is None:
-        return {}
+    with distinct(network):
+        seen = record(network, run, sizes)
+        return {} if seen is None else _roles(network, seen)
+
+
+def _roles(network: Any, seen: Recording) -> Roles:
     infos = _infos(network)
     levels = _levels(network, seen, infos)
     roles: Roles = {}
@@ -71,9 +73,8 @@ def _levels(
     if len(levels) < len(infos):
         return []
     sizes = [tuple(level.shape[2:]) for level, _ in levels]
-    if len(set(sizes)) == 1 and len(sizes) > _PARTS:
-        ends = [-(-len(levels) * part // _PARTS) - 1 for part in range(1, _PARTS + 1)]
-        return [levels[end] for end in ends]
+    if len(set(sizes)) == 1:
+        return quarters(levels)
     last = {size: level for size, level in zip(sizes, levels, strict=True)}
     height = seen.image.shape[2]
     return [level for (h, _), level in last.items() if height >= (_FIRST_STRIDE - 0.5) * h]
@@ -117,7 +118,8 @@ def _last(network: Any, seen: Recording, levels: Sequence[Tensor]) -> Roles:
     if not equal:
         return {}
     # The outermost module, for its name says most; an output rather than an input.
-    place = min(equal, key=lambda place: (place.tap.endswith(":in"), place.tap.count(".")))
+    own = [p for p in equal if p.tensor is features] or equal
+    place = min(own, key=lambda place: (place.tap.endswith(":in"), place.tap.count(".")))
     wanted = [*_intermediates(network, seen.image, norm=True)[-1:], *levels]
     wanted += _as_map(network, features, seen.image)
     found = (layout_at(network, seen, place, level) for level in wanted)

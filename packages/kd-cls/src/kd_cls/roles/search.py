@@ -1,10 +1,11 @@
 """Taps that give a certain map, in whatever layout a network has it."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from kd_core.errors import UserError
+from kd_core.functional import tensors
 from kd_core.networks.layouts import for_kind
 from kd_core.networks.tap_paths import parse
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from kd_cls.roles.recording import Place, Recording
 
 Roles = dict[str, tuple[str, ...]]
+T = TypeVar("T")
+_PARTS = 4  # of a network of one resolution: as many as most others have stages
 
 
 def tap_of(network: nn.Module, seen: Recording, wanted: Tensor, first: str) -> str | None:
@@ -90,6 +93,32 @@ def classifier_input(seen: Recording, classifiers: Sequence[str]) -> str | None:
         return f"{ran[0]}:in"
     one = value.dim() == 4 and sum(size > 1 for size in value.shape[1:]) == 1
     return f"{ran[0]}:in:vector" if one else None
+
+
+def pooled_of_logits(network: nn.Module, seen: Recording) -> str | None:
+    """Return the tap of the vector [N, D] from which a network's logits are made, or None.
+
+    It is the input of the linear layer that returns the (first) output of the network; else of the
+    only one with as many outputs, such as one before a softmax.
+
+    Args:
+        network: The network.
+        seen: A pass of it.
+    """
+    linear = {path for path, module in network.named_modules() if isinstance(module, nn.Linear)}
+    ran = [place for place in seen.places if place.tap in linear]
+    for result in tensors(seen.result):
+        made = [place.tap for place in ran if place.tensor is result]
+        like = [place.tap for place in ran if place.value.shape == result.shape]
+        if made or len(like) == 1:
+            return classifier_input(seen, made or like)
+    return None
+
+
+def quarters(levels: Sequence[T]) -> list[T]:
+    """Return the ends of four equal parts of a sequence, or all of a shorter one."""
+    count = min(_PARTS, len(levels))
+    return [levels[-(-len(levels) * part // count) - 1] for part in range(1, count + 1)]
 
 
 def _equal(value: Tensor | None, wanted: Tensor) -> bool:

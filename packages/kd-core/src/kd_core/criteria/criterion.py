@@ -108,12 +108,19 @@ class Criterion(nn.Module):
                 f"{name}: {len(student)} taps of the student, {len(teacher)} of the teacher; "
                 "tap as many levels of the one as of the other"
             )
-        for kind, one, other in zip(self._kinds(len(student)), student, teacher, strict=True):
+        for kind, one, other in zip(self.kinds(len(student)), student, teacher, strict=True):
             if kind == "logits" and one[-1] != other[-1]:
                 raise UserError(
                     f"{name}: student has {one[-1]} classes, teacher {other[-1]}: logit "
                     "terms need the same classes; use such a teacher, or a criterion on features"
                 )
+
+    @classmethod
+    def kinds(cls, count: int) -> tuple[str, ...]:
+        """Return the kind of every tap, such as `maps`, if there are so many."""
+        if isinstance(cls.takes, tuple):
+            return cls.takes
+        return (cls.takes,) * (count if cls.takes == "maps" else 1)
 
     def bind(
         self, student: nn.Module, teacher: nn.Module, taps: tuple[Sequence[str], Sequence[str]]
@@ -135,15 +142,9 @@ class Criterion(nn.Module):
         """Return the config node that builds what `deploy` returns, from that of the student."""
         return node
 
-    def _kinds(self, count: int) -> tuple[str, ...]:
-        """Return the kind of every tap, if there are so many."""
-        if isinstance(self.takes, tuple):
-            return self.takes
-        return (self.takes,) * (count if self.takes == "maps" else 1)
-
     def _check_kinds(self, side: str, shapes: Shapes) -> None:
         name = type(self).__name__
-        kinds = self._kinds(len(shapes))
+        kinds = self.kinds(len(shapes))
         if not shapes or len(shapes) != len(kinds):
             wanted = " and ".join(f"one tensor {KINDS[kind][0]}" for kind in kinds or ("maps",))
             raise UserError(
@@ -155,7 +156,7 @@ class Criterion(nn.Module):
             if not _is_shape(shape) or len(shape) not in (rank, 1 if self.vectors_too else rank):
                 raise UserError(
                     f"{name} takes {kind} {form}, but a tap of the {side} gives "
-                    f"{_described(shape)}; tap another module, or use another criterion"
+                    f"{_described(shape)}; {_way_on(kind, shape)}"
                 )
 
 
@@ -177,6 +178,21 @@ class _Mixed(dict[str, Any]):
 
 def _is_shape(value: Any) -> bool:
     return isinstance(value, Sequence) and all(isinstance(size, int) for size in value)
+
+
+def _way_on(kind: str, shape: Any) -> str:
+    other = "tap another module, or use another criterion"
+    if not _is_shape(shape):
+        return other
+    if kind == "maps" and len(shape) == 2:
+        return f"if these are tokens, write PATH:tokens for their tap, else {other}"
+    if kind == "tokens" and len(shape) == 3:
+        return f"write PATH:nchw:tokens or PATH:nhwc:tokens for a map's tap, else {other}"
+    if kind in ("vectors", "logits") and sum(size > 1 for size in shape) == 1:
+        return f"write PATH:vector for its tap, else {other}"
+    if kind == "vectors" and len(shape) == 2:
+        return f"if these are tokens, PATH:cls is the class token, else {other}"
+    return other
 
 
 def _described(value: Any) -> str:

@@ -1,11 +1,12 @@
 """Which taps of which networks each term reads, checked when a distiller is made."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
+from kd_core.distill.tap_kinds import maps_of, paths_for
 from kd_core.distill.teacher import Teacher
 from kd_core.distill.term import Term, tap_tuple
 from kd_core.errors import UserError, located, nearest
@@ -46,9 +47,15 @@ def connect(terms: Terms, student: nn.Module, teachers: Teachers) -> dict[str, T
             ("teacher", term.teacher, teacher),
         ):
             with located(f"term {name!r}: {side}"):
-                paths[side] = tap_list(taps, model)
+                paths[side] = paths_for(term.criterion, taps, model)
         connected[name] = replace(term, student=paths["student"], teacher=paths["teacher"])
     return connected
+
+
+def maps_in(terms: Iterable[Term], side: Literal["student", "teacher"]) -> list[str]:
+    """Return the paths of a side that criteria take as maps."""
+    pairs = [(term.criterion, tap_list(getattr(term, side))) for term in terms]
+    return [path for criterion, paths in pairs for path in maps_of(criterion, paths)]
 
 
 def bind(terms: Terms, student: nn.Module, teachers: Teachers) -> None:

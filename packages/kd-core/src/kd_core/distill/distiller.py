@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from kd_core.config.values import NonNegative, checked
-from kd_core.distill.connections import bind, check_shapes, connect, source_of
+from kd_core.distill.connections import bind, check_shapes, connect, maps_in, source_of
 from kd_core.distill.teacher import as_teachers
 from kd_core.distill.term import Term
 from kd_core.distill.weighing import weigh
 from kd_core.errors import UserError, located
-from kd_core.networks.probe import shapes, tap_values
+from kd_core.networks.map_layout import map_values
+from kd_core.networks.probe import shapes
 from kd_core.networks.roles import tap_list
 from kd_core.networks.taps import FeatureTap
 from kd_core.networks.task import Batch, Task, network_of, passes_of, refuse_untrainable
@@ -128,11 +129,15 @@ class Distiller(nn.Module):
     def infer_shapes(self, sample: Batch) -> None:
         """Run a batch through all models, unchanged, and check the shapes of every term."""
         with located("student"):
-            self._tap, student_features = tap_values(self.student, self._tap, sample)
+            maps = maps_in(self.terms.values(), "student")
+            self._tap, student_features = map_values(self.student, self._tap, sample, maps)
         teacher_features = {}
         for name, teacher in self.teachers.items():
             with located(f"teacher {name!r}"):
-                teacher_features[name] = teacher.infer_shapes(self.teacher_paths(name), sample)
+                terms = [self.terms[term] for term in self.terms if self.source(term) == name]
+                teacher_features[name] = teacher.infer_shapes(
+                    self.teacher_paths(name), sample, maps_in(terms, "teacher")
+                )
         self.tap_shapes = {
             "student": shapes(student_features),
             **{k: shapes(v) for k, v in teacher_features.items()},

@@ -8,7 +8,7 @@ from torch import nn
 
 from kd_core.errors import UserError
 from kd_core.networks.fold import folded_copy, sharing_copy
-from kd_core.networks.probe import tap_values
+from kd_core.networks.map_layout import map_values
 from kd_core.networks.taps import FeatureTap
 from kd_core.networks.task import Batch, Task, network_of
 
@@ -40,14 +40,21 @@ class Teacher:
         """The model and, where there is one, its faster copy."""
         return [self.model] if self._runs is self.model else [self.model, self._runs]
 
-    def infer_shapes(self, paths: Iterable[str], sample: Batch | None = None) -> dict[str, Any]:
+    def infer_shapes(
+        self, paths: Iterable[str], sample: Batch | None = None, maps: Iterable[str] = ()
+    ) -> dict[str, Any]:
         """Set the taps; with a sample batch, return their values for it.
 
         Later passes end at the last of them.
+
+        Args:
+            paths: All taps.
+            sample: The batch.
+            maps: Those among the taps that criteria on maps read.
         """
         tap, student_features = FeatureTap(self.network, paths), dict[str, Any]()
         if sample is not None:
-            tap, student_features = tap_values(self.model, tap, sample)
+            tap, student_features = map_values(self.model, tap, sample, maps)
         self._runs, self._tap = self.model, tap.of(self.network, stop=True)
         return student_features
 

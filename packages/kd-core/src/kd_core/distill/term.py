@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from torch import Tensor, nn
 
-from kd_core.config.kinds import subclass_of
+from kd_core.config.kinds import returned, subclass_of
 from kd_core.config.node import Node, join, parse_call
 from kd_core.config.values import NonNegative, check_values
 from kd_core.criteria.criterion import Criterion
+from kd_core.distill.tap_kinds import maps_of, paths_for
 from kd_core.errors import UserError, located, nearest
 from kd_core.files.weights import load_weights
-from kd_core.networks.probe import shapes, tap_values
+from kd_core.networks.map_layout import map_values
+from kd_core.networks.probe import shapes
 from kd_core.networks.roles import Taps, tap_list
 from kd_core.networks.taps import FeatureTap
 from kd_core.networks.task import Batch, network_of
@@ -163,7 +165,8 @@ def _build_term(
     given = {}
     for side, model in (("student", student), ("teacher", teachers[source])):
         with located(f"{where}.{side}"):
-            given[f"{side}_shapes"] = _shapes(model, node.get(side, "@logits"), sample)
+            taps = node.get(side, "@logits")
+            given[f"{side}_shapes"] = _shapes(model, taps, sample, _class_of(node["criterion"]))
     term: Term = node.build(**given, **provided)
     criterion = term.criterion
     with located(where):
@@ -196,7 +199,17 @@ def tap_tuple(values: Mapping[str, Any], taps: Taps) -> tuple[Any, ...]:
     return tuple(values[path] for path in tap_list(taps))
 
 
-def _shapes(model: nn.Module, taps: Taps, sample: Batch) -> tuple[Any, ...]:
-    paths = tap_list(taps, model)
+def _shapes(
+    model: nn.Module, taps: Taps, sample: Batch, criterion: type[Criterion]
+) -> tuple[Any, ...]:
+    paths = paths_for(criterion, taps, model)
     tap = FeatureTap(network_of(model), paths)
-    return tap_tuple(shapes(tap_values(model, tap, sample)[1]), paths)
+    values = map_values(model, tap, sample, maps_of(criterion, paths))[1]
+    return tap_tuple(shapes(values), paths)
+
+
+def _class_of(criterion: Node) -> type[Criterion]:
+    """Return the class that a criterion's node makes."""
+    function = criterion.function
+    made = function if isinstance(function, type) else returned(function)
+    return cast(type[Criterion], made)  # `CRITERION` has seen to it

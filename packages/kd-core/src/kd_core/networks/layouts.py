@@ -13,9 +13,10 @@ _GRAMMAR = re.compile(
 )
 _OPTION = re.compile(r"(?P<name>prefix|grid|stride)=(?P<first>\d+)(?:x(?P<second>\d+))?")
 _MAP_AS_TOKENS = re.compile(r"(:nhwc|:nchw):tokens$")
+_TELL = "write it, as in :tokens(prefix=1,grid=7x7) or :tokens(prefix=0,stride=16)"
 _WRITE = (
-    "write :nhwc, :nchw, :tokens, :map, :cls or :vector after the module, tokens with what the "
-    "network does not say, as in :tokens(prefix=1,grid=7x7) or :map(prefix=0,stride=16)"
+    "write :nhwc, :nchw, :tokens, :map, :cls or :vector, tokens with what the network does not say "
+    "as in :tokens(prefix=1,grid=7x7) or :tokens(prefix=0,stride=16)"
 )
 
 
@@ -83,8 +84,8 @@ class Layout:
             # A network may add its class token in later blocks: before them there is no prefix.
             if found != prefix and (self.exact or found != 0):
                 raise self._error(
-                    f"{count} tokens are not {prefix} and {grid[0]}x{grid[1]} of the image; "
-                    + _WRITE
+                    f"{count} tokens are not {prefix} and {grid[0]}x{grid[1]} of the image; tell "
+                    "their number, as in :tokens(prefix=1,grid=7x7)"
                 )
             prefix = found
         if prefix > count or (self.wanted == "cls" and not prefix):
@@ -164,7 +165,9 @@ def _known(layout: Layout, network: nn.Module, path: str) -> Layout:
     facts = known_tokens(network, path)
     if facts is not None:
         if layout.wanted == "cls" and not layout.exact and not facts.class_token:
-            raise UserError(f"tap {layout.name!r}: the network has no class token; {_WRITE}")
+            raise UserError(
+                f"tap {layout.name!r}: the network has no class token; use :tokens or @pooled"
+            )
         if layout.prefix is None:
             layout = replace(layout, prefix=facts.prefix)
         if layout.grid is None and layout.stride is None:
@@ -172,12 +175,12 @@ def _known(layout: Layout, network: nn.Module, path: str) -> Layout:
     if layout.prefix is None:
         raise UserError(
             f"tap {layout.name!r}: how many tokens come before those of the image (class and "
-            f"register tokens)? {type(network).__name__} does not say it; {_WRITE}"
+            f"register tokens)? {type(network).__name__} does not say it; {_TELL}"
         )
     if layout.wanted == "map" and layout.grid is None and layout.source is None:
         raise UserError(
             f"tap {layout.name!r}: which height and width do the tokens have? "
-            f"{type(network).__name__} does not say it; {_WRITE}"
+            f"{type(network).__name__} does not say it; {_TELL}"
         )
     return layout
 
