@@ -20,7 +20,7 @@ _PYRAMID = {"depths": (1, 1, 1, 1)}
 
 FAMILIES = {
     "beit": _small("beit_base_patch16_224", img_size=64, **_VIT),
-    "byoanet": _small("halonet_h1", 128),
+    "byoanet": _small("lambda_resnet26t"),
     "byobnet": _small("test_byobnet"),
     "cait": _small("cait_xxs24_224", img_size=64, **_VIT),
     "coat": _small("coat_lite_tiny", img_size=64),
@@ -28,8 +28,10 @@ FAMILIES = {
     "convmixer": _small("convmixer_768_32"),
     "convnext": _small("test_convnext"),
     "cpubone": _small("cpubone_nano"),
-    "crossvit": _small("crossvit_tiny_240", 96, img_size=96),
-    "csatv2": _small("csatv2", dims=(16, 24, 32, 48), depths=(1, 1, 2, 2), transformer_depths=(0, 0, 1, 1)),
+    "crossvit": _small("crossvit_tiny_240", 240),
+    "csatv2": _small(
+        "csatv2", dims=(16, 24, 32, 48), depths=(1, 1, 2, 2), transformer_depths=(0, 0, 1, 1)
+    ),
     "cspnet": _small("cs3darknet_focus_s"),
     "cspnext": _small("cspnext_tiny"),
     "davit": _small("davit_tiny", depths=(1, 1, 1, 1), embed_dims=(24, 48, 96, 192)),
@@ -98,19 +100,29 @@ FAMILIES = {
     "sknet": _small("skresnet18"),
     "starnet": _small("starnet_s050"),
     "swiftformer": _small("swiftformer_xs"),
-    "swin_transformer": _small("swin_tiny_patch4_window7_224", img_size=64, window_size=2, embed_dim=24, **_PYRAMID),
-    "swin_transformer_v2": _small("swinv2_tiny_window8_256", img_size=64, window_size=2, embed_dim=24, **_PYRAMID),
-    "swin_transformer_v2_cr": _small("swinv2_cr_tiny_224", img_size=64, window_size=2, embed_dim=24, **_PYRAMID),
+    "swin_transformer": _small(
+        "swin_tiny_patch4_window7_224", img_size=64, window_size=2, embed_dim=24, **_PYRAMID
+    ),
+    "swin_transformer_v2": _small(
+        "swinv2_tiny_window8_256", img_size=64, window_size=2, embed_dim=24, **_PYRAMID
+    ),
+    "swin_transformer_v2_cr": _small(
+        "swinv2_cr_tiny_224", img_size=64, window_size=2, embed_dim=24, **_PYRAMID
+    ),
     "tiny_vit": _small("tiny_vit_5m_224"),
     "tnt": _small("tnt_s_patch16_224", img_size=64, depth=2),
     "tresnet": _small("tresnet_m", layers=(1, 1, 1, 1)),
-    "twins": _small("twins_svt_small", img_size=64, depths=(2, 2, 2, 2), embed_dims=(32, 64, 96, 128)),
+    "twins": _small(
+        "twins_svt_small", img_size=64, depths=(2, 2, 2, 2), embed_dims=(32, 64, 96, 128)
+    ),
     "vgg": _small("vgg11", num_features=64),
     "visformer": _small("visformer_tiny", img_size=64),
     "vision_transformer": _small("test_vit", img_size=64),
     "vision_transformer_hybrid": _small("vit_tiny_r_s16_p8_224", img_size=64, depth=2),
     "vision_transformer_relpos": _small("test_vit_relpos", img_size=64),
-    "vision_transformer_sam": _small("samvit_base_patch16_224", img_size=64, global_attn_indexes=(1,), **_VIT),
+    "vision_transformer_sam": _small(
+        "samvit_base_patch16_224", img_size=64, global_attn_indexes=(1,), **_VIT
+    ),
     "vitamin": _small("vitamin_small_224", img_size=64),
     "volo": _small("volo_d1_224", img_size=64),
     "vovnet": _small("ese_vovnet19b_slim_dw"),
