@@ -89,9 +89,7 @@ class Layout:
                 )
             prefix = found
         if prefix > count or (self.wanted == "cls" and not prefix):
-            raise self._error(
-                f"the module gives {count} tokens, and no {self._missing()}; {_WRITE}"
-            )
+            raise self._error(f"{count} tokens without {self._missing()}; tell their number")
         if self.wanted == "cls":
             return value[:, 0]
         tokens = value[:, prefix:]
