@@ -115,7 +115,7 @@ FAMILIES = {
     "twins": _small(
         "twins_svt_small", img_size=64, depths=(2, 2, 2, 2), embed_dims=(32, 64, 96, 128)
     ),
-    "vgg": _small("vgg11", num_features=64),
+    "vgg": _small("vgg11", 32),
     "visformer": _small("visformer_tiny", img_size=64),
     "vision_transformer": _small("test_vit", img_size=64),
     "vision_transformer_hybrid": _small("vit_tiny_r_s16_p8_224", img_size=64, depth=2),

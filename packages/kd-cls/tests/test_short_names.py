@@ -1,6 +1,7 @@
 """Networks of timm and of the Hugging Face Hub by short names; nothing is fetched here."""
 
 import json
+import sys
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -192,3 +193,35 @@ class TestSources:
         lines = capsys.readouterr().err.strip().splitlines()
         assert lines[-1].startswith("error: student.network: ")
         assert "check your connection" in lines[-1]
+
+
+class TestTransformers:
+    @pytest.fixture
+    def described(self, tmp_path):
+        """Return a folder as transformers saves it."""
+        folder = tmp_path / "vit"
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps({"model_type": "vit"}))
+        return folder
+
+    def test_where_it_is_not_installed_the_command_is_told(self, described, monkeypatch):
+        monkeypatch.setitem(sys.modules, "transformers", None)
+        with pytest.raises(UserError, match=r"student\.network: .* pip install transformers$"):
+            parsed(f"local-dir:{described}")
+
+    def test_a_student_is_trained_on_it_and_read_back_without_it(self, described):
+        transformers = pytest.importorskip("transformers")
+        sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+        config = transformers.ViTConfig(
+            **sizes, num_attention_heads=2, image_size=32, patch_size=16, num_labels=5
+        )
+        transformers.ViTForImageClassification(config).save_pretrained(described)
+        statistics = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
+        (described / "preprocessor_config.json").write_text(json.dumps(statistics))
+        node = {"type": f"local-dir:{described}", "pretrained": True, "_delete_": True}
+        assert run(f"student.network={node}", "student.new_head=True") == 0
+        described.rename(described.with_name("gone"))
+        student = load_student("run")
+        assert student({"image": torch.zeros(2, 3, 32, 32)}).shape == (2, 7)
+        assert student.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
+        assert student.output == "logits"

@@ -57,6 +57,11 @@ def test_each_way_on_works(data, node):
 
 @pytest.mark.parametrize("kind", ["a ViT of timm", "a ViT of torchvision"])
 def test_a_head_that_must_be_looked_for_is_told_of_the_size_too(data, kind):
-    with pytest.raises(UserError, match=f"size={TOO_SMALL[kind][1]}"):
-        student = build_classifier(data, "student", network=TOO_SMALL[kind][0], new_head=True)
+    network, side, _ = TOO_SMALL[kind]
+
+    def build():
+        student = build_classifier(data, "student", network=network, new_head=True)
         check_logits(student, data.train.sample(2), data, "student")
+
+    with pytest.raises(UserError, match=f"size={side}"):
+        build()

@@ -19,7 +19,7 @@ from torch import nn
 from kd_cls.classifier import Classifier, LinearProbe
 from kd_cls.data import DataSplits
 from kd_cls.libraries.fitting import Fitting, key_of
-from kd_cls.libraries.timm_names import check_timm
+from kd_cls.libraries.timm_names import resolved
 from kd_cls.roles import network_roles
 
 UNTRAINED = (
@@ -118,8 +118,8 @@ def parse_classifier(node: Mapping[str, Any], where: str) -> Node:
     call = parse_call(build_classifier, node, where, provided=("num_classes",))
     with located(f"{where}.network"):
         torchvision_weights(call["network"])
-    check_timm(call["network"])
-    return call
+    network = resolved(call["network"])
+    return call if network is call["network"] else call.changed(network=network)
 
 
 def pretrained_statistics(

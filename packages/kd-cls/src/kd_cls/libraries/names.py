@@ -6,9 +6,12 @@ from typing import Any
 from kd_core.errors import UserError
 from torch import nn
 
+from kd_cls.libraries.hugging_face import image_classifier, settings_of
 from kd_cls.libraries.timm_names import is_of_timm
 from kd_cls.models.with_head import WithHead
 
+_OF_HUB = "kd_cls.libraries.hugging_face.image_classifier"
+_FROM_SETTINGS = "kd_cls.libraries.hugging_face.from_settings"
 _OF_SOURCE = ("model_name", "pretrained", "num_classes", "cache_dir")
 
 
@@ -33,6 +36,8 @@ def exported_node(node: Mapping[str, Any], network: nn.Module) -> dict[str, Any]
             "num_classes": network.head.out_features,
             "output": network.output,
         }
+    if node.get("type") in (image_classifier, _OF_HUB):
+        return {"type": _FROM_SETTINGS, "settings": settings_of(network)}
     if not is_of_timm(node):
         return dict(node)
     kept = {**node}

@@ -1,15 +1,19 @@
 """Checks of what a node asks of timm, before anything is built: model, tag, arguments."""
 
 import inspect
+import json
 import re
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
-from kd_core.config.node import Node
+from kd_core.config.node import Node, parse
 from kd_core.errors import UserError, nearest
 from kd_core.runtime.failures import first_line
+
+from kd_cls.libraries.hugging_face import is_of_transformers, require_library
 
 _OF_BUILDER = {
     *("features_only", "out_indices", "feature_cfg", "feature_cls", "pretrained_strict"),
@@ -19,6 +23,7 @@ _OF_BUILDER = {
 _CHECK_THEMSELVES = {"ByobNet", "CspNet", "MaxxVit", "NaFlexVit", "NormFreeNet", "RegNet"}
 """Classes whose `**kwargs` are settings, of which they refuse unknown ones."""
 
+_CLASSIFIER = "kd_cls.libraries.hugging_face.image_classifier"
 _UNKNOWN = re.compile(r"unexpected keyword argument\S* \[?'(\w+)'")
 _TWICE = re.compile(r"multiple values for keyword argument '(\w+)'")
 
@@ -34,27 +39,32 @@ def is_of_timm(network: Mapping[str, Any]) -> bool:
     )
 
 
-def check_timm(network: Node) -> None:
-    """Reject a model that timm does not have, and an argument that the model does not take.
+def resolved(network: Node) -> Node:
+    """Return a network's node whose model exists and takes its arguments.
 
-    Networks inside a network are checked too; those of other libraries are left alone.
+    Networks inside a network are checked too; those of other libraries are left alone. A name of
+    the Hub or of a folder may be a model of transformers: its node is another.
 
     Raises:
-        UserError: Naming the nearest one.
+        UserError: Naming the nearest model or argument.
     """
     for value in network.arguments.values():
         if isinstance(value, Node):
-            check_timm(value)
+            resolved(value)
     if not is_of_timm(network):
-        return
+        return network
     name = network.get("model_name")
     if not isinstance(name, str):
         raise UserError(f"{network.where}: wanted the name of a model, got {name!r:.80}")
-    if ":" in name:
-        _read_source(name, network.where, network.get("cache_dir"))
-    else:
+    if ":" not in name:
         _check_name(name, network.where)
+    elif is_of_transformers(_description(name, network.where, network.get("cache_dir"))):
+        require_library(network.where)
+        others = {k: v for k, v in network.arguments.items() if k != "model_name"}
+        node = {"type": _CLASSIFIER, "name": name.partition(":")[2], **others}
+        return parse(node, network.where, provided=("num_classes",))
     _check_arguments(network)
+    return network
 
 
 def _check_name(name: str, where: str) -> None:
@@ -75,19 +85,21 @@ def _near(name: str, known: list[str]) -> bool:
     return "did you mean" in nearest(name, known)
 
 
-def _read_source(name: str, where: str, cache: Any) -> None:
-    """Read the description of a model that is in a folder or on the Hugging Face Hub."""
+def _description(name: str, where: str, cache: Any) -> dict[str, Any]:
+    """Return the config.json of a model that is in a folder or on the Hugging Face Hub."""
     from timm.models import _hub as hub
 
     source, _, path = name.partition(":")
     try:
-        if source == "local-dir":
-            hub.load_model_config_from_path(path)
-        else:
-            hub.load_model_config_from_hf(path, cache_dir=cache)
+        folder = source == "local-dir"
+        file = f"{path}/config.json" if folder else hub.download_from_hf(path, "config.json", cache)
+        told = json.loads(Path(file).read_text(encoding="utf-8"))
+        if not isinstance(told, dict) or not {"architecture", "model_type"} & {*told}:
+            raise ValueError("it names no architecture")
+        return told
     except Exception as error:  # of the network, of the files; several libraries raise their own
         raise UserError(
-            f"{where}: {name}: its config.json cannot be had or is not of timm "
+            f"{where}: {name}: its config.json cannot be had or is not of timm or transformers "
             f"({type(error).__name__}: {first_line(error):.200}); is the name right, and is the "
             "Hub reached (HF_HUB_OFFLINE, HF_HOME)? A downloaded folder is named local-dir:FOLDER"
         ) from error
