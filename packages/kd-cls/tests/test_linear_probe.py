@@ -9,7 +9,7 @@ import torchvision
 from kd_cls import train
 from kd_cls.classifier import LinearProbe
 from kd_cls.data import synthetic
-from kd_cls.networks import build_classifier, last_linear
+from kd_cls.networks import build_classifier
 from kd_cls.student import load_student
 from kd_core.errors import UserError
 from kd_core.files.weights import read_state_dict
@@ -93,7 +93,7 @@ def test_the_head_is_found_whatever_its_name(name):
     built = build_classifier(data, "student", network=network, weights=file, linear_probe=True)
     trained = {path for path, p in built.network.named_parameters() if p.requires_grad}
     assert trained == {f"{HEADS[name]}.weight", f"{HEADS[name]}.bias"}
-    assert last_linear(built.network)[1].out_features == 5
+    assert built.network.get_submodule(HEADS[name]).out_features == 5
     state, own = read_state_dict(file), built.network.state_dict()
     assert all(torch.equal(state[path], own[path]) for path in own if path not in trained)
 

@@ -5,13 +5,12 @@ import torch
 import torchvision
 from kd_cls.classifier import Classifier
 from kd_cls.data import synthetic
+from kd_cls.libraries.pretrained import pretrained_facts
 from kd_cls.networks import (
     build_classifier,
     check_logits,
     class_count,
     parse_classifier,
-    pretrained_facts,
-    replace_head,
 )
 from kd_core.errors import UserError
 from kd_core.experiment.models import without_pretrained
@@ -139,21 +138,6 @@ class TestPretrained:
         assert without_pretrained(ZOO) == ZOO
         assert without_pretrained({**ZOO, "pretrained": True}) == {**ZOO, "pretrained": False}
         assert without_pretrained({**SHUFFLENET, "weights": "x"})["weights"] is None
-
-
-class TestNewHead:
-    def test_only_the_last_linear_layer_is_replaced(self):
-        network = torchvision.models.mobilenet_v3_small(num_classes=5)
-        before = network.classifier[0]
-        replace_head(network, 3)
-        assert network.classifier[3].out_features == 3
-        assert network.classifier[3].in_features == 1024
-        assert network.classifier[0] is before
-
-    def test_a_network_without_one_is_refused(self, data):
-        node = {"type": "torchvision.models.squeezenet1_1"}
-        with pytest.raises(UserError, match="student: new_head: SqueezeNet has no linear layer"):
-            build_classifier(data, "student", network=node, new_head=True)
 
 
 class TestCheck:

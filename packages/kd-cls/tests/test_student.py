@@ -11,8 +11,8 @@ import torch
 from kd_cls.adapter import ADAPTER
 from kd_cls.classifier import Classifier
 from kd_cls.data import synthetic
+from kd_cls.libraries.fitting import Fitting
 from kd_cls.models import build_model
-from kd_cls.networks import replace_head
 from kd_cls.student import find_student, load_student, read_facts
 from kd_core.config.trusted import trusting
 from kd_core.errors import UserError
@@ -37,6 +37,10 @@ def write_metadata(folder: Path, **facts: Any) -> Path:
     texts = {name: json.dumps(value) for name, value in facts.items()}
     checkpoint.export({"weight": torch.zeros(1)}, folder / "student", texts)
     return folder / "student.safetensors"
+
+
+def new_head(network: nn.Module) -> nn.Module:
+    return Fitting(3, torch.zeros(2, 3, 8, 8), new_head=True).fit(network)
 
 
 def same_logits(one: nn.Module, other: nn.Module) -> bool:
@@ -90,7 +94,7 @@ class TestPretrained:
 
     def test_a_new_head_takes_the_place_of_a_pretrained_one(self, tmp_path):
         network = shufflenet_v2_x0_5(num_classes=7)
-        replace_head(network, 3)
+        network = new_head(network)
         trained = write_student(tmp_path, network, {**SHUFFLENET, "num_classes": 7})
         assert same_logits(load_student(tmp_path), trained)
 
@@ -101,7 +105,7 @@ class TestPretrained:
         module = types.SimpleNamespace(net=net)
         monkeypatch.setitem(sys.modules, "nets_without_bias", module)
         network = net()
-        replace_head(network, 3)
+        network = new_head(network)
         trained = write_student(tmp_path, network, {"type": "nets_without_bias.net"})
         with trusting("nets_without_bias.net"):
             assert same_logits(load_student(tmp_path), trained)

@@ -16,7 +16,12 @@ class Net(nn.Module):
         self.did = [f"built for {num_classes}, pretrained {pretrained}"]
 
 
-def build(pretrained, prepare=lambda network: network.did.append("prepared")):
+def note(network):
+    network.did.append("prepared")
+    return network
+
+
+def build(pretrained, prepare=note):
     node = {"type": Net, "pretrained": True}
 
     def wrap(network):

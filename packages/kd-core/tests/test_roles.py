@@ -50,3 +50,10 @@ def test_a_model_without_roles_has_none():
     assert roles_of(nn.Linear(1, 1)) == {}
     with pytest.raises(UserError, match="name modules instead"):
         tap_list("@stages", nn.Linear(1, 1))
+
+
+def test_logits_are_the_output_unless_the_model_says_otherwise():
+    assert tap_list("@logits", Task(nn.Identity())) == ["output"]
+    assert tap_list("@logits", Task(nn.Identity(), roles={"logits": "output[main]"})) == [
+        "output[main]"
+    ]

@@ -124,7 +124,7 @@ def test_provided_arguments_reach_only_criteria_that_ask_for_them():
 def test_every_other_key_of_a_node_is_an_argument_of_the_term():
     node = {**KD_NODE, "student": "3", "weight": 0.9, "warmup_epochs": 20, "source": "teacher"}
     term = built({"kd": node})["kd"]
-    assert (term.student, term.teacher, term.weight) == ("3", "output", 0.9)
+    assert (term.student, term.teacher, term.weight) == ("3", "@logits", 0.9)
     assert (term.warmup_epochs, term.source) == (20, "teacher")
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from kd_cls.data import DataSplits
 from kd_cls.data.splits import is_multi_label
 from kd_cls.deployment import deployed
 from kd_cls.evaluation import evaluate, evaluator
+from kd_cls.libraries.names import exported_node
 from kd_cls.networks import (
     build_classifier,
     check_logits,
@@ -53,8 +55,11 @@ class ClassificationAdapter(TaskAdapter):
         "binary_cross_entropy": "binary cross-entropy, nats",
     }
     demo_config = Path(__file__).parent / "configs" / "dkd.py"
-    of_teacher_config = ("network", "classes", "new_head", "label_smoothing", "class_weights")
-    of_network = ("network", "new_head", "mean", "std", "size", "roles")
+    of_teacher_config = (
+        *("network", "classes", "new_head", "head", "output"),
+        *("label_smoothing", "class_weights"),
+    )
+    of_network = ("network", "new_head", "head", "output", "mean", "std", "size", "roles")
 
     def metric_of(self, data: DataSplits) -> str:
         """Return mAP where an image has several labels."""
@@ -74,7 +79,8 @@ class ClassificationAdapter(TaskAdapter):
 
     def load_finished(self, folder: Path, node: Mapping[str, Any]) -> Classifier:
         """Rebuild a finished student as a teacher."""
-        return as_teacher(Classifier, load_student(folder), node)
+        trained = load_student(folder)
+        return as_teacher(partial(Classifier, output=trained.output), trained, node)
 
     def deployed(self, folder: Path, threads: int) -> dict[str, Timed]:
         """Return a finished student in PyTorch and, where it can be exported, ONNX Runtime."""
@@ -112,6 +118,10 @@ class ClassificationAdapter(TaskAdapter):
             evaluator(distributed.shard(data.val), data.classes) if data.val else None
         )
 
+    def exported_node(self, network: Mapping[str, Any], student: Classifier) -> Mapping[str, Any]:
+        """Add the head that a network got, and name what its file describes without a download."""
+        return exported_node(network, student.network)
+
     def metadata(
         self, network: Mapping[str, Any], data: DataSplits, student: Classifier
     ) -> dict[str, str]:
@@ -124,6 +134,8 @@ class ClassificationAdapter(TaskAdapter):
             "image_size": student.size or data.image_size,
             **({"multi_label": True} if student.multi_label else {}),
         }
+        if student.output is not None:
+            facts["output"] = student.output
         return {name: json.dumps(value) for name, value in facts.items()}
 
     def data_stand_in(self, data: Node) -> Node:

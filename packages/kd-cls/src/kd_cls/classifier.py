@@ -21,6 +21,8 @@ from kd_core.networks.image_task import ImageTask
 from kd_core.networks.task import Batch
 from torch import Tensor, nn
 
+from kd_cls.libraries.outputs import logits_in
+from kd_cls.libraries.sizes import size_advice
 from kd_cls.raw_logits import check_logits_are_raw
 from kd_cls.targets import any_classes, one_class, overlap
 
@@ -54,6 +56,8 @@ class Classifier(ImageTask):
             so that BatchNorm sees each alone; otherwise all views are one batch.
         hold_frozen_norms: Keep the BatchNorms of frozen parts in eval mode, so that their running
             statistics are frozen too.
+        output: Name or number of the logits, where the network returns a tuple, dict or
+            dataclass.
         roles: Tap paths by role; see `kd_cls.roles`.
 
     Raises:
@@ -77,8 +81,11 @@ class Classifier(ImageTask):
         task_views: PositiveInt | None = None,
         views_apart: bool = False,
         hold_frozen_norms: bool = False,
+        output: str | int | None = None,
         roles: Mapping[str, str | Sequence[str]] | None = None,
     ) -> None:
+        if output is not None:
+            roles = {"logits": f"output[{output}]", **(roles or {})}
         super().__init__(
             network, mean=mean, std=std, size=size, label_smoothing=label_smoothing, roles=roles
         )
@@ -89,6 +96,7 @@ class Classifier(ImageTask):
         self.register_buffer("class_weights", weights, persistent=False)
         self.task_views = task_views
         self.views_apart = views_apart
+        self.output = output
 
     def forward(self, batch: Batch) -> dict[str, Tensor] | Tensor:
         """Return `{"ce": ...}` (`bce` of several labels) while training, else logits [N, C].
@@ -148,6 +156,11 @@ class Classifier(ImageTask):
                 norm.eval()
         return self
 
+    @property
+    def size_advice(self) -> str:
+        """What to do where the network cannot take images of their size; "" if not known."""
+        return size_advice(self.network)
+
     def passes(self, batch: Batch) -> int:
         """Return the number of views where each has its own pass, else 1."""
         return int(batch.get("num_views", 1)) if self.views_apart and self.training else 1
@@ -158,14 +171,7 @@ class Classifier(ImageTask):
         return torch.cat(parts) if passes > 1 else parts[0]
 
     def _logits(self, images: Tensor) -> Tensor:
-        logits = self.network(images)
-        if not isinstance(logits, Tensor) or logits.dim() != 2:
-            came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise UserError(
-                f"{type(self.network).__name__} returned {came}; a classifier needs logits "
-                "[N, C] (switch auxiliary outputs off, or wrap the network)"
-            )
-        return logits
+        return logits_in(self.network(images), self.output, self.network)
 
 
 class LinearProbe(Classifier):

@@ -13,7 +13,7 @@ from kd_core.networks.latency import Latency, Plan, Timed, measure
 from kd_core.runtime.console import err, out
 from rich.table import Table
 
-from kd_cls.exporting import Normalised, export, onnx_session
+from kd_cls.exporting import Exported, export, onnx_session
 from kd_cls.student import load_student, read_facts
 
 PYTORCH, ONNX = "PyTorch", "ONNX Runtime"
@@ -82,7 +82,7 @@ def deployed(folder: Path, threads: int) -> dict[str, Timed]:
 
 def _in_pytorch(file: Path, *, with_normalization: bool = False) -> Timed:
     classifier = load_student(file)
-    network = Normalised(classifier).eval() if with_normalization else classifier.network
+    network = Exported(classifier, with_normalization=with_normalization).eval()
     return Timed(network, _shape(file))
 
 

@@ -12,6 +12,7 @@ from kd_core.files.checkpoint import atomic_path
 from torch import Tensor, nn
 
 from kd_cls.classifier import Classifier
+from kd_cls.libraries.outputs import logits_in
 from kd_cls.student import find_student, load_student, read_facts, square_side
 
 TOLERANCE = 1e-4  # of the largest logit
@@ -27,25 +28,30 @@ class Check(NamedTuple):
     largest: float
 
 
-class Normalised(nn.Module):
-    """A classifier's network with its normalisation: floats in [0, 1] to logits.
+class Exported(nn.Module):
+    """A classifier's network from images to logits alone.
 
     Args:
         classifier: Its network is shared, not copied.
+        with_normalization: Take floats in [0, 1]; otherwise images that are normalised already.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: Classifier, *, with_normalization: bool) -> None:
         super().__init__()
         self.network = classifier.network
+        self.output = classifier.output
+        self.with_normalization = with_normalization
         self.register_buffer("mean", classifier.mean)
         self.register_buffer("std", classifier.std)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits [N, C] of images [N, 3, H, W], or [N, 1, H, W] of a grey network."""
-        return self.network((image - self.mean) / self.std)
+        if self.with_normalization:
+            image = (image - self.mean) / self.std
+        return logits_in(self.network(image), self.output, self.network)
 
 
 def export(student: str | Path, path: Path, *, with_normalization: bool = False) -> Check:
@@ -67,7 +73,7 @@ def export(student: str | Path, path: Path, *, with_normalization: bool = False)
     facts = {**read_facts(file), "with_normalization": with_normalization}
     facts["image_size"] = square_side(facts["image_size"], file)
     classifier = load_student(file)
-    network = Normalised(classifier).eval() if with_normalization else classifier.network
+    network = Exported(classifier, with_normalization=with_normalization).eval()
     write = {".onnx": write_onnx, ".pt2": write_pt2}[path.suffix]
     with atomic_path(path) as temporary:
         try:

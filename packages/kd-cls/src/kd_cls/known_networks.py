@@ -10,6 +10,8 @@ from kd_core.config.trust import Known, is_defined_in, known_modules
 from torch import nn
 from torchvision.models import get_model, get_model_builder, list_models
 
+from kd_cls.libraries.hugging_face import from_settings
+
 
 def _is_of_zoo(found: Any, node: Mapping[str, Any]) -> bool:
     made = returned(found)
@@ -29,7 +31,12 @@ def _is_of_timm(found: Any, node: Mapping[str, Any]) -> bool:
     return found is getattr(sys.modules.get("timm"), "create_model", None)
 
 
+def _is_of_settings(found: Any, node: Mapping[str, Any]) -> bool:
+    return found is from_settings
+
+
 KNOWN = (
+    Known(("kd_cls.libraries.hugging_face.",), _is_of_settings),
     known_modules("kd_cls.models"),
     Known(("kd_cls.models.",), _is_of_zoo),
     known_modules("torchvision.models"),

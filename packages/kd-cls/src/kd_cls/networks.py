@@ -1,24 +1,27 @@
 """Build classifiers from the student and teacher nodes of a config."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
-import torchvision
 from kd_core.config.node import Node, parse_call
 from kd_core.config.places import NetworkNode
-from kd_core.config.values import Deviations, Means, NamesOrFile, Pixels, PositiveInt, Share
-from kd_core.errors import UserError, located, nearest
+from kd_core.config.values import (
+    Deviations,
+    Means,
+    NamesOrFile,
+    NonNegativeInt,
+    Pixels,
+    PositiveInt,
+    Share,
+)
+from kd_core.errors import UserError, located
 from kd_core.experiment.models import build_task, is_pretrained, require_logits, weights_file
 from kd_core.experiment.spec import RANDOM
-from kd_core.files.weight_facts import WeightFacts, facts_in
-from kd_core.files.weights import load_weights, read_state_dict
 from kd_core.networks.class_order import renamed
-from kd_core.networks.image_channels import input_channels, statistics_for
+from kd_core.networks.image_channels import statistics_for
 from kd_core.networks.image_task import height_and_width
-from kd_core.networks.probe import first_pass, materialise, training_pass
+from kd_core.networks.probe import first_pass, training_pass
 from kd_core.networks.task import Batch
 from torch import nn
 
@@ -26,8 +29,16 @@ from kd_cls.class_weights import ClassWeights, class_weights_of
 from kd_cls.classifier import Classifier, LinearProbe
 from kd_cls.data import DataSplits
 from kd_cls.data.splits import is_multi_label
+from kd_cls.libraries.fitting import Fitting, key_of
+from kd_cls.libraries.pretrained import pretrained_facts, torchvision_weights
+from kd_cls.libraries.timm_names import resolved
 from kd_cls.roles import network_roles
 from kd_cls.trained import Trained
+
+UNTRAINED = (
+    "linear_probe: the network was not trained; name a file (weights=..., such as "
+    "runs/NAME/student.pth), or a network with pretrained weights"
+)
 
 
 def build_classifier(
@@ -43,6 +54,8 @@ def build_classifier(
     std: Deviations | None = None,
     size: Pixels | None = None,
     new_head: bool = False,
+    head: str | Sequence[str] | None = None,
+    output: str | NonNegativeInt | None = None,
     linear_probe: bool = False,
     label_smoothing: Share = 0.0,
     class_weights: ClassWeights | None = None,
@@ -69,8 +82,13 @@ def build_classifier(
         mean: Of each channel, in [0, 1]; one number for a network that takes grey images.
         std: Standard deviation of each channel, in [0, 1].
         size: Pixels that images are resized to for this network.
-        new_head: Replace the last linear layer by a new one for the data's classes, to fine-tune
-            a network that was pretrained on others.
+        new_head: Replace the classifier, every head of it, by a new one for the data's classes, to
+            fine-tune a network that was pretrained on others. A network that ends in features
+            gets a linear layer.
+        head: Paths of the layers that `new_head` or `linear_probe` replaces, where they are not
+            found or others are wanted; `output` adds a linear layer to what the network gives.
+        output: Name or number of the logits, where the network returns a tuple, dict or dataclass.
+            With a new head it may name features.
         linear_probe: Train only a new head, on a frozen network; see `LinearProbe`. The head in
             the file of `weights` may have other classes.
         label_smoothing: Of the student's own loss.
@@ -82,11 +100,25 @@ def build_classifier(
     """
     own: dict[str, Any] = {"network": network, "classes": classes, "class_map": class_map}
     own |= {"mean": mean, "std": std, "size": size}
+    if head is not None and not (new_head or linear_probe):
+        raise UserError(
+            f"{where}: head={head!r} names what is replaced; set new_head=True, or leave it out"
+        )
+    if linear_probe and not weights and not is_pretrained(network):
+        raise UserError(f"{where}: {UNTRAINED}")
     renewed = linear_probe or (new_head and not weights_file(weights))
     trained = Trained.of(where, weights, own, new_head=renewed)
     count = len(trained.names or data.classes)
-
-    pixels = size or data.image_size
+    pixels = height_and_width(size or trained.facts.size or data.image_size)
+    fitting = Fitting(
+        data.num_classes if linear_probe else count,
+        torch.zeros(2, len(data.mean), *pixels),
+        file=weights_file(weights),
+        new_head=new_head,
+        linear_probe=linear_probe,
+        head=head,
+        output=output,
+    )
 
     def wrap(built: nn.Module) -> Classifier:
         said = mean is not None or std is not None
@@ -107,27 +139,15 @@ def build_classifier(
             task_views=task_views,
             views_apart=views_apart,
             hold_frozen_norms=hold_frozen_norms,
-            roles={**network_roles(built, [height_and_width(pixels)]), **(roles or {})},
+            output=key_of(built, output),
+            roles={**network_roles(built, [pixels]), **(roles or {})},
         )
         known.fit(classifier, data)
         return classifier
 
-    change = (
-        partial(_make_probe, node=network) if linear_probe else partial(_load, new_head=new_head)
-    )
-    sides = height_and_width(size or trained.facts.size or data.image_size)
-
-    def prepare(built: nn.Module) -> None:
-        materialise(built, torch.zeros(2, input_channels(built, len(data.mean)), *sides))
-        change(built, weights=weights, num_classes=data.num_classes if linear_probe else count)
-
+    given = {} if new_head or is_pretrained(network) else {"num_classes": count}
     return build_task(
-        network,
-        where,
-        pretrained=weights != RANDOM,
-        prepare=prepare,
-        wrap=wrap,
-        **({} if new_head or is_pretrained(network) else {"num_classes": count}),
+        network, where, pretrained=weights != RANDOM, prepare=fitting.fit, wrap=wrap, **given
     )
 
 
@@ -136,107 +156,8 @@ def parse_classifier(node: Mapping[str, Any], where: str) -> Node:
     call = parse_call(build_classifier, node, where, provided=("num_classes",))
     with located(f"{where}.network"):
         torchvision_weights(call["network"])
-    return call
-
-
-def replace_head(network: nn.Module, num_classes: int) -> None:
-    """Replace the last linear layer by a newly initialised one."""
-    name, head = last_linear(network)
-    owner = network.get_submodule(name.rpartition(".")[0])
-    setattr(owner, name.rpartition(".")[2], nn.Linear(head.in_features, num_classes))
-
-
-def last_linear(network: nn.Module) -> tuple[str, nn.Linear]:
-    """Return path and module of the last linear layer, whatever its name: the head.
-
-    Raises:
-        UserError: If there is none.
-    """
-    linear = [(name, m) for name, m in network.named_modules() if isinstance(m, nn.Linear)]
-    if not linear:
-        raise UserError(f"new_head: {type(network).__name__} has no linear layer to replace")
-    return linear[-1]
-
-
-def _load(
-    built: nn.Module,
-    *,
-    weights: str | None,
-    num_classes: int,
-    new_head: bool,
-) -> None:
-    """Replace the head if it is to be a new one, and load the file of weights if there is one."""
-    if new_head:
-        replace_head(built, num_classes)
-    if file := weights_file(weights):
-        load_weights(built, file)
-
-
-def _make_probe(
-    built: nn.Module, *, node: Mapping[str, Any], weights: str | None, num_classes: int
-) -> None:
-    """Load all but the head, add a new head, and freeze the rest.
-
-    Raises:
-        UserError: If the network is not trained, or the file does not fit.
-    """
-    if not weights and not is_pretrained(node):
-        raise UserError(
-            "linear_probe: the network was not trained; name a file (weights=..., such as "
-            "runs/NAME/student.pth), or a network with pretrained weights"
-        )
-    if file := weights_file(weights):
-        name, head = last_linear(built)
-        of_file = read_state_dict(file).get(f"{name}.weight", head.weight)
-        replace_head(built, len(of_file))  # so that the whole file must fit
-        load_weights(built, file)
-    replace_head(built, num_classes)
-    built.requires_grad_(False)
-    last_linear(built)[1].requires_grad_(True)
-
-
-def pretrained_facts(
-    network: nn.Module, node: Mapping[str, Any], wanted: Sequence[str] = ()
-) -> WeightFacts | None:
-    """Return what a torchvision or timm network was pretrained with, or None.
-
-    torchvision's names of classes are taken only where all that are `wanted` are among them: a
-    folder of ImageNet has others (`n01440764`), in the same order.
-
-    Raises:
-        UserError: If timm's `pretrained_cfg` is not what it must be.
-    """
-    settings = getattr(network, "pretrained_cfg", None)
-    if is_pretrained(node) and settings:
-        found = facts_in(settings, f"pretrained_cfg of {type(network).__name__}")
-        fits = len(found.classes or ()) == getattr(network, "num_classes", None)
-        return found if fits else replace(found, classes=None)
-    weights = torchvision_weights(node)
-    if weights is None:
-        return None
-    shown = weights.transforms()
-    names = weights.meta.get("categories") or []
-    known = names if wanted and set(wanted) <= set(names) else None
-    source = f"torchvision's {weights}"
-    return WeightFacts(source=source, classes=known, mean=shown.mean, std=shown.std)
-
-
-def torchvision_weights(node: Mapping[str, Any]) -> Any:
-    """Return the entry of torchvision's weights enum that a network's node names, or None.
-
-    Raises:
-        UserError: If the network has no weights of this name.
-    """
-    path, name = str(node["type"]).rpartition(".")[::2]
-    name = node.get("name", name)  # of torchvision.models.get_model
-    known = path.startswith("torchvision.models") and name in torchvision.models.list_models()
-    if not known or not is_pretrained(node):
-        return None
-    choices = torchvision.models.get_model_weights(name)
-    chosen = str(node.get("weights") or "DEFAULT").rpartition(".")[2]
-    if chosen not in choices.__members__:
-        raise UserError(f"{name} has no weights {chosen!r}{nearest(chosen, choices.__members__)}")
-    return choices[chosen]
+    network = resolved(call["network"])
+    return call if network is call["network"] else call.changed(network=network)
 
 
 def class_count(classifier: nn.Module, batch: Batch) -> int:

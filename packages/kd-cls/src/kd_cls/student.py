@@ -1,7 +1,6 @@
 """Rebuild the classifier of a finished run from its exported file."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,15 @@ from kd_core.errors import UserError
 from kd_core.files import artifacts
 from kd_core.files.artifacts import find_student
 from kd_core.files.weights import load_weights, read_state_dict
+from kd_core.networks.image_channels import input_channels
 from kd_core.networks.image_task import height_and_width
 from kd_core.networks.probe import materialise
-from torch import Tensor, nn
+from torch import nn
 
 from kd_cls.classifier import Classifier
 from kd_cls.known_networks import KNOWN
-from kd_cls.networks import replace_head
+from kd_cls.libraries.heads import renew_as_in
+from kd_cls.libraries.outputs import without_auxiliary
 from kd_cls.roles import network_roles
 
 FACTS = {
@@ -27,8 +28,8 @@ FACTS = {
     "mean": artifacts.MEAN,
     "std": artifacts.STD,
     "image_size": artifacts.SIZE,
-    "multi_label": artifacts.FLAG,
 }
+OPTIONAL = {"output": artifacts.KEY, "multi_label": artifacts.FLAG}
 
 
 def load_student(path: str | Path) -> Classifier:
@@ -55,7 +56,8 @@ def load_student(path: str | Path) -> Classifier:
         mean=facts["mean"],
         std=facts["std"],
         size=facts["image_size"],
-        multi_label=facts["multi_label"],
+        multi_label=facts.get("multi_label", False),
+        output=facts.get("output"),
         roles=network_roles(network, [height_and_width(facts["image_size"])]),
     )
     return classifier.eval()
@@ -66,13 +68,13 @@ def read_facts(file: Path) -> dict[str, Any]:
 
     Returns:
         `network` (its config node), `classes` (names), `mean` and `std` (of each channel, in
-        [0, 1]), `image_size` (pixels of a side, or height and width), `multi_label` (whether an
-        image may have several classes; false unless the file says so).
+        [0, 1]), `image_size` (pixels of a side, or height and width); `output` if the network
+        returns its logits among others, `multi_label` if an image may have several classes.
 
     Raises:
         UserError: If the file is damaged, or an entry is missing or wrong.
     """
-    return artifacts.read_facts(file, FACTS, {"multi_label": False})
+    return artifacts.read_facts(file, FACTS, OPTIONAL)
 
 
 def square_side(image_size: Any, file: Path) -> int:
@@ -95,12 +97,9 @@ def _build(
     largest = artifacts.largest_tensor(file)
     where = f"{file}: network"
     network = build_from_file(node, where, KNOWN, largest=largest, num_classes=num_classes)
-    materialise(network, torch.zeros(2, 3, *sides))
-    if not _fits(read_state_dict(file), network.state_dict()):
-        with suppress(UserError):  # no linear layer; then load_weights says what does not fit
-            replace_head(network, num_classes)
+    mean = artifacts.read_facts(file, FACTS, OPTIONAL)["mean"]
+    materialise(network, torch.zeros(2, input_channels(network, len(mean)), *sides))
+    state = read_state_dict(file)
+    without_auxiliary(network, state)
+    renew_as_in(network, state, num_classes)
     return network
-
-
-def _fits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> bool:
-    return all(name in own and own[name].shape == value.shape for name, value in state.items())

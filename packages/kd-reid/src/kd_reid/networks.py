@@ -92,7 +92,7 @@ def build_embedder(
     )
 
 
-def _load(built: nn.Module, *, backbone: str | None, bnneck: bool, file: str | None) -> None:
+def _load(built: nn.Module, *, backbone: str | None, bnneck: bool, file: str | None) -> nn.Module:
     """Load the backbone, attach the neck, and load the whole: each if it is wanted."""
     if backbone:
         load_backbone(built, backbone)
@@ -100,6 +100,7 @@ def _load(built: nn.Module, *, backbone: str | None, bnneck: bool, file: str | N
         attach(built)
     if file:
         load_checkpoint(built, file)
+    return built
 
 
 def parse_embedder(node: Mapping[str, Any], where: str) -> Node:

@@ -21,12 +21,12 @@ from kd_core.runtime.console import err
 from kd_cls.class_names import match_classes
 from kd_cls.classifier import Classifier
 from kd_cls.data import DataSplits
+from kd_cls.libraries.pretrained import pretrained_facts
 from kd_cls.models import MODELS
 from kd_cls.networks import (
     build_classifier,
     class_count,
     parse_classifier,
-    pretrained_facts,
 )
 from kd_cls.student import load_student, read_facts
 

@@ -40,7 +40,6 @@ class LabelWise(nn.Module):
         tap: str | None = None,
         channels: PositiveInt | None = None,
     ) -> None:
-        from kd_cls.networks import last_linear
         from kd_cls.roles import network_roles
 
         super().__init__()
@@ -50,7 +49,7 @@ class LabelWise(nn.Module):
                 f"LabelWise: the last map of {type(network).__name__} is not known; name its path "
                 "(tap='...', see --list-taps) and its channels"
             )
-        name, head = last_linear(network)
+        name, head = _last_linear(network)
         owner, _, own = name.rpartition(".")
         setattr(network.get_submodule(owner), own, nn.Identity())
         self.own_roles = _inside(roles) | {"label_embeddings": ("decoder",)}
@@ -104,6 +103,13 @@ class LabelDecoder(nn.Module):
         seen = scores.softmax(2) @ self.values(tokens)
         seen = self.norm1(self.queries + seen)
         return self.norm2(seen + self.feed(seen))
+
+
+def _last_linear(network: nn.Module) -> tuple[str, nn.Linear]:
+    linear = [(name, m) for name, m in network.named_modules() if isinstance(m, nn.Linear)]
+    if not linear:
+        raise UserError(f"LabelWise: {type(network).__name__} has no linear layer to replace")
+    return linear[-1]
 
 
 def _inside(roles: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:

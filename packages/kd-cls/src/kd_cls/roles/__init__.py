@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from kd_cls.models.paths import Taps
+from kd_cls.models.with_head import WithHead
 from kd_cls.roles.families import of_mobilenet, of_resnet, of_zoo
 from kd_cls.roles.of_timm import is_of_timm, timm_roles
 from kd_cls.roles.of_torchvision import is_of_torchvision, torchvision_roles
@@ -30,6 +31,10 @@ def network_roles(network: nn.Module, sizes: Sequence[tuple[int, int]] = ()) -> 
     """
     if own := getattr(network, "own_roles", None):  # such as those of `LabelWise`
         return dict(own)
+    if isinstance(network, WithHead):
+        inside = network_roles(network.backbone, sizes).items()
+        behind = {role: tuple(f"backbone.{path}" for path in paths) for role, paths in inside}
+        return behind | {"pooled": ("head:in",)}
     taps = getattr(network, "taps", None)
     if isinstance(taps, Taps):
         return of_zoo(network, taps)

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Self, cast
 
-from kd_core.config.kinds import Kind, name_of, require_factory
+from kd_core.config.kinds import MODULE, Kind, name_of, require_factory
 from kd_core.config.locate import locate
 from kd_core.config.parameters import parameters_of
 from kd_core.config.places import inner_places, require_holder
+from kd_core.config.short_names import expanded
 from kd_core.config.values import annotations_of, check_values
 from kd_core.errors import UserError, located, nearest
 from kd_core.runtime.failures import explain, first_line
@@ -84,8 +85,8 @@ class Node(Mapping[str, Any]):
                 raise
             raise UserError(f"{self.where}: {error}") from error
         except _OF_ARGUMENTS as error:
-            if memory := explain(error):
-                raise memory from error
+            if known := explain(error):  # lack of memory, no network
+                raise type(known)(f"{_prefix(self.where)}{known}") from error
             reason = first_line(error) or type(error).__name__
             raise UserError(f"{_prefix(self.where)}{name_of(self.function)}: {reason}") from error
 
@@ -113,6 +114,7 @@ def parse(
         if kind is not None:
             kind.require(value.function, join(where, "type"))
         return value
+    value = expanded(value, where, network=kind is MODULE)
     function = located_type(value, where, kind)
     arguments = {key: item for key, item in value.items() if key != "type"}
     call = parse_call(function, arguments, where, provided=provided)

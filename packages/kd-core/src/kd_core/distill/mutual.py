@@ -153,8 +153,8 @@ def _require_one_class(batch: Any) -> None:
 
 
 def logits_of(model: nn.Module) -> list[str]:
-    """Return the tap of a model's logits: its role of this name, or else its output."""
-    return tap_list("@logits" if roles_of(model).get("logits") else "output", model)
+    """Return the tap of a model's logits."""
+    return tap_list("@logits", model)
 
 
 def pooled_of(model: nn.Module) -> list[str]:

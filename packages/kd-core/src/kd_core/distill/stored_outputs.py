@@ -52,7 +52,8 @@ def require_output(taps: Taps, model: nn.Module) -> None:
     """
     if not isinstance(model, StoredOutputs):
         return
-    inside = [tap for tap in ([taps] if isinstance(taps, str) else taps) if tap != "output"]
+    given = [taps] if isinstance(taps, str) else taps
+    inside = [tap for tap in given if tap not in ("output", "@logits")]
     if inside:
         raise UserError(
             f"there is no {inside[0]!r} in a file of outputs, which has logits alone; take a "

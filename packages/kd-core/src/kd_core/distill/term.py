@@ -33,7 +33,8 @@ class Term:
     Args:
         criterion: Compares the two sides.
         student: Tap of the student's network, or a sequence of taps for criteria that take several
-            tensors; roles such as `@stages` too. Empty for a criterion on the teacher alone.
+            tensors; roles such as `@stages` too. Empty for a criterion on the teacher alone. By
+            default the logits: the output, unless the model says where else they are.
         teacher: The same of the teacher's network.
         weight: Factor of the criterion's value in the total loss.
         warmup_epochs: Epochs over which the factor grows linearly to `weight`.
@@ -44,8 +45,8 @@ class Term:
     """
 
     criterion: Annotated[Criterion, CRITERION]
-    student: Taps = "output"
-    teacher: Taps = "output"
+    student: Taps = "@logits"
+    teacher: Taps = "@logits"
     weight: NonNegative = 1.0
     warmup_epochs: NonNegative = 0.0
     warmup_by: Literal["epoch", "step"] = "epoch"
@@ -165,7 +166,7 @@ def _build_term(
     given = {}
     for side, model in (("student", student), ("teacher", teachers[source])):
         with located(f"{where}.{side}"):
-            taps = node.get(side, "output")
+            taps = node.get(side, "@logits")
             require_output(taps, model)
             given[f"{side}_shapes"] = _shapes(model, taps, sample, _class_of(node["criterion"]))
     term: Term = node.build(**given, **provided)

@@ -118,6 +118,10 @@ class TaskAdapter(ABC):
         with located(where), untouched(student):
             student(sample)
 
+    def exported_node(self, network: Mapping[str, Any], student: Any) -> Mapping[str, Any]:
+        """Return the node from which a file's reader builds the student's network again."""
+        return network
+
     def metadata(self, network: Mapping[str, Any], data: Any, student: Any) -> dict[str, str]:
         """Return what a user of the exported weights must know, each value as JSON."""
         return {"network": json.dumps(plain(network))}

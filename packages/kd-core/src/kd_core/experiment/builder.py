@@ -90,7 +90,11 @@ def build_experiment(
         val=val,
         metric=adapter.metric_of(data),
         metadata=adapter.metadata(
-            distiller.deploy_node(plain(experiment.student["network"])), data, student
+            distiller.deploy_node(
+                adapter.exported_node(plain(experiment.student["network"]), student)
+            ),
+            data,
+            student,
         ),
         sample=sample,
     )

@@ -23,7 +23,7 @@ def build_task(
     where: str,
     *,
     pretrained: bool,
-    prepare: Callable[[nn.Module], None],
+    prepare: Callable[[nn.Module], nn.Module],
     wrap: Callable[[nn.Module], Made],
     **provided: Any,
 ) -> Made:
@@ -33,15 +33,14 @@ def build_task(
         network: Its node.
         where: Place in the config of the student or teacher.
         pretrained: Whether the network may load the weights that its node asks its library for.
-        prepare: Changes the plain network, and loads weights from a file.
+        prepare: Changes the plain network, loads weights from a file, and returns what is wrapped.
         wrap: Returns the task of the prepared network.
         provided: Arguments that the network receives if it names them, such as `num_classes`.
     """
     node = network if pretrained else without_pretrained(network)
     built = build_network(node, f"{where}.network", **provided)
     with located(where):
-        prepare(built)
-        return wrap(built)
+        return wrap(prepare(built))
 
 
 def as_teacher(

@@ -46,27 +46,27 @@ def find_student(path: str | Path) -> Path:
 
 
 def read_facts(
-    file: Path, checks: Mapping[str, "Check"], usual: Mapping[str, Any] | None = None
+    file: Path, checks: Mapping[str, "Check"], optional: Mapping[str, "Check"] | None = None
 ) -> dict[str, Any]:
     """Return the metadata of a student's file.
 
     Args:
         file: The file.
         checks: The entries that a file of this task must have, and a check for each.
-        usual: Values of those that it need not have.
+        optional: Those that it may have.
 
     Raises:
         UserError: If the file is damaged, or an entry is missing or wrong.
     """
     _, metadata = load_safetensors(file)  # the checksum covers the whole file
-    metadata = {name: json.dumps(value) for name, value in (usual or {}).items()} | metadata
     missing = [name for name in checks if name not in metadata]
     if missing:
         raise UserError(
             f"{file} does not name its {', '.join(missing)}; name a file that a training tool of "
             "this task wrote"
         )
-    return {name: fact(f"{file}: {name}", metadata[name], checks[name]) for name in checks}
+    wanted = {**checks, **{k: v for k, v in (optional or {}).items() if k in metadata}}
+    return {name: fact(f"{file}: {name}", metadata[name], wanted[name]) for name in wanted}
 
 
 def largest_tensor(file: Path) -> int:
@@ -139,6 +139,7 @@ MEAN: Check = ("three numbers, or one of grey images", lambda value: _are_number
 STD: Check = ("three numbers above 0, or one of grey images", lambda value: _are_numbers(value, 0))
 COUNT: Check = ("a whole number, 1 or more", _is_positive)
 SIZE: Check = (f"a side, or height and width, each from 1 to {_MOST_PIXELS} pixels", _is_size)
+KEY: Check = ("a name or a number", lambda value: type(value) in (str, int))
 FLAG: Check = ("true or false", lambda value: isinstance(value, bool))
 
 

@@ -71,6 +71,11 @@ class ImageTask(Task):
         self.register_buffer("correct", torch.zeros((), dtype=torch.int64))
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
+    @property
+    def size_advice(self) -> str:
+        """What to do where the network cannot take images of their size; "" if not known."""
+        return ""
+
     def prepare(self, images: Tensor) -> Tensor:
         """Return images [N, 1 or 3, H, W] as the network wants them, float [N, its own, H, W].
 

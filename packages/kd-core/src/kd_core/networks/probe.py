@@ -47,7 +47,7 @@ def telling(model: nn.Module, batch: Batch) -> Iterator[None]:
         )
         raise UserError(
             f"{type(network).__name__} failed in a first pass, fed {_fed(model, batch)}: "
-            f"{type(error).__name__}: {first_line(error)}{weights}; {_remedy(batch)}"
+            f"{type(error).__name__}: {first_line(error)}{weights}; {_remedy(model, batch)}"
         ) from error
 
 
@@ -83,9 +83,11 @@ def materialise(network: nn.Module, images: Tensor) -> None:
         module.training = mode
 
 
-def _remedy(batch: Batch) -> str:
+def _remedy(model: nn.Module, batch: Batch) -> str:
     if "image" not in batch:
         return "change its config, or take another"
+    if advice := getattr(model, "size_advice", ""):
+        return f"if the size is wrong, {advice}"
     return (
         "if it wants images of another size, set `size` of its node; if it wants grey ones, `mean` "
         "and `std` of one number; else take another network"

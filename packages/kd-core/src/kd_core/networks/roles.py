@@ -23,7 +23,8 @@ def tap_list(taps: Taps, model: nn.Module | None = None) -> list[str]:
     """Return the taps as a list of paths.
 
     A method names taps by role, so it fits any pair: `@stages` (the ends of all stages, without
-    the stem), `@stages[-1]`, `@stages[:2]`. A role is replaced by its paths, in order.
+    the stem), `@stages[-1]`, `@stages[:2]`. A role is replaced by its paths, in order. `@logits`
+    is the network's output where the model does not say otherwise.
 
     Args:
         taps: One text or several.
@@ -41,7 +42,7 @@ def tap_list(taps: Taps, model: nn.Module | None = None) -> list[str]:
 def _paths(text: str, model: nn.Module) -> Sequence[str]:
     if not text.startswith("@"):
         return (text,)
-    match, roles = _GRAMMAR.fullmatch(text), roles_of(model)
+    match, roles = _GRAMMAR.fullmatch(text), {"logits": "output", **roles_of(model)}
     if match is None:
         raise UserError(f"tap {text!r}: write a role such as @stages, @stages[-1] or @stages[1:]")
     if not roles.get(match["role"]):

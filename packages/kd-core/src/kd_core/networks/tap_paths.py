@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from torch import nn
@@ -40,19 +40,47 @@ class TapPath:
 
     def select(self, value: Any) -> Any:
         """Return the entry of a value that the tap names; the value itself if it names none."""
-        if self.key is None:
-            return value
-        index = int(self.key) if re.fullmatch(r"-?\d+", self.key) else None
-        if isinstance(value, Mapping):
-            key = self.key if self.key in value else index
-            if key in value:
-                return value[key]
-            raise UserError(f"tap {self.name!r}: no such key{nearest(self.key, map(str, value))}")
-        if not isinstance(value, tuple | list):
-            raise UserError(f"tap {self.name!r}: a {type(value).__name__} has no entries; no [key]")
-        if index is None or not -len(value) <= index < len(value):
-            raise UserError(f"tap {self.name!r}: no such entry in a tuple of {len(value)}")
-        return value[index]
+        return value if self.key is None else entry(value, self.key, f"tap {self.name!r}")
+
+
+def entries(value: Any) -> dict[str, Any]:
+    """Return what a tuple, dict or dataclass holds, by name or by number; else nothing."""
+    if isinstance(value, Mapping):
+        return {str(key): item for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        names = getattr(value, "_fields", range(len(value)))
+        return {str(name): item for name, item in zip(names, value, strict=True)}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: getattr(value, item.name) for item in fields(value)}
+    return {}
+
+
+def entry(value: Any, key: str, what: str) -> Any:
+    """Return one entry of a tuple, dict or dataclass, by its name or its number.
+
+    Args:
+        value: The tuple, dict or dataclass.
+        key: Name, or number such as "-1".
+        what: Who asks, for messages.
+
+    Raises:
+        UserError: If there is no such entry.
+    """
+    named = entries(value)
+    if key in named:
+        return named[key]
+    if isinstance(value, tuple | list):
+        index = int(key) if re.fullmatch(r"-?\d+", key) else None
+        if index is not None and -len(value) <= index < len(value):
+            return value[index]
+        raise UserError(f"{what}: no such entry in a tuple of {len(value)}{_names(value, key)}")
+    if isinstance(value, Mapping) or named:
+        raise UserError(f"{what}: no such key{nearest(key, named)}")
+    raise UserError(f"{what}: a {type(value).__name__} has no entries; no [key]")
+
+
+def _names(value: Any, key: str) -> str:
+    return nearest(key, value._fields) if hasattr(value, "_fields") else ""
 
 
 def parse(name: str, network: nn.Module) -> TapPath:
