@@ -147,7 +147,7 @@ def test_a_grid_is_asked_for_where_no_image_came_before():
         network(torch.zeros(2, 6, 5))
 
 
-def test_a_grid_is_measured_anew_in_every_pass():
+def test_a_grid_is_measured_in_every_pass():
     network = Tokens()
     tap = FeatureTap(network, ["late:map", "late:map(prefix=1,stride=4)"])
     for size in ((8, 8), (12, 4)):

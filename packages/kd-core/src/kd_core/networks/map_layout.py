@@ -64,7 +64,7 @@ class MapLayout:
 
     Args:
         network: Whose taps they are.
-        taps: Those that are to be maps; what has not four dimensions is not looked at.
+        taps: Those that are to be maps; anything of other than four dimensions is left out.
     """
 
     def __init__(self, network: nn.Module, taps: Iterable[str]) -> None:
@@ -93,7 +93,7 @@ class MapLayout:
             handle.remove()
 
     def check(self) -> None:
-        """Refuse taps that are not maps [N, C, H, W], after the `with`.
+        """Reject taps that are not maps [N, C, H, W], after the `with`.
 
         Raises:
             UserError: If the channels of a map are last and its tap does not say so, or says so and

@@ -10,7 +10,7 @@ from kd_core.networks.layouts import for_kind
 from kd_core.networks.tap_paths import parse
 from torch import Tensor, nn
 
-from kd_cls.roles.recording import Place, Recording
+from kd_cls.families.recording import Place, Recording
 
 Roles = dict[str, tuple[str, ...]]
 T = TypeVar("T")

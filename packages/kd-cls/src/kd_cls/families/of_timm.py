@@ -8,8 +8,8 @@ import torch
 from kd_core.networks.probe import untouched
 from torch import Tensor, nn
 
-from kd_cls.roles.recording import Recording, distinct, record
-from kd_cls.roles.search import Roles, classifier_input, layout_at, quarters, tap_of, with_tokens
+from kd_cls.families.recording import Recording, distinct, record
+from kd_cls.families.search import Roles, classifier_input, layout_at, quarters, tap_of, with_tokens
 
 _FIRST_STRIDE = 4  # of the first stage of most networks: what comes before is the stem
 

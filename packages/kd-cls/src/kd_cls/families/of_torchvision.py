@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_cls.roles.recording import Recording, distinct, record
-from kd_cls.roles.search import Roles, layout_at, pooled_of_logits, quarters, with_tokens
+from kd_cls.families.recording import Recording, distinct, record
+from kd_cls.families.search import Roles, layout_at, pooled_of_logits, quarters, with_tokens
 
 _CHAINS = ("features", "trunk_output", "blocks", "layers", "")
 """Where the children are that run one after the other; the network itself at last."""

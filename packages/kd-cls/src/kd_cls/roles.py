@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from kd_cls.families.of_timm import is_of_timm, timm_roles
+from kd_cls.families.of_torchvision import is_of_torchvision, torchvision_roles
+from kd_cls.families.of_zoo import of_mobilenet, of_resnet, of_zoo
+from kd_cls.families.recording import record
+from kd_cls.families.search import Roles, pooled_of_logits
 from kd_cls.models.paths import Taps
 from kd_cls.models.with_head import WithHead
-from kd_cls.roles.families import of_mobilenet, of_resnet, of_zoo
-from kd_cls.roles.of_timm import is_of_timm, timm_roles
-from kd_cls.roles.of_torchvision import is_of_torchvision, torchvision_roles
-from kd_cls.roles.recording import record
-from kd_cls.roles.search import Roles, pooled_of_logits
 
 
 def network_roles(network: nn.Module, sizes: Sequence[tuple[int, int]] = ()) -> Roles:

@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import nn
 
+from kd_cls.families.search import Roles
 from kd_cls.models.paths import Taps
 from kd_cls.models.wideresnet import WideResNet
-from kd_cls.roles.search import Roles
 
 
 def of_mobilenet(features: nn.Sequential) -> Roles:
