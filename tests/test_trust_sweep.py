@@ -124,7 +124,7 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
     ),
     ("kd_core/files/torch_files.py", "torch.serialization.safe_globals"): (
         1,
-        "numbers and a Namespace",
+        "NumPy values, a Namespace, stand-ins of ours",
     ),
     ("kd_core/files/outputs.py", "np.load"): (1, "logits of anybody, with allow_pickle=False"),
     ("kd_core/training/trainer.py", "checkpoint.load"): (1, "last.pth of a run"),

@@ -132,6 +132,14 @@ def test_a_teacher_that_is_trained_first_is_matched_by_name_too(finished, capsys
     assert "4 logits are moved" in capsys.readouterr().err
 
 
+def test_a_teacher_that_is_not_trained_yet_is_matched_for_the_checks(finished):
+    own, data = data_of("a", "b", "c"), data_of("c", "a")
+    teacher = ADAPTER.match_data(build("random", own), own, data)
+    assert teacher.network.fc.out_features == 2
+    other = ADAPTER.match_data(build("random", own), own, data_of("a", "b", "d"))
+    assert "'d'" in other.other_classes
+
+
 def test_the_borrowed_classifier_has_the_new_order_too(finished):
     before = build(finished, data_of(*NAMES)).network.fc
     after = build(finished, data_of("10", "1", "3", "2")).network.fc
@@ -203,6 +211,8 @@ JUNK = {
     "classes of numbers": ({"classes": [1, 2, 3]}, "classes: wanted a list of names"),
     "no classes": ({"classes": []}, "classes: wanted a list of names"),
     "millions of classes": ({"classes": ["a"] * 100_001}, "classes: wanted a list of names"),
+    "a name of two lines": ({"classes": ["a", "b", "c\n"]}, "wanted a list of names in printable"),
+    "an endless name": ({"classes": ["a", "b", "c" * 2000]}, "classes: wanted a list of names"),
     "a class too much": ({"classes": list("abcd")}, r"fc\.weight is \[3, 64\] in the file"),
     "code": ({"mean": "__import__('os')"}, "mean: wanted three numbers"),
 }
@@ -313,6 +323,35 @@ def test_a_teacher_at_chance_stops_the_run_before_anything_is_written(finished, 
 )
 def test_a_teacher_at_chance_teaches_where_the_config_says_so(finished, wrong, options):
     assert kd_run(finished, wrong, *options) == 0
+
+
+def test_a_checkpoint_is_measured_with_its_classes_in_the_data_s_order(finished, tmp_path):
+    data = data_of("10", "3", "1", "2")
+    model = ADAPTER.build_model(data, "student", network=NETWORK)
+    ADAPTER.load_checkpoint(model, finished / "student.pth", data)
+    own = read_state_dict(finished)["fc.bias"]
+    assert torch.equal(model.network.fc.bias, own[[1, 3, 0, 2]])
+    with pytest.raises(UserError, match="knows other classes than the data has"):
+        ADAPTER.load_checkpoint(model, finished / "best.pth", data_of("10", "3", "1", "4"))
+
+
+class LazyNetwork(torch.nn.Module):
+    """Learns the shape of its classifier from the first pass."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.fc = torch.nn.LazyLinear(num_classes)
+
+    def forward(self, images):
+        return self.fc(images.flatten(1))
+
+
+def test_a_lazy_network_has_its_weights_before_they_are_loaded(tmp_path):
+    given = torch.nn.Linear(3 * 8 * 8, 2)
+    save_file({f"fc.{k}": v for k, v in given.state_dict().items()}, tmp_path / "w.safetensors")
+    node = {"network": {"type": LazyNetwork}, "weights": str(tmp_path / "w.safetensors")}
+    built = ADAPTER.build_model(data_of("a", "b"), "student", **node)
+    assert torch.equal(built.network.fc.weight, given.weight)
 
 
 IN_GERMAN = {"dog": "Hund", "cat": "Katze"}

@@ -117,3 +117,40 @@ def test_the_place_of_the_data_may_change_but_is_named(place):
 def test_keys_with_dots_or_other_types_do_not_confuse_it():
     assert differences({"a.b": 1}, {"a": {"b": 2}})
     assert differences(with_contents({1: 2}), with_contents({1: 2})) == {}
+
+
+class TestWeights:
+    """Weights that are not one file count by their content too."""
+
+    @staticmethod
+    def hash_of(weights):
+        return with_contents({"teacher": {"weights": str(weights)}})["teacher"]["weights"]["sha256"]
+
+    def test_a_part_of_a_file_is_not_another(self, tmp_path):
+        (tmp_path / "w.pth").write_text("a")
+        found = {self.hash_of(f"{tmp_path / 'w.pth'}{part}") for part in ("", "#a", "#b")}
+        assert len(found) == 3
+
+    def test_a_folder_counts_by_its_weights_and_what_describes_them(self, tmp_path):
+        for name in ("model.safetensors", "config.json", "README.md"):
+            (tmp_path / name).write_text("a")
+        first = self.hash_of(tmp_path)
+        (tmp_path / "README.md").write_text("another")
+        assert self.hash_of(tmp_path) == first
+        (tmp_path / "config.json").write_text("another")
+        second = self.hash_of(tmp_path)
+        (tmp_path / "model.safetensors").write_text("another")
+        assert len({first, second, self.hash_of(tmp_path)}) == 3
+
+    def test_shards_count_each(self, tmp_path):
+        index = {"weight_map": {"a": "1.bin", "b": "2.bin"}}
+        (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+        for name in ("1.bin", "2.bin"):
+            (tmp_path / name).write_text("a")
+        first = self.hash_of(tmp_path)
+        (tmp_path / "2.bin").write_text("another")
+        assert self.hash_of(tmp_path) != first
+
+    def test_what_is_not_there_is_left_as_text(self, tmp_path):
+        node = {"weights": str(tmp_path)}
+        assert with_contents(node) == node

@@ -118,6 +118,13 @@ def test_what_one_network_lacks_is_not_taken_from_another(tmp_path):
         load_weights(network(), f"{tmp_path / 'w.pth'}#student")
 
 
+def test_names_that_would_not_print_in_one_line_are_not_taken(tmp_path):
+    torch.save({"a\nb": STATE, "c\x1b[31m": AVERAGE, "d" * 600: AVERAGE}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"w\.pth: wanted a state dict") as refused:
+        load_weights(network(), tmp_path / "w.pth")
+    assert "\n" not in str(refused.value)
+
+
 def test_another_number_of_classes_is_still_guessed_inside_a_checkpoint(tmp_path):
     torch.save({"state_dict": under("model.", STATE)}, tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"fc\.weight is \[3, 4\] .*other number of classes"):

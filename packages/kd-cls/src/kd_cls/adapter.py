@@ -6,16 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from kd_core.config.node import Node
+from kd_core.errors import UserError
 from kd_core.experiment.adapter import TaskAdapter
 from kd_core.experiment.models import as_teacher, is_pretrained, without_pretrained
 from kd_core.experiment.spec import Experiment
 from kd_core.files.artifacts import find_student
+from kd_core.files.weight_facts import facts_of
 from kd_core.networks.task import Batch
 from kd_core.runtime import distributed
 from kd_core.training.hooks import Evaluate
 from torch import nn
 
 from kd_cls import TITLE
+from kd_cls.class_names import match_classes
 from kd_cls.classifier import Classifier
 from kd_cls.data import DataSplits
 from kd_cls.evaluation import evaluate, evaluator
@@ -27,7 +30,7 @@ from kd_cls.networks import (
 )
 from kd_cls.stand_ins import data_stand_in, model_stand_in
 from kd_cls.student import load_student
-from kd_cls.trained import Trained
+from kd_cls.trained import Trained, tell
 
 
 class ClassificationAdapter(TaskAdapter):
@@ -54,6 +57,11 @@ class ClassificationAdapter(TaskAdapter):
     def load_finished(self, folder: Path, node: Mapping[str, Any]) -> Classifier:
         """Rebuild a finished student as a teacher."""
         return as_teacher(Classifier, load_student(folder), node)
+
+    def match_data(self, teacher: Classifier, own_data: DataSplits, data: DataSplits) -> Classifier:
+        """Match the classes of both data sets by their names."""
+        match_classes(teacher, own_data.classes, data)
+        return teacher
 
     def match_teacher(
         self,
@@ -114,6 +122,21 @@ class ClassificationAdapter(TaskAdapter):
     def chance(self, data: DataSplits) -> float | None:
         """Return the accuracy of guessing, in percent; None for a single class."""
         return 100 / data.num_classes if data.num_classes > 1 else None
+
+    def load_checkpoint(self, model: nn.Module, path: Path, data: DataSplits) -> None:
+        """Load a file, and match its classes by their names; its statistics are the config's.
+
+        Raises:
+            UserError: If it does not fit, or knows other classes.
+        """
+        super().load_checkpoint(model, path, data)
+        names = facts_of(path, known=("mean", "std", "image_size")).classes
+        if names is None or not isinstance(model, Classifier):
+            return
+        if done := match_classes(model, names, data):
+            tell(f"{path}{done}")
+        if model.other_classes:
+            raise UserError(f"{path} {model.other_classes}; measure it on data of these")
 
     def evaluate(
         self,

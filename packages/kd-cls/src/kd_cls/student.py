@@ -6,11 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from kd_core.config.trust import build_from_file
 from kd_core.errors import UserError
 from kd_core.files import artifacts
 from kd_core.files.artifacts import find_student
 from kd_core.files.weights import load_weights, read_state_dict
+from kd_core.networks.image_task import height_and_width
+from kd_core.networks.probe import materialise
 from torch import Tensor, nn
 
 from kd_cls.classifier import Classifier
@@ -43,7 +46,8 @@ def load_student(path: str | Path) -> Classifier:
     """
     file = find_student(path)
     facts = read_facts(file)
-    make = partial(_build, facts["network"], len(facts["classes"]), file)
+    sides = height_and_width(facts["image_size"])
+    make = partial(_build, facts["network"], len(facts["classes"]), file, sides)
     network = artifacts.rebuild(make, lambda network: load_weights(network, file))
     classifier = Classifier(
         network,
@@ -82,10 +86,13 @@ def square_side(image_size: Any, file: Path) -> int:
     return int(height)
 
 
-def _build(node: Mapping[str, Any], num_classes: int, file: Path) -> nn.Module:
+def _build(
+    node: Mapping[str, Any], num_classes: int, file: Path, sides: tuple[int, int]
+) -> nn.Module:
     largest = artifacts.largest_tensor(file)
     where = f"{file}: network"
     network = build_from_file(node, where, KNOWN, largest=largest, num_classes=num_classes)
+    materialise(network, torch.zeros(2, 3, *sides))
     if not _fits(read_state_dict(file), network.state_dict()):
         with suppress(UserError):  # no linear layer; then load_weights says what does not fit
             replace_head(network, num_classes)

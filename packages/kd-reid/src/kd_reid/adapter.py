@@ -131,7 +131,7 @@ class ReidAdapter(TaskAdapter):
         """Measure a teacher, whatever people it was trained on."""
         return test(teacher)
 
-    def load_checkpoint(self, model: nn.Module, path: Path) -> None:
+    def load_checkpoint(self, model: nn.Module, path: Path, data: DataSplits) -> None:
         """Load any checkpoint of a run; with plain weights, also the neck beside them."""
         load_checkpoint(network_of(model), path)
 

@@ -17,6 +17,7 @@ from kd_core.files.artifacts import find_student
 from kd_core.files.weight_facts import facts_of
 from kd_core.runtime.console import err
 
+from kd_cls.class_names import match_classes
 from kd_cls.classifier import Classifier
 from kd_cls.data import DataSplits
 from kd_cls.models import MODELS
@@ -113,7 +114,12 @@ def _finished(spec: str, data: DataSplits, networks: Path) -> Classifier:
     if path.is_file() and path.suffix != ".safetensors":
         raise UserError(f"such a file does not name its network; write NAME={spec}")
     trained = load_student(path)
-    _compare_classes(spec, read_facts(find_student(path))["classes"], data.classes)
+    names = read_facts(find_student(path))["classes"]
+    if set(names) >= set(data.classes):
+        if done := match_classes(trained, names, data):
+            err.print(f"{spec}{done}")
+    else:
+        _compare_classes(spec, names, data.classes)
     return trained
 
 
@@ -175,7 +181,7 @@ def _names(networks: Path) -> set[str]:
 
 
 def _compare_classes(spec: str, trained: Iterable[str], shown: Sequence[str]) -> None:
-    """Warn of other names: classes may be spelt differently, but must have the same order."""
+    """Warn of names that cannot be matched: they may be spelt differently, in the same order."""
     pairs = [(ours, theirs) for ours, theirs in zip(trained, shown, strict=False) if ours != theirs]
     if pairs:
         ours, theirs = pairs[0]

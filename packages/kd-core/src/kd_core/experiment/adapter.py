@@ -79,6 +79,10 @@ class TaskAdapter(ABC):
             "first; write its load_finished, or give the teacher `weights`"
         )
 
+    def match_data(self, teacher: Any, own_data: Any, data: Any) -> Any:
+        """Return an untrained teacher of other data, as `match_teacher` will return the trained."""
+        return teacher
+
     def match_teacher(
         self, teacher: Any, folder: Path, node: Mapping[str, Any], data: Any, where: str
     ) -> Any:
@@ -126,6 +130,6 @@ class TaskAdapter(ABC):
         """Measure a checkpoint for `--eval-only`."""
         return self.evaluators(experiment, data)[0](model)
 
-    def load_checkpoint(self, model: nn.Module, path: Path) -> None:
-        """Load a file of weights into a model, for `--eval-only`."""
+    def load_checkpoint(self, model: nn.Module, path: Path, data: Any) -> None:
+        """Load a file of weights into a model, to measure it on the data for `--eval-only`."""
         load_weights(network_of(model), path)

@@ -148,7 +148,7 @@ class TrainingTool:
         last = replace(last, student=last.student.changed(weights=RANDOM))
         built = Runner(self.adapter, device, folder).build(last, last.seed)
         predictor = built.distiller.predictor()
-        self.adapter.load_checkpoint(predictor, Path(args.eval_only))
+        self.adapter.load_checkpoint(predictor, Path(args.eval_only), built.data)
         flag = last.trainer.get("channels_last") if last.trainer else None
         built.distiller.eval()
         use_channels_last(built.distiller, flag, sample=built.sample)

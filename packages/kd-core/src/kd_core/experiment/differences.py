@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from kd_core.errors import UserError
-from kd_core.files.fingerprint import hash_of_file
+from kd_core.files.fingerprint import hash_of, hash_of_file
+from kd_core.files.weight_files import described_by, files_of, main_file, split_choice
 from kd_core.training.settings import TrainerSettings
 
 EPOCHS = "trainer.epochs"
@@ -46,6 +47,8 @@ TRAINER = {
 DATA_MAY_DIFFER = ("workers", "decoded", "download")
 """Keys of `data` that cannot change a result. All others, and all other nodes, count."""
 
+_WEIGHTS = "weights"
+
 PLACES = ("root", "source", "folder")
 """Keys of `data` that say where it is. It may move; that it is the same, its fingerprint says."""
 
@@ -61,21 +64,30 @@ _ABSENT = "not set"
 _MOST = 3  # differing keys that a message names
 
 
-def with_contents(value: Any) -> Any:
+def with_contents(value: Any, key: str = "") -> Any:
     """Return a config in JSON's types, where a file's name stands beside the hash of its content.
 
     A weights file or a list thus counts by what is in it, wherever it lies; `~` is the home folder.
+    So do weights in a folder, in shards or in a part of a file, and what is beside them and says
+    what they were trained on.
+
+    Args:
+        value: The config, or a part of it.
+        key: Under which it stands; `weights` may be more than a file.
     """
     if _is_file(value):
         return value  # done before
     if isinstance(value, Mapping):
         return {
-            str(key): item if key == "type" else with_contents(item) for key, item in value.items()
+            str(key): item if key == "type" else with_contents(item, str(key))
+            for key, item in value.items()
         }
     if isinstance(value, list | tuple):
         return [with_contents(item) for item in value]
     if isinstance(value, str):
         path = os.path.expanduser(value)
+        if key == _WEIGHTS and (found := _hash_of_weights(value)):
+            return {"file": value, "sha256": found}
         if os.path.isfile(path):  # False for text that cannot be a path
             return {"file": value, "sha256": _hash_of(path)}
     return value
@@ -208,6 +220,19 @@ def _is_file(value: Any) -> bool:
         and value.keys() == {"file", "sha256"}
         and all(isinstance(text, str) for text in value.values())
     )
+
+
+def _hash_of_weights(value: str) -> str | None:
+    """Return a hash of weights that are not one file which says all; None for others."""
+    path, choice = split_choice(value)
+    try:
+        main = main_file(path)
+        files = [*files_of(path), *described_by(main)]
+    except (UserError, OSError, ValueError):  # told where they are read
+        return None
+    if files == [path] and not choice:
+        return None
+    return hash_of(choice, *(_hash_of(str(file)) for file in (main, *files)))
 
 
 def _hash_of(path: str) -> str:

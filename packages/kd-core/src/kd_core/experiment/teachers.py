@@ -67,12 +67,14 @@ def build_teachers(
         if spec.is_stored:
             built[name] = _stored(spec, data, untrained=untrained)
             continue
-        seen = data
+        other = None
         if own_data is not None and spec.to_train and _missing(spec, folder):
-            seen = own_data(spec.to_train)
+            other = own_data(spec.to_train)
         model = spec.untrained().model if untrained else spec.model
         seed_everything(mix(seed, 0))  # whether or not another was trained just now
-        built[name] = adapter.build_model(seen, spec.where, **model)
+        built[name] = adapter.build_model(data if other is None else other, spec.where, **model)
+        if other is not None:
+            built[name] = adapter.match_data(built[name], other, data)
     return built
 
 

@@ -18,6 +18,7 @@ from kd_core.files.checkpoint import load_safetensors
 FILE = "student.safetensors"
 _MOST_PIXELS = 16384  # of a side
 _MOST_NAMES = 100_000  # ImageNet-21k has 21,843
+_LONGEST_NAME = 1000  # letters; some of ImageNet's list all synonyms
 _MOST_TEXT = 16 * 2**20  # letters of one entry
 
 
@@ -116,11 +117,11 @@ def _is_node(value: Any) -> bool:
 
 
 def _are_names(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and 1 <= len(value) <= _MOST_NAMES
-        and all(isinstance(name, str) for name in value)
-    )
+    return isinstance(value, list) and 1 <= len(value) <= _MOST_NAMES and all(map(_is_name, value))
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST_NAME and value.isprintable()
 
 
 def _is_size(value: Any) -> bool:
@@ -129,7 +130,7 @@ def _is_size(value: Any) -> bool:
 
 
 NODE: Check = ("a dict with `type`, an import path", _is_node)
-NAMES: Check = (f"a list of names, {_MOST_NAMES:,} at most", _are_names)
+NAMES: Check = (f"a list of names in printable letters, {_MOST_NAMES:,} at most", _are_names)
 MEAN: Check = ("three numbers", lambda value: _are_numbers(value, -1e6))
 STD: Check = ("three numbers above 0", lambda value: _are_numbers(value, 0))
 COUNT: Check = ("a whole number, 1 or more", _is_positive)

@@ -12,6 +12,7 @@ from kd_core.files.mismatch import Mismatch
 
 _DEEPEST = 4  # dicts in dicts; a checkpoint of Lightning's callbacks has three
 _MOST_DICTS = 10_000
+_LONGEST = 500  # letters of a name
 _MOST_PREFIXES = 8  # of one dict, those that fit best
 
 
@@ -50,10 +51,11 @@ def state_dicts(contents: Any) -> Iterator[tuple[tuple[str, ...], dict[str, Tens
     for keys, value in queue:
         if not isinstance(value, Mapping) or len(keys) > _DEEPEST or len(queue) > _MOST_DICTS:
             continue
-        tensors = {str(k): v.detach() for k, v in value.items() if _has_shape(v)}
+        tensors = {str(k): v.detach() for k, v in value.items() if _has_shape(v) and _is_name(k)}
         if tensors:
             yield keys, tensors
-        queue += [((*keys, str(k)), v) for k, v in value.items() if isinstance(v, Mapping)]
+        inner = [(str(k), v) for k, v in value.items() if isinstance(v, Mapping) and _is_name(k)]
+        queue += [((*keys, key), v) for key, v in inner]
 
 
 def matches(contents: Any, own: Mapping[str, Tensor]) -> list[Match]:
@@ -100,6 +102,10 @@ def choose(found: Sequence[Match], own: Mapping[str, Tensor], choice: str) -> Ma
             f"say which, such as weights='FILE#{named}'"
         )
     return best
+
+
+def _is_name(key: Any) -> bool:
+    return len(str(key)) <= _LONGEST and str(key).isprintable()  # it may be printed, in one line
 
 
 def _has_shape(value: Any) -> bool:

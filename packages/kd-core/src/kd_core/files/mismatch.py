@@ -8,6 +8,8 @@ from torch import Tensor
 COUNTER = "num_batches_tracked"
 """Of a BatchNorm; old files lack it, and PyTorch then counts from 0."""
 
+_LONGEST = 200  # letters of a name in a message
+
 
 class Mismatch(NamedTuple):
     """Names that differ; as text, how they do in one line: "" if a file fits."""
@@ -42,5 +44,7 @@ class Mismatch(NamedTuple):
 
 
 def few(names: Sequence[str], most: int = 3) -> str:
-    """Return the first of some names, and a sign if there are more."""
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    """Return the first of some names, and a sign if there are more; in one line, of any file."""
+    shown = [name if name.isprintable() else repr(name) for name in names[:most]]
+    cut = [name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..." for name in shown]
+    return ", ".join(cut) + (", ..." if len(names) > most else "")
