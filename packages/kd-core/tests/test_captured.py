@@ -103,6 +103,23 @@ def test_it_is_the_plain_step_with_rates_and_warm_up_and_a_last_short_batch(opti
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
+def test_in_fp16_the_scale_and_skipped_steps_are_those_of_the_plain_step():
+    def spoiled():
+        step = plain_step(precision="fp16")
+        step.dtype = None
+        bias = step.distiller.student.network[0].bias
+        count = iter(range(100))
+        bias.register_hook(lambda g: g * float("inf") if next(count) % 3 == 0 else g)
+        return step
+
+    plain, recorded, record = spoiled(), spoiled(), Played()
+    captured = captured_step(recorded, record)
+    torch.testing.assert_close(train(captured), train(plain), rtol=0, atol=0)
+    assert record.recorded == 1
+    assert captured.loss_scale is recorded.loss_scale
+    assert captured.loss_scale.skipped == plain.loss_scale.skipped == 4
+
+
 def test_every_layout_is_recorded_once_after_plain_steps():
     record = Played()
     step = captured_step(plain_step(), record)

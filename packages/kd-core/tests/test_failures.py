@@ -70,6 +70,13 @@ def test_the_line_is_found_in_the_traceback_of_another_process(kind, status):
     assert str(explain(caught)) == "no a.jpg"
 
 
+@pytest.mark.parametrize(("kind", "name"), [("Half", "half"), ("BFloat16", "bfloat16")])
+def test_an_operator_that_a_device_lacks_in_half_precision_is_one_line(kind, name):
+    told = explain(RuntimeError(f"\"linalg_eigh_cpu\" not implemented for '{kind}'"))
+    assert f"has no linalg_eigh_cpu in {name} precision; set trainer.precision=fp32" in str(told)
+    assert explain(RuntimeError("\"x\" not implemented for 'Long'")) is None
+
+
 def test_a_path_with_a_nul_is_one_line():
     with pytest.raises(ValueError, match="null") as caught:
         Path("a\0b").read_text()

@@ -209,3 +209,16 @@ def test_a_network_that_cannot_work_in_nhwc_memory_is_left_as_it_is(tmp_path):
     assert parts.distiller.teachers["teacher"].model.channels_last
     with pytest.raises(UserError, match="view size"):
         run_once(tmp_path, parts, channels_last=True)
+
+
+class StepWithoutScale(TrainStep):
+    """Somebody's own step."""
+
+    def __init__(self, distiller, optimizer, *, precision="fp32"):
+        super().__init__(distiller, optimizer)
+
+
+def test_a_step_of_one_s_own_that_scales_no_loss_is_refused_in_fp16(tmp_path):
+    step = {"type": StepWithoutScale}
+    with pytest.raises(UserError, match="StepWithoutScale has no `loss_scale`"):
+        run_once(tmp_path, make_parts(scripted(1.0)), step=step, precision="fp16")

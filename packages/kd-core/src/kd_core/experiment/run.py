@@ -22,6 +22,7 @@ from kd_core.training.cuda_graph import CapturedStep
 from kd_core.training.early_stop import parse_early_stop
 from kd_core.training.hooks import HOOK, CheckpointHook, Evaluate, EvaluateHook, Hook
 from kd_core.training.loggers import LOGGER, JsonLog, ProgressLog, TensorBoardLog, is_installed
+from kd_core.training.loss_scale import require_scale
 from kd_core.training.memory_format import use_channels_last
 from kd_core.training.optimizer import build_optimizer, groups_text
 from kd_core.training.schedule import SCHEDULE
@@ -119,6 +120,7 @@ def _build_step(distiller: Distiller, optimizer: Optimizer, settings: TrainerSet
         find_unused_parameters=settings.find_unused_parameters,
         compile=settings.compile,
     )
+    require_scale(step, settings.precision)
     if settings.capture and distiller.steps.device.type == "cuda":
         return CapturedStep(step, distiller, optimizer)
     return step

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Optimizer
 
+from kd_core.errors import UserError
 from kd_core.training.meter import NonFiniteLossError
 
 GROWTH, BACKOFF, INTERVAL = 2.0, 0.5, 2000  # as torch.amp.GradScaler
@@ -88,6 +89,19 @@ class LossScale:
         """Restore what `state_dict` returned, in the same memory."""
         for name, tensor in self.state_dict().items():
             tensor.copy_(state[name])
+
+
+def require_scale(step: object, precision: str) -> None:
+    """Reject a training step of somebody's own that would lose the gradients of fp16.
+
+    Raises:
+        UserError: If it scales no loss.
+    """
+    if precision == "fp16" and getattr(step, "loss_scale", None) is None:
+        raise UserError(
+            f"trainer.step: {type(step).__name__} has no `loss_scale` (a `LossScale`), without "
+            "which small gradients of fp16 are 0; set trainer.precision to bf16 or fp32"
+        )
 
 
 def skips_on_device(optimizer: Optimizer) -> bool:
