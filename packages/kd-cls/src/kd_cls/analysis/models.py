@@ -138,7 +138,12 @@ def _named(name: str, weights: str, data: DataSplits, networks: Path) -> Classif
         classifier = build_classifier(data, name, **plain)
     # Fine-tuned from pretrained weights: it was trained with their normalisation.
     found = None if stated else pretrained_facts(classifier.network, node["network"])
-    if found is None or (weights != RANDOM and facts_of(weights).mean):
+    if (
+        found is None
+        or found.mean is None
+        or found.std is None
+        or (weights != RANDOM and facts_of(weights).mean)
+    ):
         return classifier
     mean, std = statistics_for(classifier.network, (found.mean, found.std), name)
     return Classifier(

@@ -14,12 +14,9 @@ from kd_core.runtime.console import err
 from rich.progress import track
 from torch import Tensor
 
-from kd_cls.data.options import Options
-
 _COMPARED = 32  # labels that are read from items where the data set lists all
 _FEW = 2000  # items that are read without a progress bar
 _LISTS = ("targets", "labels")  # attributes of torchvision's data sets
-_OF_ONE_CLASS = ("val_fraction", "limit_per_class", "random_labels", "balanced")
 
 
 def labels_of(samples: DatasetSamples) -> Tensor:
@@ -64,8 +61,8 @@ def class_names(given: Sequence[str] | None, dataset: Any, labels: Tensor) -> li
     return [str(number) for number in range(count)]
 
 
-def check_classes(labels: Tensor, classes: Sequence[str], where: str, options: Options) -> None:
-    """Reject labels that are none of the classes, and options that need one class an image.
+def check_classes(labels: Tensor, classes: Sequence[str], where: str) -> None:
+    """Reject labels that are none of the classes.
 
     Raises:
         UserError: Names the item.
@@ -76,9 +73,6 @@ def check_classes(labels: Tensor, classes: Sequence[str], where: str, options: O
                 f"{where}: its labels are lists of {labels.shape[1]}, the training set has "
                 f"{len(classes)} classes; wanted one number for each"
             )
-        for name in _OF_ONE_CLASS:
-            if getattr(options, name):
-                raise UserError(f"data.{name}: needs one class an image, not several; leave it out")
         return
     wrong = ((labels < 0) | (labels >= len(classes))).nonzero().flatten()
     if len(wrong):

@@ -79,7 +79,7 @@ def dataset(
     parts = {name: (part, labels_of(part)) for name, part in samples.items()}
     names = class_names(classes, train, parts["train"][1])
     for name, (_, labels) in parts.items():
-        check_classes(labels, names, f"data.{name}", options)
+        check_classes(labels, names, f"data.{name}")
         if labels.dim() == 1:
             check_missing(labels, names, f"data.{name}", allow_missing_classes)
     parts["train"] = first_of_each_class(parts["train"], options.limit_per_class)

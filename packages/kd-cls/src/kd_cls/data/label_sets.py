@@ -22,8 +22,9 @@ def require_label_sets(
         if labels.dim() != 2:
             raise UserError(f"{where}: wanted labels [N, C] as in the other part of the data")
         check_label_sets(labels, classes, where)
-    if options.random_labels:
-        raise UserError("random_labels is for one class an image; leave it out")
+    for name in ("random_labels", "balanced"):
+        if getattr(options, name):
+            raise UserError(f"data.{name}: needs one class an image, not several; leave it out")
 
 
 def check_label_sets(labels: Tensor, classes: Sequence[str], where: str) -> None:
