@@ -26,7 +26,9 @@ IN_ONE_FILE = {
     ("kd_core", "values.py"): {"pydantic"},
 }
 LOGGING = {"tensorboard", "wandb", "matplotlib"}
-LAZILY = dict.fromkeys(ALWAYS, LOGGING) | {"kd_cls": LOGGING | {"timm", "onnx", "onnxruntime"}}
+LAZILY = dict.fromkeys(ALWAYS, LOGGING) | {
+    "kd_cls": LOGGING | {"timm", "transformers", "huggingface_hub", "onnx", "onnxruntime"}
+}
 
 FLOORS = (  # of kd_core, from the ground; an import points down
     {"errors", "functional", "metrics"},

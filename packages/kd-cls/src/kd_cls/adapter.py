@@ -126,7 +126,7 @@ class ClassificationAdapter(TaskAdapter):
         self, network: Mapping[str, Any], data: DataSplits, student: Classifier
     ) -> dict[str, str]:
         """Return the metadata that `load_student` and `kd-cls-predict` need."""
-        facts = {
+        facts: dict[str, Any] = {
             "network": without_pretrained(network),  # its weights are in the same file
             "classes": data.classes,
             "mean": student.mean.flatten().tolist(),

@@ -219,7 +219,8 @@ def _replace(network: nn.Module, path: str, num_classes: int) -> None:
         if isinstance(old, nn.Linear):
             new = nn.Linear(old.in_features, num_classes)
         else:
-            new = nn.Conv2d(old.in_channels, num_classes, old.kernel_size, old.stride, old.padding)
+            form: Any = (old.kernel_size, old.stride, old.padding)
+            new = nn.Conv2d(old.in_channels, num_classes, *form)
     names = [name for name, m in network.named_modules(remove_duplicate=False) if m is old]
     for name in names:
         owner, _, last = name.rpartition(".")
