@@ -33,7 +33,7 @@ IMPORTED_LATE = (
     "kd_core.experiment.tables.comparison",
     "kd_cls.demo",
     "kd_cls.prediction",
-    "kd_cls.exporting",
+    "kd_cls.deployment",
     "kd_cls.analysis.analyses",
     "kd_reid.demo",
     "kd_det.runner",

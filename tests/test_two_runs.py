@@ -97,7 +97,7 @@ class Started:
 
 def serve():
     """Fork runs off, as lines on stdin ask for them."""
-    from kd_cls import export, exporting, train  # noqa: F401  what export imports late
+    from kd_cls import deployment, export, train  # noqa: F401  what export imports late
 
     train.make_tool()
     tools = {"train": train.main, "export": export.main}
