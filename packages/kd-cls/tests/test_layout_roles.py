@@ -9,6 +9,8 @@ import timm
 import torch
 import torchvision
 from kd_cls.classifier import Classifier
+from kd_cls.families.recording import distinct, record
+from kd_cls.families.search import tap_of
 from kd_cls.models import build_model
 from kd_cls.roles import network_roles
 from kd_cls.train import main
@@ -190,17 +192,23 @@ def test_at_of_a_swin_and_of_its_map_turned_is_zero_or_refused(built):
         distilled("features.7")
 
 
-def test_roles_are_found_though_new_blocks_return_what_they_get():
-    network = timm.create_model("test_convnext", num_classes=3)
-    before = copy.deepcopy(network.state_dict())
-    for name, parameter in network.named_parameters():
-        if name.endswith("gamma"):
-            nn.init.zeros_(parameter)
-            before[name].zero_()
-    roles = network_roles(network)
-    assert roles["stages"] == tuple(f"stages.{number}" for number in range(4))
-    assert roles["map"] == ("stages",)
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+class Scaled(nn.Module):
+    """A block whose scale is 0 in a new network, so that it returns what it gets."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.gamma = nn.Conv2d(3, 3, 1), nn.Parameter(torch.zeros(3, 1, 1))
+
+    def forward(self, x):
+        return x + self.gamma * self.conv(x)
+
+
+def test_a_new_networks_blocks_are_told_apart_though_they_return_what_they_get():
+    network = nn.Sequential(Scaled(), Scaled(), Scaled())
+    with distinct(network):
+        seen = record(network, network)
+        assert tap_of(network, seen, seen.at("1"), "of another name") == "1"
+    assert all(not block.gamma.any() for block in network)
     assert network.training
 
 

@@ -175,11 +175,13 @@ def test_a_turned_map_that_is_overwritten_is_seen_and_can_be_copied():
 
 
 def test_a_convolution_that_is_tapped_in_a_layout_is_not_folded():
-    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
-    network[1].running_mean.fill_(3)
+    pairs = [nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)]
+    network = nn.Sequential(*pairs)
+    for norm in (network[1], network[3]):
+        norm.running_mean.fill_(3)
     teacher, batch = Teacher(Predict(network)), {"image": IMAGES}
-    wanted = teacher.infer_shapes(["0:nchw:tokens", "1:in:nchw"], batch)
-    assert teacher.accelerate(batch) == 0
+    wanted = teacher.infer_shapes(["0:nchw:tokens", "3:nchw"], batch)
+    assert teacher.accelerate(batch) == 1  # the second pair alone
     torch.testing.assert_close(teacher(batch), wanted)
 
 
