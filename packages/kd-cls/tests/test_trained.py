@@ -304,7 +304,7 @@ def wrong(tmp_path, monkeypatch):
     network = build_model("resnet8", num_classes=4)
     with torch.no_grad():
         network.fc.weight.zero_()
-        network.fc.bias.copy_(torch.tensor([1.0, 0, 0, 0]))
+        network.fc.bias.copy_(torch.tensor([5.0, 0, 0, 0]))
     torch.save(network.state_dict(), "wrong.pth")
     return "teacher.weights=wrong.pth"
 

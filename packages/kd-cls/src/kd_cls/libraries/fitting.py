@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kd_core.files.weights import load_weights, read_state_dict
+from kd_core.files.weights import load_weights, matching_state
 from kd_core.networks.image_channels import input_channels, with_channels
 from kd_core.networks.probe import materialise
 from kd_core.runtime.console import err
@@ -46,12 +46,13 @@ class Fitting:
         """
         images = with_channels(self.images, input_channels(network, self.images.shape[1]))
         materialise(network, images)
-        state = read_state_dict(self.file) if self.file else {}
+        own = network.state_dict()
+        state = matching_state(self.file, own, silent=True) if self.file else {}
         off = without_auxiliary(network, state)
         if self.new_head or self.linear_probe:
             network = self._with_new_heads(network, state, images)
         else:
-            self._load(network, state)
+            self._load(network)
         if without_auxiliary(network) or off:
             err.print(
                 f"{type(network).__name__}: its auxiliary classifiers are switched off; only its "
@@ -70,24 +71,27 @@ class Fitting:
             heads.network.output = key
         if not self.linear_probe:
             heads = heads.renewed(self.num_classes)
-            self._load(heads.network, state)
+            self._load(heads.network)
             return heads.network
         of_file = state.get(f"{heads.paths[0]}.weight")
         if of_file is not None:  # so that the whole file must fit
             heads = heads.renewed(len(of_file))
-        self._load(heads.network, state)
+        self._load(heads.network)
         heads = heads.renewed(self.num_classes)
         heads.network.requires_grad_(False)
         for layer in heads.layers():
             layer.requires_grad_(True)
         return heads.network
 
-    def _load(self, network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    def _load(self, network: nn.Module) -> None:
         """Load the file; where a head was added, it may be of the network without it."""
         if self.file is None:
             return
-        alone = isinstance(network, WithHead) and not {*state} & {*network.state_dict()}
-        load_weights(network.get_submodule("backbone") if alone else network, self.file)
+        if isinstance(network, WithHead):
+            found = matching_state(self.file, network.state_dict(), silent=True)
+            if not any(name.startswith("backbone.") for name in found):
+                network = network.backbone
+        load_weights(network, self.file)
 
 
 def key_of(network: nn.Module, output: str | int | None) -> str | int | None:
