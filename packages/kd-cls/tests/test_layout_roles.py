@@ -192,6 +192,13 @@ def test_at_of_a_swin_and_of_its_map_turned_is_zero_or_refused(built):
         distilled("features.7")
 
 
+def test_a_head_that_pools_a_map_itself_has_a_pooled_vector():
+    sizes = {"img_size": 32, "layers": (1, 1), "patch_sizes": (8, 1), "embed_dims": (8, 8)}
+    more = {"hidden_sizes": (4, 4), "mlp_ratios": (1, 1)}
+    network = timm.models.sequencer.Sequencer2d(3, **sizes, **more)
+    assert network_roles(network)["pooled"] == ("head.fc:in",)
+
+
 class Scaled(nn.Module):
     """A block whose scale is 0 in a new network, so that it returns what it gets."""
 

@@ -151,9 +151,10 @@ def _classifiers(network: Any) -> list[str]:
 
 
 def _called(network: nn.Module, path: str) -> list[str]:
-    """Return a module's path, or those of its children if it only holds them."""
+    """Return a classifier's path, then its last linear layer: a head may pool a map itself."""
     module = network.get_submodule(path)
     if isinstance(module, nn.ModuleList | nn.ModuleDict):
         inner = [f"{path}.{name}" for name, _ in module.named_children()]
         return inner if len(inner) == 1 else []  # of several, none gets all that the logits need
-    return [path]
+    linear = [name for name, m in module.named_modules() if name and isinstance(m, nn.Linear)]
+    return [path, *(f"{path}.{name}" for name in linear[-1:])]

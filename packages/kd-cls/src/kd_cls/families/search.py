@@ -84,15 +84,14 @@ def with_tokens(network: Any, tap: str) -> Roles:
 
 
 def classifier_input(seen: Recording, classifiers: Sequence[str]) -> str | None:
-    """Return the tap of the vector [N, D] that the first classifier gets, or None."""
-    ran = [path for path in classifiers if seen.at(f"{path}:in") is not None]
-    value = seen.at(f"{ran[0]}:in") if ran else None
-    if value is None:
-        return None
-    if value.dim() == 2:
-        return f"{ran[0]}:in"
-    one = value.dim() == 4 and sum(size > 1 for size in value.shape[1:]) == 1
-    return f"{ran[0]}:in:vector" if one else None
+    """Return the tap of the vector [N, D] that the first classifier with one gets, or None."""
+    for path in classifiers:
+        value = seen.at(f"{path}:in")
+        if value is not None and value.dim() == 2:
+            return f"{path}:in"
+        if value is not None and value.dim() == 4 and sum(n > 1 for n in value.shape[1:]) == 1:
+            return f"{path}:in:vector"
+    return None
 
 
 def pooled_of_logits(network: nn.Module, seen: Recording) -> str | None:
