@@ -57,7 +57,7 @@ def folder(tmp_path, monkeypatch):
         (
             "dkd",
             "teacher.network={'type':'torchvision.models.vit_b_16','_delete_':True}",
-            r"teacher: VisionTransformer failed in a first pass, fed .*\[2, 3, 8, 8\].*set size=224",
+            r"teacher: VisionTransformer failed in a first pass, .*\[2, 3, 8, 8\].*set size=224",
         ),
         ("images", "data.root=imges", "no folder 'imges' .*; did you mean 'images'"),
         ("images", "seed=0", "data: .*'train'"),
