@@ -7,6 +7,7 @@ from typing import Any
 
 import plain_adapters
 import plain_fgd
+import plain_labels
 import plain_logits
 import plain_maps
 import plain_vectors
@@ -156,6 +157,7 @@ CIFAR, LAST = (both(64, *STAGES),), (both(64, STAGES[-1], num_classes=100),)
 TEACHERS = {"teacher_shapes": STAGES[-1:], "student_shapes": ()}
 BLOCKS = {"student_shapes": STAGES, "teacher_shapes": [s for s in STAGES for _ in range(5)]}
 WIDE = both(64, DEEP[-1], num_classes=1000)
+LABELS = (both(64, (80,), (80, 256)),)
 RKD_512 = both(512, (256,))
 RKD_WIDE = Size(512, both(512, (2048,)).shapes, plain_bytes=4 * 6 * 512**2 * 2048)
 CRD_SETS = (
@@ -181,6 +183,8 @@ METHODS = {
     "sl-enc": Method("SoftLabelEncoder", plain_logits.sl_enc, LOGITS),
     "hard labels": Method("HardLabel", plain_logits.hard_label, LOGITS),
     "label smoothing": Method("LabelSmoothing", plain_logits.label_smoothing, LOGITS),
+    "mld": Method("MLD", plain_labels.mld, LOGITS),
+    "l2d": Method("L2D", plain_labels.l2d, LABELS, small=both(6, (7,), (7, 6))),
     "pkt": Method("PKT", plain_vectors.pkt, VECTORS),
     "rkd": Method("RKD", plain_vectors.rkd, (*VECTORS, RKD_512, RKD_WIDE)),
     "cc": Method("CC", plain_vectors.cc, VECTORS),

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from fault_detection import ITERATIONS
-from kd_core.files.weights import _HARMLESS
+from kd_core.files.torch_files import _HARMLESS
 from safetensors import safe_open
 
 TENSORS = ("last.pth", "best.pth", "model_final.pth")

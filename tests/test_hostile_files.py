@@ -170,7 +170,7 @@ class TestMetadata:
             {"classes": [1, 2]},
             {"classes": []},
             {"mean": ["0.5"] * 3},
-            {"mean": [0.5]},
+            {"mean": [0.5] * 2},
             {"mean": [float("nan")] * 3},
             {"mean": [True] * 3},
             {"std": [0, 1, 1]},

@@ -151,6 +151,10 @@ def folder(tmp_path_factory, runs):
     return folder
 
 
+def said_by(process, text):
+    return process.said_in.is_file() and text in process.said_in.read_text()
+
+
 def wait_until(condition, process, seconds=120):
     deadline = time.monotonic() + seconds
     while not condition():
@@ -275,7 +279,7 @@ def test_who_waits_for_a_teacher_trains_it_when_the_first_is_killed(runs, folder
     try:
         wait_until(lambda: any(map(is_claimed, work.glob("runs/teachers/*"))), first)
         second = runs.start(work, "train", "student.py", "--work-dir", "runs/b")
-        wait_until(lambda: "waiting for" in second.said_in.read_text(), second)
+        wait_until(lambda: said_by(second, "waiting for"), second)
         first.kill()
         status, said = second.end()
     finally:

@@ -103,6 +103,7 @@ class TestTrainingParser:
         assert vars(arguments) == {
             "configs": [],
             "work_dir": None,
+            "save_outputs": None,
             "resume": False,
             "eval_only": None,
             "seeds": None,

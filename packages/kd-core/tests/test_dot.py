@@ -41,13 +41,13 @@ def test_follows_the_trajectory_of_the_authors_code(rate, golden):
 class Regress(Task):
     def forward(self, batch):
         output = self.network(batch["image"])
-        return {"ce": (output - batch["label"]).square().mean()} if self.training else output
+        return {"ce": (output - batch["target"]).square().mean()} if self.training else output
 
 
 def batch():
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(6, 3, generator=generator)
-    return {"image": image, "label": torch.randn(6, 4, generator=generator)}
+    return {"image": image, "target": torch.randn(6, 4, generator=generator)}
 
 
 def make(delta=0.075, **options):

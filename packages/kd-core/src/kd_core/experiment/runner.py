@@ -134,15 +134,15 @@ class Runner:
             shared: Whether somebody else runs the teachers, for several students.
         """
         built = self.build(experiment, seed, like=like.built if like else None)
+        settings = experiment.training(self.shared)
+        if shared:
+            settings |= {"teacher_cache": False, "accelerate_teachers": False}
+        trainer = build_trainer(built.parts, work_dir, **settings)
         known = like.facts["teachers"] if like else {}
         if built.teachers.keys() <= known.keys():
             scores = {name: known[name] for name in built.teachers}
         else:  # before anything is written: a teacher may be refused
             scores = teacher_scores(self.adapter, built, experiment)
-        settings = experiment.training(self.shared)
-        if shared:
-            settings |= {"teacher_cache": False, "accelerate_teachers": False}
-        trainer = build_trainer(built.parts, work_dir, **settings)
         identity.check_data(work_dir, data_fingerprint(built.data))
         facts: dict[str, Any] = {"seed": seed, "data_seed": built.data.train.data_seed}
         facts["made_by"] = trainer.made_by = identity.digest_of(work_dir)
