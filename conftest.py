@@ -40,8 +40,16 @@ def pytest_runtest_logreport(report):
                 _errors[method].append(error)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config, items):
-    """Keep the comparisons alone where they are asked for; leave out what is slow."""
+    """Leave out what is not asked for; keep the tests of a module together.
+
+    They share what its fixtures train. A module marked `spread` shares nothing: its tests run
+    wherever a process is free.
+    """
+    for item in items:
+        if not item.get_closest_marker("spread"):
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
     if not config.getoption("--slow"):
         items[:] = [item for item in items if not item.get_closest_marker("slow")]
     if config.getoption("--golden"):

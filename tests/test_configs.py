@@ -9,11 +9,15 @@ import pytest
 import torch
 from kd_cls.compare import main as compare_classifiers
 from kd_cls.models import build_model
+from kd_cls.stand_ins import SHAPES
 from kd_cls.train import main as train_classifier
 from kd_core.config.reading import load_config
+from kd_core.experiment import report
 from kd_reid.compare import main as compare_embedders
 from kd_reid.train import main as train_embedder
 from PIL import Image
+
+pytestmark = pytest.mark.spread
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(
@@ -70,6 +74,31 @@ def weights(tmp_path_factory):
     file = tmp_path_factory.mktemp("weights") / "student.pth"
     torch.save(build_model("resnet8x4", num_classes=100).state_dict(), file)
     return file
+
+
+@pytest.fixture(scope="session")
+def counted():
+    """Return multiply-adds that were counted, by network and size of its images."""
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def quick(request, monkeypatch, counted):
+    """Count each network's multiply-adds once; let CIFAR's stand-in have smaller images.
+
+    The label encoder of `sl_ens` is built for images of 32 pixels.
+    """
+    count = report.flops
+
+    def known(network, image):
+        key = str(network), image.shape
+        if key not in counted:
+            counted[key] = count(network, image)
+        return counted[key]
+
+    monkeypatch.setattr(report, "flops", known)
+    if "sl_ens" not in request.node.name:
+        monkeypatch.setitem(SHAPES, "cifar100", (16, 100))
 
 
 @pytest.fixture

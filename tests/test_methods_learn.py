@@ -19,6 +19,8 @@ from kd_core.experiment.teachers import build_teachers
 from kd_core.networks.probe import calibrate_batchnorm
 from kd_core.training.optimizer import parse_optimizer
 
+pytestmark = pytest.mark.spread
+
 ROOT = Path(__file__).parents[1]
 METHODS = [
     path
