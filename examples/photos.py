@@ -3,7 +3,7 @@
     python examples/photos.py FOLDER
 
 Each shows one arrow. Its class is where it points when the photo is upright, so whoever reads the
-files without their EXIF data sees other classes. docs/photos.md goes on from here.
+files without their EXIF data sees other classes. docs/photos.md continues from here.
 """
 
 import argparse
