@@ -79,6 +79,35 @@ def test_a_file_of_the_networks_keeps_size_and_pretrained_statistics(data, netwo
     assert logits(loaded, data).shape == (3, 4)
 
 
+NET = """
+from torch import nn
+
+class Net(nn.Module):
+    pretrained_cfg = {"mean": (0.3, 0.3, 0.3), "std": (0.2, 0.2, 0.2)}
+
+    def __init__(self, num_classes, pretrained=False):
+        super().__init__()
+        self.fc = nn.Linear(3, num_classes)
+
+    def forward(self, image):
+        return {"out": self.fc(image.mean((2, 3)))}
+"""
+
+
+def test_a_network_with_pretrained_statistics_keeps_the_name_of_its_logits(
+    data, networks, monkeypatch
+):
+    (networks / "net_of_dicts.py").write_text(NET)
+    (networks / "named.py").write_text(
+        'student = dict(network=dict(type="net_of_dicts.Net", num_classes=4, pretrained=True), '
+        'output="out")\n'
+    )
+    monkeypatch.syspath_prepend(networks)
+    loaded = load_model("named=random", data, networks=networks)
+    assert loaded.mean.flatten().tolist() == pytest.approx([0.3] * 3)
+    assert logits(loaded, data).shape == (3, 4)
+
+
 def test_an_import_path_gets_the_number_of_classes(data):
     loaded = load_model("torchvision.models.squeezenet1_1=random", data)
     assert logits(loaded, data).shape == (3, 4)

@@ -15,7 +15,7 @@ from kd_core.experiment.models import is_pretrained, without_pretrained
 from kd_core.experiment.spec import RANDOM
 from kd_core.files.artifacts import find_student
 from kd_core.files.weight_facts import facts_of
-from kd_core.networks.image_channels import statistics_for
+from kd_core.networks.image_channels import per_channel, statistics_for
 from kd_core.runtime.console import err
 
 from kd_cls.class_names import match_classes
@@ -146,9 +146,8 @@ def _named(name: str, weights: str, data: DataSplits, networks: Path) -> Classif
     ):
         return classifier
     mean, std = statistics_for(classifier.network, (found.mean, found.std), name)
-    return Classifier(
-        classifier.network, mean=mean, std=std, size=node.get("size"), roles=classifier.roles
-    )
+    classifier.mean, classifier.std = per_channel(mean, "mean"), per_channel(std, "std")
+    return classifier
 
 
 def _node(name: str, networks: Path) -> dict[str, Any]:
