@@ -1,6 +1,10 @@
-"""Bring a student's maps to the channels of the teacher's, level by level."""
+"""Bring a student's maps and tokens to the teacher's channels, and to its grid of positions."""
 
-from torch import nn
+from collections.abc import Sequence
+from math import isqrt
+
+import torch.nn.functional as F  # noqa: N812 - its usual name
+from torch import Tensor, nn
 
 from kd_core.criteria.criterion import Shapes
 from kd_core.errors import UserError
@@ -29,3 +33,34 @@ def require_same_sizes(name: str, student: Shapes, teacher: Shapes) -> None:
                 f"{s[1]}x{s[2]} and {t[1]}x{t[2]}; tap levels of equal size (another of @stages), "
                 "or use a method that adapts it, such as ReviewKD"
             )
+
+
+def resize_maps(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Return maps [N, C, H, W] at another height and width: bilinear, both up and down.
+
+    Half-pixel centres, no antialiasing, as in LightlyTrain. A linear projection of the channels
+    and this may change places: resize whichever side has fewer channels.
+    """
+    if tuple(maps.shape[2:]) == tuple(size):
+        return maps
+    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def resize_tokens(tokens: Tensor, count: int) -> Tensor:
+    """Return patch tokens [N, L, D] of a square grid as `count` tokens of one; see `resize_maps`.
+
+    Raises:
+        UserError: If the numbers differ, and one of them is not that of a square.
+    """
+    length = tokens.shape[1]
+    if length == count:
+        return tokens
+    sides = isqrt(length), isqrt(count)
+    if (sides[0] ** 2, sides[1] ** 2) != (length, count):
+        raise UserError(
+            f"{length} tokens of the student cannot be laid on the teacher's {count}: only square "
+            "grids are resized; leave out class and register tokens (@tokens), or tap maps, whose "
+            "height and width are known"
+        )
+    maps = tokens.transpose(1, 2).unflatten(2, (sides[0], sides[0]))
+    return resize_maps(maps, (sides[1], sides[1])).flatten(2).transpose(1, 2)

@@ -141,6 +141,15 @@ class Criterion(nn.Module):
             taps: Paths of what the criterion is fed, in the student and in the teacher.
         """
 
+    def compared(self, student: Any, teacher: Any) -> Sequence[tuple[Tensor, Tensor]]:
+        """Return what it compares, as pairs: the student's prediction, and the teacher's features.
+
+        For the metrics of a training without labels. Both sides of a pair are [..., D]: after the
+        adapters, and after whatever is done to the teacher's. Empty, as here, where a criterion
+        does not predict the teacher's features.
+        """
+        return ()
+
     def deploy(self, student: nn.Module) -> nn.Module:
         """Return the network to evaluate and export: the student, unless the method changes it."""
         return student
