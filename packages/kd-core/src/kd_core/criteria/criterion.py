@@ -77,8 +77,9 @@ class Criterion(nn.Module):
     """Whether it is for labels [N, C] of 0 and 1, and logits as a sigmoid takes them. Others are
     refused such data if they take logits, as those of a softmax, or read `label`, as [N]."""
 
-    trained_before: ClassVar[Sequence[str]] = ()
-    """Submodules that an earlier phase trains; a term without `weights` for them is an error."""
+    trained_before: Sequence[str] = ()
+    """What an earlier phase makes, by the names of submodules and buffers; a term without `weights`
+    for them is an error."""
 
     exempt: ClassVar[Mapping[str, str]] = {}
     """Rules of `kd_core.testing.contract` that cannot hold here, each with the reason."""
@@ -149,6 +150,10 @@ class Criterion(nn.Module):
         does not predict the teacher's features.
         """
         return ()
+
+    def product(self) -> Mapping[str, Tensor]:
+        """Return what a run leaves of it for the `weights` of later phases: its whole state."""
+        return self.state_dict()
 
     def deploy(self, student: nn.Module) -> nn.Module:
         """Return the network to evaluate and export: the student, unless the method changes it."""

@@ -67,7 +67,11 @@ class FitNet(Criterion):
 
 
 def regressor(
-    student: Sequence[int], teacher: Sequence[int], *, activation: bool = True
+    student: Sequence[int],
+    teacher: Sequence[int],
+    *,
+    activation: bool = True,
+    hidden: int | None = None,
 ) -> nn.Sequential:
     """Return a module that brings a map of the student's shape to the teacher's shape.
 
@@ -75,12 +79,25 @@ def regressor(
         student: [C, H, W].
         teacher: [C, H, W].
         activation: End in a ReLU, after convolution and BatchNorm.
+        hidden: Channels of a bottleneck: three convolutions in place of one, the middle one 3x3 or
+            of the size that brings one map to the other's.
 
     Raises:
         UserError: If the student's map is smaller than the teacher's, but not by half.
     """
-    layers = [_convolution(student, teacher), nn.BatchNorm2d(teacher[0])]
+    convolution = _convolution(student, teacher)
+    if hidden is not None:
+        convolution = _bottleneck(student, teacher, hidden)
+    layers = [convolution, nn.BatchNorm2d(teacher[0])]
     return nn.Sequential(*layers, *([nn.ReLU(inplace=True)] if activation else []))
+
+
+def _bottleneck(student: Sequence[int], teacher: Sequence[int], hidden: int) -> nn.Module:
+    middle: nn.Module = nn.Conv2d(hidden, hidden, 3, padding=1)
+    if list(student[1:]) != list(teacher[1:]):
+        middle = _convolution((hidden, *student[1:]), (hidden, *teacher[1:]))
+    ends = nn.Conv2d(student[0], hidden, 1), nn.Conv2d(hidden, teacher[0], 1)
+    return nn.Sequential(ends[0], middle, ends[1])
 
 
 def _convolution(student: Sequence[int], teacher: Sequence[int]) -> nn.Module:

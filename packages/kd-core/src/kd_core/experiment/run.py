@@ -239,7 +239,7 @@ def _export(trainer: Trainer, parts: Parts) -> list[Path]:
     checkpoint.export(products.pop("student"), folder / "student", parts.metadata)
     states = {folder / f"{name}.pth": product for name, product in products.items()}
     for name, criterion in trainer.distiller.criteria.items():
-        if state := criterion.state_dict():
+        if state := criterion.product():
             states[folder / "criteria" / f"{name}.pth"] = state
     for name, peer in trainer.distiller.peers.items():
         states[folder / "peers" / f"{name}.pth"] = network_of(peer).state_dict()
