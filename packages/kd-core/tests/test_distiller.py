@@ -1,6 +1,7 @@
 """Distiller: `losses = model(batch)` for a student, its frozen teachers and their terms."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -476,6 +477,44 @@ def test_a_warmup_without_begin_is_refused_with_what_to_call():
     with pytest.raises(UserError, match=r"term 'kd'.* warms up over 2.*call distiller.begin"):
         distiller(batch())
     distiller.begin(steps_per_epoch=3)
+    distiller(batch())
+
+
+@pytest.mark.parametrize(
+    ("after", "shares"),
+    [
+        (0, [0.75, 0.75, 0.25, 0.25, 0, 0]),  # half a cosine of epoch / 3, epochs from 1
+        (1, [1, 1, 0.5, 0.5, 0, 0]),
+        (3, [1] * 6),  # the run is not longer
+        (30, [1] * 6),
+    ],
+)
+def test_a_weight_falls_to_nothing_in_the_last_epoch(after, shares):
+    distiller = make({"gap": Term(Gap(), weight=2.0, decay_after=after)})
+    whole = values(make({"gap": Term(Gap(), weight=2.0)})(batch()))["gap"]
+    distiller.begin(steps_per_epoch=2, epochs=3)
+    factors = []
+    with NoHostReads():
+        for _ in shares:
+            factors.append(distiller(batch())["gap"].detach())
+            distiller.advance()
+    assert torch.stack(factors).tolist() == pytest.approx([s * whole for s in shares], abs=1e-6)
+
+
+def test_a_weight_may_grow_first_and_fall_later():
+    term = Term(Gap(), warmup_epochs=2, decay_after=2)
+    factors = [float(term.factor(torch.tensor(done), 1, 6)) for done in range(6)]
+    fall = [(1 + math.cos(math.pi * k / 4)) / 2 for k in range(5)]
+    assert factors == pytest.approx([0.5, *fall], abs=1e-6)
+
+
+def test_a_weight_that_falls_without_an_end_is_refused_with_what_to_call():
+    distiller = make({"kd": Term(KD(), decay_after=2)})
+    for begin in (lambda: None, lambda: distiller.begin(steps_per_epoch=3)):
+        begin()
+        with pytest.raises(UserError, match=r"term 'kd'.* falls after 2 .*call distiller.begin"):
+            distiller(batch())
+    distiller.begin(3, epochs=4)
     distiller(batch())
 
 

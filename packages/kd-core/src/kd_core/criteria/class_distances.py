@@ -1,4 +1,4 @@
-"""Distances between classes as a teacher sees them: by its logits of their images, or its weights."""
+"""Distances between classes as a teacher sees them: by its logits, or by its weights."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -61,8 +61,9 @@ def classifier_distance(network: nn.Module, num_classes: int) -> Tensor:
         UserError: If no linear layer or 1x1 convolution has so many outputs.
     """
     for layer in reversed(list(network.modules())):
-        pointwise = isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)
-        if (isinstance(layer, nn.Linear) or pointwise) and len(layer.weight) == num_classes:
+        if not isinstance(layer, nn.Linear | nn.Conv2d) or len(layer.weight) != num_classes:
+            continue
+        if isinstance(layer, nn.Linear) or layer.kernel_size == (1, 1):
             rows = F.normalize(layer.weight.detach().flatten(1).float(), dim=1)
             return (1 - rows @ rows.T).clamp(min=0)
     raise UserError(
@@ -70,6 +71,24 @@ def classifier_distance(network: nn.Module, num_classes: int) -> Tensor:
         "would tell how far classes are apart; make the cost by a phase with ClassDistances "
         "(configs/cls/methods/wkd_logits.py)"
     )
+
+
+def equal_costs(num_classes: int) -> Tensor:
+    """Return the costs where all classes are equally far apart, [C, C]."""
+    return 1 - torch.eye(num_classes)
+
+
+def require_costs(cost: Tensor, num_classes: int) -> None:
+    """Reject costs that are not of every two classes.
+
+    Raises:
+        UserError: Says both shapes.
+    """
+    if list(cost.shape) != [num_classes, num_classes]:
+        raise UserError(
+            f"WKDLogits: the cost is {list(cost.shape)}, wanted [{num_classes}, {num_classes}] for "
+            f"{num_classes} classes; make it from this teacher"
+        )
 
 
 class ClassDistances(Criterion):
@@ -150,7 +169,7 @@ class ClassDistances(Criterion):
 
 
 def _places(labels: Tensor, counts: Tensor, images: int) -> Tensor:
-    """Return the row of each image: those of a class follow one another; the last row for others."""
+    """Return the row of each image: a class after the other; the last row for the rest."""
     order = labels.argsort(stable=True)
     rank = torch.empty_like(order)
     firsts = counts.cumsum(0) - counts

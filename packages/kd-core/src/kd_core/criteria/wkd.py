@@ -8,13 +8,19 @@ from torch import Tensor, nn
 
 from kd_core.config.values import NonNegative, Positive, PositiveInt
 from kd_core.criteria.cells import cell_statistics, require_large_cells
-from kd_core.criteria.class_distances import cka_distance, classifier_distance
+from kd_core.criteria.class_distances import (
+    cka_distance,
+    classifier_distance,
+    equal_costs,
+    require_costs,
+)
 from kd_core.criteria.criterion import Criterion, Shapes
 from kd_core.criteria.fitnet import regressor
 from kd_core.criteria.heads import require_one_map
 from kd_core.criteria.nkd import nkd_rows
 from kd_core.errors import UserError
 from kd_core.functional import batch_mean, full_precision, require_same_shape
+from kd_core.networks.probe import untouched
 
 __all__ = ["WKDFeatures", "WKDLogits", "cka_distance", "wkd_features", "wkd_logits"]
 
@@ -40,8 +46,8 @@ def wkd_logits(
     it costs to move the student's probabilities of the other classes to the teacher's, by
     Sinkhorn's iterations, through which the gradient flows; it has no factor temperature².
 
-    The authors' code repeats the cost for every sample; here the true class has no mass instead,
-    which gives the same numbers in [N, C].
+    The authors cut the true class out of each sample's cost; here it has no mass instead, which
+    gives the same numbers without a cost for every sample.
 
     Args:
         student: Logits, [N, C].
@@ -58,7 +64,7 @@ def wkd_logits(
         UserError: If the shapes differ, or the cost is not [C, C].
     """
     require_same_shape(student, teacher)
-    _require_square(cost, student.shape[1])
+    require_costs(cost, student.shape[1])
     teacher = teacher.detach()
     target = nkd_rows(student, teacher, label, gamma=0.0, temperature=1.0)
     true = torch.arange(student.shape[1], device=label.device) == label.unsqueeze(1)
@@ -112,8 +118,8 @@ class WKDLogits(Criterion):
     Args:
         num_classes: C.
         cost: Of moving probability from a class to another: [C, C]; "classifier", 1 - cosine of the
-            weights of the teacher's last layer; or None, which needs the term's `weights`, made by a
-            phase with `ClassDistances`, and takes all classes for equally far apart without them.
+            weights of the teacher's last layer; or None, which needs the term's `weights`, made by
+            a phase with `ClassDistances`; without them all classes are equally far apart.
         gamma: Weight of the transport.
         temperature: Divides the logits in the transport.
         regularization: Of entropy; smaller is nearer to the exact distance, and slower.
@@ -145,18 +151,25 @@ class WKDLogits(Criterion):
         if cost is not None:
             self.trained_before = ()
         if not isinstance(cost, Tensor):
-            cost = 1 - torch.eye(num_classes)
-        _require_square(cost, num_classes)
-        if not cost.isfinite().all():
-            raise UserError("WKDLogits: the cost has values that are not finite")
+            cost = equal_costs(num_classes)
+        require_costs(cost, num_classes)
         self.register_buffer("cost", cost.detach().clone())
 
     def bind(
         self, student: nn.Module, teacher: nn.Module, taps: tuple[Sequence[str], Sequence[str]]
     ) -> None:
         """Read the weights of the teacher's classifier, if the cost is made of them."""
-        if self.reads_classifier:
-            self.cost.copy_(classifier_distance(teacher, len(self.cost)))
+        if not self.reads_classifier:
+            return
+        found = classifier_distance(teacher, len(self.cost)).to(self.cost)
+        if not any(
+            torch.equal(self.cost, cost) for cost in (equal_costs(len(found)).to(found), found)
+        ):
+            raise UserError(
+                "WKDLogits: its cost was loaded by `weights`, and cost='classifier' asks for "
+                "another; leave one of the two out"
+            )
+        self.cost.copy_(found)
 
     def forward(self, student: Tensor, teacher: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """Return the loss of logits [N, C] and `batch["label"]` [N]."""
@@ -216,22 +229,18 @@ class WKDFeatures(Criterion):
         require_one_map("WKDFeatures", student)
         require_large_cells(teacher[0][1:], self.grid)
 
+    def compared(
+        self, student: Sequence[Tensor], teacher: Sequence[Tensor]
+    ) -> Sequence[tuple[Tensor, Tensor]]:
+        """Return means and deviations of the channels in every cell, [N, cells, C] each."""
+        with untouched(self):
+            sides = self.regressor(student[0]), teacher[0]
+            own, shown = (cell_statistics(maps, self.grid, self.eps) for maps in sides)
+        return tuple(zip(own, shown, strict=True))
+
     def forward(
         self, student: Sequence[Tensor], teacher: Sequence[Tensor], batch: Mapping[str, Any]
     ) -> Tensor:
         """Return the loss of one map [N, C, H, W] each; `batch` is not used."""
-        return wkd_features(
-            self.regressor(student[0]),
-            teacher[0],
-            mean_ratio=self.mean_ratio,
-            grid=self.grid,
-            eps=self.eps,
-        )
-
-
-def _require_square(cost: Tensor, num_classes: int) -> None:
-    if list(cost.shape) != [num_classes, num_classes]:
-        raise UserError(
-            f"WKDLogits: the cost is {list(cost.shape)}, wanted [{num_classes}, {num_classes}] for "
-            f"{num_classes} classes; make it from this teacher"
-        )
+        own, shown = self.regressor(student[0]), teacher[0]
+        return wkd_features(own, shown, mean_ratio=self.mean_ratio, grid=self.grid, eps=self.eps)

@@ -83,6 +83,7 @@ class Distiller(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.tap_shapes: dict[str, dict[str, Any]] = {}
         self._steps_per_epoch = 0
+        self._epochs: int | None = None
         self.was_started = False
         for name, teacher in self.teachers.items():
             with located(f"teacher {name!r}"):
@@ -116,7 +117,7 @@ class Distiller(nn.Module):
                 raise UserError(f"term {name!r} has the name of a loss of the student; rename it")
             loss = term.loss(student_features, teacher_features[self.source(name)], batch)
             with located(f"term {name!r}"):
-                losses[name] = term.factor(self.steps, self._steps_per_epoch) * loss
+                losses[name] = term.factor(self.steps, self._steps_per_epoch, self._epochs) * loss
         return losses
 
     def train(self, mode: bool = True) -> "Distiller":
@@ -179,10 +180,10 @@ class Distiller(nn.Module):
         terms = [term for name, term in self.terms.items() if self.source(name) == teacher]
         return [path for term in terms for path in tap_list(term.teacher)]
 
-    def begin(self, steps_per_epoch: int) -> None:
-        """Restart the warm-ups, for epochs of so many optimizer steps."""
+    def begin(self, steps_per_epoch: int, epochs: int | None = None) -> None:
+        """Restart the warm-ups, for so many epochs of so many optimizer steps."""
         self.steps.zero_()
-        self._steps_per_epoch = steps_per_epoch
+        self._steps_per_epoch, self._epochs = steps_per_epoch, epochs
 
     def advance(self) -> None:
         """Count one optimizer step."""

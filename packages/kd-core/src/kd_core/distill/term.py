@@ -12,6 +12,7 @@ from kd_core.config.values import NonNegative, check_values
 from kd_core.criteria.criterion import Criterion
 from kd_core.distill.stored_outputs import require_output
 from kd_core.distill.tap_kinds import maps_of, paths_for
+from kd_core.distill.weight_schedule import fallen, warmed_up
 from kd_core.errors import UserError, located, nearest
 from kd_core.files.weights import load_weights
 from kd_core.networks.map_layout import map_values
@@ -42,6 +43,8 @@ class Term:
             warm-up, at most 1, as in mdistiller (so a warm-up of one epoch is none). "step" raises
             it in every optimizer step: number of the step / steps of the warm-up.
         source: Name of the teacher; needed only where there are several.
+        decay_after: Epochs after which the factor falls along half a cosine, by epoch, to 0 in the
+            last one; None keeps it. In a run that is not longer it does not fall.
     """
 
     criterion: Annotated[Criterion, CRITERION]
@@ -51,6 +54,7 @@ class Term:
     warmup_epochs: NonNegative = 0.0
     warmup_by: Literal["epoch", "step"] = "epoch"
     source: str | None = None
+    decay_after: NonNegative | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.criterion, Criterion):
@@ -60,21 +64,18 @@ class Term:
             )
         check_values(Term, vars(self), str)
 
-    def factor(self, steps: Tensor, steps_per_epoch: int) -> float | Tensor:
-        """Return the weight after so many optimizer steps; it stays on their device."""
-        if not self.warmup_epochs:
-            return self.weight
-        if not steps_per_epoch:
-            raise UserError(
-                f"it warms up over {self.warmup_epochs} epochs: call "
-                "distiller.begin(steps_per_epoch) before training and distiller.advance() after "
-                "every optimizer step"
-            )
-        if self.warmup_by == "epoch":
-            share = (steps // steps_per_epoch + 1) / self.warmup_epochs
-        else:
-            share = (steps + 1) / (self.warmup_epochs * steps_per_epoch)
-        return self.weight * share.clamp(max=1.0)
+    def factor(
+        self, steps: Tensor, steps_per_epoch: int, epochs: int | None = None
+    ) -> float | Tensor:
+        """Return the weight after so many optimizer steps; it stays on their device.
+
+        Args:
+            steps: Optimizer steps that are done.
+            steps_per_epoch: 0 if nobody has said.
+            epochs: Of the whole run.
+        """
+        grown = warmed_up(self.warmup_epochs, self.warmup_by, steps, steps_per_epoch)
+        return self.weight * grown * fallen(self.decay_after, steps, steps_per_epoch, epochs)
 
     def loss(
         self, student_features: Mapping[str, Any], teacher_features: Mapping[str, Any], batch: Batch

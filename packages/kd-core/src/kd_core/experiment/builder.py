@@ -136,7 +136,7 @@ def _smallest(loader: Any, processes: int) -> int:
 def _why_not_single(distiller: Distiller, loader: Any) -> str:
     """Return why training fails on one image; "" if it does not."""
     tried = copied(distiller)  # teachers are shared
-    tried.begin(1)
+    tried.begin(1, 1)
     tried.was_started = True  # what is to be said is said of the distiller itself
     tried.train()
     state = rng_state()

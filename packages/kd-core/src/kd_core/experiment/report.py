@@ -64,10 +64,12 @@ def terms_table(distiller: Distiller) -> Table:
         source = distiller.source(name)
         by = ", by step" if term.warmup_by == "step" else ""
         warmup = f" (warm-up {term.warmup_epochs:g} epochs{by})" if term.warmup_epochs else ""
+        falls = term.decay_after is not None
+        decay = f" (falls after {term.decay_after:g} epochs)" if falls else ""
         table.add_row(
             name,
             type(term.criterion).__name__,
-            f"{term.weight:g}{warmup}",
+            f"{term.weight:g}{warmup}{decay}",
             _taps_text(distiller.tap_shapes["student"], tap_list(term.student)),
             _taps_text(distiller.tap_shapes[source], tap_list(term.teacher), source),
             f"{parameter_count(term.criterion):,}",

@@ -238,8 +238,8 @@ def _export(trainer: Trainer, parts: Parts) -> list[Path]:
     products = model.products() if isinstance(model, Task) else {"student": model.state_dict()}
     checkpoint.export(products.pop("student"), folder / "student", parts.metadata)
     states = {folder / f"{name}.pth": product for name, product in products.items()}
-    for name, criterion in trainer.distiller.criteria.items():
-        if state := criterion.product():
+    for name, term in trainer.distiller.terms.items():
+        if state := term.criterion.product():
             states[folder / "criteria" / f"{name}.pth"] = state
     for name, peer in trainer.distiller.peers.items():
         states[folder / "peers" / f"{name}.pth"] = network_of(peer).state_dict()

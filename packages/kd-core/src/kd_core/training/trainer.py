@@ -98,7 +98,7 @@ class Trainer:
             None  # by its config, see `kd_core.experiment.identity.digest_of`
         )
         self.stop = StopSignal()
-        distiller.begin(self.steps_per_epoch)
+        distiller.begin(self.steps_per_epoch, epochs)
         if distributed.rank() == 0:
             tell_of_long_warmups(distiller.terms, epochs)
 

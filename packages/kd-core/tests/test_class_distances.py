@@ -1,0 +1,114 @@
+import pytest
+import torch
+from kd_core.criteria import class_distances
+from kd_core.criteria.class_distances import (
+    ClassDistances,
+    cka_distance,
+    classifier_distance,
+    sharpened,
+)
+from kd_core.errors import UserError
+from kd_core.testing.golden_inputs import normal, probe
+from torch import nn
+
+LABELS = torch.tensor([1, 0, 2, 1, 0, 1, 2, 0, 1])  # 3, 4 and 2 images
+LOGITS = normal("distances", 9, 3)
+
+
+def test_distances_equal_those_of_the_authors_code(golden):
+    distance = cka_distance(normal("c.cka", 4, 9, 5))
+    golden(distance.sum(), 7.7191441563)
+    golden(probe(distance), 1.76984298198)
+    golden(probe(sharpened(distance, 2.0)), 1.84200381014)
+
+
+def slow_distance(x, y):
+    """1 - CKA of two classes, [images, D] each, by the products of their features."""
+    x, y = ((side - side.mean(0)).tolist() for side in (x, y))
+
+    def square(a, b):
+        columns = [list(zip(*side, strict=True)) for side in (a, b)]
+        products = [
+            sum(p * q for p, q in zip(c, d, strict=True)) for c in columns[0] for d in columns[1]
+        ]
+        return sum(product**2 for product in products)
+
+    return 1 - square(x, y) / (square(x, x) * square(y, y)) ** 0.5
+
+
+@pytest.mark.parametrize("most", [1, 2**26], ids=["in parts", "at once"])
+def test_distances_equal_the_equation_written_as_a_loop(most, monkeypatch):
+    monkeypatch.setattr(class_distances, "_MOST", most)
+    features = normal("cka", 3, 5, 4)
+    expected = [
+        [0 if i == j else slow_distance(x, y) for j, y in enumerate(features)]
+        for i, x in enumerate(features)
+    ]
+    torch.testing.assert_close(cka_distance(features), torch.tensor(expected, dtype=torch.float64))
+
+
+def test_a_class_of_equal_logits_is_far_from_all_others():
+    features = normal("cka", 3, 5, 4)
+    features[1] = 2.0
+    distance = cka_distance(features)
+    assert distance[1].tolist() == distance[:, 1].tolist() == [1.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 4), (3, 4)])
+def test_one_image_of_a_class_is_refused(shape):
+    with pytest.raises(UserError, match="at least two images of every class"):
+        cka_distance(torch.zeros(shape))
+
+
+def collected(criterion, *parts):
+    for part in parts:
+        index = torch.tensor(part)
+        criterion(None, LOGITS[index].float(), {"index": index})
+    return criterion.product()["cost"]
+
+
+def test_as_many_images_of_every_class_count_in_the_order_of_the_set():
+    wanted = torch.stack([LOGITS[[1, 4]], LOGITS[[0, 3]], LOGITS[[2, 6]]]).float()
+    expected = sharpened(cka_distance(wanted), 2.0)
+    for parts in (([8, 3, 0, 7], [2, 1, 6, 5, 4]), ([*range(9)],)):
+        found = collected(ClassDistances(3, LABELS, sharpness=2.0), *parts)
+        torch.testing.assert_close(found, expected)
+
+
+def test_at_most_so_many_images_count():
+    labels = LABELS.clone()
+    labels[7:] = 2  # 2, 3 and 4 images
+    first = collected(ClassDistances(3, labels, images=2), [*range(9)])
+    torch.testing.assert_close(first, collected(ClassDistances(3, labels), [*range(7)]))
+
+
+def test_an_image_that_was_left_out_leaves_its_place_out_in_all_classes():
+    labels = torch.arange(9) % 3
+    wanted = torch.stack([LOGITS[[c, 6 + c]] for c in range(3)]).float()
+    criterion = ClassDistances(3, labels)
+    found = collected(criterion, [0, 1, 2, 3, 5, 6, 7, 8])
+    torch.testing.assert_close(found, sharpened(cka_distance(wanted), 1.0))
+
+
+def test_an_epoch_that_is_resumed_forgets_nothing():
+    whole = collected(ClassDistances(3, LABELS), [*range(9)])
+    first, second = ClassDistances(3, LABELS), ClassDistances(3, LABELS)
+    collected(first, [0, 1, 2, 3, 4, 6])
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(collected(second, [5, 7, 8]), whole)
+
+
+def test_a_class_of_one_image_and_several_labels_an_image_are_refused():
+    with pytest.raises(UserError, match="class 2 has 1 training images, and each class needs two"):
+        ClassDistances(3, torch.tensor([0, 1, 2, 0, 1]))
+    with pytest.raises(UserError, match="class 3 has 0 training images"):
+        ClassDistances(4, LABELS)
+    with pytest.raises(UserError, match="one label an image"):
+        ClassDistances(3, torch.zeros(4, 3))
+
+
+def test_a_classifier_may_be_a_convolution():
+    network = nn.Sequential(nn.Conv2d(4, 3, 1), nn.Linear(3, 2), nn.Conv2d(3, 3, 3))
+    rows = network[0].weight.detach().flatten(1)
+    expected = 1 - torch.cosine_similarity(rows[:, None], rows[None], dim=2)
+    torch.testing.assert_close(classifier_distance(network, 3), expected.clamp(min=0))
