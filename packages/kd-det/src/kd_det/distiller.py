@@ -8,7 +8,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.structures import Boxes, Instances
 from kd_core import Distiller
-from kd_core.distill.term import TermSpec, build_terms, tell_of_long_warmups
+from kd_core.distill.term import TermSpec, build_terms, tell_of_schedules
 from kd_core.errors import UserError, located
 from kd_core.networks.probe import calibrate_batchnorm
 from kd_core.networks.task import Batch
@@ -139,7 +139,7 @@ def build_distiller(cfg: CfgNode) -> DetectionDistiller:
     )
     distiller.begin(steps_per_epoch=1)  # Detectron2 counts iterations, and so do warm-ups here
     if distributed.rank() == 0:
-        tell_of_long_warmups(terms, cfg.SOLVER.MAX_ITER, "iterations")
+        tell_of_schedules(terms, cfg.SOLVER.MAX_ITER, "iterations")
     return distiller.to(cfg.MODEL.DEVICE)
 
 

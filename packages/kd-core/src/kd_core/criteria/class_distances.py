@@ -155,7 +155,7 @@ class ClassDistances(Criterion):
             self.is_filled.index_fill_(0, rows, 1.0)
         return 0 * self.nothing
 
-    def product(self) -> Mapping[str, Tensor]:
+    def product(self) -> dict[str, Tensor]:
         """Return the costs that `WKDLogits` loads, [C, C].
 
         Raises:

@@ -151,7 +151,7 @@ class Criterion(nn.Module):
         """
         return ()
 
-    def product(self) -> Mapping[str, Tensor]:
+    def product(self) -> dict[str, Tensor]:
         """Return what a run leaves of it for the `weights` of later phases: its whole state."""
         return self.state_dict()
 

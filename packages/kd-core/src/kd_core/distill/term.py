@@ -184,8 +184,8 @@ def _build_term(
     return term
 
 
-def tell_of_long_warmups(terms: Mapping[str, Term], length: int, unit: str = "epochs") -> None:
-    """Print which terms do not reach their weight in a run of this length."""
+def tell_of_schedules(terms: Mapping[str, Term], length: int, unit: str = "epochs") -> None:
+    """Print which terms do not reach their weight, or its fall, in a run of this length."""
     for name, term in terms.items():
         if term.warmup_epochs > length:
             share = length / term.warmup_epochs
@@ -193,6 +193,12 @@ def tell_of_long_warmups(terms: Mapping[str, Term], length: int, unit: str = "ep
                 f"term {name!r}: its warm-up of {term.warmup_epochs:g} {unit} is longer than the "
                 f"run of {length}, so it ends at {share:.0%} of its weight; shorten the warm-up, "
                 "or train longer",
+                markup=False,
+            )
+        if term.decay_after is not None and term.decay_after >= length:
+            err.print(
+                f"term {name!r}: its weight is to fall after {term.decay_after:g} {unit}, which a "
+                f"run of {length} does not reach; set a smaller decay_after, or None to keep it",
                 markup=False,
             )
 
