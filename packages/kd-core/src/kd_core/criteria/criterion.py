@@ -222,7 +222,12 @@ def _way_on(kind: str, shape: Any) -> str:
     if kind in ("vectors", "logits") and sum(size > 1 for size in shape) == 1:
         return f"write PATH:vector for its tap, else {other}"
     if kind == "vectors" and len(shape) == 2:
-        return f"if these are tokens, PATH:cls is the class token, else {other}"
+        return (
+            "if these are tokens, PATH:cls is the class token and PATH:mean the mean of the others, "
+            f"else {other}"
+        )
+    if kind == "vectors" and len(shape) == 3:
+        return f"PATH:nchw:mean or PATH:nhwc:mean is a map's mean, else {other}"
     return other
 
 

@@ -47,7 +47,9 @@ def map_head(
     if stage < _LAST:
         widths = [channels * 2**block for block in range(_LAST - stage)] + [width]
         body = [layer for sizes in pairwise(widths) for layer in _separable(*sizes)]
-    head = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes))
+    head = nn.Sequential(
+        *body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes)
+    )
     return head.apply(_initialize)
 
 

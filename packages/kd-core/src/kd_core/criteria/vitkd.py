@@ -47,7 +47,9 @@ def vitkd(
         (own - shown.detach()).square() for own, shown in zip(student, teacher, strict=True)
     )
     generated = batch_mean(deep * hidden.unsqueeze(2)) / mask_ratio
-    return alpha * torch.stack([batch_mean(squares) for squares in shallow]).sum() + beta * generated
+    return (
+        alpha * torch.stack([batch_mean(squares) for squares in shallow]).sum() + beta * generated
+    )
 
 
 @full_precision

@@ -1,5 +1,6 @@
 """What a criterion takes each of its taps as: maps, tokens, vectors or logits."""
 
+import re
 from collections.abc import Sequence
 
 from torch import nn
@@ -10,10 +11,10 @@ from kd_core.networks.roles import Taps, tap_list
 
 Kinds = Criterion | type[Criterion]
 
+_SAID = re.compile(r":(?:nhwc|nchw)\b")
 
-def paths_for(
-    criterion: Kinds, taps: Taps, model: nn.Module, side: Side = "student"
-) -> list[str]:
+
+def paths_for(criterion: Kinds, taps: Taps, model: nn.Module, side: Side = "student") -> list[str]:
     """Return paths in the place of roles, with the layout that a criterion takes.
 
     So `blocks.3:tokens` is a map for a criterion on maps; see `for_kind`.
@@ -26,6 +27,10 @@ def paths_for(
 
 
 def maps_of(criterion: Kinds, paths: Sequence[str], side: Side = "student") -> list[str]:
-    """Return those of a criterion's taps that it takes as maps, or may take so."""
+    """Return those of a criterion's taps that it takes as maps, or may, or that are said to be."""
     kinds = criterion.kinds(len(paths), side)
-    return [path for path, kind in zip(paths, kinds, strict=False) if kind in ("maps", "features")]
+    return [
+        path
+        for path, kind in zip(paths, kinds, strict=False)
+        if kind in ("maps", "features") or _SAID.search(path)
+    ]
