@@ -12,6 +12,8 @@ from kd_cls.families.search import Roles, pooled_of_logits
 from kd_cls.models.paths import Taps
 from kd_cls.models.with_head import WithHead
 
+_EXITS = 4  # of OFA-KD: as many as most networks have stages
+
 
 def network_roles(network: nn.Module, sizes: Sequence[tuple[int, int]] = ()) -> Roles:
     """Return the tap paths of a network by role, shallow to deep; unknown roles are left out.
@@ -22,13 +24,22 @@ def network_roles(network: nn.Module, sizes: Sequence[tuple[int, int]] = ()) -> 
     `preact_blocks` (these before their last activation), `map` (what is pooled), `avgpool`
     ([N, D, 1, 1]) and `pooled` (what the classifier gets). All of them for torchvision's and timm's
     ResNets, all but `preact_blocks` for the zoo. Others of timm and torchvision have `stages`,
-    `map`, `pooled`, transformers `tokens` ([N, L, D] of the image alone) and `cls` (the class
-    token); see `timm_roles` and `torchvision_roles`. Of another network only `pooled` is known.
+    `map`, `pooled`, transformers `tokens` ([N, L, D] of the image alone), `cls` (the class token)
+    and, if they have one resolution, `blocks` (all of them); see `timm_roles` and
+    `torchvision_roles`. Of another network only `pooled` is known. What has stages has `exits`: the
+    last four of stem and stages, of a transformer of one resolution see `of_blocks`.
 
     Args:
         network: It is run on one image where roles must be looked for; nothing in it changes.
         sizes: Height and width of images that it might take.
     """
+    roles = _roles(network, sizes)
+    if "stages" in roles and "exits" not in roles:
+        roles["exits"] = (*roles.get("stem", ()), *roles["stages"])[-_EXITS:]
+    return roles
+
+
+def _roles(network: nn.Module, sizes: Sequence[tuple[int, int]]) -> Roles:
     if own := getattr(network, "own_roles", None):  # such as those of `LabelWise`
         return dict(own)
     if isinstance(network, WithHead):

@@ -9,7 +9,15 @@ from kd_core.networks.probe import untouched
 from torch import Tensor, nn
 
 from kd_cls.families.recording import Recording, distinct, record
-from kd_cls.families.search import Roles, classifier_input, layout_at, quarters, tap_of, with_tokens
+from kd_cls.families.search import (
+    Roles,
+    classifier_input,
+    layout_at,
+    of_blocks,
+    tap_of,
+    with_all,
+    with_tokens,
+)
 
 _FIRST_STRIDE = 4  # of the first stage of most networks: what comes before is the stem
 
@@ -24,7 +32,7 @@ def timm_roles(network: Any, sizes: Sequence[tuple[int, int]] = ()) -> Roles:
     """Return `stages`, `map`, `tokens`, `cls` and `pooled` of a network of timm.
 
     `stages` are the ends of those from stride 4 on; of a network of one resolution (ViT), the
-    blocks at the ends of its four quarters. timm's `forward_intermediates` gives their maps
+    blocks at the ends of its four quarters, besides `blocks` and `exits` (`of_blocks`). timm's `forward_intermediates` gives their maps
     [N, C, H, W], and a tap is taken if it gives the same numbers, in whatever layout; a network
     without that function is believed where shapes and strides are as its `feature_info` says.
     `map` is what `forward_features` returns, `pooled` what the classifier of `get_classifier`
@@ -48,10 +56,9 @@ def timm_roles(network: Any, sizes: Sequence[tuple[int, int]] = ()) -> Roles:
 def _roles(network: Any, seen: Recording) -> Roles:
     infos = _infos(network)
     levels = _levels(network, seen, infos)
-    roles: Roles = {}
-    paths = [tap_of(network, seen, level, str(info["module"])) for level, info in levels]
-    if paths and None not in paths:
-        roles["stages"] = tuple(path for path in paths if path is not None)
+    found = [tap_of(network, seen, level, str(info["module"])) for level, info in levels]
+    isotropic = len({level.shape[2:] for level, _ in levels}) == 1 < len(levels)
+    roles = of_blocks(found) if isotropic else with_all(stages=found)
     roles |= _last(network, seen, [level for level, _ in levels[-1:]])
     pooled = classifier_input(seen, _classifiers(network))
     return roles if pooled is None else {**roles, "pooled": (pooled,)}
@@ -65,7 +72,10 @@ def _infos(network: Any) -> list[dict[str, Any]]:
 def _levels(
     network: Any, seen: Recording, infos: list[dict[str, Any]]
 ) -> list[tuple[Tensor, dict[str, Any]]]:
-    """Return the map [1, C, H, W] at the end of every stage, with what timm says of it."""
+    """Return the map [1, C, H, W] at the end of every stage, with what timm says of it.
+
+    Of a network of one resolution: at the end of every block.
+    """
     maps: list[Tensor | None] = [*_intermediates(network, seen.image)]
     if len(maps) != len(infos):
         maps = [_map_at(seen, info) for info in infos]
@@ -74,7 +84,7 @@ def _levels(
         return []
     sizes = [tuple(level.shape[2:]) for level, _ in levels]
     if len(set(sizes)) == 1:
-        return quarters(levels)
+        return levels
     last = {size: level for size, level in zip(sizes, levels, strict=True)}
     height = seen.image.shape[2]
     return [level for (h, _), level in last.items() if height >= (_FIRST_STRIDE - 0.5) * h]

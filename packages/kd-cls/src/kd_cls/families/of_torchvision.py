@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_cls.families.recording import Recording, distinct, record
-from kd_cls.families.search import Roles, layout_at, pooled_of_logits, quarters, with_tokens
+from kd_cls.families.search import Roles, layout_at, of_blocks, pooled_of_logits, with_tokens
 
 _CHAINS = ("features", "trunk_output", "blocks", "layers", "")
 """Where the children are that run one after the other; the network itself at last."""
@@ -35,10 +35,10 @@ def torchvision_roles(network: nn.Module, sizes: Sequence[tuple[int, int]] = ())
     pooled = pooled_of_logits(network, seen)
     roles: Roles = {} if pooled is None else {"pooled": (pooled,)}
     if isinstance(getattr(network, "class_token", None), nn.Parameter):
-        blocks = [f"encoder.layers.{name}" for name, _ in _children(network, "encoder.layers")]
-        stages = tuple(f"{path}:tokens" for path in quarters(blocks))
+        layers = _children(network, "encoder.layers")
+        blocks = [f"encoder.layers.{name}:tokens" for name, _ in layers]
         last: Roles = {"map": ("encoder.ln:tokens",), "tokens": ("encoder.ln:tokens",)}
-        return {**roles, **last, "stages": stages, "cls": ("encoder.ln:cls",)}
+        return {**roles, **of_blocks(blocks), **last, "cls": ("encoder.ln:cls",)}
     roles |= _map(network, seen, pooled)
     if stages := tuple(_stages(network, seen)):
         roles["stages"] = stages

@@ -14,6 +14,7 @@ from kd_cls.families.recording import Place, Recording
 
 Roles = dict[str, tuple[str, ...]]
 T = TypeVar("T")
+_SWIN = (2, 4, 10, 12)  # blocks up to the end of each stage, in Swin-T
 _PARTS = 4  # of a network of one resolution: as many as most others have stages
 
 
@@ -118,6 +119,25 @@ def quarters(levels: Sequence[T]) -> list[T]:
     """Return the ends of four equal parts of a sequence, or all of a shorter one."""
     count = min(_PARTS, len(levels))
     return [levels[-(-len(levels) * part // count) - 1] for part in range(1, count + 1)]
+
+
+def of_blocks(blocks: Sequence[str | None]) -> Roles:
+    """Return `blocks`, `stages` and `exits` of a network of one resolution, from all its blocks.
+
+    Stages are its quarters. Exits are where OFA-KD has them: after blocks 2, 4, 10 and 12 of 12,
+    as many blocks as Swin-T has up to the end of each stage. Of another number they lie in
+    proportion. A role of which a block is None is left out.
+    """
+    depth = len(blocks)
+    ends = [max(round(depth * end / _SWIN[-1]), place) for place, end in enumerate(_SWIN, 1)]
+    exits = [blocks[end - 1] for end in ends] if depth > _PARTS else blocks
+    return with_all(blocks=blocks, stages=quarters(blocks), exits=exits)
+
+
+def with_all(**roles: Sequence[str | None]) -> Roles:
+    """Return the roles that have taps, all of which are known."""
+    known = {role: tuple(tap for tap in taps if tap is not None) for role, taps in roles.items()}
+    return {role: taps for role, taps in known.items() if taps and len(taps) == len(roles[role])}
 
 
 def _equal(value: Tensor | None, wanted: Tensor) -> bool:

@@ -1,7 +1,7 @@
 """Base class of distillation losses."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from torch import Tensor, nn
 
@@ -13,13 +13,16 @@ from kd_core.functional import full_precision
 Shapes = Sequence[Sequence[int]]
 """One shape per tap, without the batch dimension: `((64, 8, 8),)`."""
 
-KINDS: dict[str, tuple[str, int]] = {
-    "logits": ("[N, C]", 1),
-    "vectors": ("[N, D]", 1),
-    "tokens": ("[N, L, D]", 2),
-    "maps": ("[N, C, H, W]", 3),
+Side = Literal["student", "teacher"]
+
+KINDS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "logits": ("[N, C]", (1,)),
+    "vectors": ("[N, D]", (1,)),
+    "tokens": ("[N, L, D]", (2,)),
+    "maps": ("[N, C, H, W]", (3,)),
+    "features": ("[N, C, H, W] or [N, L, D]", (3, 2)),
 }
-"""What a criterion can take: how it is written and its rank without the batch dimension."""
+"""What a criterion can take: how it is written and its ranks without the batch dimension."""
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -58,8 +61,11 @@ class Criterion(nn.Module):
     """
 
     takes: ClassVar[str | tuple[str, ...]]
-    """`logits`, `vectors`, `tokens` (one tensor each), `maps` (a tuple, shallow to deep), or a
-    tuple of such names: one tensor of each, in this order."""
+    """`logits`, `vectors`, `tokens`, `features` (a map or tokens; one tensor each), `maps` (a tuple,
+    shallow to deep), or a tuple of such names: one tensor of each, in this order."""
+
+    teacher_takes: ClassVar[str | tuple[str, ...] | None] = None
+    """The same of the teacher, where that is something else; a tuple if `takes` is one."""
 
     reads_classes: ClassVar[bool] = False
     """Whether it compares classes though it is not fed logits, by the networks' classifiers."""
@@ -72,6 +78,9 @@ class Criterion(nn.Module):
 
     example: ClassVar[tuple[Shapes, Shapes] | None] = None
     """Shapes of student and teacher for the tests, where the criterion does not take all shapes."""
+
+    example_arguments: ClassVar[Mapping[str, Any]] = {}
+    """Arguments of its constructor for the tests, where they have no default."""
 
     multi_label: ClassVar[bool] = False
     """Whether it is for labels [N, C] of 0 and 1, and logits as a sigmoid takes them. Others are
@@ -108,8 +117,8 @@ class Criterion(nn.Module):
             UserError: If a tensor is not what `takes` says, the numbers of taps differ, or logits
                 have different numbers of classes.
         """
-        for side, shapes in (("student", student), ("teacher", teacher)):
-            self._check_kinds(side, shapes)
+        self._check_kinds("student", student)
+        self._check_kinds("teacher", teacher)
         name = type(self).__name__
         if len(student) != len(teacher):
             raise UserError(
@@ -124,11 +133,28 @@ class Criterion(nn.Module):
                 )
 
     @classmethod
-    def kinds(cls, count: int) -> tuple[str, ...]:
-        """Return the kind of every tap, such as `maps`, if there are so many."""
-        if isinstance(cls.takes, tuple):
-            return cls.takes
-        return (cls.takes,) * (count if cls.takes == "maps" else 1)
+    def kinds(cls, count: int, side: Side = "student") -> tuple[str, ...]:
+        """Return the kind of every tap of a network, such as `maps`, if there are so many."""
+        takes = cls._takes_of(side)
+        if isinstance(takes, tuple):
+            return takes
+        return (takes,) * (count if takes == "maps" else 1)
+
+    @classmethod
+    def fed_in_a_tuple(cls) -> bool:
+        """Return whether it is given tuples of tensors, not one tensor of each network."""
+        return cls.takes == "maps" or isinstance(cls.takes, tuple)
+
+    @classmethod
+    def takes_logits(cls) -> bool:
+        """Return whether it is fed the logits of either network."""
+        return "logits" in cls.takes or "logits" in (cls.teacher_takes or ())
+
+    @classmethod
+    def _takes_of(cls, side: Side) -> str | tuple[str, ...]:
+        if side == "teacher" and cls.teacher_takes is not None:
+            return cls.teacher_takes
+        return cls.takes
 
     def bind(
         self, student: nn.Module, teacher: nn.Module, taps: tuple[Sequence[str], Sequence[str]]
@@ -165,11 +191,11 @@ class Criterion(nn.Module):
 
     def compares_classes(self) -> bool:
         """Return whether student and teacher must have the same classes in the same order."""
-        return self.reads_classes or "logits" in self.kinds(1)
+        return self.reads_classes or self.takes_logits()
 
-    def _check_kinds(self, side: str, shapes: Shapes) -> None:
+    def _check_kinds(self, side: Side, shapes: Shapes) -> None:
         name = type(self).__name__
-        kinds = self.kinds(len(shapes))
+        kinds = self.kinds(len(shapes), side)
         if not shapes or len(shapes) != len(kinds):
             wanted = " and ".join(f"one tensor {KINDS[kind][0]}" for kind in kinds or ("maps",))
             raise UserError(
@@ -177,8 +203,9 @@ class Criterion(nn.Module):
                 f"name {len(kinds) or 'at least one'}"
             )
         for kind, shape in zip(kinds, shapes, strict=True):
-            form, rank = KINDS[kind]
-            if not _is_shape(shape) or len(shape) not in (rank, 1 if self.vectors_too else rank):
+            form, ranks = KINDS[kind]
+            ranks += (1,) if self.vectors_too else ()
+            if not _is_shape(shape) or len(shape) not in ranks:
                 raise UserError(
                     f"{name} takes {kind} {form}, but a tap of the {side} gives "
                     f"{_described(shape)}; {_way_on(kind, shape)}"
@@ -200,7 +227,12 @@ def _way_on(kind: str, shape: Any) -> str:
     if kind in ("vectors", "logits") and sum(size > 1 for size in shape) == 1:
         return f"write PATH:vector for its tap, else {other}"
     if kind == "vectors" and len(shape) == 2:
-        return f"if these are tokens, PATH:cls is the class token, else {other}"
+        return (
+            "if these are tokens, PATH:cls is the class token and PATH:mean the mean of the others, "
+            f"else {other}"
+        )
+    if kind == "vectors" and len(shape) == 3:
+        return f"PATH:nchw:mean or PATH:nhwc:mean is a map's mean, else {other}"
     return other
 
 

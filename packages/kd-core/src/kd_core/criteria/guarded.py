@@ -21,7 +21,7 @@ def guarded(criterion: Any, batch: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a batch that refuses, in one line, what this criterion must not read of it.
 
     Args:
-        criterion: Its `takes` and `multi_label` count.
+        criterion: What it takes and its `multi_label` count.
         batch: Anything.
 
     Raises:
@@ -29,7 +29,7 @@ def guarded(criterion: Any, batch: Mapping[str, Any]) -> Mapping[str, Any]:
     """
     name, refused = type(criterion).__name__, dict[str, str]()
     if is_multi_label(batch) and not criterion.multi_label:
-        if "logits" in criterion.takes:
+        if criterion.takes_logits():
             what = "takes the logits as those of one class an image (softmax)"
             raise UserError(f"{name} {_MULTI_LABEL.format(what=what)}")
         refused["label"] = _MULTI_LABEL.format(what="reads one label an image")

@@ -1,13 +1,14 @@
 """Which taps of which networks each term reads, checked when a distiller is made."""
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
+from kd_core.criteria.criterion import Side
 from kd_core.criteria.guarded import is_multi_label
 from kd_core.distill.stored_outputs import require_output
 from kd_core.distill.tap_kinds import maps_of, paths_for
@@ -15,7 +16,7 @@ from kd_core.distill.teacher import Teacher
 from kd_core.distill.term import Term, tap_tuple
 from kd_core.errors import UserError, located, nearest
 from kd_core.networks.probe import untouched
-from kd_core.networks.roles import tap_list
+from kd_core.networks.roles import Taps, tap_list
 from kd_core.networks.task import Batch, Task, network_of
 
 Terms = Mapping[str, Term]
@@ -47,21 +48,20 @@ def connect(terms: Terms, student: nn.Module, teachers: Teachers) -> dict[str, T
     for name, term in terms.items():
         teacher = teachers[source_of(name, term, teachers)].model
         paths = {}
-        for side, taps, model in (
-            ("student", term.student, student),
-            ("teacher", term.teacher, teacher),
-        ):
+        sides: Sequence[tuple[Side, Taps, nn.Module]]
+        sides = ("student", term.student, student), ("teacher", term.teacher, teacher)
+        for side, taps, model in sides:
             with located(f"term {name!r}: {side}"):
                 require_output(taps, model)
-                paths[side] = paths_for(term.criterion, taps, model)
+                paths[side] = paths_for(term.criterion, taps, model, side)
         connected[name] = replace(term, student=paths["student"], teacher=paths["teacher"])
     return connected
 
 
-def maps_in(terms: Iterable[Term], side: Literal["student", "teacher"]) -> list[str]:
+def maps_in(terms: Iterable[Term], side: Side) -> list[str]:
     """Return the paths of a side that criteria take as maps."""
     pairs = [(term.criterion, tap_list(getattr(term, side))) for term in terms]
-    return [path for criterion, paths in pairs for path in maps_of(criterion, paths)]
+    return [path for criterion, paths in pairs for path in maps_of(criterion, paths, side)]
 
 
 def bind(terms: Terms, student: nn.Module, teachers: Teachers) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from kd_core.config.kinds import returned, subclass_of
 from kd_core.config.node import Node, join, parse_call
 from kd_core.config.values import NonNegative, check_values
-from kd_core.criteria.criterion import Criterion
+from kd_core.criteria.criterion import Criterion, Side
 from kd_core.distill.stored_outputs import require_output
 from kd_core.distill.tap_kinds import maps_of, paths_for
 from kd_core.distill.weight_schedule import fallen, warmed_up
@@ -88,8 +88,7 @@ class Term:
         return self.criterion(student, teacher, batch)
 
     def _fed(self, values: tuple[Any, ...]) -> Any:
-        several = self.criterion.takes == "maps" or isinstance(self.criterion.takes, tuple)
-        return values if several or not values else values[0]
+        return values if self.criterion.fed_in_a_tuple() or not values else values[0]
 
 
 @dataclass(frozen=True)
@@ -165,11 +164,13 @@ def _build_term(
     if source not in teachers:
         raise UserError(f"{where}: there is no teacher {source!r}{nearest(source, teachers)}")
     given = {}
-    for side, model in (("student", student), ("teacher", teachers[source])):
+    sides: tuple[tuple[Side, nn.Module], ...] = ("student", student), ("teacher", teachers[source])
+    for side, model in sides:
         with located(f"{where}.{side}"):
             taps = node.get(side, "@logits")
             require_output(taps, model)
-            given[f"{side}_shapes"] = _shapes(model, taps, sample, _class_of(node["criterion"]))
+            criterion_class = _class_of(node["criterion"])
+            given[f"{side}_shapes"] = _shapes(model, taps, sample, criterion_class, side)
     term: Term = node.build(**given, **provided)
     criterion = term.criterion
     with located(where):
@@ -209,11 +210,11 @@ def tap_tuple(values: Mapping[str, Any], taps: Taps) -> tuple[Any, ...]:
 
 
 def _shapes(
-    model: nn.Module, taps: Taps, sample: Batch, criterion: type[Criterion]
+    model: nn.Module, taps: Taps, sample: Batch, criterion: type[Criterion], side: Side
 ) -> tuple[Any, ...]:
-    paths = paths_for(criterion, taps, model)
+    paths = paths_for(criterion, taps, model, side)
     tap = FeatureTap(network_of(model), paths)
-    values = map_values(model, tap, sample, maps_of(criterion, paths))[1]
+    values = map_values(model, tap, sample, maps_of(criterion, paths, side))[1]
     return tap_tuple(shapes(values), paths)
 
 

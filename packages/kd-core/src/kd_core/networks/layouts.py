@@ -9,14 +9,15 @@ from kd_core.errors import UserError
 from kd_core.networks.tokens import Size, known_tokens
 
 _GRAMMAR = re.compile(
-    r"(?::(?P<order>nhwc|nchw))?(?::(?P<wanted>tokens|map|cls|vector)(?:\((?P<options>.*)\))?)?"
+    r"(?::(?P<order>nhwc|nchw))?(?::(?P<wanted>tokens|map|cls|vector|mean)(?:\((?P<options>.*)\))?)?"
 )
 _OPTION = re.compile(r"(?P<name>prefix|grid|stride)=(?P<first>\d+)(?:x(?P<second>\d+))?")
+_WRITTEN = re.compile(r"(.*?)(:nhwc|:nchw)?(:(?:tokens|map|cls|mean))?(\(.*\))?")
 _MAP_AS_TOKENS = re.compile(r"(:nhwc|:nchw):tokens$")
 _TELL = "write it, as in :tokens(prefix=1,grid=7x7) or :tokens(prefix=0,stride=16)"
 _WRITE = (
-    "write :nhwc, :nchw, :tokens, :map, :cls or :vector, tokens with what the network does not say "
-    "as in :tokens(prefix=1,grid=7x7) or :tokens(prefix=0,stride=16)"
+    "write :nhwc, :nchw, :tokens, :map, :cls, :mean or :vector, tokens with what the network does "
+    "not say as in :tokens(prefix=1,grid=7x7) or :tokens(prefix=0,stride=16)"
 )
 
 
@@ -27,7 +28,8 @@ class Layout:
     Args:
         name: Text of the whole tap, for messages.
         order: "nhwc" or "nchw" of a map; "" of anything else.
-        wanted: "map", "tokens", "cls" (the class token) or "vector" (of a map of one position).
+        wanted: "map", "tokens", "cls" (the class token), "mean" (over the positions of the image) or
+            "vector" (of a map of one position).
         prefix: Number of tokens before those of the image; None if nobody said it.
         exact: Whether there are always so many: it was written, not read from the network.
         grid: Height and width of the tokens.
@@ -64,6 +66,8 @@ class Layout:
         if value.dim() != 4:
             raise self._error(f"is for maps of four dimensions; the module gives {_shape(value)}")
         maps = value.permute(0, 3, 1, 2) if self.order == "nhwc" else value
+        if self.wanted == "mean":
+            return maps.mean((2, 3))
         return maps if self.wanted == "map" else maps.flatten(2).mT
 
     def _vector(self, value: Tensor) -> Tensor:
@@ -93,6 +97,8 @@ class Layout:
         if self.wanted == "cls":
             return value[:, 0]
         tokens = value[:, prefix:]
+        if self.wanted == "mean":
+            return tokens.mean(1)
         return tokens if grid is None or self.wanted == "tokens" else tokens.mT.unflatten(2, grid)
 
     def _missing(self) -> str:
@@ -130,7 +136,7 @@ def parse_layout(text: str, name: str, network: nn.Module, path: str) -> Layout 
         return None
     match = _GRAMMAR.fullmatch(text)
     order, wanted, options = (match[1] or "", match[2], match[3]) if match else ("", None, None)
-    of_map = bool(order) and (wanted not in (None, "tokens") or options is not None)
+    of_map = bool(order) and (wanted not in (None, "tokens", "mean") or options is not None)
     if match is None or of_map or (wanted == "vector" and options is not None):
         raise UserError(f"tap {name!r}: {text!r} is not a layout; {_WRITE}")
     layout = Layout(name, order, wanted or "map")
@@ -195,6 +201,22 @@ def for_kind(tap: str, kind: str) -> str:
     if kind == "tokens":
         return re.sub(r":map\b", ":tokens", re.sub(r"(:nhwc|:nchw)$", r"\1:tokens", tap))
     return tap
+
+
+def in_layout(tap: str, wanted: str) -> str:
+    """Return a tap of a role in another layout.
+
+    Args:
+        tap: Such as `layer4`, `norm:nhwc` or `blocks.3:tokens`; without a layout, of a map
+            [N, C, H, W].
+        wanted: "map", "tokens", "cls" or "mean", as in `@map:mean`.
+    """
+    plain, order, word, options = _WRITTEN.fullmatch(tap).groups("")  # type: ignore[union-attr]
+    if word and not order:
+        return f"{plain}:{wanted}{options}"
+    if wanted == "map":
+        return plain + order
+    return f"{plain}{order or ':nchw'}:{wanted}"
 
 
 def _shape(value: Tensor) -> str:

@@ -118,7 +118,7 @@ class MapLayout:
             right = "[N, C, H, W]" if order == "nchw" else "[N, H, W, C]"
             raise UserError(
                 f"tap {tap.name!r}: it gives a map {right}, {list(value.shape[1:])} for an image; "
-                f"write '{tap.plain}{':nhwc' * (order == 'nhwc')}'"
+                f"write '{_written(tap, order)}'"
             )
 
     def _in_doubt(self) -> bool:
@@ -199,3 +199,11 @@ class MapLayout:
             )
 
         return [watch(tap) for tap in self.taps]
+
+
+def _written(tap: TapPath, order: str) -> str:
+    """Return a tap with the right order of dimensions, in the layout that was wanted."""
+    wanted = tap.layout.wanted if tap.layout and tap.layout.order else "map"
+    if wanted == "map":
+        return f"{tap.plain}{':nhwc' * (order == 'nhwc')}"
+    return f"{tap.plain}:{order}:{wanted}"

@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from kd_core.errors import UserError, nearest
+from kd_core.networks.layouts import in_layout
 
 Taps = str | Sequence[str]
 Roles = Mapping[str, Taps]
 
-_GRAMMAR = re.compile(r"@(?P<role>\w+)(?:\[(?P<place>-?\d*(?::-?\d*){0,2})\])?")
+_GRAMMAR = re.compile(
+    r"@(?P<role>\w+)(?:\[(?P<place>-?\d*(?::-?\d*){0,2})\])?(?::(?P<layout>tokens|map|cls|mean))?"
+)
 
 
 def roles_of(model: nn.Module) -> Roles:
@@ -23,8 +26,9 @@ def tap_list(taps: Taps, model: nn.Module | None = None) -> list[str]:
     """Return the taps as a list of paths.
 
     A method names taps by role, so it fits any pair: `@stages` (the ends of all stages, without
-    the stem), `@stages[-1]`, `@stages[:2]`. A role is replaced by its paths, in order. `@logits`
-    is the network's output where the model does not say otherwise.
+    the stem), `@stages[-1]`, `@stages[:2]`. A role is replaced by its paths, in order, in the
+    layout that is written behind it, as in `@map:mean`. `@logits` is the network's output where the
+    model does not say otherwise.
 
     Args:
         taps: One text or several.
@@ -44,17 +48,26 @@ def _paths(text: str, model: nn.Module) -> Sequence[str]:
         return (text,)
     match, roles = _GRAMMAR.fullmatch(text), {"logits": "output", **roles_of(model)}
     if match is None:
-        raise UserError(f"tap {text!r}: write a role such as @stages, @stages[-1] or @stages[1:]")
+        raise UserError(
+            f"tap {text!r}: write a role such as @stages, @stages[-1] or @stages[1:], and a layout "
+            "behind it if wanted: :tokens, :map, :cls or :mean, as in @map:mean"
+        )
     if not roles.get(match["role"]):
         hint = nearest(match["role"], [name for name, paths in roles.items() if paths])
         raise UserError(
             f"tap {text!r}: the network has no such role{hint}; name modules instead "
             "(--list-taps), or give its node `roles`"
         )
-    paths = tuple(tap_list(roles[match["role"]]))
-    if match["place"] is None:
+    paths = _chosen(text, match["place"], tuple(tap_list(roles[match["role"]])))
+    layout = match["layout"]
+    return paths if layout is None else [in_layout(path, layout) for path in paths]
+
+
+def _chosen(text: str, place: str | None, paths: Sequence[str]) -> Sequence[str]:
+    """Return the paths at an index or in a slice, as it is written; without one all."""
+    if place is None:
         return paths
-    bounds = [int(bound) if bound else None for bound in match["place"].split(":")]
+    bounds = [int(bound) if bound else None for bound in place.split(":")]
     if len(bounds) > 1:
         return paths[slice(*bounds)]
     if bounds[0] is None or not -len(paths) <= bounds[0] < len(paths):

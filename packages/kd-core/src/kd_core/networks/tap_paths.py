@@ -12,7 +12,7 @@ from kd_core.networks.layouts import Layout, parse_layout
 
 _GRAMMAR = re.compile(
     r"(?P<path>[^\[\]:@]+)(?P<input>:in\b)?(?P<every>\[\*\])?(?:\[(?P<key>[^\[\]*]+)\])?"
-    r"(?P<layout>:(?:nhwc|nchw|tokens|map|cls|vector)\b.*)?"
+    r"(?P<layout>:(?:nhwc|nchw|tokens|map|cls|vector|mean)\b.*)?"
 )
 
 
@@ -93,7 +93,7 @@ def parse(name: str, network: nn.Module) -> TapPath:
     if match is None:
         raise UserError(
             f"tap {name!r}: write path, path:in, path[key], path[*] or output, and a layout after "
-            "it where one is needed (:nhwc, :nchw, :tokens, :map, :cls, :vector)"
+            "it where one is needed (:nhwc, :nchw, :tokens, :map, :cls, :mean, :vector)"
         )
     path, is_input = match["path"], bool(match["input"])
     every_call, key = bool(match["every"]), match["key"]

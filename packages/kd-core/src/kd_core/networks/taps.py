@@ -52,6 +52,8 @@ class FeatureTap:
       (class, distillation, registers). `:map` gives them as a map [N, D, h, w], `:cls` the class
       token [N, D]. Plain vision transformers say how many there are; for others write
       `:tokens(prefix=1,grid=7x7)`, or `stride=16` for the pixels of one token.
+    * `:mean`, or `:nhwc:mean` and `:nchw:mean` of a map, is the mean [N, D] over the positions of
+      the image.
     * `:vector` turns a map of one position, [N, D, 1, 1], into [N, D].
 
     In a term, `:tokens` and `:map` follow what its criterion takes.

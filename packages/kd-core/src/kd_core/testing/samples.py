@@ -25,6 +25,7 @@ _SHAPES: dict[str, tuple[Shapes, Shapes]] = {
     "vectors": (((6,),), ((8,),)),
     "tokens": (((5, 6),), ((5, 8),)),
     "maps": (((4, 8, 8), (6, 4, 4)), ((6, 8, 8), (8, 4, 4))),
+    "features": (((4, 8, 8),), ((6, 8, 8),)),
 }
 
 
@@ -47,7 +48,8 @@ def make(cls: type[C], **overrides: Any) -> C:
     """
     known = _known(cls, overrides)
     accepted = parameters(cls)
-    given = {name: value for name, value in overrides.items() if name not in FILLED_IN}
+    given = {**cls.example_arguments, **overrides}
+    given = {name: value for name, value in given.items() if name not in FILLED_IN}
     given |= {name: known[name] for name in FILLED_IN if name in accepted}
     missing = [
         name
@@ -57,7 +59,8 @@ def make(cls: type[C], **overrides: Any) -> C:
     if missing:
         raise UserError(
             f"{cls.__name__}: {', '.join(missing)} has no default and is none of the arguments "
-            f"filled in ({', '.join(FILLED_IN)}); give it a default or an override"
+            f"filled in ({', '.join(FILLED_IN)}); give it a default, an override or a place in "
+            "example_arguments"
         )
     criterion = cls(**given)
     shapes = known["student_shapes"], known["teacher_shapes"]
@@ -91,7 +94,7 @@ def sample(
     def draw(shapes: Shapes) -> Any:
         drawn = tuple(torch.randn((rows, *shape), generator=generator) for shape in shapes)
         drawn = tuple(x.to(device, dtype).requires_grad_() for x in drawn)
-        return drawn if cls.takes == "maps" or isinstance(cls.takes, tuple) else drawn[0]
+        return drawn if cls.fed_in_a_tuple() else drawn[0]
 
     index = torch.randperm(known["num_samples"], generator=generator)[:size].repeat(cls.views)
     image = torch.randint(256, (rows, 3, 8, 8), generator=generator, dtype=torch.uint8)
@@ -119,13 +122,11 @@ def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
 
 def _known(cls: type[Criterion], overrides: dict[str, Any]) -> dict[str, Any]:
     """Values for the five arguments that a builder fills in."""
-    takes = getattr(cls, "takes", "")
-    kinds = takes if isinstance(takes, tuple) else (takes,)
-    for kind in kinds:
-        if kind not in KINDS:
-            raise UserError(f"{cls.__name__}.takes is {takes!r}{nearest(kind, KINDS)}")
-    student, teacher = _shapes(kinds, overrides)
-    if "teacher_shapes" not in parameters(cls):
+    own = _known_kinds(cls, "takes", getattr(cls, "takes", ""))
+    shown = own if cls.teacher_takes is None else cls.teacher_takes
+    shown = _known_kinds(cls, "teacher_takes", shown)
+    student, teacher = _shapes(own, 0, overrides), _shapes(shown, 1, overrides)
+    if "teacher_shapes" not in parameters(cls) and cls.teacher_takes is None:
         teacher = student
     if cls.example is not None:
         student, teacher = cls.example
@@ -137,12 +138,19 @@ def _known(cls: type[Criterion], overrides: dict[str, Any]) -> dict[str, Any]:
     return known | {name: value for name, value in overrides.items() if name in known}
 
 
-def _shapes(kinds: tuple[str, ...], overrides: dict[str, Any]) -> tuple[Shapes, Shapes]:
+def _known_kinds(cls: type[Criterion], name: str, takes: Any) -> tuple[str, ...]:
+    kinds = takes if isinstance(takes, tuple) else (takes,)
+    for kind in kinds:
+        if kind not in KINDS:
+            raise UserError(f"{cls.__name__}.{name} is {takes!r}{nearest(kind, KINDS)}")
+    return kinds
+
+
+def _shapes(kinds: tuple[str, ...], side: int, overrides: dict[str, Any]) -> Shapes:
     known = dict(_SHAPES)
     if "num_classes" in overrides:
         known["logits"] = (((overrides["num_classes"],),),) * 2
-    sides = [[shape for kind in kinds for shape in known[kind][side]] for side in range(2)]
-    return tuple(sides[0]), tuple(sides[1])
+    return tuple(shape for kind in kinds for shape in known[kind][side])
 
 
 class _Network(nn.Module):
