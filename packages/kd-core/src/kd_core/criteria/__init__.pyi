@@ -1,3 +1,4 @@
+# ruff: noqa: N802
 # Written by `python tests/test_stubs.py`, from what the files beside this one define.
 
 from typing import Any
@@ -15,6 +16,7 @@ from kd_core.criteria.criterion import Borrowed as Borrowed
 from kd_core.criteria.criterion import Criterion as Criterion
 from kd_core.criteria.ctkd import CTKD as CTKD
 from kd_core.criteria.cwd import CWD as CWD
+from kd_core.criteria.dense_mse import DenseMSE as DenseMSE
 from kd_core.criteria.dist import DIST as DIST
 from kd_core.criteria.dkd import DKD as DKD
 from kd_core.criteria.fgd import FGD as FGD
@@ -29,6 +31,10 @@ from kd_core.criteria.hard_label import HardLabel as HardLabel
 from kd_core.criteria.kd import KD as KD
 from kd_core.criteria.kd import Standardizable as Standardizable
 from kd_core.criteria.kdsvd import KDSVD as KDSVD
+from kd_core.criteria.kept_heads import EmbeddingNetwork as EmbeddingNetwork
+from kd_core.criteria.kept_heads import Embeds as Embeds
+from kd_core.criteria.kept_heads import KeepsHead as KeepsHead
+from kd_core.criteria.kept_heads import MLPHead as MLPHead
 from kd_core.criteria.l2d import L2D as L2D
 from kd_core.criteria.l2d import MLD as MLD
 from kd_core.criteria.mgd import MGD as MGD
@@ -38,6 +44,9 @@ from kd_core.criteria.nst import NST as NST
 from kd_core.criteria.ofd import OFD as OFD
 from kd_core.criteria.pkd import PKD as PKD
 from kd_core.criteria.pkt import PKT as PKT
+from kd_core.criteria.queue_kl import QueueKL as QueueKL
+from kd_core.criteria.queue_kl import QueueTokenKL as QueueTokenKL
+from kd_core.criteria.queue_kl import SEED as SEED
 from kd_core.criteria.reviewkd import ReviewKD as ReviewKD
 from kd_core.criteria.rkd import RKD as RKD
 from kd_core.criteria.sdd import SDD as SDD
@@ -51,6 +60,7 @@ from kd_core.criteria.soft_label import SoftLabel as SoftLabel
 from kd_core.criteria.sp import SP as SP
 from kd_core.criteria.sskd import SSKD as SSKD
 from kd_core.criteria.sskd import SSKDHead as SSKDHead
+from kd_core.criteria.theia import Theia as Theia
 from kd_core.criteria.ttm import TTM as TTM
 from kd_core.criteria.ttm import WTTM as WTTM
 from kd_core.criteria.vid import VID as VID

@@ -73,6 +73,9 @@ class Criterion(nn.Module):
     example: ClassVar[tuple[Shapes, Shapes] | None] = None
     """Shapes of student and teacher for the tests, where the criterion does not take all shapes."""
 
+    example_samples: ClassVar[int] = 12
+    """Images of the data set in the tests; more where the default arguments need more."""
+
     multi_label: ClassVar[bool] = False
     """Whether it is for labels [N, C] of 0 and 1, and logits as a sigmoid takes them. Others are
     refused such data if they take logits, as those of a softmax, or read `label`, as [N]."""

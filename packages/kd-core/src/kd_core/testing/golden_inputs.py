@@ -48,6 +48,7 @@ def probe(values: Tensor) -> float:
 @torch.no_grad()
 def fill_with_sines(module: nn.Module) -> nn.Module:
     """Set every parameter to 0.05 sin(i + 1), those of norms to 1 and 0; in float64, training."""
+    module.double()  # first: float32 would round the numbers
     for parameter in module.parameters():
         parameter.copy_(0.05 * _sines(parameter.numel()).view(parameter.shape))
     for part in module.modules():
@@ -55,7 +56,7 @@ def fill_with_sines(module: nn.Module) -> nn.Module:
             part.weight.fill_(1.0)
             if part.bias is not None:
                 part.bias.zero_()
-    return module.double().train()
+    return module.train()
 
 
 def value_and_gradients(

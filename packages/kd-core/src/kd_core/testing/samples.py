@@ -79,7 +79,7 @@ def sample(
 
     Args:
         cls: The class that takes them.
-        size: Images in the batch; 12 at most, unless `num_samples` is given.
+        size: Images in the batch, `cls.example_samples` at most unless `num_samples` is given.
         dtype: Of both outputs.
         device: Of everything.
         overrides: As for `make`, so that inputs and criterion fit each other.
@@ -129,7 +129,8 @@ def _known(cls: type[Criterion], overrides: dict[str, Any]) -> dict[str, Any]:
         teacher = student
     if cls.example is not None:
         student, teacher = cls.example
-    classes, samples = overrides.get("num_classes", 7), overrides.get("num_samples", 12)
+    classes = overrides.get("num_classes", 7)
+    samples = overrides.get("num_samples", cls.example_samples)
     labels = torch.arange(samples) % classes
     if cls.multi_label:  # every image has about two thirds of the classes
         labels = ((labels[:, None] + torch.arange(classes)) % 3 > 0).float()
@@ -141,7 +142,11 @@ def _shapes(kinds: tuple[str, ...], overrides: dict[str, Any]) -> tuple[Shapes, 
     known = dict(_SHAPES)
     if "num_classes" in overrides:
         known["logits"] = (((overrides["num_classes"],),),) * 2
-    sides = [[shape for kind in kinds for shape in known[kind][side]] for side in range(2)]
+    several = kinds == ("maps",)  # of several kinds, one tensor each
+    sides = [
+        [shape for kind in kinds for shape in known[kind][side][: None if several else 1]]
+        for side in range(2)
+    ]
     return tuple(sides[0]), tuple(sides[1])
 
 
