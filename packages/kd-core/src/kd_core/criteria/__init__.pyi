@@ -1,4 +1,3 @@
-# ruff: noqa: N802
 # Written by `python tests/test_stubs.py`, from what the files beside this one define.
 
 from typing import Any
@@ -32,7 +31,6 @@ from kd_core.criteria.kd import KD as KD
 from kd_core.criteria.kd import Standardizable as Standardizable
 from kd_core.criteria.kdsvd import KDSVD as KDSVD
 from kd_core.criteria.kept_heads import EmbeddingNetwork as EmbeddingNetwork
-from kd_core.criteria.kept_heads import Embeds as Embeds
 from kd_core.criteria.kept_heads import KeepsHead as KeepsHead
 from kd_core.criteria.kept_heads import MLPHead as MLPHead
 from kd_core.criteria.l2d import L2D as L2D
@@ -44,9 +42,9 @@ from kd_core.criteria.nst import NST as NST
 from kd_core.criteria.ofd import OFD as OFD
 from kd_core.criteria.pkd import PKD as PKD
 from kd_core.criteria.pkt import PKT as PKT
+from kd_core.criteria.queue_kl import SEED as SEED
 from kd_core.criteria.queue_kl import QueueKL as QueueKL
 from kd_core.criteria.queue_kl import QueueTokenKL as QueueTokenKL
-from kd_core.criteria.queue_kl import SEED as SEED
 from kd_core.criteria.reviewkd import ReviewKD as ReviewKD
 from kd_core.criteria.rkd import RKD as RKD
 from kd_core.criteria.sdd import SDD as SDD

@@ -1,7 +1,7 @@
 """DenseMSE: the teacher's maps, projected from the student's position by position."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -47,5 +47,5 @@ class DenseMSE(Criterion):
         pairs = []
         for head, (own, shown) in zip(self.heads, levels(student, teacher), strict=True):
             target = shown.detach().movedim(1, -1)
-            pairs.append((project_maps(head, own, target.shape[1:3]), target))
+            pairs.append((project_maps(cast(nn.Linear, head), own, target.shape[1:3]), target))
         return pairs

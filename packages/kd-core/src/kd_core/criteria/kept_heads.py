@@ -1,7 +1,7 @@
 """Heads from a student's vector to the teacher's space, which leave with training or stay."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 from torch import Tensor, nn
 
@@ -103,22 +103,15 @@ class EmbeddingNetwork(nn.Module):
         return output, self.head(seen[self.tap])
 
 
-class Embeds(Protocol):
-    """What gives embeddings beside its output, such as an `EmbeddingNetwork`."""
-
-    def with_embedding(self, image: Tensor) -> tuple[Any, Tensor]:
-        """Return the output for images, and their embeddings [N, D]."""
-
-
 def node_of(head: nn.Module) -> dict[str, Any]:
-    """Return the config node that builds a head anew, to load its weights into.
+    """Return the config node that builds a head again, to load its weights into.
 
     Raises:
         UserError: If it is neither a linear layer nor an `MLPHead`.
     """
     if isinstance(head, MLPHead):
         first, _, last = head
-        widths = {"inputs": first.in_features, "hidden": first.out_features}
+        widths: dict[str, Any] = {"inputs": first.in_features, "hidden": first.out_features}
         widths |= {"outputs": last.out_features, "activation": head.activation}
         return {"type": f"{MLPHead.__module__}.{MLPHead.__name__}", **widths}
     if type(head) is nn.Linear:

@@ -45,7 +45,7 @@ class QueueKL(KeepsHead, Criterion):
         UserError: If the queue is longer than the data set.
     """
 
-    takes = "vectors"
+    takes: ClassVar[str | tuple[str, ...]] = "vectors"
     example_samples = 8192
     exempt: ClassVar = {
         "zero_at_identity": "a head is between the two vectors",

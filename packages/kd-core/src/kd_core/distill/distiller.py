@@ -14,6 +14,7 @@ from kd_core.distill.connections import (
     check_sample,
     check_shapes,
     connect,
+    deployed_node,
     maps_in,
     source_of,
 )
@@ -201,9 +202,7 @@ class Distiller(nn.Module):
 
     def deploy_node(self, node: Mapping[str, Any]) -> dict[str, Any]:
         """Return the config node of what `deploy` returns, from that of the student's network."""
-        for term in self.terms.values():
-            node = term.criterion.deploy_node(node)
-        return dict(node)
+        return deployed_node(self.terms, node)
 
     def predictor(self, network: nn.Module | None = None) -> nn.Module:
         """Return the student's task around the network of `deploy`."""
