@@ -20,6 +20,7 @@ from kd_core.distill.connections import (
 )
 from kd_core.distill.teacher import as_teachers
 from kd_core.distill.term import Term
+from kd_core.distill.token_grids import check_token_grids
 from kd_core.distill.weighing import weigh
 from kd_core.errors import UserError, located
 from kd_core.networks.batch_names import by_our_names
@@ -169,6 +170,7 @@ class Distiller(nn.Module):
             **{k: shapes(v) for k, v in teacher_features.items()},
         }
         check_shapes(self.terms, self.tap_shapes, self.teachers)
+        check_token_grids(self.terms, sample, self.student, self.teachers)
         check_labels(self.terms, sample, student_features, teacher_features, self.teachers)
 
     def source(self, name: str) -> str:
