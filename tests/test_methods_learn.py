@@ -42,6 +42,7 @@ UNSTEADY = {
     "crd": "negatives are drawn in every step, from a memory that moves",
     "ctkd": "its temperature is trained to raise the loss",
     "mgd": "the mask is drawn in every step",
+    "seed": "its target changes while the ring fills, and its least value is the target's entropy",
 }
 """Methods whose loss need not fall on a fixed batch, so that only its finiteness is checked."""
 

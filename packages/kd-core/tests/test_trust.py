@@ -136,7 +136,10 @@ def test_arguments_of_a_trusted_network_are_judged_too(arguments, message, tmp_p
         own(**arguments)
 
 
-@pytest.mark.parametrize("style", ["layer4:in", "output", "a.b[0]", "vit_tiny.augreg-in21k", "x y"])
+@pytest.mark.parametrize(
+    "style",
+    ["layer4:in", "norm:cls", "x:nhwc:tokens", "output", "a.b[0]", "vit_tiny.augreg-in21k", "x y"],
+)
 def test_names_of_layers_and_models_are_plain_text(style):
     with trusting("nets_of_mine.Net"):
         assert own(style=style).style == style

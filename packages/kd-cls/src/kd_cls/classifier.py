@@ -14,6 +14,7 @@ from kd_core.config.values import (
     Share,
     checked,
 )
+from kd_core.criteria.kept_heads import EmbeddingNetwork
 from kd_core.errors import UserError
 from kd_core.networks.batch_names import by_our_names
 from kd_core.networks.frozen_norms import drifting_norms
@@ -124,6 +125,19 @@ class Classifier(ImageTask):
         loss, label = one_class(logits, batch, self.label_smoothing, self.class_weights)
         self.count(logits, label)
         return {"ce": loss}
+
+    def embed(self, batch: Batch) -> Tensor:
+        """Return embeddings [N, D] in the teacher's space, of a student that kept its head.
+
+        Raises:
+            UserError: If it did not (`keep_head=True` of its criterion).
+        """
+        if not isinstance(self.network, EmbeddingNetwork):
+            raise UserError(
+                f"{type(self.network).__name__} gives no embeddings in a teacher's space; train "
+                "the student with keep_head=True of a criterion that has it, such as QueueKL"
+            )
+        return self.network.with_embedding(self.prepare(by_our_names(batch)["image"]))[1]
 
     def run_for_taps(self, batch: Batch) -> None:
         """Run the network; only if there are labels, count how many of them it predicts."""

@@ -2,13 +2,15 @@
 
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from kd_core.criteria.kept_heads import EmbeddingNetwork
 from kd_core.errors import UserError
 from kd_core.files.checkpoint import atomic_path
+from kd_core.functional import tensors
 from torch import Tensor, nn
 
 from kd_cls.classifier import Classifier
@@ -18,18 +20,20 @@ from kd_cls.student import find_student, load_student, read_facts, square_side
 TOLERANCE = 1e-4  # of the largest logit
 BATCH_SIZES = (1, 3)  # of the check; the example that is traced has 2
 
-Run = Callable[[Tensor], Tensor]
+Outputs = Tensor | Sequence[Tensor]
+"""Logits; of a student that kept its head, logits and embeddings."""
+Run = Callable[[Tensor], Outputs]
 
 
 class Check(NamedTuple):
-    """Difference of an exported file from the network, in logits."""
+    """Difference of an exported file from the network, in logits (and embeddings)."""
 
     difference: float
     largest: float
 
 
 class Exported(nn.Module):
-    """A classifier's network from images to logits alone.
+    """A classifier's network from images to logits, and to embeddings if it kept its head.
 
     Args:
         classifier: Its network is shared, not copied.
@@ -47,11 +51,23 @@ class Exported(nn.Module):
         self.register_buffer("mean", classifier.mean)
         self.register_buffer("std", classifier.std)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Return logits [N, C] of images [N, 3, H, W], or [N, 1, H, W] of a grey network."""
+    @property
+    def names(self) -> list[str]:
+        """Names of what it returns."""
+        kept = isinstance(self.network, EmbeddingNetwork)
+        return ["logits", "embedding"] if kept else ["logits"]
+
+    def forward(self, image: Tensor) -> Outputs:
+        """Return logits [N, C] of images [N, 3, H, W], or [N, 1, H, W] of a grey network.
+
+        With them embeddings [N, D], of a student that kept its head.
+        """
         if self.with_normalization:
             image = (image - self.mean) / self.std
-        return logits_in(self.network(image), self.output, self.network)
+        if not isinstance(self.network, EmbeddingNetwork):
+            return logits_in(self.network(image), self.output, self.network)
+        returned, embedding = self.network.with_embedding(image)
+        return logits_in(returned, self.output, self.network), embedding
 
 
 def export(student: str | Path, path: Path, *, with_normalization: bool = False) -> Check:
@@ -62,7 +78,8 @@ def export(student: str | Path, path: Path, *, with_normalization: bool = False)
 
     Args:
         student: Folder of a finished run, or its `student.safetensors`.
-        path: Ends in `.onnx` (input "image", output "logits") or `.pt2` (`torch.export.load`).
+        path: Ends in `.onnx` (input "image", output "logits") or `.pt2` (`torch.export.load`). Of a
+            student that kept its head also "embedding", the second output.
         with_normalization: The file takes floats in [0, 1] and normalises them itself; otherwise it
             takes normalised images, as the network does.
 
@@ -88,7 +105,7 @@ def export(student: str | Path, path: Path, *, with_normalization: bool = False)
         return _compare(run, network, facts, path)
 
 
-def write_onnx(network: nn.Module, facts: Mapping[str, Any], path: Path) -> Run:
+def write_onnx(network: Exported, facts: Mapping[str, Any], path: Path) -> Run:
     """Write an ONNX file and return it as a function, run by onnxruntime on the CPU."""
     try:
         import onnx
@@ -108,8 +125,8 @@ def write_onnx(network: nn.Module, facts: Mapping[str, Any], path: Path) -> Run:
             path,
             dynamo=False,
             input_names=["image"],
-            output_names=["logits"],
-            dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
+            output_names=network.names,
+            dynamic_axes={name: {0: "batch"} for name in ("image", *network.names)},
         )
     model = onnx.load_model(path)
     onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in facts.items()})
@@ -134,10 +151,10 @@ def onnx_session(path: Path, threads: int | None = None) -> Run:
         options.add_session_config_entry("session.force_spinning_stop", "1")
     providers = ["CPUExecutionProvider"]
     session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-    return lambda image: torch.from_numpy(session.run(["logits"], {"image": image.numpy()})[0])
+    return lambda image: list(map(torch.from_numpy, session.run(None, {"image": image.numpy()})))
 
 
-def write_pt2(network: nn.Module, facts: Mapping[str, Any], path: Path) -> Run:
+def write_pt2(network: Exported, facts: Mapping[str, Any], path: Path) -> Run:
     """Write an archive of `torch.export` and return it as a function, read back from the file."""
     batch = {0: torch.export.Dim("batch")}
     program = torch.export.export(network, (_images(2, facts, seed=1),), dynamic_shapes=(batch,))
@@ -148,8 +165,8 @@ def write_pt2(network: nn.Module, facts: Mapping[str, Any], path: Path) -> Run:
 
 
 @torch.no_grad()
-def _compare(run: Run, network: nn.Module, facts: Mapping[str, Any], path: Path) -> Check:
-    difference = largest = 0.0
+def _compare(run: Run, network: Exported, facts: Mapping[str, Any], path: Path) -> Check:
+    checks: dict[str, list[Check]] = {name: [] for name in network.names}
     for count in BATCH_SIZES:
         image = _images(count, facts, seed=count)
         expected = network(image)
@@ -158,15 +175,21 @@ def _compare(run: Run, network: nn.Module, facts: Mapping[str, Any], path: Path)
         except Exception as error:  # runtimes raise many types
             reason = str(error).partition("\n")[0]
             raise UserError(f"{path.name} fails with a batch of {count}: {reason}") from error
-        difference = max(difference, (found - expected).abs().max().item())
-        largest = max(largest, expected.abs().max().item())
-    if not difference <= TOLERANCE * largest:
-        raise UserError(
-            f"{path.name} is not written: its logits differ from PyTorch's by {difference:.1e}, "
-            f"more than {TOLERANCE} of the largest, {largest:.1e}; "
-            "does the network depend on the batch, or draw random numbers?"
-        )
-    return Check(difference, largest)
+        for name, one, other in zip(network.names, tensors(found), tensors(expected), strict=True):
+            checks[name].append(Check((one - other).abs().max().item(), other.abs().max().item()))
+    worst = {  # NaN counts as the largest
+        name: Check(*torch.tensor(found, dtype=torch.float64).amax(0).tolist())
+        for name, found in checks.items()
+    }
+    for name, check in worst.items():
+        if not check.difference <= TOLERANCE * check.largest:
+            raise UserError(
+                f"{path.name} is not written: its {name} differ from PyTorch's by "
+                f"{check.difference:.1e}, more than {TOLERANCE} of the largest, "
+                f"{check.largest:.1e}; does the network depend on the batch, or draw random "
+                "numbers?"
+            )
+    return worst["logits"]
 
 
 def _images(count: int, facts: Mapping[str, Any], seed: int) -> Tensor:

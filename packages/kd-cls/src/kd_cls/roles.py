@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from kd_core.criteria.kept_heads import EmbeddingNetwork
 from torch import nn
 
 from kd_cls.families.of_timm import is_of_timm, timm_roles
@@ -26,8 +27,9 @@ def network_roles(network: nn.Module, sizes: Sequence[tuple[int, int]] = ()) -> 
     ResNets, all but `preact_blocks` for the zoo. Others of timm and torchvision have `stages`,
     `map`, `pooled`, transformers `tokens` ([N, L, D] of the image alone), `cls` (the class token)
     and, if they have one resolution, `blocks` (all of them); see `timm_roles` and
-    `torchvision_roles`. Of another network only `pooled` is known. What has stages has `exits`: the
-    last four of stem and stages, of a transformer of one resolution see `of_blocks`.
+    `torchvision_roles`. A student that kept its head has `embedding` too. Of another network only
+    `pooled` is known. What has stages has `exits`: the last four of stem and stages, of a
+    transformer of one resolution see `of_blocks`.
 
     Args:
         network: It is run on one image where roles must be looked for; nothing in it changes.
@@ -46,6 +48,10 @@ def _roles(network: nn.Module, sizes: Sequence[tuple[int, int]]) -> Roles:
         inside = network_roles(network.backbone, sizes).items()
         behind = {role: tuple(f"backbone.{path}" for path in paths) for role, paths in inside}
         return behind | {"pooled": ("head:in",)}
+    if isinstance(network, EmbeddingNetwork):
+        inside = network_roles(network.network, sizes).items()
+        behind = {role: tuple(f"network.{path}" for path in paths) for role, paths in inside}
+        return behind | {"embedding": ("head",)}
     taps = getattr(network, "taps", None)
     if isinstance(taps, Taps):
         return of_zoo(network, taps)

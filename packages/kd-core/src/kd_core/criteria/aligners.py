@@ -64,3 +64,29 @@ def resize_tokens(tokens: Tensor, count: int) -> Tensor:
         )
     maps = tokens.transpose(1, 2).unflatten(2, (sides[0], sides[0]))
     return resize_maps(maps, (sides[1], sides[1])).flatten(2).transpose(1, 2)
+
+
+def linear(inputs: int, outputs: int, *, zero_bias: bool = False) -> nn.Linear:
+    """Return a linear layer whose weights are drawn as in LightlyTrain: truncated normal, 0.02."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.trunc_normal_(layer.weight, std=0.02)
+    if zero_bias:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def project_maps(layer: nn.Linear, maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Return maps [N, C, H, W] through a linear layer at each position of a grid: [N, h, w, D].
+
+    Whichever is narrower is resized, the maps or what the layer makes of them: the result is the
+    same, since the weights of a bilinear resizing add up to 1.
+
+    Args:
+        layer: From C to D.
+        maps: The student's.
+        size: Height and width of the grid; see `resize_maps`.
+    """
+    if layer.in_features <= layer.out_features:
+        projected: Tensor = layer(resize_maps(maps, size).movedim(1, -1))
+        return projected
+    return resize_maps(layer(maps.movedim(1, -1)).movedim(-1, 1), size).movedim(1, -1)

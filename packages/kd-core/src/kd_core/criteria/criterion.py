@@ -82,6 +82,9 @@ class Criterion(nn.Module):
     example_arguments: ClassVar[Mapping[str, Any]] = {}
     """Arguments of its constructor for the tests, where they have no default."""
 
+    example_samples: ClassVar[int] = 14
+    """Images of the data set in the tests; more where the default arguments need more."""
+
     multi_label: ClassVar[bool] = False
     """Whether it is for labels [N, C] of 0 and 1, and logits as a sigmoid takes them. Others are
     refused such data if they take logits, as those of a softmax, or read `label`, as [N]."""

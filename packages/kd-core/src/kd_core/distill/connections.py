@@ -73,6 +73,23 @@ def bind(terms: Terms, student: nn.Module, teachers: Teachers) -> None:
             term.criterion.bind(network_of(student), teacher.network, taps)
 
 
+def deployed_node(terms: Terms, node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config node of what is exported, from that of the student's network.
+
+    Raises:
+        UserError: If several terms add to it, since each knows the taps of the student alone.
+    """
+    made = {name: term.criterion.deploy_node(node) for name, term in terms.items()}
+    changed = [name for name in made if made[name] is not node]
+    if len(changed) > 1:
+        raise UserError(
+            f"terms {', '.join(map(repr, changed))} each export more than the student (a kept "
+            "head, or the teacher's classifier); let one of them do so: keep_head=False, or "
+            "without SimKD"
+        )
+    return dict(made[changed[0]] if changed else node)
+
+
 def check_shapes(
     terms: Terms, tap_shapes: Mapping[str, Mapping[str, Any]], teachers: Teachers
 ) -> None:

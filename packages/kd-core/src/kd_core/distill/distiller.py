@@ -14,11 +14,13 @@ from kd_core.distill.connections import (
     check_sample,
     check_shapes,
     connect,
+    deployed_node,
     maps_in,
     source_of,
 )
 from kd_core.distill.teacher import as_teachers
 from kd_core.distill.term import Term
+from kd_core.distill.token_grids import check_token_grids
 from kd_core.distill.weighing import weigh
 from kd_core.errors import UserError, located
 from kd_core.networks.batch_names import by_our_names
@@ -169,6 +171,7 @@ class Distiller(nn.Module):
             **{k: shapes(v) for k, v in teacher_features.items()},
         }
         check_shapes(self.terms, self.tap_shapes, self.teachers)
+        check_token_grids(self.terms, sample, self.student, self.teachers)
         check_labels(self.terms, sample, student_features, teacher_features, self.teachers)
 
     def source(self, name: str) -> str:
@@ -202,9 +205,7 @@ class Distiller(nn.Module):
 
     def deploy_node(self, node: Mapping[str, Any]) -> dict[str, Any]:
         """Return the config node of what `deploy` returns, from that of the student's network."""
-        for term in self.terms.values():
-            node = term.criterion.deploy_node(node)
-        return dict(node)
+        return deployed_node(self.terms, node)
 
     def predictor(self, network: nn.Module | None = None) -> nn.Module:
         """Return the student's task around the network of `deploy`."""

@@ -6,24 +6,29 @@ from collections.abc import Sequence
 from torch import nn
 
 from kd_core.criteria.criterion import Criterion, Side
-from kd_core.networks.layouts import for_kind
+from kd_core.networks.layouts import for_kind, has_layout
 from kd_core.networks.roles import Taps, tap_list
 
 Kinds = Criterion | type[Criterion]
-
+_OF_MAPS = ("@stem", "@stages", "@map", "@preact", "@blocks", "@preact_blocks")
+"""Roles of maps; without a layout their channels come first."""
 _SAID = re.compile(r":(?:nhwc|nchw)\b")
 
 
 def paths_for(criterion: Kinds, taps: Taps, model: nn.Module, side: Side = "student") -> list[str]:
     """Return paths in the place of roles, with the layout that a criterion takes.
 
-    So `blocks.3:tokens` is a map for a criterion on maps; see `for_kind`.
+    So `blocks.3:tokens` is a map for a criterion on maps (see `for_kind`), and the `@map` of a
+    convolutional network is tokens, row by row, for a criterion on tokens.
     """
-    paths = tap_list(taps, model)
-    kinds = criterion.kinds(len(paths), side)
-    if len(kinds) != len(paths):  # refused later, with the shapes
-        return paths
-    return [for_kind(path, kind) for path, kind in zip(paths, kinds, strict=True)]
+    found = [(path, text) for text in tap_list(taps) for path in tap_list(text, model)]
+    kinds = criterion.kinds(len(found), side)
+    if len(kinds) != len(found):  # refused later, with the shapes
+        return [path for path, _ in found]
+    return [
+        for_kind(f"{path}:nchw" if _is_bare_map(path, text, kind) else path, kind)
+        for (path, text), kind in zip(found, kinds, strict=True)
+    ]
 
 
 def maps_of(criterion: Kinds, paths: Sequence[str], side: Side = "student") -> list[str]:
@@ -34,3 +39,8 @@ def maps_of(criterion: Kinds, paths: Sequence[str], side: Side = "student") -> l
         for path, kind in zip(paths, kinds, strict=False)
         if kind in ("maps", "features") or _SAID.search(path)
     ]
+
+
+def _is_bare_map(path: str, text: str, kind: str) -> bool:
+    """Return whether a criterion on tokens is fed a map by its role, which says no layout."""
+    return kind == "tokens" and text.partition("[")[0] in _OF_MAPS and not has_layout(path)

@@ -13,6 +13,7 @@ _GRAMMAR = re.compile(
 )
 _OPTION = re.compile(r"(?P<name>prefix|grid|stride)=(?P<first>\d+)(?:x(?P<second>\d+))?")
 _WRITTEN = re.compile(r"(.*?)(:nhwc|:nchw)?(:(?:tokens|map|cls|mean))?(\(.*\))?")
+_AT_END = re.compile(r":(?:nhwc|nchw|tokens|map|cls|vector|mean)\b(?:\(.*\))?$")
 _MAP_AS_TOKENS = re.compile(r"(:nhwc|:nchw):tokens$")
 _TELL = "write it, as in :tokens(prefix=1,grid=7x7) or :tokens(prefix=0,stride=16)"
 _WRITE = (
@@ -187,6 +188,11 @@ def _known(layout: Layout, network: nn.Module, path: str) -> Layout:
             f"{type(network).__name__} does not say it; {_TELL}"
         )
     return layout
+
+
+def has_layout(tap: str) -> bool:
+    """Return whether a tap ends in a layout, such as `norm:cls`."""
+    return _AT_END.search(tap) is not None
 
 
 def for_kind(tap: str, kind: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from kd_core.errors import UserError, nearest
-from kd_core.networks.layouts import in_layout
+from kd_core.networks.layouts import has_layout, in_layout
 
 Taps = str | Sequence[str]
 Roles = Mapping[str, Taps]
@@ -28,7 +28,7 @@ def tap_list(taps: Taps, model: nn.Module | None = None) -> list[str]:
     A method names taps by role, so it fits any pair: `@stages` (the ends of all stages, without
     the stem), `@stages[-1]`, `@stages[:2]`. A role is replaced by its paths, in order, in the
     layout that is written behind it, as in `@map:mean`. `@logits` is the network's output where the
-    model does not say otherwise.
+    model does not say otherwise, `@tokens` the positions of `@map` where there is no such role.
 
     Args:
         taps: One text or several.
@@ -47,6 +47,9 @@ def _paths(text: str, model: nn.Module) -> Sequence[str]:
     if not text.startswith("@"):
         return (text,)
     match, roles = _GRAMMAR.fullmatch(text), {"logits": "output", **roles_of(model)}
+    if not roles.get("tokens") and roles.get("map"):  # the positions of a convolutional network's
+        maps = tap_list(roles["map"])
+        roles["tokens"] = [path if has_layout(path) else f"{path}:nchw" for path in maps]
     if match is None:
         raise UserError(
             f"tap {text!r}: write a role such as @stages, @stages[-1] or @stages[1:], and a layout "

@@ -48,7 +48,8 @@ def probe(values: Tensor) -> float:
 @torch.no_grad()
 def fill_with_sines(module: nn.Module) -> nn.Module:
     """Set every parameter to 0.05 sin(i + 1), those of norms to 1 and 0; in float64, training."""
-    for parameter in module.double().parameters():
+    module.double()  # first: float32 would round the numbers
+    for parameter in module.parameters():
         parameter.copy_(0.05 * _sines(parameter.numel()).view(parameter.shape))
     for part in module.modules():
         if isinstance(part, _BatchNorm | nn.LayerNorm | nn.GroupNorm) and part.weight is not None:

@@ -82,7 +82,7 @@ def sample(
 
     Args:
         cls: The class that takes them.
-        size: Images in the batch; 14 at most, unless `num_samples` is given.
+        size: Images in the batch, `cls.example_samples` at most unless `num_samples` is given.
         dtype: Of both outputs.
         device: Of everything.
         overrides: As for `make`, so that inputs and criterion fit each other.
@@ -130,7 +130,8 @@ def _known(cls: type[Criterion], overrides: dict[str, Any]) -> dict[str, Any]:
         teacher = student
     if cls.example is not None:
         student, teacher = cls.example
-    classes, samples = overrides.get("num_classes", 7), overrides.get("num_samples", 14)
+    classes = overrides.get("num_classes", 7)
+    samples = overrides.get("num_samples", cls.example_samples)
     labels = torch.arange(samples) % classes
     if cls.multi_label:  # every image has about two thirds of the classes
         labels = ((labels[:, None] + torch.arange(classes)) % 3 > 0).float()
@@ -150,7 +151,8 @@ def _shapes(kinds: tuple[str, ...], side: int, overrides: dict[str, Any]) -> Sha
     known = dict(_SHAPES)
     if "num_classes" in overrides:
         known["logits"] = (((overrides["num_classes"],),),) * 2
-    return tuple(shape for kind in kinds for shape in known[kind][side])
+    count = None if kinds == ("maps",) else 1  # of several kinds, one tensor each
+    return tuple(shape for kind in kinds for shape in known[kind][side][:count])
 
 
 class _Network(nn.Module):
