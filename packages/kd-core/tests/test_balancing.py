@@ -128,7 +128,7 @@ def test_no_matrix_of_no_size():
 def test_the_first_batch_is_raw_and_sets_the_statistics_of_tokens_too():
     module, tokens = RunningStandardizer(3).double(), normal("a", 4, 5, 3, scale=7)
     torch.testing.assert_close(module(tokens, 1.0), tokens, rtol=2e-6, atol=0)
-    again = module.standardised(tokens).flatten(0, 1)
+    again = module.balanced(tokens).flatten(0, 1)
     torch.testing.assert_close(again.mean(0), torch.zeros(3).double(), rtol=0, atol=1e-9)
     torch.testing.assert_close(again.std(0), torch.ones(3).double(), rtol=1e-5, atol=0)
 

@@ -1,3 +1,4 @@
+# ruff: noqa: N802
 # Written by `python tests/test_stubs.py`, from what the files beside this one define.
 
 from typing import Any
@@ -6,6 +7,8 @@ from kd_core.criteria.ab import AB as AB
 from kd_core.criteria.afd import AFD as AFD
 from kd_core.criteria.afds import AFDS as AFDS
 from kd_core.criteria.at import AT as AT
+from kd_core.criteria.balancers import PhiS as PhiS
+from kd_core.criteria.balancers import Unbalanced as Unbalanced
 from kd_core.criteria.balancing import RunningStandardizer as RunningStandardizer
 from kd_core.criteria.catkd import CATKD as CATKD
 from kd_core.criteria.cc import CC as CC
@@ -55,6 +58,8 @@ from kd_core.criteria.sskd import SSKDHead as SSKDHead
 from kd_core.criteria.ttm import TTM as TTM
 from kd_core.criteria.ttm import WTTM as WTTM
 from kd_core.criteria.unic import UNIC as UNIC
+from kd_core.criteria.unic import UNICTokens as UNICTokens
+from kd_core.criteria.unic import UNICVectors as UNICVectors
 from kd_core.criteria.vid import VID as VID
 from kd_core.criteria.wsld import WSLD as WSLD
 

@@ -43,7 +43,7 @@ class RunningStandardizer(nn.Module):
             momentum: Share of this batch in the new statistics; with 0 they stay as they are. Fewer
                 than two entries leave them too.
         """
-        standardised = self.standardised(features)
+        standardised = self.balanced(features)
         rows = features.reshape(-1, features.shape[-1]).to(self.mean.dtype)
         count = reduce_sum(rows.new_full((), len(rows)))
         mean = reduce_sum(rows.sum(0)) / count.clamp(min=1)
@@ -54,7 +54,7 @@ class RunningStandardizer(nn.Module):
         self.std.mul_(1 - share).add_(share * deviation)
         return standardised
 
-    def standardised(self, features: Tensor) -> Tensor:
+    def balanced(self, features: Tensor) -> Tensor:
         """Return the same features; the statistics stay as they are."""
         return (features - self.mean) / (self.std + self.eps)
 

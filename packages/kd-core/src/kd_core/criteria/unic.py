@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kd_core.config.values import NonNegative, PositiveInt
 from kd_core.criteria.aligners import resize_tokens
+from kd_core.criteria.balancers import Balance, make_balancer, target
 from kd_core.criteria.criterion import Criterion, Shapes
 from kd_core.errors import UserError
 from kd_core.functional import batch_mean, full_precision, require_same_shape
@@ -85,15 +86,20 @@ class UNIC(Criterion):
     `resize_tokens`. The authors take the student's features of the last block before its last norm,
     and the teacher's after it; their sum of heads over all blocks is not built here.
 
+    `UNICVectors` and `UNICTokens` are the same for one of the two.
+
     Args:
         student_shapes: [D] of the class vector, [L, D] of the patch tokens.
         teacher_shapes: [D] of the class vector, [L, D] of the patch tokens.
         hidden: Width inside the heads.
         cosine_weight: Factor of 1 - cosine.
         smooth_l1_weight: Factor of smooth L1.
+        balance: What is done to the channels of each of the teacher's two features, so that several
+            teachers count alike: "none"; "standardize", by running means and deviations, as the
+            authors do; or "phi_s", by `phi_s` of a few thousand images before training.
     """
 
-    takes = ("vectors", "tokens")
+    takes: ClassVar[str | tuple[str, ...]] = ("vectors", "tokens")
     exempt: ClassVar = {"zero_at_identity": "heads before the comparison"}
 
     def __init__(
@@ -104,12 +110,14 @@ class UNIC(Criterion):
         hidden: PositiveInt = 3072,
         cosine_weight: NonNegative = 0.5,
         smooth_l1_weight: NonNegative = 0.5,
+        balance: Balance = "none",
     ) -> None:
         super().__init__()
         self.check_shapes(student_shapes, teacher_shapes)
-        self.cosine_weight, self.smooth_l1_weight = cosine_weight, smooth_l1_weight
+        self.weights = {"cosine_weight": cosine_weight, "smooth_l1_weight": smooth_l1_weight}
         pairs = zip(student_shapes, teacher_shapes, strict=True)
         self.heads = nn.ModuleList(_head(s[-1], hidden, t[-1]) for s, t in pairs)
+        self.balancers = nn.ModuleList(make_balancer(balance, t[-1]) for t in teacher_shapes)
 
     def check_shapes(self, student: Shapes, teacher: Shapes) -> None:
         """Reject also tokens whose grids cannot be matched."""
@@ -118,26 +126,63 @@ class UNIC(Criterion):
             if len(s) == 2:
                 resize_tokens(torch.empty(1, s[0], 1), t[0])
 
-    def forward(
-        self, student: Sequence[Tensor], teacher: Sequence[Tensor], batch: Mapping[str, Any]
-    ) -> Tensor:
-        """Return the loss of vectors [N, D] and tokens [N, L, D]; `batch` is not used."""
-        weights = {
-            "cosine_weight": self.cosine_weight,
-            "smooth_l1_weight": self.smooth_l1_weight,
-        }
-        pairs = self.compared(student, teacher)
-        return batch_mean(torch.stack([unic(s, t, **weights) for s, t in pairs]).mean(0))
+    def forward(self, student: Any, teacher: Any, batch: Mapping[str, Any]) -> Tensor:
+        """Return the loss of vectors [N, D] and tokens [N, L, D]."""
+        return batch_mean(self.per_image(student, teacher, batch))
 
-    def compared(
-        self, student: Sequence[Tensor], teacher: Sequence[Tensor]
-    ) -> Sequence[tuple[Tensor, Tensor]]:
-        """Return what the heads predict, and the teacher's features, of vectors and tokens."""
-        pairs = []
-        for head, s, t in zip(self.heads, student, teacher, strict=True):
-            predicted = head(s)
-            pairs.append((resize_tokens(predicted, t.shape[1]) if t.dim() == 3 else predicted, t))
-        return pairs
+    def per_image(self, student: Any, teacher: Any, batch: Mapping[str, Any]) -> Tensor:
+        """Return the loss of every image, the mean over vectors and tokens."""
+        features: Any = zip(self.balancers, _several(teacher), strict=True)
+        targets = [target(balancer, t, batch) for balancer, t in features]
+        pairs = zip(self._predicted(student, targets), targets, strict=True)
+        return torch.stack([unic(s, t, **self.weights) for s, t in pairs]).mean(0)
+
+    def compared(self, student: Any, teacher: Any) -> Sequence[tuple[Tensor, Tensor]]:
+        """Return what the heads predict, and the teacher's balanced features."""
+        features: Any = zip(self.balancers, _several(teacher), strict=True)
+        targets = [balancer.balanced(t) for balancer, t in features]
+        return list(zip(self._predicted(student, targets), targets, strict=True))
+
+    def _predicted(self, student: Any, targets: Sequence[Tensor]) -> list[Tensor]:
+        predicted = [h(s) for h, s in zip(self.heads, _several(student), strict=True)]
+        return [
+            resize_tokens(p, t.shape[1]) if t.dim() == 3 else p
+            for p, t in zip(predicted, targets, strict=True)
+        ]
+
+
+class UNICVectors(UNIC):
+    """See `UNIC`: the loss of one vector, such as the class token or what the classifier gets.
+
+    Args:
+        student_shapes: [D] of the vector.
+        teacher_shapes: [D] of the vector.
+        hidden: Width inside the head.
+        cosine_weight: Factor of 1 - cosine.
+        smooth_l1_weight: Factor of smooth L1.
+        balance: See `UNIC`.
+    """
+
+    takes = "vectors"
+
+
+class UNICTokens(UNIC):
+    """See `UNIC`: the loss of patch tokens, or of a map's positions.
+
+    Args:
+        student_shapes: [L, D] of the tokens.
+        teacher_shapes: [L, D] of the tokens.
+        hidden: Width inside the head.
+        cosine_weight: Factor of 1 - cosine.
+        smooth_l1_weight: Factor of smooth L1.
+        balance: See `UNIC`.
+    """
+
+    takes = "tokens"
+
+
+def _several(features: Any) -> Sequence[Tensor]:
+    return (features,) if isinstance(features, Tensor) else features
 
 
 def _head(width: int, hidden: int, target: int) -> nn.Sequential:

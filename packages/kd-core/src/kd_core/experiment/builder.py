@@ -13,7 +13,8 @@ from kd_core.config.values import NonNegative, Positive
 from kd_core.distill.distiller import Distiller
 from kd_core.distill.ensemble import with_ensembles
 from kd_core.distill.mutual import MutualDistiller
-from kd_core.distill.term import TermSpec, build_terms
+from kd_core.distill.term import build_terms
+from kd_core.distill.term_spec import TermSpec
 from kd_core.errors import UserError
 from kd_core.experiment.adapter import Data, TaskAdapter
 from kd_core.experiment.run import Parts
@@ -136,7 +137,7 @@ def _smallest(loader: Any, processes: int) -> int:
 def _why_not_single(distiller: Distiller, loader: Any) -> str:
     """Return why training fails on one image; "" if it does not."""
     tried = copied(distiller)  # teachers are shared
-    tried.begin(1)
+    tried.begin(1, 1)
     tried.was_started = True  # what is to be said is said of the distiller itself
     tried.train()
     state = rng_state()

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from kd_core.data.loader import Loader
 from kd_core.distill.distiller import Distiller
-from kd_core.distill.term import tell_of_long_warmups
+from kd_core.distill.progress import tell_of_long_warmups
 from kd_core.errors import UserError, located
 from kd_core.files import checkpoint
 from kd_core.files.sound_weights import not_finite
@@ -98,7 +98,7 @@ class Trainer:
             None  # by its config, see `kd_core.experiment.identity.digest_of`
         )
         self.stop = StopSignal()
-        distiller.begin(self.steps_per_epoch)
+        distiller.begin(self.steps_per_epoch, epochs)
         if distributed.rank() == 0:
             tell_of_long_warmups(distiller.terms, epochs)
 
