@@ -33,6 +33,7 @@ class Rule(NamedTuple):
 
 DISTILL = r"packages/kd-core/src/kd_core/distill/"
 TRAINING = r"packages/kd-core/src/kd_core/training/"
+NOT_UNIC = r"(?!.*/(test_)?(unic|joint_terms)\.py$)"  # whose `draws` is a name of its own
 
 NAMES = [  # of variables, functions, classes, modules and arguments
     Rule("Kit|kit", "TaskAdapter, adapter", "class MyKit(Kit): ..."),
@@ -49,7 +50,7 @@ NAMES = [  # of variables, functions, classes, modules and arguments
     Rule("strangers?", "distractors, other_people", "strangers = 3"),
     Rule("notes", "host_reads", "self.notes = []", TRAINING),
     Rule("looks", "appearance", "from kd_reid.data import looks"),
-    Rule("draws", "sampling", "image = flip(image, draws)"),
+    Rule("draws", "sampling", "image = flip(image, draws)", NOT_UNIC),
     Rule("waves", "synthetic_signals", "from kd_core.testing.waves import fill"),
     Rule("pedestrians?", "synthetic_people", "import pedestrians"),
     Rule(r"(\w+_)?(go|goes|going|gone|went)_on(_\w+)?", "resume", "def go_on(self): ..."),

@@ -12,6 +12,8 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812
+from kd_core.criteria.balancers import PhiS
+from kd_core.criteria.balancing import RunningStandardizer
 from kd_core.criteria.crd import CRD
 from kd_core.criteria.fitnet import FitNet
 from kd_core.criteria.kd import KD
@@ -236,6 +238,21 @@ def remember(folder=None):
     return {"memories": criterion.memories, "constants": criterion.constants, "moved": moved}
 
 
+def balance(folder=None):
+    """Standardise features twice, and estimate PHI-S; also where a process has none."""
+    features = joint_batch()[2]
+    part = own_part()
+    running = RunningStandardizer(8)
+    for share in (1.0, 0.5):
+        running(share * features[part], share)
+    estimates = []
+    for parts in (features[part], features[3:] if part.start == 3 else features[3:3]):
+        phi_s = PhiS(8)
+        phi_s.add(features[3:] if folder is None and estimates else parts)
+        estimates.append((phi_s.finish(), phi_s.mean, phi_s.matrix))
+    return {"running": running.state_dict(), "estimates": estimates}
+
+
 def own_folders(folder):
     """Claim in rank 0 alone; what it meets reaches both."""
     found = {}
@@ -269,6 +286,7 @@ WORK = (
     own_folders,
     relate,
     remember,
+    balance,
     collectives,
     train,
     resume,
@@ -407,6 +425,22 @@ class TestTwoProcesses:
             torch.testing.assert_close(first[name], expected[name])
         for moved in first["moved"]:
             assert moved.nonzero().flatten().tolist() == [0, 5, 7, 11]
+
+    def test_features_are_balanced_as_by_one_process_on_the_joint_batch(self, ranks):
+        first, second = ranks["balance"]
+        expected = balance()
+        for name, value in expected["running"].items():
+            assert torch.equal(first["running"][name], second["running"][name])
+            torch.testing.assert_close(first["running"][name], value)
+        for one, other, alone in zip(
+            first["estimates"], second["estimates"], expected["estimates"], strict=True
+        ):
+            assert one[0] == alone[0]
+            assert all(torch.equal(a, b) for a, b in zip(one[1:], other[1:], strict=True))
+            torch.testing.assert_close(one[1], alone[1])
+            # Of few features most eigenvectors are of the value 0, and not the same everywhere.
+            gram = alone[2] @ alone[2].T
+            torch.testing.assert_close(one[2] @ one[2].T, gram, rtol=1e-4, atol=1e-4)
 
     def test_statistics_are_averaged_and_counters_are_not(self, ranks):
         for found in ranks["collectives"]:

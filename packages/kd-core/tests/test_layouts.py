@@ -261,6 +261,30 @@ def test_a_criterion_refuses_another_layout_with_the_way_on(criterion, tap, mess
         Distiller(Predict(Tokens()), Predict(Tokens()), {"t": term}, sample={"image": IMAGES})
 
 
+def with_role(network, tap):
+    task = Predict(network)
+    task.roles = {"map": (tap,)}
+    return task
+
+
+def test_maps_behind_a_role_are_tokens_for_a_criterion_on_tokens():
+    student, teacher = with_role(Last(), "conv"), with_role(Last(), "turn:nhwc")
+    term = Term(TokenMean(), student="@map", teacher="@map")
+    distiller = Distiller(student, teacher, {"t": term}, sample={"image": IMAGES})
+    assert distiller.tap_shapes == {
+        "student": {"conv:nchw:tokens": (36, 5)},
+        "teacher": {"turn:nhwc:tokens": (36, 5)},
+    }
+    distiller.train()({"image": IMAGES})["t"].backward()
+
+
+@pytest.mark.parametrize("tap", ["turn", "turn:nchw:tokens"])
+def test_channels_that_are_last_are_not_taken_for_positions(tap):
+    term = Term(TokenMean(), student="@map", teacher="conv:nchw:tokens")
+    with pytest.raises(UserError, match=r"gives a map \[N, H, W, C\].* write 'turn:nhwc'"):
+        Distiller(with_role(Last(), tap), Predict(Last()), {"t": term}, sample={"image": IMAGES})
+
+
 class Attributes(nn.Module):
     """A transformer with the attributes of one of timm's or Hugging Face's."""
 

@@ -1,5 +1,4 @@
 import pytest
-import torch
 from kd_core.criteria.ofa import OFA, OFAStage, ofa
 from kd_core.testing.golden_inputs import fill_with_sines, integers, normal, value_and_gradients
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from kd_core.config.node import Node
-from kd_core.distill.term import TermSpec
+from kd_core.distill.term_spec import TermSpec
 from kd_core.experiment.spec import Experiment, TeacherSpec
 from kd_core.experiment.teachers import is_of_teachers
 

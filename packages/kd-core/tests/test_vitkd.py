@@ -1,5 +1,3 @@
-import pytest
-import torch
 from kd_core.criteria.vitkd import ViTKD
 from kd_core.testing.golden_inputs import fill_with_sines, normal, uniform, value_and_gradients
 

@@ -1,5 +1,4 @@
 import pytest
-import torch
 from kd_core.criteria.vkd import VkD
 from kd_core.testing.golden_inputs import normal, orthogonal, value_and_gradients
 

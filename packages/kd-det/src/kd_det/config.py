@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode, get_cfg
 from kd_core.config.trust import DEPLOYED, check_types, known_modules
-from kd_core.distill.term import TermSpec, parse_term
+from kd_core.distill.term import parse_term
+from kd_core.distill.term_spec import TermSpec
 from kd_core.errors import UserError, nearest
 
 KNOWN = known_modules("kd_core.criteria", "kd_det.criteria")

@@ -8,7 +8,9 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.structures import Boxes, Instances
 from kd_core import Distiller
-from kd_core.distill.term import TermSpec, build_terms, tell_of_schedules
+from kd_core.distill.progress import tell_of_schedules
+from kd_core.distill.term import build_terms
+from kd_core.distill.term_spec import TermSpec
 from kd_core.errors import UserError, located
 from kd_core.networks.probe import calibrate_batchnorm
 from kd_core.networks.task import Batch

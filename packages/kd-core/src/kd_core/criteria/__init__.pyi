@@ -7,6 +7,9 @@ from kd_core.criteria.ab import AB as AB
 from kd_core.criteria.afd import AFD as AFD
 from kd_core.criteria.afds import AFDS as AFDS
 from kd_core.criteria.at import AT as AT
+from kd_core.criteria.balancers import PhiS as PhiS
+from kd_core.criteria.balancers import Unbalanced as Unbalanced
+from kd_core.criteria.balancing import RunningStandardizer as RunningStandardizer
 from kd_core.criteria.catkd import CATKD as CATKD
 from kd_core.criteria.cc import CC as CC
 from kd_core.criteria.cc import CCNeighbour as CCNeighbour
@@ -68,6 +71,9 @@ from kd_core.criteria.theia import Theia as Theia
 from kd_core.criteria.topk_labels import TopKLabels as TopKLabels
 from kd_core.criteria.ttm import TTM as TTM
 from kd_core.criteria.ttm import WTTM as WTTM
+from kd_core.criteria.unic import UNIC as UNIC
+from kd_core.criteria.unic import UNICTokens as UNICTokens
+from kd_core.criteria.unic import UNICVectors as UNICVectors
 from kd_core.criteria.vid import VID as VID
 from kd_core.criteria.vitkd import ViTKD as ViTKD
 from kd_core.criteria.vkd import Orthogonal as Orthogonal

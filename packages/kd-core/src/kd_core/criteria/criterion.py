@@ -184,6 +184,14 @@ class Criterion(nn.Module):
         """Return what a run leaves of it for the `weights` of later phases: its whole state."""
         return self.state_dict()
 
+    def per_image(self, student: Any, teacher: Any, batch: Mapping[str, Any]) -> Tensor:
+        """Return the loss of every image, [N], whose mean `forward` returns.
+
+        For terms that join several teachers image by image. Most criteria have only one loss for a
+        batch; those that have this one override it.
+        """
+        raise NotImplementedError
+
     def deploy(self, student: nn.Module) -> nn.Module:
         """Return the network to evaluate and export: the student, unless the method changes it."""
         return student

@@ -10,6 +10,7 @@ from torch import nn
 
 from kd_core.criteria.criterion import Side
 from kd_core.criteria.guarded import is_multi_label
+from kd_core.distill.joint_terms import check_joint
 from kd_core.distill.stored_outputs import require_output
 from kd_core.distill.tap_kinds import maps_of, paths_for
 from kd_core.distill.teacher import Teacher
@@ -42,8 +43,9 @@ def connect(terms: Terms, student: nn.Module, teachers: Teachers) -> dict[str, T
     """Return the terms with paths in the place of roles.
 
     Raises:
-        UserError: If a teacher or a role does not exist.
+        UserError: If a teacher or a role does not exist, or terms cannot be joined.
     """
+    check_joint(terms)
     connected = {}
     for name, term in terms.items():
         teacher = teachers[source_of(name, term, teachers)].model
@@ -137,7 +139,8 @@ def check_labels(
     if "image" not in sample:
         return
     unusual = "label" not in sample or is_multi_label(sample)
-    sample = {**sample, "epoch": sample["image"].new_zeros((), dtype=torch.float32)}
+    start = sample["image"].new_zeros((), dtype=torch.float32)
+    sample = {**sample, "epoch": start, "progress": start}
     for name, term in terms.items():
         if not unusual and not term.criterion.multi_label:
             continue

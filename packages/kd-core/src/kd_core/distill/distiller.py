@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from kd_core.distill.connections import (
     maps_in,
     source_of,
 )
+from kd_core.distill.joint_terms import losses_of
+from kd_core.distill.progress import Position, with_progress
 from kd_core.distill.teacher import as_teachers
 from kd_core.distill.term import Term
 from kd_core.distill.token_grids import check_token_grids
@@ -84,9 +86,9 @@ class Distiller(nn.Module):
         self.criteria = nn.ModuleDict({name: term.criterion for name, term in terms.items()})
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.tap_shapes: dict[str, dict[str, Any]] = {}
-        self._steps_per_epoch = 0
-        self._epochs: int | None = None
-        self.was_started = False
+        self._steps_per_epoch, self._epochs = 0, cast(int | None, None)
+        self.was_started, self.reports = False, dict[str, Tensor]()
+        self._seed = torch.initial_seed()  # equal in a resumed run, which is built after seeding
         for name, teacher in self.teachers.items():
             with located(f"teacher {name!r}"):
                 teacher.infer_shapes(self.teacher_paths(name))
@@ -106,21 +108,21 @@ class Distiller(nn.Module):
             self.infer_shapes(batch)
             self._tell_of_drift()
         # Teachers run first, while no maps of the student wait for the backward pass: less memory.
-        teacher_features = {} if self.student_first else self._run_teachers(batch, {})
+        teacher_features = {} if self.student_first else self.run_teachers(batch)
         losses, student_features = self._run_student(batch)
         teacher_features = (
-            self._run_teachers(batch, student_features) if self.student_first else teacher_features
+            self.run_teachers(batch, student_features) if self.student_first else teacher_features
         )
         batch = self.complete(batch, student_features)
-        if self._steps_per_epoch:
-            batch = {**batch, "epoch": self.steps / self._steps_per_epoch}
-        for name, term in self.terms.items():
-            if name in losses:
-                raise UserError(f"term {name!r} has the name of a loss of the student; rename it")
-            loss = term.loss(student_features, teacher_features[self.source(name)], batch)
-            with located(f"term {name!r}"):
-                losses[name] = term.factor(self.steps, self._steps_per_epoch, self._epochs) * loss
-        return losses
+        position = Position(self.steps, self._steps_per_epoch, self._epochs, self._seed)
+        batch = with_progress(batch, position)
+        sources = {name: self.source(name) for name in self.terms}
+        added, self.reports = losses_of(
+            self.terms, sources, student_features, teacher_features, batch, position
+        )
+        for name in losses.keys() & {**added, **self.reports}.keys():
+            raise UserError(f"term {name!r} has the name of a loss of the student; rename it")
+        return losses | added
 
     def train(self, mode: bool = True) -> "Distiller":
         """Set the mode of student and criteria; an untrained student stays in eval mode."""
@@ -218,12 +220,12 @@ class Distiller(nn.Module):
         task._modules = {**self.student._modules, "network": deployed}
         return task
 
-    def _run_teachers(self, batch: Batch, student_features: dict[str, Any]) -> dict[str, Any]:
+    def run_teachers(self, batch: Batch, student_features: Any = None) -> dict[str, Any]:
         """Return the features of every teacher, from the batch if it has them."""
         teacher_features = dict(batch.get("teacher_features", {}))
         for name in dict.fromkeys(self.source(name) for name in self.terms):
             if name not in teacher_features:
-                teacher_features[name] = self.run_teacher(name, batch, student_features)
+                teacher_features[name] = self.run_teacher(name, batch, student_features or {})
         return teacher_features
 
     def _run_student(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Any]]:

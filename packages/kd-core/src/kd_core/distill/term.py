@@ -8,19 +8,22 @@ from torch import Tensor, nn
 
 from kd_core.config.kinds import returned, subclass_of
 from kd_core.config.node import Node, join, parse_call
-from kd_core.config.values import NonNegative, check_values
+from kd_core.config.values import NonNegative, Share, check_values
 from kd_core.criteria.criterion import Criterion, Side
+from kd_core.criteria.guarded import guarded
+from kd_core.distill.sources import listed_sources, of_each_teacher
 from kd_core.distill.stored_outputs import require_output
 from kd_core.distill.tap_kinds import maps_of, paths_for
+from kd_core.distill.term_spec import TermSpec
 from kd_core.distill.weight_schedule import fallen, warmed_up
 from kd_core.errors import UserError, located, nearest
 from kd_core.files.weights import load_weights
+from kd_core.functional import full_precision
 from kd_core.networks.map_layout import map_values
 from kd_core.networks.probe import shapes
 from kd_core.networks.roles import Taps, tap_list
 from kd_core.networks.taps import FeatureTap
 from kd_core.networks.task import Batch, network_of
-from kd_core.runtime.console import err
 
 CRITERION = subclass_of("a criterion", Criterion)
 GIVEN = ("num_classes", "num_samples", "labels", "student_shapes", "teacher_shapes")
@@ -42,7 +45,12 @@ class Term:
         warmup_by: "epoch" keeps it through an epoch: number of the epoch, from 1, / epochs of the
             warm-up, at most 1, as in mdistiller (so a warm-up of one epoch is none). "step" raises
             it in every optimizer step: number of the step / steps of the warm-up.
-        source: Name of the teacher; needed only where there are several.
+        source: Name of the teacher; needed only where there are several. In a config, a list of
+            names makes a term NAME_TEACHER for each of them, joined under the name of the term.
+        joint: Name of one loss that terms of several teachers have together, from their losses of
+            every image; see `kd_core.distill.joint_terms`.
+        drop: Probability that a joint loss leaves a teacher of an image out, the one with the
+            largest loss excepted; 0.5 by default. The same in all terms of a joint loss.
         decay_after: Epochs after which the factor falls along half a cosine, by epoch, to 0 in the
             last one; None keeps it. In a run that is not longer it does not fall.
     """
@@ -54,6 +62,8 @@ class Term:
     warmup_epochs: NonNegative = 0.0
     warmup_by: Literal["epoch", "step"] = "epoch"
     source: str | None = None
+    joint: str | None = None
+    drop: Share | None = None
     decay_after: NonNegative | None = None
 
     def __post_init__(self) -> None:
@@ -63,6 +73,11 @@ class Term:
                 "which is called with (student, teacher, batch)"
             )
         check_values(Term, vars(self), str)
+        if self.drop is not None and self.joint is None:
+            raise UserError(
+                f"drop={self.drop:g} leaves out one of several teachers; name them all as source, "
+                "or set joint"
+            )
 
     def factor(
         self, steps: Tensor, steps_per_epoch: int, epochs: int | None = None
@@ -81,34 +96,25 @@ class Term:
         self, student_features: Mapping[str, Any], teacher_features: Mapping[str, Any], batch: Batch
     ) -> Tensor:
         """Return the criterion's value, without weight, for the features of both networks."""
-        student, teacher = (
-            self._fed(tap_tuple(values, taps))
-            for values, taps in ((student_features, self.student), (teacher_features, self.teacher))
+        return self.criterion(*self._sides(student_features, teacher_features), batch)
+
+    def losses_of_images(
+        self, student_features: Mapping[str, Any], teacher_features: Mapping[str, Any], batch: Batch
+    ) -> Tensor:
+        """Return the same for every image, [N]; see `Criterion.per_image`."""
+        sides = self._sides(student_features, teacher_features)
+        return full_precision(self.criterion.per_image)(*sides, guarded(self.criterion, batch))
+
+    def _sides(
+        self, student_features: Mapping[str, Any], teacher_features: Mapping[str, Any]
+    ) -> tuple[Any, Any]:
+        return (
+            self._fed(tap_tuple(student_features, self.student)),
+            self._fed(tap_tuple(teacher_features, self.teacher)),
         )
-        return self.criterion(student, teacher, batch)
 
     def _fed(self, values: tuple[Any, ...]) -> Any:
         return values if self.criterion.fed_in_a_tuple() or not values else values[0]
-
-
-@dataclass(frozen=True)
-class TermSpec:
-    """A term as a config has it, checked.
-
-    Args:
-        call: Of `Term`; the criterion in it is a node.
-        has_weights: Whether the config says `weights` of the criterion, if only that they are yet
-            to be made.
-        weights: File of them: of the whole criterion or of some of its submodules.
-    """
-
-    call: Node
-    has_weights: bool = False
-    weights: str | None = None
-
-    def plain(self) -> dict[str, Any]:
-        """Return the term as it was written."""
-        return {**self.call.plain(), **({"weights": self.weights} if self.has_weights else {})}
 
 
 def parse_term(value: Any, where: str) -> TermSpec:
@@ -123,8 +129,11 @@ def parse_term(value: Any, where: str) -> TermSpec:
     weights = value.get("weights")
     if weights is not None and not isinstance(weights, str):
         raise UserError(f"{join(where, 'weights')}: wanted a file's name, got {weights!r:.200}")
-    arguments = {key: item for key, item in value.items() if key != "weights"}
-    return TermSpec(parse_call(Term, arguments, where, provided=GIVEN), "weights" in value, weights)
+    sources = listed_sources(value.get("source"), join(where, "source"))
+    left_out = ("weights", "source") if sources else ("weights",)
+    arguments = {key: item for key, item in value.items() if key not in left_out}
+    call = parse_call(Term, arguments, where, provided=GIVEN)
+    return TermSpec(call, "weights" in value, weights, sources)
 
 
 def build_terms(
@@ -147,7 +156,7 @@ def build_terms(
     specs = {name: parse_term(node, f"{where}.{name}") for name, node in nodes.items()}
     return {
         name: _build_term(spec, f"{where}.{name}", student, teachers, sample, provided)
-        for name, spec in specs.items()
+        for name, spec in of_each_teacher(specs, where).items()
     }
 
 
@@ -183,25 +192,6 @@ def _build_term(
         if spec.weights:
             load_weights(criterion, spec.weights, parts=True)
     return term
-
-
-def tell_of_schedules(terms: Mapping[str, Term], length: int, unit: str = "epochs") -> None:
-    """Print which terms do not reach their weight, or its fall, in a run of this length."""
-    for name, term in terms.items():
-        if term.warmup_epochs > length:
-            share = length / term.warmup_epochs
-            err.print(
-                f"term {name!r}: its warm-up of {term.warmup_epochs:g} {unit} is longer than the "
-                f"run of {length}, so it ends at {share:.0%} of its weight; shorten the warm-up, "
-                "or train longer",
-                markup=False,
-            )
-        if term.decay_after is not None and term.decay_after >= length:
-            err.print(
-                f"term {name!r}: its weight is to fall after {term.decay_after:g} {unit}, which a "
-                f"run of {length} does not reach; set a smaller decay_after, or None to keep it",
-                markup=False,
-            )
 
 
 def tap_tuple(values: Mapping[str, Any], taps: Taps) -> tuple[Any, ...]:

@@ -13,7 +13,8 @@ from kd_core.config.values import NonNegative, Positive
 from kd_core.distill.distiller import Distiller
 from kd_core.distill.ensemble import with_ensembles
 from kd_core.distill.mutual import MutualDistiller
-from kd_core.distill.term import TermSpec, build_terms
+from kd_core.distill.term import build_terms
+from kd_core.distill.term_spec import TermSpec
 from kd_core.errors import UserError
 from kd_core.experiment.adapter import Data, TaskAdapter
 from kd_core.experiment.run import Parts

@@ -27,6 +27,7 @@ from kd_core.experiment.teachers import unfinished
 from kd_core.files.workdir import run_folder
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err, out
+from kd_core.training.balance import estimate_balance
 from kd_core.training.memory_format import use_channels_last
 
 Demo = Callable[[Namespace, torch.device], None]
@@ -127,6 +128,8 @@ class TrainingTool:
             with TemporaryDirectory() as folder:
                 settings = {**phase.training(Path(folder)), "loggers": []}
                 trainer = build_trainer(built.parts, Path(), **settings)
+                precision = settings.get("precision", "fp32")
+                estimate_balance(built.distiller, trainer.loader, precision=precision, images=2)
                 built.distiller.train()
                 trainer.meter.update(trainer.step([next(trainer.loader.epoch(0))]))
                 trainer.check_finite()

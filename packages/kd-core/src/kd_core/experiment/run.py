@@ -18,6 +18,7 @@ from kd_core.files.weights import load_weights
 from kd_core.networks.task import Batch, Task, network_of
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err
+from kd_core.training.balance import balance_hooks
 from kd_core.training.cuda_graph import CapturedStep
 from kd_core.training.early_stop import parse_early_stop
 from kd_core.training.hooks import HOOK, CheckpointHook, Evaluate, EvaluateHook, Hook
@@ -151,7 +152,8 @@ def _build_hooks(parts: Parts, settings: TrainerSettings) -> list[Hook]:
     trained = parts.distiller.train_student
     every = settings.eval_every if trained else settings.epochs  # what does not change: once
     evaluate = parts.val or parts.test
-    hooks: list[Hook] = [EvaluateHook(evaluate, parts.metric, every=every, prefix=prefix)]
+    hooks = balance_hooks(parts.distiller, parts.loader, settings.precision)
+    hooks.append(EvaluateHook(evaluate, parts.metric, every=every, prefix=prefix))
     hooks += build_each(settings.hooks, "trainer.hooks", HOOK)
     if settings.early_stop is not None:  # after the evaluation, before what is written
         stop = parse_early_stop(settings.early_stop)

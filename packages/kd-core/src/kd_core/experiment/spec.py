@@ -11,7 +11,7 @@ from typing import Any
 
 from kd_core.config.node import Node, map_leaves, mapping, plain
 from kd_core.config.reading import merge
-from kd_core.distill.term import TermSpec
+from kd_core.distill.term_spec import TermSpec
 from kd_core.errors import UserError, nearest
 
 _PREFIX = "phase:"

@@ -37,6 +37,8 @@ class Batch(TypedDict, total=False):
     """What teachers' taps give, by teacher and tap, where a teacher need not be run."""
     epoch: Tensor
     """Epochs that are done, with their part, a float on the device; added by the distiller."""
+    progress: Tensor
+    """Place in the run, from 0 at its first step to 1 at its last one; added likewise."""
 
     inputs: list[dict[str, Any]]
     """Detection: what Detectron2's models take."""

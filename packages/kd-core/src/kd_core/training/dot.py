@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from kd_core.distill.distiller import Distiller
+from kd_core.distill.joint_terms import names_of
 from kd_core.distill.weighing import sum_losses
 from kd_core.errors import UserError
 from kd_core.networks.task import Batch
@@ -71,11 +72,12 @@ class DOTStep:
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
                 losses = self.distiller(batch)
             shares = {name: loss / len(batches) for name, loss in losses.items()}
-            taught = {name: shares[name] for name in self.distiller.terms}
+            taught = {name: shares[name] for name in names_of(self.distiller.terms)}
             own = {name: loss for name, loss in shares.items() if name not in taught}
             _add(terms, self._gradients(taught, parameters, keep=bool(own)))
             _add(task, self._gradients(own, parameters, keep=False))
-            for name, share in shares.items():
+            reported = {name: x / len(batches) for name, x in self.distiller.reports.items()}
+            for name, share in {**shares, **reported}.items():
                 total[name] = total.get(name, 0) + share.detach()
         task, terms = _averaged(task), _averaged(terms)
         found = None if self.loss_scale is None else self.loss_scale.unscale([*task, *terms])

@@ -93,7 +93,7 @@ class TrainStep:
                 if not mean.requires_grad:
                     raise UserError(_NO_GRADIENT)
                 scaled(mean, self.loss_scale).backward()
-            for name, loss in losses.items():
+            for name, loss in {**losses, **self.distiller.reports}.items():
                 share = loss.detach() / len(batches)
                 total[name] = total[name] + share if name in total else share
         update(self.optimizer, self.loss_scale, self._clip)

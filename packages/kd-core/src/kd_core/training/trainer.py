@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from kd_core.data.loader import Loader
 from kd_core.distill.distiller import Distiller
-from kd_core.distill.term import tell_of_schedules
+from kd_core.distill.progress import tell_of_schedules
 from kd_core.errors import UserError, located
 from kd_core.files import checkpoint
 from kd_core.files.sound_weights import not_finite

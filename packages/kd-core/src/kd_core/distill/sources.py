@@ -1,0 +1,51 @@
+"""Terms with several teachers: in a config one node, which becomes a term for each teacher."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from kd_core.distill.term_spec import TermSpec
+from kd_core.errors import UserError
+
+
+def listed_sources(value: Any, where: str) -> tuple[str, ...]:
+    """Return the teachers that the `source` of a term's node lists; nothing if it is not a list.
+
+    Raises:
+        UserError: If the list is empty, repeats a name, or holds anything but names.
+    """
+    if not isinstance(value, list | tuple):
+        return ()
+    wrong = [name for name in value if not isinstance(name, str)]
+    repeated = [name for name in value if value.count(name) > 1]
+    if wrong or repeated or not value:
+        problem = f"{(wrong or repeated)[0]!r} is repeated" if repeated else f"got {value!r:.80}"
+        raise UserError(f"{where}: wanted the name of each teacher once; {problem}")
+    return tuple(value)
+
+
+def of_each_teacher(specs: Mapping[str, TermSpec], where: str) -> dict[str, TermSpec]:
+    """Return a term for every teacher in the place of one that lists several as its source.
+
+    They are named TERM_TEACHER, and joined under the name of the term, unless it says another.
+
+    Args:
+        specs: By name.
+        where: Their place in the config, for messages.
+
+    Raises:
+        UserError: If a term has the name that another gets, or weights are for several.
+    """
+    found = {name: spec for name, spec in specs.items() if not spec.sources}
+    for name, spec in specs.items():
+        if spec.sources and spec.has_weights:
+            raise UserError(
+                f"{where}.{name}.weights: each of {', '.join(spec.sources)} has a criterion, so "
+                f"one file does not fit; write a term for each, with joint={name!r}"
+            )
+        call = spec.call.changed(joint=spec.call.get("joint") or name)
+        for source in spec.sources:
+            if (own := f"{name}_{source}") in found:
+                raise UserError(f"{where}.{name}: another term is named {own!r}; rename it")
+            found[own] = replace(spec, call=call.changed(source=source), sources=())
+    return found
