@@ -93,7 +93,7 @@ def linear_classifier(features: Tensor, labels: Tensor, classes: int, *, c: floa
         loss.backward()
         return loss
 
-    optimizer.step(objective)  # type: ignore[arg-type]
+    optimizer.step(objective)
     return found.detach()
 
 

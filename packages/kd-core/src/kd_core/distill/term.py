@@ -1,6 +1,6 @@
 """Term: a criterion with its taps, weight and warm-up."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast
 
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from kd_core.config.kinds import returned, subclass_of
 from kd_core.config.node import Node, join, parse_call
+from kd_core.config.parameters import parameters_of
 from kd_core.config.values import NonNegative, check_values
 from kd_core.criteria.criterion import Criterion
 from kd_core.distill.stored_outputs import require_output
@@ -85,6 +86,15 @@ class Term:
             for values, taps in ((student_features, self.student), (teacher_features, self.teacher))
         )
         return self.criterion(student, teacher, batch)
+
+    def compared(
+        self, student_features: Mapping[str, Any], teacher_features: Mapping[str, Any]
+    ) -> Sequence[tuple[Tensor, Tensor]]:
+        """Return what the criterion predicts and the targets; see `Criterion.compared`."""
+        return self.criterion.compared(
+            self._fed(tap_tuple(student_features, self.student)),
+            self._fed(tap_tuple(teacher_features, self.teacher)),
+        )
 
     def _fed(self, values: tuple[Any, ...]) -> Any:
         several = self.criterion.takes == "maps" or isinstance(self.criterion.takes, tuple)
@@ -169,6 +179,8 @@ def _build_term(
             taps = node.get(side, "@logits")
             require_output(taps, model)
             given[f"{side}_shapes"] = _shapes(model, taps, sample, _class_of(node["criterion"]))
+    with located(where):
+        _require_known(node["criterion"], provided)
     term: Term = node.build(**given, **provided)
     criterion = term.criterion
     with located(where):
@@ -181,6 +193,21 @@ def _build_term(
         if spec.weights:
             load_weights(criterion, spec.weights, parts=True)
     return term
+
+
+def _require_known(criterion: Node, provided: Mapping[str, Any]) -> None:
+    """Reject a criterion that asks for labels, or their number of classes, of data without any."""
+    unknown = {"labels": 0, "num_classes": 1}  # fewer are none
+    for name, least in unknown.items():
+        value = provided.get(name, least)
+        known = len(value) if isinstance(value, Tensor) else value >= least
+        asked = name in parameters_of(criterion.function).names and name not in criterion
+        if asked and not known and provided.get("num_samples", 0):
+            what = _class_of(criterion).__name__
+            raise UserError(
+                f"{what} is made with {name} of the training images, which these images without "
+                "labels do not have; use a criterion that needs none"
+            )
 
 
 def tell_of_long_warmups(terms: Mapping[str, Term], length: int, unit: str = "epochs") -> None:

@@ -33,5 +33,8 @@ def weigh(losses: Losses, weights: float | Mapping[str, float]) -> Losses:
 def sum_losses(losses: Losses) -> Tensor:
     """Add the losses to the one that is minimised."""
     if not losses:
-        raise UserError("nothing to learn: no task loss and no term (task_weight 0 without terms?)")
+        raise UserError(
+            "nothing to learn: no task loss (task_weight=0, or images without labels) and no term; "
+            "add a method, whose terms learn from a teacher"
+        )
     return torch.stack([loss.float() for loss in losses.values()]).sum()

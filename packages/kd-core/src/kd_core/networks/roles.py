@@ -1,7 +1,7 @@
 """Roles such as `@stages` and `@pooled`: names for tap paths that differ between networks."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import nn
 
@@ -47,10 +47,11 @@ def _paths(text: str, model: nn.Module) -> Sequence[str]:
         raise UserError(f"tap {text!r}: write a role such as @stages, @stages[-1] or @stages[1:]")
     if not roles.get(match["role"]):
         hint = nearest(match["role"], [name for name, paths in roles.items() if paths])
-        raise UserError(
-            f"tap {text!r}: the network has no such role{hint}; name modules instead "
-            "(--list-taps), or give its node `roles`"
+        advice: Callable[[str], str] = getattr(model, "without_role", lambda role: "")
+        way = advice(match["role"]) or (
+            "name modules instead (--list-taps), or give its node `roles`"
         )
+        raise UserError(f"tap {text!r}: the network has no such role{hint}; {way}")
     paths = tuple(tap_list(roles[match["role"]]))
     if match["place"] is None:
         return paths
