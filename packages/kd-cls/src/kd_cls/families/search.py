@@ -104,7 +104,9 @@ def pooled_of_logits(network: nn.Module, seen: Recording) -> str | None:
         network: The network.
         seen: A pass of it.
     """
-    linear = {path for path, module in network.named_modules() if isinstance(module, nn.Linear)}
+    # Nothing (Identity) is in the place of a classifier that was left out.
+    ends = nn.Linear | nn.Identity
+    linear = {path for path, module in network.named_modules() if isinstance(module, ends)}
     ran = [place for place in seen.places if place.tap in linear]
     for result in tensors(seen.result):
         made = [place.tap for place in ran if place.tensor is result]

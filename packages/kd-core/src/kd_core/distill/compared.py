@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_core.distill.distiller import Distiller
 from kd_core.distill.stored_outputs import knows_only_training_images
+from kd_core.distill.term import Term
 from kd_core.networks.probe import tap_values, untouched
 from kd_core.networks.roles import tap_list
 from kd_core.networks.taps import FeatureTap
@@ -48,36 +48,37 @@ class Watched:
 
 
 class Comparison:
-    """What the terms of a distiller compare in batches that it is not trained on.
-
-    Terms on a teacher that knows only the training images are left out.
+    """What terms compare in batches that nothing is trained on.
 
     Args:
-        distiller: On its device; nothing in it is changed.
+        student: The student; nothing in it is changed.
+        teachers: By name; those that know only the training images are left out, and their terms.
+        terms: By name, with paths as taps.
+        sources: The teacher of each term.
         sample: A batch to try things on.
         more: Further taps of the student, and of each teacher by name.
     """
 
     def __init__(
-        self, distiller: Distiller, sample: Batch, more: Mapping[str, Sequence[str]] | None = None
+        self,
+        student: nn.Module,
+        teachers: Mapping[str, nn.Module],
+        terms: Mapping[str, Term],
+        sources: Mapping[str, str],
+        sample: Batch,
+        more: Mapping[str, Sequence[str]],
     ) -> None:
-        more = more or {}
-        self.terms = {
-            name: term
-            for name, term in distiller.terms.items()
-            if not knows_only_training_images(distiller.teachers[distiller.source(name)].model)
-        }
-        self.sources = {name: distiller.source(name) for name in self.terms}
-        paths = [path for term in self.terms.values() for path in tap_list(term.student)]
-        paths += more.get("student", ())
-        self._student = Watched(distiller.student, paths, sample)
+        known = {n: model for n, model in teachers.items() if not knows_only_training_images(model)}
+        self.terms = {name: term for name, term in terms.items() if sources[name] in known}
+        self.sources = sources
+        paths: dict[str, list[str]] = {"student": [], **{name: [] for name in known}}
+        for name, term in self.terms.items():
+            paths["student"] += tap_list(term.student)
+            paths[sources[name]] += tap_list(term.teacher)
+        self._student = Watched(student, [*paths["student"], *more.get("student", ())], sample)
         self._teachers = {
-            name: Watched(
-                distiller.teachers[name].model,
-                [*distiller.teacher_paths(name), *more.get(name, ())],
-                sample,
-            )
-            for name in dict.fromkeys(self.sources.values())
+            name: Watched(model, [*paths[name], *more.get(name, ())], sample)
+            for name, model in known.items()
         }
 
     def __call__(

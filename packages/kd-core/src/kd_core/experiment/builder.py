@@ -95,7 +95,7 @@ def build_experiment(
                 adapter.exported_node(plain(experiment.student["network"]), student)
             ),
             data,
-            student,
+            distiller.predictor(),
         ),
         sample=sample,
     )
