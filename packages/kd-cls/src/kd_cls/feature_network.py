@@ -1,17 +1,21 @@
 """A network that ends in features: a student of images without labels, and its teachers."""
 
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from kd_core.config.places import NetworkNode
 from kd_core.errors import UserError
 from kd_core.experiment.models import build_task, is_pretrained, weights_file
 from kd_core.experiment.spec import RANDOM
 from kd_core.networks.batch_names import by_our_names
-from kd_core.networks.image_channels import statistics_for
+from kd_core.networks.image_channels import input_channels, statistics_for
 from kd_core.networks.image_task import ImageTask, height_and_width
-from kd_core.networks.probe import first_pass, training_pass
+from kd_core.networks.probe import first_pass, training_pass, untouched
+from kd_core.networks.roles import tap_list
+from kd_core.networks.taps import FeatureTap
 from kd_core.networks.task import Batch
-from torch import Tensor, nn, zeros
+from torch import Tensor, nn
 
 from kd_cls.classifier import Classifier
 from kd_cls.data import DataSplits
@@ -97,7 +101,7 @@ def build_feature_network(
     pixels = height_and_width(size or trained.facts.size or data.image_size)
     ends_in_features = is_trained_here(where)
     fitting = FeatureFitting(
-        zeros(2, len(data.mean), *pixels),
+        torch.zeros(2, len(data.mean), *pixels),
         without_head=ends_in_features,
         file=weights_file(weights),
         head=node.get("head"),
@@ -117,9 +121,11 @@ def build_feature_network(
         if not said:
             found = known.facts.mean or data.mean, known.facts.std or data.std
             shift, scale = statistics_for(built, found, where)
-        roles = {**network_roles(built, [pixels]), **(node.get("roles") or {})}
+        roles: dict[str, Any] = dict(network_roles(built, [pixels]))
+        key = key_of(built, output)
         if ends_in_features:
-            roles = {"pooled": ("output",), **roles, "logits": ()}
+            roles = feature_roles(built, roles, key, len(data.mean), pixels)
+        roles |= node.get("roles") or {}
         made = FeatureNetwork(
             built,
             removed=tuple(removed),
@@ -128,7 +134,7 @@ def build_feature_network(
             size=size or known.facts.size,
             views_apart=node.get("views_apart", False),
             hold_frozen_norms=node.get("hold_frozen_norms", False),
-            output=key_of(built, output),
+            output=key,
             roles=roles,
         )
         known.fit(made, data)
@@ -139,6 +145,33 @@ def build_feature_network(
     if removed and ends_in_features:
         tell(f"{where}: its classifier ({', '.join(removed)}) is left out; it ends in features")
     return made
+
+
+def feature_roles(
+    network: nn.Module,
+    roles: Mapping[str, Any],
+    output: str | int | None,
+    channels: int,
+    pixels: tuple[int, int],
+) -> dict[str, Any]:
+    """Return the roles of a network that ends in features: `pooled` is what it returns.
+
+    Args:
+        network: It is run once; nothing in it changes.
+        roles: Those that were found or given.
+        output: Name or number of the features among the outputs.
+        channels: Of the data's images.
+        pixels: Height and width of the images.
+    """
+    whole = "output" if output is None else f"output[{output}]"
+    pooled = tap_list(roles.get("pooled") or whole)
+    paths = [*pooled, whole]
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(2, input_channels(network, channels), *pixels, generator=generator)
+    with untouched(network), FeatureTap(network, paths, copy=paths) as seen:
+        network(images)
+    same = len(pooled) == 1 and torch.equal(*(torch.as_tensor(seen[path]) for path in paths))
+    return {**roles, "pooled": tuple(pooled) if same else (whole,), "logits": ()}
 
 
 def check_features(network: FeatureNetwork, batch: Batch, where: str) -> None:

@@ -17,7 +17,7 @@ from kd_core.networks.probe import materialise
 from torch import nn
 
 from kd_cls.classifier import Classifier
-from kd_cls.feature_network import FeatureNetwork
+from kd_cls.feature_network import FeatureNetwork, feature_roles
 from kd_cls.known_networks import KNOWN
 from kd_cls.libraries.heads import renew_as_in
 from kd_cls.libraries.outputs import without_auxiliary
@@ -58,14 +58,18 @@ def load_student(path: str | Path) -> Classifier:
     sides = height_and_width(facts["image_size"])
     make = partial(_build, facts["network"], len(facts.get("classes", "1")), file, sides)
     network = artifacts.rebuild(make, lambda network: load_weights(network, file))
-    classifier = (FeatureNetwork if "features" in facts else Classifier)(
+    roles, kind = network_roles(network, [sides]), Classifier
+    if "features" in facts:
+        channels, kind = len(facts["mean"]), FeatureNetwork
+        roles = feature_roles(network, roles, facts.get("output"), channels, sides)
+    classifier = kind(
         network,
         mean=facts["mean"],
         std=facts["std"],
         size=facts["image_size"],
         multi_label=facts.get("multi_label", False),
         output=facts.get("output"),
-        roles=network_roles(network, [height_and_width(facts["image_size"])]),
+        roles=roles,
     )
     return classifier.eval()
 
