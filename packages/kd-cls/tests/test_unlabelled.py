@@ -125,7 +125,7 @@ def test_a_broken_image_is_refused_by_name_or_left_out(photos, resident, capsys)
 
 
 def test_folders_without_enough_images_are_refused(tmp_path):
-    with pytest.raises(UserError, match="photo.*there is no folder"):
+    with pytest.raises(UserError, match=r"photo.*there is no folder"):
         made(tmp_path / "photo")
     (tmp_path / "photos").mkdir()
     with pytest.raises(UserError, match="no image in this folder"):
@@ -224,7 +224,7 @@ def test_labelled_images_of_one_class_are_refused(photos):
     write_labelled(root, classes=("cat",))
     with pytest.raises(UserError, match=r"evaluate_on: .* has the class 'cat' alone"):
         made(photos, evaluate_on=str(root))
-    with pytest.raises(UserError, match="kd_cls.data.unlabelled"):
+    with pytest.raises(UserError, match=r"kd_cls\.data\.unlabelled"):
         data.image_folder(str(root), image_size=8)
 
 
