@@ -31,7 +31,7 @@ LAZILY = dict.fromkeys(ALWAYS, LOGGING) | {
 }
 
 FLOORS = (  # of kd_core, from the ground; an import points down
-    {"errors", "functional", "metrics"},
+    {"errors", "functional", "metrics", "representations"},
     {"runtime"},
     {"networks", "files", "config"},
     {"criteria", "data"},

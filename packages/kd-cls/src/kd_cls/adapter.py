@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from kd_core.config.node import Node
+from kd_core.distill.compared import Watched
+from kd_core.distill.distiller import Distiller
 from kd_core.errors import UserError
-from kd_core.experiment.adapter import TaskAdapter
+from kd_core.experiment.adapter import Measures, TaskAdapter
 from kd_core.experiment.models import as_teacher, is_pretrained, without_pretrained
 from kd_core.experiment.spec import Experiment
 from kd_core.files.artifacts import find_student
@@ -22,10 +24,12 @@ from torch import nn
 from kd_cls import TITLE
 from kd_cls.class_names import match_classes
 from kd_cls.classifier import Classifier
-from kd_cls.data import DataSplits
+from kd_cls.data import DataSplits, UnlabelledSplits
 from kd_cls.data.splits import is_multi_label
 from kd_cls.deployment import deployed
 from kd_cls.evaluation import evaluate, evaluator
+from kd_cls.feature_network import FeatureNetwork
+from kd_cls.label_free import LabelFree, pooled_of, probe
 from kd_cls.libraries.names import exported_node
 from kd_cls.networks import (
     build_classifier,
@@ -36,6 +40,8 @@ from kd_cls.networks import (
 from kd_cls.stand_ins import data_stand_in, model_stand_in
 from kd_cls.student import load_student
 from kd_cls.trained import Trained, tell
+
+_HEADLESS = "kd_cls.models.headless.without_head"
 
 
 class ClassificationAdapter(TaskAdapter):
@@ -53,6 +59,13 @@ class ClassificationAdapter(TaskAdapter):
         "CF1": "CF1 %",
         "OF1": "OF1 %",
         "binary_cross_entropy": "binary cross-entropy, nats",
+        "knn": "k-NN %",
+        "linear": "linear probe %",
+        "agreement": "agreement %",
+        "cosine": "cosine",
+        "relative_error": "relative error",
+        "cka": "linear CKA",
+        "effective_rank": "effective rank",
     }
     demo_config = Path(__file__).parent / "configs" / "dkd.py"
     of_teacher_config = (
@@ -80,7 +93,7 @@ class ClassificationAdapter(TaskAdapter):
     def load_finished(self, folder: Path, node: Mapping[str, Any]) -> Classifier:
         """Rebuild a finished student as a teacher."""
         trained = load_student(folder)
-        return as_teacher(partial(Classifier, output=trained.output), trained, node)
+        return as_teacher(partial(type(trained), output=trained.output), trained, node)
 
     def deployed(self, folder: Path, threads: int) -> dict[str, Timed]:
         """Return a finished student in PyTorch and, where it can be exported, ONNX Runtime."""
@@ -119,8 +132,15 @@ class ClassificationAdapter(TaskAdapter):
         )
 
     def exported_node(self, network: Mapping[str, Any], student: Classifier) -> Mapping[str, Any]:
-        """Add the head that a network got, and name what its file describes without a download."""
-        return exported_node(network, student.network)
+        """Add the head that a network got, and name what its file describes without a download.
+
+        That a network's own head was left out is in the node too.
+        """
+        node = exported_node(network, student.network)
+        if isinstance(student, FeatureNetwork) and student.removed:
+            paths = list(student.removed)
+            return {"type": _HEADLESS, "network": node, "paths": paths}
+        return node
 
     def metadata(
         self, network: Mapping[str, Any], data: DataSplits, student: Classifier
@@ -128,7 +148,7 @@ class ClassificationAdapter(TaskAdapter):
         """Return the metadata that `load_student` and `kd-cls-predict` need."""
         facts: dict[str, Any] = {
             "network": without_pretrained(network),  # its weights are in the same file
-            "classes": data.classes,
+            **_ends_in(student, data),
             "mean": student.mean.flatten().tolist(),
             "std": student.std.flatten().tolist(),
             "image_size": student.size or data.image_size,
@@ -137,6 +157,21 @@ class ClassificationAdapter(TaskAdapter):
         if student.output is not None:
             facts["output"] = student.output
         return {name: json.dumps(value) for name, value in facts.items()}
+
+    def measures(self, experiment: Experiment, data: DataSplits, distiller: Distiller) -> Measures:
+        """Without labels, measure features; the best epoch is told by a metric that there is."""
+        if not isinstance(data, UnlabelledSplits):
+            return super().measures(experiment, data, distiller)
+        criteria = [term.criterion for term in distiller.terms.values()]
+        if data.classes and not any(criterion.compares_classes() for criterion in criteria):
+            raise UserError(
+                "data.classes: no term learns the teacher's logits, so the student's classifier "
+                "would stay untrained; leave data.classes out for a student of features, or add a "
+                "criterion on logits, such as KD"
+            )
+        measure = LabelFree.of(distiller, data)
+        tell(f"the best epoch is that of the largest {measure.metric}")
+        return Measures(measure, None, measure.metric)
 
     def data_stand_in(self, data: Node) -> Node:
         """Replace a known data set by random images."""
@@ -150,12 +185,16 @@ class ClassificationAdapter(TaskAdapter):
         self, teacher: nn.Module, sample: Batch, data: DataSplits, test: Evaluate
     ) -> dict[str, float] | None:
         """Measure a teacher that has the same classes."""
+        if isinstance(data, UnlabelledSplits):
+            return probe(Watched(teacher, pooled_of(teacher), sample), data, teacher) or None
         if getattr(teacher, "other_classes", ""):
             return None
         return test(teacher) if class_count(teacher, sample) == data.num_classes else None
 
     def chance(self, data: DataSplits) -> float | None:
         """Return the accuracy of guessing, in percent; None for one class, or several an image."""
+        if isinstance(data, UnlabelledSplits):
+            return None
         guessable = data.num_classes > 1 and not is_multi_label(data)
         return 100 / data.num_classes if guessable else None
 
@@ -182,7 +221,17 @@ class ClassificationAdapter(TaskAdapter):
         teachers: dict[str, Any],
     ) -> dict[str, float]:
         """Measure a model, and how often it agrees with every teacher of the same classes."""
-        return evaluate(model, distributed.shard(data.test), teachers, data.classes)
+        if not isinstance(data, UnlabelledSplits):
+            return evaluate(model, distributed.shard(data.test), teachers, data.classes)
+        tell("cosine and relative error need the criteria of the run: its result.json has them")
+        return LabelFree(model, teachers, {}, {}, data)(model)
+
+
+def _ends_in(student: Classifier, data: DataSplits) -> dict[str, Any]:
+    """Return what a student's file says of its output: names of classes, or how many features."""
+    if isinstance(student, FeatureNetwork):
+        return {"features": class_count(student, data.train.sample(1))}
+    return {"classes": data.classes}
 
 
 ADAPTER = ClassificationAdapter()

@@ -27,13 +27,15 @@ def match_classes(
     Args:
         classifier: Trained; its network's last layer is changed.
         names: Of its classes, in the order of its logits.
-        data: The classes that are wanted, and images to try it on.
+        data: The classes that are wanted, and images to try it on; without classes nothing is done.
         class_map: What the data's classes are called there, where their names differ; then all of
             them must be there.
 
     Raises:
         UserError: If it has more or fewer logits than names, or its logits cannot be reordered.
     """
+    if not data.classes:
+        return ""
     wanted = renamed(data.classes, class_map)
     images = data.train.sample(2)["image"].to(classifier.mean.device)
 

@@ -15,6 +15,7 @@ from kd_core.config.values import (
     PositiveInt,
     Share,
 )
+from kd_core.data.loader_set import has_labels
 from kd_core.errors import UserError, located
 from kd_core.experiment.models import build_task, is_pretrained, require_logits, weights_file
 from kd_core.experiment.spec import RANDOM
@@ -29,6 +30,12 @@ from kd_cls.class_weights import ClassWeights, class_weights_of
 from kd_cls.classifier import Classifier, LinearProbe
 from kd_cls.data import DataSplits
 from kd_cls.data.splits import is_multi_label
+from kd_cls.feature_network import (
+    FeatureNetwork,
+    build_feature_network,
+    check_features,
+    refuse_of_labels,
+)
 from kd_cls.libraries.fitting import Fitting, key_of
 from kd_cls.libraries.pretrained import pretrained_facts, torchvision_weights
 from kd_cls.libraries.timm_names import resolved
@@ -98,6 +105,27 @@ def build_classifier(
         hold_frozen_norms: Keep the BatchNorms of frozen parts in eval mode.
         roles: Tap paths by role, for networks whose roles are not known.
     """
+    if not has_labels(data):
+        about = dict(label_smoothing=label_smoothing, class_weights=class_weights)
+        refuse_of_labels(where, **about, task_views=task_views, linear_probe=linear_probe)
+    if not data.classes:
+        refuse_of_labels(where, new_head=new_head)
+        return build_feature_network(
+            data,
+            where,
+            network=network,
+            weights=weights,
+            classes=classes,
+            class_map=class_map,
+            mean=mean,
+            std=std,
+            size=size,
+            head=head,
+            output=output,
+            views_apart=views_apart,
+            hold_frozen_norms=hold_frozen_norms,
+            roles=roles,
+        )
     own: dict[str, Any] = {"network": network, "classes": classes, "class_map": class_map}
     own |= {"mean": mean, "std": std, "size": size}
     if head is not None and not (new_head or linear_probe):
@@ -167,6 +195,9 @@ def class_count(classifier: nn.Module, batch: Batch) -> int:
 
 def check_logits(classifier: nn.Module, batch: Batch, data: DataSplits, where: str) -> None:
     """Reject a student whose logits do not fit the data's classes, before any training."""
+    if isinstance(classifier, FeatureNetwork):
+        check_features(classifier, batch, where)
+        return
     with located(where):
         count = class_count(classifier, batch)
     advice = "classes; give its callable that number, or set new_head=True"

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as vision
 
 from kd_cls.classifier import Classifier
-from kd_cls.student import find_student, load_student, read_facts, square_side
+from kd_cls.student import classes_of, find_student, load_student, read_facts, square_side
 
 
 class Prediction(NamedTuple):
@@ -53,8 +53,9 @@ def predict(
         raise UserError(f"--top {top}: wanted a number of classes, at least 1")
     file = find_student(student)
     facts = read_facts(file)
+    names = classes_of(facts, file)
     side = square_side(facts["image_size"], file)
-    classifier, names = load_student(file), facts["classes"]
+    classifier = load_student(file)
     predictions = {}
     for image in images:
         pixels = load_image(image, side)

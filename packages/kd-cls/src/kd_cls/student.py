@@ -17,6 +17,7 @@ from kd_core.networks.probe import materialise
 from torch import nn
 
 from kd_cls.classifier import Classifier
+from kd_cls.feature_network import FeatureNetwork, feature_roles
 from kd_cls.known_networks import KNOWN
 from kd_cls.libraries.heads import renew_as_in
 from kd_cls.libraries.outputs import without_auxiliary
@@ -24,19 +25,25 @@ from kd_cls.roles import network_roles
 
 FACTS = {
     "network": artifacts.NODE,
-    "classes": artifacts.NAMES,
     "mean": artifacts.MEAN,
     "std": artifacts.STD,
     "image_size": artifacts.SIZE,
 }
-OPTIONAL = {"output": artifacts.KEY, "multi_label": artifacts.FLAG}
+OPTIONAL = {
+    "classes": artifacts.NAMES,
+    "features": artifacts.COUNT,
+    "output": artifacts.KEY,
+    "multi_label": artifacts.FLAG,
+}
 
 
 def load_student(path: str | Path) -> Classifier:
     """Rebuild the classifier of a finished run, in evaluation mode on the CPU.
 
-    Called with `{"image": images}`, uint8 or floats in [0, 1] of any size, it returns logits. A
-    network that is not of the zoo, torchvision or timm needs `trusting(NAME)` of
+    Called with `{"image": images}`, uint8 or floats in [0, 1] of any size, it returns logits, or
+    the features of a student that was trained without classes (a `FeatureNetwork`).
+
+    A network that is not of the zoo, torchvision or timm needs `trusting(NAME)` of
     `kd_core.config.trusted` around.
 
     Args:
@@ -49,16 +56,20 @@ def load_student(path: str | Path) -> Classifier:
     file = find_student(path)
     facts = read_facts(file)
     sides = height_and_width(facts["image_size"])
-    make = partial(_build, facts["network"], len(facts["classes"]), file, sides)
+    make = partial(_build, facts["network"], len(facts.get("classes", "1")), file, sides)
     network = artifacts.rebuild(make, lambda network: load_weights(network, file))
-    classifier = Classifier(
+    roles, kind = network_roles(network, [sides]), Classifier
+    if "features" in facts:
+        channels, kind = len(facts["mean"]), FeatureNetwork
+        roles = feature_roles(network, roles, facts.get("output"), channels, sides)
+    classifier = kind(
         network,
         mean=facts["mean"],
         std=facts["std"],
         size=facts["image_size"],
         multi_label=facts.get("multi_label", False),
         output=facts.get("output"),
-        roles=network_roles(network, [height_and_width(facts["image_size"])]),
+        roles=roles,
     )
     return classifier.eval()
 
@@ -67,14 +78,34 @@ def read_facts(file: Path) -> dict[str, Any]:
     """Return the metadata of a student's file.
 
     Returns:
-        `network` (its config node), `classes` (names), `mean` and `std` (of each channel, in
+        `network` (its config node), `classes` (names) or, of a student that ends in features, their
+        number as `features`, `mean` and `std` (of each channel, in
         [0, 1]), `image_size` (pixels of a side, or height and width); `output` if the network
         returns its logits among others, `multi_label` if an image may have several classes.
 
     Raises:
         UserError: If the file is damaged, or an entry is missing or wrong.
     """
-    return artifacts.read_facts(file, FACTS, OPTIONAL)
+    facts = artifacts.read_facts(file, FACTS, OPTIONAL)
+    if ("classes" in facts) == ("features" in facts):
+        came = "does not name its classes" if "classes" not in facts else "has classes and features"
+        raise UserError(f"{file} {came}; name a file that a training tool of this task wrote")
+    return facts
+
+
+def classes_of(facts: Mapping[str, Any], file: Path) -> list[str]:
+    """Return the names of a student's classes.
+
+    Raises:
+        UserError: If it ends in features.
+    """
+    if "classes" not in facts:
+        raise UserError(
+            f"{file}: ends in {facts['features']} features and has no classes; train a head on "
+            f"labelled images: student.weights={file} student.new_head=True"
+        )
+    names: list[str] = facts["classes"]
+    return names
 
 
 def square_side(image_size: Any, file: Path) -> int:

@@ -28,7 +28,7 @@ from kd_cls.networks import (
     class_count,
     parse_classifier,
 )
-from kd_cls.student import load_student, read_facts
+from kd_cls.student import classes_of, load_student, read_facts
 
 NETWORKS = Path("configs/cls/networks")
 PRETRAINED = "pretrained"
@@ -114,8 +114,9 @@ def _finished(spec: str, data: DataSplits, networks: Path) -> Classifier:
         raise UserError(f"there is no such file{nearest(path.name, [*nearby, *known])}; {_FORMS}")
     if path.is_file() and path.suffix != ".safetensors":
         raise UserError(f"such a file does not name its network; write NAME={spec}")
+    file = find_student(path)
+    names = classes_of(read_facts(file), file)
     trained = load_student(path)
-    names = read_facts(find_student(path))["classes"]
     if set(names) >= set(data.classes):
         if done := match_classes(trained, names, data):
             err.print(f"{spec}{done}")

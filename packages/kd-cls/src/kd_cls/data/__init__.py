@@ -9,11 +9,13 @@ from kd_cls.data.image_folders import image_folder, imagenet, tiny_imagenet
 from kd_cls.data.image_lists import image_list
 from kd_cls.data.mosaics import digit_mosaics
 from kd_cls.data.splits import DataSplits
+from kd_cls.data.unlabelled import UnlabelledSplits, unlabelled
 
 __all__ = [
     "DataSplits",
     "DeviceLoader",
     "SplitLoader",
+    "UnlabelledSplits",
     "cifar10",
     "cifar100",
     "dataset",
@@ -25,4 +27,5 @@ __all__ = [
     "stl10",
     "synthetic",
     "tiny_imagenet",
+    "unlabelled",
 ]

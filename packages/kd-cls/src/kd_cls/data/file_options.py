@@ -1,6 +1,6 @@
 """Options of sets of image files, and the loaders that read them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -115,28 +115,59 @@ def splits_of_files(
         resident_recipe: Augmentations of a resident set, instead of crop and flip.
     """
     train = first_of_each_class(train, options.limit_per_class)
-    size, parts = reading.image_size, [train, test, *([val] if val else [])]
-    images = sum(len(labels) for _, labels in parts)
-    resident = is_resident(reading.resident, images, size, RESIDENT_BYTES)
+    parts = [files for files, _ in (train, test, *([val] if val else []))]
+    loader = loader_of_files(np.concatenate(parts), options, reading, resident_recipe)
+    mean, std = statistics
+    return make_splits(
+        train,
+        test,
+        loader,
+        options,
+        val=val,
+        classes=classes,
+        mean=mean,
+        std=std,
+        image_size=reading.image_size,
+    )
+
+
+def loader_of_files(
+    files: np.ndarray,
+    options: Options,
+    reading: FileOptions,
+    resident_recipe: Sequence[Augment] | None = None,
+) -> Callable[..., SplitLoader]:
+    """Return what makes the loader of a part: `loader(files, labels, training=...)`.
+
+    It takes `labelled=False` for images without labels.
+
+    Args:
+        files: Paths of all parts, bytes [N]; these decide whether the set stays on the device.
+        options: See `Options`.
+        reading: See `FileOptions`.
+        resident_recipe: Augmentations of a resident set, instead of crop and flip.
+    """
+    size = reading.image_size
+    resident = is_resident(reading.resident, len(files), size, RESIDENT_BYTES)
     shared: dict[str, Any] = {
         "image_size": size,
         "workers": reading.workers,
         "worker_timeout": reading.worker_timeout,
-        "pixels": reading.pixels(np.concatenate([files for files, _ in parts])),
+        "pixels": reading.pixels(files),
     }
 
-    def loader(files: np.ndarray, labels: Tensor, *, training: bool) -> SplitLoader:
+    def loader(
+        files: np.ndarray, labels: Tensor, *, training: bool, labelled: bool = True
+    ) -> SplitLoader:
         transform, recipe = reading.central, resident_recipe or [CropFlip(padding=size // 8)]
         if not resident:
             recipe = [Flip()]
             if training:
                 transform = reading.transform or v2.RandomResizedCrop(size)
         arguments = options.loader_arguments(labels, training, recipe)
+        arguments["labelled"] = labelled
         return image_loader(
             files, labels, transform, resident=resident, reading=shared, **arguments
         )
 
-    mean, std = statistics
-    return make_splits(
-        train, test, loader, options, val=val, classes=classes, mean=mean, std=std, image_size=size
-    )
+    return loader

@@ -31,11 +31,7 @@ def image_folder(reading: FileOptions, options: Options, root: str) -> DataSplit
         UserError: If folders are missing, empty or have different classes, an image cannot be
             decoded, or decoded images do not fit on the disk.
     """
-    layout = f"{root}/train/<class>/<images> and {root}/test/<class>/<images>"
-    train = require(Path(root, "train"), layout)
-    has_val = Path(root, "val").is_dir() and not Path(root, "test").is_dir()
-    test = require(Path(root, "val" if has_val else "test"), f"{layout} (or {root}/val)")
-    return _of_folders(train, test, options, reading)
+    return _of_folders(*parts_of(root), options, reading)
 
 
 @with_options
@@ -119,6 +115,18 @@ def tiny_imagenet(
         statistics=_TINY_IMAGENET,
         resident_recipe=[Rotate(20), Flip()],
     )
+
+
+def parts_of(root: str) -> tuple[Path, Path]:
+    """Return the folders of the training and the test part of a set of class folders.
+
+    Raises:
+        UserError: If one is missing.
+    """
+    layout = f"{root}/train/<class>/<images> and {root}/test/<class>/<images>"
+    train = require(Path(root, "train"), layout)
+    has_val = Path(root, "val").is_dir() and not Path(root, "test").is_dir()
+    return train, require(Path(root, "val" if has_val else "test"), f"{layout} (or {root}/val)")
 
 
 def _of_folders(train: Path, test: Path, options: Options, reading: FileOptions) -> DataSplits:

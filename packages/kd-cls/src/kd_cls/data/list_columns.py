@@ -61,7 +61,7 @@ def read_entries(file: str, given: Mapping[str, str | None]) -> list[Entry]:
 
 def _has_names(rows: list[Row], given: Mapping[str, str | None]) -> bool:
     """Return whether the first line names a path and a label."""
-    found = [_found(rows[0].cells, kind, given[kind]) for kind in ("path", "label") if rows]
+    found = [columns_named(rows[0].cells, kind, given[kind]) for kind in ("path", "label") if rows]
     return bool(found) and all(found)
 
 
@@ -70,8 +70,8 @@ def _has_none(rows: list[Row], given: Mapping[str, str | None]) -> bool:
     return not any(given.values()) and bool(rows) and bool(_by_content(rows))
 
 
-def _found(cells: Sequence[str], kind: str, name: str | None) -> list[int]:
-    """Return the columns of one kind, by name."""
+def columns_named(cells: Sequence[str], kind: str, name: str | None) -> list[int]:
+    """Return the columns of one kind, a key of `_NAMES`, by their names."""
     wanted = _NAMES[kind] if name is None else (_plain(name),)
     return [number for number, cell in enumerate(cells) if _plain(cell) in wanted]
 
@@ -79,7 +79,7 @@ def _found(cells: Sequence[str], kind: str, name: str | None) -> list[int]:
 def _by_names(table: Table, given: Mapping[str, str | None]) -> dict[str, int]:
     cells, columns = table.rows[0].cells, {}
     for kind in _NAMES:
-        found, name = _found(cells, kind, given[kind]), given[kind]
+        found, name = columns_named(cells, kind, given[kind]), given[kind]
         option = f"--cfg-options data.{kind}_column=NAME"
         if len(found) > 1:
             names = " and ".join(repr(cells[number]) for number in found)

@@ -80,6 +80,8 @@ def make_splits(
     """
     if train[1].dim() == 2:
         require_label_sets(train[1], test[1], classes, options)
+    else:
+        require_classes(classes, "this data")
     if val is not None and options.val_fraction:
         raise UserError("the data has a validation set of its own; leave data.val_fraction out")
     seed = mix(options.data_seed, _HOLD_OUT)
@@ -127,6 +129,19 @@ def rank_in_class(labels: Tensor, visit: Tensor) -> Tensor:
     rank = torch.empty_like(labels)
     rank[by_class] = torch.arange(len(labels)) - first[labels[by_class]]
     return rank
+
+
+def require_classes(classes: Sequence[str], where: str) -> None:
+    """Reject a single class: every prediction would be right, an accuracy of 100 %.
+
+    Raises:
+        UserError: If there are not two.
+    """
+    if len(classes) < 2:
+        raise UserError(
+            f"{where} has the class {classes[0]!r} alone, so every prediction is right; add another"
+            " class, or take the images without labels: kd_cls.data.unlabelled"
+        )
 
 
 def check_labels(labels: Tensor, num_classes: int, where: str) -> None:

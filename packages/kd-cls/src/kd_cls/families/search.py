@@ -105,10 +105,14 @@ def pooled_of_logits(network: nn.Module, seen: Recording) -> str | None:
         network: The network.
         seen: A pass of it.
     """
-    linear = {path for path, module in network.named_modules() if isinstance(module, nn.Linear)}
-    ran = [place for place in seen.places if place.tap in linear]
+    modules = list(network.named_modules())
+    layers = {path for path, module in modules if isinstance(module, nn.Linear)}
+    # Nothing is in the place of a classifier that was left out.
+    nothing = {path for path, module in modules if isinstance(module, nn.Identity)}
+    ran = [place for place in seen.places if place.tap in layers | nothing]
     for result in tensors(seen.result):
-        made = [place.tap for place in ran if place.tensor is result]
+        made = [place.tap for place in ran if place.tensor is result and place.tap in layers]
+        made = made or [place.tap for place in ran if place.tensor is result]
         like = [place.tap for place in ran if place.value.shape == result.shape]
         if made or len(like) == 1:
             return classifier_input(seen, made or like)

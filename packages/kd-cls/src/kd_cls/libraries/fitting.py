@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kd_cls.libraries.heads import Trial, find_heads
 from kd_cls.libraries.outputs import known_key, tensor_in, without_auxiliary
+from kd_cls.models.headless import with_layers, without_head
 from kd_cls.models.with_head import WithHead
 
 
@@ -69,15 +70,22 @@ class Fitting:
         heads = find_heads(network, self.num_classes, self.head, trial)
         if isinstance(heads.network, WithHead):
             heads.network.output = key
-        if not self.linear_probe:
+        of_file = state.get(f"{heads.paths[0]}.weight")
+        if self.file and of_file is None and not isinstance(heads.network, WithHead):
+            old = dict(zip(heads.paths, heads.layers(), strict=True))
+            self._load(without_head(heads.network, heads.paths))  # of a student of features
+            with_layers(heads.network, old)
+            heads = heads.renewed(self.num_classes)
+        elif not self.linear_probe:
             heads = heads.renewed(self.num_classes)
             self._load(heads.network)
+        else:
+            if of_file is not None:  # so that the whole file must fit
+                heads = heads.renewed(len(of_file))
+            self._load(heads.network)
+            heads = heads.renewed(self.num_classes)
+        if not self.linear_probe:
             return heads.network
-        of_file = state.get(f"{heads.paths[0]}.weight")
-        if of_file is not None:  # so that the whole file must fit
-            heads = heads.renewed(len(of_file))
-        self._load(heads.network)
-        heads = heads.renewed(self.num_classes)
         heads.network.requires_grad_(False)
         for layer in heads.layers():
             layer.requires_grad_(True)

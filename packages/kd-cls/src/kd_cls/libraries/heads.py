@@ -44,11 +44,11 @@ class Heads(NamedTuple):
 
     def layers(self) -> list[Layer]:
         """Return the layers."""
-        return [_require_layer(self.network, path) for path in self.paths]
+        return [require_layer(self.network, path) for path in self.paths]
 
     def renewed(self, num_classes: int) -> "Heads":
         """Return the heads newly made for a number of classes."""
-        if _resets_itself(self.network) and set(self.paths) == set(own_heads(self.network)):
+        if resets_itself(self.network) and set(self.paths) == set(own_heads(self.network)):
             return Heads(_reset(self.network, num_classes), own_heads(self.network))
         for path in self.paths:
             _replace(self.network, path, num_classes)
@@ -78,13 +78,13 @@ def find_heads(
         heads = Heads(network, paths)
         heads.layers()  # each must be one
         return heads
-    if named is None and _resets_itself(network):
+    if named is None and resets_itself(network):
         if not own_heads(network):  # as timm builds it for `num_classes=0`
             _reset(network, num_classes)
         if paths := own_heads(network):
             return Heads(network, paths)
-    found = _followed_back(network, trial)
-    if named is None and (paths := _heads_among(network, found)):
+    found = followed_back(network, trial)
+    if named is None and (paths := heads_among(network, found)):
         return Heads(network, paths)
     return Heads(_extended(network, found.output, num_classes), ("head",))
 
@@ -122,7 +122,8 @@ def _modules(told: Any) -> list[nn.Module]:
     return [module for module in several if isinstance(module, nn.Module)]
 
 
-def _resets_itself(network: nn.Module) -> bool:
+def resets_itself(network: nn.Module) -> bool:
+    """Return whether a network says its heads itself, as those of timm do."""
     return all(hasattr(network, name) for name in ("get_classifier", "reset_classifier"))
 
 
@@ -140,7 +141,8 @@ def _reset(network: Any, num_classes: int) -> nn.Module:
     return built
 
 
-def _followed_back(network: nn.Module, trial: Trial) -> LastLayers:
+def followed_back(network: nn.Module, trial: Trial) -> LastLayers:
+    """Return the last layers of a network, found by running it."""
     try:
         return last_layers(network, *trial)
     except Exception as error:
@@ -154,7 +156,7 @@ def _followed_back(network: nn.Module, trial: Trial) -> LastLayers:
         ) from error
 
 
-def _heads_among(network: nn.Module, found: LastLayers) -> tuple[str, ...]:
+def heads_among(network: nn.Module, found: LastLayers) -> tuple[str, ...]:
     """Return which of the last layers are heads; none where the network ends in features.
 
     Raises:
@@ -193,7 +195,8 @@ def _width(layer: Layer) -> int:
     return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
 
 
-def _require_layer(network: nn.Module, path: str) -> Layer:
+def require_layer(network: nn.Module, path: str) -> Layer:
+    """Return the layer of a path; raises a `UserError` if it is not one that gives logits."""
     modules = dict(network.named_modules())
     if path not in modules:
         raise UserError(
@@ -213,7 +216,7 @@ def _require_layer(network: nn.Module, path: str) -> Layer:
 
 def _replace(network: nn.Module, path: str, num_classes: int) -> None:
     """Replace a layer, under all its names, by a new one on the same device."""
-    old = _require_layer(network, path)
+    old = require_layer(network, path)
     new: Layer
     with torch.device(old.weight.device):
         if isinstance(old, nn.Linear):

@@ -62,8 +62,16 @@ class FitNet(Criterion):
 
     def forward(self, student: Maps, teacher: Maps, batch: Mapping[str, Any]) -> Tensor:
         """Return the loss of maps [N, C, H, W]; `batch` is not used."""
+        return fitnet(self._predicted(student, teacher), teacher)
+
+    def compared(self, student: Maps, teacher: Maps) -> Sequence[tuple[Tensor, Tensor]]:
+        """Return the channels at every position of the regressed maps, and of the teacher's."""
+        predicted = self._predicted(student, teacher)
+        return [(s.movedim(1, -1), t.movedim(1, -1)) for s, t in levels(predicted, teacher)]
+
+    def _predicted(self, student: Maps, teacher: Maps) -> tuple[Tensor, ...]:
         maps = zip(self.regressors, levels(student, teacher), strict=True)
-        return fitnet(tuple(regress(s) for regress, (s, _) in maps), teacher)
+        return tuple(regress(s) for regress, (s, _) in maps)
 
 
 def regressor(

@@ -33,7 +33,7 @@ def guarded(criterion: Any, batch: Mapping[str, Any]) -> Mapping[str, Any]:
             what = "takes the logits as those of one class an image (softmax)"
             raise UserError(f"{name} {_MULTI_LABEL.format(what=what)}")
         refused["label"] = _MULTI_LABEL.format(what="reads one label an image")
-    if "mixed_labels" in batch:
+    if {"mixed_labels", "mixed_weights"} & batch.keys():
         refused |= {key: _MIXED.format(key=key) for key in ("label", "index")}
     if refused or "label" not in batch or "index" not in batch:
         return _Guarded(name, batch, refused)

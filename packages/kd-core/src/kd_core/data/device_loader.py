@@ -42,11 +42,7 @@ class DeviceLoader(SplitLoader):
         for parts in self._together(self._parts(start)):
             whole = slice(parts[0].start, parts[-1].stop)
             index = order[whole] % len(self.labels)
-            batch: Batch = {
-                "image": self.images[index],
-                "label": self.labels[index],
-                "index": index,
-            }
+            batch = self._batch(self.images[index], index)
             batch = apply(self.augment, batch, sampling[whole])
             for part in parts:
                 own = slice(part.start - whole.start, part.stop - whole.start)

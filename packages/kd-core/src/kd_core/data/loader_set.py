@@ -1,6 +1,7 @@
 """The loaders of a data set: training batches, and those of every other part."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,10 +31,18 @@ class LoaderSet:
 
     @property
     def labels(self) -> Tensor:
-        """Return the labels of the training samples, on the host: int64 [N], or floats [N, C]."""
-        return self.train.labels.cpu()
+        """Return the labels of the training samples, on the host: int64 [N], or floats [N, C].
+
+        None of them, [0], where the samples have no labels.
+        """
+        return self.train.labels.cpu() if has_labels(self) else torch.zeros(0, dtype=torch.int64)
 
     def to(self, device: torch.device) -> None:
         """Let all loaders make their batches on a device."""
         for loader in self.loaders:
             loader.to(device)
+
+
+def has_labels(data: Any) -> bool:
+    """Return whether the training samples of what a config's `data` node builds have labels."""
+    return bool(getattr(data.train, "labelled", True))

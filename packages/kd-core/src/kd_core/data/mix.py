@@ -18,12 +18,11 @@ from kd_core.runtime.seed import random_bits
 class Mix(ABC):
     """Make every image of a batch from several; the last of the augmentations.
 
-    Adds `mixed_labels`, int64 [N, K], the classes of the parts of each image (floats [N, K, C],
-    where images have several), and `mixed_weights`, float32 [N, K], the share of each part: a row
-    sums to 1. A class may occur twice. `label` and
-    `index` stay those of the original image at that place. So a reader of `label` sees one class
-    only, which may be a small part of the image. `crop_id` is removed, because it does not identify
-    the image any more.
+    Adds `mixed_weights`, float32 [N, K], the share of each part: a row sums to 1; and, where there
+    are labels, `mixed_labels`, int64 [N, K], the classes of the parts of each image (floats
+    [N, K, C], where images have several). A class may occur twice. `label` and `index` stay those
+    of the original image at that place. So a reader of `label` sees one class only, which may be a
+    small part of the image. `crop_id` is removed, because it does not identify the image any more.
 
     How images are mixed is drawn once a batch, as a function of (data_seed, epoch, the batch's
     first sample); the partners are a function of (data_seed, epoch, the batch's samples). In
@@ -31,24 +30,22 @@ class Mix(ABC):
     """
 
     def __call__(self, batch: Batch, sampling: Sampling) -> Batch:
-        """Mix `image` [N, 3, H, W], each with its `label`."""
+        """Mix `image` [N, 3, H, W], each with its `label` if it has one."""
         name = type(self).__name__
         if "num_views" in batch:
             raise UserError(
                 f"{name}: the batch has several views of every image, which would no longer be "
                 "views of one; leave either the views or the mixing out"
             )
-        if "mixed_labels" in batch:
+        if "mixed_weights" in batch:
             raise UserError(f"{name}: the images are mixed already; keep one of the two")
         image, sources, weights = self.mix(batch["image"], _Numbers(sampling))
         rest = batch.copy()
         rest.pop("crop_id", None)  # it names views of one image
-        return {
-            **rest,
-            "image": image,
-            "mixed_labels": batch["label"][sources].transpose(0, 1),
-            "mixed_weights": weights.expand(len(image), -1),
-        }
+        rest |= {"image": image, "mixed_weights": weights.expand(len(image), -1)}
+        if "label" in batch:
+            rest["mixed_labels"] = batch["label"][sources].transpose(0, 1)
+        return rest
 
     @abstractmethod
     def mix(self, image: Tensor, numbers: "_Numbers") -> tuple[Tensor, Tensor, Tensor]:

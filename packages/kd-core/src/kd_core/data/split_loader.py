@@ -31,11 +31,12 @@ class Sampler(Protocol):
 class SplitLoader:
     """Batches of a data set; every choice is a function of (data_seed, epoch, index).
 
-    Batches hold `image` uint8 [n, 3, H, W], `label` [n] or [n, C], `index` int64 [n] (the position
-    in this loader's set), and what the augmentations add.
+    Batches hold `image` uint8 [n, 3, H, W], `label` [n] or [n, C] where there are labels, `index`
+    int64 [n] (the position in this loader's set), and what the augmentations add.
 
     Args:
-        labels: Class of every sample, int64 [N], or floats [N, C] of 0 and 1.
+        labels: Class of every sample, int64 [N], or floats [N, C] of 0 and 1; of samples without
+            labels any int64 [N].
         batch_size: Samples in a global batch, whatever the number of processes.
         shuffle: Whether each epoch has its own order.
         augment: Augmentations run on the device, in order.
@@ -44,6 +45,7 @@ class SplitLoader:
         sampler: Gives the order instead of a shuffle.
         copies: How often every sample is in an epoch, unless a sampler decides; each copy gets its
             own augmentation.
+        labelled: Whether the labels are such; otherwise batches have no `label`.
     """
 
     def __init__(
@@ -57,10 +59,12 @@ class SplitLoader:
         drop_last: bool = False,
         sampler: Sampler | None = None,
         copies: int = 1,
+        labelled: bool = True,
     ) -> None:
         if copies < 1:
             raise UserError(f"copies is {copies}; every sample is in an epoch at least once")
         self.labels, self.sampler, self.copies = labels, sampler, copies
+        self.labelled = labelled
         count = self._count()
         if batch_size < 1 or (drop_last and count < batch_size):
             raise UserError(
@@ -120,6 +124,13 @@ class SplitLoader:
         part = self.shard(0, 1)  # a copy, so that its worker processes end with it
         part.batch_size = count
         return next(part.epoch(0))
+
+    def _batch(self, image: Tensor, index: Tensor) -> Batch:
+        """Return a batch of images, by their place in the set."""
+        batch: Batch = {"image": image, "label": self.labels[index], "index": index}
+        if not self.labelled:
+            del batch["label"]
+        return batch
 
     def _order(self, epoch: int) -> Tensor:
         if self.sampler is not None:

@@ -102,9 +102,7 @@ class WorkerLoader(SplitLoader):
             if isinstance(images, str):
                 self._loader = None  # ends the workers before a traceback keeps references to them
                 raise UserError(images)
-            images = self._to_device(images)
-            index = order[part] % len(self.labels)
-            batch: Batch = {"image": images, "label": self.labels[index], "index": index}
+            batch = self._batch(self._to_device(images), order[part] % len(self.labels))
             yield apply(self.augment, batch, sampling[part])
 
 

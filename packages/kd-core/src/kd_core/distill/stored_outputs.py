@@ -34,7 +34,7 @@ class StoredOutputs(nn.Module):
         """
         if "index" not in batch:
             raise UserError("stored outputs are found by `index`, which this batch does not have")
-        if "mixed_labels" in batch:
+        if {"mixed_labels", "mixed_weights"} & batch.keys():
             raise UserError(
                 "stored outputs are those of single images, but data.augment mixes several; leave "
                 "the mixing out, or take a teacher with a network"

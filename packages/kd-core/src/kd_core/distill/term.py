@@ -1,6 +1,6 @@
 """Term: a criterion with its taps, weight and warm-up."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast
 
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from kd_core.config.kinds import returned, subclass_of
 from kd_core.config.node import Node, join, parse_call
+from kd_core.config.parameters import parameters_of
 from kd_core.config.values import NonNegative, Share, check_values
 from kd_core.criteria.criterion import Criterion, Side
 from kd_core.criteria.guarded import guarded
@@ -113,6 +114,12 @@ class Term:
             self._fed(tap_tuple(teacher_features, self.teacher)),
         )
 
+    def compared(
+        self, student_features: Mapping[str, Any], teacher_features: Mapping[str, Any]
+    ) -> Sequence[tuple[Tensor, Tensor]]:
+        """Return what the criterion predicts and the targets; see `Criterion.compared`."""
+        return self.criterion.compared(*self._sides(student_features, teacher_features))
+
     def _fed(self, values: tuple[Any, ...]) -> Any:
         return values if self.criterion.fed_in_a_tuple() or not values else values[0]
 
@@ -180,6 +187,8 @@ def _build_term(
             require_output(taps, model)
             criterion_class = _class_of(node["criterion"])
             given[f"{side}_shapes"] = _shapes(model, taps, sample, criterion_class, side)
+    with located(where):
+        _require_known(node["criterion"], provided)
     term: Term = node.build(**given, **provided)
     criterion = term.criterion
     with located(where):
@@ -192,6 +201,21 @@ def _build_term(
         if spec.weights:
             load_weights(criterion, spec.weights, parts=True)
     return term
+
+
+def _require_known(criterion: Node, provided: Mapping[str, Any]) -> None:
+    """Reject a criterion that asks for labels, or their number of classes, of data without any."""
+    unknown = {"labels": 0, "num_classes": 1}  # fewer are none
+    for name, least in unknown.items():
+        value = provided.get(name, least)
+        known = len(value) if isinstance(value, Tensor) else value >= least
+        asked = name in parameters_of(criterion.function).names and name not in criterion
+        if asked and not known and provided.get("num_samples", 0):
+            what = _class_of(criterion).__name__
+            raise UserError(
+                f"{what} is made with {name} of the training images, which these images without "
+                "labels do not have; use a criterion that needs none"
+            )
 
 
 def tap_tuple(values: Mapping[str, Any], taps: Taps) -> tuple[Any, ...]:

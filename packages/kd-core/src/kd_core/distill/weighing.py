@@ -1,6 +1,6 @@
 """Named losses: weighted by name, added to the one that is minimised."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -32,6 +32,22 @@ def weigh(losses: Losses, weights: float | Mapping[str, float]) -> Losses:
 
 def sum_losses(losses: Losses) -> Tensor:
     """Add the losses to the one that is minimised."""
-    if not losses:
-        raise UserError("nothing to learn: no task loss and no term (task_weight 0 without terms?)")
+    require_losses(len(losses), losses)
     return torch.stack([loss.float() for loss in losses.values()]).sum()
+
+
+def require_losses(task_weight: float | Mapping[str, float], others: Collection[str]) -> None:
+    """Reject a training in which nothing is learned.
+
+    Args:
+        task_weight: Of the task's losses.
+        others: Names of other losses.
+
+    Raises:
+        UserError: If there are no losses.
+    """
+    if task_weight == 0 and not others:
+        raise UserError(
+            "nothing to learn: no task loss (task_weight=0, or images without labels) and no term; "
+            "add a method, whose terms learn from a teacher"
+        )

@@ -4,13 +4,14 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from kd_core.config.node import Node, parse_call, plain
 from kd_core.data.split_loader import SplitLoader
+from kd_core.distill.distiller import Distiller
 from kd_core.errors import UserError, located
 from kd_core.experiment.spec import Experiment
 from kd_core.files.weights import load_weights
@@ -35,10 +36,24 @@ class Data(Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """Return the labels of the training samples, int64 [num_samples], on the host."""
+        """Return the labels of the training samples, int64 [num_samples], on the host; or [0]."""
 
     def to(self, device: torch.device) -> None:
         """Let all loaders make their batches on a device."""
+
+
+class Measures(NamedTuple):
+    """How a run is measured.
+
+    Args:
+        test: On the test set.
+        val: On the validation set, if there is one.
+        metric: Defines the best epoch; larger is better.
+    """
+
+    test: Evaluate
+    val: Evaluate | None
+    metric: str
 
 
 class TaskAdapter(ABC):
@@ -78,6 +93,10 @@ class TaskAdapter(ABC):
     def metric_of(self, data: Any) -> str:
         """Return the metric that defines the best epoch on this data."""
         return self.metric
+
+    def measures(self, experiment: Experiment, data: Any, distiller: Distiller) -> Measures:
+        """Return how a run is measured: `evaluators` and `metric_of`, unless a task needs more."""
+        return Measures(*self.evaluators(experiment, data), self.metric_of(data))
 
     def load_finished(self, folder: Path, node: Mapping[str, Any]) -> Task:
         """Return the student of a finished run, as a teacher with what its node says."""

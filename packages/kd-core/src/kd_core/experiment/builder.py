@@ -10,6 +10,7 @@ from kd_core.config.build import build
 from kd_core.config.kinds import Kind, makes_one_with
 from kd_core.config.node import plain
 from kd_core.config.values import NonNegative, Positive
+from kd_core.data.loader_set import has_labels
 from kd_core.distill.distiller import Distiller
 from kd_core.distill.ensemble import with_ensembles
 from kd_core.distill.mutual import MutualDistiller
@@ -22,6 +23,7 @@ from kd_core.experiment.spec import Experiment
 from kd_core.networks.copying import copied
 from kd_core.networks.task import Batch, Task
 from kd_core.runtime import distributed
+from kd_core.runtime.console import err
 from kd_core.runtime.failures import explain, first_line
 from kd_core.runtime.seed import mix, rng_state, seed_everything, set_rng_state
 
@@ -75,31 +77,43 @@ def build_experiment(
         teacher.to(device)
     sample = data.train.sample(2)
     adapter.check_student(student, sample, data, "student")
+    settings: dict[str, Any] = {**experiment.distiller, "terms": experiment.terms}
+    if not has_labels(data):
+        settings = without_labels(experiment, settings)
     if experiment.peers:
         distiller: Distiller = build_mutual(adapter, experiment, data, student, sample)
     else:
-        settings: dict[str, Any] = {**experiment.distiller, "terms": experiment.terms}
         distiller = build_distiller(data, student, teachers, sample, **settings)
     distiller.to(device)
     loader, note = without_single(distiller, data.train)
     seed_everything(mix(seed, 1 + distributed.rank()))  # dropout, whatever was built before
-    test, val = adapter.evaluators(experiment, data)
     parts = Parts(
         distiller=distiller,
         loader=distributed.shard(loader),
-        test=test,
-        val=val,
-        metric=adapter.metric_of(data),
+        **adapter.measures(experiment, data, distiller)._asdict(),
         metadata=adapter.metadata(
             distiller.deploy_node(
                 adapter.exported_node(plain(experiment.student["network"]), student)
             ),
             data,
-            student,
+            distiller.predictor(),
         ),
         sample=sample,
     )
     return BuiltExperiment(data, distiller, parts, sample, note)
+
+
+def without_labels(experiment: Experiment, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what puts a run on images without labels together: the task's loss has no weight.
+
+    Raises:
+        UserError: If there are peers, which learn from labels too.
+    """
+    if experiment.peers:
+        raise UserError("peers: they learn from labels too, and this data has none; take a teacher")
+    if settings.get("task_weight", 1.0) and distributed.rank() == 0:
+        err.print("no labels: the student's own loss is left out, as with task_weight=0")
+    return {**settings, "task_weight": 0}
 
 
 def without_single(distiller: Distiller, loader: Any) -> tuple[Any, str]:

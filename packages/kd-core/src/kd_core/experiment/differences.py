@@ -49,7 +49,7 @@ DATA_MAY_DIFFER = ("workers", "decoded", "download")
 
 _WEIGHTS = "weights"
 
-PLACES = ("root", "source", "folder")
+PLACES = ("root", "source", "folder", "evaluate_on")
 """Keys of `data` that say where it is. It may move; that it is the same, its fingerprint says."""
 
 _NESTED = r"(?:(?:phases\.[^.]+|teacher\.config|teachers\.[^.]+\.config)\.)*"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kd_core.config.node import Node, parse_call
 from kd_core.config.values import NamesOrFile
+from kd_core.data.loader_set import has_labels
 from kd_core.data.split_loader import SplitLoader, data_fingerprint
 from kd_core.distill.stored_outputs import StoredOutputs
 from kd_core.errors import UserError, located
@@ -98,9 +99,11 @@ def untrained(data: Any) -> StoredOutputs:
 def score(teacher: nn.Module, data: Any) -> float | None:
     """Return in how many percent of the training images stored outputs are right; None if unknown.
 
-    The labels may be hidden, mixed up on purpose, or of other classes.
+    The labels may be hidden, mixed up on purpose, or of other classes; or there are none.
     """
-    if not isinstance(teacher, StoredOutputs) or teacher.logits.shape[1] != data.num_classes:
+    if not isinstance(teacher, StoredOutputs) or not has_labels(data):
+        return None
+    if teacher.logits.shape[1] != data.num_classes:
         return None
     right = teacher.logits.argmax(1).cpu() == data.labels.cpu()
     return round(100 * right.double().mean().item(), 4)

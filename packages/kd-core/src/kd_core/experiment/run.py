@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from kd_core.config.build import build
 from kd_core.data.loader import Loader
 from kd_core.distill.distiller import Distiller
+from kd_core.distill.weighing import require_losses
 from kd_core.experiment import report, results
 from kd_core.files import checkpoint
 from kd_core.files.weights import load_weights
@@ -77,6 +78,7 @@ def build_trainer(
         UserError: If a key or a value is wrong.
     """
     given = parse_trainer(settings)
+    require_losses(parts.distiller.task_weight, parts.distiller.terms)
     _prepare_networks(parts, given)
     built = build_optimizer(optimizer, parts.distiller)
     if distributed.rank() == 0 and (text := groups_text(built, parts.distiller)):

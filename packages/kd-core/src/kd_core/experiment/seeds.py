@@ -16,6 +16,7 @@ Run = Callable[[int, Path], dict[str, Any]]
 Finished = Callable[[int, Path], dict[str, Any] | None]
 
 DIGITS = {"epoch": 0, "ece": 4, "ece_10": 4, "cross_entropy": 4}
+DIGITS |= {"cosine": 4, "relative_error": 4, "cka": 4}
 """Decimal places of metrics in tables; two for all others."""
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from kd_core.config.trust import names_in
 from kd_core.config.trusted import trusting
+from kd_core.data.loader_set import has_labels
 from kd_core.distill.stored_outputs import knows_only_training_images
 from kd_core.errors import UserError
 from kd_core.experiment import outputs
@@ -161,7 +162,8 @@ def teacher_scores(
         if stored:
             text = _score_stored(name, teacher, built.data, chance)
         elif found is None:
-            text = "knows other classes, so its accuracy cannot be measured here"
+            why = "knows other classes" if has_labels(built.data) else "gets images without labels"
+            text = f"{why}, so its accuracy cannot be measured here"
         else:
             scores[name], score = found, found[metric]
             text = f"{metric} {score:.2f} on the test set"

@@ -1,7 +1,7 @@
 """Roles such as `@stages` and `@pooled`: names for tap paths that differ between networks."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import nn
 
@@ -57,10 +57,11 @@ def _paths(text: str, model: nn.Module) -> Sequence[str]:
         )
     if not roles.get(match["role"]):
         hint = nearest(match["role"], [name for name, paths in roles.items() if paths])
-        raise UserError(
-            f"tap {text!r}: the network has no such role{hint}; name modules instead "
-            "(--list-taps), or give its node `roles`"
+        advice: Callable[[str], str] = getattr(model, "without_role", lambda role: "")
+        way = advice(match["role"]) or (
+            "name modules instead (--list-taps), or give its node `roles`"
         )
+        raise UserError(f"tap {text!r}: the network has no such role{hint}; {way}")
     paths = _chosen(text, match["place"], tuple(tap_list(roles[match["role"]])))
     layout = match["layout"]
     return paths if layout is None else [in_layout(path, layout) for path in paths]

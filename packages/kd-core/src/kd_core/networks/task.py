@@ -29,7 +29,8 @@ class Batch(TypedDict, total=False):
     num_views: int
     """V, where it is not 1."""
     mixed_labels: Tensor
-    """Labels of the images that were mixed into each, int64 [N, sources], or [N, sources, C]."""
+    """Labels of the images that were mixed into each, int64 [N, sources], or [N, sources, C]; not
+    where there are no labels."""
     mixed_weights: Tensor
     """Their shares, [N, sources]; a row adds up to 1."""
 
@@ -119,6 +120,10 @@ class Task(nn.Module):
     def training_metrics(self) -> dict[str, float]:
         """Return what all processes measured in training since the last call, or nothing."""
         return {}
+
+    def without_role(self, role: str) -> str:
+        """Return what to do where a tap asks for a role that this task lacks; "" if not known."""
+        return ""
 
     def set_ema(self, network: nn.Module) -> None:
         """Receive the moving average of the network, if the trainer keeps one."""
