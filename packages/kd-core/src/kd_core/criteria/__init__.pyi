@@ -1,3 +1,4 @@
+# ruff: noqa: N802
 # Written by `python tests/test_stubs.py`, from what the files beside this one define.
 
 from typing import Any
@@ -51,6 +52,7 @@ from kd_core.criteria.soft_label import SoftLabel as SoftLabel
 from kd_core.criteria.sp import SP as SP
 from kd_core.criteria.sskd import SSKD as SSKD
 from kd_core.criteria.sskd import SSKDHead as SSKDHead
+from kd_core.criteria.topk_labels import TopKLabels as TopKLabels
 from kd_core.criteria.ttm import TTM as TTM
 from kd_core.criteria.ttm import WTTM as WTTM
 from kd_core.criteria.vid import VID as VID
