@@ -28,6 +28,7 @@ from kd_core.files.workdir import run_folder
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err, out
 from kd_core.training.memory_format import use_channels_last
+from kd_core.training.targets.choice import elsewhere
 
 Demo = Callable[[Namespace, torch.device], None]
 
@@ -126,6 +127,7 @@ class TrainingTool:
             print_tables(built)
             with TemporaryDirectory() as folder:
                 settings = {**phase.training(Path(folder)), "loggers": []}
+                settings["teacher_cache"] = elsewhere(settings.get("teacher_cache", False))
                 trainer = build_trainer(built.parts, Path(), **settings)
                 built.distiller.train()
                 trainer.meter.update(trainer.step([next(trainer.loader.epoch(0))]))
