@@ -36,10 +36,10 @@ class DeviceLoader(SplitLoader):
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from number `start` on."""
-        order = self._order(epoch)
+        order = self.order(epoch)
         sampling = Sampling(order, self.data_seed, epoch, self.device, samples=len(self.labels))
         order = order.to(self.device)
-        for parts in self._together(self._parts(start)):
+        for parts in self._together(self.places(start)):
             whole = slice(parts[0].start, parts[-1].stop)
             index = order[whole] % len(self.labels)
             batch = self._batch(self.images[index], index)

@@ -132,14 +132,15 @@ class SplitLoader:
             del batch["label"]
         return batch
 
-    def _order(self, epoch: int) -> Tensor:
+    def order(self, epoch: int) -> Tensor:
+        """Return the sample at each place of an epoch, numbered as `Sampler` does."""
         if self.sampler is not None:
             return self.sampler.order(epoch)
         if self.shuffle:
             return epoch_order(self._count(), self.data_seed, epoch)
         return torch.arange(self._count())
 
-    def _parts(self, start: int) -> list[slice]:
+    def places(self, start: int) -> list[slice]:
         """Return this rank's places of each batch in the epoch's order."""
         parts: list[slice] = []
         for first in range(start * self.batch_size, self._end(), self.batch_size):

@@ -80,9 +80,9 @@ class WorkerLoader(SplitLoader):
         Raises:
             UserError: If an image cannot be read, naming its file.
         """
-        order = self._order(epoch)
+        order = self.order(epoch)
         sampling = Sampling(order, self.data_seed, epoch, self.device, samples=len(self.labels))
-        parts, host_order = self._parts(start), order
+        parts, host_order = self.places(start), order
         # With `self` in this generator, a loader that is left early would be garbage in a cycle.
         # Python would end its workers in the wrong order: five seconds of waiting.
         self._plan.batches = ([(epoch, i) for i in host_order[part].tolist()] for part in parts)

@@ -29,6 +29,7 @@ from kd_core.runtime import distributed
 from kd_core.runtime.console import err, out
 from kd_core.training.balance import estimate_balance
 from kd_core.training.memory_format import use_channels_last
+from kd_core.training.targets.choice import elsewhere
 
 Demo = Callable[[Namespace, torch.device], None]
 
@@ -127,6 +128,7 @@ class TrainingTool:
             print_tables(built)
             with TemporaryDirectory() as folder:
                 settings = {**phase.training(Path(folder)), "loggers": []}
+                settings["teacher_cache"] = elsewhere(settings.get("teacher_cache", False))
                 trainer = build_trainer(built.parts, Path(), **settings)
                 precision = settings.get("precision", "fp32")
                 estimate_balance(built.distiller, trainer.loader, precision=precision, images=2)

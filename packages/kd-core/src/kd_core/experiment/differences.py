@@ -30,7 +30,7 @@ TRAINER = {
     "sync_batchnorm": True,
     "find_unused_parameters": True,  # DDP then adds gradients in other groups
     "accelerate_teachers": True,
-    "teacher_cache": True,  # whether there is one, since it keeps float16; not where
+    "teacher_cache": True,  # whether, since it keeps float16, and how many classes; not where
     "allow_weak_teacher": False,
     "capture": False,
     "compile": True,
@@ -154,12 +154,15 @@ def refuse(where: object, found: Mapping[str, str], remedy: str) -> None:
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:
     """Return the leaves of a nested value by dotted path; a file with its hash is one leaf."""
+    if _CACHE.match(path):
+        kept = value.get("topk") if isinstance(value, Mapping) else None
+        return {path: bool(value), **({f"{path}.topk": kept} if kept is not None else {})}
     if isinstance(value, Mapping) and value and not _is_file(value):
         items = list(value.items())
     elif isinstance(value, list | tuple) and value:
         items = list(enumerate(value))
     else:
-        return {path: bool(value) if _CACHE.match(path) else value}
+        return {path: value}
     leaves: dict[str, Any] = {}
     for key, item in items:
         leaves |= flat(item, f"{path}.{key}" if path else str(key))

@@ -30,7 +30,7 @@ from kd_core.training.optimizer import build_optimizer, groups_text
 from kd_core.training.schedule import SCHEDULE
 from kd_core.training.settings import TrainerSettings, build_each, parse_trainer
 from kd_core.training.step import PRECISIONS, STEP, TrainStep
-from kd_core.training.teacher_cache import CachedTeachers
+from kd_core.training.targets.choice import parse_cache, with_cache
 from kd_core.training.trainer import Trainer
 
 
@@ -63,6 +63,7 @@ def build_trainer(
     *,
     optimizer: Mapping[str, Any],
     schedule: Mapping[str, Any],
+    cache_folder: Path | None = None,
     **settings: Any,
 ) -> Trainer:
     """Build the trainer of a config's `trainer`, `optimizer` and `schedule` nodes.
@@ -72,6 +73,8 @@ def build_trainer(
         work_dir: Folder of the run.
         optimizer: Node; see `build_optimizer`.
         schedule: Node; `epochs` is filled in.
+        cache_folder: Where teacher outputs are kept unless the settings name a folder; None takes
+            one in `work_dir`.
         settings: The keys of `trainer`; see `TrainerSettings`.
 
     Raises:
@@ -87,7 +90,7 @@ def build_trainer(
     _accelerate_teachers(parts, given)
     return Trainer(
         parts.distiller,
-        _loader(parts, given, work_dir),
+        _loader(parts, given, cache_folder or work_dir / "teachers"),
         step,
         built,
         schedule=build(schedule, "schedule", kind=SCHEDULE, epochs=given.epochs),
@@ -135,17 +138,20 @@ def _accelerate_teachers(parts: Parts, settings: TrainerSettings) -> None:
             teacher.accelerate(parts.sample, PRECISIONS[settings.precision])
 
 
-def _loader(parts: Parts, settings: TrainerSettings, work_dir: Path) -> Loader:
+def _loader(parts: Parts, settings: TrainerSettings, beside: Path) -> Loader:
     """Return the training batches, with teacher features from disk if that is wanted."""
-    place = settings.teacher_cache
-    if not place:
+    cache = parse_cache(settings.teacher_cache)
+    if cache is None:
         return parts.loader
-    folder = work_dir / "teachers" if place is True else Path(place)
-    teachers = parts.distiller.teachers
-    loader = CachedTeachers(parts.loader, teachers, folder, precision=settings.precision)
-    if distributed.rank() == 0:
-        err.print(loader.describe(settings.epochs))
-    return loader
+    return with_cache(
+        parts.loader,
+        [parts.distiller],
+        parts.distiller.teachers,
+        cache,
+        beside=beside,
+        precision=settings.precision,
+        epochs=settings.epochs,
+    )
 
 
 def _build_hooks(parts: Parts, settings: TrainerSettings) -> list[Hook]:

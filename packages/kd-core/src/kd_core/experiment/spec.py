@@ -125,16 +125,14 @@ class Experiment:
         """Return the keywords of `build_trainer`.
 
         Args:
-            cache: Folder that `teacher_cache=True` means.
+            cache: Folder of teacher outputs where the settings name none.
         """
         nodes = {"optimizer": self.optimizer, "schedule": self.schedule}
         for name, node in {**nodes, "trainer": self.trainer}.items():
             if node is None:
                 raise UserError(f"nothing says how to train: set {name}")
         settings: dict[str, Any] = {**(self.trainer or {}), **nodes}
-        if settings.get("teacher_cache") is True and cache is not None:
-            settings["teacher_cache"] = str(cache)
-        return settings
+        return settings if cache is None else {**settings, "cache_folder": cache}
 
     def without_teachers(self) -> "Experiment":
         """Return the same run without teachers."""

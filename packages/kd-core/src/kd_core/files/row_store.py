@@ -5,9 +5,10 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,20 +30,24 @@ class RowStore:
         folder: Of the files; created with its parents if missing.
         rows: Number of rows.
         width: Numbers in a row.
+        name: What the rows are, if a table of the same shape may have others: it is kept in the
+            folder and is part of every checksum, so that tables cannot be exchanged.
 
     Raises:
-        UserError: If the folder holds a table of another shape, is damaged, or does not fit on the
-            disk.
+        UserError: If the folder holds a table of another shape or name, is damaged, or does not fit
+            on the disk.
     """
 
-    def __init__(self, folder: Path, rows: int, width: int) -> None:
+    def __init__(self, folder: Path, rows: int, width: int, *, name: str = "") -> None:
         self.folder, self.shape = folder, (rows, width)
+        self._salt = zlib.crc32(name.encode())
+        wanted = {"rows": rows, "width": width, **({"name": name} if name else {})}
         if not folder.exists():
-            _create(folder, rows, width)
+            _create(folder, rows, width, wanted)
         shape = load_json(folder / _SHAPE, remedy=_REMEDY)
-        if shape != {"rows": rows, "width": width}:
-            found = [shape.get("rows"), shape.get("width")]
-            raise UserError(f"{folder}: holds a table of {found}, not {[rows, width]}; remove it")
+        if shape != wanted:
+            found, asked = list(shape.values()), list(wanted.values())
+            raise UserError(f"{folder}: holds a table of {found}, not {asked}; remove it")
         self._values = _mapped(folder / _VALUES, np.float16, (rows, width))
         self._sums = _mapped(folder / _SUMS, np.uint32, (rows,))
         self._checked = np.zeros(rows, dtype=bool)
@@ -67,7 +72,7 @@ class RowStore:
         numbers = rows[new]
         sums = self._sums[numbers].tolist()
         for place, row, wanted in zip(new.tolist(), numbers.tolist(), sums, strict=True):
-            if wanted != _sum_of(values[place], row):
+            if wanted != self._sum_of(values[place], row):
                 self._look_again(row)
                 values[place] = self._values[row]
         self._checked[numbers] = True
@@ -89,17 +94,21 @@ class RowStore:
                     _write(table, values[place].tobytes(), int(rows[place]) * values[place].nbytes)
                 for place in missing:
                     row = int(rows[place])
-                    _write(sums, np.uint32(_sum_of(values[place], row)).tobytes(), 4 * row)
+                    _write(sums, np.uint32(self._sum_of(values[place], row)).tobytes(), 4 * row)
         except OSError as error:
             raise UserError(
                 f"{self.folder}: cannot be written ({error.strerror or error}); make room, use a "
                 "--work-dir on another disk, or leave trainer.teacher_cache out"
             ) from error
 
+    def _sum_of(self, values: np.ndarray, row: int) -> int:
+        """Return the checksum of a row with name and number, so that none is exchanged; never 0."""
+        return zlib.crc32(values.data, (row ^ self._salt) & 0xFFFFFFFF) or 1
+
     def _look_again(self, row: int) -> None:
         """Reject a row with a wrong checksum, unless it is being written now."""
         time.sleep(0.01)
-        if self._sums[row] != _sum_of(self._values[row], row):
+        if self._sums[row] != self._sum_of(self._values[row], row):
             raise UserError(
                 f"{self.folder}: damaged (the checksum of row {row} does not match); {_REMEDY}"
             )
@@ -108,11 +117,6 @@ class RowStore:
 def table_bytes(rows: int, width: int) -> int:
     """Return the size of a full table on disk, in bytes."""
     return rows * (2 * width + 4)
-
-
-def _sum_of(values: np.ndarray, row: int) -> int:
-    """Return the checksum of a row and its number, so that rows cannot be exchanged; never 0."""
-    return zlib.crc32(values.data, row & 0xFFFFFFFF) or 1
 
 
 def _mapped(path: Path, kind: type, shape: tuple[int, ...]) -> np.ndarray:
@@ -142,7 +146,7 @@ def _write(descriptor: int, data: bytes, offset: int) -> None:
         data, offset = data[written:], offset + written
 
 
-def _create(folder: Path, rows: int, width: int) -> None:
+def _create(folder: Path, rows: int, width: int, shape: Mapping[str, Any]) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         needed, free = table_bytes(rows, width), shutil.disk_usage(folder.parent).free
@@ -155,7 +159,7 @@ def _create(folder: Path, rows: int, width: int) -> None:
             for name, size in ((_VALUES, 2 * rows * width), (_SUMS, 4 * rows)):
                 with (temporary / name).open("wb") as file:
                     file.truncate(size)  # sparse: uses space only where rows are written
-            save_json({"rows": rows, "width": width}, temporary / _SHAPE)
+            save_json(shape, temporary / _SHAPE)
     except OSError as error:
         raise UserError(
             f"{folder}: cannot be created ({error.strerror or error}); use a --work-dir on another "

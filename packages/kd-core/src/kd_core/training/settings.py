@@ -13,6 +13,7 @@ from kd_core.training.early_stop import parse_early_stop
 from kd_core.training.hooks import HOOK
 from kd_core.training.loggers import LOGGER, require_installed
 from kd_core.training.step import STEP
+from kd_core.training.targets.choice import parse_cache
 
 StepNode = Annotated[Mapping[str, Any], STEP]
 HookNode = Annotated[Mapping[str, Any], HOOK]
@@ -41,8 +42,9 @@ class TrainerSettings:
         find_unused_parameters: For networks with parts that some batches do not use, under DDP.
         accelerate_teachers: Let teachers run a faster copy with the same outputs; see
             `Teacher.accelerate`.
-        teacher_cache: Keep teacher outputs on disk for all runs, see `CachedTeachers`: in this
-            folder, or where the tool keeps teachers.
+        teacher_cache: Keep teacher outputs on disk for all runs, see `CachedTeachers` and
+            `StoredTargets`: True where the tool keeps teachers, or in a folder, or as
+            `CacheOptions` says.
         allow_weak_teacher: Train with a teacher that is at or below chance on the test set too;
             one with `weights="random"` needs no leave.
         capture: Record the step as a CUDA graph, where it can be; see `CapturedStep`.
@@ -70,7 +72,7 @@ class TrainerSettings:
     sync_batchnorm: bool = False
     find_unused_parameters: bool = False
     accelerate_teachers: bool = True
-    teacher_cache: bool | str = False
+    teacher_cache: bool | str | Mapping[str, Any] = False
     allow_weak_teacher: bool = False
     capture: bool = True
     compile: bool = False
@@ -91,6 +93,7 @@ class TrainerSettings:
         parse_call(type(self), vars(self), "trainer", provided=_FOR_STEP)
         if self.compile and self.step is not None:
             raise UserError("trainer.compile is for the plain step; leave it or trainer.step out")
+        parse_cache(self.teacher_cache)
         if self.early_stop is not None:
             parse_early_stop(self.early_stop)
         for number, node in enumerate(self.loggers or ()):

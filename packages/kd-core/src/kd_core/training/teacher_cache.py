@@ -63,7 +63,7 @@ class CachedTeachers:
         dtype = PRECISIONS[precision]
         autocast = partial(torch.autocast, loader.device.type, dtype, enabled=dtype is not None)
         for name, teacher in teachers.items():
-            _require_statistics(name, teacher)
+            require_statistics(name, teacher)
             with autocast():
                 widths = _widths(name, shapes(teacher(loader.sample(2))))
             key = fingerprint(data, precision, model_fingerprint(teacher.model))
@@ -178,9 +178,8 @@ def _joined(batches: Sequence[Batch]) -> Batch:
 
 def _count_views(loader: Loader) -> int:
     """Return the number of views of an image; raise if it is not limited."""
-    if int(os.environ.get("LOCAL_WORLD_SIZE", 1)) != distributed.world_size():
-        problem = "processes on several machines cannot share its files"
-    elif not isinstance(loader, DeviceLoader):
+    require_one_machine()
+    if not isinstance(loader, DeviceLoader):
         problem = (
             "images are read and cropped again in each epoch; only a resident set has few views"
         )
@@ -194,7 +193,23 @@ def _count_views(loader: Loader) -> int:
     raise UserError(f"trainer.teacher_cache cannot be used here: {problem}; leave it out")
 
 
-def _require_statistics(name: str, teacher: Teacher) -> None:
+def has_few_views(loader: Loader) -> bool:
+    """Return whether a table of all views of all images is possible."""
+    if not isinstance(loader, DeviceLoader):
+        return False
+    return [type(augment) for augment in loader.augment] in ([], [CropFlip])
+
+
+def require_one_machine() -> None:
+    """Reject processes that do not see one another's files, or not at once."""
+    if int(os.environ.get("LOCAL_WORLD_SIZE", 1)) != distributed.world_size():
+        raise UserError(
+            "trainer.teacher_cache cannot be used here: processes on several machines cannot share "
+            "its files; leave it out"
+        )
+
+
+def require_statistics(name: str, teacher: Teacher) -> None:
     """Reject a teacher whose outputs for an image depend on the other images of the batch."""
     for path, module in teacher.network.named_modules():
         if isinstance(module, _BatchNorm) and module.running_mean is None:

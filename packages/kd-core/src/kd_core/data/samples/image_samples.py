@@ -16,6 +16,7 @@ from kd_core.files.fingerprint import fingerprint
 from kd_core.runtime.failures import first_line
 
 _LOOKED_AT = 64  # files that are read for a fingerprint, where there are many
+_READ_WHOLE = 64 * 2**20  # bytes of a set whose files are all read for the hash of its contents
 
 
 class ImageFiles(Samples):
@@ -71,3 +72,25 @@ class ImageFiles(Samples):
         few = paths[:: max(len(paths) // _LOOKED_AT, 1)]
         read = [hashlib.sha256(path.read_bytes()).hexdigest() for path in few if path.is_file()]
         return fingerprint(*names, *read)
+
+    def contents(self) -> str:
+        """Return a hash of the files, the same wherever the set lies.
+
+        Their names below the folder that all have in common, their order and sizes, and what is in
+        them: in all of a small set, in some of a large one.
+
+        Raises:
+            UserError: If a file cannot be read.
+        """
+        paths = [os.fsdecode(path) for path in self.files]
+        places = {folder: os.path.abspath(folder) for folder in set(map(os.path.dirname, paths))}
+        beyond = len(os.path.commonpath(places.values()))
+        try:
+            sizes = [os.stat(path).st_size for path in paths]
+            some = 1 if sum(sizes) <= _READ_WHOLE else max(len(paths) // _LOOKED_AT, 1)
+            read = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths[::some]]
+        except OSError as error:
+            raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
+        split = map(os.path.split, paths)
+        names = [f"{places[folder][beyond:]}/{name}".replace(os.sep, "/") for folder, name in split]
+        return fingerprint(*names, *map(str, sizes), *read)

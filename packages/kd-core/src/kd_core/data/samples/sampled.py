@@ -53,3 +53,10 @@ class Samples(Dataset[Any]):
     def fingerprint(self) -> str:
         """Return a hash that differs for other samples."""
         raise NotImplementedError
+
+    def contents(self) -> str:
+        """Return a hash of what the samples are made of, before they are transformed.
+
+        For samples that cannot say so, it is the hash of what is made of them.
+        """
+        return self.fingerprint()
