@@ -4,12 +4,21 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 
 # One thread a process: the tensors are tiny, and tests of two processes share two cores. Set before
 # torch is imported, and inherited by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Most of a short process's time goes into imports: where python may not keep what it compiles, torch
+# is compiled anew in each of them, for many seconds. Kept beside pytest's own cache instead.
+if sys.dont_write_bytecode:
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(Path(__file__).parent / ".pytest_cache/bytecode")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
 _errors: dict[str, list[float]] = defaultdict(list)
 _GOLDEN = "golden"
