@@ -1,15 +1,25 @@
 """Settings of all tests, and the comparison with the references' own numbers."""
 
+import functools
 import os
 import subprocess
 import sys
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 
 # One thread a process: the tensors are tiny, and tests of two processes share two cores. Set before
 # torch is imported, and inherited by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Most of a short process's time goes into imports. Where python may not keep what it compiles, each
+# would compile torch anew, for many seconds: it is kept beside pytest's own cache instead.
+if sys.dont_write_bytecode:
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(Path(__file__).parent / ".pytest_cache/bytecode")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
 _errors: dict[str, list[float]] = defaultdict(list)
 _GOLDEN = "golden"
@@ -64,6 +74,30 @@ def pytest_terminal_summary(terminalreporter, config):
     for method, errors in sorted(_errors.items()):
         line = f"{method:<14} {len(errors):>3} numbers   worst {max(errors):.1e}"
         terminalreporter.write_line(line)
+
+
+@pytest.fixture(autouse=True)
+def networks_are_counted_once():
+    """Keep each network's multiply-adds: tracing it takes longer than many a run of a test."""
+    report = sys.modules.get("kd_core.experiment.report")
+    if report and not hasattr(report.flops, "__wrapped__"):
+        report.flops = counted_once(report.flops)
+
+
+def counted_once(count):
+    """Return a `flops` that counts a network of the same modules and size of images once."""
+    from kd_core.functional import tensors
+
+    @functools.wraps(count)
+    def flops(network, image):
+        shapes = tuple(tuple(tensor.shape) for tensor in tensors(image))
+        key = tuple(map(type, network.modules())), str(network), network.training, shapes
+        if key not in known:
+            known[key] = count(network, image)
+        return known[key]
+
+    known = {}
+    return flops
 
 
 @pytest.fixture(scope="session")

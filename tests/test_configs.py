@@ -12,8 +12,6 @@ from kd_cls.models import build_model
 from kd_cls.stand_ins import SHAPES
 from kd_cls.train import main as train_classifier
 from kd_core.config.reading import load_config
-from kd_core.experiment import report
-from kd_core.functional import tensors
 from kd_reid.compare import main as compare_embedders
 from kd_reid.train import main as train_embedder
 from PIL import Image
@@ -77,24 +75,9 @@ def weights(tmp_path_factory):
     return file
 
 
-@pytest.fixture(scope="session")
-def counted():
-    """Return multiply-adds that were counted, by network and size of its images."""
-    return {}
-
-
 @pytest.fixture(autouse=True)
-def quick(monkeypatch, counted):
-    """Count each network's multiply-adds once; let CIFAR's stand-in have smaller images."""
-    count = report.flops
-
-    def known(network, image):
-        key = str(network), *(tuple(tensor.shape) for tensor in tensors(image))
-        if key not in counted:
-            counted[key] = count(network, image)
-        return counted[key]
-
-    monkeypatch.setattr(report, "flops", known)
+def quick(monkeypatch):
+    """Let CIFAR's stand-in have smaller images."""
     monkeypatch.setitem(SHAPES, "cifar100", (16, 100))
 
 

@@ -1,7 +1,6 @@
 """A run that was killed in the middle of an epoch and resumed ends like one that was not."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -21,8 +20,6 @@ schedule = dict(warmup_epochs=1)
 trainer = dict(epochs=2, eval_every=2, ema=0.9, allow_weak_teacher=True)
 """
 EVERY_STEP = ["--cfg-options", "trainer.save_minutes=0"]
-# Most of the time goes into imports: compile them once, also where nothing may be cached.
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
 
 
 def start(folder, *arguments):
@@ -31,7 +28,6 @@ def start(folder, *arguments):
     return subprocess.Popen(
         [sys.executable, "tools/cls_train.py", *configs, "--work-dir", str(folder), *arguments],
         cwd=ROOT,
-        env={**os.environ, **ENVIRONMENT, "PYTHONPYCACHEPREFIX": str(folder.parent / "pycache")},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

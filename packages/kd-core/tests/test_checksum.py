@@ -14,7 +14,7 @@ from kd_core.errors import UserError
 from kd_core.files import checkpoint
 from kd_core.files.artifacts import COUNT, NAMES, read_facts
 from kd_core.files.weights import read_state_dict
-from kd_core.testing.damage import cut, flip_bit, refusal, restored
+from kd_core.testing.damage import cut, flip_bit, full_disk, refusal, restored
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -152,30 +152,14 @@ def test_the_same_contents_make_the_same_file(tmp_path):
     assert (tmp_path / "a.pth").read_bytes() == (tmp_path / "b.pth").read_bytes()
 
 
-FULL = """
-import resource, signal, sys, torch
-from pathlib import Path
-from kd_core.files import checkpoint
-from kd_core.files import checkpoint
-from kd_core.errors import UserError
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
-try:
-    checkpoint.save({"w": torch.ones(100_000), "n": 2}, Path(sys.argv[1]))
-except UserError as error:
-    print(error)
-"""
-
-
 @pytest.mark.parametrize("limit", [0, 10, 5000, 200_000, 400_000, 401_500])
 def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path, limit):
     path = tmp_path / "x.pth"
     checkpoint.save({"n": 1}, path)
-    command = [sys.executable, "-c", FULL, str(path), str(limit)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "x.pth: the file became larger than is allowed here" in done.stdout
-    assert len(done.stdout.splitlines()) == 1
+    with full_disk(limit), pytest.raises(UserError) as caught:
+        checkpoint.save({"w": torch.ones(100_000), "n": 2}, path)
+    assert "x.pth: the file became larger than is allowed here" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
     assert checkpoint.load(path) == {"n": 1}
     assert os.listdir(tmp_path) == ["x.pth"]
 

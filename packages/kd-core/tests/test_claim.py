@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import resource
 import signal
 import socket
 import stat
@@ -18,6 +17,7 @@ from kd_core.files.claim import claimed, claimed_first, claimed_unless_made, is_
 from kd_core.files.claim_file import Claim, Owner, claims_in, take
 from kd_core.runtime import distributed
 from kd_core.runtime.processes import Process, this_process
+from kd_core.testing.damage import full_disk
 
 FORK = multiprocessing.get_context("fork")
 RACERS = 20
@@ -239,15 +239,11 @@ class TestMistakes:
         assert list(tmp_path.iterdir()) == []
 
     def test_a_full_disk_leaves_no_claim(self, tmp_path):
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (8, hard))
-        try:
-            with pytest.raises(UserError, match="the file became larger than is allowed"):
-                take(tmp_path)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-            signal.signal(signal.SIGXFSZ, handler)
+        with (
+            full_disk(8),
+            pytest.raises(UserError, match="the file became larger than is allowed"),
+        ):
+            take(tmp_path)
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize("name", [".claim-007", ".claim-", ".claim-x", ".claim-0", ".claim-²"])
@@ -264,35 +260,37 @@ class TestMistakes:
             take(tmp_path)
 
 
-def race(folder, start, taken, over):
-    start.wait()
-    try:
-        with claimed(folder):
-            taken.put(os.getpid())
+def race(folders, start, taken, over):
+    for folder in folders:
+        start.wait()
+        try:
+            with claimed(folder):
+                taken.put(os.getpid())
+                over.wait()
+        except UserError:
+            taken.put(None)
             over.wait()
-    except UserError:
-        taken.put(None)
-        over.wait()
 
 
 class TestRaces:
     @pytest.mark.parametrize("leave", [lambda folder: None, leave_dead_claim])
     def test_of_many_at_once_exactly_one_gets_the_folder(self, tmp_path, leave):
-        for number in range(5):
-            folder = tmp_path / str(number)
+        folders = [tmp_path / str(number) for number in range(5)]
+        start, over, taken = FORK.Barrier(RACERS), FORK.Barrier(RACERS + 1), FORK.Queue()
+        for folder in folders:
             leave(folder)
-            start, over, taken = FORK.Barrier(RACERS), FORK.Event(), FORK.Queue()
-            racers = [
-                FORK.Process(target=race, args=(folder, start, taken, over), daemon=True)
-                for _ in range(RACERS)
-            ]
-            for racer in racers:
-                racer.start()
+        racers = [
+            FORK.Process(target=race, args=(folders, start, taken, over), daemon=True)
+            for _ in range(RACERS)
+        ]
+        for racer in racers:
+            racer.start()
+        for _ in folders:
             winners = [pid for _ in racers if (pid := taken.get(timeout=60))]
-            over.set()
-            for racer in racers:
-                racer.join(20)
+            over.wait(60)
             assert len(winners) == 1
+        for racer in racers:
+            racer.join(20)
 
     def test_who_looked_long_ago_does_not_take_over_from_a_later_run(self, tmp_path):
         leave_dead_claim(tmp_path)  # one racer looks, and is then slow

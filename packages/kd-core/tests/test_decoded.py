@@ -2,7 +2,6 @@
 
 import os
 import random
-import resource
 import shutil
 from types import SimpleNamespace
 
@@ -14,7 +13,7 @@ from kd_core.data.decoded import DecodedImages
 from kd_core.data.folder_loader import FolderLoader
 from kd_core.data.image_files import DECODER, read_image, read_pixels, size_of_pixels
 from kd_core.errors import UserError
-from kd_core.testing.damage import cut, flip_bit, refusal, restored
+from kd_core.testing.damage import cut, flip_bit, full_disk, refusal, restored
 from PIL import Image
 
 MODES = ("RGB", "L", "CMYK", "RGB", "1", "RGB", "P")
@@ -94,13 +93,9 @@ def test_batches_are_those_without_a_store(files, folder, workers):
 
 def test_what_is_half_written_is_not_taken(files, folder):
     store = DecodedImages(folder, files)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (store.bytes - 20, limits[1]))  # bytes of a file
-    try:
-        with pytest.raises(UserError, match=r"cannot be written .*too large.*without `decoded`"):
-            read(store, files)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    told = r"cannot be written .*too large.*without `decoded`"
+    with full_disk(store.bytes - 20), pytest.raises(UserError, match=told):
+        read(store, files)
     assert same(read(store, files), decode(files))
 
 

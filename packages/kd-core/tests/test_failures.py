@@ -2,7 +2,6 @@
 
 import errno
 import os
-import resource
 import threading
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -15,6 +14,7 @@ from kd_core.files.claim import claimed
 from kd_core.files.workdir import cache_folder
 from kd_core.runtime.failures import bug, during_run, explain, memory_remedy
 from kd_core.runtime.system_errors import SYSTEM
+from kd_core.testing.damage import full_disk
 
 
 @pytest.mark.parametrize("number", sorted(SYSTEM))
@@ -103,10 +103,8 @@ def test_a_failed_run_names_its_seed_and_how_to_continue(tmp_path):
 @pytest.fixture
 def small_files():
     """Let no file become larger than 4 kB, as a full disk would not."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with full_disk(4096):
+        yield
 
 
 @pytest.mark.parametrize("write", ["save", "export", "save_text", "save_json"])

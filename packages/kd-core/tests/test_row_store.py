@@ -1,8 +1,8 @@
 """Tables on disk: what is marked is whole, and other processes see it."""
 
+import multiprocessing
+import os
 import random
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -10,7 +10,9 @@ import pytest
 from kd_core.errors import UserError
 from kd_core.files import row_store
 from kd_core.files.row_store import RowStore, table_bytes
-from kd_core.testing.damage import cut, flip_bit, refusal, restored
+from kd_core.testing.damage import cut, flip_bit, full_disk, refusal, restored
+
+FORK = multiprocessing.get_context("fork")
 
 
 def values(*rows):
@@ -32,17 +34,16 @@ def test_rows_come_back_from_the_disk(folder):
     assert again.filled == 2
 
 
-FILL = """
-import sys, pathlib, numpy as np
-from kd_core.files.row_store import RowStore
-store = RowStore(pathlib.Path(sys.argv[1]), 10, 2)
-store.write(np.array([4]), np.array([[4, 2]], np.float16))
-"""
+def fill(folder):
+    RowStore(folder, 10, 2).write(np.array([4]), values(4))
 
 
 def test_rows_of_another_process_are_seen_by_one_that_was_open_before(folder):
     mine = RowStore(folder, 10, 2)
-    subprocess.run([sys.executable, "-c", FILL, str(folder)], check=True)
+    another = FORK.Process(target=fill, args=(folder,))
+    another.start()
+    another.join(60)
+    assert another.exitcode == 0
     assert np.array_equal(mine.read(np.array([4])), values(4))
     assert mine.has(np.array([4])).all()
 
@@ -122,28 +123,14 @@ def test_a_checksum_that_is_just_being_written_is_waited_for(folder, monkeypatch
     assert np.array_equal(store.read(np.array([7])), values(7))
 
 
-FULL = """
-import resource, signal, sys, pathlib, numpy as np
-from kd_core.errors import UserError
-from kd_core.files.row_store import RowStore
-store = RowStore(pathlib.Path(sys.argv[1]), 100, 100)
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
-values = np.ones((100, 100), np.float16)
-store.write(np.arange(40), values[:40])
-try:
-    store.write(np.arange(100), values)
-except UserError as error:
-    print(error)
-"""
-
-
 def test_a_full_disk_is_told_in_a_line_and_what_was_written_stays(folder):
-    done = subprocess.run(
-        [sys.executable, "-c", FULL, str(folder)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{folder}: cannot be written (File too large); make room")
+    store = RowStore(folder, 100, 100)
+    values = np.ones((100, 100), np.float16)
+    with full_disk(10_000):
+        store.write(np.arange(40), values[:40])
+        with pytest.raises(UserError) as caught:
+            store.write(np.arange(100), values)
+    assert str(caught.value).startswith(f"{folder}: cannot be written (File too large); make room")
     store = RowStore(folder, 100, 100)
     assert store.has(np.arange(100)).tolist() == [True] * 40 + [False] * 60
     store.write(np.arange(100), np.full((100, 100), 2, np.float16))
@@ -152,31 +139,31 @@ def test_a_full_disk_is_told_in_a_line_and_what_was_written_stays(folder):
     assert (found[40:] == 2).all()
 
 
-WRITE_ON = """
-import os, pathlib, sys, numpy as np
-from kd_core.files.row_store import RowStore
-store = RowStore(pathlib.Path(sys.argv[1]), 20_000, 500)
-rng = np.random.default_rng(os.getpid())
-print("ready", flush=True)
-while True:  # values differ from process to process, as those of bf16 do
-    rows = rng.integers(0, 20_000, 64)
-    store.write(rows, np.full((64, 500), rng.random(), np.float16))
-    store.read(rows)
-"""
+def write_on(folder, ready):
+    store = RowStore(folder, 20_000, 500)
+    rng = np.random.default_rng(os.getpid())
+    ready.set()
+    while True:  # values differ from process to process, as those of bf16 do
+        rows = rng.integers(0, 20_000, 64)
+        store.write(rows, np.full((64, 500), rng.random(), np.float16))
+        store.read(rows)
 
 
 def test_writers_that_are_killed_leave_whole_rows_or_none(folder):
     rng = random.Random(0)
     for _ in range(3):
-        command = [sys.executable, "-c", WRITE_ON, str(folder)]
-        writers = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
+        started = [FORK.Event() for _ in range(2)]
+        writers = [
+            FORK.Process(target=write_on, args=(folder, ready), daemon=True) for ready in started
+        ]
         for writer in writers:
-            writer.stdout.readline()
+            writer.start()
+        assert all(ready.wait(60) for ready in started)
         time.sleep(rng.random() / 4)
         for writer in writers:
-            assert writer.poll() is None
+            assert writer.is_alive()
             writer.kill()
-            writer.communicate()
+            writer.join()
         store = RowStore(folder, 20_000, 500)
         there = np.flatnonzero(store.has(np.arange(20_000)))
         found = store.read(there)

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -60,18 +61,45 @@ CONFIGS = {"alone": ALONE, "tricks": TRICKS, "distilled": DISTILLED, "fixed": FI
 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory):
-    few = {"num_train_ids": 5, "num_test_ids": 4, "num_cameras": 2, "images_per_camera": 4}
+    few = {"num_train_ids": 5, "num_test_ids": 4, "num_cameras": 2, "images_per_camera": 2}
     return synthetic_people(tmp_path_factory.mktemp("people") / "set", image_height=32, **few)
+
+
+def furnish(folder, people):
+    """Put the configs and the images into a folder."""
+    for name, text in CONFIGS.items():
+        (folder / f"{name}.py").write_text(text)
+    (folder / "set").symlink_to(people)
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch, people):
     """Work in a folder with the configs and the images."""
-    for name, text in CONFIGS.items():
-        (tmp_path / f"{name}.py").write_text(text)
-    (tmp_path / "set").symlink_to(people)
+    furnish(tmp_path, people)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, people):
+    """Train what several tests look at, once: one epoch with tricks, whole runs, two seeds."""
+    folder = tmp_path_factory.mktemp("trained")
+    furnish(folder, people)
+    one, both = ["trainer.epochs=1"], ["trainer.epochs=2", "trainer.keep_every=1"]
+    with chdir(folder):
+        assert train.main(["tricks.py", "--cfg-options", *one]) == 0
+        for name in ("tricks", "fixed"):
+            place = ["--work-dir", f"runs/{name}-whole"]
+            assert train.main([f"{name}.py", *place, "--cfg-options", *both]) == 0
+        seeds = ["--seeds", "0", "1", "--work-dir", "runs/seeds"]
+        assert train.main(["alone.py", *seeds, "--cfg-options", *one]) == 0
+    return folder / "runs"
+
+
+@pytest.fixture
+def copied(trained, folder):
+    """Return a function that copies a trained run into the folder; returns its path."""
+    return lambda name: shutil.copytree(trained / name, folder / "runs" / name)
 
 
 def read(path):
@@ -100,12 +128,12 @@ def test_a_run_ends_with_ranks_and_a_student_that_plain_torchreid_loads(capsys):
     assert "rank1" in capsys.readouterr().out
 
 
-def test_the_tricks_are_trained_and_measured():
-    assert train.main(["tricks.py"]) == 0
-    record = json.loads(Path("runs/tricks/log.jsonl").read_text().splitlines()[-1])
+def test_the_tricks_are_trained_and_measured(trained):
+    run = trained / "tricks-whole"
+    record = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
     assert {"loss_id", "loss_triplet", "reranked_rank1", "reranked_mAP"} <= record.keys()
-    plain_network().load_state_dict(torch.load("runs/tricks/student.pth", weights_only=True))
-    assert Path("runs/tricks/neck.pth").is_file()
+    plain_network().load_state_dict(torch.load(run / "student.pth", weights_only=True))
+    assert (run / "neck.pth").is_file()
 
 
 def test_a_comparison_has_ranks_in_percent_and_the_latency_of_its_students(monkeypatch):
@@ -124,10 +152,8 @@ def test_a_comparison_has_ranks_in_percent_and_the_latency_of_its_students(monke
 
 class TestCheckpoints:
     @pytest.mark.parametrize("file", ["last.pth", "best.pth", "student.pth", "student.safetensors"])
-    def test_every_file_of_a_run_can_be_evaluated(self, file, capsys):
-        options = ["--cfg-options", "trainer.epochs=1"]
-        assert train.main(["tricks.py", *options]) == 0
-        last = read("runs/tricks/result.json")["last"]
+    def test_every_file_of_a_run_can_be_evaluated(self, file, copied, capsys):
+        last = read(copied("tricks") / "result.json")["last"]
         capsys.readouterr()
         assert train.main(["tricks.py", "--eval-only", f"runs/tricks/{file}"]) == 0
         shown = dict(line.split() for line in capsys.readouterr().out.splitlines() if line.strip())
@@ -135,17 +161,16 @@ class TestCheckpoints:
         assert float(shown["reranked_mAP"]) == pytest.approx(last["reranked_mAP"], abs=1e-3)
 
     @pytest.mark.parametrize("file", ["best.pth", "student.pth"])
-    def test_every_file_of_a_run_with_a_neck_is_a_teacher_s(self, file, capsys):
-        assert train.main(["tricks.py", "--cfg-options", "trainer.epochs=1"]) == 0
-        taught = read("runs/tricks/result.json")["last"]["mAP"]
+    def test_every_file_of_a_run_with_a_neck_is_a_teacher_s(self, file, copied, capsys):
+        taught = read(copied("tricks") / "result.json")["last"]["mAP"]
         options = [f"teacher.weights=runs/tricks/{file}", "trainer.epochs=1"]
         same_data = ["data.instances=4", "evaluation.distance=cosine"]
         assert train.main(["distilled.py", "--cfg-options", *options, *same_data]) == 0
         found = read("runs/distilled/result.json")["teachers"]["teacher"]["mAP"]
         assert found == pytest.approx(taught, abs=1e-3)
 
-    def test_a_neck_of_other_people_is_refused(self, capsys):
-        assert train.main(["tricks.py", "--cfg-options", "trainer.epochs=1"]) == 0
+    def test_a_neck_of_other_people_is_refused(self, copied, capsys):
+        copied("tricks")
         neck = torch.load("runs/tricks/neck.pth", weights_only=True)
         neck["linear.weight"] = torch.zeros(9, 512)
         torch.save(neck, "runs/tricks/neck.pth")
@@ -165,15 +190,13 @@ class TestCheckpoints:
         assert train.main(["alone.py", "--eval-only", "plain.pth", *options]) == 0
         assert asked == [False]
 
-    def test_plain_weights_need_the_neck_beside_them(self, capsys):
-        assert train.main(["tricks.py", "--cfg-options", "trainer.epochs=1"]) == 0
-        Path("runs/tricks/neck.pth").unlink()
+    def test_plain_weights_need_the_neck_beside_them(self, copied, capsys):
+        (copied("tricks") / "neck.pth").unlink()
         assert train.main(["tricks.py", "--eval-only", "runs/tricks/student.pth"]) == 2
         assert "neck.pth" in capsys.readouterr().err
 
-    def test_a_finished_student_is_rebuilt_from_its_folder(self):
-        assert train.main(["tricks.py"]) == 0
-        embedder = load_student("runs/tricks")
+    def test_a_finished_student_is_rebuilt_from_its_folder(self, trained):
+        embedder = load_student(trained / "tricks-whole")
         images = torch.randint(0, 256, (2, 3, 64, 32), dtype=torch.uint8)
         found = embedder({"image": images})
         assert found.embedding.shape == (2, 512)
@@ -181,25 +204,24 @@ class TestCheckpoints:
 
 
 @pytest.mark.parametrize("name", ["tricks", "fixed"])
-def test_a_resumed_run_ends_as_if_it_had_not_stopped(name, capsys):
+def test_a_resumed_run_ends_as_if_it_had_not_stopped(name, trained, capsys):
     options = ["--cfg-options", "trainer.epochs=2", "trainer.keep_every=1"]
-    assert train.main([f"{name}.py", *options]) == 0
-    Path("runs/stopped").mkdir()
-    shutil.copy(f"runs/{name}/epoch_0001.pth", "runs/stopped/last.pth")
-    shutil.copy(f"runs/{name}/config.json", "runs/stopped/config.json")
+    whole = trained / f"{name}-whole"
+    Path("runs/stopped").mkdir(parents=True)
+    shutil.copy(whole / "epoch_0001.pth", "runs/stopped/last.pth")
+    shutil.copy(whole / "config.json", "runs/stopped/config.json")
     assert train.main([f"{name}.py", *options, "--work-dir", "runs/stopped", "--resume"]) == 0
     assert "after 1 epochs" in capsys.readouterr().err
     for file in ("student.pth", "last.pth"):
-        ends = [torch.load(f"runs/{run}/{file}", weights_only=True) for run in (name, "stopped")]
+        runs = (whole, Path("runs/stopped"))
+        ends = [torch.load(run / file, weights_only=True) for run in runs]
         states = [end.get("distiller", end) for end in ends]
         assert same(*states)
 
 
-def test_the_base_is_fixed_for_its_epochs_only():
-    assert train.main(["fixed.py"]) == 0
-    start, end = (
-        torch.load(f"runs/fixed/epoch_000{n}.pth", weights_only=True)["distiller"] for n in (1, 2)
-    )
+def test_the_base_is_fixed_for_its_epochs_only(trained):
+    files = [trained / f"fixed-whole/epoch_000{number}.pth" for number in (1, 2)]
+    start, end = (torch.load(file, weights_only=True)["distiller"] for file in files)
     changed = {k for k in start if not torch.equal(start[k], end[k])}
     assert "student.network.conv1.conv.weight" in changed
     config = ["fixed.py", "--cfg-options", "trainer.epochs=1", "optimizer.lr=0"]
@@ -221,21 +243,19 @@ class TestDistillation:
         assert {"loss_id", "loss_kd", "loss_rkd"} <= record.keys()
         assert read("runs/distilled/result.json")["teachers"]["teacher"]["mAP"] > 0
 
-    def test_a_run_of_another_config_is_neither_resumed_nor_summarised(self, capsys):
-        arguments = ["alone.py", "--seeds", "0", "1", "--work-dir", "runs/alone", "--resume"]
+    def test_a_run_of_another_config_is_neither_resumed_nor_summarised(self, copied, capsys):
+        copied("seeds")
+        arguments = ["alone.py", "--seeds", "0", "1", "--work-dir", "runs/seeds", "--resume"]
         epochs = ["--cfg-options", "trainer.epochs=1"]
-        assert train.main([*arguments, *epochs]) == 0
         assert train.main([*arguments, *epochs, "evaluation.distance=cosine"]) == 2
         assert "evaluation.distance is not set there and 'cosine'" in capsys.readouterr().err
         assert train.main([*arguments, *epochs, "data.image_size=[64,16]"]) == 2
         assert "data.image_size.0 is" in capsys.readouterr().err
         assert train.main([*arguments, "--cfg-options", "trainer.epochs=2"]) == 0
-        assert read("runs/alone/seed-1/result.json")["epochs"] == 2
+        assert read("runs/seeds/seed-1/result.json")["epochs"] == 2
 
-    def test_seeds_are_summarised(self):
-        options = ["--cfg-options", "trainer.epochs=1"]
-        assert train.main(["alone.py", "--seeds", "0", "1", *options]) == 0
-        summary = read("runs/alone/summary.json")
+    def test_seeds_are_summarised(self, trained):
+        summary = read(trained / "seeds/summary.json")
         assert summary["last"]["rank1"]["n"] == 2
         assert {"mean", "sd"} <= summary["last"]["mAP"].keys()
 
@@ -305,13 +325,12 @@ def test_two_networks_teach_one_another():
     assert read("runs/mutual/result.json")["peers"]["peer"]["rank1"] >= 0
 
 
-def test_what_the_readme_does_with_a_run_works(capsys):
+def test_what_the_readme_does_with_a_run_works(copied):
     readme = Path(__file__).parents[1] / "README.md"
     text = readme.read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert len(blocks) == 3
-    options = ["--work-dir", "runs/NAME", "--cfg-options", "trainer.epochs=1"]
-    assert train.main(["tricks.py", *options]) == 0
+    copied("tricks").rename("runs/NAME")
     for block in blocks:
         scope = {"images": torch.zeros(2, 3, 32, 16, dtype=torch.uint8)}
         exec(block.replace("751", "5"), scope)
@@ -363,12 +382,10 @@ def test_it_can_be_looked_at(option, shown, capsys):
     assert not Path("runs").exists()
 
 
-def test_a_teacher_keeps_what_it_was_trained_with_unless_its_node_says_otherwise():
-    assert train.main(["tricks.py", "--cfg-options", "trainer.epochs=1"]) == 0
-    kept = ADAPTER.load_finished(Path("runs/tricks"), {})
-    changed = ADAPTER.load_finished(
-        Path("runs/tricks"), {"size": [64, 32], "roles": {"own": "conv1"}}
-    )
+def test_a_teacher_keeps_what_it_was_trained_with_unless_its_node_says_otherwise(trained):
+    run = trained / "tricks"
+    kept = ADAPTER.load_finished(run, {})
+    changed = ADAPTER.load_finished(run, {"size": [64, 32], "roles": {"own": "conv1"}})
     assert tuple(kept.size) == (32, 16)
     assert tuple(changed.size) == (64, 32)
     assert changed.roles["own"] == "conv1"

@@ -1,6 +1,7 @@
 """Damage files as disks and interrupted copies do, for tests and campaigns."""
 
 import random
+import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,6 +58,17 @@ def restored(path: Path) -> Iterator[None]:
         yield
     finally:
         path.write_bytes(contents)
+
+
+@contextmanager
+def full_disk(limit: int) -> Iterator[None]:
+    """Let no file of this process grow beyond some bytes: writing more fails as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def refusal(read: Callable[[], Any], path: Path | None = None) -> str | None:
