@@ -10,6 +10,7 @@ from kd_core.criteria.at import AT as AT
 from kd_core.criteria.catkd import CATKD as CATKD
 from kd_core.criteria.cc import CC as CC
 from kd_core.criteria.cc import CCNeighbour as CCNeighbour
+from kd_core.criteria.class_distances import ClassDistances as ClassDistances
 from kd_core.criteria.clkd import CLKD as CLKD
 from kd_core.criteria.crd import CRD as CRD
 from kd_core.criteria.criterion import Borrowed as Borrowed
@@ -41,6 +42,7 @@ from kd_core.criteria.pkd import PKD as PKD
 from kd_core.criteria.pkt import PKT as PKT
 from kd_core.criteria.reviewkd import ReviewKD as ReviewKD
 from kd_core.criteria.rkd import RKD as RKD
+from kd_core.criteria.rld import RLD as RLD
 from kd_core.criteria.sdd import SDD as SDD
 from kd_core.criteria.simkd import Projector as Projector
 from kd_core.criteria.simkd import SimKD as SimKD
@@ -56,6 +58,8 @@ from kd_core.criteria.topk_labels import TopKLabels as TopKLabels
 from kd_core.criteria.ttm import TTM as TTM
 from kd_core.criteria.ttm import WTTM as WTTM
 from kd_core.criteria.vid import VID as VID
+from kd_core.criteria.wkd import WKDFeatures as WKDFeatures
+from kd_core.criteria.wkd import WKDLogits as WKDLogits
 from kd_core.criteria.wsld import WSLD as WSLD
 
 def __getattr__(name: str) -> Any: ...  # for names that are newer than this file
