@@ -1,7 +1,7 @@
 """The criteria that `criteria.py` measures, each with its plain way, at the sizes of real pairs."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ import plain_labels
 import plain_logits
 import plain_maps
 import plain_vectors
+import plain_wkd
 import torch
 from kd_core import criteria
 from kd_core.criteria.criterion import Criterion, Shapes
@@ -72,7 +73,7 @@ def cases(name: str, device: torch.device, *, small: bool = False) -> Iterator[C
 
 def criterion_case(method: Method, size: Size, device: torch.device) -> Case:
     """Make a criterion with its adapters, and what it is fed, as after a ReLU but for logits."""
-    known = {"num_samples": max(size.batch, 12), **size.shapes}
+    known = {"num_samples": max(size.batch, 14), **size.shapes}
     criterion = make(method.type, **method.options, **known).to(device)
     inputs = {"dtype": torch.get_default_dtype(), "device": str(device), **known}
     student, teacher, batch = sample(method.type, size=size.batch, **inputs)
@@ -151,6 +152,8 @@ STAGES: Shapes = ((64, 32, 32), (128, 16, 16), (256, 8, 8))
 DEEP: Shapes = ((256, 56, 56), (512, 28, 28), (1024, 14, 14), (2048, 7, 7))
 PYRAMID: Shapes = tuple((256, side, round(1.68 * side)) for side in (100, 50, 25, 13, 7))
 LOGITS = Size(64, {"num_classes": 100}), Size(64, {"num_classes": 1000})
+SETS = tuple(replace(size, shapes={**size.shapes, "num_samples": 50_000}) for size in LOGITS)
+WKD_WIDE = Size(64, {"num_classes": 1000}, plain_bytes=4 * 6 * 64 * 999**2)
 VECTORS = (both(64, (256,)), both(64, (2048,)))
 PAIR = (both(64, (100,), (256,), num_classes=100),)
 CIFAR, LAST = (both(64, *STAGES),), (both(64, STAGES[-1], num_classes=100),)
@@ -171,6 +174,9 @@ METHODS = {
     "kd, standardised": Method("KD", plain_logits.lskd, LOGITS, {"standardize": True}),
     "ctkd": Method("CTKD", plain_logits.ctkd, LOGITS),
     "dkd": Method("DKD", plain_logits.dkd, LOGITS),
+    "rld": Method("RLD", plain_logits.rld, LOGITS),
+    "wkd, logits": Method("WKDLogits", plain_wkd.wkd_logits, (LOGITS[0], WKD_WIDE)),
+    "wkd, distances": Method("ClassDistances", plain_wkd.class_distances, SETS, small=Size(4)),
     "nkd": Method("NKD", plain_logits.nkd, LOGITS),
     "wsld": Method("WSLD", plain_logits.wsld, LOGITS),
     "ttm": Method("TTM", plain_logits.ttm, LOGITS),
@@ -182,6 +188,7 @@ METHODS = {
     "sl": Method("SoftLabel", plain_logits.soft_label, LOGITS),
     "sl-enc": Method("SoftLabelEncoder", plain_logits.sl_enc, LOGITS),
     "hard labels": Method("HardLabel", plain_logits.hard_label, LOGITS),
+    "top-k labels": Method("TopKLabels", plain_logits.topk_labels, LOGITS),
     "label smoothing": Method("LabelSmoothing", plain_logits.label_smoothing, LOGITS),
     "mld": Method("MLD", plain_labels.mld, LOGITS),
     "l2d": Method("L2D", plain_labels.l2d, LABELS, small=both(6, (7,), (7, 6))),
@@ -209,6 +216,7 @@ METHODS = {
     "ofd": Method("OFD", plain_adapters.ofd, CIFAR, before_activation=True),
     "vid": Method("VID", plain_adapters.vid, CIFAR, {"learn_variance": True}),
     "reviewkd": Method("ReviewKD", plain_adapters.reviewkd, (both(64, *STAGES, (256, 1, 1)),)),
+    "wkd, features": Method("WKDFeatures", plain_wkd.wkd_features, LAST),
     "ft": Method("FT", plain_adapters.ft, LAST),
     "ft, paraphraser": Method("Paraphraser", plain_adapters.paraphraser, (Size(64, TEACHERS),)),
     "afd": Method("AFD", plain_adapters.afd, (Size(64, BLOCKS),)),

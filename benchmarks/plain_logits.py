@@ -70,6 +70,19 @@ def dkd(criterion: Criterion, student: Tensor, teacher: Tensor, batch: Batch) ->
     return dkd_rows(student, teacher, batch["label"], *weights).mean()
 
 
+def rld(criterion: Criterion, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+    """Two bins of each network, and the divergence of logits with -1e9 for classes left out."""
+    label, temperature = batch["label"].unsqueeze(1), criterion.temperature
+    own, shown = ((logits / temperature).softmax(1) for logits in (student, teacher))
+    true, largest = own.gather(1, label), shown.amax(1, keepdim=True)
+    own, shown = torch.cat([true, 1 - true], 1), torch.cat([largest, 1 - largest], 1)
+    loss = criterion.alpha * F.kl_div(own.log(), shown, reduction="batchmean")
+    left_out = teacher >= teacher.gather(1, label)
+    own, shown = (logits.masked_fill(left_out, -1e9) / temperature for logits in (student, teacher))
+    kl = F.kl_div(own.log_softmax(1), shown.softmax(1), reduction="batchmean")
+    return (loss + criterion.beta * kl) * temperature**2
+
+
 def nkd_rows(
     student: Tensor, teacher: Tensor, label: Tensor, gamma: float, temperature: float
 ) -> Tensor:
@@ -110,6 +123,14 @@ def sl_enc(criterion: Criterion, student: Tensor, teacher: Tensor, batch: Batch)
 def hard_label(criterion: Criterion, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
     """Cross-entropy with the teacher's class."""
     return F.cross_entropy(student, teacher.argmax(1))
+
+
+def topk_labels(criterion: Criterion, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+    """The largest probabilities by topk, and an equal part of the rest for all others."""
+    value, index = (teacher / criterion.temperature).softmax(1).topk(criterion.k)
+    rest = (1 - value.sum(1, keepdim=True)) / (student.shape[1] - criterion.k)
+    label = rest.expand(student.shape).scatter(1, index, value)
+    return -(label * (student / criterion.temperature).log_softmax(1)).sum(1).mean()
 
 
 def label_smoothing(criterion: Criterion, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:

@@ -215,10 +215,45 @@ def test_recipe_of_imagenet_arrives(row, pair):
         ("dist", "resnet56_resnet20", "dist.criterion.temperature", 4),
         ("catkd", "ResNet50_MobileNetV2", "catkd.criterion.normalize", True),
         ("catkd", "resnet32x4_ShuffleV1", "catkd.criterion.resolution", 4),
+        ("rld", "resnet32x4_resnet8x4", "rld.warmup_epochs", 20),
+        ("rld", R34_R18, "rld.criterion.beta", 0.5),
+        ("rld", R50_MV1, "rld.criterion.temperature", 1),
+        ("wkd_features", "resnet32x4_resnet8x4", "wkd_features.criterion.mean_ratio", 4),
+        ("wkd_features", "wrn_40_2_ShuffleV1", "wkd_features.criterion.grid", 4),
+        ("wkd_features", R50_MV1, "wkd_features.weight", 0.005),
     ],
 )
 def test_value_of_a_cell_arrives(row, pair, path, published):
     assert value(load_config(files(row, pair)), f"distiller.terms.{path}") == published
+
+
+@pytest.mark.parametrize(
+    ("row", "pair", "logits", "features"),
+    [
+        ("wkd_logits", "resnet32x4_resnet8x4", (600, 8, 150), None),
+        ("wkd_logits", "wrn_40_2_ShuffleV1", (200, 6, 150), None),
+        ("wkd_logits", R34_R18, (30, 2, 0), None),
+        ("wkd_logits", R50_MV1, (25, 2, 0), None),
+        ("wkd", "resnet32x4_resnet8x4", (200, 8, 150), (0.08, 8)),
+        ("wkd", "wrn_40_2_ShuffleV1", (60, 4, 150), (0.5, 3)),
+        ("wkd", R34_R18, (10, 2, 0), (1.0, 2)),
+    ],
+)
+def test_values_of_wkd_arrive_in_its_last_phase(row, pair, logits, features):
+    terms = load_config(files(row, pair))["phases"]["student"]["distiller"]["terms"]
+    term = terms["wkd_logits"]
+    assert (term["weight"], term["criterion"]["temperature"], term["decay_after"]) == logits
+    if features:
+        term = terms["wkd_features"]
+        assert (term["weight"], term["criterion"]["mean_ratio"]) == features
+
+
+@pytest.mark.parametrize(("pair", "sharpness"), [(R34_R18, None), (R50_MV1, 2)])
+def test_distances_of_imagenet_s_classes_are_of_central_crops(pair, sharpness):
+    phase = load_config(files("wkd_logits", pair))["phases"]["distances"]
+    assert [t["size"] for t in phase["data"]["transform"]["transforms"]] == [256, 224]
+    criterion = phase["distiller"]["terms"]["distances"]["criterion"]
+    assert criterion.get("sharpness") == sharpness
 
 
 @pytest.mark.parametrize("pair", [name for name in PUBLISHED if not name.startswith("imagenet")])

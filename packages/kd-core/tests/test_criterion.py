@@ -112,6 +112,19 @@ def test_a_label_of_mixed_images_is_refused_but_methods_without_labels_take_them
     assert DKD()(logits, logits, batch).isfinite()
 
 
+@pytest.mark.parametrize("key", ["label", "index"])
+def test_an_entry_of_unlabelled_mixed_images_is_refused(key):
+    class Reader(Criterion):
+        takes = "logits"
+
+        def forward(self, student, teacher, batch):
+            return student.sum() + batch[key].sum()
+
+    batch = {"index": torch.arange(4), "mixed_weights": torch.ones(4, 2)}
+    with pytest.raises(UserError, match=f"needs one {key} for every image, but these are mixed"):
+        Reader()(torch.zeros(4, 5), torch.zeros(4, 5), batch)
+
+
 @pytest.mark.parametrize("wrong", [0, -1.0, float("nan"), float("inf"), "4", True])
 @pytest.mark.parametrize("name", sorted({name for name, _ in TEMPERATURES}))
 def test_a_temperature_that_nothing_can_be_divided_by_is_refused(name, wrong):

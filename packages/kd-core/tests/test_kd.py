@@ -5,6 +5,7 @@ import torch
 from kd_core.criteria.kd import KD, kd
 from kd_core.errors import UserError
 from kd_core.testing import signals
+from kd_core.testing.golden_inputs import normal, value_and_gradients
 
 FIRST = signals((8, 10), 0.7, 0.1, 3), signals((8, 10), 1.3, 0.5, 3)
 SECOND = signals((4, 10), 0.7, 0.3, 3), signals((4, 10), 0.7, 1.1, 4)
@@ -63,3 +64,30 @@ def test_standardised_logits_may_have_any_scale():
 def test_different_numbers_of_classes_are_refused():
     with pytest.raises(UserError, match=r"student is \[2, 10\], teacher \[2, 100\]"):
         kd(torch.zeros(2, 10), torch.zeros(2, 100))
+
+
+@pytest.mark.parametrize(
+    ("temperature", "reference"),
+    [
+        (1.0, (2.59760217691, 0.360721606217, 0.272158814585)),
+        (10.0, (5.48117251215, 0.473192835737, 0.37241789509)),
+    ],
+)
+def test_equals_value_and_gradient_of_function_matching(temperature, reference, golden):
+    teacher = normal("c.fm.t", 5, 10, scale=3)
+    value, gradients = value_and_gradients(
+        lambda logits: KD(temperature=temperature)(logits, teacher, {}),
+        [normal("c.fm.s", 5, 10, scale=2)],
+    )
+    for number, expected in zip((value, *gradients[0]), reference, strict=True):
+        golden(number, expected)
+
+
+def test_the_sum_over_teachers_has_the_gradient_of_kd_to_their_mean_probabilities():
+    teachers = [normal(f"fm.t{number}", 5, 10, scale=3) for number in range(3)]
+    student = normal("fm.s", 5, 10).requires_grad_()
+    mean = torch.stack([teacher.softmax(1) for teacher in teachers]).mean(0).log()
+    total = sum(kd(student, teacher, temperature=1.0) for teacher in teachers)
+    expected = 3 * kd(student, mean, temperature=1.0)
+    found = (torch.autograd.grad(value, student)[0] for value in (total, expected))
+    torch.testing.assert_close(*found)

@@ -6,14 +6,14 @@ import pytest
 import torch
 from kd_core.data.augment import CropFlip, QuarterTurns, Rotate, Views, apply
 from kd_core.data.device_loader import DeviceLoader
-from kd_core.data.mix import RICAP, CutMix, Mixup, SymmetricBeta, check_mixing
-from kd_core.data.sampling import Sampling
+from kd_core.data.mix import RICAP, CutMix, Mixup, RolledMixup, check_mixing
+from kd_core.data.sampling import Sampling, SymmetricBeta
 from kd_core.data.weak_strong import StrongCopies
 from kd_core.errors import UserError
 from kd_core.testing import NoHostReads
 
-MIXES = [Mixup(), CutMix(), RICAP()]
-SHARES = {"Mixup": 2, "CutMix": 2, "RICAP": 4}
+MIXES = [Mixup(), CutMix(), RICAP(), RolledMixup()]
+SHARES = {"Mixup": 2, "CutMix": 2, "RICAP": 4, "RolledMixup": 2}
 HEIGHT, WIDTH = 12, 16
 
 
@@ -125,6 +125,16 @@ class TestEveryMix:
         expected = as_bytes / 255 if as_bytes.dtype == torch.uint8 else as_bytes
         torch.testing.assert_close(image, expected)
 
+    def test_images_without_labels_are_mixed_the_same(self, mix):
+        batch = batch_of(8)
+        del batch["label"]
+        after = mix(batch, Sampling(batch["index"], 0, 0)[0:8])
+        assert after.keys() == {"image", "index", "mixed_weights"}
+        assert torch.equal(after["image"], mixed(mix)["image"])
+        assert torch.equal(after["mixed_weights"], mixed(mix)["mixed_weights"])
+        with pytest.raises(UserError, match="mixed already"):
+            mix(after, Sampling(batch["index"], 0, 0))
+
     def test_several_views_are_refused(self, mix):
         batch = {**batch_of(2), "num_views": 2}
         with pytest.raises(UserError, match=f"{named(mix)}: the batch has several views"):
@@ -159,6 +169,29 @@ class TestMixup:
         for distance in range(4):
             found = ((partners - own) % 4 == distance).float().mean().item()
             assert found == pytest.approx(0.25, abs=0.05)
+
+
+class TestRolledMixup:
+    def test_the_partner_is_the_image_before_and_the_own_share_is_the_larger(self):
+        for after in many(RolledMixup(), 50):
+            own, other = after["mixed_labels"].unbind(1)
+            assert torch.equal(other, own.roll(1))
+            share, rest = after["mixed_weights"][0].tolist()
+            assert share >= 0.5
+            image = (own - 100)[:, None, None] / 255  # the first channel is the sample
+            expected = share * image + rest * image.roll(1, 0)
+            torch.testing.assert_close(after["image"][:, 0], expected.expand(-1, HEIGHT, WIDTH))
+
+    def test_shares_are_uniform_from_one_half_on(self):
+        shares = torch.stack([after["mixed_weights"][0, 0] for after in many(RolledMixup())])
+        assert shares.mean().item() == pytest.approx(0.75, abs=0.025)
+        assert shares.var().item() == pytest.approx(1 / 48, abs=0.003)
+
+    def test_its_shares_are_the_larger_ones_of_mixup(self):
+        for epoch in range(5):
+            plain, rolled = (mixed(mix(0.3), epoch=epoch) for mix in (Mixup, RolledMixup))
+            expected = plain["mixed_weights"].sort(1, descending=True).values
+            torch.testing.assert_close(rolled["mixed_weights"], expected)
 
 
 def boxes(after):

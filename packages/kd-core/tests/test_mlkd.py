@@ -1,25 +1,18 @@
 import math
-import zlib
 from statistics import median
 
-import numpy as np
 import pytest
 import torch
 from kd_core.criteria.kd import kd
 from kd_core.criteria.mlkd import MLKD, batch_correlation, class_correlation
 from kd_core.errors import UserError
 from kd_core.testing import signals
+from kd_core.testing.golden_inputs import normal, value_and_gradients
 
 LOGITS = signals((8, 10), 0.7, 0.1, 3), signals((8, 10), 1.3, 0.5, 3)
 STRONG = signals((8, 10), 0.9, 0.4, 2), signals((8, 10), 1.1, 0.2, 3)
 VIEWS = tuple(torch.cat(pair) for pair in zip(LOGITS, STRONG, strict=True))
 AUTHORS = (4.0, 3.0, 5.0, 2.0, 6.0)
-
-
-def normal(key, scale):
-    """Return logits of two views of six images, as the reference was given them."""
-    rows = np.random.default_rng(zlib.crc32(key.encode())).standard_normal((12, 10)) * scale
-    return torch.from_numpy(rows).float().double()
 
 
 def test_correlations_equal_the_values_of_the_reference(golden):
@@ -104,13 +97,19 @@ def test_of_two_views_the_strong_one_has_kd_alone_and_the_weak_one_is_repeated_a
 
 def test_logit_standardisation_has_temperature_2_once_for_each_view(golden):
     """The code of arXiv:2403.01427 gives this number for `--logit-stand --base-temp 2`."""
-    student, teacher = normal("c.mlkd.s", 2), normal("c.mlkd.t", 4)
+    teacher = normal("c.mlkd.t", 12, 10, scale=4)
     criterion = MLKD(
         temperatures=(2.0, 3.0, 5.0, 2.0, 6.0),
         strong_temperatures=(2.0, 3.0, 5.0),
         standardize=True,
     )
-    golden(criterion(student, teacher, {"num_views": 2}), 6.15839375841)
+    value, gradients = value_and_gradients(
+        lambda logits: criterion(logits, teacher, {"num_views": 2}),
+        [normal("c.mlkd.s", 12, 10, scale=2)],
+    )
+    reference = (6.15839375841, 0.373598719481, -0.282895525879)
+    for number, expected in zip((value, *gradients[0]), reference, strict=True):
+        golden(number, expected)
 
 
 def test_of_equal_temperatures_the_first_ones_take_the_strong_view():
@@ -122,6 +121,18 @@ def test_of_equal_temperatures_the_first_ones_take_the_strong_view():
     assert second((2.0, 2.0), (2.0,)) == pytest.approx(strong + weak, rel=1e-9)
     assert second((2.0, 2.0), (2.0, 2.0)) == pytest.approx(2 * strong, rel=1e-9)
     assert second((2.0, 2.0), ()) == pytest.approx(2 * weak, rel=1e-9)
+
+
+def test_the_first_three_temperatures_are_those_of_the_strong_view_unless_others_are_named():
+    for temperatures in (AUTHORS, (2.0, 3.0, 5.0, 2.0, 6.0)):
+        named = MLKD(temperatures=temperatures, strong_temperatures=temperatures[:3])
+        assert MLKD(temperatures=temperatures).strong_temperatures == named.strong_temperatures
+
+
+@pytest.mark.parametrize("strong", [(4.0, 3.0, 5.0), (3.0, 3.0)])
+def test_a_strong_temperature_that_has_no_place_is_refused(strong):
+    with pytest.raises(UserError, match=r"strong_temperatures has [43] more often"):
+        MLKD(temperatures=(2.0, 3.0, 5.0, 2.0, 6.0), strong_temperatures=strong)
 
 
 def test_the_strong_view_can_be_compared_at_all_temperatures():

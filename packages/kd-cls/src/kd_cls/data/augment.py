@@ -11,7 +11,7 @@ from kd_core.data.augment import (
     Views,
     apply,
 )
-from kd_core.data.mix import RICAP, CutMix, Mixup
+from kd_core.data.mix import RICAP, CutMix, Mixup, RolledMixup
 from kd_core.data.sampling import Sampling
 from kd_core.networks.task import Batch
 from torchvision.transforms.v2 import functional as vision
@@ -26,6 +26,7 @@ __all__ = [
     "PerImage",
     "QuarterTurns",
     "Resize",
+    "RolledMixup",
     "Rotate",
     "Views",
     "apply",

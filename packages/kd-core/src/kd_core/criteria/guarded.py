@@ -33,7 +33,7 @@ def guarded(criterion: Any, batch: Mapping[str, Any]) -> Mapping[str, Any]:
             what = "takes the logits as those of one class an image (softmax)"
             raise UserError(f"{name} {_MULTI_LABEL.format(what=what)}")
         refused["label"] = _MULTI_LABEL.format(what="reads one label an image")
-    if {"mixed_labels", "mixed_weights"} & batch.keys():
+    if is_mixed(batch):
         refused |= {key: _MIXED.format(key=key) for key in ("label", "index")}
     if refused or "label" not in batch or "index" not in batch:
         return _Guarded(name, batch, refused)
@@ -44,6 +44,11 @@ def is_multi_label(batch: Mapping[str, Any]) -> bool:
     """Return whether the labels are [N, C]: any number of classes for each image."""
     label = batch.get("label")
     return isinstance(label, Tensor) and label.dim() == 2
+
+
+def is_mixed(batch: Mapping[str, Any]) -> bool:
+    """Return whether every image is mixed from several, with or without labels."""
+    return "mixed_labels" in batch or "mixed_weights" in batch
 
 
 class _Guarded(dict[str, Any]):

@@ -1,5 +1,6 @@
 """MLKD: KD and the correlations of classes and of samples, at several temperatures."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -94,7 +95,8 @@ class MLKD(Standardizable, Criterion):
     Args:
         temperatures: Divide the logits; the authors' are 4, 3, 5, 2, 6 with two views.
         strong_temperatures: Those of `temperatures` at which KD takes the strong view, each of them
-            at the first equal one that is left; at the others it takes the weak one again.
+            at the first equal one that is left; at the others it takes the weak one again. None
+            takes the first three, as the authors do.
         standardize: Give each row of both logits zero mean and unit deviation in KD.
     """
 
@@ -104,12 +106,19 @@ class MLKD(Standardizable, Criterion):
         self,
         *,
         temperatures: PositiveValues = (4.0, 3.0, 2.0),
-        strong_temperatures: Sequence[Positive] = (4.0, 3.0, 5.0),
+        strong_temperatures: Sequence[Positive] | None = None,
         standardize: bool = False,
     ) -> None:
         super().__init__()
         self.temperatures = tuple(temperatures)
-        self.strong_temperatures = tuple(strong_temperatures)
+        strong = self.temperatures[:3] if strong_temperatures is None else strong_temperatures
+        self.strong_temperatures = tuple(strong)
+        if unknown := Counter(self.strong_temperatures) - Counter(self.temperatures):
+            raise UserError(
+                f"MLKD: strong_temperatures has {next(iter(unknown)):g} more often than "
+                f"temperatures {self.temperatures}, where the strong view would be compared; "
+                "leave it out, or None for the first three"
+            )
         self.standardize = standardize
         self._kd = partial(kd, standardize=standardize)
 

@@ -3,13 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from kd_core.config.values import BetaParameter, checked
 from kd_core.data.augment import Augment
-from kd_core.data.sampling import Sampling
+from kd_core.data.sampling import Sampling, SymmetricBeta
 from kd_core.errors import UserError
 from kd_core.networks.task import Batch
 from kd_core.runtime.seed import random_bits
@@ -18,8 +17,8 @@ from kd_core.runtime.seed import random_bits
 class Mix(ABC):
     """Make every image of a batch from several; the last of the augmentations.
 
-    Adds `mixed_weights`, float32 [N, K], the share of each part: a row sums to 1; and, where there
-    are labels, `mixed_labels`, int64 [N, K], the classes of the parts of each image (floats
+    Adds `mixed_weights`, float32 [N, K], the share of each part: a row sums to 1; and where there
+    are labels `mixed_labels`, int64 [N, K], the classes of the parts of each image (floats
     [N, K, C], where images have several). A class may occur twice. `label` and `index` stay those
     of the original image at that place. So a reader of `label` sees one class only, which may be a
     small part of the image. `crop_id` is removed, because it does not identify the image any more.
@@ -40,12 +39,12 @@ class Mix(ABC):
         if "mixed_weights" in batch:
             raise UserError(f"{name}: the images are mixed already; keep one of the two")
         image, sources, weights = self.mix(batch["image"], _Numbers(sampling))
-        rest = batch.copy()
-        rest.pop("crop_id", None)  # it names views of one image
-        rest |= {"image": image, "mixed_weights": weights.expand(len(image), -1)}
+        mixed = batch.copy()
+        mixed.pop("crop_id", None)  # it names views of one image
+        mixed |= {"image": image, "mixed_weights": weights.expand(len(image), -1)}
         if "label" in batch:
-            rest["mixed_labels"] = batch["label"][sources].transpose(0, 1)
-        return rest
+            mixed["mixed_labels"] = batch["label"][sources].transpose(0, 1)
+        return mixed
 
     @abstractmethod
     def mix(self, image: Tensor, numbers: "_Numbers") -> tuple[Tensor, Tensor, Tensor]:
@@ -75,10 +74,29 @@ class Mixup(Mix):
 
     def mix(self, image: Tensor, numbers: "_Numbers") -> tuple[Tensor, Tensor, Tensor]:
         """Add each image times a share to another times the rest."""
-        share, order = self.share(numbers.uniform()), numbers.order()
-        image = image.float() / 255 if image.dtype == torch.uint8 else image
-        mixed = torch.lerp(image[order], image, share.to(image.dtype))
-        return mixed, _with_itself(order), torch.stack([share, 1 - share])
+        return _averaged(image, self.share(numbers.uniform()), numbers.order())
+
+
+class RolledMixup(Mix):
+    """Average every image with the one before it in the batch; its own share is the larger one.
+
+    As the code of Beyer et al., "Knowledge distillation: A good teacher is patient and consistent",
+    CVPR 2022, arXiv:2106.05237, mixes for function matching. The first image gets the last one.
+    So the order must be shuffled, as it is in training: sorted by class, equal classes would mix.
+
+    Args:
+        alpha: Of Beta(alpha, alpha), of which the larger share is taken; 1 is uniform.
+    """
+
+    @checked
+    def __init__(self, alpha: BetaParameter = 1.0) -> None:
+        self.share = SymmetricBeta(alpha)
+
+    def mix(self, image: Tensor, numbers: "_Numbers") -> tuple[Tensor, Tensor, Tensor]:
+        """Add each image times a share to the one before times the rest."""
+        share = self.share(numbers.uniform())
+        order = torch.arange(len(image), device=image.device).roll(1)
+        return _averaged(image, torch.maximum(share, 1 - share), order)
 
 
 class CutMix(Mix):
@@ -140,42 +158,6 @@ class RICAP(Mix):
         return mixed, sources, torch.stack(areas) / tile.numel()
 
 
-class SymmetricBeta:
-    """Turn a number uniform in [0, 1] into one of Beta(alpha, alpha), by its inverse distribution.
-
-    Rejection sampling would read from the device at each try. Up to one half, the inverse is
-    tabulated as a smooth function of x ** alpha; the rest is its mirror image. The error is below
-    1e-6.
-
-    Args:
-        alpha: Positive.
-
-    Raises:
-        UserError: If alpha is not positive.
-    """
-
-    def __init__(self, alpha: float) -> None:
-        if not alpha > 0:
-            raise UserError(f"Beta({alpha}, {alpha}): the parameter must be positive")
-        self.alpha = alpha
-        power = np.linspace(0, 0.5**alpha, 2**14 + 1)  # of x: its density is then bounded
-        density = (1 - power ** (1 / alpha)) ** (alpha - 1)
-        reached = np.concatenate([[0], np.cumsum(density[1:] + density[:-1])])
-        steps = np.linspace(0, reached[-1], 2**12 + 1)
-        self._table = torch.from_numpy(np.interp(steps, reached, power)).float()
-
-    def __call__(self, uniform: Tensor) -> Tensor:
-        """Return float32 in [0, 1] for float32 in [0, 1], of any shape."""
-        if self._table.device != uniform.device:
-            self._table = self._table.to(uniform.device)
-        last = len(self._table) - 1
-        place = 2 * last * torch.minimum(uniform, 1 - uniform)
-        below = place.long().clamp(max=last - 1)
-        power = torch.lerp(self._table.take(below), self._table.take(below + 1), place - below)
-        x = power ** (1 / self.alpha)
-        return torch.where(uniform < 0.5, x, 1 - x)
-
-
 def check_mixing(augments: Sequence[Augment], *, inside: bool = False) -> None:
     """Reject a list that mixes images before its end, or inside another augmentation.
 
@@ -221,6 +203,13 @@ class _Numbers:
     def _bits(self) -> Tensor:
         self._calls += 1
         return random_bits(self._key, self._calls)
+
+
+def _averaged(image: Tensor, share: Tensor, order: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what `Mix.mix` does for a share of every image and the rest of another one."""
+    image = image.float() / 255 if image.dtype == torch.uint8 else image
+    mixed = torch.lerp(image[order], image, share.to(image.dtype))
+    return mixed, _with_itself(order), torch.stack([share, 1 - share])
 
 
 def _with_itself(order: Tensor) -> Tensor:

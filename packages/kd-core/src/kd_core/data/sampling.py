@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from kd_core.errors import UserError
 from kd_core.runtime.seed import mix, random_bits
 
 
@@ -78,6 +80,42 @@ class Sampling:
             self._epoch_bits.append(bits.to(self.device, non_blocking=True))
         self.count += 1
         return self._epoch_bits[self.count - 1][self._part]
+
+
+class SymmetricBeta:
+    """Turn a number uniform in [0, 1] into one of Beta(alpha, alpha), by its inverse distribution.
+
+    Rejection sampling would read from the device at each try. Up to one half, the inverse is
+    tabulated as a smooth function of x ** alpha; the rest is its mirror image. The error is below
+    1e-6.
+
+    Args:
+        alpha: Positive.
+
+    Raises:
+        UserError: If alpha is not positive.
+    """
+
+    def __init__(self, alpha: float) -> None:
+        if not alpha > 0:
+            raise UserError(f"Beta({alpha}, {alpha}): the parameter must be positive")
+        self.alpha = alpha
+        power = np.linspace(0, 0.5**alpha, 2**14 + 1)  # of x: its density is then bounded
+        density = (1 - power ** (1 / alpha)) ** (alpha - 1)
+        reached = np.concatenate([[0], np.cumsum(density[1:] + density[:-1])])
+        steps = np.linspace(0, reached[-1], 2**12 + 1)
+        self._table = torch.from_numpy(np.interp(steps, reached, power)).float()
+
+    def __call__(self, uniform: Tensor) -> Tensor:
+        """Return float32 in [0, 1] for float32 in [0, 1], of any shape."""
+        if self._table.device != uniform.device:
+            self._table = self._table.to(uniform.device)
+        last = len(self._table) - 1
+        place = 2 * last * torch.minimum(uniform, 1 - uniform)
+        below = place.long().clamp(max=last - 1)
+        power = torch.lerp(self._table.take(below), self._table.take(below + 1), place - below)
+        x = power ** (1 / self.alpha)
+        return torch.where(uniform < 0.5, x, 1 - x)
 
 
 def epoch_order(count: int, data_seed: int, epoch: int) -> Tensor:

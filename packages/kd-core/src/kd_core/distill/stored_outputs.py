@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from kd_core.criteria.guarded import is_mixed
 from kd_core.errors import UserError
 from kd_core.networks.roles import Taps
 from kd_core.networks.task import Batch
@@ -34,7 +35,7 @@ class StoredOutputs(nn.Module):
         """
         if "index" not in batch:
             raise UserError("stored outputs are found by `index`, which this batch does not have")
-        if {"mixed_labels", "mixed_weights"} & batch.keys():
+        if is_mixed(batch):
             raise UserError(
                 "stored outputs are those of single images, but data.augment mixes several; leave "
                 "the mixing out, or take a teacher with a network"
