@@ -1,3 +1,4 @@
+# ruff: noqa: N802
 # Written by `python tests/test_stubs.py`, from what the files beside this one define.
 
 from typing import Any
@@ -17,6 +18,7 @@ from kd_core.criteria.ctkd import CTKD as CTKD
 from kd_core.criteria.cwd import CWD as CWD
 from kd_core.criteria.dist import DIST as DIST
 from kd_core.criteria.dkd import DKD as DKD
+from kd_core.criteria.exit_heads import TokenHead as TokenHead
 from kd_core.criteria.fgd import FGD as FGD
 from kd_core.criteria.fitnet import FitNet as FitNet
 from kd_core.criteria.fsp import FSP as FSP
@@ -35,6 +37,8 @@ from kd_core.criteria.mgd import MGD as MGD
 from kd_core.criteria.mlkd import MLKD as MLKD
 from kd_core.criteria.nkd import NKD as NKD
 from kd_core.criteria.nst import NST as NST
+from kd_core.criteria.ofa import OFA as OFA
+from kd_core.criteria.ofa import OFAStage as OFAStage
 from kd_core.criteria.ofd import OFD as OFD
 from kd_core.criteria.pkd import PKD as PKD
 from kd_core.criteria.pkt import PKT as PKT
@@ -54,6 +58,9 @@ from kd_core.criteria.sskd import SSKDHead as SSKDHead
 from kd_core.criteria.ttm import TTM as TTM
 from kd_core.criteria.ttm import WTTM as WTTM
 from kd_core.criteria.vid import VID as VID
+from kd_core.criteria.vitkd import ViTKD as ViTKD
+from kd_core.criteria.vkd import Orthogonal as Orthogonal
+from kd_core.criteria.vkd import VkD as VkD
 from kd_core.criteria.wsld import WSLD as WSLD
 
 def __getattr__(name: str) -> Any: ...  # for names that are newer than this file
