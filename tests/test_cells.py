@@ -92,6 +92,8 @@ TAKEN = {
     "deit_hard": set(),
     "deit_soft": set(),
     "l2d": set(),
+    "vitkd": set(),
+    "vkd_deit": set(),
 }
 """The pairs that a method takes, where it does not take all."""
 
@@ -104,6 +106,8 @@ REFUSALS = {
     "deit_hard": "has no module 'head'",
     "deit_soft": "has no module 'head'",
     "l2d": "no such role",
+    "vitkd": "no such role",
+    "vkd_deit": "has no module 'head'",
 }
 """What a method says of the others."""
 

@@ -22,3 +22,13 @@ distiller = dict(
         ofa_stage4=dict(criterion=dict(_criterion, stage=4), student="@exits[-1]"),
     ),
 )
+by_pair = dict(
+    imagenet_deit_tiny_resnet18=dict(  # eps of its authors' example for ImageNet
+        distiller=dict(
+            terms={
+                name: dict(criterion=dict(eps=1.5))
+                for name in ("ofa", *(f"ofa_stage{stage}" for stage in (1, 2, 3, 4)))
+            }
+        )
+    ),
+)

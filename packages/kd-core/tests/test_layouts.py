@@ -84,6 +84,22 @@ def test_tokens_of_a_known_transformer_lose_their_prefix_and_become_its_grid():
     assert torch.equal(cls, network.class_token[0].expand(2, -1))
 
 
+def test_a_mean_is_that_of_the_positions_of_the_image():
+    network = Tokens()
+    patches, *means = tapped(
+        network,
+        "conv_proj",
+        "conv_proj:nchw:mean",
+        "late:mean",
+        "early:mean",
+        "late:mean(prefix=1)",
+    )
+    for mean in means:
+        torch.testing.assert_close(mean, patches.mean((2, 3)))
+    first, turned = tapped(Last(), "conv", "turn:nhwc:mean")
+    torch.testing.assert_close(turned, first.mean((2, 3)))
+
+
 def test_tokens_before_the_class_token_is_added_have_no_prefix():
     patches, maps = tapped(Tokens(), "conv_proj", "early:map")
     assert torch.equal(maps, patches)
@@ -109,6 +125,7 @@ def test_what_the_network_does_not_say_can_be_told(options):
         ("late:map(prefix=3,grid=6x7)", "39 tokens are not 3 and 6x7"),
         ("late:cls(prefix=0,grid=3x13)", "without a class token"),
         ("conv_proj:tokens", r"is for tokens \[N, L, D\]; .* \[N, 5, 4, 9\]; write :nhwc or :nchw"),
+        ("conv_proj:mean", r"is for tokens .*write :nhwc or :nchw"),
         ("late:nhwc", "is for maps of four dimensions"),
         ("conv_proj:vector", "is for one position"),
     ],
@@ -128,6 +145,7 @@ def test_a_value_that_is_not_laid_out_so_is_refused(tap, message):
         ("turn:tokens(grid=2x3,stride=2)", "a grid or a stride above 0"),
         ("turn:tokens(prefix)", "'prefix' is not an option"),
         ("turn:nhwc(grid=2x3)", "is not a layout; write"),
+        ("turn:nhwc:mean(grid=2x3)", "is not a layout; write"),
         ("turn:nhwc:cls", "is not a layout"),
         ("turn:tokens:nhwc", "is not a layout"),
         ("turn:nwhc", "write path, path:in"),
@@ -235,6 +253,8 @@ class VectorMean(TokenMean):
         (Mean, "late:tokens", (5, 4, 9)),
         (TokenMean, "late:map", (36, 5)),
         (VectorMean, "late:cls", (5,)),
+        (VectorMean, "late:mean", (5,)),
+        (VectorMean, "conv_proj:nchw:mean", (5,)),
     ],
 )
 def test_a_criterion_gets_the_tokens_as_it_takes_them(criterion, student, shape):
@@ -252,7 +272,10 @@ def test_a_criterion_gets_the_tokens_as_it_takes_them(criterion, student, shape)
     [
         (Mean, "late", r"gives \[N, 37, 5\]; if these are tokens, write PATH:tokens"),
         (TokenMean, "conv_proj", "write PATH:nchw:tokens or PATH:nhwc:tokens"),
-        (VectorMean, "late", "PATH:cls is the class token"),
+        (VectorMean, "late", "PATH:cls is the class token and PATH:mean the mean of the image's"),
+        (VectorMean, "conv_proj", "PATH:nchw:mean or PATH:nhwc:mean is a map's mean"),
+        (VectorMean, "conv_proj:nhwc:mean", "it gives a map .*write 'conv_proj:nchw:mean'"),
+        (TokenMean, "conv_proj:nhwc:tokens", "it gives a map .*write 'conv_proj:nchw:tokens'"),
     ],
 )
 def test_a_criterion_refuses_another_layout_with_the_way_on(criterion, tap, message):

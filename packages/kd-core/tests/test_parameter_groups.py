@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from kd_core.criteria.fitnet import FitNet
+from kd_core.criteria.vkd import orthogonal_projector
 from kd_core.distill.distiller import Distiller
 from kd_core.distill.term import Term
 from kd_core.errors import UserError
@@ -15,6 +16,7 @@ from kd_core.networks.task import Task
 from kd_core.training.optimizer import build_optimizer, groups_text, parse_optimizer
 from kd_core.training.training_state import collect
 from torch import nn
+from torch.nn.utils.parametrizations import orthogonal
 
 SGD = "torch.optim.SGD"
 NEEDS_CLOSURE = {"LBFGS"}
@@ -211,6 +213,29 @@ def test_norms_and_biases_are_not_decayed_unless_a_rule_says_so():
     assert found["student.stem.bias"] == found["student.norm.weight"] == 0.0
     assert found["student.stages.1.1.weight"] == found["student.stages.1.1.bias"] == 0.0
     assert found["student.fc.bias"] == 0.3
+
+
+@pytest.mark.parametrize("node", [{"momentum": 0.9}, {"momentum": 0.9, "groups": []}])
+def test_what_is_behind_an_orthogonal_weight_is_never_decayed(node):
+    """torch's own becomes 0 by one step of decay."""
+    model = nn.ModuleDict(
+        {"torch": orthogonal(nn.Linear(3, 5)), "ours": orthogonal_projector(5, 3)}
+    )
+    node = {"type": SGD, "lr": 0.1, "weight_decay": 5e-4, **node}
+    optimizer = build_optimizer(node, model)
+    weights = [model[name].weight.detach().clone() for name in model]
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    before = model["torch"].bias.detach().clone()
+    optimizer.step()
+    for name, weight in zip(model, weights, strict=True):
+        assert torch.equal(model[name].weight, weight)
+    assert not torch.equal(model["torch"].bias, before)
+
+
+def test_an_optimizer_without_decay_has_one_group_for_orthogonal_weights_too():
+    for node in ({"type": SGD, "lr": 0.1}, {"type": "torch.optim.Rprop"}):
+        assert len(build_optimizer(node, orthogonal_projector(5, 3)).param_groups) == 1
 
 
 def test_a_layer_norm_of_two_dimensions_is_a_norm():

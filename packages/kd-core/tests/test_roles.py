@@ -26,6 +26,29 @@ def test_roles_expand_where_they_stand(taps, paths):
     assert tap_list(taps, MODEL) == paths
 
 
+@pytest.mark.parametrize(
+    ("path", "tokens", "map", "mean", "cls"),
+    [
+        ("a", "a:nchw:tokens", "a", "a:nchw:mean", "a:nchw:cls"),
+        ("a:in:nhwc", "a:in:nhwc:tokens", "a:in:nhwc", "a:in:nhwc:mean", "a:in:nhwc:cls"),
+        ("a:nchw:tokens", "a:nchw:tokens", "a:nchw", "a:nchw:mean", "a:nchw:cls"),
+        ("a.1:tokens", "a.1:tokens", "a.1:map", "a.1:mean", "a.1:cls"),
+        (
+            "a[0]:map(prefix=1,grid=2x3)",
+            "a[0]:tokens(prefix=1,grid=2x3)",
+            "a[0]:map(prefix=1,grid=2x3)",
+            "a[0]:mean(prefix=1,grid=2x3)",
+            "a[0]:cls(prefix=1,grid=2x3)",
+        ),
+    ],
+)
+def test_a_layout_behind_a_role_is_that_of_its_taps(path, tokens, map, mean, cls):
+    model = Task(nn.Identity(), roles={"stages": ("b", path)})
+    found = [tap_list(f"@stages[-1]:{to}", model)[0] for to in ("tokens", "map", "mean", "cls")]
+    assert found == [tokens, map, mean, cls]
+    assert tap_list("@stages:mean", model) == ["b:nchw:mean", mean]
+
+
 def test_without_a_model_nothing_is_looked_up():
     assert tap_list("@stages[0]") == ["@stages[0]"]
 
@@ -39,6 +62,8 @@ def test_without_a_model_nothing_is_looked_up():
         ("@stages[]", "there are 3 of them"),
         ("@stages[a]", "write a role such as"),
         ("@stages.1", "write a role such as"),
+        ("@stages:pooled", "a layout behind it if wanted: :tokens, :map, :cls or :mean"),
+        ("@stages:mean[0]", "write a role such as"),
     ],
 )
 def test_an_unknown_or_malformed_role_is_refused(tap, message):

@@ -32,11 +32,11 @@ def timm_roles(network: Any, sizes: Sequence[tuple[int, int]] = ()) -> Roles:
     """Return `stages`, `map`, `tokens`, `cls` and `pooled` of a network of timm.
 
     `stages` are the ends of those from stride 4 on; of a network of one resolution (ViT), the
-    blocks at the ends of its four quarters, besides `blocks` and `exits` (`of_blocks`). timm's `forward_intermediates` gives their maps
-    [N, C, H, W], and a tap is taken if it gives the same numbers, in whatever layout; a network
-    without that function is believed where shapes and strides are as its `feature_info` says.
-    `map` is what `forward_features` returns, `pooled` what the classifier of `get_classifier`
-    gets. What cannot be found so is left out.
+    blocks at the ends of its four quarters, besides `blocks` and `exits` (see `of_blocks`). timm's
+    `forward_intermediates` gives their maps [N, C, H, W], and a tap is taken if it gives the same
+    numbers, in whatever layout; a network without that function is believed where shapes and
+    strides are as its `feature_info` says. `map` is what `forward_features` returns, `pooled` what
+    the classifier of `get_classifier` gets. What cannot be found so is left out.
 
     Args:
         network: Its weights, modes and generators are as before afterwards.

@@ -61,8 +61,8 @@ class Criterion(nn.Module):
     """
 
     takes: ClassVar[str | tuple[str, ...]]
-    """`logits`, `vectors`, `tokens`, `features` (a map or tokens; one tensor each), `maps` (a tuple,
-    shallow to deep), or a tuple of such names: one tensor of each, in this order."""
+    """`logits`, `vectors`, `tokens`, `features` (a map or tokens), each one tensor; `maps` (a
+    tuple, shallow to deep); or a tuple of such names: one tensor of each, in this order."""
 
     teacher_takes: ClassVar[str | tuple[str, ...] | None] = None
     """The same of the teacher, where that is something else; a tuple if `takes` is one."""
@@ -239,8 +239,8 @@ def _way_on(kind: str, shape: Any) -> str:
         return f"write PATH:vector for its tap, else {other}"
     if kind == "vectors" and len(shape) == 2:
         return (
-            "if these are tokens, PATH:cls is the class token and PATH:mean the mean of the others, "
-            f"else {other}"
+            "if these are tokens, PATH:cls is the class token and PATH:mean the mean of the "
+            f"image's, else {other}"
         )
     if kind == "vectors" and len(shape) == 3:
         return f"PATH:nchw:mean or PATH:nhwc:mean is a map's mean, else {other}"

@@ -132,10 +132,8 @@ class OFAStage(Criterion):
         self.check_shapes(student_shapes, teacher_shapes)
         self.eps, self.temperature = eps, temperature
         (shape,) = student_shapes
-        if len(shape) == 2:
-            self.head = token_head(shape, num_classes, stage, width, prefix)
-        else:
-            self.head = map_head(shape, num_classes, stage, width, prefix)
+        make_head = token_head if len(shape) == 2 else map_head
+        self.head = make_head(shape, num_classes, stage, width, prefix)
 
     def check_shapes(self, student: Shapes, teacher: Shapes) -> None:
         """Also reject a teacher whose logits are not of the classes."""
@@ -160,7 +158,7 @@ def _labels(batch: Mapping[str, Any], num_classes: int) -> Tensor | None:
     if "mixed_labels" in batch:
         labels, weights = batch["mixed_labels"], batch["mixed_weights"]
         return (_one_hot(labels, num_classes) * weights.unsqueeze(2)).sum(1)
-    return batch["label"] if "label" in batch else None
+    return batch.get("label")
 
 
 def _one_hot(label: Tensor, num_classes: int) -> Tensor:

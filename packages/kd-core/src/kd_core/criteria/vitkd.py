@@ -1,4 +1,4 @@
-"""ViTKD: a transformer's first blocks imitated, its last one generated from a part of its tokens."""
+"""ViTKD: a transformer's first blocks imitated, its last one generated from some tokens."""
 
 from collections.abc import Mapping, Sequence
 from math import isqrt

@@ -83,7 +83,7 @@ class Orthogonal(nn.Module):
 
     @full_precision
     def right_inverse(self, matrix: Tensor) -> Tensor:
-        """Return a free matrix of an orthogonal one: itself.
+        """Return a free matrix of an orthogonal one: a copy of it.
 
         Raises:
             UserError: If it is not orthogonal.
@@ -96,7 +96,8 @@ class Orthogonal(nn.Module):
                 f"these are fewer), but their products are off by {off:.2g}; "
                 "torch.nn.init.orthogonal_ makes such a matrix"
             )
-        return matrix
+        # Not the caller's memory, and in one order of it: a resumed run has the same last bits.
+        return matrix.clone(memory_format=torch.contiguous_format)
 
 
 def orthogonal_projector(inputs: int, outputs: int) -> nn.Linear:

@@ -29,7 +29,7 @@ class Layout:
     Args:
         name: Text of the whole tap, for messages.
         order: "nhwc" or "nchw" of a map; "" of anything else.
-        wanted: "map", "tokens", "cls" (the class token), "mean" (over the positions of the image) or
+        wanted: "map", "tokens", "cls" (the class token), "mean" (over the image's positions) or
             "vector" (of a map of one position).
         prefix: Number of tokens before those of the image; None if nobody said it.
         exact: Whether there are always so many: it was written, not read from the network.

@@ -56,3 +56,14 @@ def norms_and_biases(model: nn.Module) -> Iterator[nn.Parameter]:
         for name, parameter in module.named_parameters(recurse=False):
             if is_norm or parameter.dim() < 2 or name.endswith("bias"):
                 yield parameter
+
+
+def behind_orthogonal(model: nn.Module) -> Iterator[nn.Parameter]:
+    """Yield the free parameters of orthogonal weights, ours and torch's, which must not decay.
+
+    torch keeps the signs of a matrix in one of them, as whole numbers: once decayed, they round to
+    0, and so does the whole weight.
+    """
+    for module in model.modules():
+        if any("Orthogonal" in type(part).__name__ for part in module.children()):
+            yield from module.parameters(recurse=False)

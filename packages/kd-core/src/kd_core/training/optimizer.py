@@ -56,7 +56,9 @@ def build_optimizer(
     own = dict(parsed)
     given = own.get("lr", accepted["lr"].default) if "lr" in accepted else None
     rate = float(given) if isinstance(given, int | float) else None
-    groups = make_groups(model, grouping, rate, where)
+    decay = accepted.get("weight_decay")
+    decays = decay is not None and bool(own.get("weight_decay", decay.default))
+    groups = make_groups(model, grouping, rate, where, decays=decays)
     if "fused" in accepted and rate is not None and not {"fused", "foreach"} & own.keys():
         device = groups[0]["params"][0].device
         own |= {"fused": True, "lr": torch.tensor(rate, device=device)}

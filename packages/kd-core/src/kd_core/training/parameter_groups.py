@@ -1,6 +1,6 @@
 """Parameter groups: rate, weight decay and freezing by the names of parameters, or by depth."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -11,7 +11,13 @@ from kd_core.config.node import parse_call
 from kd_core.config.values import LayerDecay, NonNegative, check_values
 from kd_core.distill.distiller import Distiller
 from kd_core.errors import UserError, located, nearest
-from kd_core.networks.parameters import blocks_of, depths_of, names_of, norms_and_biases
+from kd_core.networks.parameters import (
+    behind_orthogonal,
+    blocks_of,
+    depths_of,
+    names_of,
+    norms_and_biases,
+)
 from kd_core.networks.task import network_of
 
 
@@ -65,7 +71,8 @@ class Grouping:
             first block counts as block 0, what comes after the last has the whole rate. Blocks are
             the outermost modules with parts in `nn.Sequential` or `nn.ModuleList`.
         decay_norms_and_biases: Whether weight decay holds for biases, for normalisation layers and
-            for other vectors and scalars; a rule's `weight_decay` comes after it.
+            for other vectors and scalars; a rule's `weight_decay` comes after it. It never holds
+            for what is behind an orthogonal weight.
     """
 
     groups: Sequence[Rule] = ()
@@ -128,7 +135,12 @@ class _Chosen:
 
 
 def make_groups(
-    model: nn.Module, grouping: Grouping, lr: float | None, where: str = "optimizer"
+    model: nn.Module,
+    grouping: Grouping,
+    lr: float | None,
+    where: str = "optimizer",
+    *,
+    decays: bool = True,
 ) -> list[dict[str, Any]]:
     """Return a model's trained parameters in groups of equal settings, and freeze what is frozen.
 
@@ -140,11 +152,15 @@ def make_groups(
         grouping: What the config says.
         lr: The optimizer's rate, or None if it has none.
         where: Place of the optimizer in the config, for messages.
+        decays: Whether the optimizer has a weight decay, other than 0.
 
     Raises:
         UserError: If a rule matches no parameter that is trained, or nothing is left to train.
     """
-    chosen = _choose(model, grouping, lr, where)
+    undecayed = set(behind_orthogonal(model)) if decays else set()
+    if not grouping.decay_norms_and_biases:
+        undecayed |= set(norms_and_biases(model))
+    chosen = _choose(model, grouping, lr, undecayed, where)
     groups: dict[tuple[float | None, float | None], list[nn.Parameter]] = {(lr, None): []}
     for one in chosen:
         if one.frozen:
@@ -162,10 +178,15 @@ def make_groups(
     return found
 
 
-def _choose(model: nn.Module, grouping: Grouping, lr: float | None, where: str) -> list[_Chosen]:
+def _choose(
+    model: nn.Module,
+    grouping: Grouping,
+    lr: float | None,
+    undecayed: Collection[nn.Parameter],
+    where: str,
+) -> list[_Chosen]:
     with located(f"{where}.layer_decay"):
         factors = _layer_factors(model, grouping.layer_decay)
-    undecayed = set() if grouping.decay_norms_and_biases else set(norms_and_biases(model))
     chosen, bases = [], {}
     for parameter, names in names_of(model).items():
         bases[parameter] = base = None if lr is None else lr * factors.get(parameter, 1.0)
