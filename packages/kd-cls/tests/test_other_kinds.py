@@ -1,6 +1,9 @@
 """Student and teacher of different kinds: convolutions, transformers, other patches and sizes."""
 
 import copy
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 import timm
@@ -9,6 +12,7 @@ import torchvision
 from kd_cls.classifier import Classifier
 from kd_cls.models import build_model
 from kd_cls.roles import network_roles
+from kd_cls.train import main
 from kd_core.criteria.aligners import resize_tokens
 from kd_core.criteria.criterion import Criterion
 from kd_core.criteria.dense_mse import DenseMSE
@@ -20,6 +24,7 @@ from kd_core.errors import UserError
 from kd_core.functional import mse
 from torch import nn
 
+ROOT = Path(__file__).parents[3]
 VIT = {"embed_dim": 16, "depth": 4, "num_heads": 2, "num_classes": 3, "dynamic_img_size": True}
 
 
@@ -162,3 +167,25 @@ def test_what_cannot_be_brought_together_is_refused_in_one_line(built, pair, cls
     with pytest.raises(UserError, match=message) as caught:
         distilled(built, pair, cls, taps)
     assert "\n" not in str(caught.value)
+
+
+SECTION = (
+    (ROOT / "docs/foundation.md")
+    .read_text(encoding="utf-8")
+    .partition("## Teacher and student of different kinds")[2]
+    .partition("\n## ")[0]
+)
+COMMANDS = re.findall(r"^python tools/cls_train\.py (.*)$", SECTION, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=["other kinds", "kept head"])
+def test_the_commands_of_the_page_run(command, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(ROOT)
+    (block,) = re.findall(
+        r"^```python\n(# my_teacher.py.*?)^```$", SECTION, re.MULTILINE | re.DOTALL
+    )
+    (tmp_path / "my_teacher.py").write_text(block, encoding="utf-8")
+    given = shlex.split(command.replace("my_teacher.py", str(tmp_path / "my_teacher.py")))
+    given += [] if "--cfg-options" in given else ["--cfg-options"]
+    assert main([*given, "data.batch_size=2", "--dry-run"]) == 0, capsys.readouterr().err
+    assert "one training step done" in capsys.readouterr().out
