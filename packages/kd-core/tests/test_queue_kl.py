@@ -196,6 +196,17 @@ class TestRing:
         assert ring.flatten().tolist() == expected
         assert at.item() == then
 
+    def test_no_row_is_written_twice_since_devices_write_in_any_order(self, monkeypatch):
+        copy_rows = torch.Tensor.index_copy_
+
+        def backwards(ring, dim, index, rows):
+            return copy_rows(ring, dim, index.flip(0), rows.flip(dim))
+
+        monkeypatch.setattr(torch.Tensor, "index_copy_", backwards)
+        ring = torch.zeros(4, 1)
+        write_round(ring, torch.tensor(1), torch.arange(1.0, 7.0).unsqueeze(1))
+        assert ring.flatten().tolist() == [4, 5, 6, 3]
+
     def test_it_starts_with_the_same_random_directions_in_every_process(self):
         torch.manual_seed(1)
         first = SEED(*VECTORS, queue_size=9).queue

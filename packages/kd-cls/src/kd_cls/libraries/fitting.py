@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from kd_core.files.weights import load_weights, matching_state
 from kd_core.networks.image_channels import input_channels, with_channels
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from kd_cls.libraries.heads import Trial, find_heads
 from kd_cls.libraries.outputs import known_key, tensor_in, without_auxiliary
+from kd_cls.libraries.positions import with_positions
 from kd_cls.models.headless import with_layers, without_head
 from kd_cls.models.with_head import WithHead
 
@@ -99,7 +101,7 @@ class Fitting:
             found = matching_state(self.file, network.state_dict(), silent=True)
             if not any(name.startswith("backbone.") for name in found):
                 network = network.backbone
-        load_weights(network, self.file)
+        load_weights(network, self.file, adapt=partial(with_positions, network))
 
 
 def key_of(network: nn.Module, output: str | int | None) -> str | int | None:

@@ -1,6 +1,6 @@
 """Read weight files of any common tool without running code in them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,12 @@ def read_contents(path: Path) -> Any:
 
 
 def load_weights(
-    module: nn.Module, path: str | Path, *, strict: bool = True, parts: bool = False
+    module: nn.Module,
+    path: str | Path,
+    *,
+    strict: bool = True,
+    parts: bool = False,
+    adapt: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
 ) -> None:
     """Load a weights file into a module; see `read_state_dict` for the formats.
 
@@ -84,12 +89,14 @@ def load_weights(
         strict: Whether names must agree. Otherwise missing and unexpected ones are ignored, but
             shapes must agree, and at least one name.
         parts: Whether the file may lack whole submodules, which then stay unchanged.
+        adapt: Changes the file's tensors before they are compared with the module's.
 
     Raises:
         UserError: If the file cannot be read or does not fit.
     """
     own = module.state_dict()
     state = matching_state(path, own) if strict and not parts else read_state_dict(path)
+    state = state if adapt is None else adapt(state)
     wrong = Mismatch.between(state, _parts_in(state, own) if parts else own)
     nothing_fits = len(wrong.unexpected) == len(state)
     if wrong.reshaped or nothing_fits or (strict and str(wrong)):
