@@ -24,7 +24,7 @@ CONFIGS = sorted(
 )
 READMES = [ROOT / f"configs/{name}/README.md" for name in ("cls", "reid")]
 SYSTEMS = ROOT / "docs/systems.md"
-PAGES = ("speed", "multi_label", "own_data")
+PAGES = ("speed", "multi_label", "own_data", "foundation")
 TOOLS = {
     "tools/cls_train.py": train_classifier,
     "tools/cls_compare.py": compare_classifiers,

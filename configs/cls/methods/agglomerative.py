@@ -18,13 +18,13 @@ teachers = dict(
     first=dict(
         config=[
             "{{ fileDirname }}/../data/cifar100.py",
-            "{{ fileDirname }}/../networks/resnet56.py",
+            "{{ fileDirname }}/../networks/resnet32.py",
         ],
     ),
     second=dict(
         config=[
             "{{ fileDirname }}/../data/cifar100.py",
-            "{{ fileDirname }}/../networks/resnet32x4.py",
+            "{{ fileDirname }}/../networks/resnet8x4.py",
         ],
     ),
 )

@@ -196,6 +196,7 @@ def test_images_without_an_index_or_in_several_views_have_numbers_too():
         ({"source": ["a", "a"]}, r"unic.source: .*'a' is repeated"),
         ({"source": ["a", 2]}, r"unic.source: .*got \['a', 2\]"),
         ({"source": ["a", "c"]}, r"unic_c: there is no teacher 'c'"),
+        ({"source": ["a", "b.c"]}, r"unic.source: .*teacher 'b.c', .*no dots; rename the teacher"),
         ({"weights": "x.pth"}, r"unic.weights: each of a, b has a criterion.*joint='unic'"),
         ({"drop": 1.5}, r"unic.drop: wanted .*at most 1"),
         ({"source": "a", "drop": 0.5}, r"drop=0.5 leaves out one of several teachers"),

@@ -45,6 +45,11 @@ def of_each_teacher(specs: Mapping[str, TermSpec], where: str) -> dict[str, Term
             )
         call = spec.call.changed(joint=spec.call.get("joint") or name)
         for source in spec.sources:
+            if "." in source:
+                raise UserError(
+                    f"{where}.{name}.source: a term is named after teacher {source!r}, and names "
+                    "of modules have no dots; rename the teacher"
+                )
             if (own := f"{name}_{source}") in found:
                 raise UserError(f"{where}.{name}: another term is named {own!r}; rename it")
             found[own] = replace(spec, call=call.changed(source=source), sources=())
