@@ -62,7 +62,8 @@ def export(student: str | Path, path: Path, *, with_normalization: bool = False)
 
     Args:
         student: Folder of a finished run, or its `student.safetensors`.
-        path: Ends in `.onnx` (input "image", output "logits") or `.pt2` (`torch.export.load`).
+        path: Ends in `.onnx` (input "image", output "logits", or "features" of a student that
+            ends in them) or `.pt2` (`torch.export.load`).
         with_normalization: The file takes floats in [0, 1] and normalises them itself; otherwise it
             takes normalised images, as the network does.
 
@@ -98,6 +99,7 @@ def write_onnx(network: nn.Module, facts: Mapping[str, Any], path: Path) -> Run:
             f"ONNX needs onnx and onnxruntime ({error}): pip install 'kd-cls[export]', or ask for "
             "--format pt2 alone"
         ) from error
+    output = "features" if "features" in facts else "logits"
     with warnings.catch_warnings():
         # This exporter is old, but needs no further package; the check finds errors of the trace.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -108,8 +110,8 @@ def write_onnx(network: nn.Module, facts: Mapping[str, Any], path: Path) -> Run:
             path,
             dynamo=False,
             input_names=["image"],
-            output_names=["logits"],
-            dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
+            output_names=[output],
+            dynamic_axes={"image": {0: "batch"}, output: {0: "batch"}},
         )
     model = onnx.load_model(path)
     onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in facts.items()})
@@ -134,7 +136,7 @@ def onnx_session(path: Path, threads: int | None = None) -> Run:
         options.add_session_config_entry("session.force_spinning_stop", "1")
     providers = ["CPUExecutionProvider"]
     session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-    return lambda image: torch.from_numpy(session.run(["logits"], {"image": image.numpy()})[0])
+    return lambda image: torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
 
 
 def write_pt2(network: nn.Module, facts: Mapping[str, Any], path: Path) -> Run:
