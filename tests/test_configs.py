@@ -89,7 +89,7 @@ def folder(tmp_path, monkeypatch, weights):
         raise AssertionError("a download was tried")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
-    for place in ("images", "cifar10"):
+    for place in ("images", "cifar10", "photos"):
         for name in ("train/cat", "train/dog", "test/cat", "test/dog"):
             (tmp_path / "data" / place / name).mkdir(parents=True)
             Image.new("RGB", (40, 30)).save(tmp_path / "data" / place / name / "0.png")
@@ -114,7 +114,8 @@ def dry_run(command):
     """Run a command on small batches; images of 224 pixels are made smaller too."""
     tool, *arguments = command
     large = any(
-        Path(name).name in ("imagenet.py", "image_folder.py", "image_list.py") for name in arguments
+        Path(name).name in ("imagenet.py", "image_folder.py", "image_list.py", "unlabelled.py")
+        for name in arguments
     )
     smaller = ["data.image_size=64"] if large else []
     if any(Path(name).name == "cifar100_224.py" for name in arguments):

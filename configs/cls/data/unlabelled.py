@@ -1,7 +1,7 @@
 r"""Your own images without labels: all below data/photos, flat or in folders.
 
 python tools/cls_train.py configs/cls/data/unlabelled.py \
-    configs/cls/pairs/torchvision_resnet50_resnet18.py configs/cls/methods/pkt.py
+    configs/cls/pairs/imagenet_resnet34_resnet18.py configs/cls/methods/pkt.py
 """
 
 data = dict(type="kd_cls.data.unlabelled", root="data/photos", image_size=224, batch_size=64)

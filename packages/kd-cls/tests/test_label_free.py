@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from kd_cls import export, predict, train
@@ -195,7 +196,9 @@ def test_what_needs_labels_is_refused_by_name_before_training(name, options, mes
 def test_a_student_of_features_predicts_no_classes_and_is_exported_as_features(capsys):
     assert predict.main(["runs/pkt", "photos/0.png"]) == 2
     assert "ends in 64 features and has no classes" in capsys.readouterr().err
-    assert export.main(["runs/pkt", "--format", "pt2", "--no-latency"]) == 0
+    assert export.main(["runs/pkt", "--format", "onnx", "--no-latency"]) == 0
+    (output,) = onnx.load_model("runs/pkt/student.onnx").graph.output
+    assert output.name == "features"
 
 
 def test_a_head_is_trained_on_the_features_of_a_finished_student():

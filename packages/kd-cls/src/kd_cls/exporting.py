@@ -14,6 +14,7 @@ from kd_core.functional import tensors
 from torch import Tensor, nn
 
 from kd_cls.classifier import Classifier
+from kd_cls.feature_network import FeatureNetwork
 from kd_cls.libraries.outputs import logits_in
 from kd_cls.student import find_student, load_student, read_facts, square_side
 
@@ -47,6 +48,7 @@ class Exported(nn.Module):
         super().__init__()
         self.network = classifier.network
         self.output = classifier.output
+        self.first = "features" if isinstance(classifier, FeatureNetwork) else "logits"
         self.with_normalization = with_normalization
         self.register_buffer("mean", classifier.mean)
         self.register_buffer("std", classifier.std)
@@ -55,7 +57,7 @@ class Exported(nn.Module):
     def names(self) -> list[str]:
         """Names of what it returns."""
         kept = isinstance(self.network, EmbeddingNetwork)
-        return ["logits", "embedding"] if kept else ["logits"]
+        return [self.first, "embedding"] if kept else [self.first]
 
     def forward(self, image: Tensor) -> Outputs:
         """Return logits [N, C] of images [N, 3, H, W], or [N, 1, H, W] of a grey network.
@@ -78,8 +80,9 @@ def export(student: str | Path, path: Path, *, with_normalization: bool = False)
 
     Args:
         student: Folder of a finished run, or its `student.safetensors`.
-        path: Ends in `.onnx` (input "image", output "logits") or `.pt2` (`torch.export.load`). Of a
-            student that kept its head also "embedding", the second output.
+        path: Ends in `.onnx` (input "image", output "logits", or "features" of a student that
+            ends in them) or `.pt2` (`torch.export.load`). Of a student that kept its head also
+            "embedding", the second output.
         with_normalization: The file takes floats in [0, 1] and normalises them itself; otherwise it
             takes normalised images, as the network does.
 

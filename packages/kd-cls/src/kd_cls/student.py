@@ -25,12 +25,12 @@ from kd_cls.roles import network_roles
 
 FACTS = {
     "network": artifacts.NODE,
+    "classes": artifacts.NAMES,
     "mean": artifacts.MEAN,
     "std": artifacts.STD,
     "image_size": artifacts.SIZE,
 }
 OPTIONAL = {
-    "classes": artifacts.NAMES,
     "features": artifacts.COUNT,
     "output": artifacts.KEY,
     "multi_label": artifacts.FLAG,
@@ -86,11 +86,7 @@ def read_facts(file: Path) -> dict[str, Any]:
     Raises:
         UserError: If the file is damaged, or an entry is missing or wrong.
     """
-    facts = artifacts.read_facts(file, FACTS, OPTIONAL)
-    if ("classes" in facts) == ("features" in facts):
-        came = "does not name its classes" if "classes" not in facts else "has classes and features"
-        raise UserError(f"{file} {came}; name a file that a training tool of this task wrote")
-    return facts
+    return artifacts.read_facts(file, FACTS, OPTIONAL, instead={"classes": "features"})
 
 
 def classes_of(facts: Mapping[str, Any], file: Path) -> list[str]:
@@ -128,7 +124,7 @@ def _build(
     largest = artifacts.largest_tensor(file)
     where = f"{file}: network"
     network = build_from_file(node, where, KNOWN, largest=largest, num_classes=num_classes)
-    mean = artifacts.read_facts(file, FACTS, OPTIONAL)["mean"]
+    mean = read_facts(file)["mean"]
     materialise(network, torch.zeros(2, input_channels(network, len(mean)), *sides))
     state = read_state_dict(file)
     without_auxiliary(network, state)

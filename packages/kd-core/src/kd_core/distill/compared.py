@@ -42,9 +42,9 @@ class Watched:
         inside = _inside(model, network_of(self.model))
         if inside is None:
             return model(batch), self(batch)[1]
-        with self.tap.of(inside) as seen:
+        with self.tap.of(inside) as values:
             prediction = model(batch)
-        return prediction, seen
+        return prediction, values
 
 
 class Comparison:

@@ -46,7 +46,10 @@ def find_student(path: str | Path) -> Path:
 
 
 def read_facts(
-    file: Path, checks: Mapping[str, "Check"], optional: Mapping[str, "Check"] | None = None
+    file: Path,
+    checks: Mapping[str, "Check"],
+    optional: Mapping[str, "Check"] | None = None,
+    instead: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return the metadata of a student's file.
 
@@ -54,18 +57,24 @@ def read_facts(
         file: The file.
         checks: The entries that a file of this task must have, and a check for each.
         optional: Those that it may have.
+        instead: Those of the optional ones that take the place of an entry, by its name; a file
+            has one of the two.
 
     Raises:
         UserError: If the file is damaged, or an entry is missing or wrong.
     """
     _, metadata = load_safetensors(file)  # the checksum covers the whole file
-    missing = [name for name in checks if name not in metadata]
+    other = instead or {}
+    both = [name for name in other if {name, other[name]} <= metadata.keys()]
+    if both:
+        raise UserError(f"{file} has both {both[0]} and {other[both[0]]}, which cannot be")
+    missing = [name for name in checks if not {name, other.get(name)} & metadata.keys()]
     if missing:
         raise UserError(
             f"{file} does not name its {', '.join(missing)}; name a file that a training tool of "
             "this task wrote"
         )
-    wanted = {**checks, **{k: v for k, v in (optional or {}).items() if k in metadata}}
+    wanted = {k: v for k, v in {**checks, **(optional or {})}.items() if k in metadata}
     return {name: fact(f"{file}: {name}", metadata[name], wanted[name]) for name in wanted}
 
 
