@@ -23,6 +23,7 @@ from kd_core.training.targets.tap_store import TapStore, differences, identity_i
 from kd_core.training.targets.trial import ALIKE, first_images, forms_of, outputs_of
 from kd_core.training.teacher_cache import require_one_machine, require_statistics
 
+_UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3), ("bytes", 1))
 _COMPARED = 8  # images that go through the teacher though their values are there
 
 TopKTaps = Mapping[str, Mapping[str, tuple[int, float]]]
@@ -203,4 +204,5 @@ def _tell_of_others(folder: Path, place: Path, identity: Mapping[str, str]) -> N
 
 
 def _size(count: int) -> str:
-    return f"{count / 1e9:,.2f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"
+    unit, scale = next(pair for pair in _UNITS if count >= pair[1] or pair[1] == 1)
+    return f"{count / scale:,.2f} {unit}"
