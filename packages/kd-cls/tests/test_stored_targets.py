@@ -82,7 +82,7 @@ def test_a_second_run_on_cropped_flipped_and_mixed_files_needs_no_teacher_pass(p
     cache = "trainer.teacher_cache=kept"
     assert run("first", cache) == 0
     told = " ".join(capsys.readouterr().err.split())
-    assert "stored targets in kept: 384.00 bytes for 2 epochs of 24 images (8 bytes for each)" in told
+    assert "stored targets in kept: 384 bytes for 2 epochs of 24 images (8 bytes for each)" in told
     passes.clear()
     assert run("second", cache) == 0
     assert passes == [5, 2, 5]  # two trials and what is compared, of a run's ten passes
@@ -116,6 +116,13 @@ def test_another_data_seed_or_transform_is_refused_before_training(capsys):
         assert difference in told
         assert "its targets are not those of this run" in told
         assert not Path("runs/other").exists()
+
+
+def test_a_named_folder_needs_a_data_seed_before_the_first_of_several_seeds_trains(capsys):
+    options = ["data_seed=None", "trainer.teacher_cache=kept"]
+    assert run("several", *options, extra=["--seeds", "0", "1"]) == 2
+    assert "every seed has its own unless it is set" in " ".join(capsys.readouterr().err.split())
+    assert not Path("kept").exists()
 
 
 def test_without_a_folder_every_kind_of_targets_is_kept_beside_the_others(capsys):
