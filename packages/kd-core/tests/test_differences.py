@@ -84,6 +84,9 @@ def test_a_teacher_cache_counts_but_not_where_it_is():
     assert differences(there, {"trainer": {"teacher_cache": True}}) == {}
     assert differences(there, {"trainer": {"teacher_cache": False}})
     assert differences(there, {"trainer": {}})
+    assert differences(there, {"trainer": {"teacher_cache": {"folder": "b"}}}) == {}
+    (text,) = differences(there, {"trainer": {"teacher_cache": {"topk": 5}}}).values()
+    assert text == "trainer.teacher_cache.topk is not set there and 5 here"
 
 
 def test_files_count_by_content_and_by_name_where_they_are_not_there(tmp_path):

@@ -30,7 +30,7 @@ from kd_core.training.optimizer import build_optimizer, groups_text
 from kd_core.training.schedule import SCHEDULE
 from kd_core.training.settings import TrainerSettings, build_each, parse_trainer
 from kd_core.training.step import PRECISIONS, STEP, TrainStep
-from kd_core.training.targets.choice import parse_cache, with_cache
+from kd_core.training.targets.choice import with_cache
 from kd_core.training.trainer import Trainer
 
 
@@ -64,6 +64,7 @@ def build_trainer(
     optimizer: Mapping[str, Any],
     schedule: Mapping[str, Any],
     cache_folder: Path | None = None,
+    same_data_seed: bool = True,
     **settings: Any,
 ) -> Trainer:
     """Build the trainer of a config's `trainer`, `optimizer` and `schedule` nodes.
@@ -75,6 +76,7 @@ def build_trainer(
         schedule: Node; `epochs` is filled in.
         cache_folder: Where teacher outputs are kept unless the settings name a folder; None takes
             one in `work_dir`.
+        same_data_seed: Whether runs with other seeds have the same order and augmentation.
         settings: The keys of `trainer`; see `TrainerSettings`.
 
     Raises:
@@ -88,9 +90,19 @@ def build_trainer(
         err.print(text)
     step = _build_step(parts.distiller, built, given)
     _accelerate_teachers(parts, given)
+    loader = with_cache(
+        parts.loader,
+        [parts.distiller],
+        parts.distiller.teachers,
+        given.teacher_cache,
+        beside=cache_folder or work_dir / "teachers",
+        precision=given.precision,
+        epochs=given.epochs,
+        same_data_seed=same_data_seed,
+    )
     return Trainer(
         parts.distiller,
-        _loader(parts, given, cache_folder or work_dir / "teachers"),
+        loader,
         step,
         built,
         schedule=build(schedule, "schedule", kind=SCHEDULE, epochs=given.epochs),
@@ -136,22 +148,6 @@ def _accelerate_teachers(parts: Parts, settings: TrainerSettings) -> None:
     if parts.sample is not None and settings.accelerate_teachers:
         for teacher in parts.distiller.teachers.values():
             teacher.accelerate(parts.sample, PRECISIONS[settings.precision])
-
-
-def _loader(parts: Parts, settings: TrainerSettings, beside: Path) -> Loader:
-    """Return the training batches, with teacher features from disk if that is wanted."""
-    cache = parse_cache(settings.teacher_cache)
-    if cache is None:
-        return parts.loader
-    return with_cache(
-        parts.loader,
-        [parts.distiller],
-        parts.distiller.teachers,
-        cache,
-        beside=beside,
-        precision=settings.precision,
-        epochs=settings.epochs,
-    )
 
 
 def _build_hooks(parts: Parts, settings: TrainerSettings) -> list[Hook]:

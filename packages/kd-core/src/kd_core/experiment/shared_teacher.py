@@ -20,7 +20,7 @@ from kd_core.training.shared_teacher import (
     shared_teachers,
     train_in_turns,
 )
-from kd_core.training.targets.choice import parse_cache, with_cache
+from kd_core.training.targets.choice import with_cache
 
 Run = tuple[Experiment, int, Path]
 """An experiment, a seed, and the folder of its run."""
@@ -123,8 +123,8 @@ def _share(ready: Sequence[Prepared], settings: Mapping[str, Any], folder: Path)
     precision = settings.get("precision", "fp32")
     teachers = shared_teachers(distillers, ready[0].built.sample, precision)
     loader: Loader = ready[0].built.parts.loader
-    cache = parse_cache(settings.get("teacher_cache", False))
-    if cache is not None:
+    cache = settings.get("teacher_cache", False)
+    if cache is not False:
         epochs = settings["epochs"]
         loader = with_cache(
             loader, distillers, teachers, cache, beside=folder, precision=precision, epochs=epochs

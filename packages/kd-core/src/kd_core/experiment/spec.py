@@ -132,7 +132,9 @@ class Experiment:
             if node is None:
                 raise UserError(f"nothing says how to train: set {name}")
         settings: dict[str, Any] = {**(self.trainer or {}), **nodes}
-        return settings if cache is None else {**settings, "cache_folder": cache}
+        if cache is not None:
+            settings |= {"cache_folder": cache, "same_data_seed": self.data_seed is not None}
+        return settings
 
     def without_teachers(self) -> "Experiment":
         """Return the same run without teachers."""

@@ -68,11 +68,12 @@ def with_cache(
     loader: Loader,
     distillers: Sequence[Distiller],
     teachers: Mapping[str, Teacher],
-    options: CacheOptions,
+    setting: bool | str | Mapping[str, Any],
     *,
     beside: Path,
     precision: str,
     epochs: int,
+    same_data_seed: bool = True,
 ) -> Loader:
     """Return a loader whose batches have the teachers' features from files.
 
@@ -83,14 +84,18 @@ def with_cache(
         loader: Training batches.
         distillers: All that learn from these batches.
         teachers: Theirs, by name, with the taps of all set.
-        options: From `parse_cache`.
+        setting: `trainer.teacher_cache`; False leaves the loader as it is.
         beside: Folder for targets where none is named.
         precision: Of the teachers.
         epochs: How many the run has.
+        same_data_seed: Whether the config sets `data_seed`, for all seeds.
 
     Raises:
         UserError: If outputs cannot be kept, or those in a named folder are others.
     """
+    options = parse_cache(setting)
+    if options is None:
+        return loader
     for distiller in distillers:
         _require_replayable(distiller)
     folder = beside if options.folder is None else Path(options.folder)
@@ -101,6 +106,11 @@ def with_cache(
         text = cached.describe(epochs)
     elif isinstance(loader, SplitLoader):
         named = options.folder is not None
+        if named and not same_data_seed:
+            raise UserError(
+                f"{_WHERE}: {folder} is for the targets of one data_seed, and every seed has its "
+                "own unless it is set; set data_seed=0, or trainer.teacher_cache=True"
+            )
         cached = StoredTargets(
             loader, teachers, folder, precision=precision, topk=topk, named=named
         )

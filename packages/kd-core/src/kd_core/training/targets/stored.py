@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from kd_core.training.targets.tap_store import TapStore, differences, identity_i
 from kd_core.training.targets.trial import ALIKE, first_images, forms_of, outputs_of
 from kd_core.training.teacher_cache import require_one_machine, require_statistics
 
+_UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
 _COMPARED = 8  # images that go through the teacher though their values are there
 
 TopKTaps = Mapping[str, Mapping[str, tuple[int, float]]]
@@ -71,8 +73,8 @@ class StoredTargets:
         rows = len(loader.order(0))
         self._targets = []
         for name, teacher in teachers.items():
+            require_statistics(name, teacher)
             with located(f"trainer.teacher_cache: teacher {name!r}"):
-                require_statistics(name, teacher)
                 forms = forms_of(teacher, sample, autocast, (topk or {}).get(name, {}))
             own = {"teacher": model_fingerprint(teacher.model), **identity}
             stores = {}
@@ -195,12 +197,16 @@ def _tell_of_others(folder: Path, place: Path, identity: Mapping[str, str]) -> N
     if place.exists() or distributed.rank() > 0:
         return
     for other in sorted(folder.glob("targets-*")):
-        found = identity_in(other)
-        if all(found.get(name) == identity[name] for name in ("teacher", "tap")):
-            text = listed(differences(found, identity))
-            err.print(f"{other} is not used: {text}", markup=False)
-            return
+        with suppress(UserError):  # another's damage is no concern of this run
+            found = identity_in(other)
+            if all(found.get(name) == identity[name] for name in ("teacher", "tap")):
+                text = listed(differences(found, identity))
+                err.print(f"{other} is not used: {text}", markup=False)
+                return
 
 
 def _size(count: int) -> str:
-    return f"{count / 1e9:,.2f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"
+    for unit, scale in _UNITS:
+        if count >= scale:
+            return f"{count / scale:,.2f} {unit}"
+    return f"{count} bytes"
