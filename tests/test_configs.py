@@ -5,6 +5,7 @@ import functools
 import inspect
 import re
 import shlex
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -140,8 +141,12 @@ def dry_run(command):
     if any(Path(name).name == "cifar100_224.py" for name in arguments):
         smaller = ["data.image_size=64", "data.augment=[]"]  # or it is scaled to 256 all the same
     task = tool.removeprefix("tools/").partition("_")[0]
-    if tool.endswith("compare.py"):  # all rows are read, and one is run
-        arguments += [] if "--sweep" in arguments else ["--only", one_row(arguments)]
+    if "--sweep" in arguments:  # the ends of the range
+        first = arguments.index("--sweep") + 2
+        values = [*takewhile(lambda word: not word.startswith("--"), arguments[first:])]
+        arguments[first : first + len(values)] = values[:1] + values[1:][-1:]
+    elif tool.endswith("compare.py"):  # all rows are read, and one is run
+        arguments += ["--only", one_row(arguments)]
     return TOOLS[tool]([*arguments, "--dry-run", "--cfg-options", *QUICK[task], *smaller])
 
 
