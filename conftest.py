@@ -14,7 +14,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Most of a short process's time goes into imports. Where python may not keep what it compiles, each
-# would compile torch anew, for many seconds: it is kept beside pytest's own cache instead.
+# would compile torch again, for many seconds: it is kept beside pytest's own cache instead.
 if sys.dont_write_bytecode:
     sys.dont_write_bytecode = False
     sys.pycache_prefix = str(Path(__file__).parent / ".pytest_cache/bytecode")

@@ -1,8 +1,11 @@
 """Every config loads, and every command that a config documents builds and takes a step."""
 
 import ast
+import functools
+import inspect
 import re
 import shlex
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -12,9 +15,11 @@ from kd_cls.models import build_model
 from kd_cls.stand_ins import SHAPES
 from kd_cls.train import main as train_classifier
 from kd_core.config.reading import load_config
+from kd_reid import torchreid
 from kd_reid.compare import main as compare_embedders
 from kd_reid.train import main as train_embedder
 from PIL import Image
+from torchvision.models import resnet
 
 pytestmark = pytest.mark.spread
 
@@ -76,9 +81,25 @@ def weights(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Let CIFAR's stand-in have smaller images."""
+def quick(monkeypatch, pytestconfig):
+    """Let CIFAR's stand-in have smaller images, and ResNets fewer blocks, unless `--slow`."""
     monkeypatch.setitem(SHAPES, "cifar100", (16, 100))
+    if not pytestconfig.getoption("--slow"):
+        for network in (resnet.ResNet, torchreid.models.resnet.ResNet, torchreid.models.pcb.PCB):
+            monkeypatch.setattr(network, "__init__", shallow(network.__init__))
+
+
+def shallow(build):
+    """Return a constructor of ResNets of two blocks a stage: their taps and widths are the same."""
+    signature = inspect.signature(build)
+
+    @functools.wraps(build)
+    def two_blocks(*args, **kwargs):
+        given = signature.bind(*args, **kwargs)
+        given.arguments["layers"] = [min(number, 2) for number in given.arguments["layers"]]
+        build(*given.args, **given.kwargs)
+
+    return two_blocks
 
 
 @pytest.fixture
@@ -121,8 +142,12 @@ def dry_run(command):
     if any(Path(name).name == "cifar100_224.py" for name in arguments):
         smaller = ["data.image_size=64", "data.augment=[]"]  # or it is scaled to 256 all the same
     task = tool.removeprefix("tools/").partition("_")[0]
-    if tool.endswith("compare.py"):  # all rows are read, and one is run
-        arguments += [] if "--sweep" in arguments else ["--only", one_row(arguments)]
+    if "--sweep" in arguments:  # the ends of the range
+        first = arguments.index("--sweep") + 2
+        values = [*takewhile(lambda word: not word.startswith("--"), arguments[first:])]
+        arguments[first : first + len(values)] = values[:1] + values[1:][-1:]
+    elif tool.endswith("compare.py"):  # all rows are read, and one is run
+        arguments += ["--only", one_row(arguments)]
     return TOOLS[tool]([*arguments, "--dry-run", "--cfg-options", *QUICK[task], *smaller])
 
 

@@ -65,7 +65,8 @@ REFUSALS = {
 """Methods that refuse some pairs at construction, and what they then ask for."""
 
 DATA = """
-data = dict(type="kd_cls.data.synthetic", num_classes=20, num_train=40, batch_size=8)
+data = dict(type="kd_cls.data.synthetic", num_classes=20, num_train=40, batch_size=8,
+    image_size=16)
 optimizer = dict(type="torch.optim.SGD", lr=0.002, momentum=0.9)
 schedule = dict(type="kd_core.training.schedule.multi_step", milestones=[150])
 trainer = dict(epochs=240, loggers=[])

@@ -1,5 +1,7 @@
 """A run that was killed in the middle of an epoch and resumed ends like one that was not."""
 
+import contextlib
+import io
 import json
 import signal
 import subprocess
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from kd_cls.models import build_model
+from kd_cls.train import main
 
 ROOT = Path(__file__).parents[1]
 STEPS = 40  # an epoch's
@@ -22,16 +25,28 @@ trainer = dict(epochs=2, eval_every=2, ema=0.9, allow_weak_teacher=True)
 EVERY_STEP = ["--cfg-options", "trainer.save_minutes=0"]
 
 
-def start(folder, *arguments):
-    """Start the tool on the demo's DKD config, made tiny by the one beside the folder."""
+def given(folder, *arguments):
+    """Return the arguments for the demo's DKD config, made tiny by the one beside the folder."""
     configs = ["configs/demo/dkd.py", str(folder.parent / "tiny.py")]
+    return [*configs, "--work-dir", str(folder), *arguments]
+
+
+def start(folder, *arguments):
+    """Start the tool in a process that can be killed."""
     return subprocess.Popen(
-        [sys.executable, "tools/cls_train.py", *configs, "--work-dir", str(folder), *arguments],
+        [sys.executable, "tools/cls_train.py", *given(folder, *arguments)],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def run_to_the_end(folder, *arguments):
+    """Run the tool in this process; return its status, and what it said."""
+    said = io.StringIO()
+    with contextlib.chdir(ROOT), contextlib.redirect_stderr(said):
+        return main(given(folder, *arguments)), said.getvalue()
 
 
 def position(folder):
@@ -74,7 +89,6 @@ def runs(tmp_path_factory):
     torch.manual_seed(0)
     torch.save(build_model("resnet20", num_classes=10).state_dict(), folder / "teacher.pth")
     cut = {path: start(path, *EVERY_STEP) for path in (killed, stopped)}
-    again = {}
     try:
         pause_inside_an_epoch(cut)
         cut[killed].kill()
@@ -84,14 +98,12 @@ def runs(tmp_path_factory):
             said = process.communicate(timeout=60)[1]
             product = (path / "student.pth").exists()
             found[path.name] = process.returncode, said, position(path), product
-        again = {path: start(path, "--resume") for path in (killed, stopped)}
-        again[whole] = start(whole)
-        for path, process in again.items():
-            said = process.communicate(timeout=120)[1]
-            found[f"{path.name} to the end"] = process.returncode, said
     finally:
-        for process in (*cut.values(), *again.values()):
+        for process in cut.values():
             process.kill()
+    for path in (killed, stopped):
+        found[f"{path.name} to the end"] = run_to_the_end(path, "--resume")
+    found["whole to the end"] = run_to_the_end(whole)
     return found
 
 

@@ -125,15 +125,15 @@ def in_one_line(text: str) -> tuple[str, list[int]]:
 
     Comment marks, and the quotes between the parts of a python string, are not part of a sentence.
     """
-    joined, lines = "", list[int]()
+    parts, lines, position, line = list[str](), list[int](), 0, 1
     between = re.compile(r"[ \t]*[\"']?\s*\n\s*(?:#+ |[rbf]{0,2}[\"'](?![\"'])|[>*-] )?|[ \t]+")
-    position = 0
     for match in between.finditer(text):
-        joined += text[position : match.start()] + " "
-        lines += [text.count("\n", 0, position) + 1] * (match.start() - position + 1)
+        parts.append(text[position : match.start()] + " ")
+        lines += [line] * len(parts[-1])
+        line += text.count("\n", position, match.end())
         position = match.end()
-    lines += [text.count("\n", 0, position) + 1] * (len(text) - position)
-    return joined + text[position:], lines
+    parts.append(text[position:])
+    return "".join(parts), lines + [line] * len(parts[-1])
 
 
 def word_errors(path: str, text: str) -> list[str]:
@@ -141,9 +141,11 @@ def word_errors(path: str, text: str) -> list[str]:
     errors = []
     if path.endswith(".py"):
         found = list(names(text))
+        distinct = {name for name, _ in found}
         for rule in NAMES:
             if re.match(rule.where, path):
-                lines = [line for name, line in found if re.fullmatch(rule.old, name)]
+                old = {name for name in distinct if re.fullmatch(rule.old, name)}
+                lines = [line for name, line in found if name in old]
                 errors += [f"line {line}: {rule.old!r}; write {rule.instead}" for line in lines]
     joined, lines = in_one_line(text)
     for rule in PHRASES:
