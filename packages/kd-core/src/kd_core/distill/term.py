@@ -161,9 +161,11 @@ def build_terms(
     Messages name a node by its place under `where`.
     """
     specs = {name: parse_term(node, f"{where}.{name}") for name, node in nodes.items()}
+    if any(spec.sources for spec in specs.values()):
+        specs = of_each_teacher(specs, where)
     return {
         name: _build_term(spec, f"{where}.{name}", student, teachers, sample, provided)
-        for name, spec in of_each_teacher(specs, where).items()
+        for name, spec in specs.items()
     }
 
 
