@@ -304,7 +304,7 @@ def test_maps_behind_a_role_are_tokens_for_a_criterion_on_tokens():
 @pytest.mark.parametrize("tap", ["turn", "turn:nchw:tokens"])
 def test_channels_that_are_last_are_not_taken_for_positions(tap):
     term = Term(TokenMean(), student="@map", teacher="conv:nchw:tokens")
-    with pytest.raises(UserError, match=r"gives a map \[N, H, W, C\].* write 'turn:nhwc'"):
+    with pytest.raises(UserError, match=r"gives a map \[N, H, W, C\].* write 'turn:nhwc:tokens'"):
         Distiller(with_role(Last(), tap), Predict(Last()), {"t": term}, sample={"image": IMAGES})
 
 

@@ -97,7 +97,7 @@ def test_a_map_by_its_role_is_tokens_for_a_criterion_on_tokens(tap):
 
 @pytest.mark.parametrize("tap", ["@map", "@tokens", "swapped:nchw:tokens"])
 def test_a_map_with_its_channels_last_that_does_not_say_so_is_refused(tap):
-    with pytest.raises(UserError, match=r"it gives a map .N, H, W, C.*write 'swapped:nhwc'"):
+    with pytest.raises(UserError, match=r"it gives a map .N, H, W, C.*write 'swapped:nhwc:tokens'"):
         distilled((8, 8), taps=(tap, "conv:nchw:tokens"), roles={"map": ("swapped",)})
 
 
