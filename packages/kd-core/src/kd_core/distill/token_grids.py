@@ -30,13 +30,13 @@ def check_token_grids(terms: Terms, sample: Batch, student: nn.Module, teachers:
         for place in places:
             teacher = teachers[source_of(name, term, teachers)].model
             own = _grid(student, taps[0], place, sample)
-            shown = _grid(teacher, taps[1], place, sample)
-            if own and shown and own != shown and (own[0] != own[1] or shown[0] != shown[1]):
+            wanted = _grid(teacher, taps[1], place, sample)
+            if own and wanted and own != wanted and (own[0] != own[1] or wanted[0] != wanted[1]):
                 raise UserError(
                     f"term {name!r}: the student's tokens are of {own[0]} x {own[1]} positions, "
-                    f"the teacher's of {shown[0]} x {shown[1]}, and only square grids are laid on "
-                    "one another; set `size` of a network so that the grids are equal or square, "
-                    "or take a criterion on maps, such as DenseMSE"
+                    f"the teacher's of {wanted[0]} x {wanted[1]}, and only square grids are laid "
+                    "on one another; set `size` of a network so that the grids are equal or "
+                    "square, or take a criterion on maps, such as DenseMSE"
                 )
 
 
