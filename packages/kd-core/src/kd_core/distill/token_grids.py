@@ -37,8 +37,8 @@ def check_token_grids(terms: Terms, sample: Batch, student: nn.Module, teachers:
                 raise UserError(
                     f"term {name!r}: the student's tokens are of {own[0]} x {own[1]} positions, "
                     f"the teacher's of {wanted[0]} x {wanted[1]}, and only square grids are laid "
-                    "on one another; set `size` of a network so that the grids are equal or square, "
-                    "or take a criterion on maps, such as DenseMSE"
+                    "on one another; set `size` of a network so that the grids are equal or "
+                    "square, or take a criterion on maps, such as DenseMSE"
                 )
 
 
