@@ -79,7 +79,7 @@ def sample(
 
     Args:
         cls: The class that takes them.
-        size: Images in the batch; 14 at most, unless `num_samples` is given.
+        size: Images in the batch; 12 at most, unless `num_samples` is given.
         dtype: Of both outputs.
         device: Of everything.
         overrides: As for `make`, so that inputs and criterion fit each other.
@@ -129,7 +129,7 @@ def _known(cls: type[Criterion], overrides: dict[str, Any]) -> dict[str, Any]:
         teacher = student
     if cls.example is not None:
         student, teacher = cls.example
-    classes, samples = overrides.get("num_classes", 7), overrides.get("num_samples", 14)
+    classes, samples = overrides.get("num_classes", 7), overrides.get("num_samples", 12)
     labels = torch.arange(samples) % classes
     if cls.multi_label:  # every image has about two thirds of the classes
         labels = ((labels[:, None] + torch.arange(classes)) % 3 > 0).float()
