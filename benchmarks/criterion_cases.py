@@ -73,7 +73,7 @@ def cases(name: str, device: torch.device, *, small: bool = False) -> Iterator[C
 
 def criterion_case(method: Method, size: Size, device: torch.device) -> Case:
     """Make a criterion with its adapters, and what it is fed, as after a ReLU but for logits."""
-    known = {"num_samples": max(size.batch, 14), **size.shapes}
+    known = {"num_samples": max(size.batch, 12), **size.shapes}
     criterion = make(method.type, **method.options, **known).to(device)
     inputs = {"dtype": torch.get_default_dtype(), "device": str(device), **known}
     student, teacher, batch = sample(method.type, size=size.batch, **inputs)

@@ -63,7 +63,8 @@ def test_one_image_of_a_class_is_refused(shape):
 def collected(criterion, *parts):
     for part in parts:
         index = torch.tensor(part)
-        criterion(None, LOGITS[index].float(), {"index": index})
+        logits = nn.functional.pad(LOGITS[index].float(), (0, len(criterion.logits[0]) - 3))
+        criterion(None, logits, {"index": index})
     return criterion.product()["cost"]
 
 
@@ -98,11 +99,25 @@ def test_an_epoch_that_is_resumed_forgets_nothing():
     assert torch.equal(collected(second, [5, 7, 8]), whole)
 
 
-def test_a_class_of_one_image_and_several_labels_an_image_are_refused():
-    with pytest.raises(UserError, match="class 2 has 1 training images, and each class needs two"):
-        ClassDistances(3, torch.tensor([0, 1, 2, 0, 1]))
-    with pytest.raises(UserError, match="class 3 has 0 training images"):
-        ClassDistances(4, LABELS)
+def test_a_class_of_one_image_or_none_is_far_from_all_others_and_told(capsys):
+    labels = torch.tensor([4, 0, 2, 4, 0, 4, 2, 0, 1])  # none of class 3, one of class 1
+    found = collected(ClassDistances(5, labels), [*range(9)])
+    assert "2 of 5 classes have fewer than two training images" in capsys.readouterr().err
+    far = sharpened(torch.ones(()), 1.0)
+    for few in (1, 3):
+        expected = far.repeat(5)
+        expected[few] = 0
+        assert torch.equal(found[few], expected)
+        assert torch.equal(found[:, few], expected)
+    wanted = torch.stack([LOGITS[[1, 4]], LOGITS[[2, 6]], LOGITS[[0, 3]]]).float()
+    known = torch.tensor([0, 2, 4])
+    rest = sharpened(cka_distance(wanted), 1.0)
+    torch.testing.assert_close(found[known[:, None], known], rest)
+    nobody = collected(ClassDistances(9, torch.arange(9)), [*range(9)])
+    assert torch.equal(nobody, far * (1 - torch.eye(9)))
+
+
+def test_several_labels_an_image_are_refused():
     with pytest.raises(UserError, match="one label an image"):
         ClassDistances(3, torch.zeros(4, 3))
 

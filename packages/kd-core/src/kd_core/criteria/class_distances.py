@@ -11,7 +11,8 @@ from kd_core.config.values import Positive, SeveralInt
 from kd_core.criteria.criterion import Criterion, Shapes
 from kd_core.errors import UserError
 from kd_core.functional import full_precision
-from kd_core.runtime.distributed import gather_rows
+from kd_core.runtime import distributed
+from kd_core.runtime.console import err
 
 _MOST = 2**26
 """Numbers of the Gram matrices of all classes that are held at once."""
@@ -96,8 +97,9 @@ class ClassDistances(Criterion):
 
     Nothing is trained. One epoch of unchanged images (`data.augment=[]`) is enough. The product has
     the `cost` of moving probability between classes: `sharpened` distances of `cka_distance`. Every
-    class counts with as many images as the smallest one has, in the order of the training set. The
-    logits take 4 * C * C * images bytes: 20 MB for CIFAR-100, 2.9 GB for ImageNet.
+    class counts with as many images as the smallest one has, in the order of the training set. One
+    with fewer than two images counts as far from all others, which is told. The logits take
+    4 * C * C * images bytes: 20 MB for CIFAR-100, 2.9 GB for ImageNet.
 
     Args:
         num_classes: C.
@@ -106,7 +108,7 @@ class ClassDistances(Criterion):
         sharpness: Of the costs.
 
     Raises:
-        UserError: If a class has fewer than two images, or an image several labels.
+        UserError: If an image has several labels.
     """
 
     takes = "logits"
@@ -117,6 +119,7 @@ class ClassDistances(Criterion):
     places: Tensor
     logits: Tensor
     is_filled: Tensor
+    is_known: Tensor
 
     def __init__(
         self,
@@ -130,14 +133,16 @@ class ClassDistances(Criterion):
         if labels.dim() != 1:
             raise UserError("ClassDistances needs one label an image, these are [N, C]")
         counts = labels.bincount(minlength=num_classes)
-        fewest = int(counts.min())
-        if fewest < 2:
-            raise UserError(
-                f"ClassDistances: class {int(counts.argmin())} has {fewest} training images, and "
-                "each class needs two; add images, or set WKDLogits(cost='classifier')"
+        known = counts >= 2
+        if (few := int((~known).sum())) and distributed.rank() == 0:
+            err.print(
+                f"ClassDistances: {few} of {num_classes} classes have fewer than two training "
+                "images; they count as far from all others"
             )
+        fewest = min(counts[known].tolist(), default=2)
         self.images, self.sharpness = min(images or fewest, fewest), sharpness
         rows = num_classes * self.images
+        self.register_buffer("is_known", known, persistent=False)
         self.register_buffer("places", _places(labels, counts, self.images), persistent=False)
         self.register_buffer("logits", torch.zeros(rows + 1, num_classes))  # the last is for others
         self.register_buffer("is_filled", torch.zeros(rows + 1))
@@ -150,22 +155,23 @@ class ClassDistances(Criterion):
     def forward(self, student: Any, teacher: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """Keep the logits [N, C] of the images `batch["index"]` [N]; return 0."""
         with torch.no_grad():
-            rows = self.places[gather_rows(batch["index"])]
-            self.logits.index_copy_(0, rows, gather_rows(teacher.detach()).to(self.logits))
+            rows = self.places[distributed.gather_rows(batch["index"])]
+            logits = distributed.gather_rows(teacher.detach())
+            self.logits.index_copy_(0, rows, logits.to(self.logits))
             self.is_filled.index_fill_(0, rows, 1.0)
         return 0 * self.nothing
 
     def product(self) -> dict[str, Tensor]:
-        """Return the costs that `WKDLogits` loads, [C, C].
-
-        Raises:
-            UserError: If fewer than two images of some class were seen.
-        """
-        shape = len(self.logits[0]), self.images
+        """Return the costs that `WKDLogits` loads, [C, C]."""
+        shape = len(self.is_known), self.images
+        filled = self.is_filled[:-1].view(shape).bool()[self.is_known]
         # One image that was left out (a last batch of one) leaves out its place in all classes.
-        seen = self.is_filled[:-1].view(shape).bool().all(0)
-        features = self.logits[:-1].unflatten(0, shape)[:, seen]
-        return {"cost": sharpened(cka_distance(features), self.sharpness)}
+        features = self.logits[:-1].unflatten(0, shape)[self.is_known][:, filled.all(0)]
+        distance = equal_costs(shape[0]).to(features)
+        if len(features):
+            known = self.is_known.nonzero().flatten()
+            distance[known[:, None], known] = cka_distance(features)
+        return {"cost": sharpened(distance, self.sharpness)}
 
 
 def _places(labels: Tensor, counts: Tensor, images: int) -> Tensor:

@@ -82,7 +82,7 @@ class Criterion(nn.Module):
     example_arguments: ClassVar[Mapping[str, Any]] = {}
     """Arguments of its constructor for the tests, where they have no default."""
 
-    example_samples: ClassVar[int] = 14
+    example_samples: ClassVar[int] = 12
     """Images of the data set in the tests; more where the default arguments need more."""
 
     multi_label: ClassVar[bool] = False
