@@ -1,4 +1,3 @@
-# ruff: noqa: N802
 # Written by `python tests/test_stubs.py`, from what the files beside this one define.
 
 from typing import Any
@@ -18,7 +17,6 @@ from kd_core.criteria.ctkd import CTKD as CTKD
 from kd_core.criteria.cwd import CWD as CWD
 from kd_core.criteria.dist import DIST as DIST
 from kd_core.criteria.dkd import DKD as DKD
-from kd_core.criteria.exit_heads import TokenHead as TokenHead
 from kd_core.criteria.fgd import FGD as FGD
 from kd_core.criteria.fitnet import FitNet as FitNet
 from kd_core.criteria.fsp import FSP as FSP
@@ -59,7 +57,6 @@ from kd_core.criteria.ttm import TTM as TTM
 from kd_core.criteria.ttm import WTTM as WTTM
 from kd_core.criteria.vid import VID as VID
 from kd_core.criteria.vitkd import ViTKD as ViTKD
-from kd_core.criteria.vkd import Orthogonal as Orthogonal
 from kd_core.criteria.vkd import VkD as VkD
 from kd_core.criteria.wsld import WSLD as WSLD
 
