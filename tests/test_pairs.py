@@ -60,6 +60,16 @@ OTHERS = {
         ("RegNet", 83_590_140),
         ("VisionTransformerDistilled", 5_910_800),
     ),
+    "imagenet_deit_tiny_resnet18": (
+        1000,
+        ("VisionTransformer", 5_717_416),
+        ("ResNet", 11_689_512),
+    ),
+    "imagenet_deit3_small_deit_tiny": (
+        1000,
+        ("VisionTransformer", 22_059_496),
+        ("VisionTransformer", 5_717_416),
+    ),
     "torchvision_resnet50_resnet18": (100, TORCHVISION["resnet50"], TORCHVISION["resnet18"]),
 }
 

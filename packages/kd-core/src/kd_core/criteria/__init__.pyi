@@ -22,7 +22,6 @@ from kd_core.criteria.cwd import CWD as CWD
 from kd_core.criteria.dense_mse import DenseMSE as DenseMSE
 from kd_core.criteria.dist import DIST as DIST
 from kd_core.criteria.dkd import DKD as DKD
-from kd_core.criteria.exit_heads import TokenHead as TokenHead
 from kd_core.criteria.fgd import FGD as FGD
 from kd_core.criteria.fitnet import FitNet as FitNet
 from kd_core.criteria.fsp import FSP as FSP
@@ -75,7 +74,6 @@ from kd_core.criteria.unic import UNICTokens as UNICTokens
 from kd_core.criteria.unic import UNICVectors as UNICVectors
 from kd_core.criteria.vid import VID as VID
 from kd_core.criteria.vitkd import ViTKD as ViTKD
-from kd_core.criteria.vkd import Orthogonal as Orthogonal
 from kd_core.criteria.vkd import VkD as VkD
 from kd_core.criteria.wkd import WKDFeatures as WKDFeatures
 from kd_core.criteria.wkd import WKDLogits as WKDLogits

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from itertools import pairwise
 from math import isqrt, log2
-from typing import cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
@@ -55,8 +54,8 @@ def map_head(
 
 def token_head(
     shape: Sequence[int], num_classes: int, stage: int, width: int | None, prefix: int
-) -> "TokenHead":
-    """Return a head for tokens [N, L, D]; see `TokenHead`.
+) -> nn.Module:
+    """Return a head for tokens [N, L, D]; see `_TokenHead`.
 
     Raises:
         UserError: If the tokens cannot be merged, or a width does not suit.
@@ -85,11 +84,11 @@ def token_head(
             f"OFAStage merges patches two by two, {mergings} times, which {patches} in a square do "
             "not allow; take images of another size, or tap a map (PATH:map)"
         )
-    head = TokenHead(channels, width, num_classes, mergings, max(_LAST - stage, 1), prefix)
-    return cast(TokenHead, head.apply(_initialize))
+    head = _TokenHead(channels, width, num_classes, mergings, max(_LAST - stage, 1), prefix)
+    return head.apply(_initialize)
 
 
-class TokenHead(nn.Module):
+class _TokenHead(nn.Module):
     """Merges patches, runs transformer blocks on them and classifies a token.
 
     Args:

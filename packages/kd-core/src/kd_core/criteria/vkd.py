@@ -16,7 +16,7 @@ Normalize = Literal["layer", "standard"]
 
 _LAYER_EPS = 1e-5  # of LayerNorm
 _CONSTANT_EPS = 1e-6  # deviation of a channel that is the same in the whole batch
-_OFF = 1e-3  # from orthonormal, for which rounding is no reason
+_OFF = 1e-3  # from orthonormal, more than rounding explains
 
 
 @full_precision
@@ -64,7 +64,7 @@ def _standardized(vectors: Tensor) -> Tensor:
     return (vectors - mean) / torch.where(deviation == 0, _CONSTANT_EPS, deviation)
 
 
-class Orthogonal(nn.Module):
+class _Orthogonal(nn.Module):
     """Parametrization of a matrix with orthonormal columns, or rows where these are fewer.
 
     The columns of the free matrix are made orthonormal one after the other (Gram-Schmidt, by the
@@ -111,7 +111,7 @@ def orthogonal_projector(inputs: int, outputs: int) -> nn.Linear:
     """
     projector = nn.Linear(inputs, outputs, bias=False)
     nn.init.orthogonal_(projector.weight)
-    return cast(nn.Linear, register_parametrization(projector, "weight", Orthogonal()))
+    return cast(nn.Linear, register_parametrization(projector, "weight", _Orthogonal()))
 
 
 class VkD(Criterion):
