@@ -1,6 +1,6 @@
 """Terms with several teachers: in a config one node, which becomes a term for each teacher."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -24,21 +24,24 @@ def listed_sources(value: Any, where: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def of_each_teacher(specs: Mapping[str, TermSpec], where: str) -> dict[str, TermSpec]:
-    """Return a term for every teacher in the place of one that lists several as its source.
+def of_each_teacher(
+    specs: Mapping[str, TermSpec], others: Collection[str], where: str
+) -> dict[str, TermSpec]:
+    """Return for each term that lists several teachers a term of every one of them.
 
     They are named TERM_TEACHER, and joined under the name of the term, unless it says another.
 
     Args:
         specs: By name.
+        others: Names of the other terms.
         where: Their place in the config, for messages.
 
     Raises:
         UserError: If a term has the name that another gets, or weights are for several.
     """
-    found = {name: spec for name, spec in specs.items() if not spec.sources}
+    found: dict[str, TermSpec] = {}
     for name, spec in specs.items():
-        if spec.sources and spec.has_weights:
+        if spec.has_weights:
             raise UserError(
                 f"{where}.{name}.weights: each of {', '.join(spec.sources)} has a criterion, so "
                 f"one file does not fit; write a term for each, with joint={name!r}"
@@ -50,7 +53,7 @@ def of_each_teacher(specs: Mapping[str, TermSpec], where: str) -> dict[str, Term
                     f"{where}.{name}.source: a term is named after teacher {source!r}, and names "
                     "of modules have no dots; rename the teacher"
                 )
-            if (own := f"{name}_{source}") in found:
+            if (own := f"{name}_{source}") in {*found, *others}:
                 raise UserError(f"{where}.{name}: another term is named {own!r}; rename it")
             found[own] = replace(spec, call=call.changed(source=source), sources=())
     return found

@@ -161,8 +161,8 @@ def build_terms(
     Messages name a node by its place under `where`.
     """
     specs = {name: parse_term(node, f"{where}.{name}") for name, node in nodes.items()}
-    if any(spec.sources for spec in specs.values()):
-        specs = of_each_teacher(specs, where)
+    if several := {name: specs.pop(name) for name in nodes if specs[name].sources}:
+        specs |= of_each_teacher(several, specs.keys(), where)
     return {
         name: _build_term(spec, f"{where}.{name}", student, teachers, sample, provided)
         for name, spec in specs.items()
