@@ -318,6 +318,12 @@ def test_what_one_epoch_or_tap_has_cannot_stand_for_another(images, tmp_path):
     shutil.copytree(place, place.with_name("epoch-00001"))
     with pytest.raises(UserError, match="holds a table of"):
         next(targets(loader(images), tmp_path).epoch(1))
+    shutil.rmtree(place.with_name("epoch-00001"))
+    list(targets(loader(images), tmp_path).epoch(1))
+    for name in ("values.f16", "sums.u32"):
+        shutil.copyfile(place / name, place.with_name("epoch-00001") / name)
+    with pytest.raises(UserError, match="the checksum of row 0 does not match"):
+        next(targets(loader(images), tmp_path).epoch(1))
 
 
 KILLS = 10
