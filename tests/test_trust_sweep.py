@@ -82,6 +82,7 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
     ("kd_core/training/loggers.py", "locate"): (1, "a logger of a config"),
     ("kd_core/experiment/outputs.py", "parse_call"): (1, "a fixed callable: build_stored"),
     ("kd_core/training/early_stop.py", "parse_call"): (1, "a fixed callable: EarlyStop"),
+    ("kd_core/training/targets/choice.py", "parse_call"): (1, "a fixed callable: CacheOptions"),
     ("kd_core/experiment/adapter.py", "parse_call"): (1, "a fixed callable: build_model"),
     ("kd_cls/networks.py", "parse_call"): (1, "a fixed callable: build_classifier"),
     ("kd_cls/libraries/timm_names.py", "parse"): (1, "a fixed type: image_classifier"),

@@ -266,7 +266,7 @@ def test_other_images_are_refused_in_a_named_folder_and_have_their_own_store_els
     [
         ({"model": lambda: distiller(seed=2)}, "teacher is "),
         ({"precision": "bf16"}, "precision is fp32 there and bf16 here"),
-        ({"topk": {"teacher": {"output": (3, 1.0)}}}, "topk is no there and 3 here"),
+        ({"topk": {"teacher": {"output": (3, 1.0)}}}, "topk is off there and 3 here"),
     ],
 )
 def test_another_teacher_precision_or_k_is_refused_in_a_named_folder(
@@ -317,6 +317,12 @@ def test_what_one_epoch_or_tap_has_cannot_stand_for_another(images, tmp_path):
     (place,) = tmp_path.glob("*/epoch-00000")
     shutil.copytree(place, place.with_name("epoch-00001"))
     with pytest.raises(UserError, match="holds a table of"):
+        next(targets(loader(images), tmp_path).epoch(1))
+    shutil.rmtree(place.with_name("epoch-00001"))
+    list(targets(loader(images), tmp_path).epoch(1))
+    for name in ("values.f16", "sums.u32"):
+        shutil.copyfile(place / name, place.with_name("epoch-00001") / name)
+    with pytest.raises(UserError, match="the checksum of row 0 does not match"):
         next(targets(loader(images), tmp_path).epoch(1))
 
 
@@ -417,7 +423,7 @@ class Counting(RandomCrop):
 
 @pytest.mark.parametrize("transform", [own_draws, Counting()])
 def test_a_transform_with_randomness_of_its_own_is_refused(images, tmp_path, transform):
-    with pytest.raises(UserError, match="another one when it is made again"):
+    with pytest.raises(UserError, match="another one when it is read again"):
         targets(loader(images, transform=transform), tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -67,7 +67,7 @@ class Whole(Form):
 
     def described(self) -> dict[str, str]:
         """Return shape and number of views."""
-        return {"shape": str(list(self.shape)), "views": str(self.views), "topk": "no"}
+        return {"shape": str(list(self.shape)), "views": str(self.views), "topk": "off"}
 
 
 class TopK(Form):

@@ -86,7 +86,7 @@ def seeded_batch(loader: SplitLoader) -> Batch:
         if differs is not None:
             raise UserError(
                 f"trainer.teacher_cache cannot be used here: image {int(first['index'][differs])} "
-                f"of epoch {epoch} is another one when it is made again, so a transform draws from "
+                f"of epoch {epoch} is another one when it is read again, so a transform draws from "
                 "a generator of its own (NumPy's, or one that it keeps); let it draw from torch's "
                 "or Python's, which are seeded for every image, or leave trainer.teacher_cache out"
             )

@@ -197,7 +197,7 @@ def _tell_of_others(folder: Path, place: Path, identity: Mapping[str, str]) -> N
     if place.exists() or distributed.rank() > 0:
         return
     for other in sorted(folder.glob("targets-*")):
-        with suppress(UserError):  # another's damage is no concern of this run
+        with suppress(UserError):  # damage there does not matter to this run
             found = identity_in(other)
             if all(found.get(name) == identity[name] for name in ("teacher", "tap")):
                 text = listed(differences(found, identity))

@@ -99,7 +99,7 @@ def identity_in(folder: Path) -> dict[str, Any]:
     """
     if folder.is_dir() and not (folder / _IDENTITY).exists():
         raise UserError(
-            f"{folder} has no {_IDENTITY}, so these are no stored targets; name another folder"
+            f"{folder} has no {_IDENTITY}, so it does not hold stored targets; name another folder"
         )
     identity = load_json(folder / _IDENTITY, remedy=_REMEDY).get("identity")
     if not isinstance(identity, dict):
