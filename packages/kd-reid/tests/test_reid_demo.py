@@ -11,7 +11,7 @@ from kd_reid.adapter import ADAPTER
 from PIL import Image
 
 FEW = ["data.num_train_ids=10", "data.num_test_ids=6", "data.num_cameras=2"]
-SHORT = ["trainer.epochs=2", "schedule.warmup_epochs=0", "data.batch_size=16", *FEW]
+SHORT = ["trainer.epochs=1", "schedule.warmup_epochs=0", "data.batch_size=16", *FEW]
 
 
 @pytest.fixture(autouse=True)
