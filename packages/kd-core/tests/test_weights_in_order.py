@@ -64,8 +64,16 @@ def renamed(old, new):
 
 REFUSED = {
     "a head of other classes": (
-        {**STATE, "_head.weight": torch.ones(5, 4)},
-        r"does not fit in order: _head\.weight is \[5, 4\], in its place is fc\.weight \[3, 4\]",
+        {**STATE, "_head.weight": torch.ones(5, 4), "_head.bias": torch.ones(5)},
+        r"fc\.weight is \[5, 4\] in the file, \[3, 4\] in the network.*other number of classes",
+    ),
+    "a head of another width": (
+        {**STATE, "_head.weight": torch.ones(3, 5)},
+        r"does not fit in order: _head\.weight is \[3, 5\], in its place is fc\.weight \[3, 4\]",
+    ),
+    "a body of another width": (
+        {**STATE, "_stem.weight": torch.ones(5, 3, 1, 1)},
+        r"_stem\.weight is \[5, 3, 1, 1\], in its place is conv\.weight \[4, 3, 1, 1\]",
     ),
     "another order": (swapped(STATE), r"_stem\.bias is \[4\], in its place is conv\.weight"),
     "weights and means of one shape in another order": (

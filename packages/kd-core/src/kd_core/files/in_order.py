@@ -11,6 +11,8 @@ from kd_core.files.best_match import Match, matches, same_tensors, state_dicts
 from kd_core.files.mismatch import COUNTER
 from kd_core.files.weight_files import CHOICE, IN_ORDER, is_index
 
+_HEADS = 2  # modules; a distilled transformer has two
+
 
 def match_in_order(file: Path, contents: Any, own: Mapping[str, Tensor]) -> tuple[Match, str]:
     """Return a file's tensors under a network's names, by their order, and what was done.
@@ -18,7 +20,8 @@ def match_in_order(file: Path, contents: Any, own: Mapping[str, Tensor]) -> tupl
     A file of the same architecture from another library has other names, but its modules were
     built in the same order. So number, shapes, the ends of names (`weight`, `running_mean`) and
     which tensors are of one module must all agree. What cannot be seen is whether two modules of
-    equal shapes were built in another order: whoever asks for this says that they were not.
+    equal shapes were built in another order: whoever asks for this says that they were not. The
+    head, the last module or two, may be of other classes, as in files that are found by name.
 
     Args:
         file: The file, or the index of its shards.
@@ -59,8 +62,10 @@ def match_in_order(file: Path, contents: Any, own: Mapping[str, Tensor]) -> tupl
 def other_way(file: Path, contents: Any, own: Mapping[str, Tensor]) -> str:
     """Return what to do with a file that fits but for the names of its tensors; "" for others."""
     try:
-        match_in_order(file, contents, own)
+        match, _ = match_in_order(file, contents, own)
     except UserError:
+        return ""
+    if not match.fits(own):
         return ""
     return (
         "; its tensors have the network's shapes, in the same order: if only the names differ, "
@@ -92,9 +97,11 @@ def _counted(state: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[s
 def _difference(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
     """Return in what way the order, or what is in it, differs; "" if it does not."""
     file, network = _counted(tensors, own), _counted(own, tensors)
+    heads = list(dict.fromkeys(name.rpartition(".")[0] for name in network))[-_HEADS:]
     modules: dict[str, str] = {}
     for (old, value), (new, wanted) in zip(file.items(), network.items(), strict=False):
-        if value.shape != wanted.shape:
+        alike = value.shape[1:] == wanted.shape[1:] and value.dim() == wanted.dim()
+        if value.shape != wanted.shape and not (alike and new.rpartition(".")[0] in heads):
             return f"{old} is {list(value.shape)}, in its place is {new} {list(wanted.shape)}"
         (old_module, _, old_end), (module, _, end) = old.rpartition("."), new.rpartition(".")
         if old_end != end or modules.setdefault(old_module, module) != module:
