@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ import torch
 from foundation_cells import Cells, Job
 from foundation_plan import TINY, Plan
 from foundation_table import table, write
-from kd_core.errors import RunError, UserError
+from kd_core.errors import RunError, UserError, nearest
 from kd_core.experiment.report import environment
 from kd_core.files.checkpoint import load_json, save_json
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             run_missing(cells, args)
             results = collected(cells)
         print(table(results))
-        if not args.tiny:
+        if args.table or not (args.tiny or args.set or args.only):
             save_json(results, RESULTS)
             write(results, PAGE)
     except UserError as error:
@@ -69,8 +69,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--minutes", type=float, default=90, help="start no further cell after them"
     )
     parser.add_argument("--jobs", type=int, default=2, help="cells at once; 0 runs them in here")
-    parser.add_argument("--epochs", type=int, help="of CIFAR-10")
-    parser.add_argument("--train", type=int, help="training images of each class of CIFAR-10")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=NUMBER", help="fields of Plan")
     parser.add_argument("--lightly", help="folder where lightly-train is installed, to run it too")
     parser.add_argument("--tiny", action="store_true", help="drawn images, random teachers")
     parser.add_argument("--table", action="store_true", help="write the tables and run nothing")
@@ -81,8 +80,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def plan_of(args: argparse.Namespace) -> Plan:
     """Return what all cells have in common."""
-    given = {key: value for key in ("epochs", "train") if (value := getattr(args, key))}
-    return replace(TINY if args.tiny else Plan(), **given)
+    plan = TINY if args.tiny else Plan()
+    known = [field.name for field in fields(Plan) if field.name not in ("tiny", "shots")]
+    for text in args.set:
+        key, _, value = text.partition("=")
+        if key not in known:
+            raise UserError(f"--set {text}: there is no number {key!r}{nearest(key, known)}")
+        if not value.isdecimal() or not int(value):
+            raise UserError(f"--set {text}: wanted a whole number, at least 1")
+        plan = replace(plan, **{key: int(value)})
+    return plan
 
 
 def require_same_plan(cells: Cells) -> None:
@@ -132,8 +139,7 @@ def in_process(cells: Cells, one: tuple[Job, int], args: argparse.Namespace) -> 
     command = [sys.executable, __file__, "--cell", *job, "--seeds", str(seed)]
     command += ["--work-dir", str(cells.folder), *["--tiny"] * args.tiny]
     command += ["--lightly", args.lightly] if args.lightly else []
-    for key in ("epochs", "train"):
-        command += [f"--{key}", str(getattr(args, key))] if getattr(args, key) else []
+    command += ["--set", *args.set] if args.set else []
     shared = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     with log.open("w", encoding="utf-8") as file:
         done = subprocess.run(

@@ -110,10 +110,11 @@ def config_of(
 
 
 def _terms(plan: Plan, kind: str, names: list[str]) -> dict[str, Any]:
-    criterion: dict[str, Any] = {"type": "kd_core.criteria.DenseMSE"}
-    taps: str | list[str] = "@map"
-    if kind == "unic":
-        criterion = {"type": "kd_core.criteria.UNIC", "hidden": plan.hidden}
-        taps = ["@pooled", "@map"]
-    term = {"criterion": criterion, "student": taps, "teacher": taps}
-    return {name: {**term, "source": name} for name in names}
+    if kind == "mse":
+        criterion: dict[str, Any] = {"type": "kd_core.criteria.DenseMSE"}
+        return {"mse": {"criterion": criterion, "student": "@map", "teacher": "@map"}}
+    criterion = {"type": "kd_core.criteria.UNIC", "hidden": plan.hidden, "balance": "standardize"}
+    taps = ["@pooled", "@map"]
+    # One teacher is no list: then a term has no joint loss.
+    several: dict[str, Any] = {"source": names, "drop": 0.5} if len(names) > 1 else {}
+    return {"unic": {"criterion": criterion, "student": taps, "teacher": taps, **several}}
