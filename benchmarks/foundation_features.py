@@ -1,5 +1,6 @@
 """Features of networks for labelled images, and how well one network's give another's."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,19 @@ def network_of(name: str, weights: str | Path | None = None, **options: Any) -> 
     return Classifier(network, roles=network_roles(network), **options).eval()
 
 
-def teacher_of(name: str, weights: str, size: int) -> Classifier:
-    """Return a real teacher, fed as it was trained."""
+def teacher_of(
+    name: str,
+    weights: str,
+    size: int,
+    *,
+    mean: Sequence[float] = MEAN,
+    std: Sequence[float] = STD,
+) -> Classifier:
+    """Return a real teacher, fed as it was trained unless other statistics are given."""
     network = create_model(REAL[name].network)
     load_weights(network, weights)
     roles = network_roles(network, [(size, size)])
-    return Classifier(network, mean=MEAN, std=STD, size=size, roles=roles).eval()
+    return Classifier(network, mean=mean, std=std, size=size, roles=roles).eval()
 
 
 def features_of(model: Classifier, loader: SplitLoader) -> tuple[Labelled, Tensor]:
