@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from kd_cls import train
 from kd_cls.adapter import ADAPTER
@@ -440,3 +441,21 @@ class TestTorchvision:
         teacher = self.teacher(data)
         assert torch.equal(teacher.network.fc.weight, self.network.fc.weight)
         assert not teacher.other_classes
+
+
+def test_a_file_that_does_not_say_how_images_were_shown_is_told_what_timm_shows(tmp_path, capsys):
+    network = timm.create_model("test_efficientnet", num_classes=2)
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    own = {"mean": (0.4,) * 3, "std": (0.2,) * 3}
+    imagenet = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    other, alike = (data_of("cat", "dog", **statistics) for statistics in (own, imagenet))
+
+    def told(data, weights=str(tmp_path / "w.pth"), **statistics):
+        timms = {"type": "timm.create_model", "model_name": "test_efficientnet"}
+        ADAPTER.build_model(data, "teacher", network=timms, weights=weights, **statistics)
+        return capsys.readouterr().err
+
+    assert "w.pth does not say how images were shown to it" in (text := told(other))
+    assert "timm's own weights of this network have mean=[0.485, 0.456, 0.406] and" in text
+    for silent in (told(alike), told(other, **own), told(other, weights="random")):
+        assert "does not say" not in silent

@@ -14,6 +14,7 @@ from kd_core.runtime.console import err
 from kd_cls.class_names import doubt, match_classes
 from kd_cls.classifier import Classifier
 from kd_cls.data import DataSplits
+from kd_cls.libraries.pretrained import other_statistics
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Trained:
         classes: Names of the logits, if the node has them.
         new_head: Whether the logits are not those of the weights.
         class_map: What the data's classes are called in the weights, where their names differ.
+        own_statistics: Whether the node says mean or std.
     """
 
     where: str
@@ -35,6 +37,7 @@ class Trained:
     classes: Sequence[str] | None = None
     new_head: bool = False
     class_map: Mapping[str, str] | None = None
+    own_statistics: bool = False
 
     @classmethod
     def of(
@@ -69,7 +72,8 @@ class Trained:
             file, known = weights_file(weights), [name for name, value in said.items() if value]
             facts = facts_of(file, known=known) if file else WeightFacts()
         kept = None if weights == RANDOM else classes
-        return cls(where, weights, facts, kept, new_head, class_map)
+        of_node = bool(own.get("mean") or own.get("std"))
+        return cls(where, weights, facts, kept, new_head, class_map, of_node)
 
     @property
     def names(self) -> Sequence[str] | None:
@@ -111,6 +115,10 @@ class Trained:
             )
         elif weights_file(self.weights) and not self.new_head and (why := doubt(data.classes)):
             tell(f"{self.where}: {self.weights} {why}")
+        if weights_file(self.weights) and not (self.own_statistics or self.facts.mean):
+            shown = (classifier.mean.flatten().tolist(), classifier.std.flatten().tolist())
+            if usual := other_statistics(classifier.network, *shown):
+                tell(f"{self.where}: {self.weights} {usual}")
         if self.facts.source or done:
             tell(f"{self.where}: {self._taken()}{done}")
 

@@ -53,3 +53,27 @@ def torchvision_weights(node: Mapping[str, Any]) -> Any:
     if chosen not in choices.__members__:
         raise UserError(f"{name} has no weights {chosen!r}{nearest(chosen, choices.__members__)}")
     return choices[chosen]
+
+
+def other_statistics(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> str:
+    """Return in what way images are shown otherwise than to timm's own weights; "" if alike.
+
+    For weights from a file that does not say how images were shown in its training.
+    """
+    settings = getattr(network, "pretrained_cfg", None)
+    if not isinstance(settings, Mapping):
+        return ""
+    usual = {key: list(settings.get(key) or ()) for key in ("mean", "std")}
+    if not all(usual.values()) or _close([*mean, *std], [*usual["mean"], *usual["std"]]):
+        return ""
+    numbers = " and ".join(f"{name}={value}" for name, value in usual.items())
+    return (
+        "does not say how images were shown to it, so mean and std are the data's; timm's own "
+        f"weights of this network have {numbers}: set these if the file is such"
+    )
+
+
+def _close(some: Sequence[float], others: Sequence[float]) -> bool:
+    return len(some) == len(others) and all(
+        abs(a - b) < 1e-3 for a, b in zip(some, others, strict=True)
+    )

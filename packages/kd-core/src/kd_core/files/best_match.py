@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kd_core.errors import UserError, nearest
 from kd_core.files.mismatch import Mismatch
+from kd_core.files.weight_files import IN_ORDER
 
 _DEEPEST = 4  # dicts in dicts; a checkpoint of Lightning's callbacks has three
 _MOST_DICTS = 10_000
@@ -87,13 +88,13 @@ def choose(found: Sequence[Match], own: Mapping[str, Tensor], choice: str) -> Ma
     if choice:
         there = [match for match in found if match.place == choice]
         if not there:
-            places = [match.place for match in found if match.place]
+            places = [IN_ORDER, *(match.place for match in found if match.place)]
             raise UserError(f"no weights of this network under {choice!r}{nearest(choice, places)}")
         return there[0]
     if not found:
         return None
     best, *others = found
-    rivals = [other for other in others if other.fits(own) and not _same(best, other)]
+    rivals = [other for other in others if other.fits(own) and not same_tensors(best, other)]
     if best.fits(own) and rivals:
         places = [match.place or "(the whole file)" for match in (best, *rivals)]
         named = next(match.place for match in (best, *rivals) if match.place)
@@ -104,20 +105,21 @@ def choose(found: Sequence[Match], own: Mapping[str, Tensor], choice: str) -> Ma
     return best
 
 
+def same_tensors(one: Match, other: Match) -> bool:
+    """Return whether two matches would load the same values."""
+    pairs = ((one.state[name], other.state.get(name)) for name in one.state)
+    try:
+        return all(b is not None and a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
+    except (RuntimeError, NotImplementedError):  # sparse, quantised, without values
+        return False
+
+
 def _is_name(key: Any) -> bool:
     return len(str(key)) <= _LONGEST and str(key).isprintable()  # it may be printed, in one line
 
 
 def _has_shape(value: Any) -> bool:
     return isinstance(value, Tensor) and not value.is_nested
-
-
-def _same(one: Match, other: Match) -> bool:
-    pairs = ((one.state[name], other.state.get(name)) for name in one.state)
-    try:
-        return all(b is not None and a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
-    except (RuntimeError, NotImplementedError):  # sparse, quantised, without values
-        return False
 
 
 def _groups(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, dict[str, str]]:

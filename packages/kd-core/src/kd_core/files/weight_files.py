@@ -11,6 +11,8 @@ from kd_core.files.mismatch import few
 
 CHOICE = "#"
 """Between a file and what is meant in it: `FILE#state_dict_ema`."""
+IN_ORDER = "in-order"
+"""What is meant where tensors have other names than the network's: `FILE#in-order`."""
 
 _INDEX = ".index.json"
 _IN_FOLDERS = (
@@ -78,6 +80,11 @@ def described_by(file: Path) -> list[Path]:
 def is_index(file: Path) -> bool:
     """Return whether a file lists the shards of weights."""
     return file.name.endswith(_INDEX)
+
+
+def keeps_order(file: Path) -> bool:
+    """Return whether tensors stand in a file as they were saved; safetensors sorts them."""
+    return file.suffix != ".safetensors" and not is_index(file)
 
 
 def read_index(file: Path) -> dict[str, Path]:

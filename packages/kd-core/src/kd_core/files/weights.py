@@ -7,12 +7,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from kd_core.errors import UserError, located, nearest
-from kd_core.files.best_match import Match, choose, matches, state_dicts
+from kd_core.files.best_match import choose, matches, state_dicts
 from kd_core.files.checkpoint import load_safetensors
+from kd_core.files.in_order import match_in_order, other_way
 from kd_core.files.mismatch import Mismatch, few
 from kd_core.files.sound_weights import unsound
 from kd_core.files.torch_files import read_torch_file
-from kd_core.files.weight_files import is_index, main_file, read_index, split_choice
+from kd_core.files.weight_files import IN_ORDER, is_index, main_file, read_index, split_choice
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err
 
@@ -36,6 +37,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """
     path, choice = split_choice(path)
     contents = read_contents(path)
+    if choice == IN_ORDER:
+        raise UserError(f"{path}: #{IN_ORDER} is for the weights of a whole network; leave it out")
     if choice:
         places = {".".join(keys): tensors for keys, tensors in state_dicts(contents)}
         if choice not in places:
@@ -80,7 +83,8 @@ def load_weights(
     The whole file is searched for the state dict and the prefix whose names and shapes fit best
     (`model_ema`, `state_dict` under `model.` or `backbone.`, and so on). Where that is not simply
     the file's only one, the choice is printed; if several fit and differ, it must be made:
-    `FILE#PLACE`. Nothing is loaded unless everything fits. A BatchNorm's `num_batches_tracked` may
+    `FILE#PLACE`. `FILE#in-order` takes tensors of other names by their order, see `match_in_order`.
+    Nothing is loaded unless everything fits. A BatchNorm's `num_batches_tracked` may
     be missing: old files lack it.
 
     Args:
@@ -102,7 +106,7 @@ def load_weights(
     if wrong.reshaped or nothing_fits or (strict and str(wrong)):
         raise UserError(
             f"{path}: does not fit {type(module).__name__}: {wrong}{_guess(wrong)}; "
-            f"build the network that the file was made for"
+            f"build the network that the file was made for{_other_way(path, own)}"
         )
     check_values(path, state, own)
     module.load_state_dict(state, strict=strict and not parts)
@@ -126,18 +130,23 @@ def matching_state(
     if not choice and _is_of_trainer(contents):
         return read_state_dict(path)
     with located(str(file)):
+        if choice == IN_ORDER:
+            renamed, text = match_in_order(main_file(file), contents, own)
+            if not silent:
+                _tell(file, text)
+            return renamed.state
         match = choose(matches(contents, own), own, choice)
     if match is None:
         return read_state_dict(path)  # which says what is wrong
     _require_tensors(match.state, file)
     if (match.place or match.left) and not silent:
-        _tell(file, match)
+        _tell(file, match.told())
     return match.state
 
 
-def _tell(file: Path, match: Match) -> None:
+def _tell(file: Path, text: str) -> None:
     if distributed.rank() == 0:
-        err.print(f"{file}: {match.told()}")
+        err.print(f"{file}: {text}", markup=False)
 
 
 def check_values(path: str | Path, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
@@ -203,6 +212,11 @@ def _parts_in(state: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[str, 
     """Return a network's tensors, without the submodules that a file lacks."""
     present = {name.partition(".")[0] for name in state}
     return {name: value for name, value in own.items() if name.partition(".")[0] in present}
+
+
+def _other_way(path: str | Path, own: Mapping[str, Tensor]) -> str:
+    file, choice = split_choice(path)
+    return "" if choice else other_way(main_file(file), read_contents(file), own)
 
 
 def _guess(wrong: Mismatch) -> str:
