@@ -13,9 +13,8 @@ import kd_cls.models
 import kd_core.criteria
 import pytest
 
-_HEAD = """\
-# ruff: noqa: N802
-# Written by `python tests/test_stubs.py`, from what the files beside this one define."""
+_HEAD = "# Written by `python tests/test_stubs.py`, from what the files beside this one define."
+_CAPITALS = "# ruff: noqa: N802"  # some networks' functions begin with one
 _TAIL = "\ndef __getattr__(name: str) -> Any: ...  # for names that are newer than this file\n"
 
 
@@ -42,7 +41,7 @@ def models() -> str:
         classes = inspect.signature(build).parameters["num_classes"].default
         taken = f"num_classes: int = {classes}, **kwargs: Any"
         networks.append(f"def {name}({taken}) -> nn.Module: ...")
-    return "\n".join([_HEAD, "", *imports, "", *networks, _TAIL.lstrip()])
+    return "\n".join([_CAPITALS, _HEAD, "", *imports, "", *networks, _TAIL.lstrip()])
 
 
 STUBS = {kd_core.criteria: criteria, kd_cls.models: models}

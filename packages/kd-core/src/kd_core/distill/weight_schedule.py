@@ -42,7 +42,7 @@ def fallen(
     Half a cosine, by the number of the epoch from 1: 1 up to epoch `after`, 0 in the last one.
 
     Args:
-        after: Epochs without a fall; None is no fall at all, nor is there one in a shorter run.
+        after: Epochs without a fall; None keeps the weight, as does a run that is not longer.
         steps: Optimizer steps that are done.
         steps_per_epoch: 0 if nobody has said.
         epochs: Of the whole run; None if nobody has said.
