@@ -83,7 +83,7 @@ def test_a_criterion_that_reads_labels_says_so_before_training():
 
 
 MULTI_LABEL = {**BATCH, "label": torch.tensor([[1.0, 0, 1], [0, 1, 0], [0, 0, 0], [1, 1, 1]])}
-SOFTMAX = [cls for cls in discover() if "logits" in cls.takes and not cls.multi_label]
+SOFTMAX = [cls for cls in discover() if cls.takes_logits() and not cls.multi_label]
 
 
 @pytest.mark.parametrize("cls", SOFTMAX, ids=lambda cls: cls.__name__)
