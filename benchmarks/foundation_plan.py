@@ -31,10 +31,10 @@ class Plan:
     tiny: bool = False
     train: int = 1024
     test: int = 500
-    epochs: int = 5
+    epochs: int = 3
     size: int = 32
     teacher_size: int = 96
-    batch: int = 128
+    batch: int = 64
     elpv_epochs: int = 4
     elpv_size: int = 48
     elpv_train: int | None = None
