@@ -114,7 +114,7 @@ def run_missing(cells: Cells, args: argparse.Namespace) -> None:
     missing = [one for one in wanted if not file_of(cells, *one).is_file()]
     end = time.monotonic() + 60 * args.minutes
     alone = [one for one in missing if one[0] in cells.first() and one[1] == args.seeds[0]]
-    together = [one for one in missing if one not in alone]
+    at_once = [one for one in missing if one not in alone]
 
     def start(one: tuple[Job, int]) -> int:
         if time.monotonic() > end:
@@ -124,7 +124,7 @@ def run_missing(cells: Cells, args: argparse.Namespace) -> None:
 
     failed = [one for one in alone if start(one)]
     with ThreadPoolExecutor(max(1, args.jobs)) as pool:
-        ends = zip(together, pool.map(start, together), strict=True)
+        ends = zip(at_once, pool.map(start, at_once), strict=True)
         failed += [one for one, status in ends if status]
     if failed:
         raise RunError(f"{len(failed)} cells failed, the first is {name_of(*failed[0])}")

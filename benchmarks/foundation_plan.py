@@ -115,6 +115,6 @@ def _terms(plan: Plan, kind: str, names: list[str]) -> dict[str, Any]:
         return {"mse": {"criterion": criterion, "student": "@map", "teacher": "@map"}}
     criterion = {"type": "kd_core.criteria.UNIC", "hidden": plan.hidden, "balance": "standardize"}
     taps = ["@pooled", "@map"]
-    # One teacher is no list: then a term has no joint loss.
+    # One teacher alone is not a list: then a term has its own loss.
     several: dict[str, Any] = {"source": names, "drop": 0.5} if len(names) > 1 else {}
     return {"unic": {"criterion": criterion, "student": taps, "teacher": taps, **several}}

@@ -21,7 +21,8 @@ from kd_core.criteria.rkd import RKD
 from kd_core.distill.distiller import Distiller
 from kd_core.distill.term import Term
 from kd_core.errors import UserError
-from kd_core.experiment.run import Parts, build_trainer, run
+from kd_core.experiment.parts import Parts
+from kd_core.experiment.run import build_trainer, run
 from kd_core.files import checkpoint, claim
 from kd_core.files.claim import claimed, claimed_unless_made
 from kd_core.files.workdir import run_folder

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from kd_core.distill.distiller import Distiller
 from kd_core.errors import UserError
-from kd_core.experiment.run import Parts, build_trainer, resume_training, run
+from kd_core.experiment.parts import Parts
+from kd_core.experiment.run import build_trainer, resume_training, run
 from kd_core.experiment.seeds import stops_of
 from kd_core.networks.task import Task
 from kd_core.training.early_stop import best_epoch

@@ -14,7 +14,8 @@ from kd_core.distill.joint_terms import random_numbers
 from kd_core.distill.progress import Position
 from kd_core.distill.term import Term, build_terms, parse_term
 from kd_core.errors import UserError
-from kd_core.experiment.run import Parts, build_trainer
+from kd_core.experiment.parts import Parts
+from kd_core.experiment.run import build_trainer
 from kd_core.networks.task import Task
 from kd_core.testing import NoHostReads
 from kd_core.training import balance

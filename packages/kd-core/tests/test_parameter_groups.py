@@ -10,7 +10,8 @@ from kd_core.criteria.vkd import orthogonal_projector
 from kd_core.distill.distiller import Distiller
 from kd_core.distill.term import Term
 from kd_core.errors import UserError
-from kd_core.experiment.run import Parts, build_trainer
+from kd_core.experiment.parts import Parts
+from kd_core.experiment.run import build_trainer
 from kd_core.networks.parameters import blocks_of, names_of
 from kd_core.networks.task import Task
 from kd_core.training.optimizer import build_optimizer, groups_text, parse_optimizer

@@ -8,7 +8,8 @@ from kd_core.distill.distiller import Distiller
 from kd_core.distill.term import Term
 from kd_core.errors import UserError
 from kd_core.experiment import report
-from kd_core.experiment.run import Parts, build_trainer, resume_training, run
+from kd_core.experiment.parts import Parts
+from kd_core.experiment.run import build_trainer, resume_training, run
 from kd_core.files import checkpoint
 from kd_core.files.checkpoint import load_json
 from kd_core.networks.task import Task

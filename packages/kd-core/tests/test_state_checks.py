@@ -10,7 +10,8 @@ import torch.nn.functional as F  # noqa: N812
 from kd_core.criteria.fitnet import FitNet
 from kd_core.distill.distiller import Distiller
 from kd_core.distill.term import Term
-from kd_core.experiment.run import Parts, build_trainer
+from kd_core.experiment.parts import Parts
+from kd_core.experiment.run import build_trainer
 from kd_core.files import checkpoint
 from kd_core.networks.task import Task
 from kd_core.testing.damage import refusal

@@ -48,9 +48,9 @@ from kd_core.criteria.ofa import OFAStage as OFAStage
 from kd_core.criteria.ofd import OFD as OFD
 from kd_core.criteria.pkd import PKD as PKD
 from kd_core.criteria.pkt import PKT as PKT
+from kd_core.criteria.queue_kl import SEED as SEED
 from kd_core.criteria.queue_kl import QueueKL as QueueKL
 from kd_core.criteria.queue_kl import QueueTokenKL as QueueTokenKL
-from kd_core.criteria.queue_kl import SEED as SEED
 from kd_core.criteria.reviewkd import ReviewKD as ReviewKD
 from kd_core.criteria.rkd import RKD as RKD
 from kd_core.criteria.rld import RLD as RLD

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from kd_core.config.values import checked
 from kd_core.criteria.guarded import guarded
+from kd_core.criteria.tap_advice import described, is_shape, way_on
 from kd_core.errors import UserError
 from kd_core.functional import full_precision
 
@@ -216,38 +217,8 @@ class Criterion(nn.Module):
         for kind, shape in zip(kinds, shapes, strict=True):
             form, ranks = KINDS[kind]
             ranks += (1,) if self.vectors_too else ()
-            if not _is_shape(shape) or len(shape) not in ranks:
+            if not is_shape(shape) or len(shape) not in ranks:
                 raise UserError(
                     f"{name} takes {kind} {form}, but a tap of the {side} gives "
-                    f"{_described(shape)}; {_way_on(kind, shape)}"
+                    f"{described(shape)}; {way_on(kind, shape)}"
                 )
-
-
-def _is_shape(value: Any) -> bool:
-    return isinstance(value, Sequence) and all(isinstance(size, int) for size in value)
-
-
-def _way_on(kind: str, shape: Any) -> str:
-    other = "tap another module, or use another criterion"
-    if not _is_shape(shape):
-        return other
-    if kind == "maps" and len(shape) == 2:
-        return f"if these are tokens, write PATH:tokens for their tap, else {other}"
-    if kind == "tokens" and len(shape) == 3:
-        return f"write PATH:nchw:tokens or PATH:nhwc:tokens for a map's tap, else {other}"
-    if kind in ("vectors", "logits") and sum(size > 1 for size in shape) == 1:
-        return f"write PATH:vector for its tap, else {other}"
-    if kind == "vectors" and len(shape) == 2:
-        return (
-            "if these are tokens, PATH:cls is the class token and PATH:mean the mean of the "
-            f"image's, else {other}"
-        )
-    if kind == "vectors" and len(shape) == 3:
-        return f"PATH:nchw:mean or PATH:nhwc:mean is a map's mean, else {other}"
-    return other
-
-
-def _described(value: Any) -> str:
-    if _is_shape(value):
-        return f"[{', '.join(['N', *map(str, value)])}]"
-    return "several tensors" if isinstance(value, Sequence) else "no tensor"

@@ -113,9 +113,8 @@ class Distiller(nn.Module):
         teacher_features = (
             self.run_teachers(batch, student_features) if self.student_first else teacher_features
         )
-        batch = self.complete(batch, student_features)
         position = Position(self.steps, self._steps_per_epoch, self._epochs, self._seed)
-        batch = with_progress(batch, position)
+        batch = with_progress(self.complete(batch, student_features), position)
         sources = {name: self.source(name) for name in self.terms}
         added, self.reports = losses_of(
             self.terms, sources, student_features, teacher_features, batch, position

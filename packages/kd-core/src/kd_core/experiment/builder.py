@@ -18,7 +18,7 @@ from kd_core.distill.term import build_terms
 from kd_core.distill.term_spec import TermSpec
 from kd_core.errors import UserError
 from kd_core.experiment.adapter import Data, TaskAdapter
-from kd_core.experiment.run import Parts
+from kd_core.experiment.parts import Parts
 from kd_core.experiment.spec import Experiment
 from kd_core.networks.copying import copied
 from kd_core.networks.task import Batch, Task

@@ -1,7 +1,6 @@
 """One training run: from built parts to a folder of results."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -10,19 +9,19 @@ import torch
 from torch.optim import Optimizer
 
 from kd_core.config.build import build
-from kd_core.data.loader import Loader
 from kd_core.distill.distiller import Distiller
 from kd_core.distill.weighing import require_losses
 from kd_core.experiment import report, results
+from kd_core.experiment.parts import Parts
 from kd_core.files import checkpoint
 from kd_core.files.weights import load_weights
-from kd_core.networks.task import Batch, Task, network_of
+from kd_core.networks.task import Task, network_of
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err
 from kd_core.training.balance import balance_hooks
 from kd_core.training.cuda_graph import CapturedStep
 from kd_core.training.early_stop import parse_early_stop
-from kd_core.training.hooks import HOOK, CheckpointHook, Evaluate, EvaluateHook, Hook
+from kd_core.training.hooks import HOOK, CheckpointHook, EvaluateHook, Hook
 from kd_core.training.loggers import LOGGER, JsonLog, ProgressLog, TensorBoardLog, is_installed
 from kd_core.training.loss_scale import require_scale
 from kd_core.training.memory_format import use_channels_last
@@ -32,29 +31,6 @@ from kd_core.training.settings import TrainerSettings, build_each, parse_trainer
 from kd_core.training.step import PRECISIONS, STEP, TrainStep
 from kd_core.training.targets.choice import with_cache
 from kd_core.training.trainer import Trainer
-
-
-@dataclass
-class Parts:
-    """What a task package builds from a config, and a run needs.
-
-    Args:
-        distiller: The student with its teachers, on its device.
-        loader: Training batches.
-        test: Evaluation on the test set.
-        val: Evaluation on a held-out part of the training set, or None.
-        metric: Name of the metric that defines the best epoch; larger is better.
-        metadata: What a user of the exported weights must know, as text.
-        sample: A small training batch, to try things on.
-    """
-
-    distiller: Distiller
-    loader: Loader
-    test: Evaluate
-    metric: str
-    val: Evaluate | None = None
-    metadata: dict[str, str] = field(default_factory=dict)
-    sample: Batch | None = None
 
 
 def build_trainer(
