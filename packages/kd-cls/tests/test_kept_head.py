@@ -12,6 +12,8 @@ from kd_core.config.build import build
 from kd_core.criteria.kept_heads import EmbeddingNetwork, MLPHead, node_of
 from kd_core.criteria.queue_kl import QueueKL
 from kd_core.criteria.rkd import RKD
+from kd_core.criteria.unic import UNIC, UNICTokens, UNICVectors
+from kd_core.criteria.vkd import VkD
 from kd_core.distill.distiller import Distiller
 from kd_core.distill.term import Term
 from kd_core.errors import UserError
@@ -151,6 +153,53 @@ def test_what_a_features_network_returns_is_embedded_too():
     criterion.bind(torch.nn.Identity(), torch.nn.Identity(), (["output"], ["output"]))
     network = criterion.deploy(torch.nn.Identity())
     assert network.with_embedding(torch.ones(2, 4))[1].shape == (2, 5)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: UNICVectors(((4,),), ((5,),), hidden=3, keep_head=True),
+        lambda: UNIC(((4,), (9, 4)), ((5,), (9, 5)), hidden=3, keep_head=True),
+        lambda: VkD(((4,),), ((5,),), keep_head=True),
+        lambda: VkD(((5,),), ((4,),), keep_head=True),
+    ],
+)
+def test_what_stays_predicts_what_the_criterion_compares(make):
+    criterion = make().eval()
+    criterion.bind(torch.nn.Identity(), torch.nn.Identity(), (["output"], ["output"]))
+    inputs = 5 if isinstance(criterion, VkD) and criterion.projector.in_features == 5 else 4
+    vector, teacher = torch.randn(2, inputs), torch.randn(2, 9 - inputs)
+    sides = vector, teacher
+    if type(criterion) is UNIC:
+        sides = (vector, torch.randn(2, 9, 4)), (teacher, torch.randn(2, 9, 5))
+    embedding = criterion.deploy(torch.nn.Identity()).with_embedding(vector)[1]
+    torch.testing.assert_close(embedding, criterion.compared(*sides)[0][0])
+    kept = criterion.kept_head()
+    built = build(node_of(kept))
+    built.load_state_dict(kept.state_dict())
+    assert torch.equal(built(vector), embedding)
+
+
+def test_a_head_of_balanced_features_or_of_tokens_does_not_stay():
+    with pytest.raises(UserError, match="balance is 'standardize'"):
+        UNICVectors(((4,),), ((5,),), hidden=3, keep_head=True, balance="standardize")
+    with pytest.raises(UserError, match="UNICTokens: keep_head needs a vector"):
+        UNICTokens(((9, 4),), ((9, 5),), hidden=3, keep_head=True)
+
+
+def test_a_student_of_features_keeps_its_head_too(tmp_path):
+    for place in range(6):
+        Image.new("RGB", (32, 32), (40 * place, 80, 50)).save(tmp_path / f"{place}.png")
+    text = CONFIG.format(student=RESNET, tap="@pooled", keep=True, more="")
+    data = f'kd_cls.data.unlabelled", root={str(tmp_path)!r}, image_size=32, batch_size=4)'
+    start, end = text.index("kd_cls.data.synthetic"), text.index("student =")
+    (tmp_path / "config.py").write_text(f"{text[:start]}{data}\n{text[end:]}")
+    assert main([str(tmp_path / "config.py"), "--work-dir", str(tmp_path / "run")]) == 0
+    student = load_student(tmp_path / "run")
+    assert student({"image": IMAGES}).shape == (3, 64)
+    assert student.embed({"image": IMAGES}).shape == (3, 64)
+    export(tmp_path / "run", tmp_path / "student.pt2")
+    assert len(torch.export.load(tmp_path / "student.pt2").module()(torch.zeros(1, 3, 32, 32))) == 2
 
 
 def test_a_head_that_no_file_can_describe_is_refused():

@@ -192,7 +192,7 @@ def _compare(run: Run, network: Exported, facts: Mapping[str, Any], path: Path) 
                 f"{check.largest:.1e}; does the network depend on the batch, or draw random "
                 "numbers?"
             )
-    return worst["logits"]
+    return worst[network.first]
 
 
 def _images(count: int, facts: Mapping[str, Any], seed: int) -> Tensor:

@@ -11,6 +11,7 @@ from kd_core.config.values import NonNegative, PositiveInt
 from kd_core.criteria.aligners import resize_tokens
 from kd_core.criteria.balancers import Balance, make_balancer, target
 from kd_core.criteria.criterion import Criterion, Shapes
+from kd_core.criteria.kept_heads import KeepsHead, MLPHead
 from kd_core.errors import UserError
 from kd_core.functional import batch_mean, full_precision, require_same_shape
 
@@ -78,7 +79,7 @@ def drop_teachers(
     return (weights * losses).sum() / weights.sum().clamp(min=1)
 
 
-class UNIC(Criterion):
+class UNIC(KeepsHead, Criterion):
     """See `unic`: one head for the class vector, one for the patch tokens, each counts a half.
 
     A head is Linear, GELU, Linear to the teacher's width; it is trained with the student and left
@@ -97,6 +98,8 @@ class UNIC(Criterion):
         balance: What is done to the channels of each of the teacher's two features, so that several
             teachers count alike: "none"; "standardize", by running means and deviations, as the
             authors do; or "phi_s", by `phi_s` of a few thousand images before training.
+        keep_head: Export the head of the vector with the student; not of balanced features, whose
+            space is not the teacher's.
     """
 
     takes: ClassVar[str | tuple[str, ...]] = ("vectors", "tokens")
@@ -111,9 +114,16 @@ class UNIC(Criterion):
         cosine_weight: NonNegative = 0.5,
         smooth_l1_weight: NonNegative = 0.5,
         balance: Balance = "none",
+        keep_head: bool = False,
     ) -> None:
         super().__init__()
         self.check_shapes(student_shapes, teacher_shapes)
+        self.keep_head = keep_head
+        if keep_head and (balance != "none" or self.kinds(1)[0] != "vectors"):
+            raise UserError(
+                f"{type(self).__name__}: keep_head needs a vector, and balance='none'; here "
+                f"balance is {balance!r}, and the first feature {self.kinds(1)[0]}"
+            )
         self.weights = {"cosine_weight": cosine_weight, "smooth_l1_weight": smooth_l1_weight}
         pairs = zip(student_shapes, teacher_shapes, strict=True)
         self.heads = nn.ModuleList(_head(s[-1], hidden, t[-1]) for s, t in pairs)
@@ -129,6 +139,10 @@ class UNIC(Criterion):
     def forward(self, student: Any, teacher: Any, batch: Mapping[str, Any]) -> Tensor:
         """Return the loss of vectors [N, D] and tokens [N, L, D]."""
         return batch_mean(self.per_image(student, teacher, batch))
+
+    def kept_head(self) -> nn.Module:
+        """Return the head of the vector."""
+        return self.heads[0]
 
     def per_image(self, student: Any, teacher: Any, batch: Mapping[str, Any]) -> Tensor:
         """Return the loss of every image, the mean over vectors and tokens."""
@@ -161,6 +175,7 @@ class UNICVectors(UNIC):
         cosine_weight: Factor of 1 - cosine.
         smooth_l1_weight: Factor of smooth L1.
         balance: See `UNIC`.
+        keep_head: Export the head with the student.
     """
 
     takes = "vectors"
@@ -176,6 +191,7 @@ class UNICTokens(UNIC):
         cosine_weight: Factor of 1 - cosine.
         smooth_l1_weight: Factor of smooth L1.
         balance: See `UNIC`.
+        keep_head: Only a head of vectors can stay.
     """
 
     takes = "tokens"
@@ -185,9 +201,9 @@ def _several(features: Any) -> Sequence[Tensor]:
     return (features,) if isinstance(features, Tensor) else features
 
 
-def _head(width: int, hidden: int, target: int) -> nn.Sequential:
-    layers = nn.Linear(width, hidden), nn.Linear(hidden, target)
-    for layer in layers:
+def _head(width: int, hidden: int, target: int) -> MLPHead:
+    head = MLPHead(width, hidden, target, "gelu")
+    for layer in (head[0], head[2]):
         nn.init.trunc_normal_(layer.weight, std=0.02)
         nn.init.zeros_(layer.bias)
-    return nn.Sequential(layers[0], nn.GELU(), layers[1])
+    return head

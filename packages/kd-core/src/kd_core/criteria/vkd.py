@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
 from kd_core.criteria.criterion import Criterion, Shapes
+from kd_core.criteria.kept_heads import KeepsHead
 from kd_core.errors import UserError
 from kd_core.functional import full_precision, require_same_shape
 
@@ -114,7 +115,7 @@ def orthogonal_projector(inputs: int, outputs: int) -> nn.Linear:
     return cast(nn.Linear, register_parametrization(projector, "weight", _Orthogonal()))
 
 
-class VkD(Criterion):
+class VkD(KeepsHead, Criterion):
     """See `vkd`; adds the orthogonal `projector` from the student's channels to the teacher's.
 
     The authors compare the mean of a transformer's patch tokens, after the last normalisation and
@@ -125,18 +126,32 @@ class VkD(Criterion):
         student_shapes: [D] of the student's vectors.
         teacher_shapes: [E] of the teacher's.
         normalize: "layer" or "standard"; the latter needs batches of two images at least.
+        keep_head: Export the projector with the student, as a linear layer.
     """
 
     takes = "vectors"
     exempt: ClassVar = {"zero_at_identity": "the student is projected, the teacher is normalised"}
 
     def __init__(
-        self, student_shapes: Shapes, teacher_shapes: Shapes, *, normalize: Normalize = "layer"
+        self,
+        student_shapes: Shapes,
+        teacher_shapes: Shapes,
+        *,
+        normalize: Normalize = "layer",
+        keep_head: bool = False,
     ) -> None:
         super().__init__()
+        self.keep_head = keep_head
         self.check_shapes(student_shapes, teacher_shapes)
         self.normalize: Normalize = normalize
         self.projector = orthogonal_projector(student_shapes[0][0], teacher_shapes[0][0])
+
+    def kept_head(self) -> nn.Module:
+        """Return the projector as it is now, without what keeps it orthogonal."""
+        weight = self.projector.weight.detach()
+        head = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+        head.load_state_dict({"weight": weight})
+        return head.to(weight)
 
     def forward(self, student: Tensor, teacher: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """Return the loss of vectors [N, D] and [N, E]; `batch` is not used."""
