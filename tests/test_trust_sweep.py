@@ -91,6 +91,7 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
     ("kd_reid/adapter.py", "parse"): (1, "`data` of a config, or its stand-in"),
     ("kd_core/networks/taps.py", "parse"): (1, "the grammar of taps: nothing is called"),
     ("kd_core/networks/map_layout.py", "parse"): (1, "the grammar of taps: nothing is called"),
+    ("kd_core/criteria/ofa.py", "parse"): (1, "the grammar of taps: nothing is called"),
     ("kd_cls/families/search.py", "parse"): (1, "the grammar of taps: nothing is called"),
     ("kd_cls/stand_ins.py", "parse"): (1, "the stand-in of a data set"),
     ("kd_cls/analysis/analyses.py", "parse"): (1, "`data` of a config; must be a data set"),

@@ -8,7 +8,8 @@ and stages; of a ViT of 12 blocks, after 2, 4, 10 and 12) learn the teacher's lo
 1. The authors take eps 1 for CIFAR-100, 1.5 for ImageNet, and for the heads of maps the larger of
 both networks' pooled widths: criterion.width of every stage. Of a ViT's tokens those of the image
 are taken, and their mean is classified; to classify the class token name the blocks without a
-layout, and how many tokens come first: student="blocks.1", criterion.prefix=1.
+layout, and how many tokens come first: student="blocks.1", criterion.prefix=1. A Swin's heads take
+its maps, with student="@exits[-4]:tokens" its tokens.
 """
 
 _criterion = dict(type="kd_core.criteria.ofa.OFAStage", width=512)

@@ -165,6 +165,26 @@ def test_what_a_stage_cannot_take_is_refused_before_training(options, message, c
     assert re.search(message, error), error
 
 
+STAGE = "distiller.terms.ofa_stage1"
+
+
+@pytest.mark.parametrize(
+    ("student", "tap", "prefix", "shown"),
+    [
+        ("deit", "blocks.1", 2, r"blocks\.1 \[N, 18, 32\]"),
+        ("deit", "blocks.1:tokens", 0, r"blocks\.1:tokens \[N, 16, 32\]"),
+        ("swin", "@exits[-4]:tokens", 0, r"layers\.0:nhwc:tokens \[N, 64, 16\]"),
+        ("deit", "blocks.1", 0, "has 2 tokens before .*write prefix=2, or blocks.1:tokens with"),
+        ("deit", "blocks.1:tokens", 2, "has 0 tokens before those of the image; write prefix=0"),
+    ],
+)
+def test_prefix_tokens_are_those_that_the_network_says(student, tap, prefix, shown, capsys):
+    options = [f"{STAGE}.student={tap}", f"{STAGE}.criterion.prefix={prefix}"]
+    command = [*files(student, "cnn", "ofa"), "--dry-run", "--cfg-options", *options]
+    assert main(command) == (2 if "before" in shown else 0)
+    assert re.search(shown, " ".join(capsys.readouterr().err.split()))
+
+
 def test_data_without_labels_is_taken_with_eps_1_and_refused_with_another():
     distiller, batch = built("cnn", "vit", "ofa")
     del batch["label"]

@@ -213,6 +213,13 @@ def test_what_does_not_suit_is_refused_in_one_line(student, teacher, arguments, 
     assert "\n" not in str(refused.value)
 
 
+def test_several_labels_an_image_are_refused():
+    criterion = OFAStage(((16, 8),), ((4,),), 4, stage=3)
+    batch = {"label": torch.ones(5, 4)}
+    with pytest.raises(UserError, match=r"OFAStage takes the logits as those of one class"):
+        criterion((torch.zeros(5, 16, 8),), (TEACHER,), batch)
+
+
 def test_tokens_of_another_grid_than_at_construction_are_refused_where_they_cannot_be_merged():
     head = token_head((14 * 14, 8), 10, 3, None, 0)
     with pytest.raises(UserError, match="which 225 in a square do not allow"):

@@ -235,8 +235,9 @@ def test_what_is_behind_an_orthogonal_weight_is_never_decayed(node):
 
 
 def test_an_optimizer_without_decay_has_one_group_for_orthogonal_weights_too():
+    model = nn.Sequential(orthogonal_projector(5, 3), nn.Linear(3, 2))
     for node in ({"type": SGD, "lr": 0.1}, {"type": "torch.optim.Rprop"}):
-        assert len(build_optimizer(node, orthogonal_projector(5, 3)).param_groups) == 1
+        assert len(build_optimizer(node, model).param_groups) == 1
 
 
 def test_a_layer_norm_of_two_dimensions_is_a_norm():

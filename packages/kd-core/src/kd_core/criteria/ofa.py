@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kd_core.config.values import NonNegativeInt, Positive, PositiveInt
 from kd_core.criteria.criterion import Criterion, Shapes
 from kd_core.criteria.exit_heads import map_head, token_head
 from kd_core.errors import UserError
 from kd_core.functional import batch_mean, full_precision, require_same_shape
+from kd_core.networks.tap_paths import parse
+from kd_core.networks.tokens import known_tokens
 
 
 @full_precision
@@ -132,7 +134,8 @@ class OFAStage(Criterion):
         self.check_shapes(student_shapes, teacher_shapes)
         self.eps, self.temperature = eps, temperature
         (shape,) = student_shapes
-        make_head = token_head if len(shape) == 2 else map_head
+        self.takes_tokens, self.prefix = len(shape) == 2, prefix
+        make_head = token_head if self.takes_tokens else map_head
         self.head = make_head(shape, num_classes, stage, width, prefix)
 
     def check_shapes(self, student: Shapes, teacher: Shapes) -> None:
@@ -142,6 +145,23 @@ class OFAStage(Criterion):
             raise UserError(
                 f"OFAStage makes logits of {self.num_classes} classes, but the teacher's tap has "
                 f"{teacher[0][0]}; tap its logits (@logits), or use a teacher of these classes"
+            )
+
+    def bind(
+        self, student: nn.Module, teacher: nn.Module, taps: tuple[Sequence[str], Sequence[str]]
+    ) -> None:
+        """Reject a prefix that is not that of the tokens, where the student's network says it."""
+        ((tap,), _) = taps
+        parsed = parse(tap, student)
+        facts = known_tokens(student, parsed.path)
+        if not self.takes_tokens or facts is None:
+            return
+        found = 0 if parsed.layout else facts.prefix
+        if found != self.prefix:
+            raise UserError(
+                f"OFAStage: prefix={self.prefix}, but tap {tap!r} has {found} tokens before those "
+                f"of the image; write prefix={found}"
+                + ("" if parsed.layout else f", or {tap}:tokens with prefix=0")
             )
 
     def forward(
