@@ -203,7 +203,8 @@ def _several(features: Any) -> Sequence[Tensor]:
 
 def _head(width: int, hidden: int, target: int) -> MLPHead:
     head = MLPHead(width, hidden, target, "gelu")
-    for layer in (head[0], head[2]):
-        nn.init.trunc_normal_(layer.weight, std=0.02)
-        nn.init.zeros_(layer.bias)
+    for layer in head:
+        if isinstance(layer, nn.Linear):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
     return head
