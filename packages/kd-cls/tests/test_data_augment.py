@@ -124,6 +124,8 @@ def test_every_view_has_the_labels_of_its_images():
     for views in (Views([[], [CropFlip()]]), QuarterTurns()):
         label = views(batch, draws_of(5))["label"]
         assert label.tolist() == [0, 1, 2, 3, 4] * (len(label) // 5)
+        several = views({**batch, "label": torch.eye(5)}, draws_of(5))["label"]
+        assert torch.equal(several.argmax(1), label)
 
 
 def test_quarter_turns_rotate_each_image():

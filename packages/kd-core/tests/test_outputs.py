@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from kd_core.data.augment import Views
+from kd_core.data.sampling import Sampling
 from kd_core.distill.ensemble import Ensemble
 from kd_core.distill.stored_outputs import StoredOutputs, knows_only_training_images
 from kd_core.errors import UserError
@@ -80,7 +82,8 @@ def test_rows_are_found_by_index_for_every_view():
     rows = stored({"index": index})
     assert rows.dtype == torch.float32
     torch.testing.assert_close(rows, torch.from_numpy(LOGITS)[index], rtol=1e-3, atol=1e-3)
-    views = stored({"index": index, "num_views": 2})
+    batch = {"image": torch.zeros(3, 3, 4, 4, dtype=torch.uint8), "index": index}
+    views = stored(Views([[], []])(batch, Sampling(0, 0, index)))
     assert torch.equal(views, torch.cat([rows, rows]))
 
 

@@ -173,7 +173,7 @@ class QuarterTurns:
 def _view_major(batch: Batch, views: Sequence[Tensor]) -> Batch:
     """Concatenate views, each with the labels and all other entries of the images."""
     entries = cast(dict[str, Tensor], batch).items()
-    rows = {name: value.repeat(len(views)) for name, value in entries if name != "image"}
+    rows = {name: torch.cat([value] * len(views)) for name, value in entries if name != "image"}
     return {**cast(Batch, rows), "image": torch.cat(list(views)), "num_views": len(views)}
 
 

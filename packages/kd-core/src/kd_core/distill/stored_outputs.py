@@ -28,7 +28,7 @@ class StoredOutputs(nn.Module):
         return {"image": images, "index": self.logits.new_zeros(len(images)).long()}
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return logits [V * N, C].
+        """Return logits [N, C]; `index` names each image once for each of its views.
 
         Raises:
             UserError: If the batch has no `index`, or its images are mixed.
@@ -41,8 +41,7 @@ class StoredOutputs(nn.Module):
                 "the mixing out, or take a teacher with a network"
             )
         rows = self.logits[batch["index"]]
-        rows = rows if rows.dtype.itemsize > 4 else rows.float()
-        return rows.repeat(batch.get("num_views", 1), 1)
+        return rows if rows.dtype.itemsize > 4 else rows.float()
 
 
 def require_output(taps: Taps, model: nn.Module) -> None:
