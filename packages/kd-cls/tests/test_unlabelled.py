@@ -54,11 +54,11 @@ def test_nested_images_of_any_format_give_batches_without_labels(photos, residen
     batch = next(splits.train.epoch(0))
     assert set(batch) - {"crop_id"} == {"image", "index"}
     assert batch["image"].shape == (4, 3, 8, 8)
-    assert (splits.num_samples, len(splits.test.labels)) == (10, 2)
+    assert (splits.num_samples, len(splits.test.labels)) == (9, 3)
     assert (splits.classes, splits.num_classes, len(splits.labels)) == ((), 0, 0)
     told = capsys.readouterr().err
     assert "images of 4 folders, whose names are not read" in told
-    assert "10 images to train on, 2 held out" in told
+    assert "9 images to train on, 3 held out" in told
 
 
 def test_held_out_images_are_never_trained_on_and_differ_with_the_data_seed(photos):
@@ -103,7 +103,7 @@ def test_images_are_upright_as_their_exif_says(photos):
     for number in range(12):
         for path in photos.rglob(f"{number}.*"):
             path.unlink()
-    for number in range(4):
+    for number in range(5):
         Image.fromarray(pixels).save(photos / f"{number}.png", exif=exif)
     image = next(made(photos).test.epoch(0))["image"]
     assert image[:, :, :4].max() == 0
@@ -119,7 +119,7 @@ def test_a_broken_image_is_refused_by_name_or_left_out(photos, resident, capsys)
         [list(loader.epoch(0)) for loader in made(photos, **options).loaders]
     capsys.readouterr()
     splits = made(photos, skip_broken=True, **options)
-    assert sum(len(list(loader.epoch(0))) for loader in splits.loaders) == 4
+    assert sum(len(list(loader.epoch(0))) for loader in splits.loaders) == 3
     assert splits.num_samples + len(splits.test.labels) == 11
     assert "left out 2 broken images" in capsys.readouterr().err
 
@@ -181,7 +181,8 @@ def test_a_list_that_is_in_doubt_or_lacks_images_is_refused(photos):
         ({"outside_root": True}, "outside_root: is for a list"),
         ({"classes": ["cat"]}, "classes has the class 'cat' alone"),
         ({"classes": 1}, "classes"),
-        ({"limit": 3}, "3 images are too few"),
+        ({"classes": ["cat", "dog", "cat"]}, "classes: 'cat' is repeated"),
+        ({"limit": 4}, "4 images are too few.* 5 at least"),
     ],
 )
 def test_options_that_need_labels_or_have_no_effect_are_refused(photos, options, message):
@@ -205,6 +206,16 @@ def test_labelled_images_are_shown_as_in_evaluation_and_are_part_of_the_fingerpr
     assert data_fingerprint(few) != data_fingerprint(splits)
 
 
+@pytest.mark.parametrize(
+    ("shots", "message"),
+    [([1, 2, 1], "shots: 1 is repeated"), ([2, 4], "shots: 4, but no class .* more than 3")],
+)
+def test_shots_that_say_nothing_new_are_refused(photos, shots, message):
+    write_labelled(root := photos.parent / "labelled")
+    with pytest.raises(UserError, match=message):
+        made(photos, evaluate_on=str(root), shots=shots)
+
+
 def test_images_that_are_also_evaluated_on_are_told_by_link_or_content(photos, capsys):
     root = photos.parent / "labelled"
     write_labelled(root)
@@ -226,6 +237,15 @@ def test_labelled_images_of_one_class_are_refused(photos):
         made(photos, evaluate_on=str(root))
     with pytest.raises(UserError, match=r"kd_cls\.data\.unlabelled"):
         data.image_folder(str(root), image_size=8)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_labelled_images_of_one_class_in_a_part_are_refused_if_classes_may_miss(photos, part):
+    write_labelled(root := photos.parent / "labelled")
+    for file in (root / part / "dog").iterdir():
+        file.unlink()
+    with pytest.raises(UserError, match=rf"evaluate_on: .*{part} has the class 'cat' alone"):
+        made(photos, evaluate_on=str(root), allow_missing_classes=True)
 
 
 def test_decoded_images_are_kept_for_all_parts(photos, tmp_path):

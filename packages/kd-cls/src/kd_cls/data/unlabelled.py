@@ -15,6 +15,7 @@ from kd_core.files.weight_facts import class_names
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err
 from kd_core.runtime.seed import mix
+from torch import Tensor
 
 from kd_cls.data import folders
 from kd_cls.data.file_options import IMAGENET, FileOptions, loader_of_files, with_file_options
@@ -26,7 +27,7 @@ from kd_cls.data.shared_images import shared_images
 from kd_cls.data.splits import DataSplits, first_of_each_class, require_classes
 
 _HOLD_OUT, _LIMIT = 0x0F1D, 0x11417  # so that draws do not depend on one another
-_FEWEST = 4  # images: two to train on, and two held out, which can vary
+_TRAINED, _HELD = 2, 3  # images at least; of two, CKA and effective rank are always 1
 _NEED_LABELS = ("val_fraction", "random_labels", "balanced")
 _OF_EVALUATION = ("shots", "limit_per_class", "allow_missing_classes")
 
@@ -81,7 +82,7 @@ def unlabelled(
         csv: List of the images: a path in each line, or a table with a column of paths.
         path_column: Name of that column, if it is none of the usual names.
         outside_root: Whether relative paths in a list may leave `root`.
-        held_out: Share of the images, two at least, that is drawn from `data_seed` for evaluation
+        held_out: Share of the images, three at least, that is drawn from `data_seed` for evaluation
             and never trained on.
         limit: Images to use; they are drawn, the same for every seed. None uses all.
         skip_broken: Decode each image once before the run, and leave out those that cannot be. If
@@ -103,6 +104,7 @@ def unlabelled(
         found = without_broken(found, str(csv or root))
     train, kept_out = _divided(packed(found), held_out, options.data_seed)
     known, queries, known_classes = _labelled(evaluate_on, options, reading)
+    _check_shots(shots, known[1])
     _tell_of_shared(found, known, queries)
     parts = [train, kept_out, *(files for files, _ in (known, queries) if len(files))]
     loader = loader_of_files(np.concatenate(parts), options, reading)
@@ -161,6 +163,8 @@ def _names(classes: int | Sequence[str] | str | None) -> tuple[str, ...]:
     names = tuple(class_names(classes) or ())
     if classes is not None:
         require_classes(names, "classes")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"classes: {twice[0]!r} is repeated; give each class a name of its own")
     return names
 
 
@@ -180,12 +184,12 @@ def _chosen(files: list[str], limit: int | None) -> list[str]:
 
 def _divided(files: np.ndarray, share: float, data_seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the images to train on, and those that are held out."""
-    if len(files) < _FEWEST:
+    if len(files) < _TRAINED + _HELD:
         raise UserError(
             f"{len(files)} images are too few to train on some and hold out others; add images, "
-            f"{_FEWEST} at least"
+            f"{_TRAINED + _HELD} at least"
         )
-    count = min(max(round(share * len(files)), 2), len(files) - 2)
+    count = min(max(round(share * len(files)), _HELD), len(files) - _TRAINED)
     held = np.zeros(len(files), dtype=bool)
     held[epoch_order(len(files), mix(data_seed, _HOLD_OUT), 0)[:count].numpy()] = True
     return files[~held], files[held]
@@ -204,7 +208,23 @@ def _labelled(
         require_classes(classes, root)
         allowed = reading.allow_missing_classes
         known, queries = (scan(part, classes, allow_missing=allowed) for part in parts)
+        for part, (_, labels) in zip(parts, (known, queries), strict=True):
+            # A class that is missing may be allowed, but not all of them but one.
+            require_classes([classes[n] for n in labels.unique()], str(part))
     return first_of_each_class(known, options.limit_per_class), queries, tuple(classes)
+
+
+def _check_shots(shots: Sequence[int], known: Tensor) -> None:
+    """Reject numbers of images that repeat, or that no class has: all labels is `linear`."""
+    if not shots:
+        return
+    if twice := [count for count in shots if shots.count(count) > 1]:
+        raise UserError(f"shots: {twice[0]} is repeated; name each number once")
+    if max(shots) > (most := int(known.bincount().max())):
+        raise UserError(
+            f"shots: {max(shots)}, but no class of evaluate_on has more than {most} training "
+            "images; name smaller numbers. All of them are measured as `linear`"
+        )
 
 
 def _tell_of_shared(files: Sequence[str], known: Files, queries: Files) -> None:
