@@ -127,6 +127,15 @@ def test_cka_knows_no_rotation_scale_or_shift():
     assert linear_cka(x.double(), turned).item() == pytest.approx(1)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_cka_of_constant_features_is_nan_whatever_their_rounding(dtype):
+    row, (x, _) = torch.randn(1, 5, dtype=dtype), random_logits(size=7)
+    constant = row.expand(7, 5) * (1 + torch.finfo(dtype).eps * torch.arange(7)[:, None])
+    assert linear_cka(row.expand(7, 5), row.expand(7, 5)).isnan()
+    assert linear_cka(constant, constant).isnan()
+    assert linear_cka(constant, x.to(dtype)).isnan()
+
+
 def test_cka_flattens_maps():
     x = torch.randn(6, 2, 3, 3)
     torch.testing.assert_close(linear_cka(x, x.flatten(1)), torch.tensor(1.0))

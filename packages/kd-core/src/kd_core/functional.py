@@ -98,6 +98,13 @@ def batch_mean(values: Tensor) -> Tensor:
     return values.sum() / max(len(values), 1)
 
 
+def centred(x: Tensor) -> Tensor:
+    """Return x, [N, D], without its mean; what is left of constant columns is rounding, so 0."""
+    found = x - x.mean(0)
+    rounding = 8 * torch.finfo(x.dtype).eps * x.abs().amax(0)
+    return torch.where(found.abs().amax(0) <= rounding, 0, found)  # NaN stays
+
+
 def halving_sum(losses: Sequence[Tensor]) -> Tensor:
     """Sum the losses of levels, shallow to deep; each counts half of the next deeper one."""
     halved = [loss / 2**height for height, loss in enumerate(reversed(losses))]

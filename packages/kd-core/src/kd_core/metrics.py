@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kd_core.errors import UserError
-from kd_core.functional import batch_mean, full_precision
+from kd_core.functional import batch_mean, centred, full_precision
 
 SMALLEST_BATCH = 4  # the unbiased HSIC needs four different samples
 
@@ -173,8 +173,7 @@ def linear_cka(x: Tensor, y: Tensor) -> Tensor:
     Returns:
         A scalar in [0, 1], 1 for equal up to rotation and scale; NaN if either is constant.
     """
-    x, y = x.flatten(1), y.flatten(1)
-    x, y = x - x.mean(0), y - y.mean(0)
+    x, y = centred(x.flatten(1)), centred(y.flatten(1))
     return (x.T @ y).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm())
 
 

@@ -65,11 +65,10 @@ def other_way(file: Path, contents: Any, own: Mapping[str, Tensor]) -> str:
         match, _ = match_in_order(file, contents, own)
     except UserError:
         return ""
-    if not match.fits(own):
-        return ""
+    but = "" if match.fits(own) else " but for another number of classes"
     return (
-        "; its tensors have the network's shapes, in the same order: if only the names differ, "
-        f"write weights='FILE{CHOICE}{IN_ORDER}'"
+        f"; its tensors have the network's shapes{but}, in the same order: if only the names "
+        f"differ, write weights='FILE{CHOICE}{IN_ORDER}'"
     )
 
 
