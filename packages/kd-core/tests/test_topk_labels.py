@@ -148,5 +148,7 @@ def test_classes_and_probabilities_of_other_shapes_are_refused():
 
 
 def test_an_unknown_fill_is_refused():
+    with pytest.raises(UserError, match="fill: wanted 'spread' or 'renormalize', got 'other'"):
+        spread(torch.zeros(1, 2).long(), torch.ones(1, 2), num_classes=3, fill="other")
     with pytest.raises(UserError, match="fill"):
         TopKLabels(fill="zero")

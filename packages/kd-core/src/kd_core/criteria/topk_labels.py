@@ -1,7 +1,7 @@
 """Top-k labels: the teacher's k largest probabilities, and what becomes of the others."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor
 
@@ -54,9 +54,11 @@ def spread(index: Tensor, value: Tensor, *, num_classes: int, fill: Fill = "spre
         Labels, [N, C].
 
     Raises:
-        UserError: If the shapes differ, or there are more values than classes.
+        UserError: If the shapes differ, there are more values than classes, or `fill` is another.
     """
     _require_pairs(index, value)
+    if fill not in get_args(Fill):
+        raise UserError(f"fill: wanted 'spread' or 'renormalize', got {fill!r}")
     number, k = value.shape
     require_enough_classes(k, num_classes)
     total = value.sum(1, keepdim=True)
