@@ -51,8 +51,15 @@ def parse_cache(value: bool | str | Mapping[str, Any]) -> CacheOptions | None:
         value = {"folder": value}
     if not value:
         raise UserError(f"{_WHERE} is an empty dict; write True, or False")
-    if value.get("folder") == "":
+    folder = value.get("folder")
+    if isinstance(folder, str) and not folder.strip():
         raise UserError(f"{_WHERE}: the folder has no name; write True, which needs none")
+    if isinstance(folder, str) and folder.lstrip().startswith(("{", "[")):
+        # An option that Python cannot read is text, and would name a folder.
+        raise UserError(
+            f"{_WHERE}: got the text {folder!r:.80}, which looks like a dict but cannot be read as "
+            "one; write names in quotes, and True for true, such as {'folder': 'kept', 'topk': 10}"
+        )
     return CacheOptions(**parse_call(CacheOptions, value, _WHERE).arguments)
 
 
