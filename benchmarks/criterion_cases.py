@@ -1,7 +1,7 @@
 """The criteria that `criteria.py` measures, each with its plain way, at the sizes of real pairs."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,42 +13,16 @@ import plain_maps
 import plain_vectors
 import plain_wkd
 import torch
-from kd_core import criteria
-from kd_core.criteria.criterion import Criterion, Shapes
+from criterion_features import FEATURES
+from criterion_methods import Method, Size, both
+from kd_core.criteria.criterion import Borrowed, Criterion, Shapes
 from kd_core.criteria.ofd import margin
 from kd_core.functional import tensors
-from kd_core.testing import discover, make, sample
+from kd_core.testing import make, sample
 from plain_crd import PlainCRD
 from torch import Tensor
 
 Step = Callable[[], list[Tensor]]
-
-
-@dataclass(frozen=True)
-class Size:
-    """How many images, and what `make` and `sample` of `kd_core.testing` take besides."""
-
-    batch: int = 4
-    shapes: Mapping[str, Any] = field(default_factory=dict)
-    plain_bytes: int = 0
-    """What the plain way needs at least, where that may be too much."""
-
-
-@dataclass(frozen=True)
-class Method:
-    """A criterion, its plain way, and the sizes to measure both at."""
-
-    criterion: str
-    plain: Callable[..., Any]
-    real: tuple[Size, ...]
-    options: Mapping[str, Any] = field(default_factory=dict)
-    small: Size = Size()
-    before_activation: bool = False
-
-    @property
-    def type(self) -> type[Criterion]:
-        """The class of the criterion."""
-        return {cls.__name__: cls for cls in discover(criteria.__name__)}[self.criterion]
 
 
 @dataclass
@@ -83,7 +57,9 @@ def criterion_case(method: Method, size: Size, device: torch.device) -> Case:
                 tensor.data.relu_()
             tensor.requires_grad_(needed)
     complete(criterion, teacher, batch)
-    borrowed = [head.module for head in getattr(criterion, "heads", ())[:1]]
+    borrowed = [one.module for one in getattr(criterion, "heads", ()) if isinstance(one, Borrowed)][
+        :1
+    ]
     parameters = [p for module in (criterion, *borrowed) for p in module.parameters()]
     leaves = [leaf for leaf in (*tensors(student), *parameters) if leaf.requires_grad]
     plain = method.plain
@@ -98,6 +74,8 @@ def complete(criterion: Criterion, teacher: Any, batch: dict[str, Any]) -> None:
     if type(criterion).__name__ == "MGD":
         drawn = (torch.rand_like(maps[:, :, :1, :1]) for maps in shown)
         batch["mask"] = tuple((mask >= criterion.ratio).to(mask.dtype) for mask in drawn)
+    if type(criterion).__name__ == "ViTKD":
+        batch["noise"] = torch.rand(shown[2].shape[:2], device=shown[2].device)
     if type(criterion).__name__ == "SoftLabelEncoder":
         batch["noise"] = torch.randn(len(shown[0]), 100, device=shown[0].device)
     if type(criterion).__name__ != "FGD":
@@ -140,11 +118,6 @@ def margin_case(device: torch.device, channels: int) -> Case:
     weight, bias = torch.randn(2, channels, device=device)
     ways = (lambda way=way: [way(weight, bias)] for way in (margin, plain_maps.margin))
     return Case(f"margins of {channels:,} channels", 0, *ways)
-
-
-def both(batch: int, *shapes: tuple[int, ...], **more: Any) -> Size:
-    """Return a size of equal shapes on both sides, as those of resnet32x4 and resnet8x4 are."""
-    return Size(batch, {"student_shapes": shapes, "teacher_shapes": shapes, **more})
 
 
 # resnet32x4 and resnet8x4 on CIFAR-100, ResNet50 on ImageNet, a detector's pyramid on COCO.
@@ -227,4 +200,6 @@ METHODS = {
     "pkd": Method("PKD", plain_adapters.pkd, (both(2, *PYRAMID),)),
     "fgd": Method("FGD", plain_fgd.fgd, (both(2, *PYRAMID),)),
 }
+
+METHODS |= FEATURES
 NAMES = (*METHODS, "ofd margins")

@@ -114,6 +114,11 @@ def folder(tmp_path, monkeypatch, weights):
         for name in ("train/cat", "train/dog", "test/cat", "test/dog"):
             (tmp_path / "data" / place / name).mkdir(parents=True)
             Image.new("RGB", (40, 30)).save(tmp_path / "data" / place / name / "0.png")
+    for name in "abcdefgh":  # with cat and dog ten, as many as the pairs of CIFAR-10 have
+        for part in ("train", "test"):
+            path = tmp_path / "data/images" / part / name / "0.png"
+            path.parent.mkdir()
+            Image.new("RGB", (40, 30)).save(path)
     lines = [
         f"{path}/0.png,{path[-3:]}" for path in ("train/cat", "train/dog", "test/cat", "test/dog")
     ]
@@ -123,6 +128,10 @@ def folder(tmp_path, monkeypatch, weights):
         for place in (f"cam{camera}_{shot}.png" for camera in (1, 2) for shot in (1, 2)):
             (tmp_path / "data/people" / str(person)).mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (16, 32)).save(tmp_path / "data/people" / str(person) / place)
+    page = (ROOT / "docs/foundation.md").read_text(encoding="utf-8")
+    (tmp_path / "my_teacher.py").write_text(
+        page.partition("# my_teacher.py")[2].partition("```")[0]
+    )
     for name in ("configs", "examples", "packages"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "runs/NAME").mkdir(parents=True)

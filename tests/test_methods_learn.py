@@ -60,7 +60,7 @@ REFUSALS = {
     "reviewkd_torchvision": "no such role",
     "deit_hard": "has no module 'head'",
     "l2d": "no such role",  # of one embedding a class
-    "vitkd": "no such role",  # of tokens
+    "vitkd": "distiller.terms.vitkd",  # other numbers of tokens, or none
 }
 """Methods that refuse some pairs at construction, and what they then ask for."""
 
