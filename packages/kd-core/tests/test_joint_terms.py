@@ -200,6 +200,7 @@ def test_images_without_an_index_or_in_several_views_have_numbers_too():
         ({"source": ["a", "b.c"]}, r"unic.source: .*teacher 'b.c', .*no dots; rename the teacher"),
         ({"weights": "x.pth"}, r"unic.weights: each of a, b has a criterion.*joint='unic'"),
         ({"drop": 1.5}, r"unic.drop: wanted .*at most 1"),
+        ({"joint": ""}, r"joint is ''; give the loss a name"),
         ({"source": "a", "drop": 0.5}, r"drop=0.5 leaves out one of several teachers"),
     ],
 )

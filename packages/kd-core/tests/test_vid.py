@@ -117,3 +117,12 @@ def test_the_smallest_variance_is_the_given_one():
 def test_maps_of_different_shapes_are_not_broadcast():
     with pytest.raises(UserError, match="needs the same shape"):
         vid(torch.zeros(2, 3, 4, 4), torch.zeros(3), torch.zeros(2, 3, 1, 1))
+
+
+def test_compared_are_the_predicted_means_and_the_teachers_maps():
+    criterion = VID(((3, 8, 8),), ((5, 4, 4),)).eval()
+    student, teacher = torch.randn(2, 3, 8, 8), torch.randn(2, 5, 4, 4)
+    ((predicted, target),) = criterion.compared((student,), (teacher,))
+    assert torch.equal(target, teacher.movedim(1, -1))
+    expected = criterion.regressors[0](torch.nn.functional.avg_pool2d(student, 2))
+    torch.testing.assert_close(predicted, expected.movedim(1, -1))

@@ -312,3 +312,9 @@ def test_costs_of_other_classes_are_refused():
         WKDLogits(5, cost=COST)
     with pytest.raises(UserError, match="cost: wanted"):
         WKDLogits(5, cost="clasifier")
+
+
+def test_a_cost_that_is_not_finite_is_refused():
+    cost = torch.full((3, 3), torch.nan)
+    with pytest.raises(UserError, match="the cost has values that are not finite"):
+        WKDLogits(3, cost=cost)

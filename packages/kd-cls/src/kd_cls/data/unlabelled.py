@@ -171,7 +171,7 @@ def _names(classes: int | Sequence[str] | str | None) -> tuple[str, ...]:
 def _found(root: str | None, csv: str | None, column: str | None, outside: bool) -> list[str]:
     if csv is not None:
         return images_listed(csv, root, column, outside=outside)
-    if root is None:
+    if not root:  # "" would be all that is below the current folder
         raise UserError("no images: set root to their folder, or csv to a list of them")
     return images_below(root)
 

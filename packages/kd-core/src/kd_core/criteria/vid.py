@@ -84,9 +84,22 @@ class VID(Criterion):
         self, student: Sequence[Tensor], teacher: Sequence[Tensor], batch: Mapping[str, Any]
     ) -> Tensor:
         """Return the loss of maps [N, C, H, W]; `batch` is not used."""
+        predicted, targets = self._sides(student, teacher)
+        return vid(predicted, tuple(self.log_scales), targets, eps=self.eps)
+
+    def compared(
+        self, student: Sequence[Tensor], teacher: Sequence[Tensor]
+    ) -> Sequence[tuple[Tensor, Tensor]]:
+        """Return the means that are predicted and the teacher's maps, [N, H, W, C]."""
+        sides = zip(*self._sides(student, teacher), strict=True)
+        return [(own.movedim(1, -1), shown.movedim(1, -1)) for own, shown in sides]
+
+    def _sides(
+        self, student: Sequence[Tensor], teacher: Sequence[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
         pairs = [pool_to_match(s, t) for s, t in levels(student, teacher)]
         predicted = [regress(s) for regress, (s, _) in zip(self.regressors, pairs, strict=True)]
-        return vid(predicted, tuple(self.log_scales), [t for _, t in pairs], eps=self.eps)
+        return predicted, [t for _, t in pairs]
 
 
 def _regressor(student: int, teacher: int) -> nn.Sequential:

@@ -153,6 +153,8 @@ class WKDLogits(Criterion):
         if not isinstance(cost, Tensor):
             cost = equal_costs(num_classes)
         require_costs(cost, num_classes)
+        if not cost.isfinite().all():
+            raise UserError("WKDLogits: the cost has values that are not finite; make it anew")
         self.register_buffer("cost", cost.detach().clone())
 
     def bind(

@@ -46,7 +46,8 @@ def of_each_teacher(
                 f"{where}.{name}.weights: each of {', '.join(spec.sources)} has a criterion, so "
                 f"one file does not fit; write a term for each, with joint={name!r}"
             )
-        call = spec.call.changed(joint=spec.call.get("joint") or name)
+        joint = spec.call.get("joint")
+        call = spec.call.changed(joint=name if joint is None else joint)
         for source in spec.sources:
             if "." in source:
                 raise UserError(

@@ -74,6 +74,8 @@ class Term:
                 "which is called with (student, teacher, batch)"
             )
         check_values(Term, vars(self), str)
+        if self.joint == "":
+            raise UserError("joint is ''; give the loss a name, such as 'joint'")
         if self.drop is not None and self.joint is None:
             raise UserError(
                 f"drop={self.drop:g} leaves out one of several teachers; name them all as source, "
