@@ -159,7 +159,7 @@ def test_a_list_of_images_is_read_with_or_without_a_line_of_names(photos, header
 def test_no_folder_is_not_the_current_one(photos, monkeypatch):
     monkeypatch.chdir(photos)
     with pytest.raises(UserError, match="no images: set root"):
-        data.unlabelled(root="")
+        data.unlabelled(root="", image_size=8)
 
 
 def test_a_list_that_is_in_doubt_or_lacks_images_is_refused(photos):
