@@ -44,6 +44,7 @@ def test_the_benchmark_of_stored_targets_measures_three_runs(tmp_path, monkeypat
     script = str(ROOT / "benchmarks/stored_targets.py")
     options = [str(tmp_path / "tiny.py"), "--epochs", "1", "--out", str(out)]
     monkeypatch.setattr(sys, "argv", [script, *options])
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     runpy.run_path(script, run_name="__main__")
     assert "first / second" in capsys.readouterr().out
     found = json.loads(out.read_text())

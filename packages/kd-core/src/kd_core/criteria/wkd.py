@@ -154,7 +154,7 @@ class WKDLogits(Criterion):
             cost = equal_costs(num_classes)
         require_costs(cost, num_classes)
         if not cost.isfinite().all():
-            raise UserError("WKDLogits: the cost has values that are not finite; make it anew")
+            raise UserError("WKDLogits: the cost has values that are not finite; compute it again")
         self.register_buffer("cost", cost.detach().clone())
 
     def bind(
