@@ -7,7 +7,6 @@ import pytest
 import torch
 from kd_cls import compare, train
 from kd_cls.models import build_model
-from kd_core.distill.teacher import Teacher
 from kd_core.files.checkpoint import load_json
 from kd_core.training.step import TrainStep
 from kd_core.training.trainer import Trainer
@@ -49,19 +48,6 @@ def folder(tmp_path, monkeypatch):
     torch.manual_seed(0)
     torch.save(build_model("resnet8", num_classes=10).state_dict(), "teacher.pth")
     return tmp_path
-
-
-@pytest.fixture
-def passes(monkeypatch):
-    """Note how many images go through a teacher in each pass."""
-    noted, call = [], Teacher.__call__
-
-    def note(self, batch):
-        noted.append(len(batch["image"]))
-        return call(self, batch)
-
-    monkeypatch.setattr(Teacher, "__call__", note)
-    return noted
 
 
 def run(name, *options, method="kd", seeds=("3", "4"), extra=("--share-teacher",)):

@@ -9,7 +9,6 @@ import pytest
 import torch
 from kd_cls.models import build_model
 from kd_cls.train import main
-from kd_core.distill.teacher import Teacher
 from PIL import Image
 
 CONFIG = """
@@ -52,19 +51,6 @@ def _place(prepared, monkeypatch):
     yield
     for made in ("runs", "kept"):
         shutil.rmtree(made, ignore_errors=True)
-
-
-@pytest.fixture
-def passes(monkeypatch):
-    """Note how many images go through a teacher's taps in each pass."""
-    noted, call = [], Teacher.__call__
-
-    def note(self, batch):
-        noted.append(len(batch["image"]))
-        return call(self, batch)
-
-    monkeypatch.setattr(Teacher, "__call__", note)
-    return noted
 
 
 def run(name, *options, extra=()):
