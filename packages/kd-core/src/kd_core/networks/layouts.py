@@ -8,12 +8,15 @@ from torch import Tensor, nn
 from kd_core.errors import UserError
 from kd_core.networks.tokens import Size, known_tokens
 
+LAYOUTS = ("nhwc", "nchw", "tokens", "map", "cls", "vector", "mean")
+"""What may stand behind a tap, after a colon."""
+
 _GRAMMAR = re.compile(
     r"(?::(?P<order>nhwc|nchw))?(?::(?P<wanted>tokens|map|cls|vector|mean)(?:\((?P<options>.*)\))?)?"
 )
 _OPTION = re.compile(r"(?P<name>prefix|grid|stride)=(?P<first>\d+)(?:x(?P<second>\d+))?")
 _WRITTEN = re.compile(r"(.*?)(:nhwc|:nchw)?(:(?:tokens|map|cls|mean))?(\(.*\))?")
-_AT_END = re.compile(r":(?:nhwc|nchw|tokens|map|cls|vector|mean)\b(?:\(.*\))?$")
+_AT_END = re.compile(rf":(?:{'|'.join(LAYOUTS)})\b(?:\(.*\))?$")
 _MAP_AS_TOKENS = re.compile(r"(:nhwc|:nchw):tokens$")
 _TELL = "write it, as in :tokens(prefix=1,grid=7x7) or :tokens(prefix=0,stride=16)"
 _WRITE = (

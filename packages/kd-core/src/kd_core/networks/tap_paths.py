@@ -8,11 +8,11 @@ from typing import Any
 from torch import nn
 
 from kd_core.errors import UserError, nearest
-from kd_core.networks.layouts import Layout, parse_layout
+from kd_core.networks.layouts import LAYOUTS, Layout, parse_layout
 
 _GRAMMAR = re.compile(
     r"(?P<path>[^\[\]:@]+)(?P<input>:in\b)?(?P<every>\[\*\])?(?:\[(?P<key>[^\[\]*]+)\])?"
-    r"(?P<layout>:(?:nhwc|nchw|tokens|map|cls|vector|mean)\b.*)?"
+    rf"(?P<layout>:(?:{'|'.join(LAYOUTS)})\b.*)?"
 )
 
 
