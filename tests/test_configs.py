@@ -102,6 +102,12 @@ def shallow(build):
     return two_blocks
 
 
+def draw_images(folder, number):
+    folder.mkdir(parents=True)
+    for image in range(number):
+        Image.new("RGB", (40, 30)).save(folder / f"{image}.png")
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch, weights):
     """Work where there are but the configs, a few images and a student; refuse downloads."""
@@ -110,15 +116,12 @@ def folder(tmp_path, monkeypatch, weights):
         raise AssertionError("a download was tried")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
-    for place in ("images", "cifar10", "photos"):
+    for place, numbers in (("images", 1), ("cifar10", 1), ("photos", 2)):
         for name in ("train/cat", "train/dog", "test/cat", "test/dog"):
-            (tmp_path / "data" / place / name).mkdir(parents=True)
-            Image.new("RGB", (40, 30)).save(tmp_path / "data" / place / name / "0.png")
+            draw_images(tmp_path / "data" / place / name, numbers)
     for name in "abcdefgh":  # with cat and dog ten, as many as the pairs of CIFAR-10 have
         for part in ("train", "test"):
-            path = tmp_path / "data/images" / part / name / "0.png"
-            path.parent.mkdir()
-            Image.new("RGB", (40, 30)).save(path)
+            draw_images(tmp_path / "data/images" / part / name, 1)
     lines = [
         f"{path}/0.png,{path[-3:]}" for path in ("train/cat", "train/dog", "test/cat", "test/dog")
     ]

@@ -128,10 +128,11 @@ def test_without_it_the_student_alone_is_exported(tmp_path):
         load_student(tmp_path / "run").embed({"image": IMAGES})
 
 
-def test_a_class_token_may_be_what_the_head_gets(tmp_path):
-    assert train(tmp_path, student=VIT, tap="@cls") == 0
+@pytest.mark.parametrize(("tap", "path"), [("@cls", "norm:cls"), ("@map:mean", "norm:mean")])
+def test_one_vector_of_tokens_may_be_what_the_head_gets(tap, path, tmp_path):
+    assert train(tmp_path, student=VIT, tap=tap) == 0
     student = load_student(tmp_path / "run")
-    assert student.network.tap == "norm:cls"
+    assert student.network.tap == path
     assert student.embed({"image": IMAGES}).shape == (3, 64)
 
 

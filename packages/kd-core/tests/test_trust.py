@@ -9,6 +9,7 @@ from kd_core.config.trust import build_from_file, check_types, find, known_modul
 from kd_core.config.trusted import trust, trusting
 from kd_core.criteria.simkd import SimKDNetwork
 from kd_core.errors import UserError
+from kd_core.networks.layouts import LAYOUTS
 from torch import nn
 
 LAYERS = known_modules("torch.nn")
@@ -143,6 +144,12 @@ def test_arguments_of_a_trusted_network_are_judged_too(arguments, message, tmp_p
 def test_names_of_layers_and_models_are_plain_text(style):
     with trusting("nets_of_mine.Net"):
         assert own(style=style).style == style
+
+
+@pytest.mark.parametrize("layout", ["in", *LAYOUTS])
+def test_a_tap_of_every_layout_is_no_address(layout):
+    with trusting("nets_of_mine.Net"):
+        assert own(style=f"norm:{layout}").style == f"norm:{layout}"
 
 
 @pytest.mark.parametrize("arguments", [{}, {"weights": "evil.pth"}, {"weights": True}])

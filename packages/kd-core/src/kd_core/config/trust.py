@@ -30,7 +30,7 @@ NO_WEIGHTS = {
 """Arguments that keep model zoos from downloading weights."""
 
 _OF_FILES = re.compile(r"pretrained_\w+|checkpoint\w*|(\w+_)?(path|file|dir|url)|hf_\w+|\w*hub\w*")
-_TAP = "in|tokens|map|cls|vector|nhwc|nchw"  # `layer4:in` and `norm:cls` are taps
+_TAP = "in|tokens|map|cls|vector|mean|nhwc|nchw"  # `layer4:in` and `norm:cls` are taps
 _PLACE = re.compile(rf"[/\\\0~]|^\s*[\w+-]+:(?!(?:{_TAP})\b)")
 _NO_FILES = "a network that a file describes reads no other file"
 _LARGEST = 4096  # for numbers that are not sizes of tensors
