@@ -24,8 +24,8 @@ from detectron2.solver import build_optimizer
 from detectron2.utils.events import EventStorage
 from kd_core.experiment.report import environment
 from kd_det.config import read_config
-from kd_det.detector import TeacherDetector, class_logits
 from kd_det.distiller import REGIONS, DetectionDistiller, build_distiller
+from kd_det.networks.detector import TeacherDetector, class_logits
 from kd_det.runner import synthetic_inputs
 from torch import Tensor, nn
 

@@ -107,7 +107,7 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
     ("kd_core/config/trust.py", "find"): (2, "every type that a file names"),
     ("kd_core/config/trust.py", "locate"): (2, "find: paths of known packages, and trusted ones"),
     ("kd_core/config/trust.py", "check_types"): (2, "itself: nested nodes"),
-    ("kd_det/config.py", "check_types"): (2, "CRITERION and ARGS of a YAML file"),
+    ("kd_det/terms.py", "check_types"): (2, "CRITERION and ARGS of a YAML file"),
     # Configs
     ("kd_core/config/python_files.py", "import mmengine"): (
         3,
@@ -142,7 +142,10 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
     ("kd_core/data/decoded.py", "checkpoint.load"): (1, "sizes of decoded images, of our own"),
     ("kd_core/experiment/identity.py", "checkpoint.load"): (1, "last.pth of a run: its epoch"),
     ("kd_core/experiment/identity.py", "import importlib"): (1, "our own version"),
-    ("kd_det/identity.py", "checkpoint.load"): (1, "the last checkpoint of a run: its iteration"),
+    ("kd_det/resume/identity.py", "checkpoint.load"): (
+        1,
+        "the last checkpoint of a run: its iteration",
+    ),
     ("kd_det/trainer.py", "super().load"): (1, "a checkpoint, by SafeCheckpointer"),
     ("kd_det/weights.py", "checkpoint.load"): (1, "a .pth of weights, weights_only=True"),
     ("kd_det/proposals.py", "arrays_only"): (1, "proposals, by that unpickler"),
@@ -180,13 +183,13 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
     ("kd_core/experiment/parsers.py", "import importlib"): (1, "versions of packages"),
     ("kd_cls/models/__init__.py", "import importlib"): (1, "our own zoo beside it"),
     ("kd_cls/models/__init__.py", "import_module"): (1, "the same"),
-    ("kd_det/preparation.py", "import importlib"): (
+    ("kd_det/release/preparation.py", "import importlib"): (
         4,
         "whether Detectron2 and its parts are there",
     ),
-    ("kd_det/preparation.py", "importlib.import_module"): (1, "its compiled extension"),
-    ("kd_det/compat.py", "build"): (1, "a function of its caller, that makes a loader"),
-    ("kd_det/compat.py", "mp.spawn"): (1, "processes of our own function"),
+    ("kd_det/release/preparation.py", "importlib.import_module"): (1, "its compiled extension"),
+    ("kd_det/release/compat.py", "build"): (1, "a function of its caller, that makes a loader"),
+    ("kd_det/release/compat.py", "mp.spawn"): (1, "processes of our own function"),
 }
 
 

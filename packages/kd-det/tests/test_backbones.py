@@ -11,7 +11,7 @@ import kd_det  # noqa: F401
 from detectron2.config import get_cfg
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import build_backbone
-from kd_det.backbones import MobileNetV2
+from kd_det.networks.backbones import MobileNetV2
 
 STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 CHANNELS = {"res2": 24, "res3": 32, "res4": 96, "res5": 320}

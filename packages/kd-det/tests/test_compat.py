@@ -79,7 +79,7 @@ def test_warnings_that_no_user_can_mend_are_silent(detectron2):
 def test_focal_loss_of_a_run_rounds_as_it_is_written(detectron2):
     from detectron2.modeling.meta_arch import retinanet
     from fvcore.nn import sigmoid_focal_loss
-    from kd_det.compat import as_written
+    from kd_det.release.compat import as_written
 
     generator = torch.Generator().manual_seed(0)
     logits, targets = torch.randn(3000, 3, generator=generator), torch.eye(3).repeat(1000, 1)

@@ -15,9 +15,9 @@ import kd_det  # noqa: F401
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
 from detectron2.modeling import build_backbone
-from kd_det.architectures import ARCHITECTURES
-from kd_det.conversion import convert
 from kd_det.convert import main
+from kd_det.networks.architectures import ARCHITECTURES
+from kd_det.networks.conversion import convert
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "det"
 

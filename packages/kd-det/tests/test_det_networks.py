@@ -10,7 +10,7 @@ import yaml
 
 pytest.importorskip("detectron2")
 
-import kd_det.backbones  # noqa: F401
+import kd_det.networks.backbones  # noqa: F401
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 

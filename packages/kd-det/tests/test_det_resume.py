@@ -14,9 +14,9 @@ pytest.importorskip("detectron2")
 import kd_det  # noqa: F401  before Detectron2
 from detectron2.data.datasets import register_coco_instances
 from kd_det.config import read_config
-from kd_det.hooks import forget_metrics
-from kd_det.last_checkpoint import write_last
-from kd_det.state import ModelState
+from kd_det.resume.hooks import forget_metrics
+from kd_det.resume.last_checkpoint import write_last
+from kd_det.resume.state import ModelState
 from kd_det.trainer import DistillationTrainer
 
 FPN = {"CRITERION": "kd_core.criteria.reviewkd.ReviewKD", "WARMUP_ITERS": 3}

@@ -154,11 +154,11 @@ import sys
 from pathlib import Path
 
 import torch
-from kd_det.compat import launch_on_cpu
+from kd_det.release.compat import launch_on_cpu
 from kd_det.runner import register
 from kd_det.train import argument_parser
 from kd_det.config import read_config
-from kd_det.last_checkpoint import write_last
+from kd_det.resume.last_checkpoint import write_last
 
 def work(args):
     from detectron2.utils import comm

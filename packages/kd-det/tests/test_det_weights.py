@@ -20,7 +20,7 @@ pytest.importorskip("detectron2")
 import kd_det  # noqa: F401
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.file_io import PathManager
-from kd_det import last_checkpoint
+from kd_det.resume import last_checkpoint
 from kd_det.trainer import WholeCheckpointer
 from kd_det.weights import SafeCheckpointer, load_teacher, read_weights
 

@@ -5,7 +5,7 @@ Nothing of Detectron2 is imported here: what it needs is put in place when it is
 
 import warnings
 
-from kd_det.preparation import has_extension, require_detectron2
+from kd_det.release.preparation import has_extension, require_detectron2
 
 try:
     require_detectron2()

@@ -1,7 +1,5 @@
-"""The KD node of a Detectron2 config: teacher and terms."""
+"""A Detectron2 config with the KD node: read strictly, and that of its teacher."""
 
-import copy
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,32 +7,9 @@ from typing import Any
 
 import yaml
 from detectron2.config import CfgNode, get_cfg
-from kd_core.config.trust import DEPLOYED, check_types, known_modules
-from kd_core.distill.term import parse_term
-from kd_core.distill.term_spec import TermSpec
 from kd_core.errors import UserError, nearest
 
-KNOWN = known_modules("kd_core.criteria", "kd_det.criteria")
-"""Packages whose objects a YAML file may name without `--trust`."""
-
-DEFAULTS: dict[str, Any] = {
-    "STUDENT": ["@fpn"],
-    "TEACHER": ["@fpn"],
-    "WEIGHT": 1.0,
-    "WARMUP_ITERS": 0,
-    "ARGS": {},
-}
-"""Values of a term whose node has only CRITERION."""
-
-_YAML_NAMES = {
-    "criterion.type": "CRITERION",
-    "criterion": "ARGS",
-    "student": "STUDENT",
-    "teacher": "TEACHER",
-    "weight": "WEIGHT",
-    "warmup_epochs": "WARMUP_ITERS",
-}
-"""Names of a term's parts in messages of kd_core, and in the YAML file."""
+from kd_det.terms import whole_term
 
 
 def add_kd_config(cfg: CfgNode) -> None:
@@ -76,7 +51,7 @@ def read_config(file: str | Path, options: Sequence[str] = ()) -> CfgNode:
     _check_bases(path, ())
     _merge(cfg, str(file), lambda: cfg.merge_from_file(str(path), allow_unsafe=False))
     for name in cfg.KD.TERMS:  # whole, so that options can change keys that are not in the file
-        cfg.KD.TERMS[name] = CfgNode(_term(f"KD.TERMS.{name}", cfg.KD.TERMS[name]))
+        cfg.KD.TERMS[name] = CfgNode(whole_term(f"KD.TERMS.{name}", cfg.KD.TERMS[name]))
     _merge(cfg, "options", lambda: cfg.merge_from_list(list(options)))
     beside = path.parent / cfg.KD.TEACHER.CONFIG
     if cfg.KD.TEACHER.CONFIG and beside.is_file():
@@ -104,70 +79,6 @@ def teacher_config(cfg: CfgNode) -> CfgNode:
     return teacher
 
 
-def parse_terms(cfg: CfgNode) -> dict[str, TermSpec]:
-    """Check the nodes of `KD.TERMS`, and return what `kd_core.distill.term.build_terms` takes.
-
-    Raises:
-        UserError: If a key is unknown, a term has no CRITERION, or one is neither ours nor trusted
-            (the author of a YAML file may be anybody).
-    """
-    specs = {}
-    for name, node in cfg.KD.TERMS.items():
-        where = f"KD.TERMS.{name}"
-        term = _term(where, node)
-        check_types({"type": term["CRITERION"]}, f"{where}.CRITERION", [KNOWN])
-        check_types(term["ARGS"], f"{where}.ARGS", [KNOWN, DEPLOYED])
-        written = {
-            "criterion": {"type": term["CRITERION"], **term["ARGS"]},
-            "student": term["STUDENT"],
-            "teacher": term["TEACHER"],
-            "weight": float(term["WEIGHT"]),
-            "warmup_epochs": float(term["WARMUP_ITERS"]),  # an iteration counts as an epoch
-        }
-        try:
-            specs[name] = parse_term(written, where)
-        except UserError as error:
-            raise UserError(_in_yaml(str(error), where)) from error
-    return specs
-
-
-def _in_yaml(message: str, where: str) -> str:
-    """Return a message about a term with the place in its node of the YAML file."""
-    for ours, theirs in _YAML_NAMES.items():
-        if message.startswith(f"{where}.{ours}"):
-            return f"{where}.{theirs}" + message.removeprefix(f"{where}.{ours}")
-    return message
-
-
-def _term(where: str, node: Any) -> dict[str, Any]:
-    """Return a term's node with all its keys."""
-    if not isinstance(node, dict):
-        raise UserError(f"{where} is {node!r}; wanted a node with CRITERION")
-    for key in node:
-        if key not in ("CRITERION", *DEFAULTS):
-            raise UserError(f"{where} has no key {key!r}{nearest(key, ('CRITERION', *DEFAULTS))}")
-    if "CRITERION" not in node:
-        raise UserError(f"{where}: no CRITERION, such as kd_core.criteria.reviewkd.ReviewKD")
-    term = {**copy.deepcopy(DEFAULTS), **node}
-    if not isinstance(term["ARGS"], dict):
-        raise UserError(f"{where}.ARGS is {term['ARGS']!r:.80}; wanted a node of arguments by name")
-    for key in ("WEIGHT", "WARMUP_ITERS"):
-        if not _is_number(term[key]):
-            raise UserError(f"{where}.{key} is {term[key]!r:.80}; wanted a finite number")
-    return {
-        **term,
-        **{side: _taps(f"{where}.{side}", term[side]) for side in ("STUDENT", "TEACHER")},
-    }
-
-
-def _taps(where: str, value: Any) -> list[str]:
-    """Return one tap or several as a list."""
-    taps = [value] if isinstance(value, str) else value
-    if not isinstance(taps, list | tuple) or not all(isinstance(tap, str) for tap in taps):
-        raise UserError(f"{where} is {taps!r:.80}; wanted a tap, or a list of taps")
-    return list(taps)
-
-
 def _check_bases(file: Path, above: tuple[Path, ...]) -> None:
     """Reject a `_BASE_` that is not a local file: Detectron2 would wait at a pipe, or download."""
     try:
@@ -185,13 +96,6 @@ def _check_bases(file: Path, above: tuple[Path, ...]) -> None:
         if path.resolve() in above or path.resolve() == file.resolve():
             raise UserError(f"{file}: _BASE_ {base!r} leads back to itself")
         _check_bases(path, (*above, file.resolve()))
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        return not isinstance(value, bool) and math.isfinite(float(value))  # 1e-3 is a text in YAML
-    except (TypeError, ValueError):
-        return False
 
 
 def _merge(cfg: CfgNode, where: str, merge: Any) -> None:

@@ -6,7 +6,7 @@ from kd_core.experiment.cli import run_main
 from kd_core.experiment.parsers import ToolParser, add_general_options
 from kd_core.runtime.paths import require_paths
 
-from kd_det.architectures import ARCHITECTURES
+from kd_det.networks.architectures import ARCHITECTURES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(arguments: list[str]) -> None:
     args = _parser().parse_args(arguments)
     require_paths("file of weights", [args.weights])
-    from kd_det.conversion import write
+    from kd_det.networks.conversion import write
 
     write(args.arch, args.weights, args.out)
 

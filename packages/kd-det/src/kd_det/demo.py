@@ -30,9 +30,9 @@ from kd_core.runtime.console import err, out
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from kd_det import identity
 from kd_det.config import read_config
 from kd_det.pictures import Row, draw_predictions, predicted_boxes, true_boxes
+from kd_det.resume import identity
 from kd_det.synthetic.shapes import register_shapes
 from kd_det.trainer import DistillationTrainer, student_of
 

@@ -17,11 +17,12 @@ from kd_core.networks.task import Batch
 from kd_core.runtime import distributed
 from torch import nn
 
-import kd_det.backbones  # noqa: F401  registers MobileNetV2 with Detectron2
-from kd_det.config import parse_terms, teacher_config
+import kd_det.networks.backbones  # noqa: F401  registers MobileNetV2 with Detectron2
+from kd_det.config import teacher_config
 from kd_det.data.loader import drawn_from
-from kd_det.detector import Detector, TeacherDetector, build_detector
+from kd_det.networks.detector import Detector, TeacherDetector, build_detector
 from kd_det.roles import ROI_LOGITS
+from kd_det.terms import parse_terms
 from kd_det.weights import load_teacher
 
 PADDED = "backbone:in"  # the batch of images after the student's normalisation

@@ -19,13 +19,15 @@ from kd_core.files.workdir import named_folder
 from kd_core.runtime.console import out
 from kd_core.runtime.failures import during_run, memory_told
 
-from kd_det import demo, identity
-from kd_det.compat import launch_on_cpu
-from kd_det.config import parse_terms, read_config
+from kd_det import demo
+from kd_det.config import read_config
 from kd_det.data.register import check_data, parse_set, register_coco
 from kd_det.distiller import DetectionDistiller, Inputs
 from kd_det.logs import without_tracebacks
 from kd_det.proposals import check_files
+from kd_det.release.compat import launch_on_cpu
+from kd_det.resume import identity
+from kd_det.terms import parse_terms
 from kd_det.trainer import DistillationTrainer
 
 

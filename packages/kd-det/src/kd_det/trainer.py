@@ -15,15 +15,15 @@ from kd_core.errors import UserError
 from kd_core.files import checkpoint
 from torch import nn
 
-from kd_det.compat import as_written, restart_loader
 from kd_det.data.loader import Mapper, build_train_loader
 from kd_det.data.reading import TellingMapper, watch_workers
 from kd_det.distiller import DetectionDistiller, build_distiller, inherit
-from kd_det.hooks import add_ours, forget_metrics
-from kd_det.last_checkpoint import write_last
-from kd_det.preparation import has_extension
 from kd_det.proposals import read_proposals_safely
-from kd_det.state import DistillerState, ModelState, RunSeed, with_options
+from kd_det.release.compat import as_written, restart_loader
+from kd_det.release.preparation import has_extension
+from kd_det.resume.hooks import add_ours, forget_metrics
+from kd_det.resume.last_checkpoint import write_last
+from kd_det.resume.state import DistillerState, ModelState, RunSeed, with_options
 from kd_det.weights import SafeCheckpointer
 
 read_proposals_safely()

@@ -16,7 +16,7 @@ from kd_core.files.pickles import unpickle
 from kd_core.files.weights import check_values, read_state_dict
 from torch import Tensor, nn
 
-from kd_det.last_checkpoint import read_last
+from kd_det.resume.last_checkpoint import read_last
 
 # In old files; Detectron2 does not save or read them any more.
 _PASSED_OVER = re.compile(

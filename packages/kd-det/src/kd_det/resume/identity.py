@@ -14,7 +14,7 @@ from kd_core.experiment.results import read_result
 from kd_core.files import checkpoint
 
 from kd_det.config import teacher_config
-from kd_det.last_checkpoint import read_last
+from kd_det.resume.last_checkpoint import read_last
 
 LENGTH = "SOLVER.MAX_ITER"
 MAY_DIFFER = (

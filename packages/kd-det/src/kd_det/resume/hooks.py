@@ -11,7 +11,7 @@ from detectron2.utils import comm
 from kd_core import Distiller
 from kd_core.runtime.seed import mix, seed_everything
 
-from kd_det.state import ModelState, with_options
+from kd_det.resume.state import ModelState, with_options
 
 METRICS = "metrics.json"
 FINAL = "model_final"

@@ -12,8 +12,8 @@ from kd_core.files.mismatch import Mismatch
 from kd_core.runtime.console import out
 from torch import Tensor
 
-from kd_det.architectures import ARCHITECTURES
-from kd_det.backbones import MOBILENETV2_STAGES
+from kd_det.networks.architectures import ARCHITECTURES
+from kd_det.networks.backbones import MOBILENETV2_STAGES
 from kd_det.weights import read_weights
 
 _PREFIX = "backbone.bottom_up."  # of every detector with a feature pyramid
@@ -44,8 +44,8 @@ def write(architecture: str, weights: str | None, out_file: str) -> None:
 def convert(state: Mapping[str, Tensor], architecture: str) -> dict[str, Tensor]:
     """Rename a classifier's weights to those of a detector's backbone; the classifier is left out.
 
-    The detector needs Detectron2's ResNet with STRIDE_IN_1X1 False, or
-    `kd_det.backbones.MobileNetV2`. All names are complete, so that Detectron2 need not guess.
+    The detector needs Detectron2's ResNet with STRIDE_IN_1X1 False, or MobileNetV2 of
+    `kd_det.networks.backbones`. All names are complete, so that Detectron2 need not guess.
 
     Args:
         state: State dict of torchvision's network, with or without its classifier.

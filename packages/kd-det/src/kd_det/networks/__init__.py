@@ -1,0 +1,1 @@
+"""Detectors, their backbones, and the weights that fit them."""
