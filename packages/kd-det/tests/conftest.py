@@ -43,6 +43,50 @@ MODELS = {
         "RETINANET": {"NUM_CLASSES": CLASSES, "NUM_CONVS": 2},
     },
 }
+_MASK = {"MASK_ON": True, "ROI_MASK_HEAD": {"NUM_CONV": 1, "CONV_DIM": 8}}
+_SEMANTIC = {"SEM_SEG_HEAD": {"NUM_CLASSES": 4, "CONVS_DIM": 8, "NORM": ""}}
+_ONE_MAP = {"BACKBONE": {"NAME": "build_resnet_backbone", "FREEZE_AT": 0}}
+VARIANTS = {  # of Faster R-CNN
+    "mask_rcnn": _MASK,
+    "keypoint_rcnn": {
+        "KEYPOINT_ON": True,
+        "ROI_HEADS": {"NUM_CLASSES": 1},
+        "ROI_KEYPOINT_HEAD": {"NUM_KEYPOINTS": 5, "CONV_DIMS": [8]},
+    },
+    "cascade_rcnn": {
+        **_MASK,
+        "ROI_HEADS": {"NAME": "CascadeROIHeads"},
+        "ROI_BOX_HEAD": {"CLS_AGNOSTIC_BBOX_REG": True},
+    },
+    "panoptic_fpn": {**_MASK, **_SEMANTIC, "META_ARCHITECTURE": "PanopticFPN"},
+    "semantic_fpn": {**_SEMANTIC, "META_ARCHITECTURE": "SemanticSegmentor"},
+    "rpn": {"META_ARCHITECTURE": "ProposalNetwork"},
+    "fast_rcnn": {"PROPOSAL_GENERATOR": {"NAME": "PrecomputedProposals"}, "LOAD_PROPOSALS": True},
+    "c4": {
+        **_ONE_MAP,
+        **_MASK,
+        "RESNETS": {"OUT_FEATURES": ["res4"]},
+        "ANCHOR_GENERATOR": {"SIZES": [[8, 16, 32]]},
+        "RPN": {"IN_FEATURES": ["res4"]},
+        "ROI_HEADS": {"NAME": "Res5ROIHeads", "IN_FEATURES": ["res4"]},
+    },
+    "dc5": {
+        **_ONE_MAP,
+        "RESNETS": {"OUT_FEATURES": ["res5"], "RES5_DILATION": 2},
+        "ANCHOR_GENERATOR": {"SIZES": [[8, 16, 32]]},
+        "RPN": {"IN_FEATURES": ["res5"]},
+        "ROI_HEADS": {"IN_FEATURES": ["res5"]},
+    },
+}
+
+
+def _merged(base, changes):
+    """Return nodes of a config with changes, one level deep."""
+    nodes = {k: {**base.get(k, {}), **v} if isinstance(v, dict) else v for k, v in changes.items()}
+    return {**base, **nodes}
+
+
+MODELS |= {kind: _merged(MODELS["faster_rcnn"], changes) for kind, changes in VARIANTS.items()}
 
 
 def detector(kind, width=16, name="shapes_tiny_train"):

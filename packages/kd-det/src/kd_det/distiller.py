@@ -13,6 +13,7 @@ from kd_core.distill.term import build_terms
 from kd_core.distill.term_spec import TermSpec
 from kd_core.errors import UserError, located
 from kd_core.networks.probe import calibrate_batchnorm
+from kd_core.networks.roles import tap_list
 from kd_core.networks.task import Batch
 from kd_core.runtime import distributed
 from torch import nn
@@ -21,12 +22,12 @@ import kd_det.networks.backbones  # noqa: F401  registers MobileNetV2 with Detec
 from kd_det.config import teacher_config
 from kd_det.data.loader import drawn_from
 from kd_det.networks.detector import Detector, TeacherDetector, build_detector
-from kd_det.roles import ROI_LOGITS
+from kd_det.networks.parts import parts_of
+from kd_det.regions import Pairs, RegionTerm, paired, watched, with_labels
 from kd_det.terms import parse_terms
 from kd_det.weights import load_teacher
 
 PADDED = "backbone:in"  # the batch of images after the student's normalisation
-REGIONS = "roi_heads[0]"  # the regions of the student's box head in training
 ANCHORS = "anchor_generator"
 
 Inputs = list[dict[str, Any]]
@@ -36,20 +37,22 @@ class DetectionDistiller(Distiller):
     """Distiller of detectors: trains on the task losses and on the teacher's maps and logits.
 
     It takes and returns the same as Detectron2's models, so their trainers can train it. Criteria
-    find in the batch `boxes` (a tuple of [boxes, 4] in pixels of the resized images, one
-    an image), `image_sizes` (int64 [N, 2], height and width), `padded_size` (height and width of
-    the padded batch), for logits of regions `label` (their classes, background included), and for
-    RetinaNet's towers `anchors` (a list of [R, 4], one a level) and `gt_labels` ([N, all R]: the
-    class, the number of classes for background, -1 if ignored).
+    find in the batch `image_sizes` (int64 [N, 2], height and width), `padded_size` (height and
+    width of the padded batch) and, where images have objects, `boxes` (a tuple of [boxes, 4] in
+    pixels of the resized images, one an image). For taps of regions there is `label` (their
+    classes, background included), for a dense head's `anchors` (a list of [R, 4], one a level) and
+    `gt_labels` ([N, all R]: the class, the number of classes for background, -1 if ignored).
     """
 
     student_first = True  # a teacher's head runs on the student's regions
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        ours, self.regions = parts_of(self.network), dict[str, Pairs]()
         for name, teacher in self.teachers.items():
-            if isinstance(teacher.model, TeacherDetector):
-                teacher.model.run_for(self.teacher_paths(name))
+            terms = {key: self.terms[key] for key in self.terms if self.source(key) == name}
+            self.regions[name] = paired(terms, ours, parts_of(teacher.network))
+        self.terms = with_labels(self.terms, ours)
 
     @property
     def network(self) -> nn.Module:
@@ -60,14 +63,25 @@ class DetectionDistiller(Distiller):
 
     def forward(self, batch: Inputs | Batch) -> Any:
         """Return named losses while training, the student's predictions otherwise."""
-        return super().forward({"inputs": batch} if isinstance(batch, list) else batch)
+        batch = {"inputs": batch} if isinstance(batch, list) else batch
+        if not self.training:
+            return super().forward(batch)
+        keys = {key for pairs in self.regions.values() for key in pairs.values()}
+        keys |= {term.part for term in self.terms.values() if isinstance(term, RegionTerm)}
+        with watched(self.network, keys) as regions:
+            return super().forward({**batch, "regions": regions})
+
+    def infer_shapes(self, sample: Batch) -> None:
+        """Let teachers run what is tapped, then see `Distiller`."""
+        for name, teacher in self.teachers.items():
+            if isinstance(teacher.model, TeacherDetector):
+                teacher.model.run_for(self.teacher_paths(name))
+        super().infer_shapes(sample)
 
     def own_taps(self) -> list[str]:
         """Return the taps that fill the batch."""
         wanted = [tap for term in self.terms.values() for tap in term.student]
         taps = [PADDED] if hasattr(self.network, "backbone") else []
-        if ROI_LOGITS in wanted:
-            taps.append(REGIONS)
         if any(tap.startswith("head.") for tap in wanted) and hasattr(self.network, ANCHORS):
             taps.append(ANCHORS)
         return taps
@@ -76,26 +90,26 @@ class DetectionDistiller(Distiller):
         self, name: str, batch: Batch, student_features: dict[str, Any]
     ) -> dict[str, Any]:
         """Run the teacher on the student's images and regions."""
-        if REGIONS in student_features:
-            batch = {**batch, "proposals": student_features[REGIONS]}
-        return self.teachers[name](batch)
+        found, pairs = batch["regions"], self.regions[name]
+        if missing := set(pairs.values()) - found.keys():
+            raise UserError(
+                f"the student's {missing.pop()} was not called with its regions, on which the "
+                "teacher should run; tap maps, such as @fpn, instead"
+            )
+        boxes = {theirs: found[ours].boxes for theirs, ours in pairs.items()}
+        return self.teachers[name]({**batch, "regions": boxes})
 
     def complete(self, batch: Batch, student_features: dict[str, Any]) -> Batch:
         """Return the batch with the entries that the class describes."""
         device = self.steps.device
-        truth = [one["instances"].to(device) for one in batch["inputs"]]
-        sizes = [one["image"].shape[-2:] for one in batch["inputs"]]
-        batch = {
-            **batch,
-            "boxes": tuple(one.gt_boxes.tensor for one in truth),
-            "image_sizes": torch.tensor(sizes, device=device),
-        }
+        inputs = batch["inputs"]
+        sizes = [one["image"].shape[-2:] for one in inputs]
+        batch = {**batch, "image_sizes": torch.tensor(sizes, device=device)}
+        truth = [one["instances"].to(device) for one in inputs if "instances" in one]
+        if len(truth) == len(inputs):
+            batch["boxes"] = tuple(one.gt_boxes.tensor for one in truth)
         if PADDED in student_features:
             batch["padded_size"] = tuple(student_features[PADDED].shape[-2:])
-        if REGIONS in student_features:
-            batch["label"] = torch.cat(
-                [regions.gt_classes for regions in student_features[REGIONS]]
-            )
         if ANCHORS in student_features:
             student: Any = self.network
             labels, _ = student.label_anchors(student_features[ANCHORS], truth)
@@ -115,7 +129,6 @@ def build_distiller(cfg: CfgNode) -> DetectionDistiller:
     specs = parse_terms(cfg)
     teacher_cfg = teacher_config(cfg)
     student = Detector(build_detector(cfg))
-    _check_regions(cfg, specs)
     random = cfg.KD.TEACHER.WEIGHTS == "random"
     with drawn_from(0) if random else nullcontext():  # the same when a run is resumed
         network = build_detector(teacher_cfg, "KD.TEACHER.CONFIG: ")
@@ -130,6 +143,7 @@ def build_distiller(cfg: CfgNode) -> DetectionDistiller:
     else:
         with located("KD.TEACHER.WEIGHTS"):
             load_teacher(teacher.network, cfg.KD.TEACHER.WEIGHTS)
+    _run_for_terms(teacher, student, specs)
     terms = build_terms(
         specs, student, teachers, sample, where="KD.TERMS", num_classes=_num_classes(cfg)
     )
@@ -144,6 +158,19 @@ def build_distiller(cfg: CfgNode) -> DetectionDistiller:
     if distributed.rank() == 0:
         tell_of_schedules(terms, cfg.SOLVER.MAX_ITER, "iterations")
     return distiller.to(cfg.MODEL.DEVICE)
+
+
+def _run_for_terms(
+    teacher: TeacherDetector, student: Detector, specs: Mapping[str, TermSpec]
+) -> None:
+    """Let the teacher run what terms tap, before the passes that show the shapes."""
+    paths = []
+    for name, spec in specs.items():
+        for side, model in (("student", student), ("teacher", teacher)):
+            with located(f"KD.TERMS.{name}.{side}"):
+                found = tap_list(spec.call[side], model)
+        paths += found
+    teacher.run_for(paths)
 
 
 def inherit(student: nn.Module, teacher: nn.Module, prefixes: Sequence[str]) -> None:
@@ -168,27 +195,14 @@ def inherit(student: nn.Module, teacher: nn.Module, prefixes: Sequence[str]) -> 
 def sample_batch(network: nn.Module, size: int = 128) -> Batch:
     """Return two images of noise with one region each, to infer shapes."""
     generator, device = torch.Generator().manual_seed(0), next(network.parameters()).device
-    inputs, regions = [], []
+    corners, inputs = torch.tensor([[0.0, 0.0, size, size]], device=device), []
     for _ in range(2):
         image = torch.randint(256, (3, size, size), dtype=torch.uint8, generator=generator)
-        corners = torch.tensor([[0.0, 0.0, size, size]], device=device)
-        logits = torch.zeros(1, device=device)
-        region = Instances((size, size), proposal_boxes=Boxes(corners), objectness_logits=logits)
-        regions.append(region)
-        # Detectors without an RPN, with files of proposals, need them here.
+        # For a teacher's heads, and for detectors without an RPN, with files of proposals.
+        region = Instances((size, size), proposal_boxes=Boxes(corners))
+        region.objectness_logits = torch.zeros(1, device=device)
         inputs.append({"image": image, "height": size, "width": size, "proposals": region})
-    return {"inputs": inputs, "proposals": regions}
-
-
-def _check_regions(cfg: CfgNode, specs: Mapping[str, TermSpec]) -> None:
-    """Reject a config that replaces regions after the student's logits are computed."""
-    calls = [spec.call for spec in specs.values()]
-    taps = {tap for call in calls for side in ("student", "teacher") for tap in call[side]}
-    if cfg.MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES and "@roi_logits" in taps:
-        raise UserError(
-            "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES replaces the regions of the student's logits, "
-            "so the teacher cannot run on the same ones; set it to False"
-        )
+    return {"inputs": inputs}
 
 
 def _num_classes(cfg: CfgNode) -> int:

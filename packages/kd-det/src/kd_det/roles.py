@@ -1,38 +1,70 @@
-"""Roles of a detector's taps (`@fpn`, `@roi_logits`, `@towers`), and which parts it has."""
+"""Roles of a detector's taps: names such as `@fpn` for paths that differ between detectors."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
 from torch import nn
 
-ROI_LOGITS = "roi_heads.box_predictor[0]"
-"""Tap of a box head's class logits, [regions, classes + 1]."""
+from kd_det.networks.parts import parts_of
+
+_RPN_LOGITS = "proposal_generator.rpn_head.objectness_logits"
+
+
+@dataclass(frozen=True)
+class Role:
+    """A name for taps of a detector.
+
+    Args:
+        what: What the taps give.
+        find: Returns them; an empty list for a detector that has none.
+    """
+
+    what: str
+    find: Callable[[Any], list[str]]
 
 
 def network_roles(network: Any) -> dict[str, list[str]]:
     """Return taps by role, without roles that a detector lacks."""
-    roles = {}
+    return {name: taps for name, role in ROLES.items() if (taps := role.find(network))}
+
+
+def _fpn(network: Any) -> list[str]:
     backbone: Any = getattr(network, "backbone", None)
-    if hasattr(backbone, "output_shape"):
-        names = getattr(network, "head_in_features", None) or list(backbone.output_shape())
-        roles["fpn"] = [f"backbone[{name}]" for name in names]
-    if has_part(network, "roi_heads"):
-        roles["roi_logits"] = [ROI_LOGITS]
+    if not hasattr(backbone, "output_shape"):
+        return []
+    names = getattr(network, "head_in_features", None) or list(backbone.output_shape())
+    return [f"backbone[{name}]" for name in names]
+
+
+def _roi_logits(network: Any) -> list[str]:
+    keys = [part.key for part in parts_of(network)]
+    return [f"{key}[0]" for key in keys if key.startswith("roi_heads.box_predictor")]
+
+
+def _inside(part: str, layer: str) -> Callable[[Any], list[str]]:
+    """Return a finder of a layer in a part that runs alone."""
+
+    def find(network: Any) -> list[str]:
+        found = any(one.key == part for one in parts_of(network))
+        return [f"{part}.{layer}"] if found and hasattr(network.get_submodule(part), layer) else []
+
+    return find
+
+
+def _rpn_logits(network: Any) -> list[str]:
+    if not _inside("proposal_generator.rpn_head", "objectness_logits")(network):
+        return []
+    levels = range(len(network.proposal_generator.in_features))
+    return [f"{_RPN_LOGITS}[*][{level}]" for level in levels]
+
+
+def _towers(network: Any) -> list[str]:
     head = getattr(network, "head", None)
     cuts = {name: _cut(getattr(head, name, None)) for name in ("cls_subnet", "bbox_subnet")}
-    if min(cuts.values()) >= 0:
-        roles["towers"] = [f"head.{name}.{place}[*]" for name, place in cuts.items()]
-    return roles
-
-
-def has_part(network: Any, name: str) -> bool:
-    """Return whether a detector has a part that can run alone."""
-    if name == "backbone":
-        return hasattr(network, "preprocess_image") and hasattr(network, "backbone")
-    if name == "head":
-        return hasattr(network, "head") and hasattr(network, "head_in_features")
-    heads = getattr(network, "roi_heads", None)
-    return isinstance(heads, StandardROIHeads) and not isinstance(heads, CascadeROIHeads)
+    if min(cuts.values()) < 0:
+        return []
+    return [f"head.{name}.{place}[*]" for name, place in cuts.items()]
 
 
 def _cut(tower: Any) -> int:
@@ -41,3 +73,23 @@ def _cut(tower: Any) -> int:
         return -1
     activations = [place for place, layer in enumerate(tower) if isinstance(layer, nn.ReLU)]
     return activations[-2] - 1 if len(activations) > 1 else -1
+
+
+ROLES = {
+    "fpn": Role("maps of the backbone, large to small", _fpn),
+    "roi_logits": Role("class logits of regions; of a cascade, one tap a stage", _roi_logits),
+    "mask_logits": Role(
+        "mask logits of foreground regions, a channel for each class",
+        _inside("roi_heads.mask_head", "predictor"),
+    ),
+    "keypoint_maps": Role(
+        "maps of regions with keypoints, a channel for each keypoint",
+        _inside("roi_heads.keypoint_head", "score_lowres"),
+    ),
+    "sem_logits": Role(
+        "semantic logits, a channel for each class", _inside("sem_seg_head", "predictor")
+    ),
+    "rpn_logits": Role("objectness of an RPN's anchors, one tap a level", _rpn_logits),
+    "towers": Role("a dense head's two towers before their last layer, of all levels", _towers),
+}
+"""Every role. Where student and teacher are one detector, a criterion between them gives 0."""

@@ -5,12 +5,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_setup, launch
-from detectron2.structures import Boxes, Instances, PolygonMasks
-from detectron2.utils.events import EventStorage
 from kd_core.config.trusted import trust
 from kd_core.errors import UserError
 from kd_core.experiment import report
@@ -22,7 +19,9 @@ from kd_core.runtime.failures import during_run, memory_told
 from kd_det import demo
 from kd_det.config import read_config
 from kd_det.data.register import check_data, parse_set, register_coco
-from kd_det.distiller import DetectionDistiller, Inputs
+from kd_det.distiller import DetectionDistiller
+from kd_det.dry_run import dry_run
+from kd_det.listing import list_taps
 from kd_det.logs import without_tracebacks
 from kd_det.proposals import check_files
 from kd_det.release.compat import launch_on_cpu
@@ -39,8 +38,8 @@ def run(args: Namespace) -> None:
         return
     register(args)
     cfg = read_config(args.config_file, args.opts)
-    if args.dry_run:
-        dry_run(cfg)
+    if args.dry_run or args.list_taps:
+        dry_run(cfg) if args.dry_run else list_taps(cfg)
         return
     check(cfg, args)
     # With several machines, the first owns the folder. An evaluation writes there too.
@@ -128,42 +127,3 @@ def memory_remedy(cfg: CfgNode) -> str:
         f"{tuple(cfg.INPUT.MIN_SIZE_TRAIN)}), or set SOLVER.AMP.ENABLED True (now "
         f"{cfg.SOLVER.AMP.ENABLED}) on a GPU"
     )
-
-
-def dry_run(cfg: CfgNode) -> None:
-    """Build everything with random weights, print the terms and take one step; no data is read."""
-    if cfg.KD.TERMS:
-        cfg.KD.TEACHER.WEIGHTS = "random"
-    if not torch.cuda.is_available():
-        cfg.MODEL.DEVICE = "cpu"
-    model = DistillationTrainer.build_model(cfg).train()
-    optimizer = DistillationTrainer.build_optimizer(cfg, model)
-    with EventStorage():
-        losses = model(synthetic_inputs(masks=cfg.MODEL.MASK_ON))
-    torch.stack(list(losses.values())).sum().backward()
-    if bad := [name for name, loss in losses.items() if not loss.isfinite()]:
-        raise UserError(f"{bad[0]} is not finite in the first step; look at its term and weight")
-    optimizer.step()
-    if isinstance(model, DetectionDistiller):
-        out.print(report.terms_table(model))
-    shown = "  ".join(f"{name} {loss.item():.4g}" for name, loss in losses.items())
-    out.print(f"dry run: one training step done: {shown}")
-
-
-def synthetic_inputs(size: int = 128, *, masks: bool = False) -> Inputs:
-    """Return two images of noise with one object of the first category each."""
-    generator = torch.Generator().manual_seed(0)
-    low, high = size // 4, 3 * size // 4
-    inputs = []
-    for _ in range(2):
-        truth = Instances((size, size))
-        truth.gt_boxes = Boxes(torch.tensor([[low, low, high, high]], dtype=torch.float32))
-        truth.gt_classes = torch.zeros(1, dtype=torch.int64)
-        if masks:
-            truth.gt_masks = PolygonMasks([[np.array([low, low, high, low, high, high])]])
-        regions = Instances((size, size), proposal_boxes=truth.gt_boxes.clone())
-        regions.objectness_logits = torch.zeros(1)  # for detectors on files of proposals
-        image = torch.randint(256, (3, size, size), dtype=torch.uint8, generator=generator)
-        sizes = {"height": size, "width": size}
-        inputs.append({"image": image, "instances": truth, "proposals": regions, **sizes})
-    return inputs

@@ -32,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(arguments: list[str]) -> None:
     args = argument_parser().parse_args(arguments)
     _check_pairs(args.opts)
+    for flag in ("dry_run", "list_taps"):
+        if getattr(args, flag) and not args.config_file:
+            raise UserError(f"--{flag.replace('_', '-')} needs a --config-file; there is none")
     require_paths("config file", [args.config_file or None])
     from kd_det.runner import run
 
@@ -68,6 +71,9 @@ def argument_parser() -> ToolParser:
         help="your data sets in COCO's format, to be named in DATASETS",
     )
     parser.add_argument("--dry-run", action="store_true", help="build all, run one step")
+    parser.add_argument(
+        "--list-taps", action="store_true", help="print what can be tapped, with shapes"
+    )
     add_seeds(parser, "of the demo")
     parser.add_argument("--work-dir", metavar="DIR", help="of the demo")
     return add_general_options(parser)

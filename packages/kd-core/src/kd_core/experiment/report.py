@@ -70,8 +70,8 @@ def terms_table(distiller: Distiller) -> Table:
             name,
             type(term.criterion).__name__,
             f"{term.weight:g}{warmup}{decay}",
-            _taps_text(distiller.tap_shapes["student"], tap_list(term.student)),
-            _taps_text(distiller.tap_shapes[source], tap_list(term.teacher), source),
+            taps_text(distiller.tap_shapes["student"], tap_list(term.student)),
+            taps_text(distiller.tap_shapes[source], tap_list(term.teacher), source),
             f"{parameter_count(term.criterion):,}",
         )
     return table
@@ -97,7 +97,8 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _taps_text(shapes: Mapping[str, Any], taps: list[str], source: str = "teacher") -> str:
+def taps_text(shapes: Mapping[str, Any], taps: list[str], source: str = "teacher") -> str:
+    """Return taps with their shapes, a line each; the name of another teacher than "teacher"."""
     prefix = "" if source == "teacher" else f"{source}: "
     return "\n".join(f"{prefix + tap} {_shape_text(shapes[tap])}" for tap in taps)
 

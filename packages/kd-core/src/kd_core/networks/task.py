@@ -43,8 +43,9 @@ class Batch(TypedDict, total=False):
 
     inputs: list[dict[str, Any]]
     """Detection: what Detectron2's models take."""
-    proposals: list[Any]
-    """Detection: the student's regions, on which a teacher's head runs; Detectron2's instances."""
+    regions: dict[str, Any]
+    """Detection: regions of the student's heads, filled in by its pass, by head; for a teacher
+    boxes of every image, by the head of the teacher that runs on them."""
     boxes: tuple[Tensor, ...]
     """Detection: true boxes of every image, [boxes, 4], in pixels of the resized image."""
     image_sizes: Tensor

@@ -1,18 +1,18 @@
 """Detectors as tasks: a student, and a teacher that runs only the tapped parts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from detectron2.modeling.roi_heads import StandardROIHeads
-from detectron2.structures import Instances
-from kd_core.errors import UserError
+from kd_core.errors import UserError, nearest
 from kd_core.networks.task import Batch, Task
 from kd_core.runtime.failures import explain, first_line
-from torch import Tensor, nn
+from torch import nn
 
-from kd_det.roles import has_part, network_roles
+from kd_det.networks.parts import has_backbone, module_path, part_of, parts_of
+from kd_det.release.compat import normalised
+from kd_det.roles import network_roles
 
 
 def build_detector(cfg: CfgNode, where: str = "") -> nn.Module:
@@ -35,9 +35,8 @@ def build_detector(cfg: CfgNode, where: str = "") -> nn.Module:
 class Detector(Task):
     """Wraps a Detectron2 model, which has its own training and evaluation code.
 
-    Its batch has `inputs`: the list of dicts that Detectron2's models take. Roles: `@fpn` (maps of
-    the backbone, large to small), `@roi_logits` (class logits of a Faster R-CNN's box head), and
-    `@towers` (the two towers of a RetinaNet's head before their last layer, of all levels).
+    Its batch has `inputs`: the list of dicts that Detectron2's models take. Its roles are those of
+    `kd_det.roles.ROLES`.
 
     Args:
         network: A model of `detectron2.modeling.build_model`.
@@ -55,8 +54,9 @@ class TeacherDetector(Detector):
     """A teacher that runs on a student's images and regions.
 
     Images are converted to its channel order and normalised with its statistics. Only the
-    parts chosen by `run_for` run: the backbone, a dense head, the box head on the regions in
-    `batch["proposals"]`. A model without these parts predicts as in evaluation.
+    backbone and the parts chosen by `run_for` run, those on regions on `batch["regions"]`: boxes of
+    every image, by the key of the part; without it on the `proposals` of the inputs. A model
+    without such parts predicts as in evaluation.
 
     Args:
         network: The detector.
@@ -75,14 +75,30 @@ class TeacherDetector(Detector):
                 f"the teacher takes {input_format} images, the student {given_format}; only RGB "
                 "and BGR can be converted into each other: set INPUT.FORMAT of both"
             )
-        self.parts = [name for name in ("backbone", "head", "roi_heads") if has_part(network, name)]
+        self.whole = not has_backbone(network)
+        self.parts = parts_of(network)
 
-    def run_for(self, paths: Iterable[str]) -> None:
-        """Run only the parts that these taps need from now on."""
-        needed = {"backbone", *(path.partition(".")[0].partition("[")[0] for path in paths)}
-        self.parts = [name for name in self.parts if name in needed]
-        if needed - set(self.parts):
-            self.parts = []
+    def run_for(self, taps: Iterable[str]) -> None:
+        """Run only the parts that these taps need from now on.
+
+        Raises:
+            UserError: If a tap needs the whole model to predict, with regions of its own, and it or
+                another is of regions.
+        """
+        known, paths = parts_of(self.network), {tap: module_path(tap) for tap in taps}
+        needed = {tap: part_of(path, known) for tap, path in paths.items()}
+        others = [tap for tap, part in needed.items() if not part and not _in_backbone(paths[tap])]
+        self.parts = [part for part in known if part in needed.values()]
+        self.whole = bool(others) or not has_backbone(self.network)
+        regions = [tap for tap, part in needed.items() if part and part.on_regions]
+        regions += [tap for tap in others if known and paths[tap].startswith("roi_heads")]
+        if others and regions:
+            keys = [part.key for part in known if part.on_regions]
+            raise UserError(
+                f"tap {others[0]!r}: the teacher computes it only for regions of its own, but "
+                f"{regions[0]!r} is compared on the student's; tap inside one of "
+                f"{', '.join(keys)}{nearest(others[0], keys)}"
+            )
 
     def forward(self, batch: Batch) -> Any:
         """Run the tapped parts; the taps record their values."""
@@ -90,20 +106,19 @@ class TeacherDetector(Detector):
         inputs = batch["inputs"]
         if self.reverse:
             inputs = [{**one, "image": one["image"].flip(0)} for one in inputs]
-        if "backbone" not in self.parts:
+        if self.whole:
             return network(inputs)
-        features = network.backbone(network.preprocess_image(inputs).tensor)
-        if "head" in self.parts:
-            network.head([features[name] for name in network.head_in_features])
-        if "roi_heads" in self.parts:
-            class_logits(network.roi_heads, features, batch["proposals"])
+        maps = network.backbone(normalised(network, inputs))
+        for part in self.parts:
+            part.run(network, maps, self._boxes(batch, part.key) if part.on_regions else ())
         return None
 
+    def _boxes(self, batch: Batch, key: str) -> Any:
+        """Return the boxes that a part runs on; without regions of a student, of a sample."""
+        if "regions" in batch:
+            return batch["regions"][key]
+        return [one["proposals"].proposal_boxes for one in batch["inputs"]]
 
-def class_logits(
-    heads: StandardROIHeads, features: dict[str, Tensor], regions: Sequence[Instances]
-) -> Tensor:
-    """Return the logits of a box head for given regions, [regions of all images, classes + 1]."""
-    levels = [features[name] for name in heads.box_in_features]
-    boxes = [region.proposal_boxes for region in regions]
-    return heads.box_predictor(heads.box_head(heads.box_pooler(levels, boxes)))[0]
+
+def _in_backbone(path: str) -> bool:
+    return path == "backbone" or path.startswith("backbone.")

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from detectron2.structures import ImageList
 from fvcore.nn import sigmoid_focal_loss
 from kd_core.runtime import ranks
+from torch import Tensor
 
 
 def restart_loader(trainer: Any, build: Callable[[], Any]) -> None:
@@ -26,6 +28,26 @@ def restart_loader(trainer: Any, build: Callable[[], Any]) -> None:
     else:
         trainer.data_loader = build()
         trainer._data_loader_iter = iter(trainer.data_loader)
+
+
+def normalised(network: Any, inputs: list[dict[str, Any]]) -> Tensor:
+    """Return the padded batch [N, C, H, W] of images, normalised as a model does it.
+
+    Semantic models and models of proposals do it inside `forward` alone.
+
+    Args:
+        network: A model with a backbone.
+        inputs: What the model takes.
+    """
+    if hasattr(network, "preprocess_image"):
+        images: Tensor = network.preprocess_image(inputs).tensor
+        return images
+    shown = [one["image"].to(network.pixel_mean.device) for one in inputs]
+    shown = [(image - network.pixel_mean) / network.pixel_std for image in shown]
+    constraints = getattr(network.backbone, "padding_constraints", None)  # of the official main
+    more = {"padding_constraints": constraints} if constraints else {}
+    batch: Tensor = ImageList.from_tensors(shown, network.backbone.size_divisibility, **more).tensor
+    return batch
 
 
 @contextmanager

@@ -1,0 +1,43 @@
+"""What can be tapped in the student and the teacher of a config: `--list-taps`."""
+
+from detectron2.config import CfgNode
+from kd_core.experiment import report
+from kd_core.networks.probe import shapes, tap_values, telling
+from kd_core.networks.roles import tap_list
+from kd_core.networks.taps import FeatureTap
+from kd_core.networks.task import Batch
+from kd_core.runtime.console import out
+from rich.table import Table
+
+from kd_det.config import teacher_config
+from kd_det.distiller import sample_batch
+from kd_det.dry_run import without_weights
+from kd_det.networks.detector import Detector, build_detector
+from kd_det.roles import ROLES
+
+
+def list_taps(cfg: CfgNode) -> None:
+    """Print roles and modules with their shapes, of models with random weights; no data is read."""
+    without_weights(cfg)
+    models = {"student": cfg}
+    if cfg.KD.TERMS:
+        models["teacher"] = teacher_config(cfg)
+    for side, own in models.items():
+        detector = Detector(build_detector(own, "KD.TEACHER.CONFIG: " * (side == "teacher")))
+        sample = sample_batch(detector.network)
+        out.print(f"{side}, of 128 x 128 pixels; N is the number of images, or of regions:")
+        out.print(_roles_table(detector, sample))
+        with telling(detector, sample):
+            out.print(report.taps_listing(detector, sample))
+
+
+def _roles_table(detector: Detector, sample: Batch) -> Table:
+    """Return every role of a detector, its taps and their shapes."""
+    table = Table("role", "what it is", "taps", title="roles")
+    paths = [path for role in detector.roles for path in tap_list(f"@{role}", detector)]
+    _, values = tap_values(detector, FeatureTap(detector.network, paths), sample)
+    found = shapes(values)
+    for role in detector.roles:
+        taps = report.taps_text(found, tap_list(f"@{role}", detector))
+        table.add_row(f"@{role}", ROLES[role].what, taps)
+    return table

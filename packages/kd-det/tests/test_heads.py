@@ -1,0 +1,224 @@
+"""Detectors of every kind learn from their own heads, and from nothing where they are equal."""
+
+import pytest
+import torch
+from kd_core.errors import UserError
+
+pytest.importorskip("detectron2")
+import kd_det  # noqa: F401  before Detectron2
+from detectron2.structures import BitMasks, Keypoints
+from kd_det.train import main
+
+KD = "kd_core.criteria.kd.KD"
+CWD = "kd_core.criteria.cwd.CWD"
+BINARY = "kd_det.criteria.binary_kd.BinaryKD"
+MASK = "kd_det.criteria.binary_kd.MaskKD"
+DKD = "kd_core.criteria.dkd.DKD"
+
+
+def term(criterion, role):
+    return {"CRITERION": criterion, "STUDENT": role, "TEACHER": role}
+
+
+STAGES = {f"stage{k}": term(DKD, f"@roi_logits[{k}]") for k in range(3)}
+CASES = {
+    "mask_rcnn": {"masks": term(MASK, "@mask_logits"), "kd": term(KD, "@roi_logits")},
+    "keypoint_rcnn": {"maps": term(CWD, "@keypoint_maps"), "rpn": term(BINARY, "@rpn_logits")},
+    "cascade_rcnn": {**STAGES, "masks": term(MASK, "@mask_logits")},
+    "panoptic_fpn": {
+        "fpn": term(CWD, "@fpn"),
+        "sem": term(CWD, "@sem_logits"),
+        "masks": term(MASK, "@mask_logits"),
+        "dkd": term(DKD, "@roi_logits"),
+    },
+    "semantic_fpn": {"fpn": term(CWD, "@fpn"), "sem": term(CWD, "@sem_logits")},
+    "rpn": {"rpn": term(BINARY, "@rpn_logits")},
+    "fast_rcnn": {"dkd": term(DKD, "@roi_logits")},
+    "c4": {"dkd": term(DKD, "@roi_logits"), "masks": term(MASK, "@mask_logits")},
+    "dc5": {"dkd": term(DKD, "@roi_logits")},
+}
+REFINED = ["MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES", True]
+
+
+@pytest.fixture
+def labelled(inputs):
+    """Add masks, keypoints, semantic labels and proposals to the batch."""
+    for one in inputs:
+        truth, (height, width) = one["instances"], one["image"].shape[1:]
+        boxes = truth.gt_boxes.tensor
+        masks = torch.zeros(len(boxes), height, width, dtype=torch.bool)
+        for mask, (left, top, right, bottom) in zip(masks, boxes.int().tolist(), strict=True):
+            mask[top : (top + bottom) // 2, left:right] = True
+        truth.gt_masks = BitMasks(masks)
+        centres = truth.gt_boxes.get_centers()[:, None].expand(-1, 5, -1)
+        truth.gt_keypoints = Keypoints(torch.cat([centres, torch.full_like(centres[..., :1], 2)], 2))
+        one["sem_seg"] = torch.randint(4, (height, width))
+        proposals = truth[:]
+        one["proposals"] = type(truth)((height, width), proposal_boxes=proposals.gt_boxes)
+        one["proposals"].objectness_logits = torch.zeros(len(truth))
+    return inputs
+
+
+def classes_of(kind, inputs):
+    if kind == "keypoint_rcnn":
+        for one in inputs:
+            one["instances"].gt_classes.zero_()
+    return inputs
+
+
+def equal(distiller):
+    """Make the student equal to its teacher."""
+    distiller.network.load_state_dict(distiller.teachers["teacher"].network.state_dict())
+    for module in distiller.modules():  # the teacher's statistics are running ones
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    return distiller
+
+
+def unequal(distiller):
+    """Change the student: one seed made both."""
+    generator = torch.Generator().manual_seed(1)
+    for parameter in distiller.network.parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        parameter.data += 0.1 * parameter.abs().mean() * noise
+    return distiller
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [*((kind, ()) for kind in CASES), ("mask_rcnn", REFINED), ("cascade_rcnn", REFINED)],
+)
+def test_heads_teach_until_they_are_equal(kind, options, build, labelled, storage):
+    terms = {f"loss_{name}" for name in CASES[kind]}
+    distiller = unequal(build(kind, CASES[kind], options))
+    losses = distiller(classes_of(kind, labelled))
+    assert all(losses[name] > 1e-6 for name in terms), losses
+    torch.stack(list(losses.values())).sum().backward()
+    losses = equal(distiller)(labelled)
+    assert all(losses[name].abs() < 1e-6 for name in terms), losses
+    for one in labelled:
+        one["instances"] = one["instances"][:0]
+    losses = distiller(labelled)
+    assert all(loss.isfinite() and loss.requires_grad for loss in losses.values())
+    assert all(losses[name] == 0 for name in terms & {"loss_masks", "loss_maps"})
+
+
+class TestRegions:
+    def test_every_head_of_the_teacher_runs_on_the_regions_of_the_students(
+        self, build, labelled, storage
+    ):
+        distiller = unequal(build("cascade_rcnn", CASES["cascade_rcnn"]))
+        seen = {"student": [], "teacher": []}
+        networks = {"student": distiller.network}
+        networks["teacher"] = distiller.teachers["teacher"].network
+        for side, network in networks.items():
+            for pooler in (network.roi_heads.box_pooler, network.roi_heads.mask_pooler):
+                note = lambda _, args, side=side: seen[side].append(args[1])  # noqa: E731
+                pooler.register_forward_pre_hook(note)
+        distiller(labelled)
+        assert len(seen["student"]) == len(seen["teacher"]) == 4  # three stages, and masks
+        for ours, theirs in zip(seen["student"], seen["teacher"], strict=True):
+            assert all(torch.equal(a.tensor, b.tensor) for a, b in zip(ours, theirs, strict=True))
+        assert not torch.equal(seen["student"][0][0].tensor[:1], seen["student"][2][0].tensor[:1])
+
+    def test_labels_are_those_of_the_stage(self, build, labelled, storage):
+        distiller = build("cascade_rcnn", CASES["cascade_rcnn"])
+        seen = {}
+        for name, criterion in distiller.criteria.items():
+            note = lambda _, args, name=name: seen.update({name: args})  # noqa: E731
+            criterion.register_forward_pre_hook(note)
+        distiller(labelled)
+        for name, (student, _, batch) in seen.items():
+            rows = student[0] if isinstance(student, tuple) else student
+            assert len(rows) == len(batch["label"]), name
+        # Foreground of a later stage overlaps more.
+        assert (seen["loss_masks"][2]["label"] < 3).all()
+
+    def test_a_plain_student_learns_from_any_stage_of_a_cascade(self, build, labelled, storage):
+        terms = {"last": term(KD, "@roi_logits") | {"TEACHER": "@roi_logits[2]"}}
+        distiller = build("faster_rcnn", terms, teacher="cascade_rcnn")
+        assert distiller.regions == {
+            "teacher": {"roi_heads.box_predictor.2": "roi_heads.box_predictor"}
+        }
+        assert distiller(labelled)["loss_last"] > 0
+
+    def test_one_head_cannot_run_on_the_regions_of_two(self, build):
+        terms = {k: v | {"TEACHER": "@roi_logits"} for k, v in STAGES.items()}
+        with pytest.raises(UserError, match=r"box_predictor would run on the regions of .*0 and"):
+            build("cascade_rcnn", terms, teacher="faster_rcnn")
+
+    def test_regions_are_not_compared_with_maps(self, build):
+        path = {"STUDENT": "roi_heads.mask_head.predictor", "TEACHER": "backbone[p2]"}
+        with pytest.raises(UserError, match=r"the student's tap is of regions, the other is not"):
+            build("mask_rcnn", {"odd": {"CRITERION": CWD_LIKE, **path}})
+
+
+CWD_LIKE = "kd_core.criteria.reviewkd.ReviewKD"
+
+
+class TestTaps:
+    @pytest.mark.parametrize(
+        ("path", "criterion"),
+        [
+            ("roi_heads.mask_head.mask_fcn1", CWD),
+            ("roi_heads.box_head.fc1", "kd_core.criteria.rkd.RKD"),
+            ("proposal_generator.rpn_head.conv[*][1]", CWD),
+            ("proposal_generator.rpn_head.anchor_deltas[*][0]", CWD),
+        ],
+    )
+    def test_any_module_of_a_head_is_tapped_in_the_teacher(
+        self, path, criterion, build, labelled, storage
+    ):
+        distiller = unequal(build("mask_rcnn", {"head": term(criterion, path)}))
+        assert distiller(labelled)["loss_head"] > 0
+        assert equal(distiller)(labelled)["loss_head"] < 1e-5
+
+    def test_what_only_the_whole_teacher_computes_is_tapped(self, build, labelled, storage):
+        path = "proposal_generator.anchor_generator[0]"
+        distiller = build("rpn", {"all": term(CWD, "@fpn")})
+        teacher = distiller.teachers["teacher"].model
+        teacher.run_for([path])
+        assert teacher.whole
+        with pytest.raises(UserError, match=r"only for regions of its own.*box_predictor"):
+            build("mask_rcnn", {"odd": term(KD, "roi_heads[0]")})
+
+
+def test_taps_are_listed_without_weights_or_data(write, capsys):
+    terms = {"masks": term(MASK, "@mask_logits")}
+    path = write("mask_rcnn", terms, KD={"TEACHER": {"CONFIG": "teacher.yaml", "WEIGHTS": "no.pth"}})
+    assert main(["--config-file", str(path), "--list-taps"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("@mask_logits") == 2
+    assert "roi_heads.mask_head.predictor [N, 3, 28, 28]" in shown
+    assert "proposal_generator.rpn_head.objectness_logits[*]" in shown
+
+
+@pytest.mark.parametrize("flag", ["--dry-run", "--list-taps"])
+def test_a_flag_about_a_config_asks_for_one(flag, capsys):
+    assert main([flag]) == 2
+    assert f"{flag} needs a --config-file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["retinanet", "faster_rcnn", *CASES])
+def test_dry_run_takes_a_step_of_every_meta_architecture(kind, write, capsys):
+    assert main(["--config-file", str(write(kind)), "--dry-run"]) == 0
+    assert "one training step done" in capsys.readouterr().out
+
+
+def test_dry_run_refuses_in_one_line_what_takes_other_inputs(write, capsys):
+    from detectron2.modeling import META_ARCH_REGISTRY
+
+    class Other(torch.nn.Linear):
+        def __init__(self, cfg):
+            super().__init__(2, 2)
+
+        def forward(self, inputs):
+            return {"loss": self.weight.sum() * inputs[0]["depth"]}
+
+    META_ARCH_REGISTRY.register(Other)
+    try:
+        options = ["MODEL.META_ARCHITECTURE", "Other"]
+        assert main(["--config-file", str(write("retinanet")), "--dry-run", *options]) == 2
+    finally:
+        META_ARCH_REGISTRY._obj_map.pop("Other")
+    assert "fails in the dry run's step" in capsys.readouterr().err
