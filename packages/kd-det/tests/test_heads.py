@@ -51,7 +51,9 @@ def labelled(inputs):
             mask[top : (top + bottom) // 2, left:right] = True
         truth.gt_masks = BitMasks(masks)
         centres = truth.gt_boxes.get_centers()[:, None].expand(-1, 5, -1)
-        truth.gt_keypoints = Keypoints(torch.cat([centres, torch.full_like(centres[..., :1], 2)], 2))
+        truth.gt_keypoints = Keypoints(
+            torch.cat([centres, torch.full_like(centres[..., :1], 2)], 2)
+        )
         one["sem_seg"] = torch.randint(4, (height, width))
         proposals = truth[:]
         one["proposals"] = type(truth)((height, width), proposal_boxes=proposals.gt_boxes)
@@ -185,7 +187,9 @@ class TestTaps:
 
 def test_taps_are_listed_without_weights_or_data(write, capsys):
     terms = {"masks": term(MASK, "@mask_logits")}
-    path = write("mask_rcnn", terms, KD={"TEACHER": {"CONFIG": "teacher.yaml", "WEIGHTS": "no.pth"}})
+    path = write(
+        "mask_rcnn", terms, KD={"TEACHER": {"CONFIG": "teacher.yaml", "WEIGHTS": "no.pth"}}
+    )
     assert main(["--config-file", str(path), "--list-taps"]) == 0
     shown = capsys.readouterr().out
     assert shown.count("@mask_logits") == 2

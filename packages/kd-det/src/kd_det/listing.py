@@ -7,7 +7,7 @@ from kd_core.networks.roles import tap_list
 from kd_core.networks.taps import FeatureTap
 from kd_core.networks.task import Batch
 from kd_core.runtime.console import out
-from rich.table import Table
+from rich.table import Column, Table
 
 from kd_det.config import teacher_config
 from kd_det.distiller import sample_batch
@@ -33,7 +33,7 @@ def list_taps(cfg: CfgNode) -> None:
 
 def _roles_table(detector: Detector, sample: Batch) -> Table:
     """Return every role of a detector, its taps and their shapes."""
-    table = Table("role", "what it is", "taps", title="roles")
+    table = Table("role", "what it is", Column("taps", no_wrap=True), title="roles")
     paths = [path for role in detector.roles for path in tap_list(f"@{role}", detector)]
     _, values = tap_values(detector, FeatureTap(detector.network, paths), sample)
     found = shapes(values)

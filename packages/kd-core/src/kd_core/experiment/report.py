@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.table import Table
+from rich.table import Column, Table
 from torch import Tensor, nn
 
+from kd_core.criteria.tap_advice import described, is_shape
 from kd_core.distill.distiller import Distiller
 from kd_core.networks.probe import shapes, untouched
 from kd_core.networks.roles import tap_list
+from kd_core.networks.tap_paths import entries
 from kd_core.networks.task import Batch, network_of
 
 _OURS = ("kd-core", "kd-cls", "kd-det", "kd-reid")
@@ -161,15 +163,20 @@ def taps_listing(model: nn.Module, sample: Batch) -> Table:
     finally:
         for handle in handles:
             handle.remove()
-    table = Table("tap", "module", "output", title=type(network).__name__)
+    # A name that is cut could not be copied.
+    table = Table(Column("tap", no_wrap=True), "module", "output", title=type(network).__name__)
     for name, module in network.named_modules():
         if name in seen:
-            tap = (name or "output") + ("[*]" if len(seen[name]) > 1 else "")
-            table.add_row(tap, type(module).__name__, _shape_text(seen[name][0]))
+            calls = len(seen[name])
+            several = f" in the first of {calls} calls" if calls > 1 else ""
+            tap = (name or "output") + ("[*]" if several else "")
+            table.add_row(tap, type(module).__name__, _shape_text(seen[name][0]) + several)
     return table
 
 
-def _shape_text(shape: Any) -> str:
-    if isinstance(shape, tuple) and all(isinstance(size, int) for size in shape):
-        return f"[{', '.join(['N', *map(str, shape)])}]"
-    return str(shape)
+def _shape_text(value: Any) -> str:
+    """Return the shape of a tensor, or of every entry of several that can be tapped."""
+    if is_shape(value):
+        return described(value)
+    found = {key: item for key, item in entries(value).items() if is_shape(item)}
+    return "\n".join(f"[{key}] {described(item)}" for key, item in found.items()) or "no tensor"
