@@ -24,9 +24,10 @@ from detectron2.solver import build_optimizer
 from detectron2.utils.events import EventStorage
 from kd_core.experiment.report import environment
 from kd_det.config import read_config
-from kd_det.distiller import REGIONS, DetectionDistiller, build_distiller
-from kd_det.networks.detector import TeacherDetector, class_logits
-from kd_det.runner import synthetic_inputs
+from kd_det.distiller import DetectionDistiller, build_distiller
+from kd_det.dry_run import synthetic_inputs
+from kd_det.networks.detector import TeacherDetector
+from kd_det.regions import watched
 from torch import Tensor, nn
 
 CONFIGS = Path(__file__).parents[1] / "configs/det"
@@ -58,7 +59,7 @@ def measure(method: str, args: argparse.Namespace) -> dict[str, Any]:
     distiller = build_distiller(cfg)
     distiller.train()
     plain = copy.deepcopy(distiller.network)
-    inputs = synthetic_inputs(args.size, masks=cfg.MODEL.MASK_ON)
+    inputs = synthetic_inputs(plain, args.size)
     steps = {
         "bare": stepper(cfg, plain, inputs),
         "ours": stepper(cfg, distiller, inputs),
@@ -100,9 +101,10 @@ def look(teacher: Any, inputs: Any) -> None:
 
 
 def own_cost(distiller: DetectionDistiller, inputs: Any) -> Callable[[], None]:
-    """Return a function that runs criteria, and the teacher's box head if it is asked, alone."""
-    batch: Any = {"inputs": inputs}
-    with EventStorage():
+    """Return a function that runs criteria, and the teacher's heads on regions, alone."""
+    pairs = distiller.regions["teacher"]
+    with EventStorage(), watched(distiller.network, pairs.values()) as regions:
+        batch: Any = {"inputs": inputs, "regions": regions}
         _, seen = distiller._run_student(batch)
     shown = distiller.run_teacher("teacher", batch, seen)
     batch = distiller.complete(batch, seen)
@@ -114,9 +116,10 @@ def own_cost(distiller: DetectionDistiller, inputs: Any) -> Callable[[], None]:
         features = network.backbone(network.preprocess_image(inputs).tensor)
 
     def run() -> None:
-        if REGIONS in seen:
-            with torch.no_grad():
-                class_logits(network.roi_heads, features, seen[REGIONS])
+        with torch.no_grad():
+            for part in teacher.parts:
+                if part.key in pairs:
+                    part.run(network, features, regions[pairs[part.key]].boxes)
         for term in distiller.terms.values():
             term.loss(leaves, shown, batch).backward()
 

@@ -111,6 +111,12 @@ def detector(kind, width=16, name="shapes_tiny_train"):
 
 
 @pytest.fixture
+def models():
+    """Return the nodes MODEL of all kinds of detectors."""
+    return MODELS
+
+
+@pytest.fixture
 def write(tmp_path):
     """Write a config with a KD node and its teacher; return the path."""
 

@@ -194,13 +194,41 @@ def test_taps_are_listed_without_weights_or_data(write, capsys):
     shown = capsys.readouterr().out
     assert shown.count("@mask_logits") == 2
     assert "roi_heads.mask_head.predictor [N, 3, 28, 28]" in shown
-    assert "proposal_generator.rpn_head.objectness_logits[*]" in shown
+    assert "proposal_generator.rpn_head.objectness_logits[*] " in shown
+    assert "[N, 3, 32, 32] (first of 5 calls)" in " ".join(shown.replace("│", " ").split())
 
 
 @pytest.mark.parametrize("flag", ["--dry-run", "--list-taps"])
 def test_a_flag_about_a_config_asks_for_one(flag, capsys):
     assert main([flag]) == 2
     assert f"{flag} needs a --config-file" in capsys.readouterr().err
+
+
+def test_the_tests_have_every_meta_architecture(models):
+    from detectron2.modeling import META_ARCH_REGISTRY
+
+    theirs = {
+        name for name, cls in META_ARCH_REGISTRY if cls.__module__.startswith("detectron2.modeling")
+    }
+    assert theirs == {models[kind]["META_ARCHITECTURE"] for kind in ["retinanet", *CASES]}
+
+
+def test_an_fcos_takes_the_synthetic_batch(build, storage):
+    from detectron2.modeling.meta_arch.fcos import FCOS, FCOSHead
+    from kd_det.dry_run import synthetic_inputs
+    from kd_det.networks.detector import TeacherDetector
+
+    backbone = build("retinanet", {"maps": term(CWD, "@fpn")}).network.backbone
+    shapes = list(backbone.output_shape().values())
+    head = FCOSHead(input_shape=shapes, num_classes=3, conv_dims=[16, 16])
+    images = {"pixel_mean": [103.5, 116.3, 123.7], "pixel_std": [57.0] * 3}
+    network = FCOS(backbone=backbone, head=head, num_classes=3, **images)
+    inputs = synthetic_inputs(network)
+    losses = network(inputs)
+    assert all(loss.isfinite() for loss in losses.values())
+    teacher = TeacherDetector(network, input_format="RGB", given_format="BGR")
+    assert [part.key for part in teacher.parts] == ["head"]
+    assert len(teacher.roles["towers"]) == 2
 
 
 @pytest.mark.parametrize("kind", ["retinanet", "faster_rcnn", *CASES])

@@ -18,6 +18,7 @@ from kd_core.runtime.failures import during_run, memory_told
 
 from kd_det import demo
 from kd_det.config import read_config
+from kd_det.data.keypoints import check_keypoints
 from kd_det.data.register import check_data, parse_set, register_coco
 from kd_det.distiller import DetectionDistiller
 from kd_det.dry_run import dry_run
@@ -63,6 +64,7 @@ def check(cfg: CfgNode, args: Namespace) -> None:
     named_folder(cfg.OUTPUT_DIR, "OUTPUT_DIR")
     parse_terms(cfg)
     check_data(cfg)
+    check_keypoints(cfg, training=not args.eval_only)
     check_files(cfg, training=not args.eval_only)
     if cfg.MODEL.DEVICE != "cpu" and not torch.cuda.is_available():
         raise UserError(

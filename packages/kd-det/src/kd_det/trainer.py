@@ -9,18 +9,18 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase
-from detectron2.evaluation import COCOEvaluator
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from kd_core.errors import UserError
 from kd_core.files import checkpoint
 from torch import nn
 
+from kd_det.data.evaluators import evaluator_of
 from kd_det.data.loader import Mapper, build_train_loader
 from kd_det.data.reading import TellingMapper, watch_workers
 from kd_det.distiller import DetectionDistiller, build_distiller, inherit
 from kd_det.proposals import read_proposals_safely
 from kd_det.release.compat import as_written, restart_loader
-from kd_det.release.preparation import has_extension
 from kd_det.resume.hooks import add_ours, forget_metrics
 from kd_det.resume.last_checkpoint import write_last
 from kd_det.resume.state import DistillerState, ModelState, RunSeed, with_options
@@ -101,10 +101,10 @@ class DistillationTrainer(DefaultTrainer):
         return watch_workers(loader, cfg)
 
     @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> COCOEvaluator:
-        """Return the evaluator of COCO's metrics."""
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        """Return the evaluator of a data set: COCO's metrics, or those of its kind."""
         folder = Path(cfg.OUTPUT_DIR) / "inference" / dataset_name
-        return COCOEvaluator(dataset_name, output_dir=str(folder), use_fast_impl=has_extension())
+        return evaluator_of(cfg, dataset_name, folder)
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> OrderedDict[str, Any]:

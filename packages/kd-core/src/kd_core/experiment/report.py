@@ -59,9 +59,8 @@ def models_table(networks: Mapping[str, tuple[nn.Module, Tensor]]) -> Table:
 
 def terms_table(distiller: Distiller) -> Table:
     """Show every term: its weight, what it taps with which shapes, its extra parameters."""
-    table = Table(
-        "term", "criterion", "weight", "student", "teacher", "extra parameters", title="terms"
-    )
+    taps = [Column(side, overflow="fold") for side in ("student", "teacher")]  # no name is cut
+    table = Table("term", "criterion", "weight", *taps, "extra parameters", title="terms")
     for name, term in distiller.terms.items():
         source = distiller.source(name)
         by = ", by step" if term.warmup_by == "step" else ""
@@ -168,7 +167,7 @@ def taps_listing(model: nn.Module, sample: Batch) -> Table:
     for name, module in network.named_modules():
         if name in seen:
             calls = len(seen[name])
-            several = f" in the first of {calls} calls" if calls > 1 else ""
+            several = f" (first of {calls} calls)" if calls > 1 else ""
             tap = (name or "output") + ("[*]" if several else "")
             table.add_row(tap, type(module).__name__, _shape_text(seen[name][0]) + several)
     return table

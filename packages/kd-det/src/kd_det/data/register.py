@@ -11,6 +11,8 @@ from detectron2.data.datasets import register_coco_instances
 from detectron2.utils.file_io import PathManager
 from kd_core.errors import UserError, nearest
 
+from kd_det.data.keypoints import keypoint_metadata
+
 _KEYS: dict[str, set[str]] = {
     "categories": {"id", "name"},
     "images": {"id", "file_name", "height", "width"},
@@ -47,7 +49,9 @@ def register_coco(name: str, json_file: str | Path, image_root: str | Path) -> N
     require_images(image_root, content)
     register_coco_instances(name, {}, **files)
     names = {category["id"]: category["name"] for category in content["categories"]}
-    MetadataCatalog.get(name).set(thing_classes=[names[number] for number in sorted(names)])
+    metadata = keypoint_metadata(content["categories"])
+    classes = [names[number] for number in sorted(names)]
+    MetadataCatalog.get(name).set(thing_classes=classes, **metadata)
 
 
 def parse_set(text: str) -> tuple[str, str, str]:
