@@ -10,9 +10,12 @@ from PIL import Image
 pytest.importorskip("detectron2")
 import kd_det  # noqa: F401  before Detectron2
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from kd_core.errors import UserError
 from kd_det.config import read_config
 from kd_det.data.evaluators import evaluator_of
 from kd_det.data.keypoints import keypoint_metadata, other_side
+from kd_det.data.register import register_coco
+from kd_det.data.semantics import check_semantics
 from kd_det.train import main
 
 NAMES = ["nose", "left_eye", "right_eye", "l_ear", "r_ear"]
@@ -108,8 +111,22 @@ def test_a_semantic_model_is_distilled_and_its_evaluator_is_that_of_its_kind(
     terms = {"cwd": {**term, "TEACHER": "@sem_logits"}}
     path = write("semantic_fpn", terms, DATASETS={"TRAIN": [semantic], "TEST": []})
     cfg = read_config(path, ["OUTPUT_DIR", str(tmp_path / "run"), "SOLVER.MAX_ITER", "2"])
+    check_semantics(cfg, training=True)
     trainer = DistillationTrainer(cfg)
     before = trainer.distiller.network.sem_seg_head.predictor.weight.clone()
     trainer.train()
     assert not torch.equal(before, trainer.distiller.network.sem_seg_head.predictor.weight)
     assert isinstance(evaluator_of(cfg, semantic, tmp_path), SemSegEvaluator)
+
+
+@pytest.mark.parametrize(("key", "value"), [("NUM_CLASSES", 5), ("IGNORE_VALUE", 0)])
+def test_a_semantic_head_must_fit_its_data(key, value, semantic, coco, write):
+    path = write("semantic_fpn", DATASETS={"TRAIN": [semantic], "TEST": []})
+    cfg = read_config(path, [f"MODEL.SEM_SEG_HEAD.{key}", value])
+    with pytest.raises(UserError, match=f"SEM_SEG_HEAD.{key} is {value}, but data set"):
+        check_semantics(cfg, training=True)
+    check_semantics(cfg, training=False)
+    register_coco(f"boxes_{semantic}", *coco)
+    cfg.DATASETS.TEST = (f"boxes_{semantic}",)
+    with pytest.raises(UserError, match="has no semantic labels"):
+        check_semantics(cfg, training=False)

@@ -20,6 +20,7 @@ from kd_det import demo
 from kd_det.config import read_config
 from kd_det.data.keypoints import check_keypoints
 from kd_det.data.register import check_data, parse_set, register_coco
+from kd_det.data.semantics import check_semantics
 from kd_det.distiller import DetectionDistiller
 from kd_det.dry_run import dry_run
 from kd_det.listing import list_taps
@@ -64,7 +65,8 @@ def check(cfg: CfgNode, args: Namespace) -> None:
     named_folder(cfg.OUTPUT_DIR, "OUTPUT_DIR")
     parse_terms(cfg)
     check_data(cfg)
-    check_keypoints(cfg, training=not args.eval_only)
+    for check_labels in (check_keypoints, check_semantics):
+        check_labels(cfg, training=not args.eval_only)
     check_files(cfg, training=not args.eval_only)
     if cfg.MODEL.DEVICE != "cpu" and not torch.cuda.is_available():
         raise UserError(

@@ -1,6 +1,5 @@
 """Detectron2's evaluators by the kind of a data set."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -47,7 +46,9 @@ def evaluator_of(cfg: CfgNode, name: str, folder: Path) -> DatasetEvaluator:
 
 
 def _panoptic(name: str, folder: Path) -> list[DatasetEvaluator]:
-    if find_spec("panopticapi"):
-        return [COCOPanopticEvaluator(name, str(folder))]
-    err.print(f"note: {name}: PQ is not computed, since panopticapi is not installed")
-    return []
+    try:
+        import panopticapi  # type: ignore[import-not-found]  # noqa: F401  at the end of training
+    except ImportError:
+        err.print(f"note: {name}: PQ is not computed, since panopticapi is not installed")
+        return []
+    return [COCOPanopticEvaluator(name, str(folder))]
