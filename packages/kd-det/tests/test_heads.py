@@ -6,7 +6,7 @@ from kd_core.errors import UserError
 
 pytest.importorskip("detectron2")
 import kd_det  # noqa: F401  before Detectron2
-from detectron2.structures import BitMasks, Keypoints
+from detectron2.structures import BitMasks, Keypoints, pairwise_iou
 from kd_det.train import main
 
 KD = "kd_core.criteria.kd.KD"
@@ -130,10 +130,15 @@ class TestRegions:
             note = lambda _, args, name=name: seen.update({name: args})  # noqa: E731
             criterion.register_forward_pre_hook(note)
         distiller(labelled)
-        for name, (student, _, batch) in seen.items():
-            rows = student[0] if isinstance(student, tuple) else student
-            assert len(rows) == len(batch["label"]), name
-        # Foreground of a later stage overlaps more.
+        for stage, overlap in enumerate((0.5, 0.6, 0.7)):  # from which on a region is foreground
+            _, _, batch = seen[f"loss_stage{stage}"]
+            regions = batch["regions"][f"roi_heads.box_predictor.{stage}"]
+            assert batch["label"] is regions.classes
+            best = [
+                pairwise_iou(one["instances"].gt_boxes, boxes).max(0).values
+                for one, boxes in zip(labelled, regions.boxes, strict=True)
+            ]
+            assert torch.equal(torch.cat(best) >= overlap, batch["label"] < 3)
         assert (seen["loss_masks"][2]["label"] < 3).all()
 
     def test_a_plain_student_learns_from_any_stage_of_a_cascade(self, build, labelled, storage):
@@ -153,6 +158,13 @@ class TestRegions:
         path = {"STUDENT": "roi_heads.mask_head.predictor", "TEACHER": "backbone[p2]"}
         with pytest.raises(UserError, match=r"the student's tap is of regions, the other is not"):
             build("mask_rcnn", {"odd": {"CRITERION": CWD_LIKE, **path}})
+
+    def test_other_anchors_are_refused(self, build):
+        sizes = "[[16], [32], [64], [128], [256]]"
+        other = {"CONFIG": "teacher.yaml", "WEIGHTS": "random"}
+        other["OPTS"] = ["MODEL.ANCHOR_GENERATOR.SIZES", sizes]
+        with pytest.raises(UserError, match="the anchors of student and teacher differ"):
+            build("rpn", CASES["rpn"], KD={"TEACHER": other})
 
 
 CWD_LIKE = "kd_core.criteria.reviewkd.ReviewKD"

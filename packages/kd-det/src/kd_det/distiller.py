@@ -23,7 +23,7 @@ from kd_det.config import teacher_config
 from kd_det.data.loader import drawn_from
 from kd_det.networks.detector import Detector, TeacherDetector, build_detector
 from kd_det.networks.parts import parts_of
-from kd_det.regions import Pairs, RegionTerm, paired, watched, with_labels
+from kd_det.regions import Pairs, RegionTerm, check_anchors, paired, watched, with_labels
 from kd_det.terms import parse_terms
 from kd_det.weights import load_teacher
 
@@ -52,6 +52,7 @@ class DetectionDistiller(Distiller):
         for name, teacher in self.teachers.items():
             terms = {key: self.terms[key] for key in self.terms if self.source(key) == name}
             self.regions[name] = paired(terms, ours, parts_of(teacher.network))
+            check_anchors(terms, self.network, teacher.network)
         self.terms = with_labels(self.terms, ours)
 
     @property

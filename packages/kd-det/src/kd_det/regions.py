@@ -1,5 +1,6 @@
 """The regions of a student's heads, on which the heads of its teacher run."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from kd_det.networks.parts import Part, module_path, part_of
 
 Pairs = Mapping[str, str]
 """Which part of the student has the regions that a part of the teacher runs on, by keys."""
+
+_OF_ANCHORS = re.compile(r"proposal_generator\.rpn_head\.(objectness_logits|anchor_deltas)\b")
+"""Taps of an RPN's head that are of its anchors."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,34 @@ def paired(terms: Mapping[str, Term], student: Sequence[Part], teacher: Sequence
 def _region_part(tap: str, parts: Sequence[Part]) -> Part | None:
     part = part_of(module_path(tap), parts)
     return part if part and part.on_regions else None
+
+
+def check_anchors(terms: Mapping[str, Term], student: Any, teacher: Any) -> None:
+    """Reject terms on what two RPNs predict for their anchors, if these are not the same.
+
+    Args:
+        terms: Those of this teacher, with paths.
+        student: Network of the student.
+        teacher: Network of the teacher.
+
+    Raises:
+        UserError: If sizes or shapes of the anchors differ.
+    """
+    for name, term in terms.items():
+        if not all(map(_OF_ANCHORS.match, [*tap_list(term.student), *tap_list(term.teacher)])):
+            continue
+        generators = (network.proposal_generator.anchor_generator for network in (student, teacher))
+        ours, theirs = (list(generator.cell_anchors) for generator in generators)
+        if len(ours) != len(theirs) or not all(map(_are_close, ours, theirs)):
+            raise UserError(
+                f"term {name!r}: the anchors of student and teacher differ, so that their RPNs "
+                "predict other things in equal places; give both the same MODEL.ANCHOR_GENERATOR, "
+                "or take a criterion on maps (@fpn)"
+            )
+
+
+def _are_close(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one.cpu(), other.cpu())
 
 
 def with_labels(terms: Mapping[str, Term], student: Sequence[Part]) -> dict[str, Term]:

@@ -47,7 +47,7 @@ def evaluator_of(cfg: CfgNode, name: str, folder: Path) -> DatasetEvaluator:
 
 def _panoptic(name: str, folder: Path) -> list[DatasetEvaluator]:
     try:
-        import panopticapi  # type: ignore[import-not-found]  # noqa: F401  at the end of training
+        import panopticapi  # noqa: F401  what Detectron2 needs at the end
     except ImportError:
         err.print(f"note: {name}: PQ is not computed, since panopticapi is not installed")
         return []
