@@ -119,6 +119,17 @@ def test_a_semantic_model_is_distilled_and_its_evaluator_is_that_of_its_kind(
     assert isinstance(evaluator_of(cfg, semantic, tmp_path), SemSegEvaluator)
 
 
+def test_panoptic_data_has_several_evaluators(coco, semantic, write, tmp_path, capsys):
+    meta = MetadataCatalog.get(semantic)
+    del meta.evaluator_type
+    meta.set(evaluator_type="coco_panoptic_seg", json_file=str(coco[0]))
+    found = evaluator_of(read_config(write("panoptic_fpn")), semantic, tmp_path)
+    names = {type(one).__name__ for one in found._evaluators}
+    assert {"SemSegEvaluator", "COCOEvaluator"} <= names
+    told = "PQ is not computed" in capsys.readouterr().err
+    assert told is ("COCOPanopticEvaluator" not in names)
+
+
 @pytest.mark.parametrize(("key", "value"), [("NUM_CLASSES", 5), ("IGNORE_VALUE", 0)])
 def test_a_semantic_head_must_fit_its_data(key, value, semantic, coco, write):
     path = write("semantic_fpn", DATASETS={"TRAIN": [semantic], "TEST": []})
