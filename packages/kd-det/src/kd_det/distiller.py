@@ -39,8 +39,8 @@ class DetectionDistiller(Distiller):
     find in the batch `boxes` (a tuple of [boxes, 4] in pixels of the resized images, one
     an image), `image_sizes` (int64 [N, 2], height and width), `padded_size` (height and width of
     the padded batch), for logits of regions `label` (their classes, background included), and for
-    RetinaNet's towers `anchors` (a list of [R, 4], one a level) and `gt_labels` ([N, all R]: the
-    class, the number of classes for background, -1 if ignored).
+    taps in the head of a dense detector (RetinaNet, FCOS) `anchors` (a list of [R, 4], one a level)
+    and `gt_labels` ([N, all R]: the class, the number of classes for background, -1 if ignored).
     """
 
     student_first = True  # a teacher's head runs on the student's regions

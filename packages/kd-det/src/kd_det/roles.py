@@ -1,4 +1,4 @@
-"""Roles of a detector's taps (`@fpn`, `@roi_logits`, `@towers`), and which parts it has."""
+"""Roles of a detector's taps (`@fpn`, `@roi_logits`, `@dense_boxes`), and which parts it has."""
 
 from typing import Any
 
@@ -7,6 +7,9 @@ from torch import nn
 
 ROI_LOGITS = "roi_heads.box_predictor[0]"
 """Tap of a box head's class logits, [regions, classes + 1]."""
+
+_DENSE = {"dense_logits": "cls_score", "dense_boxes": "bbox_pred"}
+"""Modules of a dense head that predict, by role."""
 
 
 def network_roles(network: Any) -> dict[str, list[str]]:
@@ -22,7 +25,19 @@ def network_roles(network: Any) -> dict[str, list[str]]:
     cuts = {name: _cut(getattr(head, name, None)) for name in ("cls_subnet", "bbox_subnet")}
     if min(cuts.values()) >= 0:
         roles["towers"] = [f"head.{name}.{place}[*]" for name, place in cuts.items()]
+    for role, name in _DENSE.items():
+        if isinstance(getattr(head, name, None), nn.Module):
+            roles[role] = [f"head.{name}[*]"]
     return roles
+
+
+def advice_without(role: str) -> str:
+    """Return what to do where a detector lacks a role; "" if not known."""
+    if role in ("towers", *_DENSE):
+        return "dense detectors (RetinaNet, FCOS) have it; take a method on @fpn, such as PKD"
+    if role == "roi_logits":
+        return "detectors with a box head (Faster R-CNN) have it; take a method on @fpn, such as PKD"
+    return ""
 
 
 def has_part(network: Any, name: str) -> bool:

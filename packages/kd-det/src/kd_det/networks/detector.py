@@ -12,7 +12,8 @@ from kd_core.networks.task import Batch, Task
 from kd_core.runtime.failures import explain, first_line
 from torch import Tensor, nn
 
-from kd_det.roles import has_part, network_roles
+import kd_det.release.fcos  # noqa: F401  lets FCOS of release 0.6 learn from images without boxes
+from kd_det.roles import advice_without, has_part, network_roles
 
 
 def build_detector(cfg: CfgNode, where: str = "") -> nn.Module:
@@ -36,8 +37,9 @@ class Detector(Task):
     """Wraps a Detectron2 model, which has its own training and evaluation code.
 
     Its batch has `inputs`: the list of dicts that Detectron2's models take. Roles: `@fpn` (maps of
-    the backbone, large to small), `@roi_logits` (class logits of a Faster R-CNN's box head), and
-    `@towers` (the two towers of a RetinaNet's head before their last layer, of all levels).
+    the backbone, large to small), `@roi_logits` (class logits of a Faster R-CNN's box head),
+    `@towers` (the two towers of a RetinaNet's head before their last layer, of all levels), and
+    `@dense_logits` and `@dense_boxes` (what that head predicts, of all levels).
 
     Args:
         network: A model of `detectron2.modeling.build_model`.
@@ -49,6 +51,10 @@ class Detector(Task):
     def forward(self, batch: Batch) -> Any:
         """Return the model's own losses while training, else its predictions."""
         return self.network(batch["inputs"])
+
+    def without_role(self, role: str) -> str:
+        """Return what to do where a tap asks for a role that this detector lacks."""
+        return advice_without(role)
 
 
 class TeacherDetector(Detector):
