@@ -36,7 +36,7 @@ def advice_without(role: str) -> str:
     if role in ("towers", *_DENSE):
         return "dense detectors (RetinaNet, FCOS) have it; take a method on @fpn, such as PKD"
     if role == "roi_logits":
-        return "detectors with a box head (Faster R-CNN) have it; take a method on @fpn, such as PKD"
+        return "detectors with a box head (Faster R-CNN) have it; take a method on @fpn, as PKD"
     return ""
 
 

@@ -133,7 +133,8 @@ class CrossKD(Criterion):
             UserError: If the taps are others, or the channels differ.
         """
         require_branches("CrossKD", student, teacher, "@towers")
-        channels = [[[s[0] for s in branch] for branch in side] for side in (student, teacher)]
+        sides: tuple[Any, Any] = student, teacher
+        channels = [[[shape[0] for shape in branch] for branch in side] for side in sides]
         if channels[0] != channels[1]:
             raise UserError(
                 f"CrossKD: the student's branches have {channels[0]} channels by level, the "

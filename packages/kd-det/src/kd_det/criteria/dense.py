@@ -7,7 +7,7 @@ import torch
 from kd_core.criteria.criterion import Shapes
 from kd_core.errors import UserError
 from kd_core.runtime import distributed
-from torch import Tensor, nn
+from torch import Tensor
 
 _WAY_ON = "or take a method on @fpn, such as PKD"
 
@@ -137,7 +137,7 @@ def _anchors(network: Any) -> tuple[Any, ...] | None:
     """Return what a detector's anchors are, or None if that is not known."""
     generator = getattr(network, "anchor_generator", None)
     cells = getattr(generator, "cell_anchors", None)
-    if not isinstance(generator, nn.Module) or cells is None:
+    if cells is None:
         return None
     corners = [[[round(x, 3) for x in cell] for cell in level.tolist()] for level in cells]
-    return list(generator.strides), generator.offset, corners
+    return list(getattr(generator, "strides", ())), getattr(generator, "offset", 0.0), corners

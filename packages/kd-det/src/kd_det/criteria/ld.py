@@ -104,9 +104,10 @@ def _threshold(
     """Return the overlap, [n], that makes an anchor positive for each object in ATSS."""
     centres = [(box[..., :2] + box[..., 2:]) / 2 for box in (places, objects)]
     apart = (centres[0] - centres[1]).square().sum(-1)
+    levels = (side.split(list(sizes)) for side in (apart, shared))
     nearest = [
         overlaps.gather(0, distances.topk(min(candidates, len(distances)), 0, largest=False)[1])
-        for distances, overlaps in zip(apart.split(list(sizes)), shared.split(list(sizes)), strict=True)
+        for distances, overlaps in zip(*levels, strict=True)
     ]
     chosen = torch.cat(nearest)
     return chosen.mean(0) + (chosen.std(0) if len(chosen) > 1 else 0)

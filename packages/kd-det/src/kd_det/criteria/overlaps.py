@@ -1,5 +1,6 @@
 """How far boxes overlap; a box is left, top, right, bottom in the last dimension."""
 
+import torch
 from torch import Tensor
 
 LEAST_AREA = 1e-6
@@ -27,12 +28,14 @@ def iou(boxes: Tensor, others: Tensor) -> Tensor:
 def giou(boxes: Tensor, others: Tensor) -> Tensor:
     """Return generalised intersections over unions: less where the boxes are apart.
 
+    1 where a hull has no area: FCOS predicts such boxes, and a box does not differ from itself.
     The functions of torchvision and fvcore read values back from the device.
     """
     shared = intersection(boxes, others)
     union = (area(boxes) + area(others) - shared).clamp_min(LEAST_AREA)
-    hull = _hull_sides(boxes, others).prod(-1).clamp_min(LEAST_AREA)
-    return shared / union - (hull - union) / hull
+    hull = _hull_sides(boxes, others).prod(-1)
+    beyond = (hull - union) / hull.clamp_min(LEAST_AREA)
+    return torch.where(hull <= LEAST_AREA, 1, shared / union - beyond)
 
 
 def centre_distance(boxes: Tensor, others: Tensor) -> Tensor:

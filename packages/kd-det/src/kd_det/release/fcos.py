@@ -1,11 +1,14 @@
-"""FCOS of release 0.6, whose targets need a box in every image; the official main needs none."""
+"""FCOS of Detectron2: images without boxes (release 0.6 fails), and its boxes under autocast."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from detectron2.modeling.box_regression import Box2BoxTransformLinear
 from detectron2.modeling.meta_arch.fcos import FCOS
 from detectron2.structures import Boxes
+from kd_core.functional import promote
+from torch import Tensor
 
 
 def without_boxes_too(label_anchors: Callable[..., Any]) -> Callable[..., Any]:
@@ -22,5 +25,18 @@ def without_boxes_too(label_anchors: Callable[..., Any]) -> Callable[..., Any]:
     return labels_and_boxes
 
 
+def in_full_precision(apply_deltas: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return FCOS's `apply_deltas` in float32 at least, as RetinaNet's is.
+
+    In fewer bits it rounds to several pixels, and the loss of the boxes fails.
+    """
+
+    def applied(self: Any, deltas: Tensor, boxes: Tensor) -> Tensor:
+        return apply_deltas(self, promote(deltas), boxes)
+
+    return applied
+
+
+Box2BoxTransformLinear.apply_deltas = in_full_precision(Box2BoxTransformLinear.apply_deltas)
 if hasattr(FCOS, "match_anchors"):  # of release 0.6 alone
     FCOS.label_anchors = without_boxes_too(FCOS.label_anchors)
