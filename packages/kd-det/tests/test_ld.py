@@ -102,7 +102,9 @@ class TestRegion:
         assert found.isfinite().all()
 
     def test_a_single_anchor_has_no_deviation(self):
-        assert valuable_region(ANCHORS[:1], BOXES, level_sizes=[1]).isfinite().all()
+        inside = torch.tensor([[0.0, 0.0, 16.0, 16.0]], dtype=torch.float64)
+        found = valuable_region(ANCHORS[:1], inside, level_sizes=[1])
+        assert found.tolist() == [16**2 / 64**2]
 
     def test_levels_that_do_not_add_up_are_refused(self):
         with pytest.raises(UserError, match="add up to 80, but there are 84 anchors"):

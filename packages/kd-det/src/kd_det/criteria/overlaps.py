@@ -1,6 +1,5 @@
 """How far boxes overlap; a box is left, top, right, bottom in the last dimension."""
 
-import torch
 from torch import Tensor
 
 LEAST_AREA = 1e-6
@@ -28,14 +27,15 @@ def iou(boxes: Tensor, others: Tensor) -> Tensor:
 def giou(boxes: Tensor, others: Tensor) -> Tensor:
     """Return generalised intersections over unions: less where the boxes are apart.
 
-    1 where a hull has no area: FCOS predicts such boxes, and a box does not differ from itself.
-    The functions of torchvision and fvcore read values back from the device.
+    Of a box and itself it is 1, without area too, which FCOS predicts: the hull is not enlarged
+    where it is subtracted from. The functions of torchvision and fvcore read values back from the
+    device.
     """
     shared = intersection(boxes, others)
     union = (area(boxes) + area(others) - shared).clamp_min(LEAST_AREA)
     hull = _hull_sides(boxes, others).prod(-1)
     beyond = (hull - union) / hull.clamp_min(LEAST_AREA)
-    return torch.where(hull <= LEAST_AREA, 1, shared / union - beyond)
+    return shared / union - beyond
 
 
 def centre_distance(boxes: Tensor, others: Tensor) -> Tensor:
