@@ -154,6 +154,10 @@ class TestRefusals:
             with pytest.raises(UserError, match="GFL 4 distributions"):
                 distiller(kind, LD())
 
+    def test_towers_in_the_place_of_predictions(self, distiller):
+        with pytest.raises(UserError, match="heads of 16 channels for the classes and 16 for"):
+            distiller("fcos", BCKD(), TOWERS)
+
     def test_a_teacher_of_other_classes(self, distiller):
         for criterion, taps in ((BCKD(), FINAL), (CrossKD(), TOWERS)):
             with pytest.raises(UserError, match="student has 3 classes, the teacher 4"):

@@ -152,7 +152,8 @@ class BCKD(Criterion):
             UserError: If the taps are others, or their shapes differ.
         """
         require_branches("BCKD", student, teacher, _ROLES)
-        require_equal_predictions("BCKD", student, teacher, 4 * (self.bins or 1))
+        classes = self._networks and self._networks[0].module.num_classes
+        require_equal_predictions("BCKD", student, teacher, 4 * (self.bins or 1), classes)
 
     def bind(
         self, student: nn.Module, teacher: nn.Module, taps: tuple[Sequence[str], Sequence[str]]

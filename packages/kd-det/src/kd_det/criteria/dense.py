@@ -77,9 +77,20 @@ def require_branches(name: str, student: Shapes, teacher: Shapes, role: str) -> 
 
 
 def require_equal_predictions(
-    name: str, student: Sequence[Any], teacher: Sequence[Any], values: int
+    name: str,
+    student: Sequence[Any],
+    teacher: Sequence[Any],
+    values: int,
+    num_classes: int | None = None,
 ) -> None:
     """Reject branches of logits and boxes that differ, or whose boxes are not of so many values.
+
+    Args:
+        name: Of the criterion.
+        student: Shapes of the levels of both branches.
+        teacher: The same of the teacher.
+        values: What is predicted for one box.
+        num_classes: What is predicted for the classes of one box, if it is known.
 
     Raises:
         UserError: If they do not fit.
@@ -91,11 +102,13 @@ def require_equal_predictions(
             f"take detectors of the same classes, anchors and levels, {_WAY_ON}"
         )
     for (logits, *_), (boxes, *_) in zip(*own, strict=True):
-        if boxes % values or logits % (boxes // values):
+        anchors, rest = divmod(boxes, values)
+        classes = num_classes or logits // max(anchors, 1)
+        if rest or logits != anchors * classes:
             raise UserError(
                 f"{name}: {values} values a box do not fit heads of {logits} channels for the "
                 f"classes and {boxes} for the boxes; RetinaNet and FCOS predict 4 values a box, "
-                "GFL 4 distributions (bins=17: 68 values)"
+                "GFL 4 distributions (bins=17: 68 values), tapped by @dense_logits and @dense_boxes"
             )
 
 
