@@ -115,6 +115,28 @@ def test_shapes_are_filled_in_from_the_taps_of_one_sample():
     assert [(c.in_channels, c.out_channels) for c in convolutions] == [(4, 7), (4, 7)]
 
 
+class Calls(nn.Module):
+    """A layer that runs for both halves of an image, as a head does on several levels."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 1)
+
+    def forward(self, image):
+        return sum(self.layer(half).mean((2, 3)) for half in image.float().chunk(2, 2))
+
+
+@pytest.mark.parametrize(("tap", "told"), [("layer[*]", "several tensors"), ("layer[*][1]", "")])
+def test_several_tensors_of_a_tap_are_refused_by_a_criterion_made_from_shapes(tap, told):
+    node = {"criterion": FITNET["criterion"], "student": [tap], "teacher": [tap]}
+    networks = [Logits(Calls()) for _ in range(2)]
+    if not told:
+        build_terms({"hint": node}, networks[0], {"teacher": networks[1].eval()}, batch())
+        return
+    with pytest.raises(UserError, match=r"FitNet takes one .* several tensors; .*PATH\[\*\]\[0\]"):
+        build_terms({"hint": node}, networks[0], {"teacher": networks[1].eval()}, batch())
+
+
 def test_provided_arguments_reach_only_criteria_that_ask_for_them():
     nodes = {"kd": KD_NODE, "own": {"criterion": {"type": OfLogits, "factor": 2.0}}}
     own = built(nodes, num_classes=5, num_samples=60)["own"].criterion

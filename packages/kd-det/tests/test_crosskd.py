@@ -74,11 +74,12 @@ def test_boxes_equal_the_equation_and_torchvision(turn):
     torch.testing.assert_close(loss, (theirs * weight).sum() / 3)
 
 
-def test_boxes_without_area_are_finite():
-    point = torch.zeros(1, 4, requires_grad=True)
-    loss = crosskd_box(point, torch.zeros(1, 4), weight=torch.ones(1), normalizer=1)
+@pytest.mark.parametrize("box", [[0, 0, 0, 0], [3, 2, 3, 7], [1, 1, 1 + 1e-4, 1 + 1e-4]])
+def test_a_box_without_area_does_not_differ_from_itself(box):
+    point = torch.tensor([box], dtype=torch.float64, requires_grad=True)
+    loss = crosskd_box(point, point.detach(), weight=torch.ones(1), normalizer=1)
     loss.backward()
-    assert loss.isfinite()
+    assert loss.item() == pytest.approx(0, abs=1e-12)
     assert point.grad.isfinite().all()
 
 

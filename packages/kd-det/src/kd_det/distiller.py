@@ -40,8 +40,9 @@ class DetectionDistiller(Distiller):
     find in the batch `image_sizes` (int64 [N, 2], height and width), `padded_size` (height and
     width of the padded batch) and, where images have objects, `boxes` (a tuple of [boxes, 4] in
     pixels of the resized images, one an image). For taps of regions there is `label` (their
-    classes, background included), for a dense head's `anchors` (a list of [R, 4], one a level) and
-    `gt_labels` ([N, all R]: the class, the number of classes for background, -1 if ignored).
+    classes, background included), for taps in a dense head (RetinaNet, FCOS) `anchors` (a list of
+    [R, 4], one a level) and `gt_labels` ([N, all R]: the class, the number of classes for
+    background, -1 if ignored).
     """
 
     student_first = True  # a teacher's head runs on the student's regions

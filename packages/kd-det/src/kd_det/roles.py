@@ -67,6 +67,25 @@ def _towers(network: Any) -> list[str]:
     return [f"head.{name}.{place}[*]" for name, place in cuts.items()]
 
 
+def _dense(layer: str) -> Callable[[Any], list[str]]:
+    """Return a finder of a layer by which a dense head predicts."""
+
+    def find(network: Any) -> list[str]:
+        found = isinstance(getattr(getattr(network, "head", None), layer, None), nn.Module)
+        return [f"head.{layer}[*]"] if found else []
+
+    return find
+
+
+def advice_without(role: str) -> str:
+    """Return what to do where a detector lacks a role; "" if not known."""
+    if role in ("towers", "dense_logits", "dense_boxes"):
+        return "dense detectors (RetinaNet, FCOS) have it; take a method on @fpn, such as PKD"
+    if role == "roi_logits":
+        return "detectors with a box head (Faster R-CNN) have it; take a method on @fpn, as PKD"
+    return ""
+
+
 def _cut(tower: Any) -> int:
     """Return the index of the layer before the last but one activation of a tower, or -1."""
     if not isinstance(tower, nn.Sequential):
@@ -91,5 +110,7 @@ ROLES = {
     ),
     "rpn_logits": Role("objectness of an RPN's anchors, one tap a level", _rpn_logits),
     "towers": Role("a dense head's two towers before their last layer, of all levels", _towers),
+    "dense_logits": Role("class logits of a dense head, of all levels", _dense("cls_score")),
+    "dense_boxes": Role("what a dense head predicts of boxes, of all levels", _dense("bbox_pred")),
 }
 """Every role. Where student and teacher are one detector, a criterion between them gives 0."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast, get_type_hints
 
 from torch import Tensor, nn
 
@@ -10,8 +10,9 @@ from kd_core.config.kinds import returned, subclass_of
 from kd_core.config.node import Node, join, parse_call
 from kd_core.config.parameters import parameters_of
 from kd_core.config.values import NonNegative, Share, check_values
-from kd_core.criteria.criterion import Criterion, Side
+from kd_core.criteria.criterion import Criterion, Shapes, Side
 from kd_core.criteria.guarded import guarded
+from kd_core.criteria.tap_advice import require_tensors
 from kd_core.distill.sources import listed_sources, of_each_teacher
 from kd_core.distill.stored_outputs import require_output
 from kd_core.distill.tap_kinds import maps_of, paths_for
@@ -233,7 +234,10 @@ def _shapes(
     paths = paths_for(criterion, taps, model, side)
     tap = FeatureTap(network_of(model), paths)
     values = map_values(model, tap, sample, maps_of(criterion, paths, side))[1]
-    return tap_tuple(shapes(values), paths)
+    found = shapes(values)
+    if get_type_hints(criterion.__init__).get(f"{side}_shapes") == Shapes:
+        require_tensors(criterion.__name__, str(criterion.takes), found)
+    return tap_tuple(found, paths)
 
 
 def _class_of(criterion: Node) -> type[Criterion]:

@@ -13,6 +13,15 @@ from kd_core.errors import UserError
 from kd_core.functional import full_precision
 from torch import Tensor, nn
 
+from kd_det.criteria.dense import (
+    by_anchor,
+    decoded,
+    positive_anchors,
+    require_branches,
+    require_equal_anchors,
+)
+from kd_det.criteria.overlaps import giou
+
 _TAPS = re.compile(r"head\.cls_subnet\.(\d+)\[\*\] head\.bbox_subnet\.(\d+)\[\*\]")
 
 
@@ -51,7 +60,7 @@ def crosskd_class(
         beta: Power of the difference of the probabilities, which weighs each class.
     """
     target = teacher.detach().sigmoid()
-    focus = (student.sigmoid() - target).abs() ** beta
+    focus = _power((student.sigmoid() - target).abs(), beta)
     errors = F.binary_cross_entropy_with_logits(student, target, reduction="none")
     return ((focus * errors).sum(-1) * weight).sum() / normalizer
 
@@ -68,27 +77,24 @@ def crosskd_box(
         weight: Of each anchor, [...]: the teacher's confidence, its largest class probability.
         normalizer: Divides the sum: the number of positive anchors.
     """
-    # The functions of torchvision and fvcore read values back from the device.
-    sides = student.unflatten(-1, (2, 2)), teacher.detach().unflatten(-1, (2, 2))
-    (first, last), (first_shown, last_shown) = (side.unbind(-2) for side in sides)
-    overlap = _area((last.minimum(last_shown) - first.maximum(first_shown)).clamp_min(0))
-    union = _area(last - first) + _area(last_shown - first_shown) - overlap
-    hull = _area(last.maximum(last_shown) - first.minimum(first_shown))
-    giou = overlap / (union + 1e-7) - (hull - union) / (hull + 1e-7)
-    return ((1 - giou) * weight).sum() / normalizer
+    return ((1 - giou(student, teacher.detach())) * weight).sum() / normalizer
 
 
-def _area(sides: Tensor) -> Tensor:
-    return sides[..., 0] * sides[..., 1]
+def _power(difference: Tensor, beta: float) -> Tensor:
+    """Return a power whose gradient is finite, 0, where the two sides are equal."""
+    if not 0 < beta < 1:
+        return difference**beta
+    equal = difference == 0
+    return torch.where(equal, 0, torch.where(equal, 1, difference) ** beta)
 
 
 class CrossKD(Criterion):
-    """See `crosskd_class` and `crosskd_box`; between two RetinaNets of Detectron2.
+    """See `crosskd_class` and `crosskd_box`; between two RetinaNets, or two FCOS, of Detectron2.
 
     The outputs of both subnets of the student's head after their third convolution (and its norm)
     get the teacher's statistics (`align`), per level, and go through the rest of the teacher's
     head. Taps of either network are `["head.cls_subnet.4[*]", "head.bbox_subnet.4[*]"]`, with norm
-    layers 7 instead of 4.
+    layers 7 instead of 4. The centreness of FCOS is not compared.
 
     From `batch` it needs the student's own targets: `anchors`, one tensor [R_l, 4] in pixels per
     level, and `gt_labels` [N, R], where R is the sum of R_l: the class of each anchor, the number
@@ -104,6 +110,7 @@ class CrossKD(Criterion):
     """
 
     takes = "maps"
+    reads_classes = True
 
     def __init__(
         self,
@@ -125,7 +132,9 @@ class CrossKD(Criterion):
         Raises:
             UserError: If the taps are others, or the channels differ.
         """
-        channels = _channels("student", student), _channels("teacher", teacher)
+        require_branches("CrossKD", student, teacher, "@towers")
+        sides: tuple[Any, Any] = student, teacher
+        channels = [[[shape[0] for shape in branch] for branch in side] for side in sides]
         if channels[0] != channels[1]:
             raise UserError(
                 f"CrossKD: the student's branches have {channels[0]} channels by level, the "
@@ -145,16 +154,12 @@ class CrossKD(Criterion):
             match = _TAPS.fullmatch(" ".join(paths))
             if match is None or not hasattr(network, "box2box_transform"):
                 raise UserError(
-                    f"CrossKD finishes predictions in a RetinaNet's head, but {list(paths)} are "
-                    f"not taps in it, or {type(network).__name__} is another detector; "
-                    "tap @towers of two RetinaNets"
+                    "CrossKD finishes predictions in the head of a RetinaNet or an FCOS, but "
+                    f"{list(paths)} are not taps in it, or {type(network).__name__} is another "
+                    "detector; tap @towers of two RetinaNets or two FCOS"
                 )
             self._cuts = [int(place) + 1 for place in match.groups()]
-        if student.num_classes != teacher.num_classes:
-            raise UserError(
-                f"CrossKD: the student has {student.num_classes} classes, the teacher "
-                f"{teacher.num_classes}; use such a teacher, or a method on maps, such as PKD"
-            )
+        require_equal_anchors("CrossKD", student, teacher)
         self._teacher = Borrowed(teacher)
 
     def forward(
@@ -182,7 +187,7 @@ class CrossKD(Criterion):
             shown_logits, shown_boxes = _finish(network, self._cuts, teacher, batch["anchors"])
         labels = batch["gt_labels"]
         weight = (labels >= 0).to(logits.dtype)
-        positives = ((labels >= 0) & (labels != network.num_classes)).sum().clamp_min(1)
+        positives = positive_anchors(labels, network.num_classes).sum().clamp_min(1)
         confidence = shown_logits.sigmoid().amax(-1) * weight
         classes = crosskd_class(
             logits, shown_logits, weight=weight, normalizer=positives, beta=self.beta
@@ -201,9 +206,7 @@ def _finish(
     head = network.head
     logits = _run(head.cls_subnet[cuts[0] :], head.cls_score, branches[0], network.num_classes)
     deltas = _run(head.bbox_subnet[cuts[1] :], head.bbox_pred, branches[1], 4)
-    places = torch.cat(tuple(anchors)).expand(len(deltas), -1, -1)
-    boxes = network.box2box_transform.apply_deltas(deltas.flatten(0, 1), places.flatten(0, 1))
-    return logits, boxes.view_as(deltas)
+    return logits, decoded(network, deltas, anchors)
 
 
 def _run(layers: nn.Module, predict: nn.Module, levels: Sequence[Tensor], values: int) -> Tensor:
@@ -212,17 +215,4 @@ def _run(layers: nn.Module, predict: nn.Module, levels: Sequence[Tensor], values
     All levels in order: a head with BatchNorms has separate statistics for each level, and counts
     its calls to choose them.
     """
-    outputs = [predict(layers(maps)) for maps in levels]
-    # Detectron2's order of anchors: by height, by width, then those of one position.
-    rows = [maps.unflatten(1, (-1, values)).permute(0, 3, 4, 1, 2) for maps in outputs]
-    return torch.cat([row.flatten(1, 3) for row in rows], 1)
-
-
-def _channels(side: str, branches: Sequence[Any]) -> list[list[int]]:
-    """Return the channels of every level of the two branches."""
-    if len(branches) != 2 or not all(isinstance(s, Sequence) for b in branches for s in b):
-        raise UserError(
-            f"CrossKD takes two branches of all levels of a RetinaNet's head, but the {side}'s "
-            f"taps give {branches}; tap @towers"
-        )
-    return [[shape[0] for shape in branch] for branch in branches]
+    return by_anchor([predict(layers(maps)) for maps in levels], values)

@@ -10,9 +10,10 @@ from kd_core.networks.task import Batch, Task
 from kd_core.runtime.failures import explain, first_line
 from torch import nn
 
+import kd_det.release.fcos  # noqa: F401  lets FCOS of release 0.6 learn from images without boxes
 from kd_det.networks.parts import has_backbone, module_path, part_of, parts_of
 from kd_det.release.compat import normalised
-from kd_det.roles import network_roles
+from kd_det.roles import advice_without, network_roles
 
 
 def build_detector(cfg: CfgNode, where: str = "") -> nn.Module:
@@ -48,6 +49,10 @@ class Detector(Task):
     def forward(self, batch: Batch) -> Any:
         """Return the model's own losses while training, else its predictions."""
         return self.network(batch["inputs"])
+
+    def without_role(self, role: str) -> str:
+        """Return what to do where a tap asks for a role that this detector lacks."""
+        return advice_without(role)
 
 
 class TeacherDetector(Detector):
