@@ -45,7 +45,8 @@ TINY: dict[str, Any] = {
     "DATASETS.TEST": ("tiny_val",),
     "DATALOADER.NUM_WORKERS": 0,
 }
-TEACHER = {"KD.TEACHER.WEIGHTS": "random", "KD.TEACHER.OPTS": [x for p in THIN.items() for x in p]}
+_OF_TEACHER = [(key, THIN[key]) for key in THIN if key not in ("MODEL.DEVICE", "MODEL.WEIGHTS")]
+TEACHER = {"KD.TEACHER.WEIGHTS": "random", "KD.TEACHER.OPTS": [x for p in _OF_TEACHER for x in p]}
 WORKERS = {**TEACHER, "DATALOADER.NUM_WORKERS": 2}
 PROPOSALS = {
     "MODEL.LOAD_PROPOSALS": True,

@@ -19,10 +19,18 @@ from kd_core.runtime import distributed
 from torch import nn
 
 import kd_det.networks.backbones  # noqa: F401  registers MobileNetV2 with Detectron2
+from kd_det.categories import (
+    align_categories,
+    known_categories,
+    require_same,
+    require_same_channels,
+)
 from kd_det.config import teacher_config
 from kd_det.data.loader import drawn_from
+from kd_det.idle_keys import tell_of_size
 from kd_det.networks.detector import Detector, TeacherDetector, build_detector
-from kd_det.networks.parts import parts_of
+from kd_det.networks.parts import module_path, parts_of
+from kd_det.pairing import check_levels, pair_levels
 from kd_det.regions import Pairs, RegionTerm, check_anchors, paired, watched, with_labels
 from kd_det.terms import parse_terms
 from kd_det.weights import load_teacher
@@ -84,7 +92,8 @@ class DetectionDistiller(Distiller):
         """Return the taps that fill the batch."""
         wanted = [tap for term in self.terms.values() for tap in term.student]
         taps = [PADDED] if hasattr(self.network, "backbone") else []
-        if any(tap.startswith("head.") for tap in wanted) and hasattr(self.network, ANCHORS):
+        dense = any(module_path(tap).partition(".")[0] == "head" for tap in wanted)
+        if dense and hasattr(self.network, ANCHORS):
             taps.append(ANCHORS)
         return taps
 
@@ -145,10 +154,13 @@ def build_distiller(cfg: CfgNode) -> DetectionDistiller:
     else:
         with located("KD.TEACHER.WEIGHTS"):
             load_teacher(teacher.network, cfg.KD.TEACHER.WEIGHTS)
-    _run_for_terms(teacher, student, specs)
+    difference = align_categories(teacher.network, known_categories(cfg), teacher_cfg)
+    by_stride = pair_levels(specs, student, teacher)
+    _run_for_terms(teacher, student, by_stride)
     terms = build_terms(
-        specs, student, teachers, sample, where="KD.TERMS", num_classes=_num_classes(cfg)
+        by_stride, student, teachers, sample, where="KD.TERMS", num_classes=_num_classes(cfg)
     )
+    require_same(terms, difference)
     distiller = DetectionDistiller(
         student,
         teachers,
@@ -156,8 +168,11 @@ def build_distiller(cfg: CfgNode) -> DetectionDistiller:
         task_weight=cfg.KD.TASK_WEIGHT,
         sample=sample,
     )
+    check_levels(specs, distiller)
+    require_same_channels(distiller.terms, cfg, teacher_cfg)
     distiller.begin(steps_per_epoch=1)  # Detectron2 counts iterations, and so do warm-ups here
     if distributed.rank() == 0:
+        tell_of_size(cfg, teacher_cfg)
         tell_of_schedules(terms, cfg.SOLVER.MAX_ITER, "iterations")
     return distiller.to(cfg.MODEL.DEVICE)
 
