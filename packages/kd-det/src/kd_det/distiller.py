@@ -19,10 +19,12 @@ from kd_core.runtime import distributed
 from torch import nn
 
 import kd_det.networks.backbones  # noqa: F401  registers MobileNetV2 with Detectron2
+from kd_det.categories import align_categories, known_categories, require_same
 from kd_det.config import teacher_config
 from kd_det.data.loader import drawn_from
 from kd_det.networks.detector import Detector, TeacherDetector, build_detector
 from kd_det.networks.parts import parts_of
+from kd_det.pairing import check_levels, pair_levels
 from kd_det.regions import Pairs, RegionTerm, paired, watched, with_labels
 from kd_det.terms import parse_terms
 from kd_det.weights import load_teacher
@@ -143,10 +145,13 @@ def build_distiller(cfg: CfgNode) -> DetectionDistiller:
     else:
         with located("KD.TEACHER.WEIGHTS"):
             load_teacher(teacher.network, cfg.KD.TEACHER.WEIGHTS)
-    _run_for_terms(teacher, student, specs)
+    difference = align_categories(teacher.network, known_categories(cfg), teacher_cfg)
+    by_stride = pair_levels(specs, student, teacher)
+    _run_for_terms(teacher, student, by_stride)
     terms = build_terms(
-        specs, student, teachers, sample, where="KD.TERMS", num_classes=_num_classes(cfg)
+        by_stride, student, teachers, sample, where="KD.TERMS", num_classes=_num_classes(cfg)
     )
+    require_same(terms, difference)
     distiller = DetectionDistiller(
         student,
         teachers,
@@ -154,6 +159,7 @@ def build_distiller(cfg: CfgNode) -> DetectionDistiller:
         task_weight=cfg.KD.TASK_WEIGHT,
         sample=sample,
     )
+    check_levels(specs, distiller)
     distiller.begin(steps_per_epoch=1)  # Detectron2 counts iterations, and so do warm-ups here
     if distributed.rank() == 0:
         tell_of_schedules(terms, cfg.SOLVER.MAX_ITER, "iterations")

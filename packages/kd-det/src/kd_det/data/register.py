@@ -17,7 +17,7 @@ _KEYS: dict[str, set[str]] = {
     "annotations": {"id", "image_id", "category_id", "bbox", "area", "iscrowd"},
 }
 """Keys of each entry that training and COCO's evaluation read."""
-_CLASS_KEYS = {
+CLASS_KEYS = {
     "RetinaNet": "MODEL.RETINANET.NUM_CLASSES",
     "GeneralizedRCNN": "MODEL.ROI_HEADS.NUM_CLASSES",
     "PanopticFPN": "MODEL.ROI_HEADS.NUM_CLASSES",
@@ -177,7 +177,7 @@ def check_categories(cfg: CfgNode, names: Sequence[str], role: str = "student") 
                 f"the categories of the data sets differ: {first!r} has {_shown(wanted)}, {name!r} "
                 f"has {_shown(found)}"
             )
-    key = _CLASS_KEYS.get(cfg.MODEL.META_ARCHITECTURE)
+    key = CLASS_KEYS.get(cfg.MODEL.META_ARCHITECTURE)
     if key is None:  # the user's own model, or one without classes
         return
     node, _, leaf = key.removeprefix("MODEL.").partition(".")

@@ -1,0 +1,148 @@
+"""Categories of student and teacher by name: the teacher's logits are put into the data's order."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers, ROIHeads
+from kd_core.distill.term import Term
+from kd_core.errors import UserError, nearest
+from torch import Tensor, nn
+
+from kd_det.data.register import CLASS_KEYS
+
+_WAY_ON = (
+    "if both mean the same, KD.TEACHER.OPTS \"['DATASETS.TRAIN', ()]\" leaves its names out of "
+    "account"
+)
+
+
+def known_categories(cfg: CfgNode) -> list[str] | None:
+    """Return the names of a detector's classes, by the data that its config is trained on.
+
+    Returns:
+        None if the data set is not registered here, has no names, or as many as the detector has
+        not: configs are often reused with other data.
+    """
+    key = CLASS_KEYS.get(cfg.MODEL.META_ARCHITECTURE)
+    for name in cfg.DATASETS.TRAIN:
+        names = MetadataCatalog.get(name).get("thing_classes") if name in DatasetCatalog else None
+        if names and key and len(names) == _number(cfg, key):
+            return list(names)
+    return None
+
+
+def align_categories(teacher: nn.Module, wanted: Sequence[str] | None, cfg: CfgNode) -> str:
+    """Give a teacher's classes the order of the student's, where only that differs.
+
+    The rows of its last layers are moved. So whatever is tapped, or inherited by the student, has
+    the student's order.
+
+    Args:
+        teacher: The network, with its weights.
+        wanted: Names of the student's classes; None if they are not known.
+        cfg: The teacher's config.
+
+    Returns:
+        How the categories differ; empty if they are equal now, or not known.
+
+    Raises:
+        UserError: If the order differs in a network whose layers are not known.
+    """
+    known = known_categories(cfg)
+    if wanted is None or known is None or list(wanted) == known:
+        return ""
+    if len(set(known)) < len(known) or sorted(wanted) != sorted(known):
+        missing = next((name for name in wanted if name not in known), known[0])
+        return (
+            f"the teacher learned {len(known)} categories ({_shown(known)}), the student's data "
+            f"has {len(wanted)} ({_shown(wanted)}); {missing!r} is not among the teacher's"
+            f"{nearest(missing, known)}"
+        )
+    reorder_classes(teacher, [known.index(name) for name in wanted])
+    return ""
+
+
+def require_same(terms: Mapping[str, Term], difference: str) -> None:
+    """Reject a term that compares classes of different names.
+
+    Args:
+        terms: By the names in `KD.TERMS`.
+        difference: See `align_categories`.
+
+    Raises:
+        UserError: If there is a difference, and such a term.
+    """
+    for name, term in terms.items():
+        if difference and term.criterion.compares_classes():
+            raise UserError(
+                f"KD.TERMS.{name}: {type(term.criterion).__name__} compares classes, but "
+                f"{difference}; take a teacher of these, or a criterion on maps; {_WAY_ON}"
+            )
+
+
+def reorder_classes(network: nn.Module, places: Sequence[int]) -> None:
+    """Move the rows of a detector's last layers: class `i` becomes the old class `places[i]`.
+
+    Raises:
+        UserError: If it has no layers with a row, or several, for each class.
+    """
+    layers = list(_class_layers(network, len(places)))
+    if not layers or _has_other_masks(network):
+        raise UserError(
+            f"the teacher's categories have another order than the data's, and the last layers of "
+            f"{type(network).__name__} are not known: register its data with the categories in "
+            f"the order of the student's data; {_WAY_ON}"
+        )
+    for layer, rows in layers:
+        for tensor in layer.parameters(recurse=False):
+            tensor.data = tensor.data[_moved(places, len(tensor), rows).to(tensor.device)]
+
+
+def _moved(places: Sequence[int], length: int, rows: int) -> Tensor:
+    """Return the old row of each row of a layer.
+
+    Args:
+        places: Old class of each class.
+        length: Number of all rows: the classes, repeated for every anchor of a position, and at
+            last those of the background.
+        rows: Of one class, side by side.
+    """
+    size = len(places) * rows
+    order = torch.arange(size).view(len(places), rows)[list(places)].flatten()
+    index = torch.arange(length)
+    for start in range(0, length - size + 1, size):
+        index[start : start + size] = order + start
+    return index
+
+
+def _class_layers(network: nn.Module, classes: int) -> Iterable[tuple[nn.Module, int]]:
+    """Yield the layers whose rows are classes, with the rows that one class has."""
+    dense = getattr(getattr(network, "head", None), "cls_score", None)
+    if isinstance(dense, nn.Conv2d) and dense.out_channels % classes == 0:
+        yield dense, 1
+    for module in network.modules():
+        if isinstance(module, FastRCNNOutputLayers):
+            yield module.cls_score, 1
+            if classes > 1 and len(module.bbox_pred.weight) == 4 * classes:
+                yield module.bbox_pred, 4
+        if isinstance(module, ROIHeads):
+            masks = getattr(getattr(module, "mask_head", None), "predictor", None)
+            if isinstance(masks, nn.Conv2d) and masks.out_channels == classes:
+                yield masks, 1
+
+
+def _has_other_masks(network: nn.Module) -> bool:
+    """Return whether it has a mask head, of a user's own or PointRend's, with other last layers."""
+    heads = [getattr(m, "mask_head", None) for m in network.modules() if isinstance(m, ROIHeads)]
+    return any(h and not isinstance(getattr(h, "predictor", None), nn.Conv2d) for h in heads)
+
+
+def _number(cfg: CfgNode, key: str) -> int:
+    node, _, leaf = key.removeprefix("MODEL.").partition(".")
+    return int(cfg.MODEL[node][leaf])
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
