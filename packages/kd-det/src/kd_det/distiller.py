@@ -22,6 +22,7 @@ import kd_det.networks.backbones  # noqa: F401  registers MobileNetV2 with Detec
 from kd_det.categories import align_categories, known_categories, require_same
 from kd_det.config import teacher_config
 from kd_det.data.loader import drawn_from
+from kd_det.idle_keys import tell_of_size
 from kd_det.networks.detector import Detector, TeacherDetector, build_detector
 from kd_det.networks.parts import parts_of
 from kd_det.pairing import check_levels, pair_levels
@@ -162,6 +163,7 @@ def build_distiller(cfg: CfgNode) -> DetectionDistiller:
     check_levels(specs, distiller)
     distiller.begin(steps_per_epoch=1)  # Detectron2 counts iterations, and so do warm-ups here
     if distributed.rank() == 0:
+        tell_of_size(cfg, teacher_cfg)
         tell_of_schedules(terms, cfg.SOLVER.MAX_ITER, "iterations")
     return distiller.to(cfg.MODEL.DEVICE)
 

@@ -14,12 +14,16 @@ from kd_core.runtime.console import out
 from kd_core.runtime.failures import explain, first_line
 from torch import Tensor, nn
 
+from kd_det.augmented import check_augmentation
 from kd_det.distiller import DetectionDistiller, Inputs
+from kd_det.machine import check_precision
 from kd_det.trainer import DistillationTrainer
 
 
 def dry_run(cfg: CfgNode) -> None:
     """Build everything with random weights, print the terms and take one step; no data is read."""
+    check_precision(cfg)
+    check_augmentation(cfg)
     without_weights(cfg)
     model = DistillationTrainer.build_model(cfg).train()
     optimizer = DistillationTrainer.build_optimizer(cfg, model)

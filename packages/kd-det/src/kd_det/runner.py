@@ -5,7 +5,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_setup, launch
 from kd_core.config.trusted import trust
@@ -17,12 +16,15 @@ from kd_core.runtime.console import out
 from kd_core.runtime.failures import during_run, memory_told
 
 from kd_det import demo
+from kd_det.augmented import check_augmentation
 from kd_det.config import read_config
 from kd_det.data.register import check_data, parse_set, register_coco
 from kd_det.distiller import DetectionDistiller
 from kd_det.dry_run import dry_run
+from kd_det.idle_keys import check_keys
 from kd_det.listing import list_taps
 from kd_det.logs import without_tracebacks
+from kd_det.machine import check_machine
 from kd_det.proposals import check_files
 from kd_det.release.compat import launch_on_cpu
 from kd_det.resume import identity
@@ -62,13 +64,11 @@ def check(cfg: CfgNode, args: Namespace) -> None:
     """Reject terms, data, a device or weights that do not fit, before any work."""
     named_folder(cfg.OUTPUT_DIR, "OUTPUT_DIR")
     parse_terms(cfg)
+    check_keys(cfg)
+    check_augmentation(cfg)
     check_data(cfg)
     check_files(cfg, training=not args.eval_only)
-    if cfg.MODEL.DEVICE != "cpu" and not torch.cuda.is_available():
-        raise UserError(
-            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but there is no CUDA device here; "
-            "add MODEL.DEVICE cpu"
-        )
+    check_machine(cfg, args)
     _check_weights(cfg, args)
 
 

@@ -9,15 +9,18 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase
-from detectron2.evaluation import COCOEvaluator
+from detectron2.evaluation import COCOEvaluator, verify_results
 from detectron2.utils import comm
 from kd_core.errors import UserError
 from kd_core.files import checkpoint
 from torch import nn
 
+from kd_det.augmented import check_augmentation, evaluate_augmented, with_last_evaluation
 from kd_det.data.loader import Mapper, build_train_loader
 from kd_det.data.reading import TellingMapper, watch_workers
 from kd_det.distiller import DetectionDistiller, build_distiller, inherit
+from kd_det.idle_keys import check_keys
+from kd_det.machine import check_precision
 from kd_det.proposals import read_proposals_safely
 from kd_det.release.compat import as_written, restart_loader
 from kd_det.release.preparation import has_extension
@@ -49,12 +52,15 @@ class DistillationTrainer(DefaultTrainer):
     """
 
     def __init__(self, cfg: CfgNode) -> None:
+        check_precision(cfg)
+        check_augmentation(cfg)
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         super().__init__(with_options(cfg, "SEED", int(seed)))
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         """Return the distiller, or the plain detector."""
+        check_keys(cfg)
         try:
             return build_distiller(cfg) if cfg.KD.TERMS else super().build_model(cfg)
         except KeyError as error:
@@ -104,7 +110,12 @@ class DistillationTrainer(DefaultTrainer):
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> COCOEvaluator:
         """Return the evaluator of COCO's metrics."""
         folder = Path(cfg.OUTPUT_DIR) / "inference" / dataset_name
-        return COCOEvaluator(dataset_name, output_dir=str(folder), use_fast_impl=has_extension())
+        return COCOEvaluator(
+            dataset_name,
+            output_dir=str(folder),
+            use_fast_impl=has_extension(),
+            kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
+        )
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> OrderedDict[str, Any]:
@@ -117,7 +128,11 @@ class DistillationTrainer(DefaultTrainer):
         model = DefaultTrainer.build_model(cfg)
         checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR)
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
-        return cls.test(cfg, model)
+        found = cls.test(cfg, model)
+        found.update(evaluate_augmented(cls, cfg, model))
+        if comm.is_main_process():
+            verify_results(cfg, found)  # TEST.EXPECTED_RESULTS
+        return found
 
     @property
     def distiller(self) -> nn.Module:
@@ -137,7 +152,12 @@ class DistillationTrainer(DefaultTrainer):
         # Detectron2's own parts: iteration and schedule.
         parts |= self.checkpointer.checkpointables  # type: ignore[has-type]
         self.checkpointer = WholeCheckpointer(student_of(distiller), self.cfg.OUTPUT_DIR, **parts)
-        return add_ours(super().build_hooks(), self, self.model_state)
+        made = add_ours(super().build_hooks(), self, self.model_state)
+        if not self.cfg.TEST.AUG.ENABLED:
+            return made
+        return with_last_evaluation(
+            made, lambda: evaluate_augmented(type(self), self.cfg, student_of(distiller))
+        )
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Load the last checkpoint with the whole training state, or `MODEL.WEIGHTS`."""

@@ -1,0 +1,64 @@
+"""Keys of a config that would have no effect: they are errors, not ignored."""
+
+from collections.abc import Sequence
+
+from detectron2.config import CfgNode, get_cfg
+from kd_core.errors import UserError
+from kd_core.runtime.console import err
+
+_OF_TEACHERS = ("INPUT.FORMAT", "DATASETS.TRAIN")
+"""Keys outside of MODEL that a teacher is read for: its channels, and the names of its classes."""
+_IDLE = ("MODEL.DEVICE", "MODEL.WEIGHTS")
+"""Keys of MODEL that it is not."""
+
+
+def check_keys(cfg: CfgNode) -> None:
+    """Reject keys of the KD node that would have no effect.
+
+    Raises:
+        UserError: Names the key, and what has an effect.
+    """
+    _check_teacher(cfg.KD.TEACHER.OPTS)
+    if cfg.KD.TERMS:
+        return
+    given = {
+        "KD.TEACHER.CONFIG": cfg.KD.TEACHER.CONFIG,
+        "KD.TEACHER.WEIGHTS": cfg.KD.TEACHER.WEIGHTS,
+        "KD.INHERIT": cfg.KD.INHERIT,
+        "KD.TASK_WEIGHT": cfg.KD.TASK_WEIGHT != 1,
+    }
+    for key, value in given.items():
+        if value:
+            raise UserError(
+                f"{key} has no effect, since KD.TERMS is empty: the student would learn alone. "
+                "Name a term, as configs/det/methods/*.yaml do, or leave the teacher out"
+            )
+
+
+def tell_of_size(cfg: CfgNode, teacher: CfgNode) -> None:
+    """Say so where a teacher's own images are larger than those that it is shown here."""
+    size, largest = teacher.INPUT.MIN_SIZE_TEST, max(cfg.INPUT.MIN_SIZE_TRAIN)
+    if size > largest:
+        err.print(
+            f"the teacher is shown the student's images, of {largest} pixels (INPUT.MIN_SIZE_TRAIN)"
+            f", and not of {size}, its own INPUT.MIN_SIZE_TEST",
+            markup=False,
+        )
+
+
+def _check_teacher(options: Sequence[object]) -> None:
+    """Reject KEY VALUE pairs of a teacher that are of training, evaluation or data alone."""
+    roots = {*get_cfg(), "KD"}  # others are a user's own
+    for key in map(str, options[::2]):
+        root = key.partition(".")[0]
+        if root not in roots or (root == "MODEL" and key not in _IDLE) or key in _OF_TEACHERS:
+            continue
+        why = "a teacher is not trained, and sees the student's images"
+        if key == "MODEL.WEIGHTS":
+            why = "its weights are KD.TEACHER.WEIGHTS"
+        if key == "MODEL.DEVICE":
+            why = "it runs on the student's MODEL.DEVICE"
+        raise UserError(
+            f"KD.TEACHER.OPTS: {key} has no effect: {why}; leave it out. MODEL.*, "
+            f"{' and '.join(_OF_TEACHERS)} have one"
+        )

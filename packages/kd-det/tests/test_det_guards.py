@@ -1,0 +1,160 @@
+"""What has no effect, or what this machine cannot do, is refused in one line before any work."""
+
+import json
+
+import pytest
+from kd_core.errors import UserError
+
+pytest.importorskip("detectron2")
+import kd_det  # noqa: F401  before Detectron2
+from kd_det.config import read_config
+from kd_det.train import main
+from kd_det.trainer import DistillationTrainer
+
+PKD = {"pkd": {"CRITERION": "kd_core.criteria.pkd.PKD"}}
+KEYPOINTS = ["MODEL.KEYPOINT_ON", "True"]
+PROPOSALS = ["MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals", "MODEL.LOAD_PROPOSALS"]
+PROPOSALS += ["True"]
+
+
+@pytest.fixture
+def refused(write, coco, tmp_path, capsys, monkeypatch):
+    """Run the tool, which must refuse; return its line."""
+    monkeypatch.chdir(tmp_path)
+    name = f"set_{tmp_path.name}"
+
+    def refused(*options, flags=(), kind="faster_rcnn", terms=PKD, node=None):
+        nodes = {} if node is None else {"KD": node}
+        sets = {"TRAIN": [name], "TEST": [name]}
+        path = write(kind, terms, DATASETS=sets, **nodes)
+        given = ["--register", f"{name}={coco[0]}:{coco[1]}", "--config-file", str(path), *flags]
+        assert main([*given, *options]) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1
+        assert not (tmp_path / "output").exists()
+        return lines[0]
+
+    return refused
+
+
+class TestMachine:
+    @pytest.mark.parametrize("flags", [(), ("--dry-run",)])
+    def test_mixed_precision_on_a_cpu(self, refused, flags):
+        message = refused("SOLVER.AMP.ENABLED", "True", flags=flags)
+        assert "mixed precision on CUDA devices alone" in message
+
+    def test_mixed_precision_on_a_cpu_in_a_script(self, write):
+        cfg = read_config(write("retinanet"), ["SOLVER.AMP.ENABLED", True])
+        with pytest.raises(UserError, match=r"SOLVER.AMP.ENABLED"):
+            DistillationTrainer(cfg)
+
+    @pytest.mark.parametrize(
+        ("images", "processes", "reference", "told"),
+        [
+            (3, 2, 0, "a multiple of the 2 processes, such as 2"),
+            (1, 2, 0, "the 2 processes, such as 2"),
+            (0, 1, 0, "such as 1"),
+            (6, 2, 4, "a multiple of SOLVER.REFERENCE_WORLD_SIZE 4, such as 4"),
+        ],
+    )
+    def test_a_batch_that_processes_cannot_share(self, refused, images, processes, reference, told):
+        size = ["SOLVER.IMS_PER_BATCH", str(images), "SOLVER.REFERENCE_WORLD_SIZE", str(reference)]
+        assert told in refused(*size, flags=["--num-gpus", str(processes)])
+
+    @pytest.mark.parametrize(
+        ("flags", "told"),
+        [
+            (["--num-gpus", "0"], "--num-gpus is 0; wanted at least 1"),
+            (["--num-machines", "0"], "--num-machines is 0"),
+            (["--machine-rank", "1"], "--machine-rank is 1; wanted 0 to 0"),
+            (["--num-machines", "2"], "on a CPU all processes are of one machine"),
+        ],
+    )
+    def test_processes_that_cannot_be(self, refused, flags, told):
+        assert told in refused(flags=flags)
+
+    def test_a_device_that_is_not_one(self, refused):
+        assert "'gpu', which is not a device" in refused("MODEL.DEVICE", "gpu")
+
+
+class TestTeacher:
+    @pytest.mark.parametrize(
+        ("key", "value", "told"),
+        [
+            ("INPUT.MIN_SIZE_TEST", 1200, "sees the student's images"),
+            ("INPUT.MAX_SIZE_TEST", 2000, "has no effect"),
+            ("TEST.AUG.ENABLED", True, "has no effect"),
+            ("SOLVER.BASE_LR", 0.1, "is not trained"),
+            ("SEED", 1, "has no effect"),
+            ("MODEL.DEVICE", "cuda", "runs on the student's MODEL.DEVICE"),
+            ("MODEL.WEIGHTS", "x.pth", "its weights are KD.TEACHER.WEIGHTS"),
+            ("KD.TASK_WEIGHT", 2.0, "has no effect"),
+        ],
+    )
+    def test_an_option_without_effect(self, refused, key, value, told):
+        message = refused("KD.TEACHER.OPTS", str([key, value]), flags=["--dry-run"])
+        assert f"KD.TEACHER.OPTS: {key} has no effect" in message
+        assert told in message
+
+    def test_larger_images_in_its_own_config_are_told(self, build, capsys):
+        build("retinanet", PKD)
+        assert "INPUT.MIN_SIZE_TEST" not in capsys.readouterr().err
+        build("retinanet", PKD, ["INPUT.MIN_SIZE_TRAIN", (48, 56)])
+        told = "shown the student's images, of 56 pixels (INPUT.MIN_SIZE_TRAIN), and not of 64"
+        assert told in capsys.readouterr().err
+
+    @pytest.mark.parametrize("flags", [(), ("--dry-run",)])
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("KD.TEACHER.CONFIG", "t.yaml"),
+            ("KD.TEACHER.WEIGHTS", "random"),
+            ("KD.INHERIT", "['head.']"),
+            ("KD.TASK_WEIGHT", "0.5"),
+        ],
+    )
+    def test_a_teacher_without_terms(self, refused, key, value, flags):
+        message = refused(key, value, terms=None, flags=flags)
+        assert f"{key} has no effect, since KD.TERMS is empty" in message
+
+
+class TestAugmentation:
+    ON = ("TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(48, 80)", "TEST.AUG.MAX_SIZE", "96")
+
+    @pytest.mark.parametrize(
+        ("kind", "options", "told"),
+        [
+            ("retinanet", [], "for a RetinaNet, only for R-CNNs"),
+            ("faster_rcnn", KEYPOINTS, "for keypoints"),
+            ("faster_rcnn", PROPOSALS, "for files of proposals"),
+            ("faster_rcnn", ["TEST.AUG.MIN_SIZES", "()"], "TEST.AUG.MIN_SIZES is ()"),
+        ],
+    )
+    @pytest.mark.parametrize("flags", [["--dry-run"], ["--eval-only"]])
+    def test_what_detectron2_cannot_augment(self, refused, kind, options, told, flags):
+        assert told in refused(*self.ON, *options, kind=kind, terms=None, flags=flags)
+
+    def test_it_is_evaluated_beside_the_plain_images(
+        self, write, coco, tmp_path, monkeypatch, capsys
+    ):
+        monkeypatch.chdir(tmp_path)
+        name = f"set_{tmp_path.name}"
+        path = write("faster_rcnn", PKD, DATASETS={"TRAIN": [name], "TEST": [name]})
+        given = ["--register", f"{name}={coco[0]}:{coco[1]}", "--config-file", str(path)]
+        quick = ["SOLVER.MAX_ITER", "1", "SOLVER.STEPS", "()", "SOLVER.WARMUP_ITERS", "0"]
+        quick += ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0", *self.ON]
+        assert main([*given, *quick, "OUTPUT_DIR", "run"]) == 0
+        last = json.loads((tmp_path / "run/metrics.json").read_text().splitlines()[-1])
+        assert {"bbox/AP", "bbox_TTA/AP"} <= last.keys()
+        weights = ["MODEL.WEIGHTS", "run/model_final.pth", "OUTPUT_DIR", "eval"]
+        assert main([*given, "--eval-only", *quick, *weights]) == 0
+        file = f"inference/{name}/coco_instances_results.json"
+        for folder in ("run", "eval"):
+            found = [tmp_path / folder / part / file for part in ("", "augmented")]
+            plain, augmented = (json.loads(one.read_text()) for one in found)
+            assert plain
+            assert augmented
+            assert plain != augmented
+        impossible = ["TEST.EXPECTED_RESULTS", "[['bbox_TTA', 'AP', 200.0, 1.0]]"]
+        with pytest.raises(SystemExit):  # Detectron2's own answer
+            main([*given, "--eval-only", *quick, *weights, *impossible])
