@@ -8,6 +8,7 @@ from kd_core.errors import UserError
 pytest.importorskip("detectron2")
 import kd_det  # noqa: F401  before Detectron2
 from kd_det.config import read_config
+from kd_det.machine import on_cpu
 from kd_det.train import main
 from kd_det.trainer import DistillationTrainer
 
@@ -75,6 +76,12 @@ class TestMachine:
 
     def test_a_device_that_is_not_one(self, refused):
         assert "'gpu', which is not a device" in refused("MODEL.DEVICE", "gpu")
+
+    def test_a_cpu_with_a_number_is_a_cpu(self, write):
+        cfg = read_config(write("retinanet"), ["MODEL.DEVICE", "cpu:0"])
+        assert on_cpu(cfg)
+        cfg.MODEL.DEVICE = "cuda"
+        assert not on_cpu(cfg)
 
 
 class TestTeacher:

@@ -76,10 +76,10 @@ def data(tmp_path):
     """Register names of categories; return a function that gives the options for them."""
     made = []
 
-    def data(name, categories):
+    def data(name, categories, key="thing_classes"):
         name = f"{name}_{tmp_path.name}"
         DatasetCatalog.register(name, list)
-        MetadataCatalog.get(name).set(thing_classes=list(categories))
+        MetadataCatalog.get(name).set(**{key: list(categories)})
         made.append(name)
         return ["DATASETS.TRAIN", (name,)]
 
@@ -161,3 +161,20 @@ def test_categories_are_known_of_a_registered_set_that_fits(write, data):
     assert known_categories(cfg) == list(THREE)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = 5
     assert known_categories(cfg) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "role", "key"),
+    [
+        ("keypoint_rcnn", "@keypoint_maps", "keypoint_names"),
+        ("semantic_fpn", "@sem_logits", "stuff_classes"),
+    ],
+)
+def test_channels_of_other_names_are_refused(build, data, kind, role, key):
+    mine, theirs = data("mine", "abcde", key), data("theirs", "abdce", key)
+    cwd = {"CRITERION": "kd_core.criteria.cwd.CWD", "STUDENT": role, "TEACHER": role}
+    told = f"KD.TERMS.cwd: the channels of .* are a, b, c, d, ... in .* a, b, d, c, .*{key}"
+    with pytest.raises(UserError, match=told):
+        build(kind, {"cwd": cwd}, mine, KD=of_teacher(theirs))
+    build(kind, {"cwd": cwd}, mine, KD=of_teacher(mine))
+    build(kind, {"pkd": PKD}, mine, KD=of_teacher(theirs))

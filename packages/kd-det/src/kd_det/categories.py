@@ -8,6 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers, ROIHeads
 from kd_core.distill.term import Term
 from kd_core.errors import UserError, nearest
+from kd_core.networks.roles import tap_list
 from torch import Tensor, nn
 
 from kd_det.data.register import CLASS_KEYS
@@ -18,6 +19,10 @@ _WAY_ON = (
 )
 
 
+_CHANNELS = {"sem_seg_head.": "stuff_classes", "keypoint_head.": "keypoint_names"}
+"""Parts of a detector whose channels have names in the data, by their key there."""
+
+
 def known_categories(cfg: CfgNode) -> list[str] | None:
     """Return the names of a detector's classes, by the data that its config is trained on.
 
@@ -26,11 +31,8 @@ def known_categories(cfg: CfgNode) -> list[str] | None:
         not: configs are often reused with other data.
     """
     key = CLASS_KEYS.get(cfg.MODEL.META_ARCHITECTURE)
-    for name in cfg.DATASETS.TRAIN:
-        names = MetadataCatalog.get(name).get("thing_classes") if name in DatasetCatalog else None
-        if names and key and len(names) == _number(cfg, key):
-            return list(names)
-    return None
+    names = _names(cfg, "thing_classes")
+    return names if names and key and len(names) == _number(cfg, key) else None
 
 
 def align_categories(teacher: nn.Module, wanted: Sequence[str] | None, cfg: CfgNode) -> str:
@@ -79,6 +81,30 @@ def require_same(terms: Mapping[str, Term], difference: str) -> None:
             raise UserError(
                 f"KD.TERMS.{name}: {type(term.criterion).__name__} compares classes, but "
                 f"{difference}; take a teacher of these, or a criterion on maps; {_WAY_ON}"
+            )
+
+
+def require_same_channels(terms: Mapping[str, Term], cfg: CfgNode, teacher: CfgNode) -> None:
+    """Reject terms on semantic logits, or maps of keypoints, whose channels have other names.
+
+    Args:
+        terms: By the names of their losses, with paths as taps.
+        cfg: The student's config.
+        teacher: The teacher's config.
+
+    Raises:
+        UserError: If both sides' names are known and differ, also if only in their order.
+    """
+    for name, term in terms.items():
+        for part, key in _CHANNELS.items():
+            taps = [*tap_list(term.student), *tap_list(term.teacher)]
+            mine, theirs = _names(cfg, key), _names(teacher, key)
+            if not (mine and theirs) or mine == theirs or not any(part in tap for tap in taps):
+                continue
+            raise UserError(
+                f"KD.TERMS.{name.removeprefix('loss_')}: the channels of {part} are "
+                f"{_shown(mine)} in the student and {_shown(theirs)} in the teacher ({key} of the "
+                f"data); take a teacher of the same, or a criterion on @fpn; {_WAY_ON}"
             )
 
 
@@ -137,6 +163,14 @@ def _has_other_masks(network: nn.Module) -> bool:
     """Return whether it has a mask head, of a user's own or PointRend's, with other last layers."""
     heads = [getattr(m, "mask_head", None) for m in network.modules() if isinstance(m, ROIHeads)]
     return any(h and not isinstance(getattr(h, "predictor", None), nn.Conv2d) for h in heads)
+
+
+def _names(cfg: CfgNode, key: str) -> list[str] | None:
+    """Return names in the metadata of the first data set that a config is trained on."""
+    for name in cfg.DATASETS.TRAIN:
+        if name in DatasetCatalog and (names := MetadataCatalog.get(name).get(key)):
+            return list(names)
+    return None
 
 
 def _number(cfg: CfgNode, key: str) -> int:

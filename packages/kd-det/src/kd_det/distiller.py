@@ -19,12 +19,17 @@ from kd_core.runtime import distributed
 from torch import nn
 
 import kd_det.networks.backbones  # noqa: F401  registers MobileNetV2 with Detectron2
-from kd_det.categories import align_categories, known_categories, require_same
+from kd_det.categories import (
+    align_categories,
+    known_categories,
+    require_same,
+    require_same_channels,
+)
 from kd_det.config import teacher_config
 from kd_det.data.loader import drawn_from
 from kd_det.idle_keys import tell_of_size
 from kd_det.networks.detector import Detector, TeacherDetector, build_detector
-from kd_det.networks.parts import parts_of
+from kd_det.networks.parts import module_path, parts_of
 from kd_det.pairing import check_levels, pair_levels
 from kd_det.regions import Pairs, RegionTerm, paired, watched, with_labels
 from kd_det.terms import parse_terms
@@ -85,7 +90,8 @@ class DetectionDistiller(Distiller):
         """Return the taps that fill the batch."""
         wanted = [tap for term in self.terms.values() for tap in term.student]
         taps = [PADDED] if hasattr(self.network, "backbone") else []
-        if any(tap.startswith("head.") for tap in wanted) and hasattr(self.network, ANCHORS):
+        dense = any(module_path(tap).partition(".")[0] == "head" for tap in wanted)
+        if dense and hasattr(self.network, ANCHORS):
             taps.append(ANCHORS)
         return taps
 
@@ -161,6 +167,7 @@ def build_distiller(cfg: CfgNode) -> DetectionDistiller:
         sample=sample,
     )
     check_levels(specs, distiller)
+    require_same_channels(distiller.terms, cfg, teacher_cfg)
     distiller.begin(steps_per_epoch=1)  # Detectron2 counts iterations, and so do warm-ups here
     if distributed.rank() == 0:
         tell_of_size(cfg, teacher_cfg)

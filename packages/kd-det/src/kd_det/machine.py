@@ -35,9 +35,14 @@ def check_device(cfg: CfgNode) -> None:
         )
 
 
+def on_cpu(cfg: CfgNode) -> bool:
+    """Return whether a config is run on a CPU, also if it says `cpu:0`."""
+    return torch.device(cfg.MODEL.DEVICE).type == "cpu"
+
+
 def check_precision(cfg: CfgNode) -> None:
     """Reject mixed precision where Detectron2 does not have it."""
-    if cfg.SOLVER.AMP.ENABLED and torch.device(cfg.MODEL.DEVICE).type == "cpu":
+    if cfg.SOLVER.AMP.ENABLED and on_cpu(cfg):
         raise UserError(
             "SOLVER.AMP.ENABLED is True, but Detectron2 has mixed precision on CUDA devices alone "
             "(MODEL.DEVICE is cpu); set SOLVER.AMP.ENABLED False"
@@ -69,13 +74,12 @@ def _check_processes(cfg: CfgNode, args: Namespace) -> None:
             f"--machine-rank is {args.machine_rank}; wanted 0 to {args.num_machines - 1}, the "
             "number of this machine among --num-machines"
         )
-    on_cpu = torch.device(cfg.MODEL.DEVICE).type == "cpu"
-    if on_cpu and args.num_machines > 1:
+    if on_cpu(cfg) and args.num_machines > 1:
         raise UserError(
             f"--num-machines is {args.num_machines}, but on a CPU all processes are of one "
             "machine; leave it out, and give their number as --num-gpus"
         )
-    if not on_cpu and args.num_gpus > torch.cuda.device_count():
+    if not on_cpu(cfg) and args.num_gpus > torch.cuda.device_count():
         raise UserError(
             f"--num-gpus is {args.num_gpus}, but there are {torch.cuda.device_count()} here"
         )

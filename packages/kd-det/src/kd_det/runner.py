@@ -24,7 +24,7 @@ from kd_det.dry_run import dry_run
 from kd_det.idle_keys import check_keys
 from kd_det.listing import list_taps
 from kd_det.logs import without_tracebacks
-from kd_det.machine import check_machine
+from kd_det.machine import check_machine, on_cpu
 from kd_det.proposals import check_files
 from kd_det.release.compat import launch_on_cpu
 from kd_det.resume import identity
@@ -47,7 +47,7 @@ def run(args: Namespace) -> None:
     # With several machines, the first owns the folder. An evaluation writes there too.
     with claimed(Path(cfg.OUTPUT_DIR)) if args.machine_rank == 0 else nullcontext():
         check_folder(cfg, args)
-        if cfg.MODEL.DEVICE == "cpu":
+        if on_cpu(cfg):
             launch_on_cpu(work, args.num_gpus, (cfg, args))
         else:
             machines = args.num_machines, args.machine_rank, args.dist_url
