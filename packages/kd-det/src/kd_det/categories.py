@@ -23,19 +23,19 @@ _CHANNELS = {"sem_seg_head.": "stuff_classes", "keypoint_head.": "keypoint_names
 """Parts of a detector whose channels have names in the data, by their key there."""
 
 
-def known_categories(cfg: CfgNode) -> list[str] | None:
+def known_categories(cfg: CfgNode | None) -> list[str] | None:
     """Return the names of a detector's classes, by the data that its config is trained on.
 
     Returns:
-        None if the data set is not registered here, has no names, or as many as the detector has
-        not: configs are often reused with other data.
+        None if the data set is not registered here, or has no names, or another number of them than
+        the detector has classes: configs are often reused with other data.
     """
-    key = CLASS_KEYS.get(cfg.MODEL.META_ARCHITECTURE)
     names = _names(cfg, "thing_classes")
-    return names if names and key and len(names) == _number(cfg, key) else None
+    key = CLASS_KEYS.get(cfg.MODEL.META_ARCHITECTURE) if cfg is not None else None
+    return names if names and cfg and key and len(names) == _number(cfg, key) else None
 
 
-def align_categories(teacher: nn.Module, wanted: Sequence[str] | None, cfg: CfgNode) -> str:
+def align_categories(teacher: nn.Module, wanted: Sequence[str] | None, cfg: CfgNode | None) -> str:
     """Give a teacher's classes the order of the student's, where only that differs.
 
     The rows of its last layers are moved. So whatever is tapped, or inherited by the student, has
@@ -44,7 +44,7 @@ def align_categories(teacher: nn.Module, wanted: Sequence[str] | None, cfg: CfgN
     Args:
         teacher: The network, with its weights.
         wanted: Names of the student's classes; None if they are not known.
-        cfg: The teacher's config.
+        cfg: The teacher's config; None for one that is not of Detectron2.
 
     Returns:
         How the categories differ; empty if they are equal now, or not known.
@@ -84,13 +84,13 @@ def require_same(terms: Mapping[str, Term], difference: str) -> None:
             )
 
 
-def require_same_channels(terms: Mapping[str, Term], cfg: CfgNode, teacher: CfgNode) -> None:
+def require_same_channels(terms: Mapping[str, Term], cfg: CfgNode, teacher: CfgNode | None) -> None:
     """Reject terms on semantic logits, or maps of keypoints, whose channels have other names.
 
     Args:
         terms: By the names of their losses, with paths as taps.
         cfg: The student's config.
-        teacher: The teacher's config.
+        teacher: The teacher's; None for one that is not of Detectron2.
 
     Raises:
         UserError: If both sides' names are known and differ, also if only in their order.
@@ -165,9 +165,9 @@ def _has_other_masks(network: nn.Module) -> bool:
     return any(h and not isinstance(getattr(h, "predictor", None), nn.Conv2d) for h in heads)
 
 
-def _names(cfg: CfgNode, key: str) -> list[str] | None:
+def _names(cfg: CfgNode | None, key: str) -> list[str] | None:
     """Return names in the metadata of the first data set that a config is trained on."""
-    for name in cfg.DATASETS.TRAIN:
+    for name in cfg.DATASETS.TRAIN if cfg is not None else ():
         if name in DatasetCatalog and (names := MetadataCatalog.get(name).get(key)):
             return list(names)
     return None

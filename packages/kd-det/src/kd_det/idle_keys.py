@@ -6,6 +6,8 @@ from detectron2.config import CfgNode, get_cfg
 from kd_core.errors import UserError
 from kd_core.runtime.console import err
 
+from kd_det.config import add_kd_config
+
 _OF_TEACHERS = ("INPUT.FORMAT", "DATASETS.TRAIN")
 """Keys outside of MODEL that a teacher is read for: its channels, and the names of its classes."""
 _IDLE = ("MODEL.DEVICE", "MODEL.WEIGHTS")
@@ -21,22 +23,29 @@ def check_keys(cfg: CfgNode) -> None:
     _check_teacher(cfg.KD.TEACHER.OPTS)
     if cfg.KD.TERMS:
         return
-    given = {
-        "KD.TEACHER.CONFIG": cfg.KD.TEACHER.CONFIG,
-        "KD.TEACHER.WEIGHTS": cfg.KD.TEACHER.WEIGHTS,
-        "KD.INHERIT": cfg.KD.INHERIT,
-        "KD.TASK_WEIGHT": cfg.KD.TASK_WEIGHT != 1,
-    }
-    for key, value in given.items():
-        if value:
+    plain = CfgNode()
+    add_kd_config(plain)
+    places = [
+        (f"KD.TEACHER.{key}", cfg.KD.TEACHER, plain.KD.TEACHER, key) for key in plain.KD.TEACHER
+    ]
+    places += [(f"KD.{key}", cfg.KD, plain.KD, key) for key in ("INHERIT", "TASK_WEIGHT")]
+    for name, node, default, key in places:
+        if node[key] != default[key]:
             raise UserError(
-                f"{key} has no effect, since KD.TERMS is empty: the student would learn alone. "
+                f"{name} has no effect, since KD.TERMS is empty: the student would learn alone. "
                 "Name a term, as configs/det/methods/*.yaml do, or leave the teacher out"
             )
 
 
-def tell_of_size(cfg: CfgNode, teacher: CfgNode) -> None:
-    """Say so where a teacher's own images are larger than those that it is shown here."""
+def tell_of_size(cfg: CfgNode, teacher: CfgNode | None) -> None:
+    """Print that a teacher's own images are larger than those that it is shown, if they are.
+
+    Args:
+        cfg: The student's config.
+        teacher: The teacher's; None for one that is not of Detectron2.
+    """
+    if teacher is None:
+        return
     size, largest = teacher.INPUT.MIN_SIZE_TEST, max(cfg.INPUT.MIN_SIZE_TRAIN)
     if size > largest:
         err.print(
