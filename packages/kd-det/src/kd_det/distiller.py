@@ -22,6 +22,9 @@ from kd_det.config import teacher_config
 from kd_det.data.loader import drawn_from
 from kd_det.networks.detector import Detector, TeacherDetector, build_detector
 from kd_det.roles import ROI_LOGITS
+from kd_det.teachers.building import map_teacher
+from kd_det.teachers.network import MapTeacher
+from kd_det.teachers.nodes import check_teacher_node
 from kd_det.terms import parse_terms
 from kd_det.weights import load_teacher
 
@@ -48,7 +51,7 @@ class DetectionDistiller(Distiller):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for name, teacher in self.teachers.items():
-            if isinstance(teacher.model, TeacherDetector):
+            if isinstance(teacher.model, TeacherDetector | MapTeacher):
                 teacher.model.run_for(self.teacher_paths(name))
 
     @property
@@ -78,6 +81,8 @@ class DetectionDistiller(Distiller):
         """Run the teacher on the student's images and regions."""
         if REGIONS in student_features:
             batch = {**batch, "proposals": student_features[REGIONS]}
+        if PADDED in student_features:
+            batch = {**batch, "padded_size": tuple(student_features[PADDED].shape[-2:])}
         return self.teachers[name](batch)
 
     def complete(self, batch: Batch, student_features: dict[str, Any]) -> Batch:
@@ -113,23 +118,17 @@ def build_distiller(cfg: CfgNode) -> DetectionDistiller:
         UserError: If the KD node does not fit the two detectors.
     """
     specs = parse_terms(cfg)
-    teacher_cfg = teacher_config(cfg)
+    check_teacher_node(cfg)
+    teacher_cfg = None if cfg.KD.TEACHER.NETWORK else teacher_config(cfg)
     student = Detector(build_detector(cfg))
     _check_regions(cfg, specs)
-    random = cfg.KD.TEACHER.WEIGHTS == "random"
-    with drawn_from(0) if random else nullcontext():  # the same when a run is resumed
-        network = build_detector(teacher_cfg, "KD.TEACHER.CONFIG: ")
-    teacher = TeacherDetector(
-        network,
-        input_format=teacher_cfg.INPUT.FORMAT,
-        given_format=cfg.INPUT.FORMAT,
-    )
-    teachers, sample = {"teacher": teacher}, sample_batch(student.network)
-    if random:
-        calibrate_batchnorm(teacher, sample)
+    sample = sample_batch(student.network)
+    teacher: MapTeacher | TeacherDetector
+    if teacher_cfg is None:
+        teacher, specs = map_teacher(cfg, student, specs, sample)
     else:
-        with located("KD.TEACHER.WEIGHTS"):
-            load_teacher(teacher.network, cfg.KD.TEACHER.WEIGHTS)
+        teacher = _teacher_detector(cfg, teacher_cfg, sample)
+    teachers = {"teacher": teacher}
     terms = build_terms(
         specs, student, teachers, sample, where="KD.TERMS", num_classes=_num_classes(cfg)
     )
@@ -144,6 +143,24 @@ def build_distiller(cfg: CfgNode) -> DetectionDistiller:
     if distributed.rank() == 0:
         tell_of_schedules(terms, cfg.SOLVER.MAX_ITER, "iterations")
     return distiller.to(cfg.MODEL.DEVICE)
+
+
+def _teacher_detector(cfg: CfgNode, teacher_cfg: CfgNode, sample: Batch) -> TeacherDetector:
+    """Return the teacher of Detectron2, with its weights."""
+    random = cfg.KD.TEACHER.WEIGHTS == "random"
+    with drawn_from(0) if random else nullcontext():  # the same when a run is resumed
+        network = build_detector(teacher_cfg, "KD.TEACHER.CONFIG: ")
+    teacher = TeacherDetector(
+        network,
+        input_format=teacher_cfg.INPUT.FORMAT,
+        given_format=cfg.INPUT.FORMAT,
+    )
+    if random:
+        calibrate_batchnorm(teacher, sample)
+    else:
+        with located("KD.TEACHER.WEIGHTS"):
+            load_teacher(teacher.network, cfg.KD.TEACHER.WEIGHTS)
+    return teacher
 
 
 def inherit(student: nn.Module, teacher: nn.Module, prefixes: Sequence[str]) -> None:

@@ -37,7 +37,7 @@ def recorded(cfg: CfgNode) -> dict[str, Any]:
     The teacher's YAML is replaced by its contents; data sets count by their JSON files.
     """
     config: dict[str, Any] = with_contents(_plain(cfg))
-    if cfg.KD.TERMS:
+    if cfg.KD.TERMS and not cfg.KD.TEACHER.NETWORK:  # of a network, the keys say all
         config["KD"]["TEACHER"]["CONFIG"] = with_contents(_plain(teacher_config(cfg)))
     names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
     files = {name: getattr(MetadataCatalog.get(name), "json_file", None) for name in names}

@@ -1,0 +1,1 @@
+"""Teachers that are not models of Detectron2: any network that gives maps."""
