@@ -21,7 +21,7 @@ import kd_det.networks.backbones  # noqa: F401  registers MobileNetV2 with Detec
 from kd_det.config import teacher_config
 from kd_det.data.loader import drawn_from
 from kd_det.networks.detector import Detector, TeacherDetector, build_detector
-from kd_det.roles import ROI_LOGITS
+from kd_det.roles import ROI_LOGITS, has_part
 from kd_det.teachers.building import map_teacher
 from kd_det.teachers.network import MapTeacher
 from kd_det.teachers.nodes import check_teacher_node
@@ -53,6 +53,10 @@ class DetectionDistiller(Distiller):
         for name, teacher in self.teachers.items():
             if isinstance(teacher.model, TeacherDetector | MapTeacher):
                 teacher.model.run_for(self.teacher_paths(name))
+        taps = [tap for term in self.terms.values() for tap in term.student]
+        of_backbone = has_part(self.network, "backbone") and all(map(_of_backbone, taps))
+        if self.task_weight == 0 and of_backbone and isinstance(self.student, Detector):
+            self.student.train_backbone_alone()
 
     @property
     def network(self) -> nn.Module:
@@ -88,13 +92,11 @@ class DetectionDistiller(Distiller):
     def complete(self, batch: Batch, student_features: dict[str, Any]) -> Batch:
         """Return the batch with the entries that the class describes."""
         device = self.steps.device
-        truth = [one["instances"].to(device) for one in batch["inputs"]]
         sizes = [one["image"].shape[-2:] for one in batch["inputs"]]
-        batch = {
-            **batch,
-            "boxes": tuple(one.gt_boxes.tensor for one in truth),
-            "image_sizes": torch.tensor(sizes, device=device),
-        }
+        batch = {**batch, "image_sizes": torch.tensor(sizes, device=device)}
+        truth = [one["instances"].to(device) for one in batch["inputs"] if "instances" in one]
+        if truth:  # not of images without annotations
+            batch["boxes"] = tuple(one.gt_boxes.tensor for one in truth)
         if PADDED in student_features:
             batch["padded_size"] = tuple(student_features[PADDED].shape[-2:])
         if REGIONS in student_features:
@@ -195,6 +197,10 @@ def sample_batch(network: nn.Module, size: int = 128) -> Batch:
         # Detectors without an RPN, with files of proposals, need them here.
         inputs.append({"image": image, "height": size, "width": size, "proposals": region})
     return {"inputs": inputs, "proposals": regions}
+
+
+def _of_backbone(tap: str) -> bool:
+    return tap.startswith(("backbone.", "backbone["))
 
 
 def _check_regions(cfg: CfgNode, specs: Mapping[str, TermSpec]) -> None:

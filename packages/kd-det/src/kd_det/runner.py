@@ -22,11 +22,13 @@ from kd_core.runtime.failures import during_run, memory_told
 from kd_det import demo
 from kd_det.config import read_config
 from kd_det.data.register import check_data, parse_set, register_coco
+from kd_det.data.unlabelled import parse_folder, register_images
 from kd_det.distiller import DetectionDistiller, Inputs
 from kd_det.logs import without_tracebacks
 from kd_det.proposals import check_files
 from kd_det.release.compat import launch_on_cpu
 from kd_det.resume import identity
+from kd_det.teachers.building import check_teacher
 from kd_det.terms import parse_terms
 from kd_det.trainer import DistillationTrainer
 
@@ -57,12 +59,15 @@ def register(args: Namespace) -> None:
     """Register the data sets that the arguments name."""
     for text in args.register:
         register_coco(*parse_set(text))
+    for text in args.register_images:
+        register_images(*parse_folder(text))
 
 
 def check(cfg: CfgNode, args: Namespace) -> None:
     """Reject terms, data, a device or weights that do not fit, before any work."""
     named_folder(cfg.OUTPUT_DIR, "OUTPUT_DIR")
     parse_terms(cfg)
+    check_teacher(cfg)
     check_data(cfg)
     check_files(cfg, training=not args.eval_only)
     if cfg.MODEL.DEVICE != "cpu" and not torch.cuda.is_available():

@@ -67,6 +67,13 @@ def argument_parser() -> ToolParser:
         metavar="NAME=JSON:IMAGES",
         help="your data sets in COCO's format, to be named in DATASETS",
     )
+    parser.add_argument(
+        "--register-images",
+        nargs="+",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="folders of images without boxes, to be named in DATASETS.TRAIN",
+    )
     parser.add_argument("--dry-run", action="store_true", help="build all, run one step")
     add_seeds(parser, "of the demo")
     parser.add_argument("--work-dir", metavar="DIR", help="of the demo")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from kd_det.data.loader import drawn_from
 from kd_det.networks.detector import Detector
 from kd_det.roles import has_part
-from kd_det.teachers.factory import build, call_of
+from kd_det.teachers.factory import build, call_of, check_call
 from kd_det.teachers.inputs import input_format, multiple_of
 from kd_det.teachers.levels import Stride, measure, pair, shown, sizes_for, strides_of
 from kd_det.teachers.maps import failing, find_maps, runner_of
@@ -28,6 +28,18 @@ from kd_det.teachers.nodes import RANDOM, check_teacher_node
 
 _LAYOUT = re.compile(r":(\w+)$")
 _PLACE = re.compile(r"own\[(\d+)\]")
+
+
+def check_teacher(cfg: CfgNode) -> None:
+    """Reject keys of `KD.TEACHER` that do not go together, and a network that is not trusted.
+
+    Raises:
+        UserError: If it is so; nothing is built.
+    """
+    if cfg.KD.TERMS:
+        check_teacher_node(cfg)
+        if cfg.KD.TEACHER.NETWORK:
+            check_call(cfg.KD.TEACHER)
 
 
 def map_teacher(
@@ -45,7 +57,6 @@ def map_teacher(
     Raises:
         UserError: If the network, its images or its maps do not suit.
     """
-    check_teacher_node(cfg)
     node = cfg.KD.TEACHER
     with drawn_from(0):  # the same when a run is resumed, and the student's do not depend on it
         net, asked = build(node)

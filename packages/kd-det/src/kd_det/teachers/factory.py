@@ -129,11 +129,11 @@ def _pretrained(call: Mapping[str, Any]) -> nn.Module:
 def _called(call: Mapping[str, Any], advice: str) -> nn.Module:
     try:
         return build_network(call, _WHERE)
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(f"{error}{advice}") from error
     except Exception as error:  # a factory may raise anything
-        if advice == "" and (known := explain(error)):
-            raise known from error
+        if known := explain(error):
+            raise UserError(f"{_WHERE}: {known}{advice}") from error
         raise UserError(
             f"{_WHERE}: {call['type']} failed ({type(error).__name__}: {first_line(error)}){advice}"
         ) from error

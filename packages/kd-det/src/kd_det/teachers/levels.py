@@ -24,7 +24,7 @@ def sizes_for(multiple: int, fixed: int = 0) -> list[int]:
     """Return the sides of two square images, multiples of a number; of one, where it is fixed."""
     if fixed:
         return [fixed]
-    times = max(1, math.ceil(math.log2(_SHORTEST / multiple)) if multiple < _SHORTEST else 0)
+    times = max(0, math.ceil(math.log2(_SHORTEST / multiple)))
     return [multiple * 2**times, multiple * 2 ** (times + 1)]
 
 

@@ -121,8 +121,8 @@ def _placed(maps: Tensor, level: Level, factor: Fraction, size: Sequence[int]) -
         if maps.shape[2] < height or maps.shape[3] < width:
             raise UserError(
                 f"KD.TEACHER.NETWORK: {level.tap!r} gives {maps.shape[2]}x{maps.shape[3]} "
-                f"positions, the student's map has {height}x{width}; set KD.TEACHER.INPUT.MULTIPLE (32?), so "
-                "that images are padded"
+                f"positions, the student's map has {height}x{width}; set "
+                "KD.TEACHER.INPUT.MULTIPLE (32?), so that images are padded"
             )
         return maps[:, :, :height, :width]
     maps = maps.float()  # bfloat16 has too few digits for places
