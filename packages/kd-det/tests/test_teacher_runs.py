@@ -64,8 +64,8 @@ def test_a_killed_run_resumes_exactly_and_knows_its_teacher(run, tmp_path, capsy
 def test_a_student_learns_from_images_without_boxes(run, tmp_path, capsys):
     assert run(*LABEL_FREE, "OUTPUT_DIR", "free") == 0
     lines = [json.loads(line) for line in (tmp_path / "free/metrics.json").open()]
-    assert lines[-1]["total_loss"] == pytest.approx(lines[-1]["loss_cwd"])
-    assert not any(name.startswith(("loss_cls", "loss_rpn")) for name in lines[-1])
+    assert lines[-1]["total_loss"] > 0
+    assert not any("loss_" in name for name in lines[-1])  # Detectron2 writes one alone as total
     made = weights(tmp_path / "free")
     assert any(name.startswith("roi_heads.") for name in made["model"])  # a whole detector's file
     learnt = "backbone.bottom_up.res2.0.conv1.weight"
@@ -74,7 +74,6 @@ def test_a_student_learns_from_images_without_boxes(run, tmp_path, capsys):
     assert run("MODEL.WEIGHTS", file, "OUTPUT_DIR", "boxes", "SOLVER.BASE_LR", "0.0") == 0
     later = weights(tmp_path / "boxes")["model"]
     assert torch.equal(later[learnt], made["model"][learnt])
-    (run.images / "more.png").write_bytes((run.images / "1.png").read_bytes())
 
 
 class TestRefusals:

@@ -12,7 +12,7 @@ from kd_core.distill.progress import tell_of_schedules
 from kd_core.distill.term import build_terms
 from kd_core.distill.term_spec import TermSpec
 from kd_core.errors import UserError, located
-from kd_core.networks.probe import calibrate_batchnorm
+from kd_core.networks.probe import calibrate_batchnorm, training_pass
 from kd_core.networks.task import Batch
 from kd_core.runtime import distributed
 from torch import nn
@@ -20,6 +20,7 @@ from torch import nn
 import kd_det.networks.backbones  # noqa: F401  registers MobileNetV2 with Detectron2
 from kd_det.config import teacher_config
 from kd_det.data.loader import drawn_from
+from kd_det.data.unlabelled import unlabelled_mark
 from kd_det.networks.detector import Detector, TeacherDetector, build_detector
 from kd_det.roles import ROI_LOGITS, has_part
 from kd_det.teachers.building import map_teacher
@@ -141,6 +142,8 @@ def build_distiller(cfg: CfgNode) -> DetectionDistiller:
         task_weight=cfg.KD.TASK_WEIGHT,
         sample=sample,
     )
+    if any(map(unlabelled_mark, cfg.DATASETS.TRAIN)):
+        training_pass(distiller, sample)  # refuses criteria that read boxes
     distiller.begin(steps_per_epoch=1)  # Detectron2 counts iterations, and so do warm-ups here
     if distributed.rank() == 0:
         tell_of_schedules(terms, cfg.SOLVER.MAX_ITER, "iterations")
