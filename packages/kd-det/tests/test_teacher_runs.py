@@ -93,6 +93,10 @@ class TestRefusals:
     def test_evaluation_without_boxes(self, error):
         assert "nothing can be evaluated" in error(*LABEL_FREE, "DATASETS.TEST", "('PHOTOS',)")
 
+    def test_a_sampler_that_counts_boxes(self, error):
+        sampler = ["DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"]
+        assert "set TrainingSampler" in error(*LABEL_FREE, *sampler)
+
     def test_a_mixture(self, error):
         options = ["DATASETS.TRAIN", "('PHOTOS', 'BOXES')", "KD.TASK_WEIGHT", "0.0"]
         assert "has no boxes and" in error(*options)

@@ -366,6 +366,10 @@ REFUSED = {
     "order": Refused(VIT | {"INPUT": {"FORMAT": "GBR"}}, {}, "'GBR'; wanted RGB or BGR"),
     "ratio": Refused(VIT | {"INPUT": {"RESIZE": 0.8712}}, {}, "RESIZE is 0.8712; wanted a simple"),
     "student": Refused(VIT, {"STUDENT": ["@roi_logits"]}, "gives no map of a stride"),
+    "timm's name": Refused(VIT | {"NETWORK": "timm:convnext_tinny"}, {}, "mean.*'convnext_tiny'"),
+    "out_indices": Refused(VIT | {"ARGS": {"out_indices": 3}}, {}, "wanted a list of numbers"),
+    "level": Refused(CONVNEXT | {"ARGS": {"out_indices": [7]}}, {}, "there are 4 levels"),
+    "taps": Refused(CONVNEXT | {"MAPS": [3]}, {}, r"MAPS is \[3\]"),
     "argument": Refused(VIT | {"ARGS": {"type": "x"}}, {}, "write the import path as"),
 }
 

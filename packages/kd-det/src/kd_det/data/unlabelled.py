@@ -92,6 +92,11 @@ def labelled_sets(cfg: CfgNode) -> Sequence[str]:
             f"DATASETS.TRAIN: {plain[0]!r} is a folder of images without boxes, which the "
             "student's own losses need; set KD.TASK_WEIGHT 0.0, and KD.TERMS to learn from"
         )
+    if cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler":
+        raise UserError(
+            "DATALOADER.SAMPLER_TRAIN RepeatFactorTrainingSampler counts the categories of boxes, "
+            f"which {plain[0]!r} does not have; set TrainingSampler"
+        )
     return test
 
 

@@ -1,33 +1,27 @@
 """Build the teacher of `KD.TEACHER.NETWORK`, its levels paired with those that terms tap."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from fractions import Fraction
-from types import SimpleNamespace
 from typing import Any
 
 from detectron2.config import CfgNode
 from kd_core.distill.term_spec import TermSpec
 from kd_core.errors import UserError
-from kd_core.networks.layouts import in_layout
 from kd_core.networks.probe import calibrate_batchnorm
-from kd_core.networks.roles import tap_list
 from kd_core.networks.task import Batch
 from torch import Tensor, nn
 
 from kd_det.data.loader import drawn_from
 from kd_det.networks.detector import Detector
-from kd_det.roles import has_part
-from kd_det.teachers.factory import build, call_of, check_call
+from kd_det.teachers.factory import call_of, check_named, make_network
 from kd_det.teachers.inputs import input_format, multiple_of
-from kd_det.teachers.levels import Stride, measure, pair, shown, sizes_for, strides_of
+from kd_det.teachers.levels import Stride, measure, sizes_for, strides_of
 from kd_det.teachers.maps import failing, find_maps, runner_of
-from kd_det.teachers.network import Geometry, Level, LevelNetwork, MapTeacher
-from kd_det.teachers.nodes import RANDOM, check_teacher_node
+from kd_det.teachers.network import Geometry, LevelNetwork, MapTeacher
+from kd_det.teachers.nodes import PRETRAINED, RANDOM, check_teacher_node
+from kd_det.teachers.taps import Levels, paired_terms
 
-_LAYOUT = re.compile(r":(\w+)$")
-_PLACE = re.compile(r"own\[(\d+)\]")
+_DIVISIBLE = 32  # by which students pad that do not say it
 
 
 def check_teacher(cfg: CfgNode) -> None:
@@ -39,7 +33,7 @@ def check_teacher(cfg: CfgNode) -> None:
     if cfg.KD.TERMS:
         check_teacher_node(cfg)
         if cfg.KD.TEACHER.NETWORK:
-            check_call(cfg.KD.TEACHER)
+            check_named(cfg.KD.TEACHER, fetches=[PRETRAINED])
 
 
 def map_teacher(
@@ -59,7 +53,7 @@ def map_teacher(
     """
     node = cfg.KD.TEACHER
     with drawn_from(0):  # the same when a run is resumed, and the student's do not depend on it
-        net, asked = build(node)
+        net, asked = make_network(node)
     images = input_format(net, call_of(node), node.INPUT)
     net = net.eval().requires_grad_(False).to(cfg.MODEL.DEVICE)
     geometry = _geometry(cfg, multiple_of(net, node.INPUT))
@@ -67,116 +61,19 @@ def map_teacher(
     net, taps = find_maps(net, sizes[0], node.MAPS, asked)
     own = _own_strides(net, taps, sizes, node.MAPS)
     levels = Levels(own, _factor(cfg, geometry), resize=node.RESIZE_MAPS)
-    specs = _paired(specs, student, levels)
+    specs = paired_terms(specs, student, levels)
     levels.check_used(node.MAPS)
     backbone: Any = getattr(student.network, "backbone", None)
     teacher = MapTeacher(
         LevelNetwork(net, geometry, levels.named),
         images,
         cfg.INPUT.FORMAT,
-        multiple=getattr(backbone, "size_divisibility", 0),
+        multiple=getattr(backbone, "size_divisibility", _DIVISIBLE),
         square=getattr(backbone, "padding_constraints", {}).get("square_size", 0),
     ).to(cfg.MODEL.DEVICE)
     if node.WEIGHTS == RANDOM:
         calibrate_batchnorm(teacher, sample)
     return teacher, specs
-
-
-class Levels:
-    """Maps of a teacher that terms tap, by name.
-
-    Args:
-        own: Strides of all its maps, in pixels of its own images.
-        factor: From the student's pixels to these.
-        resize: Whether maps of another stride may be taken.
-    """
-
-    def __init__(self, own: Mapping[str, Stride], factor: Fraction, *, resize: bool) -> None:
-        self.own = dict(own)
-        self.strides = {tap: stride / factor for tap, stride in own.items()}
-        self.resize = resize
-        self.named: dict[str, Level] = {}
-
-    def tap(self, tap: str, wanted: Stride) -> str:
-        """Return the tap of a map, made for a stride of the student."""
-        level, name = Level(tap, self.own[tap], wanted), f"stride{float(wanted):g}"
-        while self.named.setdefault(name, level) != level:  # another map of this stride
-            name += "_"
-        return f"levels[{name}]"
-
-    def chosen(
-        self, texts: Sequence[str], student: Sequence[str], strides: Mapping[str, Stride], at: str
-    ) -> list[tuple[str, Stride]]:
-        """Return the maps that a term names by their places among all, as in `@fpn[0]`.
-
-        Raises:
-            UserError: If their strides differ from those of the student's taps.
-        """
-        holder: Any = SimpleNamespace(roles={"fpn": [f"own[{i}]" for i in range(len(self.own))]})
-        paths, all_taps = tap_list(texts, holder), list(self.own)
-        taps = [all_taps[int(_PLACE.findall(path)[0])] for path in paths]
-        if len(taps) != len(student):
-            raise UserError(f"{at}: STUDENT has {len(student)} taps, TEACHER {len(taps)}")
-        wanted = [pair([tap], strides, self.strides, at, resize=True)[0][1] for tap in student]
-        found = [self.strides[tap] for tap in taps]
-        if found != wanted and not self.resize:
-            raise UserError(
-                f"{at}: TEACHER names maps of strides {shown(found)}, STUDENT of {shown(wanted)}; "
-                "write @fpn alone, which takes the maps of equal strides, or set "
-                "KD.TEACHER.RESIZE_MAPS True"
-            )
-        return list(zip(taps, wanted, strict=True))
-
-    def check_used(self, named: Sequence[str]) -> None:
-        """Reject a map that a config names, and that another of its stride replaces."""
-        used = {level.tap for level in self.named.values()}
-        for tap in named:
-            others = [one for one in used if self.own[one] == self.own[tap]]
-            if tap not in used and others:
-                raise UserError(
-                    f"KD.TEACHER.MAPS: {tap!r} has the stride of {others[0]!r}, which is taken; "
-                    "leave one out, or name it in a term by its place, as in @fpn[0]"
-                )
-
-
-def _paired(
-    specs: Mapping[str, TermSpec], student: Detector, levels: Levels
-) -> dict[str, TermSpec]:
-    """Return terms whose taps of the teacher are levels of the student's strides."""
-    sides = {
-        name: (tap_list(spec.call["student"]), tap_list(spec.call["teacher"]))
-        for name, spec in specs.items()
-    }
-    paths = {name: tap_list(own, student) for name, (own, _) in sides.items()}
-    plain = {name: [in_layout(path, "map") for path in found] for name, found in paths.items()}
-    strides = student_strides(student, [tap for taps in plain.values() for tap in taps])
-    paired = {}
-    for name, spec in specs.items():
-        own, texts = (_without_layout(side) for side in sides[name])
-        at = f"KD.TERMS.{name}"
-        if texts in (own, ["@fpn"]):
-            pairs = pair(plain[name], strides, levels.strides, at, resize=levels.resize)
-        else:
-            pairs = levels.chosen(texts, plain[name], strides, at)
-        taps = [levels.tap(tap, stride) for tap, stride in pairs]
-        if layout := _LAYOUT.search((sides[name][1] or [""])[0]):
-            taps = [in_layout(tap, layout[1]) for tap in taps]
-        paired[name] = replace(spec, call=spec.call.changed(teacher=taps))
-    return paired
-
-
-def student_strides(student: Detector, taps: Sequence[str]) -> dict[str, Stride]:
-    """Return the strides of a detector's maps, without those of taps that give none."""
-    network: Any = student.network
-    of_backbone = has_part(network, "backbone") and all(tap.startswith("backbone") for tap in taps)
-
-    def run(image: Tensor) -> Any:
-        if of_backbone:
-            return network.backbone(image)
-        return network([{"image": 255 * image[0], "height": 128, "width": 128}])
-
-    sizes = sizes_for(1)
-    return strides_of(measure(network, run, taps, sizes), sizes)
 
 
 def _own_strides(
@@ -229,7 +126,3 @@ def _factor(cfg: CfgNode, geometry: Geometry) -> Fraction:
     if not geometry.fixed:
         return geometry.resize
     return Fraction(geometry.fixed, max(cfg.INPUT.MAX_SIZE_TRAIN, 1))
-
-
-def _without_layout(texts: Sequence[str]) -> list[str]:
-    return [_LAYOUT.sub("", text) for text in texts]

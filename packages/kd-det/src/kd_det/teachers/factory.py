@@ -1,7 +1,7 @@
 """Build the network that `KD.TEACHER.NETWORK` names, and load its weights."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torchvision
@@ -18,7 +18,7 @@ from kd_core.config.trust import (
     known_modules,
 )
 from kd_core.config.trusted import trusted_names
-from kd_core.errors import UserError, located
+from kd_core.errors import UserError, located, nearest
 from kd_core.files.weights import load_weights
 from kd_core.runtime.failures import explain, first_line
 from torch import nn
@@ -59,16 +59,22 @@ def call_of(node: CfgNode) -> dict[str, Any]:
     return call
 
 
-def check_call(node: CfgNode) -> None:
+def check_named(node: CfgNode, fetches: Collection[str] = (PRETRAINED, RANDOM)) -> None:
     """Reject a network that is neither known nor trusted, or that would fetch weights unasked.
+
+    Args:
+        node: `KD.TEACHER`.
+        fetches: Values of WEIGHTS with which ARGS may name weights; a dry run makes them random.
 
     Raises:
         UserError: If it is so; nothing is built.
     """
     call = call_of(node)
     check_types(call, _WHERE, KNOWN)
+    if call["type"] == _TIMM:
+        _check_timm(call)
     asked = [key for key in NO_WEIGHTS if call.get(key)]
-    if asked and node.WEIGHTS not in (PRETRAINED, RANDOM):
+    if asked and node.WEIGHTS not in fetches:
         raise UserError(
             f"KD.TEACHER.ARGS.{asked[0]} {call[asked[0]]!r} would fetch weights, and "
             f"KD.TEACHER.WEIGHTS names {node.WEIGHTS!r}; leave it out, or set KD.TEACHER.WEIGHTS "
@@ -76,7 +82,20 @@ def check_call(node: CfgNode) -> None:
         )
 
 
-def build(node: CfgNode) -> tuple[nn.Module, list[int] | None]:
+def _check_timm(call: Mapping[str, Any]) -> None:
+    """Reject a name that timm does not have, and levels that are not numbers."""
+    name, names = str(call.get("model_name", "")), locate("timm.list_models")()
+    plain = ":" not in name and "/" not in name  # else of a hub, which is judged later
+    if plain and name.partition(".")[0] not in names:
+        raise UserError(f"{_WHERE}: timm has no network {name!r}{nearest(name, names)}")
+    levels = call.get("out_indices")
+    if levels is not None and not (
+        isinstance(levels, list) and all(type(place) is int for place in levels)
+    ):
+        raise UserError(f"KD.TEACHER.ARGS.out_indices is {levels!r:.80}; wanted a list of numbers")
+
+
+def make_network(node: CfgNode) -> tuple[nn.Module, list[int] | None]:
     """Return the network with its weights, and which of timm's levels are asked for, if any.
 
     A network of timm is built whole, also with `features_only`: its weights then have the names
@@ -85,13 +104,13 @@ def build(node: CfgNode) -> tuple[nn.Module, list[int] | None]:
     Raises:
         UserError: If it cannot be built, is neither known nor trusted, or its weights do not fit.
     """
-    check_call(node)
+    check_named(node)
     call = call_of(node)
     levels = None
     if call["type"] == _TIMM:
         chosen = call.pop("out_indices", None)
         call.pop("features_only", None)
-        levels = None if chosen is None else [int(place) for place in chosen]
+        levels = chosen
     if node.WEIGHTS == PRETRAINED:
         return _pretrained(call), levels
     network = _built({key: item for key, item in call.items() if key not in NO_WEIGHTS})

@@ -59,6 +59,8 @@ def check_teacher_node(cfg: CfgNode) -> None:
             f"KD.TEACHER.WEIGHTS is empty: set a file of {node.NETWORK}'s weights, {PRETRAINED!r} "
             f"to let it fetch its own, or {RANDOM!r} to try things out"
         )
+    if not all(isinstance(tap, str) for tap in node.MAPS):
+        raise UserError(f"KD.TEACHER.MAPS is {list(node.MAPS)}; wanted a list of taps")
     for name, term in cfg.KD.TERMS.items():
         _check_taps(f"KD.TERMS.{name}", whole_term(f"KD.TERMS.{name}", term)["TEACHER"])
 
