@@ -28,12 +28,14 @@ NETS = '''
 from dataclasses import dataclass
 import torch
 from torch import nn
-from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection import FasterRCNN, faster_rcnn
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 
-def rcnn(width: int = 16) -> nn.Module:
-    return FasterRCNN(resnet_fpn_backbone(backbone_name="resnet18", weights=None), num_classes=4)
+def rcnn() -> nn.Module:
+    backbone = resnet_fpn_backbone(backbone_name="resnet18", weights=None)
+    head, predictor = faster_rcnn.TwoMLPHead(7, 2), faster_rcnn.FastRCNNPredictor(2, 4)
+    return FasterRCNN(backbone, box_head=head, box_predictor=predictor)
 
 
 class Pools(nn.Module):
@@ -129,9 +131,7 @@ class TestTorchvision:
         with torch.no_grad():
             for place in range(4):  # random weights are small
                 source.fpn.inner_blocks[place][0].weight.mul_(3)
-        body = {k: v for k, v in source.body.state_dict().items() if "num_batches" not in k}
-        whole = timm.create_model("resnet18").state_dict() | body
-        state = convert({k: v for k, v in whole.items() if "num_batches" not in k}, "resnet18")
+        state = convert(source.body.state_dict(), "resnet18")
         for place in range(4):
             for kind, name in (("inner", "lateral"), ("layer", "output")):
                 conv = getattr(source.fpn, f"{kind}_blocks")[place][0]
