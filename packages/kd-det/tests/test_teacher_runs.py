@@ -65,6 +65,10 @@ def test_a_student_learns_from_images_without_boxes(run, tmp_path, capsys):
     assert run(*LABEL_FREE, "OUTPUT_DIR", "free") == 0
     lines = [json.loads(line) for line in (tmp_path / "free/metrics.json").open()]
     assert lines[-1]["total_loss"] > 0
+    (mark,) = json.loads((tmp_path / "free/config.json").read_text())["config"][
+        "annotations"
+    ].values()
+    assert len(mark) == 64  # the hash of the folder's files
     assert not any("loss_" in name for name in lines[-1])  # Detectron2 writes one alone as total
     made = weights(tmp_path / "free")
     assert any(name.startswith("roi_heads.") for name in made["model"])  # a whole detector's file

@@ -235,7 +235,7 @@ class TestTimm:
 
     def test_a_network_of_one_size_needs_resized_maps(self, taught, inputs):
         node = VIT | {"ARGS": {"dynamic_img_size": False}}
-        with pytest.raises(UserError, match=r"failed on images.*INPUT.SIZE \(160 in timm\)"):
+        with pytest.raises(UserError, match=r"failed on images.*INPUT.SIZE \(160, as it says\)"):
             taught(node)
         with pytest.raises(UserError, match=r"RESIZE_MAPS True"):
             taught(node | {"INPUT": {"SIZE": 160}})

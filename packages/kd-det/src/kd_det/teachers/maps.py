@@ -123,8 +123,8 @@ class failing:  # noqa: N801 - reads as a sentence: `with failing(...)`
         if error is None or not isinstance(error, Exception) or explain(error):
             return
         settings = getattr(self.network, "pretrained_cfg", None) or {}
-        own = (settings.get("input_size") or [0])[-1]
-        told = f" ({own} in timm)" if own else ""
+        own = (settings.get("input_size") or [getattr(self.network, "image_size", 0)])[-1]
+        told = f" ({own}, as it says)" if isinstance(own, int) and own else ""
         raise UserError(
             f"KD.TEACHER.NETWORK: {type(self.network).__name__} failed on images [1, 3, "
             f"{self.size}, {self.size}] ({type(error).__name__}: {first_line(error)}); if it takes "
