@@ -28,7 +28,7 @@ from kd_det.logs import without_tracebacks
 from kd_det.proposals import check_files
 from kd_det.release.compat import launch_on_cpu
 from kd_det.resume import identity
-from kd_det.teachers.building import check_teacher
+from kd_det.teachers.building import check_network
 from kd_det.terms import parse_terms
 from kd_det.trainer import DistillationTrainer
 
@@ -67,7 +67,7 @@ def check(cfg: CfgNode, args: Namespace) -> None:
     """Reject terms, data, a device or weights that do not fit, before any work."""
     named_folder(cfg.OUTPUT_DIR, "OUTPUT_DIR")
     parse_terms(cfg)
-    check_teacher(cfg)
+    check_network(cfg)
     check_data(cfg)
     check_files(cfg, training=not args.eval_only)
     if cfg.MODEL.DEVICE != "cpu" and not torch.cuda.is_available():

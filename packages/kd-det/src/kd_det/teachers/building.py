@@ -24,7 +24,7 @@ from kd_det.teachers.taps import Levels, paired_terms
 _DIVISIBLE = 32  # by which students pad that do not say it
 
 
-def check_teacher(cfg: CfgNode) -> None:
+def check_network(cfg: CfgNode) -> None:
     """Reject keys of `KD.TEACHER` that do not go together, and a network that is not trusted.
 
     Raises:
