@@ -1,7 +1,6 @@
 """Distiller of Detectron2 models, built from a Detectron2 config."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,23 +10,23 @@ from kd_core import Distiller
 from kd_core.distill.progress import tell_of_schedules
 from kd_core.distill.term import build_terms
 from kd_core.distill.term_spec import TermSpec
-from kd_core.errors import UserError, located
-from kd_core.networks.probe import calibrate_batchnorm, training_pass
+from kd_core.errors import UserError
+from kd_core.networks.probe import training_pass
 from kd_core.networks.task import Batch
 from kd_core.runtime import distributed
 from torch import nn
 
 import kd_det.networks.backbones  # noqa: F401  registers MobileNetV2 with Detectron2
 from kd_det.config import teacher_config
-from kd_det.data.loader import drawn_from
 from kd_det.data.unlabelled import unlabelled_mark
 from kd_det.networks.detector import Detector, TeacherDetector, build_detector
-from kd_det.roles import ROI_LOGITS, has_part
+from kd_det.roles import ROI_LOGITS
 from kd_det.teachers.building import map_teacher
+from kd_det.teachers.detectron2 import teacher_detector
 from kd_det.teachers.network import MapTeacher
 from kd_det.teachers.nodes import check_teacher_node
+from kd_det.teachers.taps import only_backbone
 from kd_det.terms import parse_terms
-from kd_det.weights import load_teacher
 
 PADDED = "backbone:in"  # the batch of images after the student's normalisation
 REGIONS = "roi_heads[0]"  # the regions of the student's box head in training
@@ -55,9 +54,8 @@ class DetectionDistiller(Distiller):
             if isinstance(teacher.model, TeacherDetector | MapTeacher):
                 teacher.model.run_for(self.teacher_paths(name))
         taps = [tap for term in self.terms.values() for tap in term.student]
-        of_backbone = has_part(self.network, "backbone") and all(map(_of_backbone, taps))
-        if self.task_weight == 0 and of_backbone and isinstance(self.student, Detector):
-            self.student.train_backbone_alone()
+        if self.task_weight == 0 and only_backbone(self.network, taps):
+            self.student.train_backbone_alone()  # type: ignore[operator]
 
     @property
     def network(self) -> nn.Module:
@@ -130,7 +128,7 @@ def build_distiller(cfg: CfgNode) -> DetectionDistiller:
     if teacher_cfg is None:
         teacher, specs = map_teacher(cfg, student, specs, sample)
     else:
-        teacher = _teacher_detector(cfg, teacher_cfg, sample)
+        teacher = teacher_detector(cfg, teacher_cfg, sample)
     teachers = {"teacher": teacher}
     terms = build_terms(
         specs, student, teachers, sample, where="KD.TERMS", num_classes=_num_classes(cfg)
@@ -148,24 +146,6 @@ def build_distiller(cfg: CfgNode) -> DetectionDistiller:
     if distributed.rank() == 0:
         tell_of_schedules(terms, cfg.SOLVER.MAX_ITER, "iterations")
     return distiller.to(cfg.MODEL.DEVICE)
-
-
-def _teacher_detector(cfg: CfgNode, teacher_cfg: CfgNode, sample: Batch) -> TeacherDetector:
-    """Return the teacher of Detectron2, with its weights."""
-    random = cfg.KD.TEACHER.WEIGHTS == "random"
-    with drawn_from(0) if random else nullcontext():  # the same when a run is resumed
-        network = build_detector(teacher_cfg, "KD.TEACHER.CONFIG: ")
-    teacher = TeacherDetector(
-        network,
-        input_format=teacher_cfg.INPUT.FORMAT,
-        given_format=cfg.INPUT.FORMAT,
-    )
-    if random:
-        calibrate_batchnorm(teacher, sample)
-    else:
-        with located("KD.TEACHER.WEIGHTS"):
-            load_teacher(teacher.network, cfg.KD.TEACHER.WEIGHTS)
-    return teacher
 
 
 def inherit(student: nn.Module, teacher: nn.Module, prefixes: Sequence[str]) -> None:
@@ -200,10 +180,6 @@ def sample_batch(network: nn.Module, size: int = 128) -> Batch:
         # Detectors without an RPN, with files of proposals, need them here.
         inputs.append({"image": image, "height": size, "width": size, "proposals": region})
     return {"inputs": inputs, "proposals": regions}
-
-
-def _of_backbone(tap: str) -> bool:
-    return tap.startswith(("backbone.", "backbone["))
 
 
 def _check_regions(cfg: CfgNode, specs: Mapping[str, TermSpec]) -> None:

@@ -1,1 +1,1 @@
-"""Teachers that are not models of Detectron2: any network that gives maps."""
+"""Teachers: detectors of Detectron2, and any other network that gives maps."""

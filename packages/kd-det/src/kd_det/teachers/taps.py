@@ -14,7 +14,6 @@ from kd_core.networks.roles import tap_list
 from torch import Tensor
 
 from kd_det.networks.detector import Detector
-from kd_det.roles import has_part
 from kd_det.teachers.levels import Stride, measure, pair, shown, sizes_for, strides_of
 from kd_det.teachers.network import Level
 
@@ -109,10 +108,16 @@ def paired_terms(
     return paired
 
 
+def only_backbone(network: Any, taps: Sequence[str]) -> bool:
+    """Return whether a detector's backbone can run alone, and has all these taps."""
+    alone = hasattr(network, "preprocess_image") and hasattr(network, "backbone")
+    return alone and all(tap.startswith(("backbone.", "backbone[")) for tap in taps)
+
+
 def student_strides(student: Detector, taps: Sequence[str]) -> dict[str, Stride]:
     """Return the strides of a detector's maps, without those of taps that give none."""
     network: Any = student.network
-    of_backbone = has_part(network, "backbone") and all(tap.startswith("backbone") for tap in taps)
+    of_backbone = only_backbone(network, taps)
 
     def run(image: Tensor) -> Any:
         if of_backbone:
