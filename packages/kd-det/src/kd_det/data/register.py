@@ -11,6 +11,8 @@ from detectron2.data.datasets import register_coco_instances
 from detectron2.utils.file_io import PathManager
 from kd_core.errors import UserError, nearest
 
+from kd_det.data.unlabelled import labelled_sets
+
 _KEYS: dict[str, set[str]] = {
     "categories": {"id", "name"},
     "images": {"id", "file_name", "height", "width"},
@@ -155,7 +157,8 @@ def check_data(cfg: CfgNode) -> None:
     """
     if not cfg.DATASETS.TRAIN:
         raise UserError("DATASETS.TRAIN is empty; name a registered data set")
-    check_categories(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+    if names := labelled_sets(cfg):
+        check_categories(cfg, names)
 
 
 def check_categories(cfg: CfgNode, names: Sequence[str], role: str = "student") -> None:
