@@ -108,6 +108,16 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
     ("kd_core/config/trust.py", "locate"): (2, "find: paths of known packages, and trusted ones"),
     ("kd_core/config/trust.py", "check_types"): (2, "itself: nested nodes"),
     ("kd_det/terms.py", "check_types"): (2, "CRITERION and ARGS of a YAML file"),
+    ("kd_det/teachers/factory.py", "check_types"): (1, "NETWORK and ARGS of a YAML file"),
+    ("kd_det/teachers/factory.py", "build_from_file"): (1, "the same, without --trust"),
+    ("kd_det/teachers/factory.py", "build_network"): (
+        1,
+        "the same if --trust names it, or after build_from_file has judged its arguments",
+    ),
+    ("kd_det/teachers/factory.py", "locate"): (
+        3,
+        "what check_types has let pass; timm's own list of names",
+    ),
     # Configs
     ("kd_core/config/python_files.py", "import mmengine"): (
         3,

@@ -9,6 +9,7 @@ import yaml
 from detectron2.config import CfgNode, get_cfg
 from kd_core.errors import UserError, nearest
 
+from kd_det.teachers.nodes import add_network_keys
 from kd_det.terms import whole_term
 
 
@@ -24,6 +25,7 @@ def add_kd_config(cfg: CfgNode) -> None:
     cfg.KD.TEACHER.CONFIG = ""  # YAML, relative to the working directory
     cfg.KD.TEACHER.WEIGHTS = ""  # .pth or .pkl of a whole detector; `random` leaves it untrained
     cfg.KD.TEACHER.OPTS = []  # KEY VALUE pairs that change the teacher's config
+    add_network_keys(cfg.KD.TEACHER)
     cfg.KD.TERMS = CfgNode(new_allowed=True)
     # Seconds after which a data worker without a batch counts as lost; 0 waits forever
     cfg.KD.WORKER_TIMEOUT = 300.0

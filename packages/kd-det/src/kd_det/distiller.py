@@ -1,7 +1,6 @@
 """Distiller of Detectron2 models, built from a Detectron2 config."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from kd_core.distill.progress import tell_of_schedules
 from kd_core.distill.term import build_terms
 from kd_core.distill.term_spec import TermSpec
 from kd_core.errors import UserError, located
-from kd_core.networks.probe import calibrate_batchnorm
+from kd_core.networks.probe import training_pass
 from kd_core.networks.roles import tap_list
 from kd_core.networks.task import Batch
 from kd_core.runtime import distributed
@@ -26,14 +25,18 @@ from kd_det.categories import (
     require_same_channels,
 )
 from kd_det.config import teacher_config
-from kd_det.data.loader import drawn_from
+from kd_det.data.unlabelled import unlabelled_mark
 from kd_det.idle_keys import tell_of_size
 from kd_det.networks.detector import Detector, TeacherDetector, build_detector
 from kd_det.networks.parts import module_path, parts_of
 from kd_det.pairing import check_levels, pair_levels
 from kd_det.regions import Pairs, RegionTerm, check_anchors, paired, watched, with_labels
+from kd_det.teachers.building import map_teacher
+from kd_det.teachers.detectron2 import teacher_detector
+from kd_det.teachers.network import MapTeacher
+from kd_det.teachers.nodes import check_teacher_node
+from kd_det.teachers.taps import only_backbone
 from kd_det.terms import parse_terms
-from kd_det.weights import load_teacher
 
 PADDED = "backbone:in"  # the batch of images after the student's normalisation
 ANCHORS = "anchor_generator"
@@ -63,6 +66,9 @@ class DetectionDistiller(Distiller):
             self.regions[name] = paired(terms, ours, parts_of(teacher.network))
             check_anchors(terms, self.network, teacher.network)
         self.terms = with_labels(self.terms, ours)
+        taps = [tap for term in self.terms.values() for tap in term.student]
+        if self.task_weight == 0 and only_backbone(self.network, taps):
+            self.student.train_backbone_alone()  # type: ignore[operator]
 
     @property
     def network(self) -> nn.Module:
@@ -84,7 +90,7 @@ class DetectionDistiller(Distiller):
     def infer_shapes(self, sample: Batch) -> None:
         """Let teachers run what is tapped, then see `Distiller`."""
         for name, teacher in self.teachers.items():
-            if isinstance(teacher.model, TeacherDetector):
+            if isinstance(teacher.model, TeacherDetector | MapTeacher):
                 teacher.model.run_for(self.teacher_paths(name))
         super().infer_shapes(sample)
 
@@ -108,7 +114,10 @@ class DetectionDistiller(Distiller):
                 "teacher should run; tap maps, such as @fpn, instead"
             )
         boxes = {theirs: found[ours].boxes for theirs, ours in pairs.items()}
-        return self.teachers[name]({**batch, "regions": boxes})
+        batch = {**batch, "regions": boxes}
+        if PADDED in student_features:
+            batch["padded_size"] = tuple(student_features[PADDED].shape[-2:])
+        return self.teachers[name](batch)
 
     def complete(self, batch: Batch, student_features: dict[str, Any]) -> Batch:
         """Return the batch with the entries that the class describes."""
@@ -138,25 +147,20 @@ def build_distiller(cfg: CfgNode) -> DetectionDistiller:
         UserError: If the KD node does not fit the two detectors.
     """
     specs = parse_terms(cfg)
-    teacher_cfg = teacher_config(cfg)
+    check_teacher_node(cfg)
+    teacher_cfg = None if cfg.KD.TEACHER.NETWORK else teacher_config(cfg)
     student = Detector(build_detector(cfg))
-    random = cfg.KD.TEACHER.WEIGHTS == "random"
-    with drawn_from(0) if random else nullcontext():  # the same when a run is resumed
-        network = build_detector(teacher_cfg, "KD.TEACHER.CONFIG: ")
-    teacher = TeacherDetector(
-        network,
-        input_format=teacher_cfg.INPUT.FORMAT,
-        given_format=cfg.INPUT.FORMAT,
-    )
-    teachers, sample = {"teacher": teacher}, sample_batch(student.network)
-    if random:
-        calibrate_batchnorm(teacher, sample)
+    sample = sample_batch(student.network)
+    teacher: MapTeacher | TeacherDetector
+    if teacher_cfg is None:
+        teacher, by_stride = map_teacher(cfg, student, specs, sample)
+        difference = ""
     else:
-        with located("KD.TEACHER.WEIGHTS"):
-            load_teacher(teacher.network, cfg.KD.TEACHER.WEIGHTS)
-    difference = align_categories(teacher.network, known_categories(cfg), teacher_cfg)
-    by_stride = pair_levels(specs, student, teacher)
-    _run_for_terms(teacher, student, by_stride)
+        teacher = teacher_detector(cfg, teacher_cfg, sample)
+        difference = align_categories(teacher.network, known_categories(cfg), teacher_cfg)
+        by_stride = pair_levels(specs, student, teacher)
+        _run_for_terms(teacher, student, by_stride)
+    teachers = {"teacher": teacher}
     terms = build_terms(
         by_stride, student, teachers, sample, where="KD.TERMS", num_classes=_num_classes(cfg)
     )
@@ -169,10 +173,14 @@ def build_distiller(cfg: CfgNode) -> DetectionDistiller:
         sample=sample,
     )
     check_levels(specs, distiller)
-    require_same_channels(distiller.terms, cfg, teacher_cfg)
+    if teacher_cfg is not None:
+        require_same_channels(distiller.terms, cfg, teacher_cfg)
+    if any(map(unlabelled_mark, cfg.DATASETS.TRAIN)):
+        training_pass(distiller, sample)  # refuses criteria that read boxes
     distiller.begin(steps_per_epoch=1)  # Detectron2 counts iterations, and so do warm-ups here
     if distributed.rank() == 0:
-        tell_of_size(cfg, teacher_cfg)
+        if teacher_cfg is not None:
+            tell_of_size(cfg, teacher_cfg)
         tell_of_schedules(terms, cfg.SOLVER.MAX_ITER, "iterations")
     return distiller.to(cfg.MODEL.DEVICE)
 

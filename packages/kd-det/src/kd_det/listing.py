@@ -14,13 +14,14 @@ from kd_det.distiller import sample_batch
 from kd_det.dry_run import without_weights
 from kd_det.networks.detector import Detector, build_detector
 from kd_det.roles import ROLES
+from kd_det.teachers.building import map_strides
 
 
 def list_taps(cfg: CfgNode) -> None:
     """Print roles and modules with their shapes, of models with random weights; no data is read."""
     without_weights(cfg)
     models = {"student": cfg}
-    if cfg.KD.TERMS:
+    if cfg.KD.TERMS and not cfg.KD.TEACHER.NETWORK:
         models["teacher"] = teacher_config(cfg)
     for side, own in models.items():
         detector = Detector(build_detector(own, "KD.TEACHER.CONFIG: " * (side == "teacher")))
@@ -29,6 +30,16 @@ def list_taps(cfg: CfgNode) -> None:
         out.print(_roles_table(detector, sample))
         with telling(detector, sample):
             out.print(report.taps_listing(detector, sample))
+    if cfg.KD.TERMS and cfg.KD.TEACHER.NETWORK:
+        out.print(_maps_table(cfg))
+
+
+def _maps_table(cfg: CfgNode) -> Table:
+    """Return the maps of a teacher that is not of Detectron2, which `@fpn` stands for."""
+    table = Table("stride", Column("tap", no_wrap=True), title="teacher: maps (KD.TEACHER.MAPS)")
+    for tap, stride in map_strides(cfg).items():
+        table.add_row(f"{float(stride):g}", tap)
+    return table
 
 
 def _roles_table(detector: Detector, sample: Batch) -> Table:

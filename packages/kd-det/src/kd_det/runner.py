@@ -21,6 +21,7 @@ from kd_det.config import read_config
 from kd_det.data.keypoints import check_keypoints
 from kd_det.data.register import check_data, parse_set, register_coco
 from kd_det.data.semantics import check_semantics
+from kd_det.data.unlabelled import parse_folder, register_images
 from kd_det.distiller import DetectionDistiller
 from kd_det.dry_run import dry_run
 from kd_det.idle_keys import check_keys
@@ -30,6 +31,7 @@ from kd_det.machine import check_machine, on_cpu
 from kd_det.proposals import check_files
 from kd_det.release.compat import launch_on_cpu
 from kd_det.resume import identity
+from kd_det.teachers.building import check_network
 from kd_det.terms import parse_terms
 from kd_det.trainer import DistillationTrainer
 
@@ -60,6 +62,8 @@ def register(args: Namespace) -> None:
     """Register the data sets that the arguments name."""
     for text in args.register:
         register_coco(*parse_set(text))
+    for text in args.register_images:
+        register_images(*parse_folder(text))
 
 
 def check(cfg: CfgNode, args: Namespace) -> None:
@@ -68,6 +72,7 @@ def check(cfg: CfgNode, args: Namespace) -> None:
     parse_terms(cfg)
     check_keys(cfg)
     check_augmentation(cfg)
+    check_network(cfg)
     check_data(cfg)
     for check_labels in (check_keypoints, check_semantics):
         check_labels(cfg, training=not args.eval_only)

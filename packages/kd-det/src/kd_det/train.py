@@ -70,6 +70,13 @@ def argument_parser() -> ToolParser:
         metavar="NAME=JSON:IMAGES",
         help="your data sets in COCO's format, to be named in DATASETS",
     )
+    parser.add_argument(
+        "--register-images",
+        nargs="+",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="folders of images without boxes, to be named in DATASETS.TRAIN",
+    )
     parser.add_argument("--dry-run", action="store_true", help="build all, run one step")
     parser.add_argument(
         "--list-taps", action="store_true", help="print what can be tapped, with shapes"

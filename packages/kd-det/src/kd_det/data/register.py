@@ -12,6 +12,7 @@ from detectron2.utils.file_io import PathManager
 from kd_core.errors import UserError, nearest
 
 from kd_det.data.keypoints import keypoint_metadata
+from kd_det.data.unlabelled import labelled_sets
 
 _KEYS: dict[str, set[str]] = {
     "categories": {"id", "name"},
@@ -159,7 +160,8 @@ def check_data(cfg: CfgNode) -> None:
     """
     if not cfg.DATASETS.TRAIN:
         raise UserError("DATASETS.TRAIN is empty; name a registered data set")
-    check_categories(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+    if names := labelled_sets(cfg):
+        check_categories(cfg, names)
 
 
 def check_categories(cfg: CfgNode, names: Sequence[str], role: str = "student") -> None:

@@ -45,6 +45,7 @@ class Detector(Task):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__(network, roles=network_roles(network))
+        self.backbone_alone = False
 
     def forward(self, batch: Batch) -> Any:
         """Return the model's own losses while training, else its predictions."""
@@ -53,6 +54,25 @@ class Detector(Task):
     def without_role(self, role: str) -> str:
         """Return what to do where a tap asks for a role that this detector lacks."""
         return advice_without(role)
+
+    def train_backbone_alone(self) -> None:
+        """Train the backbone only, and run nothing else where the losses have no weight."""
+        self.backbone_alone = True
+        for name, part in self.network.named_children():
+            if name != "backbone":
+                part.requires_grad_(False)
+
+    def run_for_taps(self, batch: Batch) -> Any:
+        """Run a batch whose losses have no weight: by the backbone alone it needs no boxes."""
+        if self.backbone_alone:
+            network: Any = self.network
+            return network.backbone(normalised(network, batch["inputs"]))
+        if "instances" not in batch["inputs"][0]:
+            raise UserError(
+                "KD.TERMS: terms tap the student's heads, which need boxes; on images without them "
+                "tap its backbone (@fpn)"
+            )
+        return self(batch)
 
 
 class TeacherDetector(Detector):

@@ -14,6 +14,7 @@ from kd_core.experiment.results import read_result
 from kd_core.files import checkpoint
 
 from kd_det.config import teacher_config
+from kd_det.data.unlabelled import unlabelled_mark
 from kd_det.resume.last_checkpoint import read_last
 
 LENGTH = "SOLVER.MAX_ITER"
@@ -37,10 +38,13 @@ def recorded(cfg: CfgNode) -> dict[str, Any]:
     The teacher's YAML is replaced by its contents; data sets count by their JSON files.
     """
     config: dict[str, Any] = with_contents(_plain(cfg))
-    if cfg.KD.TERMS:
+    if cfg.KD.TERMS and not cfg.KD.TEACHER.NETWORK:  # of a network, the keys say all
         config["KD"]["TEACHER"]["CONFIG"] = with_contents(_plain(teacher_config(cfg)))
     names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
-    files = {name: getattr(MetadataCatalog.get(name), "json_file", None) for name in names}
+    files = {
+        name: unlabelled_mark(name) or getattr(MetadataCatalog.get(name), "json_file", None)
+        for name in names
+    }
     return {**config, "seed": cfg.SEED, "annotations": with_contents(files)}
 
 

@@ -1,0 +1,1 @@
+"""Teachers: detectors of Detectron2, and any other network that gives maps."""
