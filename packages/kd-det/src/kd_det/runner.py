@@ -15,6 +15,7 @@ from kd_core.config.trusted import trust
 from kd_core.errors import UserError
 from kd_core.experiment import report
 from kd_core.files.claim import claimed
+from kd_core.files.weight_files import split_choice
 from kd_core.files.workdir import named_folder
 from kd_core.runtime.console import out
 from kd_core.runtime.failures import during_run, memory_told
@@ -92,7 +93,7 @@ def _check_weights(cfg: CfgNode, args: Namespace) -> None:
     weights = cfg.MODEL.WEIGHTS
     if args.eval_only and not (weights or args.resume):
         raise UserError("--eval-only needs MODEL.WEIGHTS, or --resume for a run's last checkpoint")
-    if weights and "://" not in weights and not Path(weights).is_file():
+    if weights and "://" not in weights and not split_choice(weights)[0].is_file():
         raise UserError(
             f"MODEL.WEIGHTS: no file {weights!r}; tools/det_convert.py makes it from torchvision's "
             "ImageNet weights, and MODEL.WEIGHTS '' starts from random ones"

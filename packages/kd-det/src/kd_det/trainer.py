@@ -115,7 +115,7 @@ class DistillationTrainer(DefaultTrainer):
     def evaluate(cls, cfg: CfgNode, *, resume: bool = False) -> OrderedDict[str, Any]:
         """Evaluate the plain student with `MODEL.WEIGHTS`, or a run's last checkpoint."""
         model = DefaultTrainer.build_model(cfg)
-        checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR)
+        checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, whole=True)
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
         return cls.test(cfg, model)
 
@@ -175,6 +175,7 @@ class WholeCheckpointer(SafeCheckpointer):
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load a file, by default with all its parts."""
         self.wanted = list(self.checkpointables) if checkpointables is None else checkpointables
+        self.whole = checkpointables is None
         return super().load(path, checkpointables)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
