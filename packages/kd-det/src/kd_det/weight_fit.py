@@ -10,7 +10,7 @@ from kd_core.runtime import distributed
 from kd_core.runtime.console import err
 
 _STATISTICS = ("running_mean", "running_var")
-_CONTAINERS = ("backbone", "roi_heads")  # their children are the parts of a detector
+_CONTAINERS = ("backbone.bottom_up", "backbone", "roi_heads")  # of a detector's parts
 _START = (
     "MODEL.WEIGHTS may be a whole detector, of another number of classes too, or a backbone, but "
     "what it gives must fit; give weights of this config, or the config of these weights"
@@ -202,5 +202,6 @@ def require(fit: Fit, where: str, *, whole: bool, advice: str) -> None:
 
 
 def _part(name: str) -> str:
-    pieces = name.split(".")
-    return ".".join(pieces[: 2 if pieces[0] in _CONTAINERS else 1])
+    """Return the part that a weight is of: backbone.bottom_up.res4, roi_heads.box_head, head."""
+    depth = next((c.count(".") + 2 for c in _CONTAINERS if name.startswith(f"{c}.")), 1)
+    return ".".join(name.split(".")[:depth])
