@@ -64,7 +64,7 @@ def check(cfg: CfgNode, args: Namespace) -> None:
     """Reject terms, data, a device or weights that do not fit, before any work."""
     named_folder(cfg.OUTPUT_DIR, "OUTPUT_DIR")
     parse_terms(cfg)
-    check_data(cfg)
+    check_data(cfg, training=not args.eval_only)
     check_files(cfg, training=not args.eval_only)
     if cfg.MODEL.DEVICE != "cpu" and not torch.cuda.is_available():
         raise UserError(

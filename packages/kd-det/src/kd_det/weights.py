@@ -109,6 +109,7 @@ def load_teacher(model: nn.Module, path: str | Path) -> None:
     """
     own = model.state_dict()
     file, choice = split_choice(local_file(path))
+    found: Mapping[str, Any]
     if file.suffix == ".pkl":
         found = read_weights(file)
     else:
@@ -172,8 +173,8 @@ class SafeCheckpointer(DetectionCheckpointer):
             return read_pickle(filename)
         contents = read_places(Path(filename))
         if filename.endswith(".pyth") and isinstance(contents.get("model_state"), Mapping):
-            state = _needed(contents["model_state"])
-            return {"model": state, "__author__": "pycls", "matching_heuristics": True}
+            named = _needed(contents["model_state"])
+            return {"model": named, "__author__": "pycls", "matching_heuristics": True}
         if contents.get("matching_heuristics"):  # names of a backbone alone, as a tool wrote them
             return contents
         state = state_of(contents, self.model.state_dict(), filename, self._choice)
