@@ -68,6 +68,8 @@ def image_problem(file: Path, entry: Mapping[str, Any]) -> tuple[str, str]:
         check_image_size(dict(entry), read_image(str(file), "BGR"))
     except SizeMismatchError as error:
         return "wrong_sizes", f"{size_told(str(file), entry)}; {error}"
+    except UserError as error:
+        return "unreadable_files", str(error).removeprefix(f"{file}: ")
     except Exception as error:  # decoders raise many types
         return "unreadable_files", f"{type(error).__name__}: {error}"
     return "", ""

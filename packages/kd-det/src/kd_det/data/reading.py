@@ -1,5 +1,7 @@
 """Detectron2's reading of images, with errors that name the file, and watched workers."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -39,6 +41,21 @@ def _what(file: str, entry: dict[str, Any], error: Exception) -> str:
     if isinstance(error, SizeMismatchError) and not is_url(file):
         what = size_told(file, entry)
     return f"cannot be read, or differs from its annotation ({what}); repair or remove it"
+
+
+@contextmanager
+def reading_sets(names: Sequence[str]) -> Iterator[None]:
+    """Turn Detectron2's assertions about the records of data sets into errors of one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+        what = first_line(error) or "an assertion of Detectron2"
+        raise UserError(
+            f"{', '.join(names)}: Detectron2 cannot read such data ({type(error).__name__}: "
+            f"{what}); repair its records"
+        ) from error
 
 
 def watch_workers(loader: Any, cfg: CfgNode) -> Watched:
