@@ -15,12 +15,13 @@ from kd_core.errors import UserError
 from kd_core.files import checkpoint
 from torch import nn
 
-from kd_det.data.evaluation import build_evaluator
+from kd_det.data.evaluation import numbered_from_one
 from kd_det.data.loader import Mapper, build_train_loader
 from kd_det.data.reading import TellingMapper, reading_sets, watch_workers
 from kd_det.distiller import DetectionDistiller, build_distiller, inherit
 from kd_det.proposals import read_proposals_safely
 from kd_det.release.compat import as_written, restart_loader
+from kd_det.release.preparation import has_extension
 from kd_det.resume.hooks import add_ours, forget_metrics
 from kd_det.resume.last_checkpoint import write_last
 from kd_det.resume.state import DistillerState, ModelState, RunSeed, with_options
@@ -104,7 +105,10 @@ class DistillationTrainer(DefaultTrainer):
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> COCOEvaluator:
         """Return the evaluator of COCO's metrics."""
-        return build_evaluator(dataset_name, Path(cfg.OUTPUT_DIR) / "inference" / dataset_name)
+        folder = Path(cfg.OUTPUT_DIR) / "inference" / dataset_name
+        return numbered_from_one(
+            COCOEvaluator(dataset_name, output_dir=str(folder), use_fast_impl=has_extension())
+        )
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> OrderedDict[str, Any]:

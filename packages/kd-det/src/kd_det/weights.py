@@ -15,10 +15,10 @@ from kd_core.files.weight_files import split_choice
 from kd_core.files.weights import check_values, read_state_dict
 from torch import Tensor, nn
 
-from kd_det import foreign_weights
+from kd_det.loading import foreign
+from kd_det.loading.fit import Fit, require, tell, without_statistics
+from kd_det.loading.places import read_places, state_of
 from kd_det.resume.last_checkpoint import read_last
-from kd_det.weight_fit import Fit, require, tell, without_statistics
-from kd_det.weight_places import read_places, state_of
 
 # In old files; Detectron2 does not save or read them any more.
 _PASSED_OVER = re.compile(
@@ -117,7 +117,7 @@ def load_teacher(model: nn.Module, path: str | Path) -> None:
     state = _needed(found)
     wrong = str(Mismatch.between(state, _needed(own)))
     if wrong:
-        advice = foreign_weights.advice(state)
+        advice = foreign.advice(state)
         parts = {name.partition(".")[0] for name in state}
         only = parts <= {"backbone"} or parts.isdisjoint(name for name, _ in model.named_children())
         if only and not advice:
@@ -193,7 +193,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         if checkpoint.get("__author__") == "Caffe2":
             fit = without_statistics(fit, names)
         where = f"{self._file}: does not fit {type(plain).__name__}"
-        require(fit, where, whole=self.whole, advice=foreign_weights.advice(names))
+        require(fit, where, whole=self.whole, advice=foreign.advice(names))
         tell(fit, self._file)
         return incompatible
 

@@ -1,28 +1,22 @@
-"""COCO's evaluation of a registered data set."""
+"""COCO's evaluation, of objects with any id."""
 
-from pathlib import Path
+from typing import Any, TypeVar
 
-from detectron2.evaluation import COCOEvaluator
-
-from kd_det.release.preparation import has_extension
+Evaluator = TypeVar("Evaluator")
 
 
-def build_evaluator(name: str, folder: Path) -> COCOEvaluator:
-    """Return Detectron2's evaluator of a data set.
+def numbered_from_one(evaluator: Evaluator) -> Evaluator:
+    """Return Detectron2's evaluator of a data set; its objects have ids that it can count.
 
     pycocotools keeps for each prediction the id of the object that it found, as a number, and 0
     for none: an object with the id 0 would count as missed, and a text as an id would not do.
     Where there are such ids, objects are numbered from 1.
-
-    Args:
-        name: Of the data set.
-        folder: For its results.
     """
-    evaluator = COCOEvaluator(name, output_dir=str(folder), use_fast_impl=has_extension())
-    api = evaluator._coco_api
-    annotations = api.dataset.get("annotations") or []
-    if any(not one["id"] or isinstance(one["id"], str) for one in annotations):
-        for number, one in enumerate(annotations, 1):
-            one["id"] = number
-        api.createIndex()
+    for one in getattr(evaluator, "_evaluators", [evaluator]):
+        api: Any = getattr(one, "_coco_api", None)
+        annotations = (api.dataset.get("annotations") or []) if api else []
+        if any(not entry["id"] or isinstance(entry["id"], str) for entry in annotations):
+            for number, entry in enumerate(annotations, 1):
+                entry["id"] = number
+            api.createIndex()
     return evaluator

@@ -1,4 +1,4 @@
-"""Tell which other format of annotations a file has, so that a refusal can name it."""
+"""Other formats of annotations, known by the start of a file, so that a refusal names them."""
 
 import json
 import re

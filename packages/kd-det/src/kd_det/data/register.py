@@ -12,7 +12,7 @@ from kd_core.errors import UserError, nearest
 
 from kd_det.data.coco_file import read_coco
 from kd_det.data.contents import check_contents
-from kd_det.data.keypoint_names import check_keypoints, note_names
+from kd_det.data.keypoints import check_keypoints, keypoint_metadata
 
 _CLASS_KEYS = {
     "RetinaNet": "MODEL.RETINANET.NUM_CLASSES",
@@ -44,8 +44,9 @@ def register_coco(name: str, json_file: str | Path, image_root: str | Path) -> N
     require_images(image_root, content)
     register_coco_instances(name, {}, **files)
     names = {category["id"]: category["name"] for category in content["categories"]}
-    MetadataCatalog.get(name).set(thing_classes=[names[number] for number in sorted(names)])
-    note_names(name, content)
+    metadata = keypoint_metadata(content["categories"])
+    classes = [names[number] for number in sorted(names)]
+    MetadataCatalog.get(name).set(thing_classes=classes, **metadata)
 
 
 def parse_set(text: str) -> tuple[str, str, str]:
@@ -126,8 +127,7 @@ def check_data(cfg: CfgNode, *, training: bool = True) -> None:
     if not (train or cfg.DATASETS.TEST):
         raise UserError("DATASETS.TEST is empty, so nothing is evaluated; name a data set")
     check_categories(cfg, (*train, *cfg.DATASETS.TEST))
-    check_keypoints(cfg, train, training=True)
-    check_keypoints(cfg, cfg.DATASETS.TEST, training=False)
+    check_keypoints(cfg, training=training)
     check_contents(cfg, train)
 
 

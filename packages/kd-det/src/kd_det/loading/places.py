@@ -11,7 +11,7 @@ from kd_core.runtime import distributed
 from kd_core.runtime.console import err
 from torch import Tensor
 
-from kd_det import foreign_weights
+from kd_det.loading import foreign
 
 
 def read_places(path: Path) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def read_places(path: Path) -> dict[str, Any]:
     try:
         contents = read_contents(path)
     except UserError as error:
-        if advice := foreign_weights.advice_of_class(str(error)):
+        if advice := foreign.advice_of_class(str(error)):
             raise UserError(f"{path}: {advice}") from error
         raise
     if not isinstance(contents, Mapping) or not contents:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from kd_det.networks.architectures import ARCHITECTURES
 
 _TEACH = (
-    "only a network that your own code builds can use it: as a teacher of maps (packages/kd-det/"
-    "README.md, 'Teachers from elsewhere')"
+    "as a teacher, KD.TEACHER.NETWORK names the code that builds it (configs/det/README.md, "
+    "'Teachers that are not of Detectron2')"
 )
 _BACKBONE = (
     "for MODEL.WEIGHTS, tools/det_convert.py --arch NAME --weights FILE --out OUT.pth makes a "
@@ -54,7 +54,8 @@ def advice_of_class(text: str) -> str:
     if re.search(r"holds an? (ultralytics|models\.(yolo|common))\b", text):
         return (
             "a YOLO of ultralytics pickles its whole network, so reading it runs code of the "
-            f"file; kd_det cannot build a YOLO, and {_TEACH}"
+            "file; where you trust it, save the state_dict() of its model with torch.save in a "
+            f"program of ultralytics. It cannot be a student; {_TEACH}"
         )
     return ""
 
