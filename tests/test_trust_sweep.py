@@ -157,7 +157,7 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
         "the last checkpoint of a run: its iteration",
     ),
     ("kd_det/trainer.py", "super().load"): (1, "a checkpoint, by SafeCheckpointer"),
-    ("kd_det/weights.py", "checkpoint.load"): (1, "a .pth of weights, weights_only=True"),
+    ("kd_det/weights.py", "super().load"): (1, "weights, by its own _load_file"),
     ("kd_det/proposals.py", "arrays_only"): (1, "proposals, by that unpickler"),
     ("kd_det/proposals.py", "build.pickle.load"): (1, "the same"),
     ("kd_cls/data/arrays.py", "arrays_only"): (1, "files of CIFAR, by that unpickler"),

@@ -129,3 +129,43 @@ def test_real_coco_files_are_usable():
     assert (report["images"], report["boxes"], report["crowd_boxes"]) == (50, 382, 5)
     assert report["images_without_boxes"] == 2
     assert report["usable"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("<annotation><object/></annotation>", "XML of Pascal VOC"),
+        ("0 0.5 0.5 0.25 0.25\n2 0.1 0.1 0.05 0.2\n", "a label file of YOLO"),
+        ('{"a": 1}\n{"a": 2}\n', "JSON Lines"),
+        ('[{"image_id": 1, "score": 0.5, "bbox": []}]', "COCO's results, which are predictions"),
+        ('[{"file_name": "a.png", "annotations": []}]', "Detectron2's own records"),
+        ('[{"image": "a.png", "annotations": []}]', "CreateML"),
+        ('[{"data": {}, "annotations": []}]', "Label Studio"),
+        ('{"shapes": [], "imagePath": "a.png"}', "labelme"),
+        ('{"a.png1": {"filename": "a.png", "regions": []}}', "the VGG Image Annotator"),
+        ('{"a": ' * 100_000, "not JSON"),
+        ("\ufeff{}", "save it without a byte-order mark"),
+    ],
+)
+def test_other_formats_are_named(text, told, coco, capsys):
+    coco[0].write_text(text, encoding="utf-8")
+    assert main(arguments(coco)) == 2
+    shown = capsys.readouterr()
+    assert told in shown.err
+    assert shown.err.count("\n") == 1
+
+
+def test_the_config_says_what_is_wanted_of_the_set(coco, write, capsys):
+    masks = detector_with_masks(write("faster_rcnn"))
+    assert main(arguments(coco)) == 0
+    capsys.readouterr()
+    assert main(arguments(coco, "--config-file", masks)) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "objects without a segmentation, where MODEL.MASK_ON is set: 1, 2, 3, 4, 5, and" in shown
+    assert main(arguments(coco, "--config-file", masks, "--evaluation")) == 1
+
+
+def detector_with_masks(path):
+    text = path.read_text().replace("MODEL:\n", "MODEL:\n  MASK_ON: true\n")
+    path.write_text(text)
+    return str(path)

@@ -239,7 +239,7 @@ class TestSafeCheckpointer:
             "conv1_w_momentum": np.zeros(1, np.float32),
         }
         contents = {"blobs": blobs, "cfg": "text"}
-        model = nn.ModuleDict({"stem": nn.ModuleDict({"conv1": nn.Conv2d(3, 2, 1)})})
+        model = nn.ModuleDict({"stem": nn.ModuleDict({"conv1": nn.Conv2d(3, 2, 1, bias=False)})})
         with caplog.at_level(logging.WARNING):
             SafeCheckpointer(model).load(str(write(contents, tmp_path / "w.pkl")))
         assert "momentum" not in caplog.text

@@ -16,6 +16,7 @@ def _main(arguments: list[str]) -> int:
     args = _parser().parse_args(arguments)
     require_paths("annotation file", [args.json])
     require_paths("folder of images", [args.images])
+    require_paths("config file", [args.config_file])
     from kd_det.data.check import run
 
     return run(args)
@@ -25,6 +26,12 @@ def _parser() -> ToolParser:
     parser = ToolParser(description=__doc__)
     parser.add_argument("json", metavar="JSON", help="a COCO instances file")
     parser.add_argument("images", metavar="IMAGES", help="folder that its file names start from")
+    parser.add_argument(
+        "--config-file", metavar="FILE.yaml", help="check for this config: masks, keypoints, crops"
+    )
+    parser.add_argument(
+        "--evaluation", action="store_true", help="check as a test set (default: for training)"
+    )
     parser.add_argument("--out", metavar="FILE.json", help="write the report to this file too")
     parser.add_argument("--workers", type=int, default=4, help="threads (default: 4)")
     return add_general_options(parser)

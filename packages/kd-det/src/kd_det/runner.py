@@ -11,6 +11,7 @@ from kd_core.config.trusted import trust
 from kd_core.errors import UserError
 from kd_core.experiment import report
 from kd_core.files.claim import claimed
+from kd_core.files.weight_files import split_choice
 from kd_core.files.workdir import named_folder
 from kd_core.runtime.console import out
 from kd_core.runtime.failures import during_run, memory_told
@@ -18,7 +19,6 @@ from kd_core.runtime.failures import during_run, memory_told
 from kd_det import demo
 from kd_det.augmented import check_augmentation
 from kd_det.config import read_config
-from kd_det.data.keypoints import check_keypoints
 from kd_det.data.register import check_data, parse_set, register_coco
 from kd_det.data.semantics import check_semantics
 from kd_det.data.unlabelled import parse_folder, register_images
@@ -73,9 +73,8 @@ def check(cfg: CfgNode, args: Namespace) -> None:
     check_keys(cfg)
     check_augmentation(cfg)
     check_network(cfg)
-    check_data(cfg)
-    for check_labels in (check_keypoints, check_semantics):
-        check_labels(cfg, training=not args.eval_only)
+    check_data(cfg, training=not args.eval_only)
+    check_semantics(cfg, training=not args.eval_only)
     check_files(cfg, training=not args.eval_only)
     check_machine(cfg, args)
     _check_weights(cfg, args)
@@ -100,7 +99,7 @@ def _check_weights(cfg: CfgNode, args: Namespace) -> None:
     weights = cfg.MODEL.WEIGHTS
     if args.eval_only and not (weights or args.resume):
         raise UserError("--eval-only needs MODEL.WEIGHTS, or --resume for a run's last checkpoint")
-    if weights and "://" not in weights and not Path(weights).is_file():
+    if weights and "://" not in weights and not split_choice(weights)[0].is_file():
         raise UserError(
             f"MODEL.WEIGHTS: no file {weights!r}; tools/det_convert.py makes it from torchvision's "
             "ImageNet weights, and MODEL.WEIGHTS '' starts from random ones"

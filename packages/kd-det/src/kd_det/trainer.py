@@ -16,9 +16,10 @@ from kd_core.files import checkpoint
 from torch import nn
 
 from kd_det.augmented import check_augmentation, evaluate_augmented, with_last_evaluation
+from kd_det.data.evaluation import numbered_from_one
 from kd_det.data.evaluators import evaluator_of
 from kd_det.data.loader import Mapper, build_train_loader
-from kd_det.data.reading import TellingMapper, watch_workers
+from kd_det.data.reading import TellingMapper, reading_sets, watch_workers
 from kd_det.distiller import DetectionDistiller, build_distiller, inherit
 from kd_det.idle_keys import check_keys
 from kd_det.machine import check_precision
@@ -103,14 +104,15 @@ class DistillationTrainer(DefaultTrainer):
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
         """Return Detectron2's loader of a data set for evaluation."""
-        loader = build_detection_test_loader(cfg, dataset_name, TellingMapper(cfg, False))
+        with reading_sets([dataset_name]):
+            loader = build_detection_test_loader(cfg, dataset_name, TellingMapper(cfg, False))
         return watch_workers(loader, cfg)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         """Return the evaluator of a data set: COCO's metrics, or those of its kind."""
         folder = Path(cfg.OUTPUT_DIR) / "inference" / dataset_name
-        return evaluator_of(cfg, dataset_name, folder)
+        return numbered_from_one(evaluator_of(cfg, dataset_name, folder))
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> OrderedDict[str, Any]:
@@ -121,7 +123,7 @@ class DistillationTrainer(DefaultTrainer):
     def evaluate(cls, cfg: CfgNode, *, resume: bool = False) -> OrderedDict[str, Any]:
         """Evaluate the plain student with `MODEL.WEIGHTS`, or a run's last checkpoint."""
         model = DefaultTrainer.build_model(cfg)
-        checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR)
+        checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, whole=True)
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
         found = cls.test(cfg, model)
         found.update(evaluate_augmented(cls, cfg, model))
@@ -190,6 +192,7 @@ class WholeCheckpointer(SafeCheckpointer):
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load a file, by default with all its parts."""
         self.wanted = list(self.checkpointables) if checkpointables is None else checkpointables
+        self.whole = checkpointables is None
         return super().load(path, checkpointables)
 
     def _load_file(self, filename: str) -> dict[str, Any]:

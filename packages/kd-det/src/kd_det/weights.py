@@ -8,14 +8,16 @@ from typing import Any
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.file_io import PathManager
-from fvcore.common.checkpoint import Checkpointer
 from kd_core.errors import UserError
-from kd_core.files import checkpoint
 from kd_core.files.mismatch import Mismatch
 from kd_core.files.pickles import unpickle
+from kd_core.files.weight_files import split_choice
 from kd_core.files.weights import check_values, read_state_dict
 from torch import Tensor, nn
 
+from kd_det.loading import foreign
+from kd_det.loading.fit import Fit, require, tell, without_statistics
+from kd_det.loading.places import read_places, state_of
 from kd_det.resume.last_checkpoint import read_last
 
 # In old files; Detectron2 does not save or read them any more.
@@ -100,45 +102,100 @@ def load_teacher(model: nn.Module, path: str | Path) -> None:
 
     Args:
         model: Detector as Detectron2 builds it from the config of the weights.
-        path: See `read_weights`.
+        path: See `read_weights`; also what a distiller or DDP saved, and `FILE#PLACE`.
 
     Raises:
         UserError: If the file cannot be read, has only a backbone, or is of another detector.
     """
-    state = _needed(read_weights(path))
-    wrong = str(Mismatch.between(state, _needed(model.state_dict())))
+    own = model.state_dict()
+    file, choice = split_choice(local_file(path))
+    found: Mapping[str, Any]
+    if file.suffix == ".pkl":
+        found = read_weights(file)
+    else:
+        found = state_of(read_places(file), own, str(file), choice)
+    state = _needed(found)
+    wrong = str(Mismatch.between(state, _needed(own)))
     if wrong:
-        advice = "give the teacher the config (depth, heads, classes) that these weights are of"
+        advice = foreign.advice(state)
         parts = {name.partition(".")[0] for name in state}
-        if parts <= {"backbone"} or parts.isdisjoint(name for name, _ in model.named_children()):
+        only = parts <= {"backbone"} or parts.isdisjoint(name for name, _ in model.named_children())
+        if only and not advice:
             advice = (
                 "this is only a backbone, or not a detector; a teacher is a whole trained "
                 "detector, such as those of Detectron2's model zoo"
             )
-        raise UserError(f"{path}: does not fit {type(model).__name__}: {wrong}; {advice}")
-    check_values(path, state, model.state_dict())
+        whole = "give the teacher the config (depth, heads, classes) that these weights are of"
+        raise UserError(f"{path}: does not fit {type(model).__name__}: {wrong}; {advice or whole}")
+    check_values(path, state, own)
     model.load_state_dict(state, strict=False)
 
 
-class _WeightsOnly(Checkpointer):
-    """Reads files of `torch.save` with `weights_only=True` in any environment."""
+class SafeCheckpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer, which runs no code in files, and checks what they gave.
 
-    def _load_file(self, filename: str) -> dict[str, Any]:
-        return checkpoint.load(Path(filename), unsealed=True)
+    Formats, matching of names and messages are Detectron2's. It also reads what a distiller or DDP
+    saved, and `FILE#PLACE`, one of several weights in a file.
 
-
-class SafeCheckpointer(DetectionCheckpointer, _WeightsOnly):
-    """Detectron2's checkpointer, which reads files without running code in them.
-
-    Formats, matching of names and messages are Detectron2's. It takes the contents of a `.pth`
-    file from the second base class; it would unpickle a `.pkl` file itself.
+    Args:
+        model: The plain detector.
+        save_dir: Folder of a run.
+        whole: Whether a file must have all weights of the detector, as to evaluate it; otherwise
+            it may be a backbone, see `Fit.wrong_as_start`.
+        checkpointables: See Detectron2.
     """
+
+    def __init__(
+        self, model: nn.Module, save_dir: str = "", *, whole: bool = False, **checkpointables: Any
+    ) -> None:
+        super().__init__(model, save_dir, **checkpointables)
+        self.whole = whole
+        self._file = self._choice = ""
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """Load a file, or `FILE#PLACE`; see Detectron2.
+
+        Raises:
+            UserError: If it cannot be read, or does not fit.
+        """
+        if self.whole and not path:
+            raise UserError(
+                f"no weights to evaluate: {self.save_dir!r} has no checkpoint, and MODEL.WEIGHTS "
+                "is empty"
+            )
+        file, self._choice = split_choice(path) if path and "://" not in path else (path, "")
+        contents: dict[str, Any] = super().load(str(file), checkpointables)
+        return contents
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         self._file = filename
         if filename.endswith(".pkl"):
             return read_pickle(filename)
-        return super()._load_file(filename)
+        contents = read_places(Path(filename))
+        if filename.endswith(".pyth") and isinstance(contents.get("model_state"), Mapping):
+            named = _needed(contents["model_state"])
+            return {"model": named, "__author__": "pycls", "matching_heuristics": True}
+        if contents.get("matching_heuristics"):  # names of a backbone alone, as a tool wrote them
+            return contents
+        state = state_of(contents, self.model.state_dict(), filename, self._choice)
+        return {**contents, "model": dict(state)}
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        """Load weights, and reject what leaves the detector random where it must not be."""
+        names = list(checkpoint["model"])
+        incompatible = super()._load_model(checkpoint)
+        plain = (
+            self.model.module
+            if isinstance(self.model, nn.parallel.DistributedDataParallel)
+            else self.model
+        )
+        fit = Fit.of(plain.state_dict(), incompatible, _PASSED_OVER)
+        if checkpoint.get("__author__") == "Caffe2":
+            fit = without_statistics(fit, names)
+        where = f"{self._file}: does not fit {type(plain).__name__}"
+        require(fit, where, whole=self.whole, advice=foreign.advice(names))
+        tell(fit, self._file)
+        return incompatible
 
     def get_checkpoint_file(self) -> str:
         """Return the newest checkpoint of the folder, if its name is not damaged."""

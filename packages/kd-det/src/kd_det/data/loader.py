@@ -17,6 +17,8 @@ from kd_core.errors import UserError
 from kd_core.runtime.seed import mix
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
+from kd_det.data.reading import reading_sets
+
 Mapper = Callable[[Any], Any]
 
 _TRIES = 100  # samples in a row that a mapper may reject
@@ -43,7 +45,10 @@ def build_train_loader(
         UserError: If the processes cannot share a batch.
     """
     mapper = DatasetMapper(cfg, is_train=True) if mapper is None else mapper
-    with drawn_from(seed):  # Detectron2's samplers draw their seed from NumPy's generator
+    with (
+        reading_sets(cfg.DATASETS.TRAIN),
+        drawn_from(seed),
+    ):  # Detectron2's samplers draw their seed from NumPy's generator
         parts = _train_loader_from_config(cfg, mapper)
     dataset, batch_size = parts["dataset"], _share(parts["total_batch_size"])
     if isinstance(dataset, IterableDataset):

@@ -1,13 +1,17 @@
 """Detectron2's reading of images, with errors that name the file, and watched workers."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper
-from kd_core.data.image_files import require_image
+from detectron2.data.detection_utils import SizeMismatchError
 from kd_core.data.workers import Watched
 from kd_core.errors import UserError
 from kd_core.runtime.failures import explain, first_line
+
+from kd_det.data.image_rules import is_url, require_readable, size_told
 
 
 class TellingMapper(DatasetMapper):
@@ -17,22 +21,41 @@ class TellingMapper(DatasetMapper):
         """Return the sample of an entry of a data set.
 
         Raises:
-            UserError: If its image cannot be read, or does not fit its annotations.
+            UserError: If its image cannot be read, would be misread, or does not fit its
+                annotations.
         """
         file = str(dataset_dict.get("file_name", "an image without file_name"))
-        if "://" not in file and "file_name" in dataset_dict:
-            require_image(file)  # Detectron2 would wait at a FIFO forever
+        if "file_name" in dataset_dict:
+            require_readable(file)  # Detectron2 would wait at a FIFO forever
         try:
             return super().__call__(dataset_dict)
         except MemoryError:
             raise
         except Exception as error:
-            told = explain(error)
-            what = str(told) if told else f"{type(error).__name__}: {first_line(error)}"
-            raise UserError(
-                f"{file}: cannot be read, or differs from its annotation ({what}); "
-                "repair or remove it"
-            ) from error
+            raise UserError(f"{file}: {_what(file, dataset_dict, error)}") from error
+
+
+def _what(file: str, entry: dict[str, Any], error: Exception) -> str:
+    told = explain(error)
+    what = str(told) if told else f"{type(error).__name__}: {first_line(error)}"
+    if isinstance(error, SizeMismatchError) and not is_url(file):
+        what = size_told(file, entry)
+    return f"cannot be read, or differs from its annotation ({what}); repair or remove it"
+
+
+@contextmanager
+def reading_sets(names: Sequence[str]) -> Iterator[None]:
+    """Turn Detectron2's assertions about the records of data sets into errors of one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+        what = first_line(error) or "an assertion of Detectron2"
+        raise UserError(
+            f"{', '.join(names)}: Detectron2 cannot read such data ({type(error).__name__}: "
+            f"{what}); repair its records"
+        ) from error
 
 
 def watch_workers(loader: Any, cfg: CfgNode) -> Watched:

@@ -1,6 +1,5 @@
 """Register data sets in the COCO format; they are checked before any work starts."""
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,11 @@ from detectron2.data.datasets import register_coco_instances
 from detectron2.utils.file_io import PathManager
 from kd_core.errors import UserError, nearest
 
-from kd_det.data.keypoints import keypoint_metadata
+from kd_det.data.coco_file import read_coco
+from kd_det.data.contents import check_contents
+from kd_det.data.keypoints import check_keypoints, keypoint_metadata
 from kd_det.data.unlabelled import labelled_sets
 
-_KEYS: dict[str, set[str]] = {
-    "categories": {"id", "name"},
-    "images": {"id", "file_name", "height", "width"},
-    "annotations": {"id", "image_id", "category_id", "bbox", "area", "iscrowd"},
-}
-"""Keys of each entry that training and COCO's evaluation read."""
 CLASS_KEYS = {
     "RetinaNet": "MODEL.RETINANET.NUM_CLASSES",
     "GeneralizedRCNN": "MODEL.ROI_HEADS.NUM_CLASSES",
@@ -70,43 +65,6 @@ def parse_set(text: str) -> tuple[str, str, str]:
     return name, json_file, image_root
 
 
-def read_coco(json_file: str | Path) -> dict[str, Any]:
-    """Read a COCO instances file.
-
-    Raises:
-        UserError: If it is missing, not JSON or of another kind; if an entry lacks a key, has the
-            id of another, or names an image or category that does not exist.
-    """
-    file = Path(json_file)
-    if not file.is_file():
-        found = [other.name for other in file.parent.glob("*.json")]
-        raise UserError(f"{file}: there is no such annotation file{nearest(file.name, found)}")
-    try:
-        content = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{file}: not JSON ({error})") from error
-    if not isinstance(content, dict) or not all(
-        isinstance(content.get(part), list) for part in _KEYS
-    ):
-        came = (
-            f"the keys {', '.join(content)}"
-            if isinstance(content, dict)
-            else type(content).__name__
-        )
-        raise UserError(
-            f"{file}: not a COCO instances file; wanted lists by the keys images, annotations and "
-            f"categories, got {came}"
-        )
-    for part, keys in _KEYS.items():
-        _check_entries(f"{file}: {part}", content[part], keys)
-    if not content["categories"]:
-        raise UserError(f"{file}: its list of categories is empty")
-    _check_boxes(str(file), content["annotations"])
-    for key, part in (("image_id", "images"), ("category_id", "categories")):
-        _check_references(str(file), content, key, part)
-    return content
-
-
 def require_images(image_root: str | Path, content: Mapping[str, Any]) -> None:
     """Reject a folder without the first image of a COCO file.
 
@@ -152,16 +110,27 @@ def num_classes(name: str) -> int:
     return len(category_names(name))
 
 
-def check_data(cfg: CfgNode) -> None:
-    """Reject a config whose data sets are unknown, differ in categories, or do not fit its model.
+def check_data(cfg: CfgNode, *, training: bool = True) -> None:
+    """Reject a config whose data sets are unknown, do not fit its model, or cannot be learned from.
+
+    What Detectron2 passes over is said, a line for each data set.
+
+    Args:
+        cfg: A config.
+        training: Whether `DATASETS.TRAIN` is used too.
 
     Raises:
         UserError: Names the set and what does not fit.
     """
-    if not cfg.DATASETS.TRAIN:
+    if training and not cfg.DATASETS.TRAIN:
         raise UserError("DATASETS.TRAIN is empty; name a registered data set")
-    if names := labelled_sets(cfg):
+    names = [n for n in labelled_sets(cfg) if training or n in cfg.DATASETS.TEST]
+    if not (training or names):
+        raise UserError("DATASETS.TEST is empty, so nothing is evaluated; name a data set")
+    if names:
         check_categories(cfg, names)
+    check_keypoints(cfg, training=training)
+    check_contents(cfg, [n for n in names if n in cfg.DATASETS.TRAIN] if training else ())
 
 
 def check_categories(cfg: CfgNode, names: Sequence[str], role: str = "student") -> None:
@@ -206,45 +175,4 @@ def _check_same(name: str, files: Mapping[str, str]) -> None:
         raise UserError(
             f"data set {name!r} is registered already, as {meta.get('json_file')} with images in "
             f"{meta.get('image_root')}; choose another name"
-        )
-
-
-def _check_entries(where: str, entries: Sequence[Any], keys: set[str]) -> None:
-    """Reject an entry without a key, or with the id of another."""
-    for number, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not keys <= entry.keys():
-            raise UserError(
-                f"{where}[{number}]: wanted the keys {', '.join(sorted(keys))}, got {_kind(entry)}"
-            )
-    seen: dict[Any, int] = {}
-    for number, entry in enumerate(entries):
-        if seen.setdefault(entry["id"], number) != number:
-            raise UserError(
-                f"{where}[{number}]: has the id {entry['id']} of {where}[{seen[entry['id']]}]"
-            )
-
-
-def _kind(value: Any) -> str:
-    return f"the keys {', '.join(value)}" if isinstance(value, dict) else type(value).__name__
-
-
-def _check_boxes(where: str, annotations: Sequence[Mapping[str, Any]]) -> None:
-    for annotation in annotations:
-        box = annotation["bbox"]
-        if not (
-            isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box)
-        ):
-            raise UserError(
-                f"{where}: bbox of annotation {annotation['id']}: wanted [left, top, width, "
-                f"height] in pixels, got {box!r}"
-            )
-
-
-def _check_references(where: str, content: Mapping[str, Any], key: str, part: str) -> None:
-    known = {entry["id"] for entry in content[part]}
-    wrong = [entry for entry in content["annotations"] if entry[key] not in known]
-    if wrong:
-        raise UserError(
-            f"{where}: annotation {wrong[0]['id']} has {key} {wrong[0][key]}, which is none of "
-            f"the {len(known)} {part} ({len(wrong)} such annotations)"
         )

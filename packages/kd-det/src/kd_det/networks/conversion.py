@@ -8,6 +8,7 @@ import torch
 import torchvision
 from kd_core.errors import UserError, nearest
 from kd_core.files import checkpoint
+from kd_core.files.best_match import choose, matches
 from kd_core.files.mismatch import Mismatch
 from kd_core.runtime.console import out
 from torch import Tensor
@@ -48,7 +49,8 @@ def convert(state: Mapping[str, Tensor], architecture: str) -> dict[str, Tensor]
     `kd_det.networks.backbones`. All names are complete, so that Detectron2 need not guess.
 
     Args:
-        state: State dict of torchvision's network, with or without its classifier.
+        state: State dict of torchvision's network, with or without its classifier, or of a detector
+            that has it as its backbone.
         architecture: One of `ARCHITECTURES`.
 
     Raises:
@@ -60,10 +62,12 @@ def convert(state: Mapping[str, Tensor], architecture: str) -> dict[str, Tensor]
     rename = _mobilenet_name if architecture == "mobilenet_v2" else _resnet_name
     with torch.device("meta"):  # names and shapes alone
         network = torchvision.models.get_model(architecture, weights=None)
-    wrong = str(Mismatch.between(_backbone(state), _backbone(network.state_dict())))
-    if wrong:
+    own = _backbone(network.state_dict())
+    match = choose(matches(state, own), own, "")  # in a detector, under backbone.body
+    found = _backbone(match.state if match else state)
+    if wrong := str(Mismatch.between(found, own)):
         raise UserError(f"not weights of torchvision's {architecture}: {wrong}")
-    return {_PREFIX + rename(name): value for name, value in _backbone(state).items()}
+    return {_PREFIX + rename(name): value for name, value in found.items()}
 
 
 def _backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

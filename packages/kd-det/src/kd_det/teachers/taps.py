@@ -14,6 +14,7 @@ from kd_core.networks.roles import tap_list
 from torch import Tensor
 
 from kd_det.networks.detector import Detector
+from kd_det.networks.parts import has_backbone
 from kd_det.teachers.levels import Stride, measure, pair, shown, sizes_for, strides_of
 from kd_det.teachers.network import Level
 
@@ -110,8 +111,7 @@ def paired_terms(
 
 def only_backbone(network: Any, taps: Sequence[str]) -> bool:
     """Return whether a detector's backbone can run alone, and has all these taps."""
-    alone = hasattr(network, "preprocess_image") and hasattr(network, "backbone")
-    return alone and all(tap.startswith(("backbone.", "backbone[")) for tap in taps)
+    return has_backbone(network) and all(tap.startswith(("backbone.", "backbone[")) for tap in taps)
 
 
 def student_strides(student: Detector, taps: Sequence[str]) -> dict[str, Stride]:
