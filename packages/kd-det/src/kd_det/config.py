@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from detectron2.config import CfgNode, get_cfg
-from kd_core.errors import UserError, nearest
+from detectron2.config import CfgNode
+from kd_core.errors import UserError, located, nearest
 
-from kd_det.terms import whole_term
+from kd_det.anchors_text import without_expressions
+from kd_det.imports import default_config
+from kd_det.keys import remember, teacher_defaults
+from kd_det.zoo import find_config
 
 
 def add_kd_config(cfg: CfgNode) -> None:
@@ -18,7 +21,11 @@ def add_kd_config(cfg: CfgNode) -> None:
     `KD.TERMS.<name>` has CRITERION (an import path) and, if the defaults do not suit, ARGS (its
     constructor's arguments), STUDENT and TEACHER (taps; `@fpn`, all maps of the FPN, by default),
     WEIGHT and WARMUP_ITERS. The loss is logged as `loss_<name>`.
+
+    Call it before anything is merged: keys of your own then have their defaults in the teacher's
+    config too.
     """
+    remember(cfg)
     cfg.KD = CfgNode()
     cfg.KD.TEACHER = CfgNode()
     cfg.KD.TEACHER.CONFIG = ""  # YAML, relative to the working directory
@@ -32,28 +39,30 @@ def add_kd_config(cfg: CfgNode) -> None:
     cfg.KD.INHERIT = []
 
 
-def read_config(file: str | Path, options: Sequence[str] = ()) -> CfgNode:
-    """Read a YAML file over Detectron2's defaults and the KD node's, then KEY VALUE options.
+def read_config(
+    file: str | Path, options: Sequence[str] = (), *, defaults: CfgNode | None = None
+) -> CfgNode:
+    """Read a YAML file over defaults and the KD node's, then KEY VALUE options.
 
     `KD.TEACHER.CONFIG` may be relative to the YAML file; it becomes an absolute path.
+
+    Args:
+        file: A path, or a name of Detectron2's model zoo.
+        options: Pairs that change the config.
+        defaults: By default Detectron2's, with the keys of imported modules. It is changed.
 
     Raises:
         UserError: If a file is missing or unsafe, or a key does not exist or has another type.
     """
-    cfg = get_cfg()
+    path = find_config(str(file))
+    cfg = default_config() if defaults is None else defaults
     add_kd_config(cfg)
-    path = Path(file)
     if path.suffix == ".py":
         raise UserError(f"{file}: a config of detection is a YAML file, such as configs/det/*.yaml")
-    if not path.is_file():
-        hint = nearest(path.name, [other.name for other in path.parent.glob("*.yaml")])
-        raise UserError(f"no config file {str(file)!r}{hint}")
     _check_bases(path, ())
     _merge(cfg, str(file), lambda: cfg.merge_from_file(str(path), allow_unsafe=False))
-    for name in cfg.KD.TERMS:  # whole, so that options can change keys that are not in the file
-        cfg.KD.TERMS[name] = CfgNode(whole_term(f"KD.TERMS.{name}", cfg.KD.TERMS[name]))
     _merge(cfg, "options", lambda: cfg.merge_from_list(list(options)))
-    beside = path.parent / cfg.KD.TEACHER.CONFIG
+    beside = path.parent / Path(cfg.KD.TEACHER.CONFIG).expanduser()
     if cfg.KD.TEACHER.CONFIG and beside.is_file():
         cfg.KD.TEACHER.CONFIG = str(beside.resolve())
     return cfg
@@ -61,6 +70,9 @@ def read_config(file: str | Path, options: Sequence[str] = ()) -> CfgNode:
 
 def teacher_config(cfg: CfgNode) -> CfgNode:
     """Return the teacher's config, on the student's device.
+
+    It starts from Detectron2's defaults, and from those of the keys that the student's config has
+    beside them; see `kd_det.keys`.
 
     Raises:
         UserError: If `KD.TEACHER` names no config or no weights.
@@ -74,15 +86,30 @@ def teacher_config(cfg: CfgNode) -> CfgNode:
             raise UserError(
                 f"KD.TERMS needs a teacher, but KD.TEACHER.{key} is empty: set {wanted}"
             )
-    teacher = read_config(node.CONFIG, node.OPTS)
+    with located("KD.TEACHER.CONFIG"):
+        try:
+            teacher = read_config(node.CONFIG, node.OPTS, defaults=teacher_defaults(cfg))
+        except UnknownKeyError as error:
+            if not _has(cfg, error.key):
+                raise
+            raise UserError(
+                f"{error}; the student's config has it, but its default is not known: call "
+                "add_kd_config(cfg) right after get_cfg()"
+            ) from error
     teacher.MODEL.DEVICE = cfg.MODEL.DEVICE
     return teacher
+
+
+class UnknownKeyError(UserError):
+    """A file or an option has a key that the config does not have."""
+
+    key = ""
 
 
 def _check_bases(file: Path, above: tuple[Path, ...]) -> None:
     """Reject a `_BASE_` that is not a local file: Detectron2 would wait at a pipe, or download."""
     try:
-        node = yaml.safe_load(file.read_bytes())
+        node = yaml.safe_load(without_expressions(file.read_text(encoding="utf-8")))
     except (yaml.YAMLError, ValueError, RecursionError):
         return  # reported when it is merged
     bases = node.get("_BASE_", []) if isinstance(node, dict) else []
@@ -113,7 +140,9 @@ def _merge(cfg: CfgNode, where: str, merge: Any) -> None:
         text = str(error.args[0] if error.args else error)
         match = re.fullmatch(r"Non-existent (?:config )?key: (\S+)", text)
         if match:
-            text = f"no key {match[1]}{_nearest_key(cfg, match[1])}"
+            unknown = UnknownKeyError(f"{where}: no key {match[1]}{_nearest_key(cfg, match[1])}")
+            unknown.key = match[1]
+            raise unknown from error
         raise UserError(f"{where}: {text}") from error
 
 
@@ -125,3 +154,12 @@ def _nearest_key(cfg: CfgNode, path: str) -> str:
             return nearest(part, node) if isinstance(node, dict) else ""
         node = node[part]
     return ""
+
+
+def _has(cfg: CfgNode, path: str) -> bool:
+    node: Any = cfg
+    for part in path.split("."):
+        if not isinstance(node, dict) or part not in node:
+            return False
+        node = node[part]
+    return True

@@ -23,6 +23,7 @@ from kd_det import demo
 from kd_det.config import read_config
 from kd_det.data.register import check_data, parse_set, register_coco
 from kd_det.distiller import DetectionDistiller, Inputs
+from kd_det.imports import importing
 from kd_det.logs import without_tracebacks
 from kd_det.proposals import check_files
 from kd_det.release.compat import launch_on_cpu
@@ -34,6 +35,11 @@ from kd_det.trainer import DistillationTrainer
 def run(args: Namespace) -> None:
     """Do what the arguments say; see `kd_det.train.argument_parser`."""
     trust(*args.opts)  # an import path among them is named by the command line
+    with importing(args.imports):
+        _run(args)
+
+
+def _run(args: Namespace) -> None:
     if not args.config_file:
         demo.main(args)
         return
@@ -101,9 +107,11 @@ def _check_weights(cfg: CfgNode, args: Namespace) -> None:
 
 def work(cfg: CfgNode, args: Namespace) -> Any:
     """Train or evaluate in one process; return the results of evaluation."""
-    register(args)  # this may be another process
+    # This may be another process.
     trust(*args.trust, *args.opts)
-    with nullcontext() if args.debug else without_tracebacks():
+    quiet = nullcontext() if args.debug else without_tracebacks()
+    with importing(args.imports), quiet:
+        register(args)
         return _train_or_evaluate(cfg, args)
 
 
