@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode
 from kd_core.errors import UserError, located, nearest
+from kd_core.files.weight_files import main_file, split_choice
 
 from kd_det.anchors_text import without_expressions
 from kd_det.imports import default_config
@@ -98,6 +99,19 @@ def teacher_config(cfg: CfgNode) -> CfgNode:
             ) from error
     teacher.MODEL.DEVICE = cfg.MODEL.DEVICE
     return teacher
+
+
+def check_teacher(cfg: CfgNode) -> None:
+    """Reject a teacher whose config is wrong or whose weights are missing, before any work.
+
+    Raises:
+        UserError: See `teacher_config`; or if there is no such file of weights.
+    """
+    teacher_config(cfg)
+    weights = cfg.KD.TEACHER.WEIGHTS
+    if weights != "random" and "://" not in weights:
+        with located("KD.TEACHER.WEIGHTS"):
+            main_file(split_choice(weights)[0])
 
 
 class UnknownKeyError(UserError):

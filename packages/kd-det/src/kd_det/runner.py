@@ -20,12 +20,12 @@ from kd_core.runtime.console import out
 from kd_core.runtime.failures import during_run, memory_told
 
 from kd_det import demo
-from kd_det.config import read_config
+from kd_det.config import check_teacher, read_config
 from kd_det.data.register import check_data, parse_set, register_coco
 from kd_det.distiller import DetectionDistiller, Inputs
 from kd_det.imports import importing
 from kd_det.logs import without_tracebacks
-from kd_det.proposals import check_files
+from kd_det.proposals import check_files, require_files
 from kd_det.release.compat import launch_on_cpu
 from kd_det.resume import identity
 from kd_det.terms import parse_terms
@@ -71,6 +71,9 @@ def check(cfg: CfgNode, args: Namespace) -> None:
     parse_terms(cfg)
     check_data(cfg)
     check_files(cfg, training=not args.eval_only)
+    require_files(cfg, training=not args.eval_only)
+    if cfg.KD.TERMS and not args.eval_only:
+        check_teacher(cfg)
     if cfg.MODEL.DEVICE != "cpu" and not torch.cuda.is_available():
         raise UserError(
             f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but there is no CUDA device here; "
@@ -80,10 +83,18 @@ def check(cfg: CfgNode, args: Namespace) -> None:
 
 
 def check_folder(cfg: CfgNode, args: Namespace) -> None:
-    """Reject a folder with another run, and write this run's identity to it."""
+    """Reject a folder with another run or with nothing to evaluate; write the run's identity."""
+    has_run = Path(cfg.OUTPUT_DIR, "last_checkpoint").exists()
     if args.eval_only:
+        if args.resume and has_run:
+            identity.check_model(cfg)
+        elif not cfg.MODEL.WEIGHTS:
+            raise UserError(
+                f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} has no checkpoint to evaluate; name the folder of "
+                "a run, or a file as MODEL.WEIGHTS"
+            )
         return
-    if Path(cfg.OUTPUT_DIR, "last_checkpoint").exists() and not args.resume:
+    if has_run and not args.resume:
         raise UserError(
             f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} has a run; add --resume to continue it, or name "
             "another folder"

@@ -18,9 +18,11 @@ from torch import nn
 from kd_det.data.loader import Mapper, build_train_loader
 from kd_det.data.reading import TellingMapper, watch_workers
 from kd_det.distiller import DetectionDistiller, build_distiller, inherit
+from kd_det.plain_config import write_plain
 from kd_det.proposals import read_proposals_safely
 from kd_det.release.compat import as_written, restart_loader
 from kd_det.release.preparation import has_extension
+from kd_det.resume import identity
 from kd_det.resume.hooks import add_ours, forget_metrics
 from kd_det.resume.last_checkpoint import write_last
 from kd_det.resume.state import DistillerState, ModelState, RunSeed, with_options
@@ -49,6 +51,7 @@ class DistillationTrainer(DefaultTrainer):
     """
 
     def __init__(self, cfg: CfgNode) -> None:
+        self.asked = cfg
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         super().__init__(with_options(cfg, "SEED", int(seed)))
 
@@ -140,8 +143,17 @@ class DistillationTrainer(DefaultTrainer):
         return add_ours(super().build_hooks(), self, self.model_state)
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Load the last checkpoint with the whole training state, or `MODEL.WEIGHTS`."""
+        """Load the last checkpoint with the whole training state, or `MODEL.WEIGHTS`.
+
+        Raises:
+            UserError: If the checkpoint is of another config, or does not fit.
+        """
+        if resume and self.checkpointer.has_checkpoint():
+            identity.check(self.asked)
         super().resume_or_load(resume)
+        identity.keep(self.asked)
+        if comm.is_main_process():
+            write_plain(self.cfg)
         if resume and comm.is_main_process():
             forget_metrics(self.cfg.OUTPUT_DIR, self.start_iter)
         distiller = self.distiller

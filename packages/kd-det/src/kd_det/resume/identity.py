@@ -25,6 +25,7 @@ MAY_DIFFER = (
     "TEST.EVAL_PERIOD",
     "VIS_PERIOD",
     "VERSION",
+    "KD.WORKER_TIMEOUT",
 )
 """Keys that cannot change the trained detector, also of the teacher. All others count."""
 
@@ -66,9 +67,25 @@ def check(cfg: CfgNode, remedy: str = "name another OUTPUT_DIR, or the old value
         return
     found = differences(kept["config"], asked, _may_differ)
     length = found.pop(LENGTH, None)
-    refuse(folder, found, remedy)
+    refuse(folder, _terms_first(found, kept["config"], asked), remedy)
     if length:
         _check_length(folder, cfg.SOLVER.MAX_ITER)
+
+
+def check_model(cfg: CfgNode) -> None:
+    """Reject an evaluation of a folder's checkpoint as another detector than was trained there.
+
+    What only a prediction depends on, such as `MODEL.ROI_HEADS.SCORE_THRESH_TEST`, may differ.
+
+    Raises:
+        UserError: If the model's keys differ.
+    """
+    folder = Path(cfg.OUTPUT_DIR)
+    kept = identity.read(folder)
+    if kept is None:
+        return
+    found = differences(kept["config"], with_contents(_plain(cfg)), _not_of_model)
+    refuse(folder, found, "evaluate it with its own config, or name its file as MODEL.WEIGHTS")
 
 
 def keep(cfg: CfgNode) -> None:
@@ -105,6 +122,26 @@ def finished(cfg: CfgNode, weights: str = "model_final.pth") -> dict[str, Any] |
 
 def _may_differ(path: str) -> bool:
     return path.removeprefix(_TEACHER) in MAY_DIFFER
+
+
+def _not_of_model(path: str) -> bool:
+    of_model = path.startswith("MODEL.") or path == "INPUT.FORMAT"
+    return not of_model or path in (*MAY_DIFFER, "MODEL.WEIGHTS") or "_TEST" in path
+
+
+def _terms_first(
+    found: Mapping[str, str], kept: Mapping[str, Any], asked: Mapping[str, Any]
+) -> dict[str, str]:
+    """Return differences with those of the terms first; a whole term is named, not its keys."""
+    there, here = (set(config.get("KD", {}).get("TERMS", {})) for config in (kept, asked))
+    changed = dict(sorted(found.items(), key=lambda pair: not pair[0].startswith("KD.TERMS.")))
+    if there == here:
+        return changed
+    whole = tuple(f"KD.TERMS.{name}." for name in there ^ here)
+    whole += () if there and here else ("KD.TEACHER.",)
+    names = [", ".join(sorted(names)) or "empty" for names in (there, here)]
+    rest = {path: text for path, text in changed.items() if not path.startswith(whole)}
+    return {"KD.TERMS": f"KD.TERMS is {names[0]} there and {names[1]} here", **rest}
 
 
 def _check_length(folder: Path, asked: int) -> None:
