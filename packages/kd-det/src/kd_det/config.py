@@ -1,19 +1,21 @@
 """A Detectron2 config with the KD node: read strictly, and that of its teacher."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 from detectron2.config import CfgNode
+from kd_core.config.trusted import trusted_names
 from kd_core.errors import UserError, located, nearest
 from kd_core.files.weight_files import main_file, split_choice
 
 from kd_det.anchors_text import without_expressions
 from kd_det.imports import default_config
 from kd_det.keys import remember, teacher_defaults
-from kd_det.zoo import find_config
+from kd_det.lazy.files import lazy_of
+from kd_det.lazy.reading import read_lazy
+from kd_det.merging import UnknownKeyError, has_key, merge
+from kd_det.zoo import find_config, is_of_zoo
 
 
 def add_kd_config(cfg: CfgNode) -> None:
@@ -43,12 +45,12 @@ def add_kd_config(cfg: CfgNode) -> None:
 def read_config(
     file: str | Path, options: Sequence[str] = (), *, defaults: CfgNode | None = None
 ) -> CfgNode:
-    """Read a YAML file over defaults and the KD node's, then KEY VALUE options.
+    """Read a YAML file, or a LazyConfig, over defaults and the KD node's, then KEY VALUE options.
 
-    `KD.TEACHER.CONFIG` may be relative to the YAML file; it becomes an absolute path.
+    `KD.TEACHER.CONFIG` may be relative to the file; it becomes an absolute path.
 
     Args:
-        file: A path, or a name of Detectron2's model zoo.
+        file: A path, or a name of Detectron2's model zoo. A python file is run.
         options: Pairs that change the config.
         defaults: By default Detectron2's, with the keys of imported modules. It is changed.
 
@@ -59,10 +61,11 @@ def read_config(
     cfg = default_config() if defaults is None else defaults
     add_kd_config(cfg)
     if path.suffix == ".py":
-        raise UserError(f"{file}: a config of detection is a YAML file, such as configs/det/*.yaml")
-    _check_bases(path, ())
-    _merge(cfg, str(file), lambda: cfg.merge_from_file(str(path), allow_unsafe=False))
-    _merge(cfg, "options", lambda: cfg.merge_from_list(list(options)))
+        read_lazy(cfg, str(path), options)
+    else:
+        _check_bases(path, ())
+        merge(cfg, str(file), lambda: cfg.merge_from_file(str(path), allow_unsafe=False))
+        merge(cfg, "options", lambda: cfg.merge_from_list(list(options)))
     beside = path.parent / Path(cfg.KD.TEACHER.CONFIG).expanduser()
     if cfg.KD.TEACHER.CONFIG and beside.is_file():
         cfg.KD.TEACHER.CONFIG = str(beside.resolve())
@@ -88,10 +91,12 @@ def teacher_config(cfg: CfgNode) -> CfgNode:
                 f"KD.TERMS needs a teacher, but KD.TEACHER.{key} is empty: set {wanted}"
             )
     with located("KD.TEACHER.CONFIG"):
+        if lazy_of(cfg) is None:
+            _require_data(node.CONFIG)
         try:
             teacher = read_config(node.CONFIG, node.OPTS, defaults=teacher_defaults(cfg))
         except UnknownKeyError as error:
-            if not _has(cfg, error.key):
+            if not has_key(cfg, error.key):
                 raise
             raise UserError(
                 f"{error}; the student's config has it, but its default is not known: call "
@@ -99,6 +104,17 @@ def teacher_config(cfg: CfgNode) -> CfgNode:
             ) from error
     teacher.MODEL.DEVICE = cfg.MODEL.DEVICE
     return teacher
+
+
+def _require_data(name: str) -> None:
+    """Reject a python file that a YAML file names, unless it is Detectron2's own or trusted."""
+    path = find_config(name).resolve()
+    trusted = {Path(one).expanduser().resolve() for one in trusted_names() if one.endswith(".py")}
+    if path.suffix == ".py" and path not in trusted and not is_of_zoo(path):
+        raise UserError(
+            f"{name} is code, which is not run just because a config names it; if you trust its "
+            f"author, add --trust {name}"
+        )
 
 
 def check_teacher(cfg: CfgNode) -> None:
@@ -112,12 +128,6 @@ def check_teacher(cfg: CfgNode) -> None:
     if weights != "random" and "://" not in weights:
         with located("KD.TEACHER.WEIGHTS"):
             main_file(split_choice(weights)[0])
-
-
-class UnknownKeyError(UserError):
-    """A file or an option has a key that the config does not have."""
-
-    key = ""
 
 
 def _check_bases(file: Path, above: tuple[Path, ...]) -> None:
@@ -137,43 +147,3 @@ def _check_bases(file: Path, above: tuple[Path, ...]) -> None:
         if path.resolve() in above or path.resolve() == file.resolve():
             raise UserError(f"{file}: _BASE_ {base!r} leads back to itself")
         _check_bases(path, (*above, file.resolve()))
-
-
-def _merge(cfg: CfgNode, where: str, merge: Any) -> None:
-    """Merge into a config; an error says in one line what does not fit."""
-    try:
-        merge()
-    except yaml.YAMLError as error:
-        raise UserError(f"{where}: not plain YAML ({' '.join(str(error).split())})") from error
-    except (AttributeError, TypeError, RecursionError) as error:  # of lists and texts as nodes
-        raise UserError(f"{where}: not a config of Detectron2 ({error})") from error
-    except OSError as error:
-        place = error.filename or where
-        raise UserError(f"{where}: cannot read {place} ({error.strerror or error})") from error
-    except (KeyError, AssertionError, ValueError) as error:
-        text = str(error.args[0] if error.args else error)
-        match = re.fullmatch(r"Non-existent (?:config )?key: (\S+)", text)
-        if match:
-            unknown = UnknownKeyError(f"{where}: no key {match[1]}{_nearest_key(cfg, match[1])}")
-            unknown.key = match[1]
-            raise unknown from error
-        raise UserError(f"{where}: {text}") from error
-
-
-def _nearest_key(cfg: CfgNode, path: str) -> str:
-    """Return a hint about the first part of a path that a config lacks."""
-    node: Any = cfg
-    for part in path.split("."):
-        if not isinstance(node, dict) or part not in node:
-            return nearest(part, node) if isinstance(node, dict) else ""
-        node = node[part]
-    return ""
-
-
-def _has(cfg: CfgNode, path: str) -> bool:
-    node: Any = cfg
-    for part in path.split("."):
-        if not isinstance(node, dict) or part not in node:
-            return False
-        node = node[part]
-    return True

@@ -131,7 +131,7 @@ def build_distiller(cfg: CfgNode) -> DetectionDistiller:
         with located("KD.TEACHER.WEIGHTS"):
             load_teacher(teacher.network, cfg.KD.TEACHER.WEIGHTS)
     terms = build_terms(
-        specs, student, teachers, sample, where="KD.TERMS", num_classes=_num_classes(cfg)
+        specs, student, teachers, sample, where="KD.TERMS", num_classes=_num_classes(cfg, student.network)
     )
     distiller = DetectionDistiller(
         student,
@@ -191,7 +191,9 @@ def _check_regions(cfg: CfgNode, specs: Mapping[str, TermSpec]) -> None:
         )
 
 
-def _num_classes(cfg: CfgNode) -> int:
-    if cfg.MODEL.META_ARCHITECTURE == "RetinaNet":
-        return cfg.MODEL.RETINANET.NUM_CLASSES
-    return cfg.MODEL.ROI_HEADS.NUM_CLASSES + 1  # background is a class of a box head
+def _num_classes(cfg: CfgNode, network: Any) -> int:
+    if hasattr(network, "num_classes"):
+        return int(network.num_classes)  # of a dense head
+    heads = getattr(network, "roi_heads", None)
+    # Background is a class of a box head.
+    return int(getattr(heads, "num_classes", cfg.MODEL.ROI_HEADS.NUM_CLASSES)) + 1

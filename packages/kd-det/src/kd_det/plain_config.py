@@ -7,6 +7,7 @@ from kd_core.files.checkpoint import save_text
 
 from kd_det.imports import default_config
 from kd_det.keys import own_keys
+from kd_det.lazy.files import lazy_of
 
 FILE = "student.yaml"
 WEIGHTS = "model_final.pth"
@@ -16,7 +17,10 @@ def write_plain(cfg: CfgNode) -> None:
     """Write `student.yaml` into OUTPUT_DIR: the config without KD, and the student's weights.
 
     `get_cfg().merge_from_file` reads it, which rejects the `config.yaml` of Detectron2's set-up.
+    A LazyConfig is plain Detectron2 already: nothing is written for it.
     """
+    if lazy_of(cfg) is not None:
+        return
     folder = Path(cfg.OUTPUT_DIR).absolute()
     plain = cfg.clone()
     plain.defrost()

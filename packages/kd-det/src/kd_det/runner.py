@@ -24,12 +24,15 @@ from kd_det.config import check_teacher, read_config
 from kd_det.data.register import check_data, parse_set, register_coco
 from kd_det.distiller import DetectionDistiller, Inputs
 from kd_det.imports import importing
+from kd_det.lazy.files import lazy_of
+from kd_det.lazy.reading import require_student
+from kd_det.lazy.trainer import trainer_of
 from kd_det.logs import without_tracebacks
 from kd_det.proposals import check_files, require_files
 from kd_det.release.compat import launch_on_cpu
 from kd_det.resume import identity
 from kd_det.terms import parse_terms
-from kd_det.trainer import DistillationTrainer
+from kd_det.zoo import find_config
 
 
 def run(args: Namespace) -> None:
@@ -44,6 +47,7 @@ def _run(args: Namespace) -> None:
         demo.main(args)
         return
     register(args)
+    args.config_file = str(find_config(args.config_file))  # Detectron2 shows its contents
     cfg = read_config(args.config_file, args.opts)
     if args.dry_run:
         dry_run(cfg)
@@ -69,6 +73,8 @@ def check(cfg: CfgNode, args: Namespace) -> None:
     """Reject terms, data, a device or weights that do not fit, before any work."""
     named_folder(cfg.OUTPUT_DIR, "OUTPUT_DIR")
     parse_terms(cfg)
+    if lazy := lazy_of(cfg):
+        require_student(lazy, training=not args.eval_only)
     check_data(cfg)
     check_files(cfg, training=not args.eval_only)
     require_files(cfg, training=not args.eval_only)
@@ -131,8 +137,8 @@ def _train_or_evaluate(cfg: CfgNode, args: Namespace) -> Any:
     memory = memory_remedy(cfg)
     with memory_told(memory):
         if args.eval_only:
-            return DistillationTrainer.evaluate(cfg, resume=args.resume)
-        trainer = DistillationTrainer(cfg)
+            return trainer_of(cfg).evaluate(cfg, resume=args.resume)
+        trainer = trainer_of(cfg)(cfg)
         trainer.resume_or_load(resume=args.resume)
     if isinstance(trainer.distiller, DetectionDistiller):
         out.print(report.terms_table(trainer.distiller))
@@ -155,8 +161,9 @@ def dry_run(cfg: CfgNode) -> None:
         cfg.KD.TEACHER.WEIGHTS = "random"
     if not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
-    model = DistillationTrainer.build_model(cfg).train()
-    optimizer = DistillationTrainer.build_optimizer(cfg, model)
+    trainer = trainer_of(cfg)
+    model = trainer.build_model(cfg).train()
+    optimizer = trainer.build_optimizer(cfg, model)
     with EventStorage():
         losses = model(synthetic_inputs(masks=cfg.MODEL.MASK_ON))
     torch.stack(list(losses.values())).sum().backward()

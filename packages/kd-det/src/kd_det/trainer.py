@@ -18,6 +18,7 @@ from torch import nn
 from kd_det.data.loader import Mapper, build_train_loader
 from kd_det.data.reading import TellingMapper, watch_workers
 from kd_det.distiller import DetectionDistiller, build_distiller, inherit
+from kd_det.lazy.files import lazy_of
 from kd_det.plain_config import write_plain
 from kd_det.proposals import read_proposals_safely
 from kd_det.release.compat import as_written, restart_loader
@@ -50,10 +51,18 @@ class DistillationTrainer(DefaultTrainer):
     A subclass may override everything that a subclass of `DefaultTrainer` may.
     """
 
+    reads_lazy_configs = False
+
     def __init__(self, cfg: CfgNode) -> None:
+        self._require_own(cfg)
         self.asked = cfg
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         super().__init__(with_options(cfg, "SEED", int(seed)))
+
+    @classmethod
+    def _require_own(cls, cfg: CfgNode) -> None:
+        if lazy_of(cfg) is not None and not cls.reads_lazy_configs:
+            raise UserError("kd_det.lazy.trainer.LazyTrainer trains the student of a LazyConfig")
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -117,6 +126,7 @@ class DistillationTrainer(DefaultTrainer):
     @classmethod
     def evaluate(cls, cfg: CfgNode, *, resume: bool = False) -> OrderedDict[str, Any]:
         """Evaluate the plain student with `MODEL.WEIGHTS`, or a run's last checkpoint."""
+        cls._require_own(cfg)
         model = DefaultTrainer.build_model(cfg)
         checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR)
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)

@@ -14,6 +14,7 @@ from kd_core.experiment.results import read_result
 from kd_core.files import checkpoint
 
 from kd_det.config import teacher_config
+from kd_det.lazy.files import lazy_of
 from kd_det.resume.last_checkpoint import read_last
 
 LENGTH = "SOLVER.MAX_ITER"
@@ -37,9 +38,9 @@ def recorded(cfg: CfgNode) -> dict[str, Any]:
 
     The teacher's YAML is replaced by its contents; data sets count by their JSON files.
     """
-    config: dict[str, Any] = with_contents(_plain(cfg))
+    config: dict[str, Any] = with_contents(_whole(cfg))
     if cfg.KD.TERMS:
-        config["KD"]["TEACHER"]["CONFIG"] = with_contents(_plain(teacher_config(cfg)))
+        config["KD"]["TEACHER"]["CONFIG"] = with_contents(_whole(teacher_config(cfg)))
     names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
     files = {name: getattr(MetadataCatalog.get(name), "json_file", None) for name in names}
     return {**config, "seed": cfg.SEED, "annotations": with_contents(files)}
@@ -84,7 +85,7 @@ def check_model(cfg: CfgNode) -> None:
     kept = identity.read(folder)
     if kept is None:
         return
-    found = differences(kept["config"], with_contents(_plain(cfg)), _not_of_model)
+    found = differences(kept["config"], with_contents(_whole(cfg)), _not_of_model)
     refuse(folder, found, "evaluate it with its own config, or name its file as MODEL.WEIGHTS")
 
 
@@ -125,7 +126,7 @@ def _may_differ(path: str) -> bool:
 
 
 def _not_of_model(path: str) -> bool:
-    of_model = path.startswith("MODEL.") or path == "INPUT.FORMAT"
+    of_model = path.startswith(("MODEL.", "LAZY.model.")) or path == "INPUT.FORMAT"
     return not of_model or path in (*MAY_DIFFER, "MODEL.WEIGHTS") or "_TEST" in path
 
 
@@ -156,6 +157,12 @@ def _check_length(folder: Path, asked: int) -> None:
             f"{LENGTH} is {asked}, but {folder} has trained for {trained} iterations; set that or "
             "more, or another OUTPUT_DIR"
         )
+
+
+def _whole(cfg: CfgNode) -> dict[str, Any]:
+    """Return a config in plain types, with the LazyConfig that it stands for."""
+    lazy = lazy_of(cfg)
+    return {**_plain(cfg), **({"LAZY": lazy.identity()} if lazy else {})}
 
 
 def _plain(value: Any) -> Any:
