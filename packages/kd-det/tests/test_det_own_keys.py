@@ -1,5 +1,6 @@
 """Keys of a user's own, modules that add them, and keys of terms in a user's script."""
 
+import contextvars
 import copy
 import pickle
 import sys
@@ -13,8 +14,9 @@ from detectron2.config import CfgNode, get_cfg
 from kd_core.errors import UserError
 from kd_det.config import add_kd_config, read_config, teacher_config
 from kd_det.imports import importing
+from kd_det.runner import work
 from kd_det.terms import parse_terms
-from kd_det.train import main
+from kd_det.train import argument_parser, main
 
 FITNET = "kd_core.criteria.fitnet.FitNet"
 OWN = {"MODEL": {"SWINT": {"DEPTH": 24}}}
@@ -101,9 +103,10 @@ class TestTheTeachersConfig:
         cfg = get_cfg()
         add_first(cfg)
         cfg.merge_from_file(str(files[0]))
-        with pytest.raises(UserError, match=r"^KD.TEACHER.CONFIG: .*did you mean 'WEIGHTS'") as told:
+        told = r"^KD.TEACHER.CONFIG: .*did you mean 'WEIGHTS'"
+        with pytest.raises(UserError, match=told) as refusal:
             teacher_config(cfg)
-        assert "add_kd_config" not in str(told.value)
+        assert "add_kd_config" not in str(refusal.value)
 
 
 class TestTermsInAScript:
@@ -138,7 +141,7 @@ class TestTermsInAScript:
             (tmp_path / "more.yaml").write_text(yaml.safe_dump({"KD": {"TERMS": {"fitnet": term}}}))
             cfg.merge_from_file(str(tmp_path / "more.yaml"))
             assert cfg.KD.TERMS.fitnet.WEIGHT == 3
-            assert cfg.KD.TERMS.fitnet.ARGS == args, number
+            assert args == cfg.KD.TERMS.fitnet.ARGS, number
 
     def test_a_term_that_is_set_as_an_attribute_is_whole_too(self, cfg):
         cfg.KD.TERMS.other = CfgNode({"CRITERION": FITNET})
@@ -227,6 +230,21 @@ class TestAModuleOfAUser:
         assert main(["--config-file", str(path), "--dry-run", "--import", name]) == 2
         assert f"{name}.os.system is not known here" in capsys.readouterr().err
 
+    def test_is_imported_in_a_process_of_its_own_too(self, module, write, monkeypatch):
+        seen = []
+
+        def look(cfg, args):
+            seen.append((teacher_config(cfg).MODEL.MINE.WIDTH, parse_terms(cfg)["own"].call))
+
+        monkeypatch.setattr("kd_det.runner._train_or_evaluate", look)
+        name = module()
+        path = write("retinanet", {"own": {"CRITERION": f"{name}.Mine"}})
+        args = argument_parser().parse_args(["--import", name, "--config-file", str(path)])
+        with importing([name]):
+            sent = pickle.dumps((read_config(path), args))
+        contextvars.Context().run(work, *pickle.loads(sent))  # which knows of nothing
+        assert seen[0][0] == 16
+
     @pytest.mark.parametrize(
         ("text", "told"),
         [
@@ -253,7 +271,7 @@ class TestAModuleOfAUser:
         [
             ("own_{}.py", "wanted the name of a module"),
             ("./own_{}", "wanted the name of a module"),
-            ("own_{}x", "there is no module 'own_{}x' here or on PYTHONPATH; did you mean 'own_{}'"),
+            ("own_{}x", "there is no module 'own_{}x' here or on PYTHONPATH; did you mean"),
             ("own_{}:add_othr", "has no function 'add_othr'; did you mean 'add_other'"),
         ],
     )

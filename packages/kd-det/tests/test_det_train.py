@@ -341,7 +341,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("key", "value", "told"),
         [
-            ("KD.TEACHER.CONFIG", "techer.yaml", "CONFIG: there is no config file techer.yaml; did"),
+            ("KD.TEACHER.CONFIG", "techer.yaml", "CONFIG: there is no config file techer.yaml"),
             ("KD.TEACHER.CONFIG", ".", "CONFIG: there is no config file ."),
             ("KD.TEACHER.WEIGHTS", "t.pth", "KD.TEACHER.WEIGHTS: no weights file 't.pth'"),
             ("KD.TEACHER.WEIGHTS", ".", "KD.TEACHER.WEIGHTS: no weights file '.', it is a folder"),

@@ -2,6 +2,8 @@
 
 from argparse import Action, ArgumentError, ArgumentTypeError
 from collections.abc import Sequence
+from functools import partial
+from itertools import takewhile
 from typing import Any
 
 from kd_core.errors import UserError
@@ -29,10 +31,10 @@ class PairsParser(ToolParser):
             action = self._option(text)
             if action is None or action.nargs != "+" or "=" in text:
                 continue
-            end = place + 2
-            while end < len(args) and not args[end].startswith("-") and self._fits(action, args[end]):
-                end += 1
-            if end < len(args) and not args[end].startswith("-"):
+            values = list(takewhile(lambda one: not one.startswith("-"), args[place + 1 :]))
+            fitting = list(takewhile(partial(self._fits, action), values[1:]))
+            if end := len(values[1:]) - len(fitting):
+                end = place + 1 + len(values) - end
                 return [*args[:end], "--", *args[end:]]
         return args
 
@@ -74,7 +76,7 @@ def add_own(parser: P) -> P:
         action="append",
         default=[],
         help="import your module before the config is read: it registers backbones or data sets; "
-        "its add_config(cfg), or FUNCTION of MODULE:FUNCTION, adds keys. May be given several times",
+        "its add_config(cfg), or FUNCTION of MODULE:FUNCTION, adds keys. May be given often",
     )
     parser.add_argument(
         "--register",

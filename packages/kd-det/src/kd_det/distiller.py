@@ -130,9 +130,8 @@ def build_distiller(cfg: CfgNode) -> DetectionDistiller:
     else:
         with located("KD.TEACHER.WEIGHTS"):
             load_teacher(teacher.network, cfg.KD.TEACHER.WEIGHTS)
-    terms = build_terms(
-        specs, student, teachers, sample, where="KD.TERMS", num_classes=_num_classes(cfg, student.network)
-    )
+    classes = _num_classes(cfg, student.network)
+    terms = build_terms(specs, student, teachers, sample, where="KD.TERMS", num_classes=classes)
     distiller = DetectionDistiller(
         student,
         teachers,

@@ -11,7 +11,7 @@ from kd_det.anchors_text import without_expressions
 from kd_det.imports import default_config
 from kd_det.terms import whole_term
 
-_MEMORY = "__kd_memory__"  # in `__dict__`, beside yacs' own state: copied and pickled with the config
+_MEMORY = "__kd_memory__"  # in `__dict__`, beside yacs' own state: copied with the config
 Path = tuple[str, ...]
 
 _ANY_TYPE = ("CRITERION", "STUDENT", "TEACHER", "WEIGHT", "WARMUP_ITERS")
@@ -72,7 +72,7 @@ def remember(cfg: CfgNode) -> None:
     defaults of its own keys are not known.
     """
     if type(cfg) is CfgNode:
-        object.__setattr__(cfg, "__class__", KDConfig)  # a node's own refuses what is no value
+        object.__setattr__(cfg, "__class__", KDConfig)  # a node's own takes values alone
     defaults = default_config()
     sure = not _is_changed(cfg, defaults)
     keys = own_keys(cfg, defaults) if sure else {}

@@ -46,6 +46,7 @@ def _nearest_key(cfg: CfgNode, path: str) -> str:
 
 
 def has_key(cfg: CfgNode, path: str) -> bool:
+    """Return whether a config has a dotted key."""
     node: Any = cfg
     for part in path.split("."):
         if not isinstance(node, dict) or part not in node:

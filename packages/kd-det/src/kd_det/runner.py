@@ -21,6 +21,7 @@ from kd_core.runtime.failures import during_run, memory_told
 
 from kd_det import demo
 from kd_det.config import check_teacher, read_config
+from kd_det.data.reading import require_folders
 from kd_det.data.register import check_data, parse_set, register_coco
 from kd_det.distiller import DetectionDistiller, Inputs
 from kd_det.imports import importing
@@ -76,6 +77,7 @@ def check(cfg: CfgNode, args: Namespace) -> None:
     if lazy := lazy_of(cfg):
         require_student(lazy, training=not args.eval_only)
     check_data(cfg)
+    require_folders(cfg)
     check_files(cfg, training=not args.eval_only)
     require_files(cfg, training=not args.eval_only)
     if cfg.KD.TERMS and not args.eval_only:

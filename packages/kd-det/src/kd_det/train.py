@@ -61,7 +61,9 @@ def _add_detectron2_arguments(parser: ToolParser) -> None:
 
     That one cannot be called for `--help`: importing it takes seconds.
     """
-    parser.add_argument("--config-file", default="", metavar="FILE", help="a YAML file, or a name of the zoo")
+    parser.add_argument(
+        "--config-file", default="", metavar="FILE", help="YAML, a LazyConfig, or a name of the zoo"
+    )
     parser.add_argument("--resume", action="store_true", help="resume the run in OUTPUT_DIR")
     parser.add_argument("--eval-only", action="store_true", help="evaluate, do not train")
     parser.add_argument("--num-gpus", type=int, default=1, help="number of GPUs of each machine")

@@ -1,13 +1,16 @@
 """Detectron2's reading of images, with errors that name the file, and watched workers."""
 
+from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper
+from detectron2.data import DatasetMapper, MetadataCatalog
+from detectron2.utils.file_io import PathManager
 from kd_core.data.image_files import require_image
 from kd_core.data.workers import Watched
 from kd_core.errors import UserError
 from kd_core.runtime.failures import explain, first_line
+from kd_core.runtime.paths import nearest_path
 
 
 class TellingMapper(DatasetMapper):
@@ -33,6 +36,21 @@ class TellingMapper(DatasetMapper):
                 f"{file}: cannot be read, or differs from its annotation ({what}); "
                 "repair or remove it"
             ) from error
+
+
+def require_folders(cfg: CfgNode) -> None:
+    """Reject data sets whose folder of images does not exist.
+
+    Raises:
+        UserError: Names the set, and the nearest folder.
+    """
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        folder = MetadataCatalog.get(name).get("image_root")
+        if folder and not PathManager.isdir(folder):
+            raise UserError(
+                f"data set {name!r}: no folder of images {folder}"
+                f"{nearest_path(Path(folder).absolute())}"
+            )
 
 
 def watch_workers(loader: Any, cfg: CfgNode) -> Watched:

@@ -10,7 +10,6 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.utils.file_io import PathManager
 from kd_core.errors import UserError, nearest
-from kd_core.runtime.paths import nearest_path
 
 _KEYS: dict[str, set[str]] = {
     "categories": {"id", "name"},
@@ -156,15 +155,7 @@ def check_data(cfg: CfgNode) -> None:
     """
     if not cfg.DATASETS.TRAIN:
         raise UserError("DATASETS.TRAIN is empty; name a registered data set")
-    names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-    check_categories(cfg, names)
-    for name in names:
-        folder = MetadataCatalog.get(name).get("image_root")
-        if folder and not PathManager.isdir(folder):
-            raise UserError(
-                f"data set {name!r}: no folder of images {folder}"
-                f"{nearest_path(Path(folder).absolute())}"
-            )
+    check_categories(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
 
 
 def check_categories(cfg: CfgNode, names: Sequence[str], role: str = "student") -> None:

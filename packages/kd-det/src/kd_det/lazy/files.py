@@ -1,4 +1,4 @@
-"""A LazyConfig: a python file that Detectron2 runs, with options; and the model that it describes."""
+"""A LazyConfig: a python file that Detectron2 runs, with options; its model."""
 
 import builtins
 import copy
@@ -91,7 +91,8 @@ class LazyFile:
 
     def identity(self) -> dict[str, Any]:
         """Return in plain types what the file says, but what the config has that stands for it."""
-        whole = {key: _plain(self.get(key)) for key in self.node if key not in _NOT_IDENTITY}
+        names = [str(key) for key in self.node if key not in _NOT_IDENTITY]
+        whole = {key: _plain(self.get(key)) for key in names}
         for part in ("train", "test"):
             loader = whole.get("dataloader", {}).get(part, {})
             for key in _NOT_OF_BATCHES:

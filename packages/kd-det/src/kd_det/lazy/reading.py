@@ -32,7 +32,15 @@ _SAME = {
 }
 """Keys of a LazyConfig, and those of Detectron2's YAML that mean the same."""
 
-_TRAIN = ("output_dir", "init_checkpoint", "max_iter", "amp", "ddp", "checkpointer", "eval_period")
+_TRAIN: tuple[str, ...] = (
+    "output_dir",
+    "init_checkpoint",
+    "max_iter",
+    "amp",
+    "ddp",
+    "checkpointer",
+    "eval_period",
+)
 _TRAIN += ("log_period", "device", "seed", "cudnn_benchmark", "model_ema")
 _PARTS = ("dataloader", "optimizer", "lr_multiplier", "train")
 _MISSPELT = 0.85
@@ -135,7 +143,7 @@ def _names(lazy: LazyFile, loader: str) -> tuple[str, ...]:
 def _kd_node(lazy: LazyFile) -> dict[str, Any]:
     """Return the KD node as a YAML file has it: criteria by name."""
     found = lazy.get("KD")
-    node = OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
+    node: Any = OmegaConf.to_container(found, resolve=True) if found is not None else None
     if not isinstance(node, dict):
         return {}
     terms = node.get("TERMS")
