@@ -24,7 +24,17 @@ BARE = {"eval", "exec", "compile", "__import__", "build", "load", "loads", "pars
 CALLS = {  # and by such a name after any dot
     *("load", "unsafe_load", "full_load", "load_all", "loadmat", "load_model", "load_file"),
     *("memmap", "fromfile", "merge_from_file", "literal_eval", "load_state_dict_from_url"),
-    *("import_module", "instantiate", "run_path", "run_module", "system", "popen", "Popen", "spawn", "execv"),
+    *(
+        "import_module",
+        "instantiate",
+        "run_path",
+        "run_module",
+        "system",
+        "popen",
+        "Popen",
+        "spawn",
+        "execv",
+    ),
     *("check_output", "check_call", "getoutput", "run_code", "arrays_only", "unpickle"),
     *(
         "build_network",
@@ -124,7 +134,7 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
     ("kd_det/imports.py", "import importlib"): (1, "modules that `--import` names"),
     ("kd_det/imports.py", "import pkgutil"): (1, "names of modules, for messages"),
     ("kd_det/imports.py", "importlib.import_module"): (1, "what `--import` names"),
-    ("kd_det/zoo.py", "import importlib.util"): (1, "where Detectron2 is, without importing it"),
+    ("kd_det/zoo.py", "import importlib"): (1, "where Detectron2 is, without importing it"),
     ("kd_det/lazy/files.py", "LazyConfig.load"): (
         1,
         "a .py of the command line, of Detectron2's zoo, or trusted; see `_require_data` of config",

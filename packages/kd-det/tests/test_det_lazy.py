@@ -3,13 +3,16 @@
 import json
 import os
 import pickle
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
 pytest.importorskip("detectron2")
-import kd_det  # noqa: F401  before Detectron2
+import kd_det  # before Detectron2
 from kd_core.config.trusted import trusting
 from kd_core.errors import UserError
 from kd_det.config import read_config, teacher_config
@@ -202,6 +205,17 @@ def test_a_lazy_student_of_a_lazy_teacher_trains_resumes_exactly_and_is_evaluate
     harmless = ["train.log_period", 5, "train.max_iter", 5, "dataloader.train.num_workers", 1]
     assert run(*lazy, "student.py", "--resume", *harmless) == 0
     assert final(folder)["iteration"] == 4
+
+
+def test_the_readmes_lines_make_a_student_of_a_plain_lazy_config(lazy, tmp_path, capsys):
+    page = (Path(kd_det.__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (node,) = re.findall(r"^```python\n(KD = dict.*?)^```$", page, re.M | re.S)
+    (command,) = re.findall(r"^uv run tools/det_train.py (--config-file student.py.*)$", page, re.M)
+    (tmp_path / "student.py").write_text((tmp_path / "plain.py").read_text() + node)
+    (tmp_path / "parts.py").rename(tmp_path / "teacher.py")
+    (tmp_path / "parts.py").write_text(MODEL)
+    assert main(shlex.split(command)) == 0
+    assert "loss_pkd" in capsys.readouterr().out
 
 
 def test_settings_by_names_see_the_student_s_own_names(lazy, tmp_path):

@@ -3,13 +3,16 @@
 import contextvars
 import copy
 import pickle
+import re
+import shlex
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
 pytest.importorskip("detectron2")
-import kd_det  # noqa: F401  before Detectron2
+import kd_det  # before Detectron2
 from detectron2.config import CfgNode, get_cfg
 from kd_core.errors import UserError
 from kd_det.config import add_kd_config, read_config, teacher_config
@@ -280,3 +283,17 @@ class TestAModuleOfAUser:
         given = ["--config-file", str(write("retinanet")), "--dry-run"]
         assert main([*given, "--import", name.format(tmp_path.name)]) == 2
         assert told.format(*[tmp_path.name] * 2) in capsys.readouterr().err
+
+
+PAGE = (Path(kd_det.__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readmes_module_and_command_work(write, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (source,) = re.findall(r"^```python\n(# my_module.py.*?)^```$", PAGE, re.M | re.S)
+    (tmp_path / "my_module.py").write_text(source)
+    write("retinanet", {"fitnet": {"CRITERION": FITNET}}).rename("my_kd.yaml")
+    (command,) = re.findall(r"^uv run tools/det_train.py (--import .*)$", PAGE, re.M)
+    assert main(shlex.split(command)) == 0
+    assert "one training step done" in capsys.readouterr().out
