@@ -359,7 +359,8 @@ class TestRefusals:
         from detectron2.data.datasets import register_coco_instances
 
         name, images = f"lost_{tmp_path.name}", tmp_path / "imags"
-        register_coco_instances(name, {}, str(coco[0]), str(images))
+        classes = {"thing_classes": ["red", "green", "blue"]}  # else the set is read, and logged
+        register_coco_instances(name, classes, str(coco[0]), str(images))
         message = error("DATASETS.TRAIN", f"('{name}',)")
         assert f"data set '{name}': no folder of images {images}; did you mean 'images'" in message
         proposals = ["DATASETS.PROPOSAL_FILES_TRAIN", "('p.pkl',)", "MODEL.LOAD_PROPOSALS", True]
