@@ -17,7 +17,7 @@ VISION = CORE | {"kd_core", "torchvision", "PIL"}
 ALWAYS = {
     "kd_core": CORE,
     "kd_cls": VISION | {"sklearn"},
-    "kd_det": VISION | {"detectron2", "pycocotools", "iopath", "yaml", "cv2"},
+    "kd_det": VISION | {"detectron2", "pycocotools", "iopath", "yaml", "cv2", "omegaconf"},
     "kd_reid": VISION | {"torchreid", "scipy", "sklearn", "cv2"},
 }
 IN_ONE_FILE = {

@@ -24,7 +24,17 @@ BARE = {"eval", "exec", "compile", "__import__", "build", "load", "loads", "pars
 CALLS = {  # and by such a name after any dot
     *("load", "unsafe_load", "full_load", "load_all", "loadmat", "load_model", "load_file"),
     *("memmap", "fromfile", "merge_from_file", "literal_eval", "load_state_dict_from_url"),
-    *("import_module", "run_path", "run_module", "system", "popen", "Popen", "spawn", "execv"),
+    *(
+        "import_module",
+        "instantiate",
+        "run_path",
+        "run_module",
+        "system",
+        "popen",
+        "Popen",
+        "spawn",
+        "execv",
+    ),
     *("check_output", "check_call", "getoutput", "run_code", "arrays_only", "unpickle"),
     *(
         "build_network",
@@ -129,7 +139,18 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
         1,
         "values of --cfg-options: literals alone",
     ),
-    ("kd_det/config.py", "import yaml"): (1, "its errors alone"),
+    ("kd_det/config.py", "import yaml"): (1, "safe_load, and its errors"),
+    ("kd_det/merging.py", "import yaml"): (1, "its errors alone"),
+    ("kd_det/imports.py", "import importlib"): (1, "modules that `--import` names"),
+    ("kd_det/imports.py", "import pkgutil"): (1, "names of modules, for messages"),
+    ("kd_det/imports.py", "importlib.import_module"): (1, "what `--import` names"),
+    ("kd_det/zoo.py", "import importlib"): (1, "where Detectron2 is, without importing it"),
+    ("kd_det/lazy/files.py", "LazyConfig.load"): (
+        1,
+        "a .py of the command line, of Detectron2's zoo, or trusted; see `_require_data` of config",
+    ),
+    ("kd_det/lazy/files.py", "instantiate"): (1, "nodes of such a .py"),
+    ("kd_det/lazy/trainer.py", "locate"): (1, "the optimizer of such a .py"),
     ("kd_det/config.py", "cfg.merge_from_file"): (1, "a YAML file, with allow_unsafe=False"),
     # Weights, checkpoints, arrays
     ("kd_core/files/checkpoint.py", "torch.load"): (1, "a checkpoint, with weights_only=True"),

@@ -50,6 +50,9 @@ def test_a_command_line_means_what_it_means_to_detectron2(line):
         ("MODEL.DEVICE cpu --resume", "--resume stands behind MODEL.DEVICE"),
         ("MODEL.DEVICE", "'MODEL.DEVICE' has no value"),
         ("config.yaml", "--config-file"),
+        ("--register birds MODEL.DEVICE cpu", "--register: 'birds': wanted NAME=JSON:IMAGES"),
+        ("--register a=b:c MODEL.DEVICE", "'MODEL.DEVICE' has no value"),
+        ("--register a=b:c MODEL.DEVICE cpu --resume", "--resume stands behind MODEL.DEVICE"),
     ],
 )
 def test_a_mistake_is_one_line(line, message, capsys):
@@ -58,6 +61,26 @@ def test_a_mistake_is_one_line(line, message, capsys):
     (said,) = printed.err.splitlines()
     assert message in said
     assert printed.out == ""
+
+
+PAIRS = ["MODEL.DEVICE", "cpu", "SOLVER.STEPS", "(1,)"]
+SETS = ["a=a.json:images", "b=b=b.json:images"]
+
+
+@pytest.mark.parametrize("option", ["--register", "--reg"])
+@pytest.mark.parametrize("between", [[], ["--"], ["--resume"]])
+def test_pairs_may_stand_behind_an_option_with_several_values(option, between):
+    args = argument_parser().parse_args([option, *SETS, *between, *PAIRS])
+    assert (args.register, args.opts) == (SETS, PAIRS)
+    assert args.resume == (between == ["--resume"])
+
+
+def test_pairs_behind_seeds_are_pairs():
+    args = argument_parser().parse_args(["--seeds", "0", "1", *PAIRS])
+    assert (args.seeds, args.opts) == ([0, 1], PAIRS)
+    args = argument_parser().parse_args(["--seeds", "0", "--register", *SETS, *PAIRS])
+    assert (args.seeds, args.register, args.opts) == ([0], SETS, PAIRS)
+    assert argument_parser().parse_args(["--register=a=b:c", *PAIRS]).opts == PAIRS
 
 
 def test_a_wrong_value_is_refused_where_the_parser_is_used_alone():

@@ -210,6 +210,10 @@ class TestRefusals:
         torch.save(contents, tmp_path / "run/model_final.pth")
         with pytest.raises(UserError, match=r"has no part 'state'.*as MODEL\.WEIGHTS"):
             train(cfg, tmp_path / "run", resume=True)
+        wider = cfg.clone()
+        wider.MODEL.FPN.OUT_CHANNELS = 24
+        with pytest.raises(UserError, match=r"MODEL\.FPN\.OUT_CHANNELS is 16 there and 24 here"):
+            train(wider, tmp_path / "run", resume=True)
         cfg.MODEL.WEIGHTS = str(tmp_path / "run/model_final.pth")
         train(cfg, tmp_path / "other")
 

@@ -56,10 +56,19 @@ def test_resume_rejects_another_config_and_trains_more_iterations(command, tmp_p
         ("KD.TERMS.review.WEIGHT", 2.0): "KD.TERMS.review.WEIGHT is 1.0 there and 2.0 here",
         ("KD.TEACHER.OPTS", "['MODEL.FPN.OUT_CHANNELS', 8]"): "KD.TEACHER.OPTS",
         ("SOLVER.MAX_ITER", 3): "SOLVER.MAX_ITER is 3, but",
+        ("MODEL.FPN.OUT_CHANNELS", 24): "MODEL.FPN.OUT_CHANNELS is 16 there and 24 here",
+        ("SOLVER.IMS_PER_BATCH", 1): "SOLVER.IMS_PER_BATCH is 2 there and 1 here",
+        ("DATASETS.TEST", "()"): "DATASETS.TEST.0 is",
+        ("KD.TERMS.dkd.CRITERION", "kd_core.criteria.kd.KD"): "config: KD.TERMS.dkd.CRITERION is",
     }.items():
         capsys.readouterr()
         assert command("OUTPUT_DIR", run, *options, flags=["--resume"]) == 2
-        assert shown in capsys.readouterr().err
+        (line,) = capsys.readouterr().err.splitlines()
+        assert shown in line
+    for name, config in other_methods(command.path).items():
+        assert command("OUTPUT_DIR", run, flags=["--resume"], file=config) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"another config: KD.TERMS is dkd, review there and {name} here; name " in line
     text = teacher.read_text()
     teacher.write_text(text.replace("PIXEL_STD:\n  - 57.0", "PIXEL_STD:\n  - 58.0"))
     assert teacher.read_text() != text
@@ -67,12 +76,31 @@ def test_resume_rejects_another_config_and_trains_more_iterations(command, tmp_p
     assert "KD.TEACHER.CONFIG.MODEL.PIXEL_STD.0 is 57.0 there" in capsys.readouterr().err
     teacher.write_text(text)
     assert (run / "model_final.pth").read_bytes() == before
+    evaluation = {"flags": ["--eval-only", "--resume"]}
+    assert command("OUTPUT_DIR", run, "MODEL.FPN.OUT_CHANNELS", 24, **evaluation) == 2
+    assert "MODEL.FPN.OUT_CHANNELS is 16 there and 24 here; evaluate" in capsys.readouterr().err
+    other = ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.2, "TEST.DETECTIONS_PER_IMAGE", 5]
+    assert command("OUTPUT_DIR", run, *other, **evaluation) == 0
     quiet = ["DATALOADER.NUM_WORKERS", 1, "SOLVER.CHECKPOINT_PERIOD", 5]
+    quiet += ["KD.WORKER_TIMEOUT", 100.0, "TEST.EVAL_PERIOD", 50]
+    run = f"{run.parent}/./run/"
     assert command("OUTPUT_DIR", run, "SOLVER.MAX_ITER", 6, *quiet, flags=["--resume"]) == 0
+    run = Path(run)
     assert checkpoint(run)["iteration"] == 5
     (run / "config.json").unlink()
     assert command("OUTPUT_DIR", run, "SOLVER.MAX_ITER", 6, flags=["--resume"]) == 2
     assert "but no config.json" in capsys.readouterr().err
+
+
+def other_methods(path):
+    """Write the config with another term, and without distillation; return them by their terms."""
+    config = yaml.safe_load(path.read_text())
+    files = {}
+    for name, terms in (("cwd", {"cwd": {"CRITERION": "kd_core.criteria.cwd.CWD"}}), ("empty", {})):
+        config["KD"]["TERMS"] = terms
+        files[name] = path.with_name(f"{name}.yaml")
+        files[name].write_text(yaml.safe_dump(config))
+    return files
 
 
 PLAIN = """
@@ -95,6 +123,7 @@ from detectron2.engine import DefaultPredictor
 config, image, out = sys.argv[1:]
 cfg = get_cfg()
 cfg.merge_from_file(config)
+cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
 boxes = DefaultPredictor(cfg)(torch.load(image).numpy())["instances"].pred_boxes.tensor
 assert not any(name.startswith("kd_") for name in sys.modules)
 torch.save(boxes, out)
@@ -108,20 +137,16 @@ def test_checkpoint_is_a_plain_detectors(command, tmp_path, capsys):
 
     assert command("OUTPUT_DIR", tmp_path / "run") == 0
     file = tmp_path / "run/model_final.pth"
-    config = yaml.safe_load(command.path.read_text())
-    del config["KD"]
-    config["MODEL"]["WEIGHTS"] = str(file)
-    config["MODEL"]["ROI_HEADS"]["SCORE_THRESH_TEST"] = 0.0
-    (tmp_path / "plain.yaml").write_text(yaml.safe_dump(config))
     (tmp_path / "plain.py").write_text(PLAIN)
     image = torch.randint(256, (64, 80, 3), dtype=torch.uint8)
     torch.save(image, tmp_path / "image.pt")
-    given = [str(tmp_path / name) for name in ("plain.py", "plain.yaml", "image.pt", "boxes.pt")]
+    names = ("plain.py", "run/student.yaml", "image.pt", "boxes.pt")
+    given = [str(tmp_path / name) for name in names]
     done = subprocess.run([sys.executable, *given], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     student = build_distiller(read_config(command.path)).network
     SafeCheckpointer(student).load(str(file))
-    predictor = DefaultPredictor(read_config(tmp_path / "plain.yaml"))
+    predictor = DefaultPredictor(read_config(tmp_path / "run/student.yaml"))
     predictor.model = student.eval()
     student.roi_heads.box_predictor.test_score_thresh = 0.0
     ours = predictor(image.numpy())["instances"].pred_boxes.tensor
@@ -308,8 +333,39 @@ class TestRefusals:
         message = error("MODEL.WEIGHTS", "resnet18.pth")
         assert "no file 'resnet18.pth'; tools/det_convert.py makes it" in message
 
-    def test_evaluation_of_nothing(self, error):
+    def test_evaluation_of_nothing(self, error, tmp_path):
         assert "--eval-only needs MODEL.WEIGHTS" in error(flags=["--eval-only"])
+        message = error("OUTPUT_DIR", tmp_path / "new", flags=["--eval-only", "--resume"])
+        assert "has no checkpoint to evaluate" in message
+
+    @pytest.mark.parametrize(
+        ("key", "value", "told"),
+        [
+            ("KD.TEACHER.CONFIG", "techer.yaml", "CONFIG: there is no config file techer.yaml"),
+            ("KD.TEACHER.CONFIG", ".", "CONFIG: there is no config file ."),
+            ("KD.TEACHER.WEIGHTS", "t.pth", "KD.TEACHER.WEIGHTS: no weights file 't.pth'"),
+            ("KD.TEACHER.WEIGHTS", ".", "KD.TEACHER.WEIGHTS: no weights file '.', it is a folder"),
+            ("KD.TEACHER.OPTS", "['MODEL.WIEGHTS', '']", "KD.TEACHER.CONFIG: options: no key"),
+            ("OUTPUT_DIR", "teacher.yaml", "teacher.yaml is a file; a run needs a folder"),
+            ("OUTPUT_DIR", "teacher.yaml/run", "is a file; a run needs a folder"),
+        ],
+    )
+    def test_files_that_are_not_there_before_any_work(self, error, tmp_path, key, value, told):
+        folder = [] if key == "OUTPUT_DIR" else ["OUTPUT_DIR", "run"]
+        assert told in error(*folder, key, value)
+        assert not (tmp_path / "run").exists()
+
+    def test_images_and_proposals_that_are_not_there(self, error, coco, tmp_path):
+        from detectron2.data.datasets import register_coco_instances
+
+        name, images = f"lost_{tmp_path.name}", tmp_path / "imags"
+        classes = {"thing_classes": ["red", "green", "blue"]}  # else the set is read, and logged
+        register_coco_instances(name, classes, str(coco[0]), str(images))
+        message = error("DATASETS.TRAIN", f"('{name}',)")
+        assert f"data set '{name}': no folder of images {images}; did you mean 'images'" in message
+        proposals = ["DATASETS.PROPOSAL_FILES_TRAIN", "('p.pkl',)", "MODEL.LOAD_PROPOSALS", True]
+        proposals += ["DATASETS.PROPOSAL_FILES_TEST", "('p.pkl',)"]
+        assert "PROPOSAL_FILES_TRAIN: there is no file p.pkl" in error(*proposals)
 
     def test_model_of_other_categories(self, error):
         assert "has 3 categories" in error("MODEL.ROI_HEADS.NUM_CLASSES", 5)

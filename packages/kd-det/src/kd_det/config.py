@@ -1,16 +1,22 @@
 """A Detectron2 config with the KD node: read strictly, and that of its teacher."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
-from detectron2.config import CfgNode, get_cfg
-from kd_core.errors import UserError, nearest
+from detectron2.config import CfgNode
+from kd_core.config.trusted import trusted_names
+from kd_core.errors import UserError, located, nearest
+from kd_core.files.weight_files import main_file, split_choice
 
+from kd_det.anchors_text import without_expressions
+from kd_det.imports import default_config
+from kd_det.keys import remember, teacher_defaults
+from kd_det.lazy.files import lazy_of
+from kd_det.lazy.reading import read_lazy
+from kd_det.merging import UnknownKeyError, has_key, merge
 from kd_det.teachers.nodes import add_network_keys
-from kd_det.terms import whole_term
+from kd_det.zoo import find_config, is_of_zoo
 
 
 def add_kd_config(cfg: CfgNode) -> None:
@@ -19,7 +25,11 @@ def add_kd_config(cfg: CfgNode) -> None:
     `KD.TERMS.<name>` has CRITERION (an import path) and, if the defaults do not suit, ARGS (its
     constructor's arguments), STUDENT and TEACHER (taps; `@fpn`, all maps of the FPN, by default),
     WEIGHT and WARMUP_ITERS. The loss is logged as `loss_<name>`.
+
+    Call it before anything is merged: keys of your own then have their defaults in the teacher's
+    config too.
     """
+    remember(cfg)
     cfg.KD = CfgNode()
     cfg.KD.TEACHER = CfgNode()
     cfg.KD.TEACHER.CONFIG = ""  # YAML, relative to the working directory
@@ -34,28 +44,31 @@ def add_kd_config(cfg: CfgNode) -> None:
     cfg.KD.INHERIT = []
 
 
-def read_config(file: str | Path, options: Sequence[str] = ()) -> CfgNode:
-    """Read a YAML file over Detectron2's defaults and the KD node's, then KEY VALUE options.
+def read_config(
+    file: str | Path, options: Sequence[str] = (), *, defaults: CfgNode | None = None
+) -> CfgNode:
+    """Read a YAML file, or a LazyConfig, over defaults and the KD node's, then KEY VALUE options.
 
-    `KD.TEACHER.CONFIG` may be relative to the YAML file; it becomes an absolute path.
+    `KD.TEACHER.CONFIG` may be relative to the file; it becomes an absolute path.
+
+    Args:
+        file: A path, or a name of Detectron2's model zoo. A python file is run.
+        options: Pairs that change the config.
+        defaults: By default Detectron2's, with the keys of imported modules. It is changed.
 
     Raises:
         UserError: If a file is missing or unsafe, or a key does not exist or has another type.
     """
-    cfg = get_cfg()
+    path = find_config(str(file))
+    cfg = default_config() if defaults is None else defaults
     add_kd_config(cfg)
-    path = Path(file)
     if path.suffix == ".py":
-        raise UserError(f"{file}: a config of detection is a YAML file, such as configs/det/*.yaml")
-    if not path.is_file():
-        hint = nearest(path.name, [other.name for other in path.parent.glob("*.yaml")])
-        raise UserError(f"no config file {str(file)!r}{hint}")
-    _check_bases(path, ())
-    _merge(cfg, str(file), lambda: cfg.merge_from_file(str(path), allow_unsafe=False))
-    for name in cfg.KD.TERMS:  # whole, so that options can change keys that are not in the file
-        cfg.KD.TERMS[name] = CfgNode(whole_term(f"KD.TERMS.{name}", cfg.KD.TERMS[name]))
-    _merge(cfg, "options", lambda: cfg.merge_from_list(list(options)))
-    beside = path.parent / cfg.KD.TEACHER.CONFIG
+        read_lazy(cfg, str(path), options)
+    else:
+        _check_bases(path, ())
+        merge(cfg, str(file), lambda: cfg.merge_from_file(str(path), allow_unsafe=False))
+        merge(cfg, "options", lambda: cfg.merge_from_list(list(options)))
+    beside = path.parent / Path(cfg.KD.TEACHER.CONFIG).expanduser()
     if cfg.KD.TEACHER.CONFIG and beside.is_file():
         cfg.KD.TEACHER.CONFIG = str(beside.resolve())
     return cfg
@@ -63,6 +76,9 @@ def read_config(file: str | Path, options: Sequence[str] = ()) -> CfgNode:
 
 def teacher_config(cfg: CfgNode) -> CfgNode:
     """Return the teacher's config, on the student's device.
+
+    It starts from Detectron2's defaults, and from those of the keys that the student's config has
+    beside them; see `kd_det.keys`.
 
     Raises:
         UserError: If `KD.TEACHER` names no config or no weights.
@@ -76,15 +92,52 @@ def teacher_config(cfg: CfgNode) -> CfgNode:
             raise UserError(
                 f"KD.TERMS needs a teacher, but KD.TEACHER.{key} is empty: set {wanted}"
             )
-    teacher = read_config(node.CONFIG, node.OPTS)
+    with located("KD.TEACHER.CONFIG"):
+        if lazy_of(cfg) is None:
+            _require_data(node.CONFIG)
+        try:
+            teacher = read_config(node.CONFIG, node.OPTS, defaults=teacher_defaults(cfg))
+        except UnknownKeyError as error:
+            if not has_key(cfg, error.key):
+                raise
+            raise UserError(
+                f"{error}; the student's config has it, but its default is not known: call "
+                "add_kd_config(cfg) right after get_cfg()"
+            ) from error
     teacher.MODEL.DEVICE = cfg.MODEL.DEVICE
     return teacher
+
+
+def _require_data(name: str) -> None:
+    """Reject a python file that a YAML file names, unless it is Detectron2's own or trusted."""
+    path = find_config(name).resolve()
+    trusted = {Path(one).expanduser().resolve() for one in trusted_names() if one.endswith(".py")}
+    if path.suffix == ".py" and path not in trusted and not is_of_zoo(path):
+        raise UserError(
+            f"{name} is code, which is not run just because a config names it; if you trust its "
+            f"author, add --trust {name}"
+        )
+
+
+def check_teacher(cfg: CfgNode) -> None:
+    """Reject a teacher whose config is wrong or whose weights are missing, before any work.
+
+    Raises:
+        UserError: See `teacher_config`; or if there is no such file of weights.
+    """
+    if cfg.KD.TEACHER.NETWORK:  # see `kd_det.teachers.building.check_network`
+        return
+    teacher_config(cfg)
+    weights = cfg.KD.TEACHER.WEIGHTS
+    if weights != "random" and "://" not in weights:
+        with located("KD.TEACHER.WEIGHTS"):
+            main_file(split_choice(weights)[0])
 
 
 def _check_bases(file: Path, above: tuple[Path, ...]) -> None:
     """Reject a `_BASE_` that is not a local file: Detectron2 would wait at a pipe, or download."""
     try:
-        node = yaml.safe_load(file.read_bytes())
+        node = yaml.safe_load(without_expressions(file.read_text(encoding="utf-8")))
     except (yaml.YAMLError, ValueError, RecursionError):
         return  # reported when it is merged
     bases = node.get("_BASE_", []) if isinstance(node, dict) else []
@@ -98,32 +151,3 @@ def _check_bases(file: Path, above: tuple[Path, ...]) -> None:
         if path.resolve() in above or path.resolve() == file.resolve():
             raise UserError(f"{file}: _BASE_ {base!r} leads back to itself")
         _check_bases(path, (*above, file.resolve()))
-
-
-def _merge(cfg: CfgNode, where: str, merge: Any) -> None:
-    """Merge into a config; an error says in one line what does not fit."""
-    try:
-        merge()
-    except yaml.YAMLError as error:
-        raise UserError(f"{where}: not plain YAML ({' '.join(str(error).split())})") from error
-    except (AttributeError, TypeError, RecursionError) as error:  # of lists and texts as nodes
-        raise UserError(f"{where}: not a config of Detectron2 ({error})") from error
-    except OSError as error:
-        place = error.filename or where
-        raise UserError(f"{where}: cannot read {place} ({error.strerror or error})") from error
-    except (KeyError, AssertionError, ValueError) as error:
-        text = str(error.args[0] if error.args else error)
-        match = re.fullmatch(r"Non-existent (?:config )?key: (\S+)", text)
-        if match:
-            text = f"no key {match[1]}{_nearest_key(cfg, match[1])}"
-        raise UserError(f"{where}: {text}") from error
-
-
-def _nearest_key(cfg: CfgNode, path: str) -> str:
-    """Return a hint about the first part of a path that a config lacks."""
-    node: Any = cfg
-    for part in path.split("."):
-        if not isinstance(node, dict) or part not in node:
-            return nearest(part, node) if isinstance(node, dict) else ""
-        node = node[part]
-    return ""

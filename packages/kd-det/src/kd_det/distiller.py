@@ -161,9 +161,8 @@ def build_distiller(cfg: CfgNode) -> DetectionDistiller:
         by_stride = pair_levels(specs, student, teacher)
         _run_for_terms(teacher, student, by_stride)
     teachers = {"teacher": teacher}
-    terms = build_terms(
-        by_stride, student, teachers, sample, where="KD.TERMS", num_classes=_num_classes(cfg)
-    )
+    classes = _num_classes(cfg, student.network)
+    terms = build_terms(by_stride, student, teachers, sample, where="KD.TERMS", num_classes=classes)
     require_same(terms, difference)
     distiller = DetectionDistiller(
         student,
@@ -230,7 +229,9 @@ def sample_batch(network: nn.Module, size: int = 128) -> Batch:
     return {"inputs": inputs}
 
 
-def _num_classes(cfg: CfgNode) -> int:
-    if cfg.MODEL.META_ARCHITECTURE == "RetinaNet":
-        return cfg.MODEL.RETINANET.NUM_CLASSES
-    return cfg.MODEL.ROI_HEADS.NUM_CLASSES + 1  # background is a class of a box head
+def _num_classes(cfg: CfgNode, network: Any) -> int:
+    if hasattr(network, "num_classes"):
+        return int(network.num_classes)  # of a dense head
+    heads = getattr(network, "roi_heads", None)
+    # Background is a class of a box head.
+    return int(getattr(heads, "num_classes", cfg.MODEL.ROI_HEADS.NUM_CLASSES)) + 1

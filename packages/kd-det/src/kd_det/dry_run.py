@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from kd_det.augmented import check_augmentation
 from kd_det.distiller import DetectionDistiller, Inputs
+from kd_det.lazy.trainer import trainer_of
 from kd_det.machine import check_precision
-from kd_det.trainer import DistillationTrainer
 
 
 def dry_run(cfg: CfgNode) -> None:
@@ -25,8 +25,9 @@ def dry_run(cfg: CfgNode) -> None:
     check_precision(cfg)
     check_augmentation(cfg)
     without_weights(cfg)
-    model = DistillationTrainer.build_model(cfg).train()
-    optimizer = DistillationTrainer.build_optimizer(cfg, model)
+    trainer = trainer_of(cfg)
+    model = trainer.build_model(cfg).train()
+    optimizer = trainer.build_optimizer(cfg, model)
     losses = _losses(model)
     if bad := [name for name, loss in losses.items() if not loss.isfinite()]:
         raise UserError(f"{bad[0]} is not finite in the first step; look at its term and weight")

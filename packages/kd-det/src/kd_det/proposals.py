@@ -1,5 +1,6 @@
 """Read proposal files, `DATASETS.PROPOSAL_FILES_*`, without running code in them."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 from kd_core.errors import UserError
 from kd_core.files.pickles import arrays_only
+from kd_core.runtime.paths import nearest_path
 
 _NAMES = ("ids", "boxes", "objectness_logits")
 _OLD_NAMES = {"indexes": "ids", "scores": "objectness_logits"}  # of Detectron 1
@@ -59,6 +61,17 @@ def check_files(cfg: CfgNode, *, training: bool) -> None:
                 f"DATASETS.PROPOSAL_FILES_{split} has {len(files)} files for {len(sets)} data "
                 f"sets in DATASETS.{split}; MODEL.LOAD_PROPOSALS needs one for each"
             )
+
+
+def require_files(cfg: CfgNode, *, training: bool) -> None:
+    """Reject proposal files that do not exist; see `check_files`."""
+    for split in ("TRAIN", "TEST") if training else ("TEST",):
+        for file in cfg.DATASETS[f"PROPOSAL_FILES_{split}"] if cfg.MODEL.LOAD_PROPOSALS else ():
+            if not PathManager.isfile(file):
+                raise UserError(
+                    f"DATASETS.PROPOSAL_FILES_{split}: there is no file {file}"
+                    f"{nearest_path(Path(file).absolute())}"
+                )
 
 
 def read_proposals_safely() -> None:

@@ -18,31 +18,41 @@ from kd_core.runtime.failures import during_run, memory_told
 
 from kd_det import demo
 from kd_det.augmented import check_augmentation
-from kd_det.config import read_config
+from kd_det.config import check_teacher, read_config
 from kd_det.data.register import check_data, parse_set, register_coco
 from kd_det.data.semantics import check_semantics
 from kd_det.data.unlabelled import parse_folder, register_images
 from kd_det.distiller import DetectionDistiller
 from kd_det.dry_run import dry_run
 from kd_det.idle_keys import check_keys
+from kd_det.imports import importing
+from kd_det.lazy.files import lazy_of
+from kd_det.lazy.reading import require_student
+from kd_det.lazy.trainer import trainer_of
 from kd_det.listing import list_taps
 from kd_det.logs import without_tracebacks
 from kd_det.machine import check_machine, on_cpu
-from kd_det.proposals import check_files
+from kd_det.proposals import check_files, require_files
 from kd_det.release.compat import launch_on_cpu
 from kd_det.resume import identity
 from kd_det.teachers.building import check_network
 from kd_det.terms import parse_terms
-from kd_det.trainer import DistillationTrainer
+from kd_det.zoo import find_config
 
 
 def run(args: Namespace) -> None:
     """Do what the arguments say; see `kd_det.train.argument_parser`."""
     trust(*args.opts)  # an import path among them is named by the command line
+    with importing(args.imports):
+        _run(args)
+
+
+def _run(args: Namespace) -> None:
     if not args.config_file:
         demo.main(args)
         return
     register(args)
+    args.config_file = str(find_config(args.config_file))  # Detectron2 shows its contents
     cfg = read_config(args.config_file, args.opts)
     if args.dry_run or args.list_taps:
         dry_run(cfg) if args.dry_run else list_taps(cfg)
@@ -71,20 +81,33 @@ def check(cfg: CfgNode, args: Namespace) -> None:
     named_folder(cfg.OUTPUT_DIR, "OUTPUT_DIR")
     parse_terms(cfg)
     check_keys(cfg)
+    if lazy := lazy_of(cfg):
+        require_student(lazy, training=not args.eval_only)
     check_augmentation(cfg)
     check_network(cfg)
     check_data(cfg, training=not args.eval_only)
     check_semantics(cfg, training=not args.eval_only)
+    require_files(cfg, training=not args.eval_only)
     check_files(cfg, training=not args.eval_only)
+    if cfg.KD.TERMS and not args.eval_only:
+        check_teacher(cfg)
     check_machine(cfg, args)
     _check_weights(cfg, args)
 
 
 def check_folder(cfg: CfgNode, args: Namespace) -> None:
-    """Reject a folder with another run, and write this run's identity to it."""
+    """Reject a folder with another run or with nothing to evaluate; write the run's identity."""
+    has_run = Path(cfg.OUTPUT_DIR, "last_checkpoint").exists()
     if args.eval_only:
+        if args.resume and has_run:
+            identity.check_model(cfg)
+        elif not cfg.MODEL.WEIGHTS:
+            raise UserError(
+                f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} has no checkpoint to evaluate; name the folder of "
+                "a run, or a file as MODEL.WEIGHTS"
+            )
         return
-    if Path(cfg.OUTPUT_DIR, "last_checkpoint").exists() and not args.resume:
+    if has_run and not args.resume:
         raise UserError(
             f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} has a run; add --resume to continue it, or name "
             "another folder"
@@ -108,9 +131,11 @@ def _check_weights(cfg: CfgNode, args: Namespace) -> None:
 
 def work(cfg: CfgNode, args: Namespace) -> Any:
     """Train or evaluate in one process; return the results of evaluation."""
-    register(args)  # this may be another process
+    # This may be another process.
     trust(*args.trust, *args.opts)
-    with nullcontext() if args.debug else without_tracebacks():
+    quiet = nullcontext() if args.debug else without_tracebacks()
+    with importing(args.imports), quiet:
+        register(args)
         return _train_or_evaluate(cfg, args)
 
 
@@ -119,8 +144,8 @@ def _train_or_evaluate(cfg: CfgNode, args: Namespace) -> Any:
     memory = memory_remedy(cfg)
     with memory_told(memory):
         if args.eval_only:
-            return DistillationTrainer.evaluate(cfg, resume=args.resume)
-        trainer = DistillationTrainer(cfg)
+            return trainer_of(cfg).evaluate(cfg, resume=args.resume)
+        trainer = trainer_of(cfg)(cfg)
         trainer.resume_or_load(resume=args.resume)
     if isinstance(trainer.distiller, DetectionDistiller):
         out.print(report.terms_table(trainer.distiller))

@@ -10,6 +10,8 @@ from kd_core.distill.term import parse_term
 from kd_core.distill.term_spec import TermSpec
 from kd_core.errors import UserError, nearest
 
+from kd_det.imports import imported_modules
+
 KNOWN = known_modules("kd_core.criteria", "kd_det.criteria")
 """Packages whose objects a YAML file may name without `--trust`."""
 
@@ -41,11 +43,12 @@ def parse_terms(cfg: CfgNode) -> dict[str, TermSpec]:
             (the author of a YAML file may be anybody).
     """
     specs = {}
+    known = [KNOWN, *([known_modules(*own)] if (own := imported_modules()) else [])]
     for name, node in cfg.KD.TERMS.items():
         where = f"KD.TERMS.{name}"
         term = whole_term(where, node)
-        check_types({"type": term["CRITERION"]}, f"{where}.CRITERION", [KNOWN])
-        check_types(term["ARGS"], f"{where}.ARGS", [KNOWN, DEPLOYED])
+        check_types({"type": term["CRITERION"]}, f"{where}.CRITERION", known)
+        check_types(term["ARGS"], f"{where}.ARGS", [*known, DEPLOYED])
         written = {
             "criterion": {"type": term["CRITERION"], **term["ARGS"]},
             "student": term["STUDENT"],

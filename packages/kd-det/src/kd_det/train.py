@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from kd_core.errors import UserError
 from kd_core.experiment.cli import run_main
 from kd_core.experiment.parsers import ToolParser, add_general_options, add_seeds
-from kd_core.runtime.paths import require_paths
+
+from kd_det.arguments import PairsParser, add_own, check_pairs, images_folder
+from kd_det.zoo import find_config
 
 _EXAMPLES = """examples:
 
@@ -31,49 +33,32 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> None:
     args = argument_parser().parse_args(arguments)
-    _check_pairs(args.opts)
+    check_pairs(args.opts)
     for flag in ("dry_run", "list_taps"):
         if getattr(args, flag) and not args.config_file:
             raise UserError(f"--{flag.replace('_', '-')} needs a --config-file; there is none")
-    require_paths("config file", [args.config_file or None])
+    if args.config_file:
+        find_config(args.config_file)
     from kd_det.runner import run
 
     run(args)
 
 
-def _check_pairs(opts: Sequence[str]) -> None:
-    """Reject options behind the KEY VALUE pairs, and a key without value."""
-    if misplaced := [key for key in opts[::2] if key.startswith("--")]:
-        raise UserError(
-            f"{misplaced[0]} stands behind {opts[0]}; options go before the KEY VALUE pairs"
-        )
-    if len(opts) % 2:
-        raise UserError(
-            f"{opts[-1]!r} has no value; wanted KEY VALUE pairs such as MODEL.DEVICE cpu, and the "
-            "config behind --config-file"
-        )
-
-
 def argument_parser() -> ToolParser:
     """Return the parser of Detectron2's arguments and of the few of ours."""
-    parser = ToolParser(
+    parser = PairsParser(
         description="Train or distil a detector; without --config-file, the demo runs.",
         epilog=_EXAMPLES,
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=True,  # as Detectron2's
     )
     _add_detectron2_arguments(parser)
-    parser.add_argument(
-        "--register",
-        nargs="+",
-        default=[],
-        metavar="NAME=JSON:IMAGES",
-        help="your data sets in COCO's format, to be named in DATASETS",
-    )
+    add_own(parser)
     parser.add_argument(
         "--register-images",
         nargs="+",
         default=[],
+        type=images_folder,
         metavar="NAME=FOLDER",
         help="folders of images without boxes, to be named in DATASETS.TRAIN",
     )
@@ -91,7 +76,9 @@ def _add_detectron2_arguments(parser: ToolParser) -> None:
 
     That one cannot be called for `--help`: importing it takes seconds.
     """
-    parser.add_argument("--config-file", default="", metavar="FILE", help="a YAML file")
+    parser.add_argument(
+        "--config-file", default="", metavar="FILE", help="YAML, a LazyConfig, or a name of the zoo"
+    )
     parser.add_argument("--resume", action="store_true", help="resume the run in OUTPUT_DIR")
     parser.add_argument("--eval-only", action="store_true", help="evaluate, do not train")
     parser.add_argument("--num-gpus", type=int, default=1, help="number of GPUs of each machine")

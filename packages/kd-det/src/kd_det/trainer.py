@@ -22,9 +22,12 @@ from kd_det.data.loader import Mapper, build_train_loader
 from kd_det.data.reading import TellingMapper, reading_sets, watch_workers
 from kd_det.distiller import DetectionDistiller, build_distiller, inherit
 from kd_det.idle_keys import check_keys
+from kd_det.lazy.files import lazy_of
 from kd_det.machine import check_precision
+from kd_det.plain_config import write_plain
 from kd_det.proposals import read_proposals_safely
 from kd_det.release.compat import as_written, restart_loader
+from kd_det.resume import identity
 from kd_det.resume.hooks import add_ours, forget_metrics
 from kd_det.resume.last_checkpoint import write_last
 from kd_det.resume.state import DistillerState, ModelState, RunSeed, with_options
@@ -52,11 +55,20 @@ class DistillationTrainer(DefaultTrainer):
     A subclass may override everything that a subclass of `DefaultTrainer` may.
     """
 
+    reads_lazy_configs = False
+
     def __init__(self, cfg: CfgNode) -> None:
+        self._require_own(cfg)
         check_precision(cfg)
         check_augmentation(cfg)
+        self.asked = cfg
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         super().__init__(with_options(cfg, "SEED", int(seed)))
+
+    @classmethod
+    def _require_own(cls, cfg: CfgNode) -> None:
+        if lazy_of(cfg) is not None and not cls.reads_lazy_configs:
+            raise UserError("kd_det.lazy.trainer.LazyTrainer trains the student of a LazyConfig")
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -122,6 +134,7 @@ class DistillationTrainer(DefaultTrainer):
     @classmethod
     def evaluate(cls, cfg: CfgNode, *, resume: bool = False) -> OrderedDict[str, Any]:
         """Evaluate the plain student with `MODEL.WEIGHTS`, or a run's last checkpoint."""
+        cls._require_own(cfg)
         model = DefaultTrainer.build_model(cfg)
         checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, whole=True)
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
@@ -157,8 +170,17 @@ class DistillationTrainer(DefaultTrainer):
         )
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Load the last checkpoint with the whole training state, or `MODEL.WEIGHTS`."""
+        """Load the last checkpoint with the whole training state, or `MODEL.WEIGHTS`.
+
+        Raises:
+            UserError: If the checkpoint is of another config, or does not fit.
+        """
+        if resume and self.checkpointer.has_checkpoint():
+            identity.check(self.asked)
         super().resume_or_load(resume)
+        identity.keep(self.asked)
+        if comm.is_main_process():
+            write_plain(self.cfg)
         if resume and comm.is_main_process():
             forget_metrics(self.cfg.OUTPUT_DIR, self.start_iter)
         distiller = self.distiller

@@ -9,6 +9,7 @@ from detectron2.data import MetadataCatalog
 from kd_core.errors import UserError
 from kd_core.files.mismatch import few
 from kd_core.runtime.console import err
+from kd_core.runtime.paths import nearest_path
 
 from kd_det.data.coco_file import read_coco
 from kd_det.data.image_rules import is_url, missing_images
@@ -59,6 +60,10 @@ def check_contents(cfg: CfgNode, train: Sequence[str]) -> None:
 def _check_files(name: str, root: Path, content: Mapping[str, Any]) -> None:
     if is_url(str(root)):
         return
+    if not root.is_dir():
+        raise UserError(
+            f"data set {name!r}: no folder of images {root}{nearest_path(root.absolute())}"
+        )
     if missing := missing_images(root, [image["file_name"] for image in content["images"]]):
         raise UserError(
             f"data set {name!r}: {len(missing)} of {len(content['images'])} images are not in "

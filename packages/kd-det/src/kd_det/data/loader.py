@@ -25,7 +25,13 @@ _TRIES = 100  # samples in a row that a mapper may reject
 
 
 def build_train_loader(
-    cfg: CfgNode, mapper: Mapper | None = None, *, seed: int, start: int = 0
+    cfg: CfgNode,
+    mapper: Mapper | None = None,
+    *,
+    seed: int,
+    start: int = 0,
+    dataset: Any = None,
+    sampler: Any = None,
 ) -> Any:
     """Return the training batches of a config, from a given iteration on.
 
@@ -40,6 +46,8 @@ def build_train_loader(
         mapper: Turns an entry of the data set into an input of the model; None for `DatasetMapper`.
         seed: Seed of order and augmentation.
         start: Number of batches to skip.
+        dataset: In place of `DATASETS.TRAIN`.
+        sampler: In place of that of the config.
 
     Raises:
         UserError: If the processes cannot share a batch.
@@ -49,7 +57,7 @@ def build_train_loader(
         reading_sets(cfg.DATASETS.TRAIN),
         drawn_from(seed),
     ):  # Detectron2's samplers draw their seed from NumPy's generator
-        parts = _train_loader_from_config(cfg, mapper)
+        parts = _train_loader_from_config(cfg, mapper, dataset=dataset, sampler=sampler)
     dataset, batch_size = parts["dataset"], _share(parts["total_batch_size"])
     if isinstance(dataset, IterableDataset):
         return build_detection_train_loader(cfg, mapper=mapper)

@@ -15,6 +15,7 @@ from kd_core.files import checkpoint
 
 from kd_det.config import teacher_config
 from kd_det.data.unlabelled import unlabelled_mark
+from kd_det.lazy.files import lazy_of
 from kd_det.resume.last_checkpoint import read_last
 
 LENGTH = "SOLVER.MAX_ITER"
@@ -26,6 +27,7 @@ MAY_DIFFER = (
     "TEST.EVAL_PERIOD",
     "VIS_PERIOD",
     "VERSION",
+    "KD.WORKER_TIMEOUT",
 )
 """Keys that cannot change the trained detector, also of the teacher. All others count."""
 
@@ -37,9 +39,9 @@ def recorded(cfg: CfgNode) -> dict[str, Any]:
 
     The teacher's YAML is replaced by its contents; data sets count by their JSON files.
     """
-    config: dict[str, Any] = with_contents(_plain(cfg))
+    config: dict[str, Any] = with_contents(_whole(cfg))
     if cfg.KD.TERMS and not cfg.KD.TEACHER.NETWORK:  # of a network, the keys say all
-        config["KD"]["TEACHER"]["CONFIG"] = with_contents(_plain(teacher_config(cfg)))
+        config["KD"]["TEACHER"]["CONFIG"] = with_contents(_whole(teacher_config(cfg)))
     names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
     files = {
         name: unlabelled_mark(name) or getattr(MetadataCatalog.get(name), "json_file", None)
@@ -70,9 +72,25 @@ def check(cfg: CfgNode, remedy: str = "name another OUTPUT_DIR, or the old value
         return
     found = differences(kept["config"], asked, _may_differ)
     length = found.pop(LENGTH, None)
-    refuse(folder, found, remedy)
+    refuse(folder, _terms_first(found, kept["config"], asked), remedy)
     if length:
         _check_length(folder, cfg.SOLVER.MAX_ITER)
+
+
+def check_model(cfg: CfgNode) -> None:
+    """Reject an evaluation of a folder's checkpoint as another detector than was trained there.
+
+    What only a prediction depends on, such as `MODEL.ROI_HEADS.SCORE_THRESH_TEST`, may differ.
+
+    Raises:
+        UserError: If the model's keys differ.
+    """
+    folder = Path(cfg.OUTPUT_DIR)
+    kept = identity.read(folder)
+    if kept is None:
+        return
+    found = differences(kept["config"], with_contents(_whole(cfg)), _not_of_model)
+    refuse(folder, found, "evaluate it with its own config, or name its file as MODEL.WEIGHTS")
 
 
 def keep(cfg: CfgNode) -> None:
@@ -111,6 +129,26 @@ def _may_differ(path: str) -> bool:
     return path.removeprefix(_TEACHER) in MAY_DIFFER
 
 
+def _not_of_model(path: str) -> bool:
+    of_model = path.startswith(("MODEL.", "LAZY.model.")) or path == "INPUT.FORMAT"
+    return not of_model or path in (*MAY_DIFFER, "MODEL.WEIGHTS") or "_TEST" in path
+
+
+def _terms_first(
+    found: Mapping[str, str], kept: Mapping[str, Any], asked: Mapping[str, Any]
+) -> dict[str, str]:
+    """Return differences with those of the terms first; a whole term is named, not its keys."""
+    there, here = (set(config.get("KD", {}).get("TERMS", {})) for config in (kept, asked))
+    changed = dict(sorted(found.items(), key=lambda pair: not pair[0].startswith("KD.TERMS.")))
+    if there == here:
+        return changed
+    whole = tuple(f"KD.TERMS.{name}." for name in there ^ here)
+    whole += () if there and here else ("KD.TEACHER.",)
+    names = [", ".join(sorted(names)) or "empty" for names in (there, here)]
+    rest = {path: text for path, text in changed.items() if not path.startswith(whole)}
+    return {"KD.TERMS": f"KD.TERMS is {names[0]} there and {names[1]} here", **rest}
+
+
 def _check_length(folder: Path, asked: int) -> None:
     """Reject a MAX_ITER below the iteration that was reached."""
     if not (folder / "last_checkpoint").exists():
@@ -123,6 +161,12 @@ def _check_length(folder: Path, asked: int) -> None:
             f"{LENGTH} is {asked}, but {folder} has trained for {trained} iterations; set that or "
             "more, or another OUTPUT_DIR"
         )
+
+
+def _whole(cfg: CfgNode) -> dict[str, Any]:
+    """Return a config in plain types, with the LazyConfig that it stands for."""
+    lazy = lazy_of(cfg)
+    return {**_plain(cfg), **({"LAZY": lazy.identity()} if lazy else {})}
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,1 @@
+"""LazyConfigs: Detectron2's configs in Python, as students and teachers."""
