@@ -1,6 +1,7 @@
 """Make Detectron2 0.6 importable with libraries that are younger than it.
 
-It is prepared when it is imported, so that `import kd_det` imports neither it nor torch.
+It is prepared when it is imported, so that `import kd_det` imports neither it nor torch. What its
+modules need beyond that is in `mends`.
 """
 
 import importlib
@@ -9,9 +10,14 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from importlib.util import spec_from_file_location
 from types import ModuleType
 from typing import Any
+
+from kd_core.errors import UserError
+
+from kd_det.release.mends import MendingLoader, mend
 
 _MISSING = (
     "kd_det needs detectron2, which is not installed. Two ways to get it: in the root of the kd "
@@ -35,6 +41,8 @@ def require_detectron2() -> None:
     if not any(isinstance(finder, _StandIn) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Preparation())
         sys.meta_path.append(_StandIn())  # asked only for what nobody else has
+        for name in [name for name in sys.modules if name.startswith("detectron2.")]:
+            mend(sys.modules[name])
     if "detectron2" in sys.modules:
         _prepare_pillow()
     # Detectron2's own use of PyTorch, which no user can change.
@@ -45,9 +53,18 @@ def require_detectron2() -> None:
 def has_extension() -> bool:
     """Return whether Detectron2's own compiled extension is there; call `require_detectron2` first.
 
-    Without it there are no rotated boxes, no deformable convolution and no fast COCO evaluation.
+    Without it there are no rotated boxes and no fast COCO evaluation.
     """
-    return not isinstance(importlib.import_module("detectron2._C"), _Extension)
+    return not is_stand_in(importlib.import_module("detectron2._C"))
+
+
+def is_stand_in(module: object) -> bool:
+    """Return whether a module only stands in for the compiled extension."""
+    return isinstance(module, _Extension)
+
+
+class _NotCompiledError(UserError, AttributeError):
+    """What the compiled extension would have."""
 
 
 class _Extension(ModuleType):
@@ -69,21 +86,31 @@ class _Extension(ModuleType):
         return "not compiled"
 
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise _NotCompiledError(
             f"detectron2._C has no {name!r}: this Detectron2 was installed without its compiled "
-            "extension. Rotated boxes, deformable convolution and fast COCO evaluation need it; "
+            "extension. Rotated boxes and fast COCO evaluation need it; "
             "evaluate with COCOEvaluator(..., use_fast_impl=False), or build the official main"
         )
 
 
 class _Preparation(MetaPathFinder):
-    """Finds nothing, but sees that Detectron2 is about to be imported."""
+    """Sees that Detectron2 is about to be imported, and has its modules mended."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> None:
+    ) -> ModuleSpec | None:
         if fullname == "detectron2":
             _prepare_pillow()
+        if not fullname.startswith("detectron2."):
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is None or type(spec.loader) is not SourceFileLoader:
+            return None  # not plain source: others find it
+        folders = spec.submodule_search_locations
+        loader = MendingLoader(fullname, spec.loader.path)
+        return spec_from_file_location(fullname, loader=loader, submodule_search_locations=folders)
 
 
 class _StandIn(MetaPathFinder, Loader):
