@@ -72,7 +72,7 @@ def test_the_export_of_detectron2_can_be_imported_without_caffe2():
     import detectron2.export as export
 
     assert export.TracingAdapter
-    with pytest.raises(AttributeError, match="Caffe2Tracer.*caffe2.*TracingAdapter"):
+    with pytest.raises(AttributeError, match=r"Caffe2Tracer.*caffe2.*TracingAdapter"):
         _ = export.api.Caffe2Tracer
 
 
@@ -114,7 +114,7 @@ def test_rotated_boxes_say_what_they_need_in_one_line():
     from kd_core.errors import UserError
 
     boxes = torch.tensor([[4.0, 4, 4, 4, 0], [4, 4, 4, 4, 9]])
-    with pytest.raises(UserError, match="no 'nms_rotated'.*Rotated boxes.*official main"):
+    with pytest.raises(UserError, match=r"no 'nms_rotated'.*Rotated boxes.*official main"):
         batched_nms_rotated(boxes, torch.ones(2), torch.zeros(2), 0.5)
     with pytest.raises(UserError, match="no 'roi_align_rotated_forward'"):
         ROIAlignRotated(2, 1.0, 0)(torch.rand(1, 2, 8, 8), torch.zeros(1, 6))

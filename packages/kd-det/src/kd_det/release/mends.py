@@ -56,14 +56,14 @@ def give_old_names(module: ModuleType) -> None:
     about the categories of a data set, and without the check of their numbers.
     """
     numpy = sys.modules.get("numpy")
-    if numpy is not None and vars(module).get("np") is numpy and _USES_OLD.search(_source(module)):
+    if numpy and vars(module).get("np") is numpy and _USES_OLD.search(_source(module)):
         vars(module)["np"] = _OldNumpy(numpy)
 
 
 class _OldNumpy(ModuleType):
     """NumPy as it was: for one module of Detectron2, not for anybody else."""
 
-    def __init__(self, numpy: ModuleType) -> None:
+    def __init__(self, numpy: Any) -> None:
         super().__init__("numpy", numpy.__doc__)
         self._numpy: Any = numpy
         for name, kind in _OLD_NAMES.items():
