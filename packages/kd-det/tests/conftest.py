@@ -146,3 +146,58 @@ def coco(tmp_path):
     parts = {"images": images, "annotations": annotations, "categories": categories}
     file.write_text(json.dumps(parts))
     return Path(file), folder
+
+
+MASK_HEAD = {"NAME": "MaskRCNNConvUpsampleHead", "NUM_CONV": 1, "CONV_DIM": 8}
+DEPLOYED = {
+    "retinanet": ("retinanet", {}),
+    "faster_rcnn": ("faster_rcnn", {}),
+    "mask_rcnn": ("faster_rcnn", {"MASK_ON": True, "ROI_MASK_HEAD": MASK_HEAD}),
+    "cascade_rcnn": (
+        "faster_rcnn",
+        {"ROI_HEADS": {"NAME": "CascadeROIHeads"}, "ROI_BOX_HEAD": {"CLS_AGNOSTIC_BBOX_REG": True}},
+    ),
+}
+
+
+def merged(node, more):
+    """Return a node with another merged over it."""
+    if not isinstance(more, dict):
+        return more
+    return node | {key: merged(node.get(key, {}), value) for key, value in more.items()}
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory):
+    """Make the folder of a finished run that finds objects in anything, by the detector's kind.
+
+    Each is made once. Its categories, `red`, `[b]green[/b]` and `blue`, have the ids 1, 2 and 7.
+    """
+    pytest.importorskip("detectron2")
+    import kd_det  # noqa: F401
+    from kd_det.config import read_config
+    from kd_det.deploy.categories import Categories, save
+    from kd_det.networks.detector import build_detector
+
+    def make(kind):
+        folder = tmp_path_factory.getbasetemp() / f"finished_{kind}"
+        if folder.exists():
+            return folder
+        folder.mkdir()
+        kind, more = DEPLOYED[kind]
+        config = merged(detector(kind, name="nowhere"), {"MODEL": more})
+        config["TEST"] = {"DETECTIONS_PER_IMAGE": 12}
+        named = {"CONFIG": "teacher.yaml", "WEIGHTS": "gone.pth"}  # neither is there any more
+        terms = {"fitnet": {"CRITERION": "kd_core.criteria.fitnet.FitNet"}}
+        config["KD"] = {"TEACHER": named, "TERMS": terms}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        torch.manual_seed(0)
+        network = build_detector(read_config(folder / "config.yaml"))
+        for name, parameter in network.named_parameters():
+            if "cls_score" in name:  # as if it were sure
+                torch.nn.init.normal_(parameter, std=0.5)
+        torch.save({"model": network.state_dict()}, folder / "model_final.pth")
+        save(Categories(["red", "[b]green[/b]", "blue"], [1, 2, 7]), folder)
+        return folder
+
+    return make

@@ -22,6 +22,7 @@ from kd_core.runtime.failures import during_run, memory_told
 from kd_det import demo
 from kd_det.config import read_config
 from kd_det.data.register import check_data, parse_set, register_coco
+from kd_det.deploy import categories
 from kd_det.distiller import DetectionDistiller, Inputs
 from kd_det.logs import without_tracebacks
 from kd_det.proposals import check_files
@@ -85,6 +86,7 @@ def check_folder(cfg: CfgNode, args: Namespace) -> None:
     if args.resume:
         identity.check(cfg)
     identity.keep(cfg)
+    categories.keep(cfg)
 
 
 def _check_weights(cfg: CfgNode, args: Namespace) -> None:

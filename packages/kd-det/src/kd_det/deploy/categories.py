@@ -23,7 +23,12 @@ class Categories(NamedTuple):
 def keep(cfg: CfgNode) -> None:
     """Write the categories of a run's data sets into its folder, if they are known."""
     if found := of_data(cfg):
-        save_json(found._asdict(), Path(cfg.OUTPUT_DIR) / FILE)
+        save(found, Path(cfg.OUTPUT_DIR))
+
+
+def save(categories: Categories, folder: Path) -> None:
+    """Write categories into the folder of a run."""
+    save_json(categories._asdict(), folder / FILE)
 
 
 def of_run(folder: Path) -> Categories | None:

@@ -66,7 +66,6 @@ def export_all(
     runs: dict[str, Run] = {EAGER: network}
     for name in dict.fromkeys(formats):
         path = folder / f"student{FORMATS[name]}"
-        place_of(path).unlink(missing_ok=True)  # it would be of another file
         done = export(network, path, inputs, fixed=fixed is not None)
         more: dict[str, Any] = {
             "made_with": versions(),

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
@@ -12,6 +12,7 @@ from torch import nn
 
 from kd_det.config import read_config
 from kd_det.deploy.categories import Categories, fitting, numbered, of_data, of_run
+from kd_det.deploy.traceable import require_deployable
 from kd_det.networks.detector import build_detector
 from kd_det.resume.last_checkpoint import read_last
 from kd_det.weights import load_teacher
@@ -53,9 +54,9 @@ def load_finished(
     cfg.MODEL.DEVICE = "cpu"
     file = Path(weights).expanduser() if weights else _weights_of(given, cfg, options)
     network = _built(cfg)
+    count = require_deployable(network)
     load_teacher(network, file)
     cfg.MODEL.WEIGHTS = str(file)
-    count = class_count(network)
     found = of_run(given) if given.is_dir() else None
     found = fitting(found or of_data(cfg), count, str(path))
     if found is None:
@@ -65,22 +66,6 @@ def load_finished(
             markup=False,
         )
     return Finished(network.eval(), cfg, found or numbered(count), file)
-
-
-def class_count(network: Any) -> int:
-    """Return how many classes a detector of boxes has.
-
-    Raises:
-        UserError: If it is another kind of network.
-    """
-    heads = getattr(network, "roi_heads", network)
-    count = getattr(heads, "num_classes", None)
-    if not isinstance(count, int):
-        raise UserError(
-            f"{type(network).__name__} cannot be exported or shown here: wanted a detector of "
-            "boxes, GeneralizedRCNN (Faster, Mask, Cascade or Keypoint R-CNN), RetinaNet or FCOS"
-        )
-    return count
 
 
 def _config_of(path: Path) -> Path:

@@ -54,7 +54,7 @@ def _torchscript(file: Path, _: int | None) -> Run:
     import torchvision  # noqa: F401 - it has the operators for boxes
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript itself
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
         network = torch.jit.load(str(file), map_location="cpu").eval()
     return lambda image: network(image)
 

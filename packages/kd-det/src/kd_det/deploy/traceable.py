@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from detectron2.modeling import GeneralizedRCNN
+from detectron2.modeling import GeneralizedRCNN, PanopticFPN
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.structures import Boxes, Instances
 from kd_core.errors import UserError
@@ -42,16 +42,7 @@ class Traceable(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        if not isinstance(network, GeneralizedRCNN | DenseDetector):
-            raise UserError(
-                f"{type(network).__name__} cannot be deployed here; wanted a GeneralizedRCNN "
-                "(Faster, Mask, Cascade or Keypoint R-CNN), a RetinaNet or an FCOS"
-            )
-        if isinstance(network, GeneralizedRCNN) and network.proposal_generator is None:
-            raise UserError(
-                "a detector on files of proposals (MODEL.LOAD_PROPOSALS) cannot be deployed: its "
-                "file would need the proposals of every image"
-            )
+        require_deployable(network)
         self.network: Any = network
         heads = getattr(network, "roi_heads", None)
         self.names = ["boxes", "scores", "classes"]
@@ -68,6 +59,28 @@ class Traceable(nn.Module):
             found = self.network(inputs)[0]["instances"]
         values = [found.get(_FIELDS[name]) for name in self.names]
         return tuple(value.tensor if isinstance(value, Boxes) else value for value in values)
+
+
+def require_deployable(network: nn.Module) -> int:
+    """Return how many classes a detector of boxes has.
+
+    Raises:
+        UserError: If it is another kind of network, or needs more than an image.
+    """
+    part = getattr(network, "roi_heads", network)
+    count = getattr(part, "num_classes", None)
+    known = isinstance(network, GeneralizedRCNN | DenseDetector)
+    if not known or isinstance(network, PanopticFPN) or not isinstance(count, int):
+        raise UserError(
+            f"{type(network).__name__} cannot be deployed here; wanted a GeneralizedRCNN "
+            "(Faster, Mask, Cascade or Keypoint R-CNN), a RetinaNet or an FCOS"
+        )
+    if isinstance(network, GeneralizedRCNN) and network.proposal_generator is None:
+        raise UserError(
+            "a detector on files of proposals (MODEL.LOAD_PROPOSALS) cannot be deployed: its "
+            "file would need the proposals of every image"
+        )
+    return count
 
 
 def instances(found: Sequence[Tensor], names: Sequence[str], size: tuple[int, int]) -> Instances:
