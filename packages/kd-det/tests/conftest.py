@@ -168,13 +168,43 @@ def merged(node, more):
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory):
+def tiny_backbone():
+    """Register a backbone of a few layers, since tracing takes its time by the layer."""
+    pytest.importorskip("detectron2")
+    import kd_det  # noqa: F401
+    from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
+    from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
+
+    class Tiny(Backbone):
+        def __init__(self):
+            super().__init__()
+            self.stem = torch.nn.Conv2d(3, 8, 3, 4, 1)
+            self.later = torch.nn.ModuleList(torch.nn.Conv2d(8, 8, 3, 2, 1) for _ in range(3))
+            self._out_features = ["res2", "res3", "res4", "res5"]
+            self._out_feature_strides = dict(zip(self._out_features, (4, 8, 16, 32), strict=True))
+            self._out_feature_channels = dict.fromkeys(self._out_features, 8)
+
+        def forward(self, image):
+            found = [self.stem(image)]
+            for layer in self.later:
+                found.append(layer(found[-1].relu()))
+            return dict(zip(self._out_features, found, strict=True))
+
+    def build_tiny_fpn(cfg, input_shape):
+        retina = cfg.MODEL.META_ARCHITECTURE == "RetinaNet"
+        top = LastLevelP6P7(8, cfg.MODEL.FPN.OUT_CHANNELS) if retina else LastLevelMaxPool()
+        return FPN(Tiny(), cfg.MODEL.FPN.IN_FEATURES, cfg.MODEL.FPN.OUT_CHANNELS, top_block=top)
+
+    BACKBONE_REGISTRY.register(build_tiny_fpn)
+    return "build_tiny_fpn"
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory, tiny_backbone):
     """Make the folder of a finished run that finds objects in anything, by the detector's kind.
 
     Each is made once. Its categories, `red`, `[b]green[/b]` and `blue`, have the ids 1, 2 and 7.
     """
-    pytest.importorskip("detectron2")
-    import kd_det  # noqa: F401
     from kd_det.config import read_config
     from kd_det.deploy.categories import Categories, save
     from kd_det.networks.detector import build_detector
@@ -186,6 +216,7 @@ def finished_run(tmp_path_factory):
         folder.mkdir()
         kind, more = DEPLOYED[kind]
         config = merged(detector(kind, name="nowhere"), {"MODEL": more})
+        config["MODEL"]["BACKBONE"] = {"NAME": tiny_backbone}
         config["TEST"] = {"DETECTIONS_PER_IMAGE": 12}
         named = {"CONFIG": "teacher.yaml", "WEIGHTS": "gone.pth"}  # neither is there any more
         terms = {"fitnet": {"CRITERION": "kd_core.criteria.fitnet.FitNet"}}
@@ -195,7 +226,7 @@ def finished_run(tmp_path_factory):
         network = build_detector(read_config(folder / "config.yaml"))
         for name, parameter in network.named_parameters():
             if "cls_score" in name:  # as if it were sure
-                torch.nn.init.normal_(parameter, std=0.5)
+                torch.nn.init.normal_(parameter, std=1.0)
         torch.save({"model": network.state_dict()}, folder / "model_final.pth")
         save(Categories(["red", "[b]green[/b]", "blue"], [1, 2, 7]), folder)
         return folder

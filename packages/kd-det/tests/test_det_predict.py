@@ -49,7 +49,7 @@ def lines(folder="predictions"):
 
 
 def predict(student, *arguments):
-    return main([str(student), *map(str, arguments), "--threshold", "0.4"])
+    return main([str(student), "--threshold", "0.4", *map(str, arguments)])
 
 
 def test_a_picture_with_boxes_and_a_line_of_json_are_written(finished_run, picture, capsys):

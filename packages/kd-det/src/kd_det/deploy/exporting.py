@@ -91,7 +91,8 @@ def _checked(
 
 def _write_torchscript(network: Traceable, image: Tensor, path: Path, *, fixed: bool) -> None:
     script = torch.jit.trace(network, (image,), check_trace=False)
-    torch.jit.save(script, str(path))
+    with path.open("wb") as file:  # a temporary name would be in it, and may be no name of Python
+        torch.jit.save(script, file)
 
 
 def _write_onnx(network: Traceable, image: Tensor, path: Path, *, fixed: bool) -> None:
