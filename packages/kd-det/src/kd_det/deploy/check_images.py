@@ -24,8 +24,9 @@ def check_images(files: Sequence[str], scaling: Scaling) -> list[Tensor]:
     if scaling.fixed is None and files:  # one picture has one size
         pictures.append(np.ascontiguousarray(pictures[0][: pictures[0].shape[0] * 3 // 4 or 1]))
         pictures.append(np.ascontiguousarray(pictures[0].transpose(1, 0, 2)))
-    empty = np.full_like(pictures[-1], 128)  # a file must bear an image without objects, too
-    return [to_input(picture, scaling)[0] for picture in (*pictures, empty)]
+    # A file must bear an image without objects too; in a plain one, all scores would be equal.
+    noise = np.random.default_rng(0).integers(120, 137, pictures[-1].shape)
+    return [to_input(picture, scaling)[0] for picture in (*pictures, noise.astype(np.uint8))]
 
 
 def _drawn(scaling: Scaling) -> list[np.ndarray]:

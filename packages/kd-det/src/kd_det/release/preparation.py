@@ -1,7 +1,7 @@
 """Make Detectron2 0.6 importable with libraries that are younger than it.
 
 It is prepared when it is imported, so that `import kd_det` imports neither it nor torch. What its
-modules need beyond that is in `mends`.
+modules need beyond that is in `repairs`.
 """
 
 import importlib
@@ -15,9 +15,8 @@ from importlib.util import spec_from_file_location
 from types import ModuleType
 from typing import Any
 
-from kd_core.errors import UserError
-
-from kd_det.release.mends import MendingLoader, mend
+from kd_det.release.extension import StandIn, is_stand_in
+from kd_det.release.repairs import RepairingLoader, repair
 
 _MISSING = (
     "kd_det needs detectron2, which is not installed. Two ways to get it: in the root of the kd "
@@ -42,7 +41,7 @@ def require_detectron2() -> None:
         sys.meta_path.insert(0, _Preparation())
         sys.meta_path.append(_StandIn())  # asked only for what nobody else has
         for name in [name for name in sys.modules if name.startswith("detectron2.")]:
-            mend(sys.modules[name])
+            repair(sys.modules[name])
     if "detectron2" in sys.modules:
         _prepare_pillow()
     # Detectron2's own use of PyTorch, which no user can change.
@@ -58,45 +57,8 @@ def has_extension() -> bool:
     return not is_stand_in(importlib.import_module("detectron2._C"))
 
 
-def is_stand_in(module: object) -> bool:
-    """Return whether a module only stands in for the compiled extension."""
-    return isinstance(module, _Extension)
-
-
-class _NotCompiledError(UserError, AttributeError):
-    """What the compiled extension would have."""
-
-
-class _Extension(ModuleType):
-    """Stands in for `detectron2._C`: can be asked what it was built with, and no more."""
-
-    def __init__(self) -> None:
-        super().__init__("detectron2._C")
-
-    @staticmethod
-    def has_cuda() -> bool:
-        return False
-
-    @staticmethod
-    def get_compiler_version() -> str:
-        return "not compiled"
-
-    @staticmethod
-    def get_cuda_version() -> str:
-        return "not compiled"
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        raise _NotCompiledError(
-            f"detectron2._C has no {name!r}: this Detectron2 was installed without its compiled "
-            "extension. Rotated boxes and fast COCO evaluation need it; "
-            "evaluate with COCOEvaluator(..., use_fast_impl=False), or build the official main"
-        )
-
-
 class _Preparation(MetaPathFinder):
-    """Sees that Detectron2 is about to be imported, and has its modules mended."""
+    """Sees that Detectron2 is about to be imported, and has its modules repaired."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -109,7 +71,7 @@ class _Preparation(MetaPathFinder):
         if spec is None or type(spec.loader) is not SourceFileLoader:
             return None  # not plain source: others find it
         folders = spec.submodule_search_locations
-        loader = MendingLoader(fullname, spec.loader.path)
+        loader = RepairingLoader(fullname, spec.loader.path)
         return spec_from_file_location(fullname, loader=loader, submodule_search_locations=folders)
 
 
@@ -122,7 +84,7 @@ class _StandIn(MetaPathFinder, Loader):
         return ModuleSpec(fullname, self) if fullname == "detectron2._C" else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return _Extension()
+        return StandIn()
 
     def exec_module(self, module: ModuleType) -> None:
         """Do nothing: the stand-in is complete."""

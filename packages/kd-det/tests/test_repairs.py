@@ -12,7 +12,7 @@ import torch
 
 detectron2 = pytest.importorskip("detectron2")
 import kd_det  # noqa: E402
-from kd_det.release import mends  # noqa: E402
+from kd_det.release import repairs  # noqa: E402
 from torch.nn.functional import conv2d  # noqa: E402
 
 without_extension = pytest.mark.skipif(kd_det.has_extension(), reason="it is compiled")
@@ -137,7 +137,7 @@ def test_a_release_without_these_faults_is_left_as_it_is(tmp_path):
         module.__spec__ = ModuleSpec(loader.name, loader)
         loader.exec_module(module)
         before = dict(vars(module))
-        mends.mend(module)
+        repairs.repair(module)
         assert all(vars(module)[key] is value for key, value in before.items())
 
 
@@ -146,5 +146,5 @@ def test_compiled_code_is_used_where_it_is_there():
     module = ModuleType("detectron2.layers.deform_conv")
     module._C = ModuleType("detectron2._C")
     module.deform_conv = compiled = object()
-    mends.mend(module)
+    repairs.repair(module)
     assert module.deform_conv is compiled

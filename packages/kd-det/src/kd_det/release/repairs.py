@@ -1,4 +1,4 @@
-"""Parts of release 0.6 that today's libraries break, mended as they are imported.
+"""Parts of release 0.6 that today's libraries break, repaired as they are imported.
 
 Each fault is looked for in the module itself. So a release without it, such as the official main,
 is left as it is.
@@ -15,6 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from kd_det.release.extension import is_stand_in
+
 _OLD_NAMES = {
     each.__name__: each  # of NumPy until 1.23: np.int was int
     for each in (bool, int, float, complex, object, str)
@@ -27,8 +29,8 @@ _NO_CAFFE2 = (
 )
 
 
-class MendingLoader(SourceFileLoader):
-    """Imports a module of Detectron2 and mends it, if there is anything to mend."""
+class RepairingLoader(SourceFileLoader):
+    """Imports a module of Detectron2 and repairs it, if there is anything to repair."""
 
     def exec_module(self, module: ModuleType) -> None:
         """Run the module's code."""
@@ -39,11 +41,11 @@ class MendingLoader(SourceFileLoader):
                 if module.__name__ != "detectron2.export.api" or error.name not in _DROPPED:
                     raise
                 _explain_caffe2(module)
-        mend(module)
+        repair(module)
 
 
-def mend(module: ModuleType) -> None:
-    """Mend a module of Detectron2 that has been imported."""
+def repair(module: ModuleType) -> None:
+    """Repair a module of Detectron2 that has been imported."""
     give_old_names(module)
     if special := _SPECIAL.get(module.__name__):
         special(module)
@@ -52,8 +54,8 @@ def mend(module: ModuleType) -> None:
 def give_old_names(module: ModuleType) -> None:
     """Give a module NumPy with the names that it uses and NumPy has dropped.
 
-    Some are used where Detectron2 expects an `AttributeError` and goes on: without its message
-    about the categories of a data set, and without the check of their numbers.
+    Where Detectron2 expects an `AttributeError` for another reason, a missing name is not seen: its
+    message about the categories of a data set and the check of their numbers are left out.
     """
     numpy = sys.modules.get("numpy")
     if numpy and vars(module).get("np") is numpy and _USES_OLD.search(_source(module)):
@@ -95,8 +97,6 @@ def probe_with_channels(module: Any) -> None:
 
 def deform_by_torchvision(module: Any) -> None:
     """Let deformable convolution, whose code is not compiled, be torchvision's: on a CPU too."""
-    from kd_det.release.preparation import is_stand_in
-
     if not is_stand_in(getattr(module, "_C", None)):
         return
     from torchvision.ops import deform_conv2d
@@ -112,8 +112,6 @@ def deform_by_torchvision(module: Any) -> None:
 
 def explain_rotated(module: Any) -> None:
     """Let what needs compiled code for rotated boxes say so, in place of an error of torch."""
-    from kd_det.release.preparation import is_stand_in
-
     extension = importlib.import_module("detectron2._C")
     if is_stand_in(extension):
         name, operator = _ROTATED[module.__name__]
