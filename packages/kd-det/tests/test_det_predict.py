@@ -1,6 +1,8 @@
 """One command shows the objects in pictures, also by an exported file."""
 
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -242,6 +244,18 @@ def test_a_mistake_is_one_line(exported, picture, options, said, capsys):
     assert main([str(exported), picture(), *options]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
+
+
+def test_the_commands_of_the_readme_run(finished_run, picture, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^uv run tools/det_(export|predict)\.py ([^#\n]*)", page, re.MULTILINE)
+    assert [tool for tool, _ in commands] == ["export", "predict", "predict"]
+    shutil.copytree(finished_run("retinanet"), tmp_path / "output")
+    picture("photos/one.png")
+    for tool, line in commands:
+        run = {"export": export.main, "predict": main}[tool]
+        assert run([*shlex.split(line), "--repeats", "3", "--seconds", "1"]) == 0
+    assert Path("predictions-2/one.png.png").is_file()
 
 
 def test_a_folder_without_pictures_is_said(exported, tmp_path, capsys):

@@ -18,14 +18,17 @@ class StandIn(ModuleType):
 
     @staticmethod
     def has_cuda() -> bool:
+        """Return that there is no code for a GPU."""
         return False
 
     @staticmethod
     def get_compiler_version() -> str:
+        """Return that there was no compiler."""
         return "not compiled"
 
     @staticmethod
     def get_cuda_version() -> str:
+        """Return that there was no compiler for a GPU."""
         return "not compiled"
 
     def __getattr__(self, name: str) -> Any:

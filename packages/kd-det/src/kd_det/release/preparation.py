@@ -13,7 +13,6 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import spec_from_file_location
 from types import ModuleType
-from typing import Any
 
 from kd_det.release.extension import StandIn, is_stand_in
 from kd_det.release.repairs import RepairingLoader, repair
