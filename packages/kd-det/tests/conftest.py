@@ -176,6 +176,8 @@ def tiny_backbone():
     from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 
     class Tiny(Backbone):
+        __module__ = "tiny"  # TorchScript keeps it, and takes no `kd-det` in it
+
         def __init__(self):
             super().__init__()
             self.stem = torch.nn.Conv2d(3, 8, 3, 4, 1)
