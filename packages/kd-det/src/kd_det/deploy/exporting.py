@@ -91,7 +91,7 @@ def _checked(
 
 def _write_torchscript(network: Traceable, image: Tensor, path: Path, *, fixed: bool) -> None:
     script = torch.jit.trace(network, (image,), check_trace=False)
-    with path.open("wb") as file:  # a temporary name would be in it, and may be no name of Python
+    with path.open("wb") as file:  # else the archive has the temporary name inside
         torch.jit.save(script, file)
 
 
