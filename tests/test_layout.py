@@ -28,7 +28,7 @@ IN_ONE_FILE = {
 LOGGING = {"tensorboard", "wandb", "matplotlib"}
 LAZILY = dict.fromkeys(ALWAYS, LOGGING) | {
     "kd_cls": LOGGING | {"timm", "transformers", "huggingface_hub", "onnx", "onnxruntime"},
-    "kd_det": LOGGING | {"panopticapi"},
+    "kd_det": LOGGING | {"panopticapi", "onnx", "onnxruntime"},
 }
 
 FLOORS = (  # of kd_core, from the ground; an import points down

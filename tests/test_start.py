@@ -24,6 +24,8 @@ MISSING_FILE = {
     "cls_train": "configs/demo/studnt.py",
     "det_check": "instances.json docs",
     "det_convert": "--arch resnet18 --weights resnet18.pth --out x.pth",
+    "det_export": "runs/nowhere",
+    "det_predict": "configs/det/retinanet_R_18_FPN.yaml photo.jpg",
     "det_train": "--config-file configs/det/retinanet_R_18.yaml MODEL.DEVICE cpu",
     "reid_check": "market",
     "reid_compare": "configs/demo/reid_studnt.py",

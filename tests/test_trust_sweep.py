@@ -192,6 +192,10 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
     # What we wrote ourselves a moment ago
     ("kd_cls/exporting.py", "onnx.load_model"): (1, "the ONNX file just written"),
     ("kd_cls/exporting.py", "torch.export.load"): (1, "the archive just written"),
+    ("kd_det/deploy/runtimes.py", "torch.jit.load"): (
+        1,
+        "a TorchScript just written; or one that the command line names, see SECURITY.md",
+    ),
     ("kd_reid/models.py", "ast.literal_eval"): (1, "names that torchreid prints"),
     # Other programs and modules
     ("kd_core/experiment/report.py", "import subprocess"): (
@@ -214,8 +218,13 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
     ("kd_core/experiment/parsers.py", "import importlib"): (1, "versions of packages"),
     ("kd_cls/models/__init__.py", "import importlib"): (1, "our own zoo beside it"),
     ("kd_cls/models/__init__.py", "import_module"): (1, "the same"),
+    ("kd_det/release/repairs.py", "import importlib"): (3, "loaders of Detectron2's own source"),
+    ("kd_det/release/repairs.py", "importlib.import_module"): (
+        2,
+        "Detectron2's extension, and its package with the model zoo",
+    ),
     ("kd_det/release/preparation.py", "import importlib"): (
-        4,
+        5,
         "whether Detectron2 and its parts are there",
     ),
     ("kd_det/release/preparation.py", "importlib.import_module"): (1, "its compiled extension"),

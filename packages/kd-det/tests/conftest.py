@@ -196,3 +196,91 @@ def coco(tmp_path):
     parts = {"images": images, "annotations": annotations, "categories": categories}
     file.write_text(json.dumps(parts))
     return Path(file), folder
+
+
+MASK_HEAD = {"NAME": "MaskRCNNConvUpsampleHead", "NUM_CONV": 1, "CONV_DIM": 8}
+DEPLOYED = {
+    "retinanet": ("retinanet", {}),
+    "faster_rcnn": ("faster_rcnn", {}),
+    "mask_rcnn": ("faster_rcnn", {"MASK_ON": True, "ROI_MASK_HEAD": MASK_HEAD}),
+    "cascade_rcnn": (
+        "faster_rcnn",
+        {"ROI_HEADS": {"NAME": "CascadeROIHeads"}, "ROI_BOX_HEAD": {"CLS_AGNOSTIC_BBOX_REG": True}},
+    ),
+}
+
+
+def merged(node, more):
+    """Return a node with another merged over it."""
+    if not isinstance(more, dict):
+        return more
+    return node | {key: merged(node.get(key, {}), value) for key, value in more.items()}
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone():
+    """Register a backbone of a few layers, since tracing takes its time by the layer."""
+    pytest.importorskip("detectron2")
+    import kd_det  # noqa: F401
+    from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
+    from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
+
+    class Tiny(Backbone):
+        __module__ = "tiny"  # TorchScript keeps it, and takes no `kd-det` in it
+
+        def __init__(self):
+            super().__init__()
+            self.stem = torch.nn.Conv2d(3, 8, 3, 4, 1)
+            self.later = torch.nn.ModuleList(torch.nn.Conv2d(8, 8, 3, 2, 1) for _ in range(3))
+            self._out_features = ["res2", "res3", "res4", "res5"]
+            self._out_feature_strides = dict(zip(self._out_features, (4, 8, 16, 32), strict=True))
+            self._out_feature_channels = dict.fromkeys(self._out_features, 8)
+
+        def forward(self, image):
+            found = [self.stem(image)]
+            for layer in self.later:
+                found.append(layer(found[-1].relu()))
+            return dict(zip(self._out_features, found, strict=True))
+
+    def build_tiny_fpn(cfg, input_shape):
+        retina = cfg.MODEL.META_ARCHITECTURE == "RetinaNet"
+        top = LastLevelP6P7(8, cfg.MODEL.FPN.OUT_CHANNELS) if retina else LastLevelMaxPool()
+        return FPN(Tiny(), cfg.MODEL.FPN.IN_FEATURES, cfg.MODEL.FPN.OUT_CHANNELS, top_block=top)
+
+    BACKBONE_REGISTRY.register(build_tiny_fpn)
+    return "build_tiny_fpn"
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory, tiny_backbone):
+    """Make the folder of a finished run that finds objects in anything, by the detector's kind.
+
+    Each is made once. Its categories, `red`, `[b]green[/b]` and `blue`, have the ids 1, 2 and 7.
+    """
+    from kd_det.config import read_config
+    from kd_det.deploy.categories import Categories, save
+    from kd_det.networks.detector import build_detector
+
+    def make(kind):
+        folder = tmp_path_factory.getbasetemp() / f"finished_{kind}"
+        if folder.exists():
+            return folder
+        folder.mkdir()
+        kind, more = DEPLOYED[kind]
+        config = merged(detector(kind, name="nowhere"), {"MODEL": more})
+        config["MODEL"]["BACKBONE"] = {"NAME": tiny_backbone}
+        config["TEST"] = {"DETECTIONS_PER_IMAGE": 12}
+        named = {"CONFIG": "teacher.yaml", "WEIGHTS": "gone.pth"}  # neither is there any more
+        terms = {"fitnet": {"CRITERION": "kd_core.criteria.fitnet.FitNet"}}
+        config["KD"] = {"TEACHER": named, "TERMS": terms}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        torch.manual_seed(0)
+        network = build_detector(read_config(folder / "config.yaml"))
+        for name, parameter in network.named_parameters():
+            if "cls_score" in name:  # as if it were sure
+                torch.nn.init.normal_(parameter, std=1.0)
+        torch.save({"model": network.state_dict()}, folder / "model_final.pth")
+        save(Categories(["red", "[b]green[/b]", "blue"], [1, 2, 7]), folder)
+        return folder
+
+    return make

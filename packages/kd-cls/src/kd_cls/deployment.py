@@ -1,17 +1,16 @@
 """A finished student's files as they are deployed: their sizes, and how fast they are."""
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from kd_core.errors import UserError
-from kd_core.experiment.report import cpu_name
+from kd_core.experiment.tables.latencies import measure_and_show
 from kd_core.files.artifacts import find_student
 from kd_core.files.checkpoint import save_json
-from kd_core.networks.latency import Latency, Plan, Timed, measure
+from kd_core.networks.latency import Plan, Timed
 from kd_core.runtime.console import err, out
-from rich.table import Table
 
 from kd_cls.exporting import Exported, export, onnx_session
 from kd_cls.student import load_student, read_facts
@@ -56,7 +55,7 @@ def export_all(
         timed = {PYTORCH: _in_pytorch(file, with_normalization=with_normalization)}
         if "student.onnx" in files:
             timed[ONNX] = _in_onnx(file, folder / "student.onnx", plan.thread_count)
-        found["latency"] = _measure(timed, plan)
+        found["latency"] = measure_and_show(timed, plan)
     save_json(found, folder / FILE, sealed=False)
     out.print(f"{folder / FILE}: these numbers")
 
@@ -96,30 +95,3 @@ def _shape(file: Path) -> tuple[int, int, int]:
     size = facts["image_size"]
     height, width = (size, size) if isinstance(size, int) else size
     return len(facts["mean"]), height, width
-
-
-def _measure(timed: Mapping[str, Timed], plan: Plan) -> dict[str, Any]:
-    """Measure, print and return latencies."""
-    found = measure(timed, plan)
-    threads = plan.thread_count
-    where = f"CPU ({cpu_name()}), {threads} thread{'s' * (threads > 1)}"
-    out.print(_as_table(found, f"latency, ms a batch: {where}, in turns"))
-    return {
-        "processor": cpu_name(),
-        "threads": threads,
-        "ms": {
-            runtime: {str(size): latency._asdict() for size, latency in sizes.items()}
-            for runtime, sizes in found.items()
-        },
-    }
-
-
-def _as_table(found: Mapping[str, Mapping[int, Latency]], title: str) -> Table:
-    table = Table("runtime", title=title)
-    for name in ("batch", "p50, ms", "p95, ms", "images a second", "calls"):
-        table.add_column(name, justify="right")
-    for runtime, sizes in found.items():
-        for size, (p50, p95, calls) in sizes.items():
-            rate = f"{1000 * size / p50:,.0f}" if p50 else ""
-            table.add_row(runtime, str(size), f"{p50:.3f}", f"{p95:.3f}", rate, str(calls))
-    return table

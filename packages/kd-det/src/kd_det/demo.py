@@ -23,7 +23,7 @@ from kd_core.experiment import report
 from kd_core.experiment.results import FILE as RESULT
 from kd_core.experiment.results import read_result
 from kd_core.experiment.seeds import look, repeat, seed_folder, text
-from kd_core.files.checkpoint import save_json
+from kd_core.files.checkpoint import save_json, save_text
 from kd_core.files.claim import claimed_unless_made
 from kd_core.files.workdir import run_folder
 from kd_core.runtime.console import err, out
@@ -31,6 +31,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from kd_det.config import read_config
+from kd_det.deploy import categories
 from kd_det.pictures import Row, draw_predictions, predicted_boxes, true_boxes
 from kd_det.resume import identity
 from kd_det.synthetic.shapes import register_shapes
@@ -91,7 +92,8 @@ def run(cfg: CfgNode, name: str, seed: int, folder: Path) -> dict[str, Any]:
     cfg = placed(cfg, seed, folder)
     identity.check(cfg)
     identity.keep(cfg)
-    folder.mkdir(parents=True, exist_ok=True)
+    categories.keep(cfg)
+    save_text(cfg.dump(), folder / "config.yaml")  # as Detectron2's tools do
     _log_to(folder / "log.txt")
     seed_all_rng(seed)
     trainer = DistillationTrainer(cfg)

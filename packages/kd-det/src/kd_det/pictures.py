@@ -11,6 +11,7 @@ from kd_core.files.checkpoint import atomic_path
 
 _INCHES = 2.4  # width of a column
 _DOTS = 150  # an inch
+_SMALLEST = 600  # pixels of the longer side of a picture of one image, so that names can be read
 
 
 class Boxes(NamedTuple):
@@ -65,19 +66,12 @@ def draw_predictions(rows: Sequence[Row], path: Path, class_names: Sequence[str]
     if not rows or any(list(row.columns) != list(rows[0].columns) for row in rows):
         came = [list(row.columns) for row in rows]
         raise UserError(f"wanted rows with the same columns, at least one; got {came}")
-    try:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-    except ImportError as error:
-        raise UserError("plots need the package matplotlib") from error
+    figure_type, layout_type = _matplotlib()
     names = list(rows[0].columns)
     heights = [_INCHES * row.image.shape[0] / row.image.shape[1] for row in rows]
     size = (_INCHES * len(names), sum(heights) + 0.3)
-    narrow = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-    figure = Figure(figsize=size, layout=narrow)
+    narrow = layout_type(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    figure = figure_type(figsize=size, layout=narrow)
     axes = figure.subplots(len(rows), len(names), squeeze=False, height_ratios=heights)
     for row, line in zip(rows, axes, strict=True):
         for name, place in zip(names, line, strict=True):
@@ -86,6 +80,54 @@ def draw_predictions(rows: Sequence[Row], path: Path, class_names: Sequence[str]
         place.set_title(name, fontsize=9, parse_math=False)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=_DOTS)
+
+
+def draw_detections(
+    image: np.ndarray,
+    boxes: Boxes,
+    path: Path,
+    class_names: Sequence[str],
+    *,
+    masks: np.ndarray | None = None,
+) -> None:
+    """Draw a PNG of one image in its own size, enlarged if it is small, with boxes and masks.
+
+    Args:
+        image: uint8 [H, W, 3] in RGB.
+        boxes: On it.
+        path: PNG file.
+        class_names: Names of the classes, by number.
+        masks: Of each box, bool [N, H, W].
+    """
+    figure_type, _ = _matplotlib()
+    from matplotlib import colormaps
+
+    colours = colormaps["tab10"]
+    shown = image.astype(np.float32)
+    for mask, kind in zip(
+        masks if masks is not None else (), boxes.classes, strict=masks is not None
+    ):
+        shown[mask] = 0.5 * shown[mask] + 127.5 * np.array(colours(int(kind) % colours.N)[:3])
+    height, width = image.shape[:2]
+    part = max(1, round(_SMALLEST / max(height, width)))
+    figure = figure_type(figsize=(part * width / _DOTS, part * height / _DOTS))
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    _draw(axes, shown.astype(np.uint8), boxes, class_names)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=_DOTS)
+
+
+def _matplotlib() -> tuple[Any, Any]:
+    """Return what draws a figure, and what arranges a narrow one."""
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
+    except ImportError as error:
+        raise UserError("plots need the package matplotlib") from error
+    return Figure, ConstrainedLayoutEngine
 
 
 def _draw(axes: Any, image: np.ndarray, boxes: Boxes, class_names: Sequence[str]) -> None:

@@ -22,6 +22,7 @@ from kd_det.config import check_teacher, read_config
 from kd_det.data.register import check_data, parse_set, register_coco
 from kd_det.data.semantics import check_semantics
 from kd_det.data.unlabelled import parse_folder, register_images
+from kd_det.deploy import categories
 from kd_det.distiller import DetectionDistiller
 from kd_det.dry_run import dry_run
 from kd_det.idle_keys import check_keys
@@ -115,6 +116,7 @@ def check_folder(cfg: CfgNode, args: Namespace) -> None:
     if args.resume:
         identity.check(cfg)
     identity.keep(cfg)
+    categories.keep(cfg)
 
 
 def _check_weights(cfg: CfgNode, args: Namespace) -> None:

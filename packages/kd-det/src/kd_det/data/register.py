@@ -45,9 +45,10 @@ def register_coco(name: str, json_file: str | Path, image_root: str | Path) -> N
     require_images(image_root, content)
     register_coco_instances(name, {}, **files)
     names = {category["id"]: category["name"] for category in content["categories"]}
+    places = {number: place for place, number in enumerate(sorted(names))}
     metadata = keypoint_metadata(content["categories"])
-    classes = [names[number] for number in sorted(names)]
-    MetadataCatalog.get(name).set(thing_classes=classes, **metadata)
+    metadata["thing_classes"] = [names[number] for number in sorted(names)]
+    MetadataCatalog.get(name).set(**metadata, thing_dataset_id_to_contiguous_id=places)
 
 
 def parse_set(text: str) -> tuple[str, str, str]:

@@ -72,6 +72,31 @@ def as_written() -> Iterator[None]:
             module.sigmoid_focal_loss_jit = function
 
 
+@contextmanager
+def traced() -> Iterator[None]:
+    """Let Detectron2's code be traced, as its `TracingAdapter` does: sizes stay tensors.
+
+    Release 0.6 scales gradients in the heads of a Cascade R-CNN in evaluation too, by an autograd
+    function, which a file cannot hold.
+    """
+    from detectron2.export.torchscript_patch import patch_builtin_len
+    from detectron2.modeling.roi_heads import cascade_rcnn
+
+    scale = cascade_rcnn._ScaleGradient
+    cascade_rcnn._ScaleGradient = _Unscaled
+    try:
+        with patch_builtin_len():
+            yield
+    finally:
+        cascade_rcnn._ScaleGradient = scale
+
+
+class _Unscaled:
+    @staticmethod
+    def apply(value: torch.Tensor, _: float) -> torch.Tensor:
+        return value
+
+
 def launch_on_cpu(main: Callable[..., None], processes: int, args: tuple[Any, ...]) -> None:
     """Run a function in several processes with gloo; Detectron2's launcher demands CUDA and NCCL.
 

@@ -1,6 +1,7 @@
 """Make Detectron2 0.6 importable with libraries that are younger than it.
 
-It is prepared when it is imported, so that `import kd_det` imports neither it nor torch.
+It is prepared when it is imported, so that `import kd_det` imports neither it nor torch. What its
+modules need beyond that is in `repairs`.
 """
 
 import importlib
@@ -9,9 +10,12 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from importlib.util import spec_from_file_location
 from types import ModuleType
-from typing import Any
+
+from kd_det.release.extension import StandIn, is_stand_in
+from kd_det.release.repairs import RepairingLoader, repair
 
 _MISSING = (
     "kd_det needs detectron2, which is not installed. Two ways to get it: in the root of the kd "
@@ -35,6 +39,8 @@ def require_detectron2() -> None:
     if not any(isinstance(finder, _StandIn) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Preparation())
         sys.meta_path.append(_StandIn())  # asked only for what nobody else has
+        for name in [name for name in sys.modules if name.startswith("detectron2.")]:
+            repair(sys.modules[name])
     if "detectron2" in sys.modules:
         _prepare_pillow()
     # Detectron2's own use of PyTorch, which no user can change.
@@ -45,45 +51,27 @@ def require_detectron2() -> None:
 def has_extension() -> bool:
     """Return whether Detectron2's own compiled extension is there; call `require_detectron2` first.
 
-    Without it there are no rotated boxes, no deformable convolution and no fast COCO evaluation.
+    Without it there are no rotated boxes and no fast COCO evaluation.
     """
-    return not isinstance(importlib.import_module("detectron2._C"), _Extension)
-
-
-class _Extension(ModuleType):
-    """Stands in for `detectron2._C`: can be asked what it was built with, and no more."""
-
-    def __init__(self) -> None:
-        super().__init__("detectron2._C")
-
-    @staticmethod
-    def has_cuda() -> bool:
-        return False
-
-    @staticmethod
-    def get_compiler_version() -> str:
-        return "not compiled"
-
-    @staticmethod
-    def get_cuda_version() -> str:
-        return "not compiled"
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(
-            f"detectron2._C has no {name!r}: this Detectron2 was installed without its compiled "
-            "extension. Rotated boxes, deformable convolution and fast COCO evaluation need it; "
-            "evaluate with COCOEvaluator(..., use_fast_impl=False), or build the official main"
-        )
+    return not is_stand_in(importlib.import_module("detectron2._C"))
 
 
 class _Preparation(MetaPathFinder):
-    """Finds nothing, but sees that Detectron2 is about to be imported."""
+    """Sees that Detectron2 is about to be imported, and has its modules repaired."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> None:
+    ) -> ModuleSpec | None:
         if fullname == "detectron2":
             _prepare_pillow()
+        if not fullname.startswith("detectron2."):
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is None or type(spec.loader) is not SourceFileLoader:
+            return None  # not plain source: others find it
+        folders = spec.submodule_search_locations
+        loader = RepairingLoader(fullname, spec.loader.path)
+        return spec_from_file_location(fullname, loader=loader, submodule_search_locations=folders)
 
 
 class _StandIn(MetaPathFinder, Loader):
@@ -95,7 +83,7 @@ class _StandIn(MetaPathFinder, Loader):
         return ModuleSpec(fullname, self) if fullname == "detectron2._C" else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return _Extension()
+        return StandIn()
 
     def exec_module(self, module: ModuleType) -> None:
         """Do nothing: the stand-in is complete."""

@@ -1,0 +1,1 @@
+"""Finished detectors outside of training: exported files, predictions and their time."""
