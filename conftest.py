@@ -50,16 +50,31 @@ def pytest_runtest_logreport(report):
                 _errors[method].append(error)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(config, items):
-    """Leave out what is not asked for; keep the tests of a module together.
+def pytest_xdist_make_scheduler(config, log):
+    """Keep the tests of a module in one process: they share what its fixtures train.
 
-    They share what its fixtures train. A module marked `spread` shares nothing: its tests run
-    wherever a process is free.
+    A module marked `spread` shares nothing: its tests run wherever a process is free, after all
+    others. xdist's own groups hang on names of tests that new releases of pytest do not let change.
     """
-    for item in items:
-        if not item.get_closest_marker("spread"):
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByModule(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            module = nodeid.partition("::")[0]
+            return nodeid if is_spread(module) else module
+
+    return ByModule(config, log)
+
+
+@functools.cache
+def is_spread(module):
+    """Return whether a module of tests, named by its path from here, is marked `spread`."""
+    text = (Path(__file__).parent / module).read_text(encoding="utf-8")
+    return "\npytestmark = pytest.mark.spread\n" in text
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what is not asked for."""
     if not config.getoption("--slow"):
         items[:] = [item for item in items if not item.get_closest_marker("slow")]
     if config.getoption("--golden"):
@@ -77,27 +92,14 @@ def pytest_terminal_summary(terminalreporter, config):
 
 
 @pytest.fixture(autouse=True)
-def networks_are_counted_once():
-    """Keep each network's multiply-adds: tracing it takes longer than many a run of a test."""
+def networks_are_not_traced(request, monkeypatch):
+    """Print no multiply-adds: to trace a network takes longer than many a run of a test.
+
+    `packages/kd-core/tests/test_report.py` counts them.
+    """
     report = sys.modules.get("kd_core.experiment.report")
-    if report and not hasattr(report.flops, "__wrapped__"):
-        report.flops = counted_once(report.flops)
-
-
-def counted_once(count):
-    """Return a `flops` that counts a network of the same modules and size of images once."""
-    from kd_core.functional import tensors
-
-    @functools.wraps(count)
-    def flops(network, image):
-        shapes = tuple(tuple(tensor.shape) for tensor in tensors(image))
-        key = tuple(map(type, network.modules())), str(network), network.training, shapes
-        if key not in known:
-            known[key] = count(network, image)
-        return known[key]
-
-    known = {}
-    return flops
+    if report and request.path.name != "test_report.py":
+        monkeypatch.setattr(report, "flops", lambda network, image: None)
 
 
 @pytest.fixture(scope="session")
