@@ -1,9 +1,14 @@
 """Settings of all tests, and the comparison with the references' own numbers."""
 
 import functools
+import multiprocessing
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+import traceback
 from collections import defaultdict
 from pathlib import Path
 
@@ -23,6 +28,7 @@ if sys.dont_write_bytecode:
 
 _errors: dict[str, list[float]] = defaultdict(list)
 _GOLDEN = "golden"
+_forks = None
 _MOST_WORKERS = 8  # each imports torch
 
 
@@ -100,6 +106,143 @@ def networks_are_not_traced(request, monkeypatch):
     report = sys.modules.get("kd_core.experiment.report")
     if report and request.path.name != "test_report.py":
         monkeypatch.setattr(report, "flops", lambda network, image: None)
+
+
+class Forks:
+    """Runs functions in processes of their own, forked off one that has all tests imported.
+
+    That process is itself a fork of this one, made before the first test: imports take seconds, and
+    autograd, once used beside a GPU, does not survive a fork.
+    """
+
+    def __init__(self):
+        self._line, theirs = multiprocessing.Pipe()
+        self._server = os.fork()
+        if not self._server:
+            self._line.close()
+            serve(theirs)
+        theirs.close()
+
+    def ask(self, *words):
+        """Send words to the server and return its answer."""
+        self._line.send(words)
+        return self._line.recv()
+
+    def start(self, function, *arguments, folder, umask=0o022, **environment):
+        """Call a function of a module in a folder; what it returns is the exit status."""
+        pid = self.ask("start", function, arguments, str(folder), umask, environment)
+        return Forked(self, pid, Path(folder))
+
+    def start_ranks(self, function, *arguments, folder):
+        """Start a function in two processes, as torchrun would; return both."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        ranks = [{"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"} for rank in "01"]
+        return [
+            self.start(function, *arguments, folder=folder, **rank, **meeting) for rank in ranks
+        ]
+
+    def stop(self):
+        """End the server."""
+        self._line.close()
+        os.waitpid(self._server, 0)
+
+
+class Forked:
+    """A process that was started, and what it says on stderr."""
+
+    def __init__(self, forks, pid, folder):
+        self.pid, self.status, self.said_in = pid, None, folder / f"stderr-{pid}"
+        self._forks = forks
+
+    def send(self, number):
+        """Send a signal."""
+        os.kill(self.pid, number)
+
+    def has_ended(self):
+        """Return whether it has ended; its status is known then."""
+        if self.status is None:
+            self.status = self._forks.ask("poll", self.pid)
+        return self.status is not None
+
+    def end(self, seconds=300):
+        """Wait, and return exit status and stderr."""
+        deadline = time.monotonic() + seconds
+        while not self.has_ended() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self.kill()
+        return self.status, self.said_in.read_text()
+
+    def kill(self):
+        """End it, if it has not ended."""
+        if not self.has_ended():
+            self.send(signal.SIGKILL)
+            while not self.has_ended():
+                time.sleep(0.01)
+
+
+def serve(line):
+    """Fork processes off, as words ask for them, until nobody is there to ask."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].cuda.is_available = lambda: False
+    try:
+        while True:
+            what, *words = line.recv()
+            if what == "start":
+                answer = os.fork() or call(*words)
+            else:
+                pid, status = os.waitpid(words[0], os.WNOHANG)
+                answer = os.waitstatus_to_exitcode(status) if pid else None
+            line.send(answer)
+    finally:
+        os._exit(0)
+
+
+def call(function, arguments, folder, umask, environment):
+    """Call a function as a process that a shell would start in a folder, and end."""
+    status = 1
+    try:
+        os.chdir(folder)
+        os.environ |= environment
+        os.umask(umask)
+        said = os.open(f"stderr-{os.getpid()}", os.O_WRONLY | os.O_CREAT)
+        for number, file in enumerate((os.open(os.devnull, os.O_RDONLY), said, said)):
+            os.dup2(file, number)
+        os.closerange(3, 256)
+        sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1, closefd=False) for n in (1, 2))
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        status = function(*arguments) or 0
+    except SystemExit as error:
+        status = error.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session):
+    """Fork the server off, if a test wants one, while nothing but imports was done."""
+    global _forks
+    wanted = any("forks" in getattr(item, "fixturenames", ()) for item in session.items)
+    if wanted and not session.config.option.collectonly:
+        _forks = Forks()
+
+
+def pytest_sessionfinish():
+    """End the server."""
+    if _forks is not None:
+        _forks.stop()
+
+
+@pytest.fixture(scope="session")
+def forks():
+    """Return what starts functions in processes of their own."""
+    return _forks
 
 
 @pytest.fixture(scope="session")
