@@ -1,6 +1,7 @@
 """Settings of all tests, and the comparison with the references' own numbers."""
 
 import functools
+import gc
 import multiprocessing
 import os
 import signal
@@ -232,8 +233,12 @@ def call(function, arguments, folder, umask, environment):
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session):
-    """Fork the server off, if a test wants one, while nothing but imports was done."""
+    """Fork the server off, if a test wants one, while nothing but imports was done.
+
+    What is there now stays, and is not looked through in each collection of garbage.
+    """
     global _forks
+    gc.freeze()
     wanted = any("forks" in getattr(item, "fixturenames", ()) for item in session.items)
     if wanted and not session.config.option.collectonly:
         _forks = Forks()
