@@ -1,9 +1,15 @@
 """Settings of all tests, and the comparison with the references' own numbers."""
 
 import functools
+import gc
+import multiprocessing
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+import traceback
 from collections import defaultdict
 from pathlib import Path
 
@@ -23,6 +29,7 @@ if sys.dont_write_bytecode:
 
 _errors: dict[str, list[float]] = defaultdict(list)
 _GOLDEN = "golden"
+_forks = None
 _MOST_WORKERS = 8  # each imports torch
 
 
@@ -50,16 +57,31 @@ def pytest_runtest_logreport(report):
                 _errors[method].append(error)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(config, items):
-    """Leave out what is not asked for; keep the tests of a module together.
+def pytest_xdist_make_scheduler(config, log):
+    """Keep the tests of a module in one process: they share what its fixtures train.
 
-    They share what its fixtures train. A module marked `spread` shares nothing: its tests run
-    wherever a process is free.
+    A module marked `spread` shares nothing: its tests run wherever a process is free, after all
+    others. xdist's own groups hang on names of tests that new releases of pytest do not let change.
     """
-    for item in items:
-        if not item.get_closest_marker("spread"):
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByModule(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            module = nodeid.partition("::")[0]
+            return nodeid if is_spread(module) else module
+
+    return ByModule(config, log)
+
+
+@functools.cache
+def is_spread(module):
+    """Return whether a module of tests, named by its path from here, is marked `spread`."""
+    text = (Path(__file__).parent / module).read_text(encoding="utf-8")
+    return "\npytestmark = pytest.mark.spread\n" in text
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what is not asked for."""
     if not config.getoption("--slow"):
         items[:] = [item for item in items if not item.get_closest_marker("slow")]
     if config.getoption("--golden"):
@@ -77,27 +99,161 @@ def pytest_terminal_summary(terminalreporter, config):
 
 
 @pytest.fixture(autouse=True)
-def networks_are_counted_once():
-    """Keep each network's multiply-adds: tracing it takes longer than many a run of a test."""
-    report = sys.modules.get("kd_core.experiment.report")
-    if report and not hasattr(report.flops, "__wrapped__"):
-        report.flops = counted_once(report.flops)
+def networks_are_not_traced(request, monkeypatch):
+    """Print no multiply-adds: to trace a network takes longer than many a run of a test.
+
+    `packages/kd-core/tests/test_report.py` counts them.
+    """
+    if request.path.name != "test_report.py":
+        trace_nothing(monkeypatch.setattr)
 
 
-def counted_once(count):
-    """Return a `flops` that counts a network of the same modules and size of images once."""
-    from kd_core.functional import tensors
+def trace_nothing(setattr=setattr):
+    """Let reports say of every network that it cannot be traced."""
+    if report := sys.modules.get("kd_core.experiment.report"):
+        setattr(report, "flops", lambda network, image: None)
 
-    @functools.wraps(count)
-    def flops(network, image):
-        shapes = tuple(tuple(tensor.shape) for tensor in tensors(image))
-        key = tuple(map(type, network.modules())), str(network), network.training, shapes
-        if key not in known:
-            known[key] = count(network, image)
-        return known[key]
 
-    known = {}
-    return flops
+class Forks:
+    """Runs functions in processes of their own, forked off one that has all tests imported.
+
+    That process is itself a fork of this one, made before the first test: imports take seconds, and
+    autograd, once used beside a GPU, does not survive a fork.
+    """
+
+    def __init__(self):
+        self._line, theirs = multiprocessing.Pipe()
+        self._server = os.fork()
+        if not self._server:
+            self._line.close()
+            serve(theirs)
+        theirs.close()
+
+    def ask(self, *words):
+        """Send words to the server and return its answer."""
+        self._line.send(words)
+        return self._line.recv()
+
+    def start(self, function, *arguments, folder, umask=0o022, **environment):
+        """Call a function of a module in a folder; what it returns is the exit status."""
+        pid = self.ask("start", function, arguments, str(folder), umask, environment)
+        return Forked(self, pid, Path(folder))
+
+    def start_ranks(self, function, *arguments, folder):
+        """Start a function in two processes, as torchrun would; return both."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        ranks = [{"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"} for rank in "01"]
+        return [
+            self.start(function, *arguments, folder=folder, **rank, **meeting) for rank in ranks
+        ]
+
+    def stop(self):
+        """End the server."""
+        self._line.close()
+        os.waitpid(self._server, 0)
+
+
+class Forked:
+    """A process that was started, and what it says on stderr."""
+
+    def __init__(self, forks, pid, folder):
+        self.pid, self.status, self.said_in = pid, None, folder / f"stderr-{pid}"
+        self._forks = forks
+
+    def send(self, number):
+        """Send a signal."""
+        os.kill(self.pid, number)
+
+    def has_ended(self):
+        """Return whether it has ended; its status is known then."""
+        if self.status is None:
+            self.status = self._forks.ask("poll", self.pid)
+        return self.status is not None
+
+    def end(self, seconds=300):
+        """Wait, and return exit status and stderr."""
+        deadline = time.monotonic() + seconds
+        while not self.has_ended() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self.kill()
+        return self.status, self.said_in.read_text()
+
+    def kill(self):
+        """End it, if it has not ended."""
+        if not self.has_ended():
+            self.send(signal.SIGKILL)
+            while not self.has_ended():
+                time.sleep(0.01)
+
+
+def serve(line):
+    """Fork processes off, as words ask for them, until nobody is there to ask."""
+    trace_nothing()
+    if "torch" in sys.modules:
+        sys.modules["torch"].cuda.is_available = lambda: False
+    try:
+        while True:
+            what, *words = line.recv()
+            if what == "start":
+                answer = os.fork() or call(*words)
+            else:
+                pid, status = os.waitpid(words[0], os.WNOHANG)
+                answer = os.waitstatus_to_exitcode(status) if pid else None
+            line.send(answer)
+    finally:
+        os._exit(0)
+
+
+def call(function, arguments, folder, umask, environment):
+    """Call a function as a process that a shell would start in a folder, and end."""
+    status = 1
+    try:
+        os.chdir(folder)
+        os.environ |= environment
+        os.umask(umask)
+        said = os.open(f"stderr-{os.getpid()}", os.O_WRONLY | os.O_CREAT)
+        for number, file in enumerate((os.open(os.devnull, os.O_RDONLY), said, said)):
+            os.dup2(file, number)
+        os.closerange(3, 256)
+        sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1, closefd=False) for n in (1, 2))
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        status = function(*arguments) or 0
+    except SystemExit as error:
+        status = error.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session):
+    """Fork the server off, if a test wants one, while nothing but imports was done.
+
+    What is there now stays, and is not looked through in each collection of garbage.
+    """
+    global _forks
+    gc.freeze()
+    wanted = any("forks" in getattr(item, "fixturenames", ()) for item in session.items)
+    if wanted and not session.config.option.collectonly:
+        _forks = Forks()
+
+
+def pytest_sessionfinish():
+    """End the server."""
+    if _forks is not None:
+        _forks.stop()
+
+
+@pytest.fixture(scope="session")
+def forks():
+    """Return what starts functions in processes of their own."""
+    return _forks
 
 
 @pytest.fixture(scope="session")

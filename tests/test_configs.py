@@ -6,12 +6,15 @@ import inspect
 import re
 import shlex
 from itertools import takewhile
+from math import ceil, sqrt
 from pathlib import Path
 
 import pytest
 import torch
 from kd_cls.compare import main as compare_classifiers
 from kd_cls.models import build_model
+from kd_cls.models.resnet import ResNet
+from kd_cls.models.wideresnet import WideResNet
 from kd_cls.stand_ins import SHAPES
 from kd_cls.train import main as train_classifier
 from kd_core.config.reading import load_config
@@ -19,6 +22,8 @@ from kd_reid import torchreid
 from kd_reid.compare import main as compare_embedders
 from kd_reid.train import main as train_embedder
 from PIL import Image
+from timm.models.regnet import RegStage
+from timm.models.vision_transformer import VisionTransformer
 from torchvision.models import resnet
 
 pytestmark = pytest.mark.spread
@@ -82,24 +87,51 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, pytestconfig):
-    """Let CIFAR's stand-in have smaller images, and ResNets fewer blocks, unless `--slow`."""
+    """Let CIFAR's stand-in have smaller images, and networks fewer blocks, unless `--slow`."""
     monkeypatch.setitem(SHAPES, "cifar100", (16, 100))
     if not pytestconfig.getoption("--slow"):
-        for network in (resnet.ResNet, torchreid.models.resnet.ResNet, torchreid.models.pcb.PCB):
-            monkeypatch.setattr(network, "__init__", shallow(network.__init__))
+        for network, argument, fewer in SHALLOW:
+            monkeypatch.setattr(network, "__init__", changed(network.__init__, argument, fewer))
 
 
-def shallow(build):
-    """Return a constructor of ResNets of two blocks a stage: their taps and widths are the same."""
+def two_at_most(numbers):
+    return [min(number, 2) for number in numbers]
+
+
+def root_of(rest):
+    """Return what makes a depth of 6 n + rest one of as many blocks as n's root, rounded up.
+
+    So networks of 9 and of 3 blocks a stage still have different numbers of them.
+    """
+    return lambda depth: 6 * ceil(sqrt((depth - rest) // 6)) + rest
+
+
+SHALLOW = [
+    (resnet.ResNet, "layers", two_at_most),
+    (torchreid.models.resnet.ResNet, "layers", two_at_most),
+    (torchreid.models.pcb.PCB, "layers", two_at_most),
+    (torchreid.models.osnet.OSNet, "layers", lambda numbers: [1 for _ in numbers]),
+    (ResNet, "depth", root_of(2)),
+    (WideResNet, "depth", root_of(4)),
+    (RegStage, "depth", lambda depth: min(depth, 2)),
+    (VisionTransformer, "depth", lambda depth: min(depth, 6)),
+]
+"""Networks whose blocks are repeated, and the argument that says how often: fewer of them have the
+same taps and widths."""
+
+
+def changed(build, argument, change):
+    """Return a constructor one of whose arguments, if it is given, is changed."""
     signature = inspect.signature(build)
 
     @functools.wraps(build)
-    def two_blocks(*args, **kwargs):
+    def init(*args, **kwargs):
         given = signature.bind(*args, **kwargs)
-        given.arguments["layers"] = [min(number, 2) for number in given.arguments["layers"]]
+        given.apply_defaults()
+        given.arguments[argument] = change(given.arguments[argument])
         build(*given.args, **given.kwargs)
 
-    return two_blocks
+    return init
 
 
 def draw_images(folder, number):
@@ -108,35 +140,43 @@ def draw_images(folder, number):
         Image.new("RGB", (40, 30)).save(folder / f"{image}.png")
 
 
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """Return a folder of a few images in every layout, which commands read."""
+    folder = tmp_path_factory.mktemp("data")
+    for place, numbers in (("images", 1), ("cifar10", 1), ("photos", 2)):
+        for name in ("train/cat", "train/dog", "test/cat", "test/dog"):
+            draw_images(folder / place / name, numbers)
+    for name in "abcdefgh":  # with cat and dog ten, as many as the pairs of CIFAR-10 have
+        for part in ("train", "test"):
+            draw_images(folder / "images" / part / name, 1)
+    lines = [
+        f"{path}/0.png,{path[-3:]}" for path in ("train/cat", "train/dog", "test/cat", "test/dog")
+    ]
+    text = "\n".join(["path,label,split", *(f"{line},{line.partition('/')[0]}" for line in lines)])
+    (folder / "images/list.csv").write_text(text, encoding="utf-8")
+    for person in range(8):
+        for place in (f"cam{camera}_{shot}.png" for camera in (1, 2) for shot in (1, 2)):
+            (folder / "people" / str(person)).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (16, 32)).save(folder / "people" / str(person) / place)
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path, monkeypatch, weights):
+def folder(tmp_path, monkeypatch, weights, data):
     """Work where there are but the configs, a few images and a student; refuse downloads."""
 
     def refuse(*args, **kwargs):
         raise AssertionError("a download was tried")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
-    for place, numbers in (("images", 1), ("cifar10", 1), ("photos", 2)):
-        for name in ("train/cat", "train/dog", "test/cat", "test/dog"):
-            draw_images(tmp_path / "data" / place / name, numbers)
-    for name in "abcdefgh":  # with cat and dog ten, as many as the pairs of CIFAR-10 have
-        for part in ("train", "test"):
-            draw_images(tmp_path / "data/images" / part / name, 1)
-    lines = [
-        f"{path}/0.png,{path[-3:]}" for path in ("train/cat", "train/dog", "test/cat", "test/dog")
-    ]
-    text = "\n".join(["path,label,split", *(f"{line},{line.partition('/')[0]}" for line in lines)])
-    (tmp_path / "data/images/list.csv").write_text(text, encoding="utf-8")
-    for person in range(8):
-        for place in (f"cam{camera}_{shot}.png" for camera in (1, 2) for shot in (1, 2)):
-            (tmp_path / "data/people" / str(person)).mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (16, 32)).save(tmp_path / "data/people" / str(person) / place)
     page = (ROOT / "docs/foundation.md").read_text(encoding="utf-8")
     (tmp_path / "my_teacher.py").write_text(
         page.partition("# my_teacher.py")[2].partition("```")[0]
     )
     for name in ("configs", "examples", "packages"):
         (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "data").symlink_to(data)
     (tmp_path / "runs/NAME").mkdir(parents=True)
     for name in ("FILE", "runs/NAME/student.pth"):
         (tmp_path / name).symlink_to(weights)

@@ -16,6 +16,11 @@ from kd_core.testing import check_contract
 ROOT = Path(__file__).parents[1]
 HOOKED = "configs/examples/own_hook.py"
 STUDENT = ROOT / "configs/examples/torchvision_student.py"
+FEW = (
+    "data={'_delete_': True, 'type': 'kd_cls.data.synthetic', 'num_classes': 10, 'num_train': 40,"
+    " 'num_test': 50, 'image_size': 8, 'batch_size': 20}"
+)
+"""Images instead of the digits, all of which but those for training are test images."""
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +61,7 @@ def test_a_torchvision_student_of_a_zoo_network_needs_twenty_lines_and_no_shape(
 def test_that_student_trains(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     options = ["trainer.epochs=1", "trainer.loggers=[]", "teacher.weights=random"]
-    options += ["data.train_per_class=4", "data.batch_size=20"]
+    options += [FEW]
     status = main([str(STUDENT), "--work-dir", str(tmp_path / "run"), "--cfg-options", *options])
     assert status == 0
     assert (tmp_path / "run/criteria/hint.pth").is_file()
@@ -91,7 +96,7 @@ def test_the_guides_show_them_as_they_are(name):
 def test_a_hook_of_one_s_own_freezes_what_it_is_told_and_is_resumed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     monkeypatch.syspath_prepend(str(ROOT))
-    options = ["data.train_per_class=4", "trainer.loggers=[]"]
+    options = [FEW, "trainer.loggers=[]"]
     options += ["schedule.type=kd_core.training.schedule.constant"]
 
     def run(folder, *more):

@@ -64,6 +64,8 @@ REFUSALS = {
 }
 """Methods that refuse some pairs at construction, and what they then ask for."""
 
+STEPS = 12
+
 DATA = """
 data = dict(type="kd_cls.data.synthetic", num_classes=20, num_train=40, batch_size=8,
     image_size=16)
@@ -101,7 +103,7 @@ def without_warmup(terms):
 
 
 def losses(phase):
-    """Train on one batch for 20 steps; return the sum of the losses of every step."""
+    """Train on one batch; return the sum of the losses of every step."""
     cpu = torch.device("cpu")
     data, specs = build_data(phase.data, 0, cpu), phase.teachers
     teachers = build_teachers(ADAPTER, specs, 0, data, Path(), lambda *args: None, untrained=True)
@@ -111,7 +113,7 @@ def losses(phase):
     for teacher in teachers.values():
         calibrate_batchnorm(teacher, batch)
     built.distiller.train()
-    return [sum(trainer.step([batch]).values()).item() for _ in range(20)]
+    return [sum(trainer.step([batch]).values()).item() for _ in range(STEPS)]
 
 
 def curves_of(folder, method, teacher, student):

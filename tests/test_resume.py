@@ -4,8 +4,6 @@ import contextlib
 import io
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -31,22 +29,17 @@ def given(folder, *arguments):
     return [*configs, "--work-dir", str(folder), *arguments]
 
 
-def start(folder, *arguments):
-    """Start the tool in a process that can be killed."""
-    return subprocess.Popen(
-        [sys.executable, "tools/cls_train.py", *given(folder, *arguments)],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def run_tool(arguments):
+    """Run the tool where its configs are; return the status."""
+    with contextlib.chdir(ROOT):
+        return main(arguments)
 
 
 def run_to_the_end(folder, *arguments):
     """Run the tool in this process; return its status, and what it said."""
     said = io.StringIO()
-    with contextlib.chdir(ROOT), contextlib.redirect_stderr(said):
-        return main(given(folder, *arguments)), said.getvalue()
+    with contextlib.redirect_stderr(said):
+        return run_tool(given(folder, *arguments)), said.getvalue()
 
 
 def position(folder):
@@ -68,19 +61,19 @@ def pause_inside_an_epoch(processes):
     running = dict(processes)
     while running and time.monotonic() < deadline:
         for folder, process in list(running.items()):
-            assert process.poll() is None, process.communicate()[1]
+            assert not process.has_ended(), process.end()
             if is_inside(*position(folder)):
-                process.send_signal(signal.SIGSTOP)
+                process.send(signal.SIGSTOP)
                 if is_inside(*position(folder)):
                     del running[folder]
                 else:
-                    process.send_signal(signal.SIGCONT)
+                    process.send(signal.SIGCONT)
         time.sleep(0.05)
     assert not running
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, forks):
     """Kill one run, terminate another, resume both, and run once through."""
     folder = tmp_path_factory.mktemp("runs")
     whole, killed, stopped = (folder / name for name in ("whole", "killed", "stopped"))
@@ -88,16 +81,19 @@ def runs(tmp_path_factory):
     (folder / "tiny.py").write_text(TINY)
     torch.manual_seed(0)
     torch.save(build_model("resnet20", num_classes=10).state_dict(), folder / "teacher.pth")
-    cut = {path: start(path, *EVERY_STEP) for path in (killed, stopped)}
+    cut = {
+        path: forks.start(run_tool, given(path, *EVERY_STEP), folder=folder)
+        for path in (killed, stopped)
+    }
     try:
         pause_inside_an_epoch(cut)
         cut[killed].kill()
-        cut[stopped].terminate()
-        cut[stopped].send_signal(signal.SIGCONT)
+        cut[stopped].send(signal.SIGTERM)
+        cut[stopped].send(signal.SIGCONT)
         for path, process in cut.items():
-            said = process.communicate(timeout=60)[1]
+            status, said = process.end(60)
             product = (path / "student.pth").exists()
-            found[path.name] = process.returncode, said, position(path), product
+            found[path.name] = status, said, position(path), product
     finally:
         for process in cut.values():
             process.kill()

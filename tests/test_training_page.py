@@ -19,7 +19,8 @@ def test_a_training_command_runs(command, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     np.save(tmp_path / "x.npy", np.zeros((2, 2)))  # a dry run has other data, and does not read it
     given = shlex.split(command.replace(FILE, str(tmp_path / "x.npy")))
-    assert main([*given, "--dry-run"]) == 0
+    few = ["--cfg-options"] * ("--cfg-options" not in given) + ["data.batch_size=2"]
+    assert main(["--dry-run", *given, *few]) == 0
 
 
 def test_the_file_that_one_command_writes_is_what_another_reads(tmp_path, monkeypatch, capsys):

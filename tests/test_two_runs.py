@@ -1,19 +1,13 @@
-"""Runs beside one another: none loses, mixes or takes what is another's; `--slow` tries 60 pairs.
-
-This file is also the script from which the runs are forked.
-"""
+"""Runs beside one another: none loses, mixes or takes another's; `--slow` tries 60 pairs."""
 
 import json
-import os
 import signal
 import stat
-import subprocess
-import sys
 import time
-import traceback
 
 import pytest
 import torch
+from kd_cls import adapter, deployment, export, train  # noqa: F401  what they import late
 from kd_core.files.claim import is_claimed
 
 NETWORK = 'network=dict(type="kd_cls.models.build_model", name="resnet8")'
@@ -40,103 +34,26 @@ class SlowStep(TrainStep):
 """
 
 
+TOOLS = {"train": train.main, "export": export.main}
+
+
+def run(tool, arguments):
+    return TOOLS[tool](arguments)
+
+
 class Runs:
-    """Starts the tool again and again, forked off one process that has imported it.
+    """Starts tools in folders."""
 
-    Imports take seconds, the runs do not; and this process has used autograd, which does not
-    survive a fork.
-    """
-
-    def __init__(self):
-        self.server = subprocess.Popen(
-            [sys.executable, __file__],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def ask(self, *words):
-        """Send a line to the server and return its answer."""
-        self.server.stdin.write(json.dumps(words) + "\n")
-        self.server.stdin.flush()
-        return json.loads(self.server.stdout.readline())
+    def __init__(self, forks):
+        self.forks = forks
 
     def start(self, folder, tool, *arguments, umask=0o022):
-        """Start a tool in a folder."""
-        return Started(self, self.ask("start", str(folder), umask, tool, arguments), folder)
-
-
-class Started:
-    """A process that was started, and what it says on stderr."""
-
-    def __init__(self, runs, pid, folder):
-        self.runs, self.pid, self.status = runs, pid, None
-        self.said_in = folder / f"stderr-{pid}"
-
-    def send(self, number):
-        os.kill(self.pid, number)
-
-    def has_ended(self):
-        if self.status is None:
-            self.status = self.runs.ask("poll", self.pid)
-        return self.status is not None
-
-    def end(self, seconds=300):
-        """Wait, and return exit status and stderr."""
-        deadline = time.monotonic() + seconds
-        while not self.has_ended() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        self.kill()
-        return self.status, self.said_in.read_text()
-
-    def kill(self):
-        if not self.has_ended():
-            self.send(signal.SIGKILL)
-
-
-def serve():
-    """Fork runs off, as lines on stdin ask for them."""
-    from kd_cls import deployment, export, train  # noqa: F401  what export imports late
-
-    train.make_tool()
-    tools = {"train": train.main, "export": export.main}
-    for line in sys.stdin:
-        what, *words = json.loads(line)
-        if what == "start":
-            answer = os.fork() or run(tools, *words)
-        else:
-            pid, status = os.waitpid(words[0], os.WNOHANG)
-            answer = os.waitstatus_to_exitcode(status) if pid else None
-        print(json.dumps(answer), flush=True)
-
-
-def run(tools, folder, umask, tool, arguments):
-    """Run a tool as a process of its own, and end."""
-    os.chdir(folder)
-    said = os.open(f"stderr-{os.getpid()}", os.O_WRONLY | os.O_CREAT)
-    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
-    os.dup2(0, 1)
-    os.dup2(said, 2)
-    os.umask(umask)
-    status = 1
-    try:
-        status = tools[tool](arguments)
-    except SystemExit as error:
-        status = error.code
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
+        return self.forks.start(run, tool, arguments, folder=folder, umask=umask)
 
 
 @pytest.fixture(scope="module")
-def runs():
-    runs = Runs()
-    yield runs
-    runs.server.kill()
-    runs.server.communicate()
+def runs(forks):
+    return Runs(forks)
 
 
 @pytest.fixture(scope="module")
@@ -311,7 +228,3 @@ def test_all_that_a_run_leaves_has_the_permissions_of_the_user_s_umask(runs, fol
     assert {".safetensors", ".pth", ".json", ".jsonl", ".py", ".pt2", ".onnx"} <= {
         path.suffix for path in paths
     }
-
-
-if __name__ == "__main__":
-    serve()

@@ -1,5 +1,6 @@
 """Tap paths of the zoo: shapes on the meta device, values where they matter."""
 
+import functools
 import inspect
 
 import pytest
@@ -60,6 +61,7 @@ def classes_of(name: str) -> int:
     return inspect.signature(MODELS[name]).parameters["num_classes"].default
 
 
+@functools.cache
 def on_meta(name: str) -> nn.Module:
     with torch.device("meta"):
         return build_model(name, classes_of(name))
@@ -98,9 +100,13 @@ def test_taps_give_the_published_shapes(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_an_image_of_64_pixels_runs_every_module_exactly_once(name):
     network, calls = on_meta(name).train(), []
-    for path, module in network.named_modules():
+    handles = [
         module.register_forward_hook(lambda *_, path=path: calls.append(path))
+        for path, module in network.named_modules()
+    ]
     logits = network(torch.empty(2, 3, 64, 64, device="meta"))
+    for handle in handles:
+        handle.remove()
     assert logits.shape == (2, classes_of(name))
     assert sorted(calls) == sorted(path for path, _ in network.named_modules())
 

@@ -10,8 +10,6 @@ from kd_cls.probes import (
     linear_classifier,
 )
 from kd_core.errors import UserError
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 
 def clouds(count, classes=3, size=5, seed=0, spread=1.5):
@@ -63,6 +61,9 @@ def test_votes_do_not_overflow_in_half_precision():
 
 @pytest.mark.parametrize("c", [0.01, 1.0, 10.0])
 def test_the_linear_classifier_is_that_of_scikit_learn(c):
+    from sklearn.linear_model import LogisticRegression  # a second of imports
+    from sklearn.preprocessing import StandardScaler
+
     train, test = clouds(120), clouds(80, seed=1)
     scaler = StandardScaler().fit(train[0].double())
     theirs = LogisticRegression(C=c, tol=1e-10, max_iter=5000)

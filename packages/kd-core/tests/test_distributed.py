@@ -1,12 +1,9 @@
-"""Two processes train as one; this file is also the script that each of them runs."""
+"""Two processes train as one."""
 
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 import torch
@@ -308,27 +305,12 @@ def main(rank, folder):
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
+def ranks(tmp_path_factory, forks):
     """Run all the work in two processes and return what each saw."""
     folder = tmp_path_factory.mktemp("two")
-    command = [sys.executable, __file__]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [*command, str(rank), str(folder)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(WORLD)
-    ]
-    try:
-        said = [process.communicate(timeout=100)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
+    processes = [forks.start(main, rank, folder, folder=folder) for rank in range(WORLD)]
+    ended = [process.end(100) for process in processes]
+    assert [status for status, _ in ended] == [0, 0], "\n".join(said for _, said in ended)
     results = [torch.load(folder / f"rank{rank}.pt") for rank in range(WORLD)]
     return {
         "folder": folder,
@@ -483,7 +465,3 @@ class TestOneProcess:
             monkeypatch.setenv("WORLD_SIZE", world)
         assert distributed.start(torch.device("cpu")) == torch.device("cpu")
         assert not dist.is_initialized()
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))

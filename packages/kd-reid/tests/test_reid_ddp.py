@@ -1,4 +1,4 @@
-"""Two processes under torchrun train one embedder, and search as one process does."""
+"""Two processes train one embedder, and search as one process does."""
 
 import json
 
@@ -21,16 +21,20 @@ trainer = dict(epochs=2, loggers=[], find_unused_parameters=True)
 """
 
 
+def run(arguments):
+    return train.main(arguments)
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, torchrun):
+def folder(tmp_path_factory, forks):
     """Train in two processes."""
     folder = tmp_path_factory.mktemp("ddp")
     people = {"num_train_ids": 5, "num_test_ids": 3, "num_cameras": 3, "images_per_camera": 3}
     synthetic_people(folder / "set", image_height=32, **people)
     (folder / "config.py").write_text(CONFIG)
-    script = "import sys\nfrom kd_reid.train import main\nsys.exit(main(sys.argv[1:]))\n"
-    (folder / "script.py").write_text(script)
-    torchrun(folder, "script.py", "config.py", "--work-dir", "run")
+    ranks = forks.start_ranks(run, ["config.py", "--work-dir", "run"], folder=folder)
+    for status, said in [rank.end() for rank in ranks]:
+        assert status == 0, said
     return folder
 
 
