@@ -6,7 +6,7 @@ uv run benchmarks/det_table.py --table                   # write the table, run 
 
 A cell is one student with one seed. A finished one is not run again, and one that was stopped
 resumes from its checkpoint. For each seed, all students of a network start from the same weights
-and see the same images in the same order. Methods and their values are those of configs/det/methods.
+and see the same images in the same order. Methods and their values: configs/det/methods.
 When --minutes are over, no further cell is started.
 """
 
