@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             run_missing(folder, args)
             results = collected(folder, args)
             if not args.only and not args.options:
-                save_json(results, RESULTS, sealed=False)
+                save_json(results, RESULTS)
         else:
             results = load_json(RESULTS)
         print(table(results))

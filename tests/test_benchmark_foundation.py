@@ -111,7 +111,10 @@ def test_tables_have_mean_and_deviation_of_each_arm_and_go_between_their_marks(m
     assert "10,035 training images" in text
     assert "| UNIC, EfficientNet-Lite0 | 3 | 51.0 ± 1.0 |  |" in text
     assert "| labels alone, 10 of each class | 1 |  |  | 61.3 |  |" in text
-    begin, end = "<!-- begin: benchmarks/foundation.py -->", "<!-- end: benchmarks/foundation.py -->"
+    begin, end = (
+        "<!-- begin: benchmarks/foundation.py -->",
+        "<!-- end: benchmarks/foundation.py -->",
+    )
     page.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
     for _ in range(2):
         pages.write(text, page, "benchmarks/foundation.py")
