@@ -26,10 +26,11 @@ from typing import Any
 import torch
 from foundation_cells import Cells, Job
 from foundation_plan import TINY, Plan
-from foundation_table import table, write
+from foundation_table import table
 from kd_core.errors import RunError, UserError, nearest
 from kd_core.experiment.report import environment
 from kd_core.files.checkpoint import load_json, save_json
+from pages import write
 
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE = ROOT / "docs/results/foundation.json", ROOT / "docs/foundation.md"
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(table(results))
         if args.table or not (args.tiny or args.set or args.only):
             save_json(results, RESULTS)
-            write(results, PAGE)
+            write(table(results), PAGE, "benchmarks/foundation.py")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1 if isinstance(error, RunError) else 2

@@ -1,14 +1,9 @@
 """The tables of docs/foundation.md, from the cells of `benchmarks/foundation.py`."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
-from kd_core.errors import UserError
-from kd_core.files.checkpoint import save_text
-
-BEGIN, END = "<!-- begin: benchmarks/foundation.py -->", "<!-- end: benchmarks/foundation.py -->"
+from pages import spread
 
 Cell = Mapping[str, Any]
 Column = tuple[str, Callable[[Cell], float | None]]
@@ -80,29 +75,6 @@ def rows(cells: Sequence[Cell], columns: Sequence[Column]) -> str:
         values = [spread([value(cell) for cell in group]) for _, value in columns]
         lines.append(f"| {_name(arm)} | {len(group)} | " + " | ".join(values) + " |")
     return "\n".join(lines)
-
-
-def spread(values: Sequence[float | None]) -> str:
-    """Return mean ± standard deviation, with more digits for small numbers."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return ""
-    digits = 3 if abs(mean(known)) < 2 else 1
-    text = f"{mean(known):.{digits}f}"
-    return text if len(known) < 2 else f"{text} ± {stdev(known):.{digits}f}"
-
-
-def write(results: Mapping[str, Any], page: Path) -> None:
-    """Put the tables between their marks in a page.
-
-    Raises:
-        UserError: If the page has not both marks.
-    """
-    text = page.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise UserError(f"{page}: wanted the lines {BEGIN} and {END}, once each")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    save_text(f"{before}{BEGIN}\n\n{table(results)}\n\n{END}{after}", page)
 
 
 def _name(arm: str) -> str:

@@ -106,18 +106,22 @@ def _results():
 
 
 def test_tables_have_mean_and_deviation_of_each_arm_and_go_between_their_marks(module, tmp_path):
-    tables, page = module("foundation_table"), tmp_path / "page.md"
-    text = tables.table(_results())
+    pages, page = module("pages"), tmp_path / "page.md"
+    text = module("foundation_table").table(_results())
     assert "10,035 training images" in text
     assert "| UNIC, EfficientNet-Lite0 | 3 | 51.0 ± 1.0 |  |" in text
     assert "| labels alone, 10 of each class | 1 |  |  | 61.3 |  |" in text
-    page.write_text(f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n")
-    tables.write(_results(), page)
-    tables.write(_results(), page)
-    assert page.read_text() == f"before\n{tables.BEGIN}\n\n{text}\n\n{tables.END}\nafter\n"
+    begin, end = (
+        "<!-- begin: benchmarks/foundation.py -->",
+        "<!-- end: benchmarks/foundation.py -->",
+    )
+    page.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
+    for _ in range(2):
+        pages.write(text, page, "benchmarks/foundation.py")
+    assert page.read_text() == f"before\n{begin}\n\n{text}\n\n{end}\nafter\n"
     page.write_text("no marks")
     with pytest.raises(ValueError, match="once each"):
-        tables.write(_results(), page)
+        pages.write(text, page, "benchmarks/foundation.py")
 
 
 def test_the_tables_of_the_page_are_those_of_the_results(foundation, module):

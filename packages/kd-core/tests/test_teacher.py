@@ -8,6 +8,7 @@ from kd_core.distill.teacher import Teacher, as_teachers
 from kd_core.errors import UserError
 from kd_core.networks.task import Task, network_of
 from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
 
 
 class Logits(Task):
@@ -254,6 +255,48 @@ def test_relus_work_in_place_where_nothing_else_reads_their_input(network, paths
         [m.inplace for m in model.modules() if isinstance(m, nn.ReLU)] for model in teacher.models
     ]
     assert relus == [[False], [inplace]]
+
+
+class Holder(nn.Conv2d):
+    """A convolution with its own norm, as Detectron2's."""
+
+    def __init__(self, *args, norm, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.norm = norm
+
+    def forward(self, images):
+        return self.norm(super().forward(images)).relu_()
+
+
+def frozen(channels):
+    norm = FrozenBatchNorm2d(channels)
+    for buffer in norm.buffers():
+        buffer.uniform_(0.5, 2)
+    return norm
+
+
+@pytest.mark.parametrize("kind", [nn.BatchNorm2d, frozen])
+@pytest.mark.parametrize(
+    ("paths", "count"), [(["output"], 2), (["0", "output"], 2), (["0.norm:in", "output"], 1)]
+)
+def test_norms_inside_convolutions_and_frozen_ones_are_folded(kind, paths, count):
+    holder = Holder(3, 4, 3, norm=kind(4))
+    layers = holder, nn.Conv2d(4, 4, 3), kind(4), nn.Flatten(), nn.Linear(16, 5)
+    _, before, after, folded = folding(nn.Sequential(*layers), paths)
+    assert folded == count
+    for path, value in before.items():
+        torch.testing.assert_close(after[path], value, rtol=1e-9, atol=1e-9)
+
+
+def test_a_module_with_the_values_of_a_frozen_norm_that_computes_more_is_not_folded():
+    class Doubling(FrozenBatchNorm2d):
+        def forward(self, maps):
+            return 2 * super().forward(maps)
+
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), Doubling(4), nn.Flatten(), nn.Linear(64, 5))
+    _, before, after, count = folding(network, ["output"])
+    assert count == 0
+    assert torch.equal(before["output"], after["output"])
 
 
 def test_weights_held_in_bf16_give_what_autocast_gives():

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("detectron2")
 from kd_det import demo
+from kd_det.demo_table import gain
 from kd_det.synthetic.shapes import register_shapes
 from kd_det.train import main
 
@@ -44,6 +45,7 @@ def test_demo_ends_with_a_table_and_a_picture(small, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "teacher" in shown
     assert "student + FitNet" in shown
+    assert "in 0 of 2 seeds" in shown  # nothing is learned in two iterations
     summary = json.loads((tmp_path / "runs/demo/demo.json").read_text())
     for student in summary["students"].values():
         assert student["seeds"] == [0, 1]
@@ -66,6 +68,15 @@ def test_demo_ends_with_a_table_and_a_picture(small, tmp_path, capsys):
     (teacher / "result.json").write_text("null")
     assert main(again) == 2
     assert f"{teacher.name}/result.json: damaged" in capsys.readouterr().err
+
+
+def test_the_gain_is_that_of_each_seed():
+    def results(*scores):
+        return [{"last": {"AP50": score}} for score in scores]
+
+    shown = gain(results(40, 42, 38), results(45, 50, 37))
+    assert shown.startswith("the teacher adds +4.0 ± 4.6 AP50, in 2 of 3 seeds")
+    assert "one seed says little" in gain(results(40), results(45))
 
 
 @pytest.mark.parametrize("seeds", [["0", "0"], ["-1"]])

@@ -22,15 +22,15 @@ from kd_core.errors import UserError
 from kd_core.experiment import report
 from kd_core.experiment.results import FILE as RESULT
 from kd_core.experiment.results import read_result
-from kd_core.experiment.seeds import look, repeat, seed_folder, text
+from kd_core.experiment.seeds import look, read_results, repeat, seed_folder
 from kd_core.files.checkpoint import save_json, save_text
 from kd_core.files.claim import claimed_unless_made
 from kd_core.files.workdir import run_folder
 from kd_core.runtime.console import err, out
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from kd_det.config import read_config
+from kd_det.demo_table import METRICS, gain, table
 from kd_det.deploy import categories
 from kd_det.pictures import Row, draw_predictions, predicted_boxes, true_boxes
 from kd_det.resume import identity
@@ -39,8 +39,8 @@ from kd_det.trainer import DistillationTrainer, student_of
 
 CONFIGS = Path(__file__).parent / "configs"
 STUDENTS = {"student": "student.yaml", "student + FitNet": "distilled.yaml"}
-METRICS = ("AP", "AP50", "AP75")
-EVALUATIONS = 4  # per run, with the last one
+EVALUATIONS = 2  # per run, with the last one
+SEEDS = (0, 1, 2)
 PICTURES = 5
 
 
@@ -68,7 +68,7 @@ def compare(args: Namespace, work_dir: Path) -> None:
     teacher_cfg = read_config(CONFIGS / "teacher.yaml", ["MODEL.DEVICE", device])
     recipe = hashlib.sha256(teacher_cfg.dump().encode()).hexdigest()[:12]
     teacher_folder = work_dir.parent / "teachers" / f"shapes-{recipe}"
-    seeds: Sequence[int] = args.seeds or (0,)
+    seeds: Sequence[int] = args.seeds or SEEDS
     summaries, places = {}, {name: work_dir / name.replace(" + ", "_") for name in students}
     for name, cfg in students.items():  # before the teacher is trained
         cfg.KD.TEACHER.WEIGHTS = str(teacher_folder / "model_final.pth")
@@ -78,9 +78,9 @@ def compare(args: Namespace, work_dir: Path) -> None:
         one = partial(run, cfg, name)
         summaries[name] = repeat(one, seeds, places[name], finished=partial(finished, cfg))
     save_json({"teacher": teacher, "students": summaries}, work_dir / "demo.json")
-    out.print(_table(teacher, summaries))
-    if len(seeds) == 1:
-        out.print("one seed says little; --seeds 0 1 2 gives mean and standard deviation")
+    results = {name: read_results(folder, seeds) for name, folder in places.items()}
+    out.print(table(teacher, summaries, results))
+    out.print(gain(*results.values()))
     folders = {name: seed_folder(folder, seeds[0], seeds) for name, folder in places.items()}
     folders["teacher"] = teacher_folder
     picture({"teacher": teacher_cfg, **students}, folders, work_dir / "predictions.png")
@@ -212,16 +212,3 @@ def _log_to(file: Path) -> None:
         handler = logging.FileHandler(file)
         handler.setFormatter(logging.Formatter("[%(asctime)s %(name)s]: %(message)s"))
         logger.handlers = [handler]
-
-
-def _table(teacher: dict[str, Any], summaries: dict[str, Any]) -> Table:
-    count = len(next(iter(summaries.values()))["seeds"])
-    title = f"shapes, last iteration, {count} seed{'s' * (count > 1)}"
-    table = Table("", *METRICS, "parameters", "seconds a run", title=title)
-    rows = {"teacher": ([f"{teacher['last'][name]:.2f}" for name in METRICS], teacher)}
-    for name, summary in summaries.items():
-        rows[name] = ([text(summary["last"][metric]) for metric in METRICS], summary)
-    for name, (scores, result) in rows.items():
-        parameters, seconds = result["student_parameters"], result["train_seconds"]
-        table.add_row(name, *scores, f"{parameters:,}", f"{seconds:.1f}")
-    return table

@@ -20,7 +20,9 @@ def folded_copy(
 
     One pass shows which BatchNorm follows which convolution, so the network need not be traced: a
     pair is a convolution and a BatchNorm that ran once each, the BatchNorm on the tensor that the
-    convolution returned. Names of modules stay; an Identity replaces the BatchNorm. A pass does not
+    convolution returned; or a convolution that holds its BatchNorm as `norm`, as Detectron2's.
+    Frozen BatchNorms (torchvision's, Detectron2's) count as BatchNorms.
+    Names of modules stay; an Identity replaces the BatchNorm. A pass does not
     show whether another module reads the convolution's output too, so the outputs are compared.
     ReLUs then work in place, if that changes nothing. The copy shares all tensors with the model
     except those of folded convolutions. Layers whose weights are computed (pruning, weight or
@@ -36,7 +38,8 @@ def folded_copy(
         The copy and the number of BatchNorms folded; the model itself and 0 if there is none, if
         another module reads a convolution's output, or if the model cannot be copied or changed.
     """
-    pairs = [(c, n) for c, n in _pairs(model, run) if c not in kept and f"{n}:in" not in kept]
+    pairs = [(c, n) for c, n in _pairs(model, run) if f"{n}:in" not in kept]
+    pairs = [(c, n) for c, n in pairs if c not in kept or _inside(c, n)]
     if not pairs or (folded := sharing_copy(model)) is None:
         return model, 0
     wanted = run(model)
@@ -52,10 +55,8 @@ def folded_copy(
 
 def _fold_all(folded: nn.Module, pairs: Iterable[tuple[str, str]]) -> None:
     for convolution, norm in pairs:
-        _fold(
-            cast(nn.Conv2d, folded.get_submodule(convolution)),
-            cast(nn.BatchNorm2d, folded.get_submodule(norm)),
-        )
+        layer = cast(nn.Conv2d, folded.get_submodule(convolution))
+        _fold(layer, folded.get_submodule(norm))
         owner, _, name = norm.rpartition(".")
         setattr(folded.get_submodule(owner), name, nn.Identity())
 
@@ -71,7 +72,28 @@ def sharing_copy(model: nn.Module) -> nn.Module | None:
 
 def is_plain(layer: nn.Module) -> bool:
     """Return whether a layer uses its own weights as they are: nothing computes or watches them."""
-    return "weight" in layer._parameters and not (layer._forward_pre_hooks or layer._forward_hooks)
+    stored = layer._parameters.keys() | layer._buffers.keys()
+    return "weight" in stored and not (layer._forward_pre_hooks or layer._forward_hooks)
+
+
+def _is_norm(module: object) -> bool:
+    """Return whether a module is a BatchNorm, or one that is frozen: all its values are buffers."""
+    if type(module) is nn.BatchNorm2d:
+        return True
+    if not isinstance(module, nn.Module) or module._parameters or module._modules:
+        return False
+    names = {"weight", "bias", "running_mean", "running_var"}
+    return module._buffers.keys() == names and isinstance(getattr(module, "eps", None), float)
+
+
+def _holds_norm(module: nn.Module) -> bool:
+    """Return whether a convolution applies a BatchNorm of its own to its output."""
+    special = isinstance(module, nn.Conv2d) and type(module) is not nn.Conv2d
+    return special and _is_norm(getattr(module, "norm", None))
+
+
+def _inside(convolution: str, norm: str) -> bool:
+    return norm == f"{convolution}.norm"
 
 
 def _pairs(model: nn.Module, run: Callable[[nn.Module], object]) -> list[tuple[str, str]]:
@@ -84,40 +106,42 @@ def _pairs(model: nn.Module, run: Callable[[nn.Module], object]) -> list[tuple[s
     def note(name: str) -> Callable[..., None]:
         def after(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             calls[name] = calls.get(name, 0) + 1
-            if isinstance(module, nn.Conv2d):
+            if _holds_norm(module):
+                found.append((name, f"{name}.norm"))
+            elif isinstance(module, nn.Conv2d):
                 made[id(output)] = name, output._version
                 alive.append(output)
-                return
-            convolution, version = made.get(id(args[0]), ("", -1))
-            if args[0]._version == version:  # else another operation changed it in place
-                found.append((convolution, name))
+            elif id(args[0]) in made:
+                convolution, version = made[id(args[0])]
+                if args[0]._version == version:  # else another operation changed it in place
+                    found.append((convolution, name))
 
         return after
 
     handles = [
         module.register_forward_hook(note(name))
         for name, module in model.named_modules()
-        if type(module) in (nn.Conv2d, nn.BatchNorm2d) and is_plain(module)
+        if is_plain(module)
+        and (type(module) is nn.Conv2d or _is_norm(module) or _holds_norm(module))
     ]
     try:
         run(model)
     finally:
         for handle in handles:
             handle.remove()
-    once = [pair for pair in found if all(calls[name] == 1 for name in pair)]
+    once = [pair for pair in found if all(calls.get(name) == 1 for name in pair)]
     return [(c, n) for c, n in once if model.get_submodule(n).running_var is not None]
 
 
 @torch.no_grad()
-def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
-    scale = (variance.double() + norm.eps).rsqrt()
-    if norm.affine:
+def _fold(convolution: nn.Conv2d, norm: Any) -> None:
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    if norm.weight is not None:
         scale = scale * norm.weight.double()
-    bias = -mean.double() * scale
+    bias = -norm.running_mean.double() * scale
     if convolution.bias is not None:
         bias = bias + convolution.bias.double() * scale
-    if norm.affine:
+    if norm.bias is not None:
         bias = bias + norm.bias.double()
     weight = convolution.weight
     folded = (weight.double() * scale[:, None, None, None]).to(weight.dtype)
