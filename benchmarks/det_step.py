@@ -25,9 +25,9 @@ from detectron2.utils.events import EventStorage
 from kd_core.experiment.report import environment
 from kd_det.config import read_config
 from kd_det.distiller import DetectionDistiller, build_distiller
-from kd_det.dry_run import synthetic_inputs
+from kd_det.matching.regions import watched
 from kd_det.networks.detector import TeacherDetector
-from kd_det.regions import watched
+from kd_det.running.dry_run import synthetic_inputs
 from torch import Tensor, nn
 
 CONFIGS = Path(__file__).parents[1] / "configs/det"
@@ -58,6 +58,7 @@ def measure(method: str, args: argparse.Namespace) -> dict[str, Any]:
     cfg = read_config(CONFIGS / f"{args.network}_{method}.yaml", options)
     distiller = build_distiller(cfg)
     distiller.train()
+    distiller.accelerate_teachers()  # as the trainer does
     plain = copy.deepcopy(distiller.network)
     inputs = synthetic_inputs(plain, args.size)
     steps = {

@@ -9,9 +9,10 @@ import yaml
 
 pytest.importorskip("detectron2")
 import kd_det  # noqa: F401  before Detectron2
-from kd_det import distiller, dry_run
+from kd_det import distiller
 from kd_det.config import read_config
 from kd_det.distiller import sample_batch
+from kd_det.running import dry_run
 from kd_det.train import main
 
 CONFIGS = Path(__file__).parents[1] / "configs/det"

@@ -8,7 +8,7 @@ from kd_core.errors import UserError
 pytest.importorskip("detectron2")
 import kd_det  # noqa: F401  before Detectron2
 from kd_det.config import read_config
-from kd_det.machine import on_cpu
+from kd_det.running.machine import on_cpu
 from kd_det.train import main
 from kd_det.trainer import DistillationTrainer
 

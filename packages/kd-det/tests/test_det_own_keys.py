@@ -16,8 +16,8 @@ import kd_det  # before Detectron2
 from detectron2.config import CfgNode, get_cfg
 from kd_core.errors import UserError
 from kd_det.config import add_kd_config, read_config, teacher_config
-from kd_det.imports import importing
 from kd_det.runner import work
+from kd_det.settings.imports import importing
 from kd_det.terms import parse_terms
 from kd_det.train import argument_parser, main
 

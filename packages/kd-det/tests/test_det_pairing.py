@@ -9,8 +9,8 @@ from kd_core.errors import UserError
 pytest.importorskip("detectron2")
 import kd_det  # noqa: F401  before Detectron2
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from kd_det.categories import known_categories, reorder_classes
 from kd_det.config import read_config
+from kd_det.matching.categories import known_categories, reorder_classes
 
 PKD = {"CRITERION": "kd_core.criteria.pkd.PKD"}
 KD = {"CRITERION": "kd_core.criteria.kd.KD", "STUDENT": "@roi_logits", "TEACHER": "@roi_logits"}

@@ -7,8 +7,8 @@ pytest.importorskip("detectron2")
 import kd_det  # noqa: F401  before Detectron2
 from kd_core.errors import UserError
 from kd_det.config import read_config, teacher_config
+from kd_det.settings.zoo import VARIABLE, find_config
 from kd_det.train import main
-from kd_det.zoo import VARIABLE, find_config
 
 NAME = "COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml"
 
@@ -65,7 +65,7 @@ def test_a_misspelt_name_is_one_line_with_the_nearest(zoo, name, told, capsys):
 
 def test_a_detectron2_without_its_zoo_is_told_of(zoo, monkeypatch):
     monkeypatch.delenv(VARIABLE)
-    monkeypatch.setattr("kd_det.zoo.zoo_folder", lambda: None)
+    monkeypatch.setattr("kd_det.settings.zoo.zoo_folder", lambda: None)
     with pytest.raises(UserError, match=f"without the configs of its model zoo: set {VARIABLE}"):
         find_config(NAME)
     monkeypatch.undo()

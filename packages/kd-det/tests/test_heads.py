@@ -230,8 +230,8 @@ def test_the_tests_have_every_meta_architecture(models):
 
 def test_an_fcos_takes_the_synthetic_batch(build, storage):
     from detectron2.modeling.meta_arch.fcos import FCOS, FCOSHead
-    from kd_det.dry_run import synthetic_inputs
     from kd_det.networks.detector import TeacherDetector
+    from kd_det.running.dry_run import synthetic_inputs
 
     backbone = build("retinanet", {"maps": term(CWD, "@fpn")}).network.backbone
     shapes = list(backbone.output_shape().values())

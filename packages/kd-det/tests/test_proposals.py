@@ -8,7 +8,7 @@ import torch
 from kd_core.errors import UserError
 from kd_det import trainer
 from kd_det.config import read_config
-from kd_det.proposals import build, check_files, load_proposals
+from kd_det.data.proposals import build, check_files, load_proposals
 
 BOXES = [np.array([[0, 0, 2, 2], [1, 1, 3, 3]], np.float32), np.zeros((0, 4), np.float32)]
 SCORES = [np.array([0.1, 0.9], np.float32), np.zeros(0, np.float32)]

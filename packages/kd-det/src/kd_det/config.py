@@ -9,14 +9,14 @@ from kd_core.config.trusted import trusted_names
 from kd_core.errors import UserError, located, nearest
 from kd_core.files.weight_files import main_file, split_choice
 
-from kd_det.anchors_text import without_expressions
-from kd_det.imports import default_config
-from kd_det.keys import remember, teacher_defaults
 from kd_det.lazy.files import lazy_of
 from kd_det.lazy.reading import read_lazy
-from kd_det.merging import UnknownKeyError, has_key, merge
+from kd_det.settings.anchors_text import without_expressions
+from kd_det.settings.imports import default_config
+from kd_det.settings.keys import remember, teacher_defaults
+from kd_det.settings.merging import UnknownKeyError, has_key, merge
+from kd_det.settings.zoo import find_config, is_of_zoo
 from kd_det.teachers.nodes import add_network_keys
-from kd_det.zoo import find_config, is_of_zoo
 
 
 def add_kd_config(cfg: CfgNode) -> None:
@@ -78,7 +78,7 @@ def teacher_config(cfg: CfgNode) -> CfgNode:
     """Return the teacher's config, on the student's device.
 
     It starts from Detectron2's defaults, and from those of the keys that the student's config has
-    beside them; see `kd_det.keys`.
+    beside them; see `kd_det.settings.keys`.
 
     Raises:
         UserError: If `KD.TEACHER` names no config or no weights.

@@ -18,19 +18,19 @@ from kd_core.runtime import distributed
 from torch import nn
 
 import kd_det.networks.backbones  # noqa: F401  registers MobileNetV2 with Detectron2
-from kd_det.categories import (
+from kd_det.config import teacher_config
+from kd_det.data.unlabelled import unlabelled_mark
+from kd_det.matching.categories import (
     align_categories,
     known_categories,
     require_same,
     require_same_channels,
 )
-from kd_det.config import teacher_config
-from kd_det.data.unlabelled import unlabelled_mark
-from kd_det.idle_keys import tell_of_size
+from kd_det.matching.pairing import check_levels, pair_levels
+from kd_det.matching.regions import Pairs, RegionTerm, check_anchors, paired, watched, with_labels
 from kd_det.networks.detector import Detector, TeacherDetector, build_detector
 from kd_det.networks.parts import module_path, parts_of
-from kd_det.pairing import check_levels, pair_levels
-from kd_det.regions import Pairs, RegionTerm, check_anchors, paired, watched, with_labels
+from kd_det.settings.idle_keys import tell_of_size
 from kd_det.teachers.building import map_teacher
 from kd_det.teachers.detectron2 import teacher_detector
 from kd_det.teachers.network import MapTeacher
@@ -56,8 +56,6 @@ class DetectionDistiller(Distiller):
     background, -1 if ignored).
     """
 
-    student_first = True  # a teacher's head runs on the student's regions
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         ours, self.regions = parts_of(self.network), dict[str, Pairs]()
@@ -65,6 +63,9 @@ class DetectionDistiller(Distiller):
             terms = {key: self.terms[key] for key in self.terms if self.source(key) == name}
             self.regions[name] = paired(terms, ours, parts_of(teacher.network))
             check_anchors(terms, self.network, teacher.network)
+        # A head runs on the student's regions, a foreign network on images padded as the student's.
+        foreign = [one for one in self.teachers.values() if isinstance(one.model, MapTeacher)]
+        self.student_first = any(self.regions.values()) or bool(foreign)
         self.terms = with_labels(self.terms, ours)
         taps = [tap for term in self.terms.values() for tap in term.student]
         if self.task_weight == 0 and only_backbone(self.network, taps):
@@ -93,6 +94,12 @@ class DetectionDistiller(Distiller):
             if isinstance(teacher.model, TeacherDetector | MapTeacher):
                 teacher.model.run_for(self.teacher_paths(name))
         super().infer_shapes(sample)
+
+    def accelerate_teachers(self) -> None:
+        """Run faster copies of the teachers from now on; see `Teacher.accelerate`."""
+        sample = sample_batch(self.network)
+        for teacher in self.teachers.values():
+            teacher.accelerate(sample)
 
     def own_taps(self) -> list[str]:
         """Return the taps that fill the batch."""

@@ -23,7 +23,7 @@ def _main(arguments: list[str]) -> None:
     check_student(args.student, args.weights, args.opts)
     require_paths("image", args.images)
     from kd_det.deploy.deployment import run
-    from kd_det.imports import importing
+    from kd_det.settings.imports import importing
 
     with importing(args.imports):
         run(args, latency_plan(args))

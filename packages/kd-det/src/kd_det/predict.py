@@ -24,7 +24,7 @@ def _main(arguments: list[str]) -> int:
     _check_exported(args)
     require_paths("image", args.images)
     from kd_det.deploy.prediction import run
-    from kd_det.imports import importing
+    from kd_det.settings.imports import importing
 
     with importing(args.imports):
         return run(args, latency_plan(args))

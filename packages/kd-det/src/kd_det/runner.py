@@ -17,28 +17,28 @@ from kd_core.runtime.console import out
 from kd_core.runtime.failures import during_run, memory_told
 
 from kd_det import demo
-from kd_det.augmented import check_augmentation
 from kd_det.config import check_teacher, read_config
+from kd_det.data.proposals import check_files, require_files
 from kd_det.data.register import check_data, parse_set, register_coco
 from kd_det.data.semantics import check_semantics
 from kd_det.data.unlabelled import parse_folder, register_images
 from kd_det.deploy import categories
 from kd_det.distiller import DetectionDistiller
-from kd_det.dry_run import dry_run
-from kd_det.idle_keys import check_keys
-from kd_det.imports import importing
 from kd_det.lazy.files import lazy_of
 from kd_det.lazy.reading import require_student
 from kd_det.lazy.trainer import trainer_of
-from kd_det.listing import list_taps
-from kd_det.logs import without_tracebacks
-from kd_det.machine import check_machine, on_cpu
-from kd_det.proposals import check_files, require_files
 from kd_det.release.compat import launch_on_cpu
 from kd_det.resume import identity
+from kd_det.running.augmented import check_augmentation
+from kd_det.running.dry_run import dry_run
+from kd_det.running.listing import list_taps
+from kd_det.running.logs import without_tracebacks
+from kd_det.running.machine import check_machine, on_cpu
+from kd_det.settings.idle_keys import check_keys
+from kd_det.settings.imports import importing
+from kd_det.settings.zoo import find_config
 from kd_det.teachers.building import check_network
 from kd_det.terms import parse_terms
-from kd_det.zoo import find_config
 
 
 def run(args: Namespace) -> None:

@@ -10,7 +10,7 @@ from kd_core.distill.term import parse_term
 from kd_core.distill.term_spec import TermSpec
 from kd_core.errors import UserError, nearest
 
-from kd_det.imports import imported_modules
+from kd_det.settings.imports import imported_modules
 
 KNOWN = known_modules("kd_core.criteria", "kd_det.criteria")
 """Packages whose objects a YAML file may name without `--trust`."""

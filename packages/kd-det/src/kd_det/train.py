@@ -10,7 +10,7 @@ from kd_core.experiment.cli import run_main
 from kd_core.experiment.parsers import ToolParser, add_general_options, add_seeds
 
 from kd_det.arguments import PairsParser, add_own, check_pairs, images_folder
-from kd_det.zoo import find_config
+from kd_det.settings.zoo import find_config
 
 _EXAMPLES = """examples:
 

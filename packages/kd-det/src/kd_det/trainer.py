@@ -12,25 +12,24 @@ from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
 from kd_core.errors import UserError
-from kd_core.files import checkpoint
 from torch import nn
 
-from kd_det.augmented import check_augmentation, evaluate_augmented, with_last_evaluation
 from kd_det.data.evaluation import numbered_from_one
 from kd_det.data.evaluators import evaluator_of
 from kd_det.data.loader import Mapper, build_train_loader
+from kd_det.data.proposals import read_proposals_safely
 from kd_det.data.reading import TellingMapper, reading_sets, watch_workers
 from kd_det.distiller import DetectionDistiller, build_distiller, inherit
-from kd_det.idle_keys import check_keys
 from kd_det.lazy.files import lazy_of
-from kd_det.machine import check_precision
-from kd_det.plain_config import write_plain
-from kd_det.proposals import read_proposals_safely
 from kd_det.release.compat import as_written, restart_loader
 from kd_det.resume import identity
+from kd_det.resume.checkpointer import WholeCheckpointer
 from kd_det.resume.hooks import add_ours, forget_metrics
-from kd_det.resume.last_checkpoint import write_last
 from kd_det.resume.state import DistillerState, ModelState, RunSeed, with_options
+from kd_det.running.augmented import check_augmentation, evaluate_augmented, with_last_evaluation
+from kd_det.running.machine import check_precision
+from kd_det.settings.idle_keys import check_keys
+from kd_det.settings.plain_config import write_plain
 from kd_det.weights import SafeCheckpointer
 
 read_proposals_safely()
@@ -196,6 +195,8 @@ class DistillationTrainer(DefaultTrainer):
 
     def train(self) -> Any:
         """Train to `SOLVER.MAX_ITER`; return and verify the results of evaluation."""
+        if isinstance(self.distiller, DetectionDistiller):
+            self.distiller.accelerate_teachers()
         with as_written():
             return super().train()
 
@@ -203,39 +204,6 @@ class DistillationTrainer(DefaultTrainer):
         """Keep the iteration count of a finished run that is resumed; it only evaluates."""
         self.iter: int = min(self.iter, self.max_iter)
         super().after_train()
-
-
-class WholeCheckpointer(SafeCheckpointer):
-    """Checkpointer that writes atomically and reads only plain data.
-
-    A checkpoint to resume from must have every part.
-    """
-
-    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
-        """Load a file, by default with all its parts."""
-        self.wanted = list(self.checkpointables) if checkpointables is None else checkpointables
-        self.whole = checkpointables is None
-        return super().load(path, checkpointables)
-
-    def _load_file(self, filename: str) -> dict[str, Any]:
-        contents = super()._load_file(filename)
-        missing = [part for part in self.wanted if part not in contents]
-        if missing:
-            raise UserError(
-                f"{filename} has no part {missing[0]!r}, without which training cannot resume "
-                "exactly: Detectron2 itself or an older kd_det wrote it. Start a run in another "
-                "OUTPUT_DIR, with this file as MODEL.WEIGHTS"
-            )
-        return contents
-
-    def save(self, name: str, **kwargs: Any) -> None:
-        """Write the state to `<name>.pth`, and then its name to `last_checkpoint`."""
-        if not self.save_dir or not self.save_to_disk:
-            return
-        parts = {key: part.state_dict() for key, part in self.checkpointables.items()}
-        file = Path(self.save_dir) / f"{name}.pth"
-        checkpoint.save({"model": self.model.state_dict(), **parts, **kwargs}, file)
-        write_last(file.parent, file.name)
 
 
 def without_ddp(model: nn.Module) -> nn.Module:

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +59,7 @@ class Distiller(nn.Module):
     """
 
     steps: Tensor
-    student_first: ClassVar[bool] = False
+    student_first: bool = False
     """Whether teachers need the student's features; see `run_teacher`."""
 
     @checked

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
-from kd_det.imports import told_with_place
+from kd_det.settings.imports import told_with_place
 
 ARCHITECTURE = "build_lazy_model"
 """`MODEL.META_ARCHITECTURE` of the config that stands for a LazyConfig."""

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from kd_det.data.register import category_names
 from kd_det.lazy.files import ARCHITECTURE, LazyFile, attach
-from kd_det.merging import merge
+from kd_det.settings.merging import merge
 
 _SAME = {
     "train.output_dir": "OUTPUT_DIR",

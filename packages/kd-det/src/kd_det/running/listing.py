@@ -11,9 +11,9 @@ from rich.table import Column, Table
 
 from kd_det.config import teacher_config
 from kd_det.distiller import sample_batch
-from kd_det.dry_run import without_weights
 from kd_det.networks.detector import Detector, build_detector
 from kd_det.roles import ROLES
+from kd_det.running.dry_run import without_weights
 from kd_det.teachers.building import map_strides
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from kd_det.anchors_text import without_expressions
-from kd_det.imports import default_config
+from kd_det.settings.anchors_text import without_expressions
+from kd_det.settings.imports import default_config
 from kd_det.terms import whole_term
 
 _MEMORY = "__kd_memory__"  # in `__dict__`, beside yacs' own state: copied with the config

@@ -14,10 +14,10 @@ from kd_core.runtime.console import out
 from kd_core.runtime.failures import explain, first_line
 from torch import Tensor, nn
 
-from kd_det.augmented import check_augmentation
 from kd_det.distiller import DetectionDistiller, Inputs
 from kd_det.lazy.trainer import trainer_of
-from kd_det.machine import check_precision
+from kd_det.running.augmented import check_augmentation
+from kd_det.running.machine import check_precision
 
 
 def dry_run(cfg: CfgNode) -> None:

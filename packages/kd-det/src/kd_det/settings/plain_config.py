@@ -5,9 +5,9 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from kd_core.files.checkpoint import save_text
 
-from kd_det.imports import default_config
-from kd_det.keys import own_keys
 from kd_det.lazy.files import lazy_of
+from kd_det.settings.imports import default_config
+from kd_det.settings.keys import own_keys
 
 FILE = "student.yaml"
 WEIGHTS = "model_final.pth"

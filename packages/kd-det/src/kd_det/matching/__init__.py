@@ -1,0 +1,1 @@
+"""What of student and teacher belongs together: maps, classes, regions."""

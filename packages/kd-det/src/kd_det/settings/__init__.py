@@ -1,0 +1,1 @@
+"""Keys of a config: read, merged, remembered, and refused where they have no effect."""
