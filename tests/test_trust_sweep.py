@@ -180,7 +180,11 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
         1,
         "the last checkpoint of a run: its iteration",
     ),
-    ("kd_det/trainer.py", "super().load"): (1, "a checkpoint, by SafeCheckpointer"),
+    ("kd_det/resume/checkpointer.py", "super().load"): (1, "a checkpoint, by SafeCheckpointer"),
+    ("kd_det/deploy/finished.py", "SafeCheckpointer(network, whole=True).load"): (
+        1,
+        "a .pth of weights, by that checkpointer",
+    ),
     ("kd_det/weights.py", "super().load"): (1, "weights, by its own _load_file"),
     ("kd_det/data/proposals.py", "arrays_only"): (1, "proposals, by that unpickler"),
     ("kd_det/data/proposals.py", "build.pickle.load"): (1, "the same"),

@@ -8,7 +8,6 @@ from kd_core.distill.teacher import Teacher, as_teachers
 from kd_core.errors import UserError
 from kd_core.networks.task import Task, network_of
 from torch import nn
-from torchvision.ops import FrozenBatchNorm2d
 
 
 class Logits(Task):
@@ -266,6 +265,20 @@ class Holder(nn.Conv2d):
 
     def forward(self, images):
         return self.norm(super().forward(images)).relu_()
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """As torchvision's and Detectron2's: all values are buffers."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.eps = 1e-5
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            self.register_buffer(name, torch.ones(channels))
+
+    def forward(self, maps):
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        return maps * scale[:, None, None] + (self.bias - self.running_mean * scale)[:, None, None]
 
 
 def frozen(channels):
