@@ -7,6 +7,7 @@
 All three are interleaved in one run; (b - c) / a is what the machinery costs.
 
 python benchmarks/det_step.py --methods reviewkd dkd --pairs 20 --size 256
+python benchmarks/det_step.py --profile    # what takes the time of (a), by operation
 """
 
 import argparse
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="pixels of the images' sides")
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--profile", action="store_true", help="shares of the operations of (a)")
     parser.add_argument("--output", type=Path)
     parser.add_argument("opts", nargs="*", help="further KEY VALUE of the config, after --")
     args = parser.parse_args()
@@ -77,9 +79,29 @@ def measure(method: str, args: argparse.Namespace) -> dict[str, Any]:
                     look(teacher, inputs)
                 if number >= args.warmup:
                     ms[name].append(1e3 * (_now() - began))
+    shares = {"profile": profile(steps["bare"], teacher, inputs)} if args.profile else {}
     ratios = [(b - c) / a for a, b, c in zip(*ms.values(), strict=True)]
     medians = {f"{name}_ms": round(median(values), 1) for name, values in ms.items()}
-    return {"config": f"{args.network}_{method}", **medians, "ratio": round(median(ratios), 3)}
+    return {
+        "config": f"{args.network}_{method}",
+        **medians,
+        "ratio": round(median(ratios), 3),
+    } | shares
+
+
+def profile(step: Callable[[], None], teacher: Any, inputs: Any) -> dict[str, float]:
+    """Return the largest shares of the time of (a) by operation, and that of the teacher."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with EventStorage(), torch.profiler.profile(activities=activities) as seen:
+        step()
+        with torch.profiler.record_function("teacher's backbone"):
+            look(teacher, inputs)
+    events = [one for one in seen.key_averages() if one.self_cpu_time_total > 0]
+    whole = sum(one.self_cpu_time_total for one in events)
+    events.sort(key=lambda one: -one.self_cpu_time_total)
+    own = next(one.cpu_time_total for one in events if one.key == "teacher's backbone")
+    largest = {one.key: round(one.self_cpu_time_total / whole, 3) for one in events[:8]}
+    return {"teacher's backbone, all of it": round(own / whole, 3), **largest}
 
 
 def stepper(cfg: Any, model: nn.Module, inputs: Any) -> Callable[[], None]:

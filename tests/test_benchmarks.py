@@ -163,12 +163,14 @@ def test_peak_is_what_is_in_use_at_once(criteria):
 def test_overhead_of_detection_is_measured(monkeypatch, capsys):
     pytest.importorskip("detectron2")
     few = ["MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "8", "MODEL.RPN.POST_NMS_TOPK_TRAIN", "20"]
-    options = ["--methods", "dkd", "--pairs", "1", "--warmup", "0", "--size", "64"]
+    options = ["--methods", "dkd", "--pairs", "1", "--warmup", "0", "--size", "64", "--profile"]
     monkeypatch.setattr(sys, "argv", ["det_step.py", *options, "--", *few])
     runpy.run_path(str(ROOT / "benchmarks/det_step.py"), run_name="__main__")
     (result,) = json.loads(capsys.readouterr().out)["results"]
     assert 0 < result["own_ms"] < result["ours_ms"]
     assert result["ratio"] > 0
+    assert 0 < result["profile"]["teacher's backbone, all of it"] < 1
+    assert len(result["profile"]) == 9
 
 
 @pytest.fixture

@@ -230,3 +230,39 @@ class TestRefusals:
         path.write_text("SEED: !!python/object/apply:os.getpid []\n")
         with pytest.raises(UserError, match="not plain YAML"):
             read_config(path)
+
+
+@pytest.mark.parametrize("norm", ["BN", "FrozenBN"])
+@pytest.mark.parametrize("terms", [{"review": REVIEW}, {"dkd": DKD}])
+def test_a_folded_teacher_teaches_the_same(norm, terms, build, inputs, storage):
+    options = ["KD.TEACHER.OPTS", f"['MODEL.RESNETS.NORM', '{norm}']"]
+    distiller = build("faster_rcnn", terms, options)
+    before, after = ({}, {})
+    for losses in (before, after):
+        torch.manual_seed(1)
+        losses |= distiller(inputs)
+        distiller.accelerate_teachers()
+    model, running = distiller.teachers["teacher"].models
+    assert not [name for name in dict(running.named_modules()) if _is_batchnorm(running, name)]
+    assert [name for name in dict(model.named_modules()) if _is_batchnorm(model, name)]
+    for name, loss in before.items():
+        torch.testing.assert_close(after[name], loss, rtol=1e-4, atol=1e-6)
+
+
+def _is_batchnorm(model, name):
+    return "BatchNorm" in type(model.get_submodule(name)).__name__
+
+
+@pytest.mark.parametrize(
+    ("terms", "first"), [({"review": REVIEW}, "teacher"), ({"dkd": DKD}, "student")]
+)
+def test_a_teacher_runs_first_unless_it_needs_the_students_regions(
+    terms, first, build, inputs, storage
+):
+    distiller, ran = build("faster_rcnn", terms), []
+    networks = {"student": distiller.network, "teacher": distiller.teachers["teacher"].network}
+    for name, network in networks.items():
+        network.backbone.register_forward_pre_hook(lambda *_, name=name: ran.append(name))
+    distiller(inputs)
+    assert ran[0] == first
+    assert len(ran) == 2
