@@ -7,14 +7,8 @@ import pytest
 from kd_core.errors import UserError
 
 pytest.importorskip("torchreid")
-from kd_reid.data.folders import (
-    read_csv,
-    read_folder,
-    read_market,
-    read_own,
-    read_splits,
-    require_files,
-)
+from kd_reid.data.folders import read_market, read_set, read_splits, require_files
+from kd_reid.data.reading import Reading
 from kd_reid.data.records import Record, Splits, by_identity, queries, relabel, split
 
 MARKET = {
@@ -37,6 +31,13 @@ def touch(root, *names):
 
 def market(root):
     return touch(root, *(f"{folder}/{name}" for folder in MARKET for name in MARKET[folder]))
+
+
+def read_folder(root, camera=None):
+    return read_set(root, Reading(camera=camera)).splits.gallery
+
+
+read_csv = read_folder
 
 
 def write(tmp_path, text, encoding="utf-8"):
@@ -142,14 +143,14 @@ class TestCsv:
     @pytest.mark.parametrize(
         ("text", "error"),
         [
-            ("", "no column 'path' in its first line, ''"),
+            ("", "is empty; wanted a line for each image"),
             ("path,identity\n", "only the header"),
-            ("path;identity\n1.jpg;7\n", "no column 'path' in its first line, 'path;identity'"),
+            ("pth;identity\n1.jpg;7\n", "no column 'path' in its first line, 'pth;identity'; did"),
             ("path,person\n1.jpg,7\n", "no column 'identity'"),
             ("path,identity,camera\n1.jpg,7,1\n2.jpg,7\n", "list.csv:3: camera is empty"),
             ("path,identity\n1.jpg,\n", "list.csv:2: identity is empty"),
             ("path,identity\n1.jpg,7\n2.jpg,7\n1.jpg,8\n", "1.jpg is listed twice"),
-            ("path,identity\n\xff.jpg,7\n", "not a CSV file in UTF-8"),
+            ("path,identity\n\xff.jpg,7\n", "is not text in UTF-8"),
         ],
     )
     def test_what_is_wrong_is_told(self, text, error, tmp_path):
@@ -159,11 +160,11 @@ class TestCsv:
     def test_a_missing_file_is_refused(self, tmp_path):
         write(tmp_path, "")
         with pytest.raises(UserError, match=r"lost\.csv: there is no such file.*list\.csv"):
-            read_own(tmp_path / "lost.csv")
+            read_folder(tmp_path / "lost.csv")
 
     def test_an_expression_is_for_folders_only(self, tmp_path):
-        with pytest.raises(UserError, match="has a column for cameras"):
-            read_own(write(tmp_path, "path,identity\n1.jpg,7\n"), "c(.)")
+        with pytest.raises(UserError, match="has a column for it; leave camera out"):
+            read_folder(write(tmp_path, "path,identity\n1.jpg,7\n"), "c(.)")
 
 
 SET = [record for name in "abcdefgh" for record in seen(name, "1122")]

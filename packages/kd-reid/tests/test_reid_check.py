@@ -13,7 +13,7 @@ from kd_reid.data.check import check
 def paint(root, *names):
     for number, name in enumerate(names):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (16, 32), (number, 0, 0)).save(root / name)
+        Image.new("RGB", (16, 32), (9 * number, 0, 0)).save(root / name)
     return root
 
 
@@ -59,11 +59,16 @@ def test_without_cameras_two_images_are_enough(own, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "text"), [([], "two images"), (["--camera", "c(.)"], "images by two cameras")]
+    ("names", "arguments", "text"),
+    [
+        (["a/c1.png", "b/c1.png"], [], "two images"),
+        (["a/c1.png", "b/c1.png"], ["--camera", "c(.)"], "two images"),
+        (["a/c1.png", "a/c1b.png"], ["--camera", "c(.)"], "images by two cameras, all are by cam"),
+    ],
 )
-def test_it_tells_when_evaluation_is_not_possible(arguments, text, tmp_path, capsys):
-    paint(tmp_path, "a/c1.png", "b/c1.png")
-    assert main([str(tmp_path), *arguments]) == 0
+def test_it_tells_when_evaluation_is_not_possible(names, arguments, text, tmp_path, capsys):
+    paint(tmp_path, *names)
+    assert main([str(tmp_path), *arguments]) == 1
     assert f"evaluation is not possible: there is no identity with {text}" in (
         capsys.readouterr().out
     )

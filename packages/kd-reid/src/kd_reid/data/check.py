@@ -9,74 +9,100 @@ from kd_core.data.image_files import read_image
 from kd_core.errors import UserError
 from kd_core.experiment.data_report import check_workers, print_report, read_all
 from kd_core.files.checkpoint import save_json
+from kd_core.files.fingerprint import hash_of_file
 from kd_core.runtime.console import out
 
-from kd_reid.data.folders import DISTRACTOR, is_market, read_splits
-from kd_reid.data.records import Record, Splits, by_identity
+from kd_reid.data.folders import Found, divide, read_set
+from kd_reid.data.problems import searchable, shared_files, shared_identities, why_impossible
+from kd_reid.data.reading import Reading
+from kd_reid.data.records import Record, by_identity
 
 UNUSABLE = {
     "missing_files": "missing files",
     "unreadable_files": "files that cannot be decoded",
     "leaked_identities": "identities both to train on and to search for",
+    "identical_files": "identical files in two places",
 }
 """Parts of the report that make a data set unusable, with their titles."""
 
 
 def run(args: Namespace) -> int:
     """Print the report of `check`; returns the exit status: 1 if anything is unusable."""
-    report = check(args.source, args.camera, workers=args.workers)
+    reading = {name: getattr(args, name) for name in ("camera", "identity", "same_camera")}
+    reading |= {name: dict(getattr(args, name)) or None for name in ("parts", "columns")}
+    reading |= {"distractors": args.distractors}
+    report = check(args.source, workers=args.workers, allow_shared=args.allow_shared, **reading)
     if args.out:
         save_json(report, Path(args.out), sealed=False)
+    out.print(f"read as {report['form']}", markup=False)
     print_report(report, _rows(report), UNUSABLE)
-    out.print(_evaluation_text(report))
-    return int(not report["usable"])
+    out.print(_evaluation_text(report), markup=False)
+    return int(not (report["usable"] and report["evaluation_possible"]))
 
 
-def check(source: str | Path, camera: str | None = None, *, workers: int = 4) -> dict[str, Any]:
+def check(
+    source: str | Path,
+    camera: str | None = None,
+    *,
+    workers: int = 4,
+    allow_shared: bool = False,
+    **reading: Any,
+) -> dict[str, Any]:
     """Return a report about a data set; every image is decoded as in training.
 
     Args:
-        source: A folder with a folder for each identity, a CSV file, or a folder in the layout of
-            Market-1501.
-        camera: Where the path below an identity's folder has the camera; see `read_folder`.
+        source: See `kd_reid.data.folders.read_set`.
+        camera: Where the path below an identity's folder has the camera.
         workers: Threads that decode images.
+        allow_shared: Whether identities and files may be in several parts.
+        reading: What else the user says of the set, see `Reading`.
 
     Returns:
-        Counts (`splits` of Market-1501's layout alone; `one_image` and `one_camera` are identities
-        with no more than that), the lists of `UNUSABLE`, and `usable`: whether all of these are
-        empty. `searchable_identities` have an image with a match: another image, by another
-        camera if cameras are known; `evaluation_possible` is whether there are any.
+        `form`, what the set was read as; counts (`splits` of a set with parts alone; `one_image`
+        and `one_camera` are identities with no more than that), the lists of `UNUSABLE`, and
+        `usable`: whether all of these are empty. `searchable_identities` have an image with a
+        match: another image, by another camera if cameras are known; `evaluation_possible` is
+        whether there are any, `obstacle` why there are none and what helps.
 
     Raises:
         UserError: If the source cannot be read as a data set.
     """
     check_workers(workers)
-    market = is_market(source)
-    splits = read_splits(source, camera=camera, train_fraction=0)
+    found = read_set(source, Reading(camera=camera, **reading))
+    splits = divide(found, train_fraction=0)
     records = [record for part in splits for record in part]
-    searchable = _searchable(splits)
+    if not records:
+        raise UserError(f"{source}: no images of people in it, only junk or distractors")
+    obstacle, (files, digests) = why_impossible(splits), _files(records, workers)
+    shared = (
+        ([], {}) if allow_shared else (shared_identities(splits), shared_files(splits, digests))
+    )
+    whole = found.kind == "people"
     report = {
         "source": str(source),
-        "splits": {name: len(part) for name, part in splits._asdict().items()} if market else {},
-        **_counts(records, DISTRACTOR if market else None),
-        "searchable_identities": len(searchable),
-        "evaluation_possible": bool(searchable),
-        "leaked_identities": sorted(
-            set(by_identity(splits.train)) & set(by_identity(splits.query))
-        ),
-        **_files(records, workers),
+        "form": found.form,
+        "splits": {} if whole else {name: len(part) for name, part in splits._asdict().items()},
+        **_counts(records, found),
+        "searchable_identities": len(searchable(splits)),
+        "evaluation_possible": obstacle is None,
+        "obstacle": obstacle,
+        **files,
+        "leaked_identities": shared[0],
+        "identical_files": shared[1],
     }
     report["usable"] = not any(report[key] for key in UNUSABLE)
     return report
 
 
-def _counts(records: Sequence[Record], distractor: str | None) -> dict[str, Any]:
-    people = by_identity(record for record in records if record.identity != distractor)
+def _counts(records: Sequence[Record], found: Found) -> dict[str, Any]:
+    people = by_identity(record for record in records if record.identity != found.distractor)
     cameras = {name: {record.camera for record in images} for name, images in people.items()}
     known = records[0].camera is not None
+    left_out = {name: sum(counts.values()) for name, counts in found.left_out.items()}
     return {
         "images": len(records),
-        "distractors": sum(record.identity == distractor for record in records),
+        "distractors": sum(record.identity == found.distractor for record in records),
+        "left_out": left_out,
         "identities": len(people),
         "cameras": len({record.camera for record in records}) if known else None,
         "one_image": sum(len(images) == 1 for images in people.values()),
@@ -84,44 +110,38 @@ def _counts(records: Sequence[Record], distractor: str | None) -> dict[str, Any]
     }
 
 
-def _searchable(splits: Splits) -> set[str]:
-    """Return the identities with a query that has a match."""
-    matches = by_identity(splits.gallery)
-    return {
-        query.identity
-        for query in splits.query
-        for found in matches.get(query.identity, ())
-        if found.camera is None or found.camera != query.camera
-    }
-
-
-def _files(records: Sequence[Record], workers: int) -> dict[str, Any]:
-    """Decode all images; return the missing ones, and the errors of others by path."""
+def _files(records: Sequence[Record], workers: int) -> tuple[dict[str, Any], dict[str, str]]:
+    """Decode all images; return the missing ones and the errors of others, and hashes by path."""
     missing: list[str] = []
     unreadable: dict[str, str] = {}
-    for path, problem in read_all([record.path for record in records], _problem, workers):
+    digests: dict[str, str] = {}
+    for path, (problem, digest) in read_all([r.path for r in records], _look, workers):
         if problem is None:
-            continue
-        if Path(path).is_file():
+            digests[path] = digest
+        elif Path(path).is_file():
             unreadable[path] = problem
         else:
             missing.append(path)
-    return {"missing_files": missing, "unreadable_files": unreadable}
+    return {"missing_files": missing, "unreadable_files": unreadable}, digests
 
 
-def _problem(path: str) -> str | None:
+def _look(path: str) -> tuple[str | None, str]:
+    """Return what is wrong with an image, and the hash of its file."""
     try:
         read_image(path)
     except UserError as error:
-        return str(error.__cause__ or error)
-    return None
+        return str(error.__cause__ or error), ""
+    return None, hash_of_file(Path(path))
 
 
 def _rows(report: dict[str, Any]) -> dict[str, int | None]:
+    left_out = report["left_out"]
     return {
         "images": report["images"],
         **{f"  {name}": count for name, count in report["splits"].items()},
-        "distractors": report["distractors"],
+        "distractors in the gallery": report["distractors"],
+        "distractors left out": left_out["distractors"],
+        "junk left out": left_out["junk"],
         "identities": report["identities"],
         "  of one image": report["one_image"],
         "  seen by one camera": report["one_camera"],
@@ -132,6 +152,6 @@ def _rows(report: dict[str, Any]) -> dict[str, int | None]:
 def _evaluation_text(report: dict[str, Any]) -> str:
     needed = "two images" if report["cameras"] is None else "images by two cameras"
     if not report["evaluation_possible"]:
-        return f"evaluation is not possible: there is no identity with {needed}"
+        return f"evaluation is not possible: {report['obstacle']}"
     count = report["searchable_identities"]
     return f"evaluation is possible: {count:,} identities can be searched for ({needed})"

@@ -1,71 +1,180 @@
-"""Read re-identification data: your own folders or CSV file, or the layout of Market-1501."""
+"""Read a re-identification set of any form: its images, their identities and cameras, its parts."""
 
-import csv
 import os
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from kd_core.data.image_files import USUAL_ENDINGS, require_image
-from kd_core.data.image_listing import LeftOut, entries_of, is_hidden, list_images
-from kd_core.errors import UserError, nearest
+from kd_core.data.image_files import require_image
+from kd_core.errors import UserError
 
-from kd_reid.data.records import Record, Splits, split
+from kd_reid.data.identities import read_people
+from kd_reid.data.lists import ENDINGS, read_list
+from kd_reid.data.msmt17 import LISTS, read_msmt17
+from kd_reid.data.names import identity_meaning, one_spelling, tell
+from kd_reid.data.parts import STYLES, check_others, find_parts, require_folder
+from kd_reid.data.reading import PARTS, Kind, Reading, option
+from kd_reid.data.records import (
+    DISTRACTOR,
+    JUNK,
+    Record,
+    Splits,
+    by_identity,
+    in_order,
+    queries,
+    split,
+    without_cameras,
+)
+from kd_reid.data.veri import listed
 
-MARKET_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
-DISTRACTOR = "0000"
-"""Identity of Market-1501's distractors, images of other people or of nobody."""
-_MARKET_NAME = re.compile(r"(-1|\d+)_c(\d+)")
-_JUNK = "-1"
-_COLUMNS = ("path", "identity", "camera")  # of a CSV file; the last may be missing
+MARKET_FOLDERS = dict(zip(Splits._fields, STYLES["bounding_box_"], strict=True))
+
+
+class Found(NamedTuple):
+    """A set as it is on disk, cleaned.
+
+    Attributes:
+        form: What it was read as, for people.
+        kind: "parts"; "test", whose queries are to be chosen of `gallery`; or "people", all of
+            whom are in `gallery`.
+        splits: Without what `left_out` counts.
+        distractor: Identity of its distractors, which are in `gallery` alone; None if it has none.
+        left_out: Images of nobody, by kind and part: junk, and distractors outside of the gallery.
+    """
+
+    form: str
+    kind: Kind
+    splits: Splits
+    distractor: str | None
+    left_out: dict[str, dict[str, int]]
 
 
 def read_splits(
-    source: str | Path,
-    *,
-    camera: str | None = None,
-    train_fraction: float = 0.5,
-    seed: int = 0,
+    source: str | Path, *, train_fraction: float = 0.5, seed: int = 0, **reading: Any
 ) -> Splits:
-    """Read any set; one without the layout of Market-1501 is split by `split`.
+    """Read any set; one without parts is split by `split`.
 
     Args:
-        source: Of `read_market` or `read_own`.
-        camera: See `read_own`.
-        train_fraction: Share of the identities to train on, in your own set.
+        source: See `read_set`.
+        train_fraction: Share of the identities to train on, in a set without parts.
         seed: Chooses them.
+        reading: What the user says of the set, see `Reading`.
+
+    Returns:
+        The parts; `train` is empty in a set for evaluation alone.
 
     Raises:
         UserError: If the set cannot be read or split.
     """
-    if not is_market(source):
-        return split(read_own(source, camera), train_fraction=train_fraction, seed=seed)
-    if camera is not None:
-        raise UserError(f"{source}: its file names have cameras already; leave camera out")
-    return read_market(source)
+    found = read_set(source, Reading(**reading))
+    _tell_of_nobody(found, source)
+    return divide(found, train_fraction=train_fraction, seed=seed)
 
 
-def is_market(source: str | Path) -> bool:
-    """Return whether a folder has the layout of Market-1501, or parts of it."""
-    return any(Path(source, name).is_dir() for name in MARKET_FOLDERS.values())
+def divide(found: Found, *, train_fraction: float, seed: int = 0) -> Splits:
+    """Return the parts of a set: see `split` for one that has none."""
+    train, query, gallery = found.splits
+    if found.kind == "people":
+        name = found.distractor
+        return split(gallery, train_fraction=train_fraction, seed=seed, distractor=name)
+    if found.kind == "test":
+        people = by_identity(image for image in gallery if image.identity != found.distractor)
+        query = [image for images in people.values() for image in queries(images)]
+        chosen = set(query)
+        gallery = [image for image in gallery if image not in chosen]
+    return Splits(train, in_order(query), gallery)
 
 
-def read_own(source: str | Path, camera: str | None = None) -> list[Record]:
-    """Read your own set: a CSV file, see `read_csv`, or folders, see `read_folder`.
+def read_set(source: str | Path, reading: Reading) -> Found:
+    """Read a set: a list of images, folders of identities, or folders of parts with these in them.
 
     Args:
-        source: The file or the folder.
-        camera: Where the path below an identity's folder has the camera; for folders only.
+        source: A file, see `read_list`, or a folder: of MSMT17 with its lists; with the parts of
+            `find_parts`; or with a folder for each identity.
+        reading: What the user says of it.
 
     Raises:
-        UserError: If it cannot be read.
+        UserError: If it cannot be read, or in more than one way.
     """
-    if Path(source).suffix.lower() != ".csv":
-        return read_folder(source, camera)
-    if camera is not None:
-        raise UserError(f"{source}: a CSV file has a column for cameras; leave camera out")
-    return read_csv(source)
+    path = Path(source)
+    is_list = path.is_file() or path.suffix.lower() in ENDINGS
+    form, kind, splits = read_list(path, reading) if is_list else _read_folders(path, reading)
+    return _cleaned(form, kind, _settled(splits, source, reading), reading)
+
+
+def _read_folders(root: Path, reading: Reading) -> tuple[str, Kind, Splits]:
+    if reading.columns is not None:
+        raise UserError(f"{root}: a folder has no columns; leave columns out")
+    if (require_folder(root) / LISTS["train"]).is_file() and reading.parts is None:
+        reading.refuse(root, "MSMT17 says them in its lists", "camera", "identity")
+        return "MSMT17, by its lists", "parts", read_msmt17(root)
+    parts = find_parts(root, reading.parts)
+    if not parts:
+        return "people, all in one", "people", Splits([], [], read_people(root, reading))
+    return _read_parts(root, parts, reading)
+
+
+def _read_parts(
+    root: Path, parts: Mapping[str, Path], reading: Reading
+) -> tuple[str, Kind, Splits]:
+    images = {part: read_people(parts[part], reading, part) for part in PARTS if part in parts}
+    if reading.parts is None:
+        check_others(root, parts)
+    if all(path.name.lower().startswith("image_") for path in parts.values()):
+        images = {part: listed(root, part, found) for part, found in images.items()}
+    form = "parts: " + ", ".join(parts[part].name for part in PARTS if part in parts)
+    train, query = images.get("train", []), images.get("query", [])
+    if "test" in images:
+        return form, "test", Splits(train, [], images["test"])
+    return form, "parts", Splits(train, query, images["gallery"])
+
+
+def _settled(splits: Splits, source: str | Path, reading: Reading) -> Splits:
+    """Write names in one way, and keep cameras only if every image has one."""
+    splits = one_spelling(splits, str(source))
+    known = [record.camera is not None for part in splits for record in part]
+    if all(known) and not reading.same_camera:
+        return splits
+    if any(known) and not all(known):
+        tell(
+            f"{source}: cameras are not known: only {sum(known):,} of {len(known):,} names of "
+            f"images tell one; others: {option('camera', 'REGEX')}"
+        )
+    return without_cameras(splits)
+
+
+def _cleaned(form: str, kind: Kind, splits: Splits, reading: Reading) -> Found:
+    """Leave out images of nobody."""
+    nobody = DISTRACTOR if reading.distractors else None
+    kept: dict[str, list[Record]] = {}
+    left: dict[str, dict[str, int]] = {"junk": {}, "distractors": {}}
+    for part, records in splits._asdict().items():
+        sound = [record for record in records if identity_meaning(record.identity) != JUNK]
+        left["junk"][part] = len(records) - len(sound)
+        kept[part] = [r for r in sound if part == "gallery" or r.identity != nobody]
+        left["distractors"][part] = len(sound) - len(kept[part])
+    return Found(form, kind, Splits(**kept), nobody, left)
+
+
+def _tell_of_nobody(found: Found, source: str | Path) -> None:
+    """Say what is not trained on or searched for, though it is in the set."""
+    own = found.kind == "people"
+    counts = {
+        f"{name} of {'the set' if own else part}": count
+        for name, of in found.left_out.items()
+        for part, count in of.items()
+        if count and (own or part != "gallery")  # junk in a gallery is usual
+    }
+    nobody = sum(image.identity == found.distractor for image in found.splits.gallery)
+    if own and nobody:
+        counts["distractors, which are in the gallery alone"] = nobody
+    if counts:
+        shown = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+        tell(
+            f"{source}: images of nobody are not people to train on or to search for (identity -1 "
+            f"is junk, 0000 a distractor): {shown}; if 0000 is a person: "
+            f"{option('distractors', 'False')}"
+        )
 
 
 def read_market(root: str | Path) -> Splits:
@@ -80,66 +189,9 @@ def read_market(root: str | Path) -> Splits:
     Raises:
         UserError: If a folder is missing or empty, or the name of an image has another form.
     """
-    folders = {part: _require(Path(root) / name) for part, name in MARKET_FOLDERS.items()}
-    return Splits(**{part: _market_records(folder) for part, folder in folders.items()})
-
-
-def read_folder(root: str | Path, camera: str | None = None) -> list[Record]:
-    r"""Read a folder that holds a folder of images for each identity, of any depth.
-
-    Args:
-        root: Folder of the set.
-        camera: Regular expression whose only group is the camera, such as `cam(\d+)`. It is
-            searched in the path below the identity's folder. None: cameras are not known.
-
-    Raises:
-        UserError: If there are no images, the expression is wrong, or an image does not match it.
-    """
-    folder, pattern = _require(Path(root)), _pattern(camera)
-    left_out, records = LeftOut(), list[Record]()
-    for entry in entries_of(folder):
-        if is_hidden(entry.name) or not entry.is_dir():
-            left_out.add("hidden" if is_hidden(entry.name) else "in no folder", entry.name)
-            continue
-        inner = Path(entry.path)
-        for path in map(Path, list_images(inner, left_out)):
-            records.append(Record(str(path), inner.name, _camera(path, inner, pattern)))
-    left_out.tell(folder)
-    if not records:
-        raise UserError(
-            f"{folder}: wanted a folder for each identity, {folder}/<identity>/<images>, got none "
-            f"with images in it; images end in {USUAL_ENDINGS}, ..."
-        )
-    return sorted(records)
-
-
-def read_csv(file: str | Path) -> list[Record]:
-    """Read a list of images: columns `path`, `identity` and, if known, `camera`, with a header.
-
-    Args:
-        file: Comma-separated, in UTF-8. Paths start from its folder. Other columns are ignored.
-
-    Raises:
-        UserError: If the file or a column is missing, a cell is empty, or a path is repeated.
-    """
-    file = Path(file)
-    if not file.is_file():
-        found = [other.name for other in file.parent.glob("*.csv")]
-        raise UserError(f"{file}: there is no such file{nearest(file.name, found)}")
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as lines:  # Excel writes a byte order mark
-            rows = csv.DictReader(lines)
-            columns = _columns(file, rows.fieldnames or ())
-            records = [_record(file, rows.line_num, row, columns) for row in rows]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{file}: not a CSV file in UTF-8 ({error})") from error
-    if not records:
-        raise UserError(f"{file}: no images in it, only the header")
-    records.sort()
-    for one, other in pairwise(records):
-        if one.path == other.path:
-            raise UserError(f"{file}: {one.path} is listed twice; list each image once")
-    return records
+    parts = {part: require_folder(Path(root) / name) for part, name in MARKET_FOLDERS.items()}
+    form, kind, splits = _read_parts(Path(root), parts, Reading())
+    return _cleaned(form, kind, _settled(splits, root, Reading()), Reading()).splits
 
 
 def require_files(records: Iterable[Record]) -> None:
@@ -153,66 +205,3 @@ def require_files(records: Iterable[Record]) -> None:
         require_image(odd[0])  # the error says what it is
     if odd:
         raise UserError(f"{odd[0]}: there is no such image ({len(odd)} are missing)")
-
-
-def _require(folder: Path) -> Path:
-    if not folder.is_dir():
-        found = [entry.name for entry in folder.parent.glob("*/")]
-        raise UserError(f"{folder}: there is no such folder{nearest(folder.name, found)}")
-    return folder
-
-
-def _market_records(folder: Path) -> list[Record]:
-    left_out, records = LeftOut(), list[Record]()
-    for path in sorted(map(Path, list_images(folder, left_out))):
-        match = _MARKET_NAME.match(path.name)
-        if match is None:
-            raise UserError(
-                f"{path}: wanted a name such as 0002_c1s1_000451_03.jpg, which starts with "
-                "identity and camera"
-            )
-        records.append(Record(str(path), *match.groups()))
-    left_out.tell(folder)
-    if not records:
-        raise UserError(f"{folder}: no images in it")
-    return [record for record in records if record.identity != _JUNK]
-
-
-def _pattern(camera: str | None) -> re.Pattern[str] | None:
-    try:
-        pattern = None if camera is None else re.compile(camera)
-    except re.error as error:
-        raise UserError(f"camera {camera!r}: not a regular expression ({error})") from error
-    if pattern is not None and pattern.groups != 1:
-        raise UserError(
-            f"camera {camera!r}: wanted one group in brackets, the camera, such as "
-            f"'cam(\\d+)'; got {pattern.groups} groups"
-        )
-    return pattern
-
-
-def _camera(path: Path, folder: Path, pattern: re.Pattern[str] | None) -> str | None:
-    if pattern is None:
-        return None
-    match = pattern.search(path.relative_to(folder).as_posix())
-    if match is None or match[1] is None:
-        raise UserError(f"{path}: {pattern.pattern!r} finds no camera in it")
-    return match[1]
-
-
-def _columns(file: Path, found: Sequence[str]) -> list[str]:
-    for column in _COLUMNS[:2]:
-        if column not in found:
-            raise UserError(
-                f"{file}: no column {column!r} in its first line, {','.join(found)!r}; wanted "
-                f"{','.join(_COLUMNS)}; the camera may be missing"
-            )
-    return [column for column in _COLUMNS if column in found]
-
-
-def _record(file: Path, line: int, row: Mapping[str, str | None], columns: Sequence[str]) -> Record:
-    cells = {column: (row[column] or "").strip() for column in columns}
-    for column, cell in cells.items():
-        if not cell:
-            raise UserError(f"{file}:{line}: {column} is empty; fill it, or remove the line")
-    return Record(str(file.parent / cells["path"]), cells["identity"], cells.get("camera"))

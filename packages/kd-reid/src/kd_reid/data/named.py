@@ -15,6 +15,7 @@ from kd_core.errors import UserError, located, nearest
 
 from kd_reid import torchreid
 from kd_reid.data.folders import MARKET_FOLDERS, read_market, require_files
+from kd_reid.data.msmt17 import LISTS, read_msmt17
 from kd_reid.data.records import Record, Splits
 
 THROUGH_TORCHREID = {
@@ -48,8 +49,6 @@ _EXTRACT = (
     "; torchreid makes the list from cuhk-03.mat, if h5py and imageio are installed, by "
     "torchreid.data.ImageDataManager(root=FOLDER_OF_cuhk03, sources='cuhk03')"
 )
-_MSMT17_FOLDERS = (("train", "test"), ("mask_train_v2", "mask_test_v2"))  # of V1 and of V2
-_MSMT17_LINE = re.compile(r"(\d+/\d+_\d+_(\d+)_\S+) (\d+)")
 _CUHK03_NAME = re.compile(r"(\d_\d+)_([12])_\d+\.png")
 
 
@@ -94,41 +93,10 @@ def _market1501(root: Path) -> Splits:
     return read_market(_locate("market1501", root, [f"{place}/{mark}" for place in places]).parent)
 
 
-# Not torchreid's class: it adds list_val.txt only with query and gallery (`combineall`), takes V1
-# even where V2 is beside it, and gives people of both halves the same numbers.
 def _msmt17(root: Path, *, validation: bool = True) -> Splits:
     places = ("msmt17/MSMT17_V1", "msmt17/MSMT17_V2", "MSMT17_V1", "MSMT17_V2", ".")
-    folder = _locate("msmt17", root, [f"{place}/list_train.txt" for place in places]).parent
-    halves = [pair for pair in _MSMT17_FOLDERS if (folder / pair[0]).is_dir()]
-    if len(halves) != 1:
-        raise UserError(
-            f"{folder}: wanted either train/ and test/ (V1) or mask_train_v2/ and mask_test_v2/ "
-            f"(V2) beside the lists, got {'both' if halves else 'neither'}"
-        )
-    train, test = (folder / name for name in halves[0])
-    lists = ("train", "val") if validation else ("train",)
-    return _checked(
-        [record for name in lists for record in _msmt17_list(folder, name, train, "train")],
-        _msmt17_list(folder, "query", test, "test"),
-        _msmt17_list(folder, "gallery", test, "test"),
-    )
-
-
-def _msmt17_list(folder: Path, name: str, images: Path, half: str) -> list[Record]:
-    file = folder / f"list_{name}.txt"
-    if not file.is_file():
-        raise UserError(f"{file}: there is no such file; it belongs to MSMT17")
-    records = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        match = _MSMT17_LINE.fullmatch(line.strip())
-        if match is None:
-            raise UserError(
-                f"{file}:{number}: wanted a line such as "
-                f"'0000/0000_000_01_0303morning_0008_0.jpg 0', got {line!r}"
-            )
-        path, camera, identity = match[1], int(match[2]), int(match[3])
-        records.append(Record(str(images / path), f"{half}_{identity:04d}", str(camera)))
-    return records
+    file = _locate("msmt17", root, [f"{place}/{LISTS['train']}" for place in places])
+    return _checked(*read_msmt17(file.parent, validation=validation))
 
 
 # Not torchreid's class: it needs cuhk-03.mat even where all is extracted, and reads images by the

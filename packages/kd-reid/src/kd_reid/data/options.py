@@ -39,6 +39,10 @@ class Options:
         worker_timeout: Seconds until a worker without a batch counts as lost; 0 waits forever.
         mean: Mean of the normalisation, of pixels in [0, 1]; by default ImageNet's.
         std: Standard deviation likewise.
+        same_camera: Whether images by the query's own camera are matches too, as where there is
+            but one camera.
+        allow_shared: Whether identities or files may be both trained on and tested with, or files
+            be both query and in the gallery.
     """
 
     batch_size: PositiveInt = 64
@@ -52,6 +56,8 @@ class Options:
     worker_timeout: NonNegative = WORKER_TIMEOUT
     mean: Means = IMAGENET_MEAN
     std: Deviations = IMAGENET_STD
+    same_camera: bool = False
+    allow_shared: bool = False
 
     def __post_init__(self) -> None:
         check_values(Options, vars(self), str)

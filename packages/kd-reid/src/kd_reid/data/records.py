@@ -1,5 +1,6 @@
 """Records of images (file, identity, camera), and their split."""
 
+import re
 from collections.abc import Iterable, Sequence
 from itertools import chain, groupby
 from typing import NamedTuple
@@ -16,6 +17,13 @@ class Record(NamedTuple):
     camera: str | None  # None if the cameras of the set are not known
 
 
+DISTRACTOR = "0000"
+"""Identity of Market-1501's distractors, images of other people or of nobody."""
+JUNK = "-1"
+"""Identity of images that count neither as right nor as wrong."""
+_DIGITS = re.compile(r"([0-9]+)")
+
+
 class Splits(NamedTuple):
     """Images to train on, to search for, and to search in."""
 
@@ -24,14 +32,21 @@ class Splits(NamedTuple):
     gallery: list[Record]
 
 
-def split(records: Sequence[Record], *, train_fraction: float = 0.5, seed: int = 0) -> Splits:
+def split(
+    records: Sequence[Record],
+    *,
+    train_fraction: float = 0.5,
+    seed: int = 0,
+    distractor: str | None = None,
+) -> Splits:
     """Split identities into training and evaluation, and choose the queries.
 
     Args:
-        records: Your own set, of `read_folder` or `read_csv`.
+        records: Your own set, of `read_folder` or `read_csv`. Its distractors are in the gallery.
         train_fraction: Share of the identities to train on: 1 leaves nothing to evaluate, 0 nothing
             to train on.
         seed: Chooses them.
+        distractor: Identity that is nobody in particular, if there is one.
 
     Raises:
         UserError: If the share is not in [0, 1], or nothing is left for training or evaluation.
@@ -40,7 +55,8 @@ def split(records: Sequence[Record], *, train_fraction: float = 0.5, seed: int =
         raise UserError(f"train_fraction: wanted a number from 0 to 1, got {train_fraction}")
     rng = np.random.default_rng(seed)
     identities = by_identity(records)
-    order = rng.permutation(sorted(identities)).tolist()
+    nobody = identities.pop(distractor, []) if distractor is not None else []
+    order = rng.permutation(sorted(identities, key=natural)).tolist()
     count = round(train_fraction * len(order))
     chosen, others = (
         [identities[name] for name in names] for names in (order[:count], order[count:])
@@ -51,10 +67,24 @@ def split(records: Sequence[Record], *, train_fraction: float = 0.5, seed: int =
         raise UserError(
             f"of {len(order)} identities, {count} are for training (at least two are needed), and "
             f"{len(query)} images of the others have a match; change train_fraction, "
-            f"which is {train_fraction}, or add identities that several cameras saw"
+            f"which is {train_fraction}, or add identities that several cameras saw, or count "
+            "matches by the same camera too: data.same_camera=True"
         )
-    gallery = set(chain.from_iterable(others)) - set(query)
-    return Splits(sorted(chain.from_iterable(chosen)), sorted(query), sorted(gallery))
+    gallery = {*chain.from_iterable(others), *nobody} - set(query)
+    return Splits(in_order(chain.from_iterable(chosen)), in_order(query), in_order(gallery))
+
+
+def natural(text: str) -> tuple[list[tuple[int, str]], str]:
+    """Return a key that sorts texts with numbers in them by these: `2`, `010`, `11`."""
+    pieces = _DIGITS.split(text)
+    numbers = [piece.lstrip("0") if place % 2 else "" for place, piece in enumerate(pieces)]
+    texts = ["" if place % 2 else piece for place, piece in enumerate(pieces)]
+    return [(len(n), n or t) for n, t in zip(numbers, texts, strict=True)], text
+
+
+def in_order(records: Iterable[Record]) -> list[Record]:
+    """Sort images by their paths, numbers in them by their values."""
+    return sorted(records, key=lambda record: (natural(record.path), *map(str, record[1:])))
 
 
 def queries(images: Sequence[Record]) -> list[Record]:
@@ -74,6 +104,11 @@ def queries(images: Sequence[Record]) -> list[Record]:
     return [group[0] for group in groups if len(group) > 1] or images[:1]
 
 
+def without_cameras(splits: Splits) -> Splits:
+    """Return a set whose cameras are not known: every other image of a person is a match."""
+    return Splits(*([record._replace(camera=None) for record in part] for part in splits))
+
+
 def by_identity(records: Iterable[Record]) -> dict[str, list[Record]]:
     """Return the images of each identity."""
     found: dict[str, list[Record]] = {}
@@ -84,6 +119,6 @@ def by_identity(records: Iterable[Record]) -> dict[str, list[Record]]:
 
 def relabel(records: Sequence[Record]) -> tuple[list[int], list[str]]:
     """Number the identities in the order of their names: a label for each image, and the names."""
-    names = sorted({record.identity for record in records})
+    names = sorted({record.identity for record in records}, key=natural)
     numbers = {name: number for number, name in enumerate(names)}
     return [numbers[record.identity] for record in records], names

@@ -1,5 +1,6 @@
 """Data of re-identification: a config's `data` node names one of these functions."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -55,7 +56,7 @@ def public(
         "classic_split": classic_split,
     }
     given = {option: value for option, value in own.items() if value is not None}
-    return make_splits(read_named(name, root, **given), options)
+    return make_splits(read_named(name, root, **given), options, published=True)
 
 
 @with_options
@@ -64,20 +65,42 @@ def people(
     source: str,
     *,
     camera: str | None = None,
+    identity: str | None = None,
+    parts: Mapping[str, str] | None = None,
+    columns: Mapping[str, str] | None = None,
+    distractors: bool = True,
     train_fraction: Fraction = 0.5,
     split_seed: NonNegativeInt = 0,
 ) -> DataSplits:
-    """Your own images: a folder for each identity, or a CSV of path, identity and camera.
+    """Your own images: folders, of identities or of parts, or a list of images.
 
     Args:
         options: See `Options`; its fields are keywords.
-        source: The folder, or the CSV file; Market-1501's layout keeps its own split.
+        source: A folder with a folder for each identity, or with `train/`, `query/` and `gallery/`,
+            or `train/` and `test/` (also as Market-1501 and VeRi-776 call them) that hold such
+            folders or images with Market-1501's names; or a CSV file of path, identity and, if
+            known, camera and split. What has parts keeps them.
         camera: Regular expression whose only group is the camera in a path below an identity's
-            folder; None if the cameras are not known.
-        train_fraction: Share of the identities to train on.
+            folder; None takes names as in Market-1501, if all images have such.
+        identity: Likewise the identity, in a path below the set or its part; None takes the name of
+            the folder.
+        parts: Folders of the parts by `train`, `query`, `gallery` or `test`, if they are not clear.
+        columns: Columns of the CSV file by `path`, `identity`, `camera` or `split`, likewise.
+        distractors: Whether identity 0000 is nobody in particular, as in Market-1501.
+        train_fraction: Share of the identities to train on, in a set without parts.
         split_seed: Chooses them.
     """
-    found = read_splits(source, camera=camera, train_fraction=train_fraction, seed=split_seed)
+    found = read_splits(
+        source,
+        train_fraction=train_fraction,
+        seed=split_seed,
+        camera=camera,
+        identity=identity,
+        parts=parts,
+        columns=columns,
+        distractors=distractors,
+        same_camera=options.same_camera,
+    )
     return make_splits(found, options)
 
 
@@ -112,7 +135,7 @@ def generated(
         seed=drawing_seed,
         domain=domain,
     )
-    return make_splits(read_market(folder), options)
+    return make_splits(read_market(folder), options, published=True)
 
 
 @with_options
@@ -133,7 +156,8 @@ def synthetic(
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
 
     def part(camera: str) -> People:
-        records = [Record("", str(label), camera) for label in labels.tolist()]
+        seen = None if options.same_camera else camera
+        records = [Record("", str(label), seen) for label in labels.tolist()]
         return People(DeviceLoader(images, labels, **options.loader_arguments()), records)
 
     return DataSplits(

@@ -13,8 +13,10 @@ from kd_core.networks.image_task import height_and_width
 from torchvision.transforms import v2
 
 from kd_reid.data.folders import require_files
+from kd_reid.data.names import one_spelling
 from kd_reid.data.options import Options
-from kd_reid.data.records import Record, Splits, relabel
+from kd_reid.data.problems import refuse_unusable
+from kd_reid.data.records import Record, Splits, relabel, without_cameras
 
 RESIDENT_BYTES = 2**31  # Market-1501 at 256 x 128, all three parts, is larger: 3.2e9
 
@@ -59,16 +61,26 @@ class DataSplits(LoaderSet):
         return [self.train, self.query.loader, self.gallery.loader]
 
 
-def make_splits(splits: Splits, options: Options) -> DataSplits:
+def make_splits(splits: Splits, options: Options, *, published: bool = False) -> DataSplits:
     """Make the loaders of a set.
 
+    Args:
+        splits: The images of its parts.
+        options: Of all sets.
+        published: Whether its files are known to be sound; else they are compared.
+
     Raises:
-        UserError: If images are missing or damaged, or batches cannot be composed as asked.
+        UserError: If images are missing or damaged, the set cannot be evaluated (see
+            `refuse_unusable`), or batches cannot be composed as asked.
     """
+    splits = one_spelling(splits, "data")
+    if options.same_camera:
+        splits = without_cameras(splits)
     for part, records in splits._asdict().items():
         if not records:
             raise UserError(f"the set has no images for {part}; training needs all three parts")
         require_files(records)
+    refuse_unusable(splits, allow_shared=options.allow_shared, look_into_files=not published)
     numbers, identities = relabel(splits.train)
     labels, size = torch.tensor(numbers), height_and_width(options.image_size)
     images = sum(len(part) for part in splits)
