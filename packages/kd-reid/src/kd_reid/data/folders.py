@@ -11,7 +11,7 @@ from kd_core.errors import UserError
 from kd_reid.data.identities import read_people
 from kd_reid.data.lists import ENDINGS, read_list
 from kd_reid.data.msmt17 import LISTS, read_msmt17
-from kd_reid.data.names import identity_meaning, one_spelling, tell
+from kd_reid.data.names import identity_meaning, tell
 from kd_reid.data.parts import STYLES, check_others, find_parts, require_folder
 from kd_reid.data.reading import PARTS, Kind, Reading, option
 from kd_reid.data.records import (
@@ -25,6 +25,7 @@ from kd_reid.data.records import (
     split,
     without_cameras,
 )
+from kd_reid.data.spelling import one_spelling
 from kd_reid.data.veri import listed
 
 MARKET_FOLDERS = dict(zip(Splits._fields, STYLES["bounding_box_"], strict=True))

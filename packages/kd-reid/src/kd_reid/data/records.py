@@ -1,12 +1,13 @@
 """Records of images (file, identity, camera), and their split."""
 
-import re
 from collections.abc import Iterable, Sequence
 from itertools import chain, groupby
 from typing import NamedTuple
 
 import numpy as np
 from kd_core.errors import UserError
+
+from kd_reid.data.names import Key, camera_meaning, identity_meaning, natural
 
 
 class Record(NamedTuple):
@@ -21,7 +22,6 @@ DISTRACTOR = "0000"
 """Identity of Market-1501's distractors, images of other people or of nobody."""
 JUNK = "-1"
 """Identity of images that count neither as right nor as wrong."""
-_DIGITS = re.compile(r"([0-9]+)")
 
 
 class Splits(NamedTuple):
@@ -56,7 +56,7 @@ def split(
     rng = np.random.default_rng(seed)
     identities = by_identity(records)
     nobody = identities.pop(distractor, []) if distractor is not None else []
-    order = rng.permutation(sorted(identities, key=natural)).tolist()
+    order = rng.permutation(sorted(identities, key=_order)).tolist()
     count = round(train_fraction * len(order))
     chosen, others = (
         [identities[name] for name in names] for names in (order[:count], order[count:])
@@ -74,14 +74,6 @@ def split(
     return Splits(in_order(chain.from_iterable(chosen)), in_order(query), in_order(gallery))
 
 
-def natural(text: str) -> tuple[list[tuple[int, str]], str]:
-    """Return a key that sorts texts with numbers in them by these: `2`, `010`, `11`."""
-    pieces = _DIGITS.split(text)
-    numbers = [piece.lstrip("0") if place % 2 else "" for place, piece in enumerate(pieces)]
-    texts = ["" if place % 2 else piece for place, piece in enumerate(pieces)]
-    return [(len(n), n or t) for n, t in zip(numbers, texts, strict=True)], text
-
-
 def in_order(records: Iterable[Record]) -> list[Record]:
     """Sort images by their paths, numbers in them by their values."""
     return sorted(records, key=lambda record: (natural(record.path), *map(str, record[1:])))
@@ -97,7 +89,7 @@ def queries(images: Sequence[Record]) -> list[Record]:
     Args:
         images: All of one identity.
     """
-    images = sorted(images, key=lambda record: (record.camera or "", record.path))
+    images = sorted(images, key=_by_camera)
     groups = [list(group) for _, group in groupby(images, lambda record: record.camera)]
     if len(images if images[0].camera is None else groups) < 2:
         return []
@@ -119,6 +111,15 @@ def by_identity(records: Iterable[Record]) -> dict[str, list[Record]]:
 
 def relabel(records: Sequence[Record]) -> tuple[list[int], list[str]]:
     """Number the identities in the order of their names: a label for each image, and the names."""
-    names = sorted({record.identity for record in records}, key=natural)
+    names = sorted({record.identity for record in records}, key=_order)
     numbers = {name: number for number, name in enumerate(names)}
     return [numbers[record.identity] for record in records], names
+
+
+def _order(identity: str) -> Key:
+    """Sort identities by what they mean: the order does not depend on zeros before a number."""
+    return natural(identity_meaning(identity))
+
+
+def _by_camera(record: Record) -> tuple[Key, Key]:
+    return natural(camera_meaning(record.camera or "")), natural(record.path)

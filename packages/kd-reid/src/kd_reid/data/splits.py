@@ -13,10 +13,10 @@ from kd_core.networks.image_task import height_and_width
 from torchvision.transforms import v2
 
 from kd_reid.data.folders import require_files
-from kd_reid.data.names import one_spelling
 from kd_reid.data.options import Options
 from kd_reid.data.problems import refuse_unusable
 from kd_reid.data.records import Record, Splits, relabel, without_cameras
+from kd_reid.data.spelling import one_spelling
 
 RESIDENT_BYTES = 2**31  # Market-1501 at 256 x 128, all three parts, is larger: 3.2e9
 
