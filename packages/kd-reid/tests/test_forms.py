@@ -236,6 +236,12 @@ class TestNobody:
             capsys.readouterr().err
         )
 
+    @pytest.mark.parametrize(("name", "trained"), [("0000", 2), ("00000", 2), ("0", 3)])
+    def test_four_zeros_are_nobody_in_folders_too(self, name, trained, tmp_path):
+        make(tmp_path, {**IDENTITIES, "train": [*IDENTITIES["train"], f"{name}/a.jpg"]})
+        assert len(read_splits(tmp_path).train) == trained
+        assert len(read_splits(tmp_path, distractors=False).train) == 3
+
     def test_a_person_may_have_the_number_0(self, tmp_path):
         file = csv(tmp_path, "path,identity\n" + "".join(f"{n}.jpg,{n // 2}\n" for n in range(8)))
         assert {name for name, _ in who(read_splits(file, train_fraction=0))[1]} == set("0123")

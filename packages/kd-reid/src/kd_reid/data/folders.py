@@ -146,7 +146,9 @@ def _settled(splits: Splits, source: str | Path, reading: Reading) -> Splits:
 
 def _cleaned(form: str, kind: Kind, splits: Splits, reading: Reading) -> Found:
     """Leave out images of nobody."""
-    nobody = DISTRACTOR if reading.distractors else None
+    names = {record.identity for part in splits for record in part}
+    zeros = (name for name in names if name.startswith(DISTRACTOR) and not name.strip("0"))
+    nobody = next(zeros, DISTRACTOR) if reading.distractors else None
     kept: dict[str, list[Record]] = {}
     left: dict[str, dict[str, int]] = {"junk": {}, "distractors": {}}
     for part, records in splits._asdict().items():
