@@ -156,9 +156,10 @@ def data(tmp_path_factory):
     text = "\n".join(["path,label,split", *(f"{line},{line.partition('/')[0]}" for line in lines)])
     (folder / "images/list.csv").write_text(text, encoding="utf-8")
     for person in range(8):
-        for place in (f"cam{camera}_{shot}.png" for camera in (1, 2) for shot in (1, 2)):
+        for number, place in enumerate(("cam1_1", "cam1_2", "cam2_1", "cam2_2")):
             (folder / "people" / str(person)).mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (16, 32)).save(folder / "people" / str(person) / place)
+            image = Image.new("RGB", (16, 32), (person, number, 0))  # no two are one file
+            image.save(folder / "people" / str(person) / f"{place}.png")
     return folder
 
 

@@ -188,6 +188,16 @@ class TestParts:
             capsys.readouterr().err
         )
 
+    def test_beside_the_parts_of_market_1501_others_are_left_out(self, tmp_path, capsys):
+        names = ("bounding_box_train", "query", "bounding_box_test", "bounding_box_train_camstyle")
+        make(tmp_path, {name: ["0001_c1.jpg"] for name in names})
+        assert len(read_splits(tmp_path).train) == 1
+        assert "left out 1 folders" in capsys.readouterr().err
+
+    def test_a_folder_may_be_called_like_a_list(self, tmp_path):
+        root = make(tmp_path / "set.csv", IDENTITIES)
+        assert len(read_splits(root).train) == 2
+
     def test_numbered_names_are_identities(self):
         assert [part_in_name(name) for name in ("train_0001", "test7", "anna")] == [None] * 3
         assert part_in_name("mask_train_v2") == "train"

@@ -1,6 +1,7 @@
 """What makes an evaluation wrong is found by the check, and refused before anything is trained."""
 
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from kd_reid.synthetic.people import synthetic_people
 from PIL import Image
 
 SMALL = {"image_size": (32, 16), "batch_size": 4}
+README = Path(__file__).parents[1] / "README.md"
 MARKET = re.compile(r"(-1|\d+)_c(\d)s(\d)_(\d+)_00\.jpg")
 
 
@@ -194,6 +196,11 @@ def test_one_camera_in_a_set_without_parts_likewise(tmp_path):
         data.people(str(root), camera=camera, **SMALL)
     found = data.people(str(root), camera=camera, same_camera=True, **SMALL)
     assert len(found.query.records) == 2
+    parts = {"train": ["a/c1.png", "b/c1.png"], "test": ["d/c1.png", "d/c1b.png"]}
+    names = [f"{part}/{name}" for part, names in parts.items() for name in names]
+    root = paint(tmp_path / "parts", *names)
+    with pytest.raises(UserError, match=r"data\.same_camera=True"):
+        data.people(str(root), camera=camera, **SMALL)
 
 
 def test_nobody_in_the_gallery_is_told(tmp_path, capsys):
@@ -229,6 +236,22 @@ def test_options_of_the_check_are_those_of_training(tmp_path, capsys):
     assert main([str(file), "--columns", "identity=pid"]) == 1
     assert main([str(file), "--columns", "identity"]) == 2
     assert "wanted KEY=NAME, got 'identity'" in capsys.readouterr().err
+
+
+def test_commands_of_the_readme_run(tmp_path, monkeypatch, capsys):
+    text = README.read_text(encoding="utf-8")
+    commands = re.findall(r"^uv run tools/reid_check\.py (.*)$", text, re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    names = {"train/": "parts/mine/", "query/": "parts/probe/", "gallery/": "parts/others/"}
+    parts = [names[name[: name.index("/") + 1]] + name.partition("/")[2] for name in SOUND]
+    people = [f"{who}/cam{camera}.png" for who in "ab" for camera in "12"]
+    paint(tmp_path / "data", *parts)
+    paint(tmp_path / "data/people", *people)
+    rows = "".join(f"people/{name},1,{name[0]}\n" for name in people)
+    (tmp_path / "data/list.csv").write_text(f"path,id,person\n{rows}")
+    assert len(commands) == 4
+    for command in commands:
+        assert main(shlex.split(command)) == 0, command
 
 
 def test_training_refuses_before_anything_is_trained(tmp_path, monkeypatch, capsys):

@@ -98,7 +98,7 @@ def read_set(source: str | Path, reading: Reading) -> Found:
         UserError: If it cannot be read, or in more than one way.
     """
     path = Path(source)
-    is_list = path.is_file() or path.suffix.lower() in ENDINGS
+    is_list = path.is_file() or (path.suffix.lower() in ENDINGS and not path.is_dir())
     form, kind, splits = read_list(path, reading) if is_list else _read_folders(path, reading)
     return _cleaned(form, kind, _settled(splits, source, reading), reading)
 

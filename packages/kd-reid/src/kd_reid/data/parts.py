@@ -78,6 +78,9 @@ def find_parts(root: Path, given: Mapping[str, str] | None = None) -> dict[str, 
 def check_others(root: Path, parts: Mapping[str, Path]) -> None:
     """Refuse other folders that are called like parts; say which ones are left out.
 
+    Where the parts are named as in Market-1501 or VeRi-776, they are clear: copies of a part, such
+    as `bounding_box_train_camstyle`, are left out too.
+
     Raises:
         UserError: If a folder may be a part of the set.
     """
@@ -86,9 +89,10 @@ def check_others(root: Path, parts: Mapping[str, Path]) -> None:
     others = [name for name in others if name not in used and name.lower() not in _OF_MARKET]
     unclear = [name for name in others if part_in_name(name)]
     unclear = [name for name in unclear if name.lower() not in _VALIDATION]
-    if unclear:
-        if "train" not in parts:
-            _require_part(root, "train", parts)
+    if unclear and "train" not in parts:
+        _require_part(root, "train", parts)
+    published = {STYLES["bounding_box_"], STYLES["image_"]}
+    if unclear and tuple(path.name for path in parts.values()) not in published:
         rivals = [path.name for path in parts.values()]
         raise _unclear(root, [*rivals, *unclear])
     if others:

@@ -77,7 +77,7 @@ def make_splits(splits: Splits, options: Options, *, published: bool = False) ->
     if options.same_camera:
         splits = without_cameras(splits)
     for part, records in splits._asdict().items():
-        if not records:
+        if not (records or (part == "query" and splits.gallery)):  # see `why_impossible`
             raise UserError(f"the set has no images for {part}; training needs all three parts")
         require_files(records)
     refuse_unusable(splits, allow_shared=options.allow_shared, look_into_files=not published)
