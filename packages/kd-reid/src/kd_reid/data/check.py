@@ -62,7 +62,7 @@ def check(
         and `one_camera` are identities with no more than that), the lists of `UNUSABLE`, and
         `usable`: whether all of these are empty. `searchable_identities` have an image with a
         match: another image, by another camera if cameras are known; `evaluation_possible` is
-        whether there are any, `obstacle` why there are none and what helps.
+        whether there are any, `reason` why there are none and what helps.
 
     Raises:
         UserError: If the source cannot be read as a data set.
@@ -73,7 +73,7 @@ def check(
     records = [record for part in splits for record in part]
     if not records:
         raise UserError(f"{source}: no images of people in it, only junk or distractors")
-    obstacle, (files, digests) = why_impossible(splits), _files(records, workers)
+    reason, (files, digests) = why_impossible(splits), _files(records, workers)
     shared = (
         ([], {}) if allow_shared else (shared_identities(splits), shared_files(splits, digests))
     )
@@ -84,8 +84,8 @@ def check(
         "splits": {} if whole else {name: len(part) for name, part in splits._asdict().items()},
         **_counts(records, found),
         "searchable_identities": len(searchable(splits)),
-        "evaluation_possible": obstacle is None,
-        "obstacle": obstacle,
+        "evaluation_possible": reason is None,
+        "reason": reason,
         **files,
         "leaked_identities": shared[0],
         "identical_files": shared[1],
@@ -152,6 +152,6 @@ def _rows(report: dict[str, Any]) -> dict[str, int | None]:
 def _evaluation_text(report: dict[str, Any]) -> str:
     needed = "two images" if report["cameras"] is None else "images by two cameras"
     if not report["evaluation_possible"]:
-        return f"evaluation is not possible: {report['obstacle']}"
+        return f"evaluation is not possible: {report['reason']}"
     count = report["searchable_identities"]
     return f"evaluation is possible: {count:,} identities can be searched for ({needed})"

@@ -160,7 +160,7 @@ def _cleaned(form: str, kind: Kind, splits: Splits, reading: Reading) -> Found:
 
 
 def _tell_of_nobody(found: Found, source: str | Path) -> None:
-    """Say what is not trained on or searched for, though it is in the set."""
+    """Report what is not trained on or searched for, though it is in the set."""
     own = found.kind == "people"
     counts = {
         f"{name} of {'the set' if own else part}": count

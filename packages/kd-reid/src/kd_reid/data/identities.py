@@ -114,7 +114,7 @@ def _found(what: str, path: Path, text: str, pattern: re.Pattern[str] | None) ->
 
 
 def _check_folders(folder: Path, inner: Iterable[tuple[str, ...]]) -> None:
-    """Refuse folders that are not of identities.
+    """Reject folders that are not of identities.
 
     Raises:
         UserError: If one is named like a part of a set, or all are named like cameras.

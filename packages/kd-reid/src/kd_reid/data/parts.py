@@ -76,7 +76,7 @@ def find_parts(root: Path, given: Mapping[str, str] | None = None) -> dict[str, 
 
 
 def check_others(root: Path, parts: Mapping[str, Path]) -> None:
-    """Refuse other folders that are called like parts; say which ones are left out.
+    """Reject other folders that are called like parts; say which ones are left out.
 
     Where the parts are named as in Market-1501 or VeRi-776, they are clear: copies of a part, such
     as `bounding_box_train_camstyle`, are left out too.

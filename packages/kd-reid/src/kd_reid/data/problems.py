@@ -80,7 +80,7 @@ def shared_files(splits: Splits, digests: Mapping[str, str]) -> dict[str, str]:
 
 
 def refuse_unusable(splits: Splits, *, allow_shared: bool, look_into_files: bool) -> None:
-    """Refuse a set that cannot be evaluated, or whose evaluation would be wrong.
+    """Reject a set that cannot be evaluated, or whose evaluation would be wrong.
 
     Args:
         splits: The set.

@@ -26,7 +26,7 @@ class Reading:
             the name of a folder.
         parts: Folders by the part of the set that they are, one of `PARTS`.
         columns: Names of columns of a CSV file by what they are, one of `COLUMNS`.
-        same_camera: Whether images by the same camera are matches too: cameras are not looked at.
+        same_camera: Whether images by the same camera are matches too: cameras are not used.
         distractors: Whether identity 0000 is Market-1501's distractors; else it is a person.
     """
 
@@ -42,7 +42,7 @@ class Reading:
         _check_keys("columns", self.columns, COLUMNS)
 
     def refuse(self, source: Path, reason: str, *names: str) -> None:
-        """Refuse what has no effect on a set.
+        """Reject what has no effect on a set.
 
         Raises:
             UserError: If one of the fields `names` is given.

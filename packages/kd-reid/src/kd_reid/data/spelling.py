@@ -58,7 +58,7 @@ def _rank(name: str) -> tuple[int, int, str]:
 
 
 def _tell_of_case(identities: _Ways, where: str) -> None:
-    """Say which identities differ in capitals alone: they stay apart."""
+    """Report which identities differ in capitals alone: they stay apart."""
     alike = _ways(set(identities.chosen.values()), str.casefold).several
     if alike:
         example = " and ".join(map(repr, alike[0]))

@@ -44,7 +44,7 @@ def listed(root: Path, part: str, records: Sequence[Record]) -> list[Record]:
 
 
 def _check_labels(file: Path, records: Sequence[Record]) -> None:
-    """Refuse labels that differ from the names of the files.
+    """Reject labels that differ from the names of the files.
 
     Its XML is in GB2312, which Python's parser does not read; its attributes are of one form.
     """
