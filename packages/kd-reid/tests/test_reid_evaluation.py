@@ -7,7 +7,7 @@ from kd_core.networks.task import Task
 from kd_reid import data
 from kd_reid.data.records import Record
 from kd_reid.embedder import Embedding
-from kd_reid.evaluation import Evaluation, Features, extract, numbered
+from kd_reid.evaluation import Evaluation, Features, extract, labels_in
 from kd_reid.metrics import evaluate_rank, rerank
 from kd_reid.pictures import draw_galleries, ranked, telling_queries
 from PIL import Image
@@ -82,8 +82,7 @@ def test_reranking_takes_plain_distances(people, distance, squared_twice):
         query, gallery = (torch.nn.functional.normalize(rows) for rows in (query, gallery))
     pairs = ((query, query), (query, gallery), (gallery, gallery))
     better = rerank(*(torch.cdist(*pair) for pair in pairs), squared_twice=squared_twice)
-    sides = numbered(people, better.device)
-    arguments = (sides.query_ids, sides.gallery_ids, sides.query_cameras, sides.gallery_cameras)
+    arguments = labels_in(people)
     assert scores["reranked_mAP"] == pytest.approx(100 * evaluate_rank(better, *arguments)[1], 1e-4)
     assert {name.removeprefix("reranked_") for name in scores} <= scores.keys()
 
@@ -91,7 +90,8 @@ def test_reranking_takes_plain_distances(people, distance, squared_twice):
 def test_without_cameras_nothing_is_left_out(people, model):
     for part in (people.query, people.gallery):
         part.records[:] = [Record("", record.identity, None) for record in part.records]
-    assert numbered(people, torch.device("cpu")).query_cameras is None
+    labels = labels_in(people)
+    assert (labels.query_cams[:, None] != labels.gallery_cams).all()
     assert Evaluation(people)(model)["rank1"] > 0
 
 

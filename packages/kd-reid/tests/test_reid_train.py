@@ -11,7 +11,7 @@ import pytest
 import torch
 from kd_core.files.weights import read_state_dict
 from kd_core.networks.latency import Plan, measure
-from kd_reid import compare, torchreid, train
+from kd_reid import compare, evaluate, torchreid, train
 from kd_reid.adapter import ADAPTER
 from kd_reid.models import build_model
 from kd_reid.student import load_student
@@ -159,6 +159,42 @@ class TestCheckpoints:
         shown = dict(line.split() for line in capsys.readouterr().out.splitlines() if line.strip())
         assert float(shown["mAP"]) == pytest.approx(last["mAP"], abs=1e-3)
         assert float(shown["reranked_mAP"]) == pytest.approx(last["reranked_mAP"], abs=1e-3)
+
+    @pytest.mark.parametrize(
+        ("config", "file"),
+        [
+            ("tricks", "last.pth"),
+            ("tricks", "student.pth"),
+            ("fixed-whole", "student.safetensors"),
+        ],
+    )
+    def test_a_run_is_evaluated_on_data_of_other_training_people(
+        self, config, file, copied, capsys
+    ):
+        folder = copied(config)
+        last = read(folder / "result.json")["last"]
+        Path("fewer/bounding_box_train").mkdir(parents=True)
+        for name in ("query", "bounding_box_test"):
+            Path("fewer", name).symlink_to(Path("set", name).resolve())
+        for image in Path("set/bounding_box_train").iterdir():
+            if not image.name.startswith("0001"):
+                Path("fewer/bounding_box_train", image.name).symlink_to(image.resolve())
+        capsys.readouterr()
+        line = [f"{config.split('-')[0]}.py", "--eval-only", f"{folder}/{file}"]
+        assert train.main([*line, "--cfg-options", "data.root=fewer"]) == 0
+        said = capsys.readouterr()
+        assert "trained on 5 people, the data has 4" in said.err
+        found = dict(line.split() for line in said.out.splitlines() if line.strip())
+        assert float(found["mAP"]) == pytest.approx(last["mAP"], abs=1e-3)
+
+    @pytest.mark.parametrize("file", ["", "last.pth", "student.pth"])
+    def test_a_run_is_measured_as_it_measured_itself(self, file, copied):
+        folder = copied("tricks")
+        last = read(folder / "result.json")["last"]
+        assert evaluate.main([str(folder / file), "--data", "set", "--out", "out.json"]) == 0
+        found = read("out.json")
+        assert found["evaluation"]["distance"] == "cosine"  # its config's
+        assert found["sets"]["set"]["metrics"].items() <= last.items()
 
     @pytest.mark.parametrize("file", ["best.pth", "student.pth"])
     def test_every_file_of_a_run_with_a_neck_is_a_teacher_s(self, file, copied, capsys):

@@ -22,11 +22,12 @@ from kd_reid.adaptation.target import UnlabelledData
 from kd_reid.data import DataSplits
 from kd_reid.embedder import Embedder
 from kd_reid.evaluation import Evaluation
+from kd_reid.heads import fit_heads
 from kd_reid.networks import build_embedder, check_identities, parse_embedder
 from kd_reid.student import embeddings, facts_of, load_student
 from kd_reid.weights import load_checkpoint
 
-_NAMED = [f"kd_reid.data.{name}" for name in ("market1501", "public", "generated")]
+_NAMED = [f"kd_reid.data.{name}" for name in ("market1501", "public", "merged", "generated")]
 """Data sets that a dry run replaces by random images."""
 
 _UNLABELLED = "kd_reid.adaptation.unlabelled"
@@ -141,8 +142,10 @@ class ReidAdapter(TaskAdapter):
         return test(teacher)
 
     def load_checkpoint(self, model: nn.Module, path: Path, data: DataSplits) -> None:
-        """Load any checkpoint of a run; with plain weights, also the neck beside them."""
-        load_checkpoint(network_of(model), path)
+        """Load any checkpoint of a run, whatever its people; the neck may be a file beside it."""
+        network = network_of(model)
+        fit_heads(network, path, data.num_classes)
+        load_checkpoint(network, path)
 
 
 def _source(node: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from kd_core.networks.latency import Timed
 from torch import nn
 
 from kd_reid.embedder import Embedder
+from kd_reid.images import refuse_others
 from kd_reid.known_networks import KNOWN
 from kd_reid.neck import attach, neck_of
 from kd_reid.roles import network_roles
@@ -32,8 +33,8 @@ def load_student(path: str | Path) -> Embedder:
     """Rebuild the embedder of a finished run, in evaluation mode on the CPU.
 
     Called with `{"image": images}`, uint8 or floats in [0, 1] of any size, it returns an
-    `Embedding`. A network that is not of torchreid needs `trusting(NAME)` of
-    `kd_core.config.trusted` around.
+    `Embedding`; other images are refused. A network that is not of torchreid needs
+    `trusting(NAME)` of `kd_core.config.trusted` around.
 
     Args:
         path: Folder of the run, or its `student.safetensors`.
@@ -53,6 +54,7 @@ def load_student(path: str | Path) -> Embedder:
         size=facts["image_size"],
         roles=network_roles(network),
     )
+    refuse_others(embedder)
     return embedder.eval()
 
 

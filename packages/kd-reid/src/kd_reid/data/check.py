@@ -12,6 +12,7 @@ from kd_core.files.checkpoint import save_json
 from kd_core.files.fingerprint import hash_of_file
 from kd_core.runtime.console import out
 
+from kd_reid.arguments import reading_of
 from kd_reid.data.folders import Found, divide, read_set
 from kd_reid.data.problems import searchable, shared_files, shared_identities, why_impossible
 from kd_reid.data.reading import Reading
@@ -28,9 +29,7 @@ UNUSABLE = {
 
 def run(args: Namespace) -> int:
     """Print the report of `check`; returns the exit status: 1 if anything is unusable."""
-    reading = {name: getattr(args, name) for name in ("camera", "identity", "same_camera")}
-    reading |= {name: dict(getattr(args, name)) or None for name in ("parts", "columns")}
-    reading |= {"distractors": args.distractors}
+    reading = reading_of(args)
     report = check(args.source, workers=args.workers, allow_shared=args.allow_shared, **reading)
     if args.out:
         save_json(report, Path(args.out), sealed=False)

@@ -23,7 +23,7 @@ def squared_euclidean(query: Tensor, gallery: Tensor) -> Tensor:
     Raises:
         UserError: If the two are not matrices with equal numbers of columns.
     """
-    _check(query, gallery)
+    check_embeddings(query, gallery)
     norms = query.square().sum(1, keepdim=True) + gallery.square().sum(1)
     return norms.addmm_(query, gallery.T, alpha=-2).clamp_(min=0)  # in the memory of the norms
 
@@ -34,11 +34,18 @@ def cosine_distance(query: Tensor, gallery: Tensor) -> Tensor:
 
     Half the squared Euclidean distance of the normalised embeddings. See `squared_euclidean`.
     """
-    _check(query, gallery)
-    return (F.normalize(query) @ F.normalize(gallery).T).neg_().add_(1)
+    check_embeddings(query, gallery)
+    return one_minus_dot(F.normalize(query), F.normalize(gallery))
 
 
-def _check(query: Tensor, gallery: Tensor) -> None:
+@full_precision
+def one_minus_dot(query: Tensor, gallery: Tensor) -> Tensor:
+    """Return the cosine distance of embeddings of length 1."""
+    return (query @ gallery.T).neg_().add_(1)
+
+
+def check_embeddings(query: Tensor, gallery: Tensor) -> None:
+    """Reject what are not matrices of one width."""
     if query.dim() != 2 or gallery.dim() != 2 or query.shape[1] != gallery.shape[1]:
         raise UserError(
             "distances need embeddings [Q, D] and [G, D] of one network, "

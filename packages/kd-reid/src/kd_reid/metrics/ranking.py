@@ -1,15 +1,25 @@
 """The measures of re-identification: cumulative matching characteristic and mean AP."""
 
 import warnings
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import torch
 from kd_core.errors import UserError, nearest
 from torch import Tensor
 
-JUNK = -1  # identity of detections that Market-1501 counts neither as correct nor as wrong
+from kd_reid.metrics.labels import JUNK, Labels, labels_of
+
 APS = ("step", "trapezoid")
 CHUNK = 2**22  # distances ranked at a time, about 30 bytes each
+
+
+class Ranking(NamedTuple):
+    """How early correct images appear; all are fractions of 1 (not percent)."""
+
+    cmc: Tensor  # float64 [max_rank]
+    means: dict[str, float]  # mean average precision, by each of `APS`
+    minp: float  # mean inverse negative penalty: how early the last correct image appears
 
 
 @torch.no_grad()
@@ -36,10 +46,11 @@ def evaluate_rank(
 
     Args:
         distance: [Q, G], any that grows with dissimilarity; a tensor on any device, or an array.
-        query_ids: Identities, integers [Q]; a tensor, an array or a list, as the next three.
-        gallery_ids: Identities, integers [G].
-        query_cams: Cameras, integers [Q]; without them, no image is left out for its camera.
-        gallery_cams: Cameras, integers [G].
+        query_ids: Identities [Q], whole numbers or texts; a tensor, an array or a list, as the next
+            three. `"0007"`, `7` and `7.0` are one: see `labels_of`.
+        gallery_ids: Identities [G].
+        query_cams: Cameras [Q]; without them, no image is left out for its camera.
+        gallery_cams: Cameras [G].
         max_rank: Number of ranks of the CMC, cut to the longest list.
         ap: Average precision is the mean over the correct images of this value. "step": the
             precision at the image (torchreid, fast-reid). "trapezoid": the mean of the precisions
@@ -54,9 +65,9 @@ def evaluate_rank(
     """
     if ap not in APS:
         raise UserError(f"ap is one of {', '.join(APS)}, got {ap!r}{nearest(ap, APS)}")
-    sides = (query_ids, gallery_ids, query_cams, gallery_cams)
-    cmc, means = _measure(distance, *sides, max_rank)
-    return cmc, means[ap]
+    labels = query_ids, gallery_ids, query_cams, gallery_cams
+    found = _measure(distance, labels, max_rank)
+    return found.cmc, found.means[ap]
 
 
 @torch.no_grad()
@@ -72,33 +83,44 @@ def evaluate_rank_both(
 
     See `evaluate_rank` for the arguments.
     """
-    return _measure(distance, query_ids, gallery_ids, query_cams, gallery_cams, max_rank)
+    found = _measure(distance, (query_ids, gallery_ids, query_cams, gallery_cams), max_rank)
+    return found.cmc, found.means
 
 
-def _measure(
-    distance: Any,
-    query_ids: Any,
-    gallery_ids: Any,
-    query_cams: Any,
-    gallery_cams: Any,
-    max_rank: int,
-) -> tuple[Tensor, dict[str, float]]:
+def _measure(distance: Any, given: tuple[Any, Any, Any, Any], max_rank: int) -> Ranking:
     distance = torch.as_tensor(distance)
-    _check(distance, query_cams, gallery_cams, max_rank)
-    if query_cams is None:
-        query_cams, gallery_cams = [0] * distance.shape[0], [1] * distance.shape[1]
-    ids, cams = (
-        _labels(name, distance, *sides)
-        for name, *sides in (("ids", query_ids, gallery_ids), ("cams", query_cams, gallery_cams))
-    )
-    size = max(CHUNK // distance.shape[1], 1)
-    chunks = zip(distance.split(size), ids[0].split(size), cams[0].split(size), strict=True)
-    ranked = [_rank(*chunk, ids[1], cams[1]) for chunk in chunks]
-    first, length, *precisions = (torch.cat(parts) for parts in zip(*ranked, strict=True))
-    _report_left_out(len(distance) - len(first), len(distance))
+    _check(distance)
+    labels = labels_of(tuple(distance.shape), *given, device=distance.device)
+    blocks = distance.split(max(CHUNK // distance.shape[1], 1))
+    return rank_blocks(blocks, labels, max_rank, stacklevel=5)
+
+
+@torch.no_grad()
+def rank_blocks(
+    blocks: Iterable[Tensor], labels: Labels, max_rank: int = 50, *, stacklevel: int = 3
+) -> Ranking:
+    """Rank distances that are never all in memory; see `evaluate_rank`.
+
+    Args:
+        blocks: Distances of some queries at a time to the whole gallery, [n, G], in order.
+        labels: From `labels_of`.
+        max_rank: Number of ranks of the CMC, cut to the longest list.
+        stacklevel: Of the warning about queries that are left out.
+    """
+    if max_rank < 1:
+        raise UserError(f"max_rank is 1 or more, got {max_rank}")
+    ranked, start = [], 0
+    for block in blocks:
+        here = slice(start, start + len(block))
+        sides = labels.query_ids[here], labels.query_cams[here]
+        ranked.append(_rank(block, *sides, labels.gallery_ids, labels.gallery_cams))
+        start += len(block)
+    first, length, inverse, *precisions = (torch.cat(p) for p in zip(*ranked, strict=True))
+    _report_left_out(start - len(first), start, stacklevel + 2)
     ranks = torch.arange(min(max_rank, int(length.max())), device=first.device)
     means = {name: float(values.mean()) for name, values in zip(APS, precisions, strict=True)}
-    return (first[:, None] <= ranks).double().mean(0), means
+    cmc = (first[:, None] <= ranks).double().mean(0)
+    return Ranking(cmc, means, float(inverse.mean()))
 
 
 def _rank(
@@ -107,8 +129,8 @@ def _rank(
     query_cams: Tensor,
     gallery_ids: Tensor,
     gallery_cams: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the rank of the first correct image, the length of the list and both APs, by query.
+) -> tuple[Tensor, ...]:
+    """Return by query: rank of the first correct image, length of the list, INP, and both APs.
 
     Queries without a correct image are missing. Ranks count from 0. Removed images sort
     last, where it moves no rank.
@@ -130,33 +152,20 @@ def _rank(
         precision.new_zeros(len(distance)).index_add_(0, query, precision)[valid] / count[valid]
         for precision in (step, trapezoid)
     )
-    return rank[start[valid]], (~removed).sum(1)[valid], step, trapezoid
+    last = rank[(start + count - 1)[valid]]
+    inverse = count[valid].double() / (last + 1)
+    return rank[start[valid]], (~removed).sum(1)[valid], inverse, step, trapezoid
 
 
-def _check(distance: Tensor, query_cams: Any, gallery_cams: Any, max_rank: int) -> None:
+def _check(distance: Tensor) -> None:
     if distance.dim() != 2 or not distance.numel() or not distance.is_floating_point():
         raise UserError(
             "distance is a matrix of floats, [queries, gallery] with some of each, "
             f"got {distance.dtype} {list(distance.shape)}"
         )
-    if (query_cams is None) != (gallery_cams is None):
-        raise UserError("query_cams and gallery_cams belong together; give both or neither")
-    if max_rank < 1:
-        raise UserError(f"max_rank is 1 or more, got {max_rank}")
 
 
-def _labels(name: str, distance: Tensor, query: Any, gallery: Any) -> tuple[Tensor, Tensor]:
-    sides = [torch.as_tensor(side, device=distance.device) for side in (query, gallery)]
-    shapes = [list(side.shape) for side in sides]
-    if shapes != [[size] for size in distance.shape]:
-        raise UserError(
-            f"distance {list(distance.shape)} needs one query and gallery {name} a row and column, "
-            f"got {shapes[0]} and {shapes[1]}"
-        )
-    return sides[0], sides[1]
-
-
-def _report_left_out(left_out: int, queries: int) -> None:
+def _report_left_out(left_out: int, queries: int, stacklevel: int) -> None:
     if left_out == queries:
         raise UserError(
             f"none of {queries} queries has its identity in the gallery, seen by another camera; "
@@ -164,4 +173,4 @@ def _report_left_out(left_out: int, queries: int) -> None:
         )
     if left_out:
         text = f"{left_out} of {queries} queries have no right image to find and are left out"
-        warnings.warn(text, stacklevel=5)  # so that the warning names the caller, not no_grad
+        warnings.warn(text, stacklevel=stacklevel)  # names the caller, not no_grad

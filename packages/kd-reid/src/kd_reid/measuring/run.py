@@ -1,0 +1,130 @@
+"""Measure a network or saved features on sets, and print a table: `tools/reid_evaluate.py`."""
+
+import inspect
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kd_core.errors import UserError, located
+from kd_core.files.checkpoint import save_json
+from kd_core.runtime import distributed
+from kd_core.runtime.console import err, out
+from rich.table import Table
+
+from kd_reid.arguments import reading_of
+from kd_reid.data.options import Options
+from kd_reid.evaluation import Evaluation, Features, extract
+from kd_reid.measuring.models import Measured, measured_model
+from kd_reid.measuring.saved import Saved, read_saved
+from kd_reid.measuring.targets import Searching, Target, open_target, read_searching
+
+SAVED = ".npy"
+_OF_FEATURES = ("network", "network_options", "size", "mean", "std", "flip")
+
+
+def run(args: Namespace) -> None:
+    """Do what the arguments say; see `kd_reid.evaluate`."""
+    if Path(args.model).suffix == SAVED:
+        for option in _OF_FEATURES:
+            if getattr(args, option):
+                flag = f"--{option.replace('_', '-')}"
+                raise UserError(f"{flag}: {args.model} has features already; leave it out")
+        found, shared = dict(_of_saved(args, read_saved(args.model))), _settings(args, {})
+    else:
+        with distributed.joined() as device:
+            measured = measured_model(args)
+            shared = _settings(args, measured.evaluation)
+            measured.embedder.to(device)
+            found = dict(_of_network(args, measured, shared, device))
+    if distributed.rank() == 0:
+        out.print(_table(found))
+        if args.out:
+            report = {"model": args.model, "evaluation": shared, "sets": found}
+            save_json(report, Path(args.out), sealed=False)
+
+
+def _settings(args: Namespace, own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of the evaluation: the user's, else the run's own, else the usual."""
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(Evaluation).parameters.items()
+        if name != "data"
+    }
+    given = {name: getattr(args, name) for name in defaults if getattr(args, name, None)}
+    return {**defaults, **own, **given, "fpr": list(args.fpr or ())}
+
+
+def _of_network(
+    args: Namespace, measured: Measured, shared: Mapping[str, Any], device: Any
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    options = Options(batch_size=args.batch_size, workers=args.workers)
+    for name, searching in _sets(args):
+        if searching.source == measured.source:
+            err.print(
+                f"{searching.source}: the run was trained on a part of it, and all its people are "
+                "searched for here; its config.py as --data keeps to the others",
+                markup=False,
+            )
+        with located(searching.source):
+            target = open_target(searching, measured.image_size, options)
+            target.to(device)
+            features = extract(measured.embedder, target, flip=shared["flip"])
+            yield name, _facts(target, features, shared)
+
+
+def _of_saved(args: Namespace, saved: Saved) -> Iterator[tuple[str, dict[str, Any]]]:
+    settings = _settings(args, {})
+    if not args.data:
+        searching, features = saved.searching(same_camera=args.same_camera)
+        yield saved.file.stem, _facts(searching, features, settings)
+        return
+    for name, searching in _sets(args):
+        if searching.node is not None:
+            raise UserError(
+                f"{searching.source}: saved features belong to files; name their folder or CSV file"
+            )
+        features = saved.features_of(searching.query.records, searching.gallery.records)
+        yield name, _facts(searching, features, settings)
+
+
+def _sets(args: Namespace) -> list[tuple[str, Searching]]:
+    """Return the sets by a short name each; all are read before the first is searched."""
+    if not args.data:
+        raise UserError("name the sets that are searched: --data FOLDER, FILE.csv or NAME:ROOT")
+    names = [_short(source) for source in args.data]
+    found = []
+    for source, name in zip(args.data, names, strict=True):
+        if args.data.count(source) > 1:
+            raise UserError(f"--data names {source} twice; each set is searched once")
+        searching = read_searching(source, **reading_of(args))
+        found.append((source if names.count(name) > 1 else name, searching))
+    return found
+
+
+def _short(source: str) -> str:
+    name, colon, _ = source.partition(":")
+    return name if colon and not Path(source).exists() else Path(source).resolve().name
+
+
+def _facts(
+    target: Target | Searching, features: Features, shared: Mapping[str, Any]
+) -> dict[str, Any]:
+    with located(target.source):
+        scores = Evaluation(target, **shared).measure(features)
+    counts = {"query": len(target.query.records), "gallery": len(target.gallery.records)}
+    return {"source": target.source, "images": counts, "metrics": scores}
+
+
+def _table(found: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = Table("", *found)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for side in ("query", "gallery"):
+        table.add_row(f"{side} images", *(f"{facts['images'][side]:,}" for facts in found.values()))
+    metrics: Sequence[str] = list(next(iter(found.values()))["metrics"])
+    for name in metrics:
+        values = [facts["metrics"][name] for facts in found.values()]
+        shown = [f"{v:.4g}" if name.startswith("threshold") else f"{v:.2f}" for v in values]
+        table.add_row(name, *shown)
+    return table
