@@ -10,7 +10,7 @@ from PIL import Image
 def paint(root, *names):
     for number, name in enumerate(names):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 16), (number, len(root.name), 0)).save(root / name)
+        Image.new("RGB", (8, 16), (30 * number, 20 * len(root.name), 0)).save(root / name)
     return str(root)
 
 
