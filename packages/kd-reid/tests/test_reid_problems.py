@@ -272,3 +272,8 @@ def test_training_refuses_before_anything_is_trained(tmp_path, monkeypatch, caps
     assert (
         train.main(["run.py", "--cfg-options", "data.same_camera=True", "--work-dir", "out"]) == 0
     )
+
+
+def test_matches_by_the_same_camera_count_in_named_sets_too(market):
+    found = data.market1501(str(market), same_camera=True, **SMALL)
+    assert {record.camera for record in found.query.records} == {None}
