@@ -95,7 +95,8 @@ class ReidAdapter(TaskAdapter):
 
     def load_finished(self, folder: Path, node: Mapping[str, Any]) -> Embedder:
         """Rebuild a finished student as a teacher."""
-        return as_teacher(Embedder, load_student(folder), node).eval()
+        student = load_student(folder)
+        return as_teacher(partial(Embedder, heads=student.heads), student, node).eval()
 
     def deployed(self, folder: Path, threads: int) -> dict[str, Timed]:
         """Return a finished student's embeddings of images in PyTorch."""
