@@ -8,7 +8,7 @@ from typing import Any
 from kd_core.config.node import Node, parse, parse_call
 from kd_core.errors import UserError, located
 from kd_core.experiment.adapter import TaskAdapter
-from kd_core.experiment.models import as_teacher
+from kd_core.experiment.models import as_teacher, is_pretrained
 from kd_core.experiment.spec import RANDOM, Experiment
 from kd_core.networks.latency import Timed
 from kd_core.networks.task import Batch, network_of
@@ -90,8 +90,12 @@ class ReidAdapter(TaskAdapter):
         return call.changed(adaptation=adaptation)
 
     def is_pretrained(self, network: Mapping[str, Any]) -> bool:
-        """Return False: torchreid's downloads are trained on ImageNet, not on people."""
-        return False
+        """Return whether a library's weights are asked for, of general features.
+
+        Not of torchreid: its downloads are trained on ImageNet's classes, which are not people.
+        """
+        of_torchreid = ("torchreid.", "kd_reid.models.")
+        return is_pretrained(network) and not str(network["type"]).startswith(of_torchreid)
 
     def load_finished(self, folder: Path, node: Mapping[str, Any]) -> Embedder:
         """Rebuild a finished student as a teacher."""

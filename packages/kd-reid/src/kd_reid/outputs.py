@@ -72,7 +72,9 @@ class _AsInEvaluation(TorchFunctionMode):
     ) -> Any:
         given = dict(kwargs or {})
         if func is F.scaled_dot_product_attention:
-            return func(*args[:4], **{**given, **dict(zip(_REST, args[4:], strict=False)), "dropout_p": 0.0})
+            return func(
+                *args[:4], **{**given, **dict(zip(_REST, args[4:], strict=False)), "dropout_p": 0.0}
+            )
         if func in _WITH_FLAG:
             call = inspect.signature(func).bind(*args, **given)
             named = call.arguments

@@ -9,6 +9,7 @@ from kd_core.errors import UserError
 from kd_core.files.weights import load_weights, matching_state
 from kd_core.networks.outputs import known_key
 from kd_core.networks.probe import untouched
+from kd_core.networks.roles import tap_list
 from kd_core.networks.tap_paths import entries
 from kd_core.networks.taps import FeatureTap
 from kd_core.networks.task import Batch
@@ -52,7 +53,7 @@ class FeatureEmbedder(Embedder):
 
     def embed(self, images: Tensor) -> Embedding:
         """Return the embedding of images, without logits."""
-        (path,) = self.roles["embedding"]
+        path = tap_list("@embedding[0]", self)[0]
         with FeatureTap(self.network, path) as seen:
             self.network(self.prepare(images))
         return Embedding(seen[path], (), ())
