@@ -13,6 +13,7 @@ from kd_core.files.weight_facts import WeightFacts, facts_in, facts_of
 from kd_core.files.weights import matching_state
 from kd_core.networks.image_channels import input_channels, statistics_for
 from kd_core.networks.probe import untouched
+from kd_core.runtime.failures import first_line
 from torch import Tensor, nn
 
 from kd_reid.data.splits import DataSplits
@@ -106,8 +107,15 @@ class EmbedderFitting:
 
     def numbers(self, network: nn.Module) -> dict[str, int]:
         """Return the numbers that losses on embeddings may need."""
-        with untouched(network), all_outputs(network):
-            features = training_pair(network(self._images(network)), network).features
+        images = self._images(network)
+        try:
+            with untouched(network), all_outputs(network):
+                features = training_pair(network(images), network).features
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise UserError(
+                f"{type(network).__name__} failed in a first pass, fed {list(images.shape)}: "
+                f"{first_line(error)}; if it wants images of another size, set `size` of its node"
+            ) from error
         width = features[0].shape[1]
         count = self.data.num_classes
         return {"num_classes": count, "embedding_size": width, "descriptors_dim": width}

@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 from kd_core.config.kinds import MODULE
+from kd_core.config.locate import locate
 from kd_core.config.node import Node, parse
 from kd_core.errors import UserError, located, nearest
 from kd_core.experiment.models import tell
@@ -66,7 +67,9 @@ def _listed(written: Any) -> Mapping[Any, Any] | None:
     """Return what was written as a dict by name; None if it is something else."""
     if isinstance(written, Mapping):
         return None if "type" in written else written
-    texts = [written] if isinstance(written, str) else written
+    texts: Any = written
+    if isinstance(written, str):  # on a command line perhaps several, as in [triplet,circle]
+        texts = [text.strip() for text in written.strip("[]() ").split(",")]
     if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
         return None
     items = {text.rpartition(".")[2]: text for text in texts}
@@ -126,6 +129,12 @@ def build_loss(node: Mapping[str, Any], where: str, known: Mapping[str, int]) ->
     if not isinstance(built, nn.Module):
         raise UserError(f"{where}: {node['type']} gave a {type(built).__name__}, not a module")
     return built
+
+
+def needs_numbers(node: Mapping[str, Any]) -> bool:
+    """Return whether a loss needs a number of `FILLED_IN`."""
+    function = node.function if isinstance(node, Node) else locate(str(node["type"]))
+    return bool(_needed(function) & {*FILLED_IN})
 
 
 def _needed(function: Any) -> set[str]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from kd_reid.data.splits import DataSplits
 from kd_reid.embedder import Embedder
 from kd_reid.fitting import EmbedderFitting
-from kd_reid.metric_losses import FILLED_IN, build_loss, check_batches, nodes_of
+from kd_reid.metric_losses import FILLED_IN, build_loss, check_batches, needs_numbers, nodes_of
 from kd_reid.teacher_features import FeatureEmbedder
 
 
@@ -77,7 +77,7 @@ def build_embedder(
     def wrap(built: nn.Module) -> Embedder:
         if fitting.without_head is not None:
             return FeatureEmbedder(built, **fitting.options(built))
-        known = fitting.numbers(built) if losses else {}
+        known = fitting.numbers(built) if any(map(needs_numbers, losses.values())) else {}
         return Embedder(
             built,
             label_smoothing=label_smoothing,
