@@ -229,7 +229,7 @@ def test_each_kind_of_teacher_can_be_searched_by(made, data):
 
 @torch.no_grad()
 def test_own_weights_as_teacher_give_zero(data, tmp_path):
-    state, network = without_classifier()
+    state, _ = without_classifier()
     student = build_embedder(
         data, "student", **parse_embedder({"network": OSNET, "weights": "random"}, "student")
     ).eval()
@@ -270,8 +270,7 @@ class TestWhatIsTaken:
         assert isinstance(made.network.fc, nn.Linear)
 
     def test_a_file_with_another_number_of_classes_fits(self, data, tmp_path):
-        import timm
-
+        timm = pytest.importorskip("timm")
         name = VIT["type"].partition(":")[2]
         options = {k: v for k, v in VIT.items() if k != "type"}
         network = timm.create_model(name, num_classes=9, **options).eval()

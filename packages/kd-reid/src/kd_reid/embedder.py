@@ -120,7 +120,9 @@ class Embedder(ImageTask):
         """Return the training outputs in the present mode; the search is behind a neck."""
         behind: list[Tensor] = []
         neck = None if self.training else neck_of(self.network)
-        hook = neck and neck.bn.register_forward_hook(lambda m, args, out: behind.append(out))
+        hook = None
+        if neck is not None:
+            hook = neck.bn.register_forward_hook(lambda m, args, out: behind.append(out))
         try:
             with all_outputs(self.network):
                 given = self.network(prepared)

@@ -81,25 +81,24 @@ def find_heads(network: nn.Module, images: Tensor) -> Heads:
 
 def _behind(network: nn.Module, pair: Pair) -> tuple[str, ...]:
     """Return the layers with parameters that logits depend on, and features do not."""
-    names, parameters = zip(
-        *[(name, p) for name, p in network.named_parameters() if p.requires_grad] or [("", None)],
-        strict=True,
-    )
-    if parameters[0] is None:
-        return ()
-    used = [
-        torch.autograd.grad(sum(t.sum() for t in side), parameters, None, True, allow_unused=True)
-        if any(t.requires_grad for t in side)
-        else [None] * len(parameters)
-        for side in pair
-    ]
+    named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+    used = [_depends(side, [parameter for _, parameter in named]) for side in pair]
     return tuple(
         dict.fromkeys(
             name.rpartition(".")[0]
-            for name, by_logits, by_features in zip(names, *used, strict=True)
-            if by_logits is not None and by_features is None and "." in name
+            for (name, _), by_logits, by_features in zip(named, *used, strict=True)
+            if by_logits and not by_features and "." in name
         )
     )
+
+
+def _depends(outputs: tuple[Tensor, ...], parameters: list[nn.Parameter]) -> list[bool]:
+    """Return on which parameters outputs depend."""
+    total = torch.stack([output.sum() for output in outputs]).sum()
+    if not total.requires_grad or not parameters:
+        return [False] * len(parameters)
+    found = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
+    return [gradient is not None for gradient in found]
 
 
 def is_of_torchreid(network: nn.Module) -> bool:

@@ -1,12 +1,11 @@
 """Losses on embeddings as a config names them: a name, an import path, or a node."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from kd_core.config.kinds import MODULE
-from kd_core.config.locate import locate
 from kd_core.config.node import Node, parse
 from kd_core.errors import UserError, located, nearest
 from kd_core.experiment.models import tell
@@ -111,36 +110,36 @@ def _plain(name: str) -> str:
     return name.lower().replace("_", "").replace("-", "").removesuffix("loss")
 
 
-def build_loss(node: Mapping[str, Any], where: str, known: Mapping[str, int]) -> nn.Module:
-    """Build a loss, with the numbers that it needs and its node does not give.
+def build_losses(
+    nodes: Mapping[str, Any], where: str, numbers: Callable[[], Mapping[str, int]]
+) -> dict[str, nn.Module]:
+    """Build losses, with the numbers that they need and their nodes do not give.
 
     Args:
-        node: Its node.
-        where: Its place, for messages.
-        known: The numbers of `FILLED_IN`.
+        nodes: By name.
+        where: Their place, for messages.
+        numbers: Returns those of `FILLED_IN`; called only if one is needed.
 
     Raises:
-        UserError: If it cannot be built, or is not a module.
+        UserError: If one cannot be built, or is not a module.
     """
-    call = parse(node, where, kind=MODULE, provided=FILLED_IN)
-    needed = _needed(call.function)
-    filled = {name: known[name] for name in known if name in needed and name not in call}
-    built = call.changed(**filled).build()
-    if not isinstance(built, nn.Module):
-        raise UserError(f"{where}: {node['type']} gave a {type(built).__name__}, not a module")
+    built = {}
+    for name, node in nodes.items():
+        place = f"{where}.{name}"
+        call = parse(node, place, kind=MODULE, provided=FILLED_IN)
+        needed = _needed(call.function) & {*FILLED_IN} - {*call}
+        filled = {key: value for key, value in numbers().items() if key in needed} if needed else {}
+        built[name] = call.changed(**filled).build()
+        if not isinstance(built[name], nn.Module):
+            kind = type(built[name]).__name__
+            raise UserError(f"{place}: {node['type']} gave a {kind}, not a module")
     return built
-
-
-def needs_numbers(node: Mapping[str, Any]) -> bool:
-    """Return whether a loss needs a number of `FILLED_IN`."""
-    function = node.function if isinstance(node, Node) else locate(str(node["type"]))
-    return bool(_needed(function) & {*FILLED_IN})
 
 
 def _needed(function: Any) -> set[str]:
     """Return the arguments without a default, of a class and of those that it passes **kwargs."""
     kinds = function.__mro__ if isinstance(function, type) else ()
-    calls = [kind.__init__ for kind in kinds if "__init__" in vars(kind)] or [function]
+    calls = [vars(kind)["__init__"] for kind in kinds if "__init__" in vars(kind)] or [function]
     return {
         name
         for call in calls

@@ -1,6 +1,7 @@
 """Build embedders from the student and teacher nodes of a config."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from kd_reid.data.splits import DataSplits
 from kd_reid.embedder import Embedder
 from kd_reid.fitting import EmbedderFitting
-from kd_reid.metric_losses import FILLED_IN, build_loss, check_batches, needs_numbers, nodes_of
+from kd_reid.metric_losses import FILLED_IN, build_losses, check_batches, nodes_of
 from kd_reid.teacher_features import FeatureEmbedder
 
 
@@ -72,19 +73,16 @@ def build_embedder(
         output=output,
         roles=roles or {},
     )
-    losses = metric_losses or {}
 
     def wrap(built: nn.Module) -> Embedder:
         if fitting.without_head is not None:
             return FeatureEmbedder(built, **fitting.options(built))
-        known = fitting.numbers(built) if any(map(needs_numbers, losses.values())) else {}
         return Embedder(
             built,
             label_smoothing=label_smoothing,
-            metric_losses={
-                name: build_loss(node, f"{where}.metric_losses.{name}", known)
-                for name, node in losses.items()
-            },
+            metric_losses=build_losses(
+                metric_losses or {}, f"{where}.metric_losses", partial(fitting.numbers, built)
+            ),
             fixed_base_epochs=fixed_base_epochs,
             heads=fitting.heads,
             **fitting.options(built),
@@ -110,8 +108,9 @@ def parse_embedder(node: Mapping[str, Any], where: str) -> Node:
     return call
 
 
-def check_identities(embedder: Embedder, batch: Batch, data: DataSplits, where: str) -> None:
+def check_identities(embedder: nn.Module, batch: Batch, data: DataSplits, where: str) -> None:
     """Reject a student that cannot be trained on the data's identities, before any training."""
+    assert isinstance(embedder, Embedder), "what build_embedder returns"
     network, images = embedder.network, batch["image"]
     with located(where), untouched(embedder), telling(embedder, batch):
         found, own = embedder.embed(images), embedder({"image": images})

@@ -150,8 +150,8 @@ def last_linear(network: nn.Module, images: Tensor) -> tuple[str, int] | None:
             handle.remove()
     if (key := known_key(network)) is not None:
         given = entries(given).get(key)
-    name = places.get(id(given))
-    return None if name is None else (name, int(given.shape[-1]))
+    found = places.get(id(given))
+    return None if found is None else (found, int(given.shape[-1]))
 
 
 def feature_roles(network: nn.Module, images: Tensor, output: str | int | None) -> dict[str, Any]:
@@ -173,13 +173,13 @@ def feature_roles(network: nn.Module, images: Tensor, output: str | int | None) 
         found = {path: _one(found, path, network)}
     pooled, tokens = _chosen(found, 2, _POOLED), _chosen(found, 3, _TOKENS)
     roles: dict[str, Any] = {"logits": ()}
-    if tokens is not None:
-        facts = known_tokens(network, "")
-        if facts is not None:
-            roles["tokens"] = (f"{tokens}:tokens",)
-            tokens = f"{tokens}:{'cls' if facts.class_token else 'mean'}"
-    path = pooled or tokens
-    if path is None or (path == tokens and "tokens" not in roles):
+    facts = None if tokens is None else known_tokens(network, "")
+    mean = None
+    if facts is not None:
+        roles["tokens"] = (f"{tokens}:tokens",)
+        mean = f"{tokens}:{'cls' if facts.class_token else 'mean'}"
+    path = pooled or mean
+    if path is None:
         shown = ", ".join(f"{name} {list(value.shape)}" for name, value in found.items())
         name = next(iter(found), "output")
         raise UserError(
