@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from kd_core.errors import UserError
 from kd_core.files.weights import load_weights, matching_state
 from kd_core.networks.outputs import known_key
@@ -21,6 +20,7 @@ from kd_reid.heads import Heads
 from kd_reid.outputs import Embedding
 
 _POOLED = ("pooler_output", "image_embeds", "embedding", "embeddings")
+_LAST_NORMS = ("norm", "layernorm", "encoder.ln")  # of timm, Hugging Face and torchvision
 _TOKENS = ("last_hidden_state", "tokens")
 
 
@@ -165,18 +165,21 @@ def feature_roles(network: nn.Module, images: Tensor, output: str | int | None) 
     Raises:
         UserError: If it is not known which of its outputs is the embedding.
     """
-    with untouched(network), torch.no_grad():
+    roles: dict[str, Any] = {"logits": ()}
+    last = next((name for name in _LAST_NORMS if _has(network, name)), None)
+    with untouched(network), FeatureTap(network, last or ()) as seen:
         given = network(images)
+    if last and known_tokens(network, last) and getattr(seen[last], "ndim", 0) == 3:
+        roles |= {"tokens": (f"{last}:tokens",), "map": (f"{last}:map",)}
     found = {"output": given} if isinstance(given, Tensor) else _listed(given)
     if output is not None:
         path = f"output[{output}]"
         found = {path: _one(found, path, network)}
     pooled, tokens = _chosen(found, 2, _POOLED), _chosen(found, 3, _TOKENS)
-    roles: dict[str, Any] = {"logits": ()}
     facts = None if tokens is None else known_tokens(network, "")
     mean = None
     if facts is not None:
-        roles["tokens"] = (f"{tokens}:tokens",)
+        roles |= {"tokens": (f"{tokens}:tokens",), "map": (f"{tokens}:map",)}
         mean = f"{tokens}:{'cls' if facts.class_token else 'mean'}"
     path = pooled or mean
     if path is None:
@@ -188,6 +191,10 @@ def feature_roles(network: nn.Module, images: Tensor, output: str | int | None) 
             f"{name}:cls, :mean(prefix=1), or :nchw:mean of a map"
         )
     return {**roles, "embedding": (path,), "pooled": (path,)}
+
+
+def _has(network: nn.Module, path: str) -> bool:
+    return any(name == path for name, _ in network.named_modules())
 
 
 def _listed(given: Any) -> dict[str, Tensor]:
