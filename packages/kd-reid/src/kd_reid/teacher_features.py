@@ -166,15 +166,13 @@ def feature_roles(network: nn.Module, images: Tensor, output: str | int | None) 
         UserError: If it is not known which of its outputs is the embedding.
     """
     roles: dict[str, Any] = {"logits": ()}
-    last = next((name for name in _LAST_NORMS if _has(network, name)), None)
-    with untouched(network), FeatureTap(network, last or ()) as seen:
-        given = network(images)
-    if last and known_tokens(network, last) and getattr(seen[last], "ndim", 0) == 3:
+    given, last = _run(network, images)
+    if last is not None:
         roles |= {"tokens": (f"{last}:tokens",), "map": (f"{last}:map",)}
     found = {"output": given} if isinstance(given, Tensor) else _listed(given)
     if output is not None:
-        path = f"output[{output}]"
-        found = {path: _one(found, path, network)}
+        entry = f"output[{output}]"
+        found = {entry: _one(found, entry, network)}
     pooled, tokens = _chosen(found, 2, _POOLED), _chosen(found, 3, _TOKENS)
     facts = None if tokens is None else known_tokens(network, "")
     mean = None
@@ -193,8 +191,23 @@ def feature_roles(network: nn.Module, images: Tensor, output: str | int | None) 
     return {**roles, "embedding": (path,), "pooled": (path,)}
 
 
-def _has(network: nn.Module, path: str) -> bool:
-    return any(name == path for name, _ in network.named_modules())
+def _run(network: nn.Module, images: Tensor) -> tuple[Any, str | None]:
+    """Return what a network gives, and where a transformer has its last tokens, if it is known."""
+    names = [name for name, _ in network.named_modules() if name in _LAST_NORMS]
+    last = next((name for name in names if known_tokens(network, name) is not None), None)
+    seen: list[Any] = []
+    hook = None
+    if last is not None:
+        layer = network.get_submodule(last)
+        hook = layer.register_forward_hook(lambda module, args, out: seen.append(out))
+    try:
+        with untouched(network):
+            given = network(images)
+    finally:
+        if hook is not None:
+            hook.remove()
+    once = len(seen) == 1 and isinstance(seen[0], Tensor) and seen[0].dim() == 3
+    return given, last if once else None
 
 
 def _listed(given: Any) -> dict[str, Tensor]:
