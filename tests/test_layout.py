@@ -18,7 +18,7 @@ ALWAYS = {
     "kd_core": CORE,
     "kd_cls": VISION | {"sklearn"},
     "kd_det": VISION | {"detectron2", "pycocotools", "iopath", "yaml", "cv2", "omegaconf"},
-    "kd_reid": VISION | {"torchreid", "scipy", "sklearn", "cv2"},
+    "kd_reid": VISION | {"torchreid", "scipy", "sklearn", "cv2", "pytorch_metric_learning"},
 }
 IN_ONE_FILE = {
     ("kd_core", "python_files.py"): {"mmengine"},

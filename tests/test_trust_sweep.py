@@ -111,7 +111,8 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
     ("kd_cls/analysis/models.py", "parse"): (1, "a network of a config; must be a module"),
     ("kd_core/experiment/models.py", "build_network"): (1, "networks of a config: modules"),
     ("kd_cls/analysis/models.py", "locate"): (1, "a network of the command line; its signature"),
-    ("kd_reid/networks.py", "build_network"): (1, "metric losses of a config; must be modules"),
+    ("kd_reid/metric_losses.py", "parse"): (1, "metric losses of a config; must be modules"),
+    ("kd_reid/fitting.py", "build_network"): (1, "a teacher's `network` of a config, once more"),
     ("kd_reid/adaptation/target.py", "build"): (1, "`data.of` of a config; must be a data set"),
     # What a file names, judged by `kd_core.config.trust`
     ("kd_cls/student.py", "build_from_file"): (1, "metadata of a student's file"),

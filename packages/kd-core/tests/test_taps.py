@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from kd_core.errors import UserError
+from kd_core.networks.hidden_pass import hidden_from_taps
 from kd_core.networks.taps import FeatureTap, OverwrittenTapError
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -553,3 +554,21 @@ def test_two_threads_on_one_network_are_told_so():
 def test_a_scripted_network_is_refused():
     with pytest.raises(UserError, match="is scripted"):
         FeatureTap(torch.jit.script(nn.Sequential(nn.ReLU())), "0")
+
+
+def test_a_hidden_pass_is_not_recorded():
+    network = nn.Sequential(nn.Linear(2, 3))
+    with FeatureTap(network, "0") as seen:
+        network(torch.ones(1, 2))
+        with hidden_from_taps():
+            network(torch.zeros(1, 2))
+    assert torch.equal(seen["0"], network(torch.ones(1, 2)))
+
+
+def test_a_tap_that_ends_a_pass_leaves_another_one_inside_alone():
+    network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4))
+    outer = FeatureTap(network, "0", stop=True)
+    with outer as seen, FeatureTap(network, "1") as inner:
+        network(torch.ones(1, 2))
+    assert seen.keys() == {"0"}
+    assert not inner

@@ -11,7 +11,7 @@ from kd_core.distill.compared import Watched
 from kd_core.distill.distiller import Distiller
 from kd_core.errors import UserError
 from kd_core.experiment.adapter import Measures, TaskAdapter
-from kd_core.experiment.models import as_teacher, is_pretrained, without_pretrained
+from kd_core.experiment.models import as_teacher, is_pretrained, tell, without_pretrained
 from kd_core.experiment.spec import Experiment
 from kd_core.files.artifacts import find_student
 from kd_core.files.weight_facts import facts_of
@@ -39,7 +39,7 @@ from kd_cls.networks import (
 )
 from kd_cls.stand_ins import data_stand_in, model_stand_in
 from kd_cls.student import load_student
-from kd_cls.trained import Trained, tell
+from kd_cls.trained import Trained
 
 _HEADLESS = "kd_cls.models.headless.without_head"
 

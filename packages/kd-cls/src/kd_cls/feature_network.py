@@ -6,11 +6,18 @@ from typing import Any
 import torch
 from kd_core.config.places import NetworkNode
 from kd_core.errors import UserError
-from kd_core.experiment.models import build_task, is_pretrained, weights_file
+from kd_core.experiment.models import (
+    build_task,
+    is_pretrained,
+    is_trained_here,
+    tell,
+    weights_file,
+)
 from kd_core.experiment.spec import RANDOM
 from kd_core.networks.batch_names import by_our_names
 from kd_core.networks.image_channels import input_channels, statistics_for
 from kd_core.networks.image_task import ImageTask, height_and_width
+from kd_core.networks.outputs import tensor_in
 from kd_core.networks.probe import first_pass, training_pass, untouched
 from kd_core.networks.roles import tap_list
 from kd_core.networks.taps import FeatureTap
@@ -21,10 +28,9 @@ from kd_cls.classifier import Classifier
 from kd_cls.data import DataSplits
 from kd_cls.libraries.feature_fitting import FeatureFitting
 from kd_cls.libraries.fitting import key_of
-from kd_cls.libraries.outputs import tensor_in
 from kd_cls.libraries.pretrained import pretrained_facts
 from kd_cls.roles import network_roles
-from kd_cls.trained import Trained, is_trained_here, tell
+from kd_cls.trained import Trained
 
 _OF_LABELS = ("new_head", "linear_probe", "label_smoothing", "class_weights", "task_views")
 

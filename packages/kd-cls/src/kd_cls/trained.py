@@ -5,11 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kd_core.errors import UserError, located
-from kd_core.experiment.models import is_pretrained, weights_file
+from kd_core.experiment.models import is_pretrained, is_trained_here, tell, weights_file
 from kd_core.experiment.spec import RANDOM
 from kd_core.files.weight_facts import WeightFacts, class_names, facts_of
-from kd_core.runtime import distributed
-from kd_core.runtime.console import err
 
 from kd_cls.class_names import doubt, match_classes
 from kd_cls.classifier import Classifier
@@ -133,14 +131,3 @@ class Trained:
         named = f"{len(self.classes)} classes from the config" if self.classes else ""
         found = f"{', '.join(taken)} from {facts.source}" if taken else ""
         return " and ".join(filter(None, [found, named])) or f"nothing taken from {facts.source}"
-
-
-def tell(line: str) -> None:
-    """Print a line, of one process alone."""
-    if distributed.rank() == 0:
-        err.print(line, markup=False)
-
-
-def is_trained_here(where: str) -> bool:
-    """Return whether a node is trained here: then the size of its images is its config's."""
-    return where.partition(".")[0] in ("student", "peers")

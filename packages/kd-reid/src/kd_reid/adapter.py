@@ -8,7 +8,7 @@ from typing import Any
 from kd_core.config.node import Node, parse, parse_call
 from kd_core.errors import UserError, located
 from kd_core.experiment.adapter import TaskAdapter
-from kd_core.experiment.models import as_teacher
+from kd_core.experiment.models import as_teacher, is_pretrained
 from kd_core.experiment.spec import RANDOM, Experiment
 from kd_core.networks.latency import Timed
 from kd_core.networks.task import Batch, network_of
@@ -22,8 +22,8 @@ from kd_reid.adaptation.target import UnlabelledData
 from kd_reid.data import DataSplits
 from kd_reid.embedder import Embedder
 from kd_reid.evaluation import Evaluation
-from kd_reid.heads import fit_heads
 from kd_reid.networks import build_embedder, check_identities, parse_embedder
+from kd_reid.other_people import fit_heads
 from kd_reid.student import embeddings, facts_of, load_student
 from kd_reid.weights import load_checkpoint
 
@@ -91,12 +91,17 @@ class ReidAdapter(TaskAdapter):
         return call.changed(adaptation=adaptation)
 
     def is_pretrained(self, network: Mapping[str, Any]) -> bool:
-        """Return False: torchreid's downloads are trained on ImageNet, not on people."""
-        return False
+        """Return whether a library's weights are asked for, of general features.
+
+        Not of torchreid: its downloads are trained on ImageNet's classes, which are not people.
+        """
+        of_torchreid = ("torchreid.", "kd_reid.models.")
+        return is_pretrained(network) and not str(network["type"]).startswith(of_torchreid)
 
     def load_finished(self, folder: Path, node: Mapping[str, Any]) -> Embedder:
         """Rebuild a finished student as a teacher."""
-        return as_teacher(Embedder, load_student(folder), node).eval()
+        student = load_student(folder)
+        return as_teacher(partial(Embedder, heads=student.heads), student, node).eval()
 
     def deployed(self, folder: Path, threads: int) -> dict[str, Timed]:
         """Return a finished student's embeddings of images in PyTorch."""

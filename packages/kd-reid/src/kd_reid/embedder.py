@@ -1,30 +1,23 @@
 """Embedder: wraps a network of torchreid with normalisation and losses."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple, cast
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - its usual name
 from kd_core.config.values import Deviations, HeightWidth, Means, NonNegativeInt, Share, checked
 from kd_core.errors import UserError
 from kd_core.functional import full_precision
+from kd_core.networks.hidden_pass import hidden_from_taps
 from kd_core.networks.image_task import ImageTask
 from kd_core.networks.task import Batch
 from torch import Tensor, nn
 
 from kd_reid.data.statistics import IMAGENET_MEAN, IMAGENET_STD
-from kd_reid.neck import CLASSIFIER, neck_of, without_neck
+from kd_reid.heads import FixedBase, Heads, is_of_torchreid, named_heads, require_heads, watched
+from kd_reid.neck import neck_of, without_neck
+from kd_reid.outputs import Embedding, all_outputs, in_evaluation, joined, training_pair
 
 ID = "id"  # name of the cross-entropy among the losses
-
-
-class Embedding(NamedTuple):
-    """Output of a network for images."""
-
-    embedding: Tensor  # [N, D], for the search
-    logits: tuple[Tensor, ...]  # of each head, [N, identities of the training set]
-    features: tuple[Tensor, ...]  # before each head, [N, D]; input of metric losses
 
 
 class Embedder(ImageTask):
@@ -35,7 +28,8 @@ class Embedder(ImageTask):
 
     Args:
         network: In training mode, images [N, 3, H, W] to (logits, embedding), either a tensor
-            or one for each head; any network of torchreid that was built with `loss="triplet"`.
+            or one for each head; any network of torchreid that was built with `loss="triplet"`. In
+            evaluation what it gives then, the embedding [N, D] or both, is what is searched by.
         mean: Of each channel of the images in [0, 1].
         std: Standard deviation of each channel.
         size: Height and width in pixels that images are resized to, or None.
@@ -44,9 +38,11 @@ class Embedder(ImageTask):
         fixed_base_epochs: Epochs at the start in which only the classifier is trained, and the
             rest is in evaluation mode. Several GPUs need `trainer.find_unused_parameters`.
         roles: Tap paths by role.
+        heads: Where its classifiers are; None takes those of torchreid's name.
 
     Raises:
-        UserError: If mean and std are not three numbers each, or the smoothing not in [0, 1].
+        UserError: If mean and std are not three numbers each, the smoothing not in [0, 1], or the
+            classifier not known whose base is fixed.
     """
 
     @checked
@@ -61,6 +57,7 @@ class Embedder(ImageTask):
         metric_losses: Mapping[str, nn.Module] | None = None,
         fixed_base_epochs: NonNegativeInt = 0,
         roles: Mapping[str, str | Sequence[str]] | None = None,
+        heads: Heads | None = None,
     ) -> None:
         super().__init__(
             network, mean=mean, std=std, size=size, label_smoothing=label_smoothing, roles=roles
@@ -69,12 +66,17 @@ class Embedder(ImageTask):
             raise UserError(f"metric_losses: {ID!r} is the cross-entropy's name; choose another")
         self.metric_losses = nn.ModuleDict(metric_losses or {})
         self.fixed_base_epochs = fixed_base_epochs
+        named = named_heads(network)
+        self.heads = Heads(named, named) if heads is None else heads
+        if fixed_base_epochs:
+            require_heads(network, self.heads.new, f"fixed_base_epochs={fixed_base_epochs}")
+        self._base = FixedBase(self.heads.new)
 
     def forward(self, batch: Batch) -> dict[str, Tensor] | Embedding:
-        """Return `{"id": ..., ...}` while training, else what `embed` returns."""
-        found = self.embed(batch["image"])
+        """Return `{"id": ..., ...}` while training, else what images are searched by."""
         if not self.training:
-            return found
+            return self._search(batch["image"])
+        found = self.embed(batch["image"])
         label = batch["label"]
         self.count(found.logits[0], label)
         losses = {ID: _mean([self.cross_entropy(logits, label) for logits in found.logits])}
@@ -91,25 +93,52 @@ class Embedder(ImageTask):
 
     def embed(self, images: Tensor) -> Embedding:
         """Return embeddings and logits of images, in training and in evaluation mode alike."""
-        with _all_outputs(self.network):
-            given = self.network(self.prepare(images))
-        logits, features = _pair(given, self.network)
-        neck = neck_of(self.network)
-        if neck is not None and not self.training:
-            return Embedding(neck.bn(features[0]), logits, features)
-        if len(features) == 1:
-            return Embedding(features[0], logits, features)
-        return Embedding(torch.cat([F.normalize(rows) for rows in features], 1), logits, features)
+        prepared = self.prepare(images)
+        found = self._all(prepared)
+        if self.training or self._searches_as_trained:
+            return found
+        with hidden_from_taps():
+            own = in_evaluation(self.network(prepared), self.network)
+        return found._replace(embedding=own.embedding)
+
+    def _search(self, images: Tensor) -> Embedding:
+        """Return what the network itself gives in evaluation."""
+        # What a tap of the classifier waits for may come with the training outputs alone.
+        if self._searches_as_trained or watched(self.network, self.heads.paths):
+            return self.embed(images)
+        return in_evaluation(self.network(self.prepare(images)), self.network)
+
+    @property
+    def _searches_as_trained(self) -> bool:
+        """Whether the training outputs have the embedding that is searched by.
+
+        In torchreid's networks the flag of the network decides only what is returned.
+        """
+        return is_of_torchreid(self.network) or neck_of(self.network) is not None
+
+    def _all(self, prepared: Tensor) -> Embedding:
+        """Return the training outputs in the present mode; the search is behind a neck."""
+        behind: list[Tensor] = []
+        neck = None if self.training else neck_of(self.network)
+        hook = None
+        if neck is not None:
+            hook = neck.bn.register_forward_hook(lambda m, args, out: behind.append(out))
+        try:
+            with all_outputs(self.network):
+                given = self.network(prepared)
+        finally:
+            if hook is not None:
+                hook.remove()
+        found = training_pair(given, self.network)
+        embedding = behind[0] if behind else joined(found.features)
+        return Embedding(embedding, *found)
 
     def begin_epoch(self, epoch: int) -> None:
         """Freeze all but the classifier in the first epochs, and unfreeze it afterwards."""
-        fixed = epoch < self.fixed_base_epochs
-        if not self.fixed_base_epochs:
-            return
-        for name, module in self.network.named_children():
-            if not name.startswith(CLASSIFIER):
-                module.train(not fixed)
-                module.requires_grad_(not fixed)
+        if epoch < self.fixed_base_epochs:
+            self._base.freeze(self.network)
+        else:
+            self._base.release(self.network)
 
     def products(self) -> dict[str, dict[str, Tensor]]:
         """Return the weights of the plain network, and those of the neck for a separate file."""
@@ -117,43 +146,6 @@ class Embedder(ImageTask):
         if neck is None:
             return super().products()
         return {"student": without_neck(self.network), "neck": neck.state_dict()}
-
-
-@contextmanager
-def _all_outputs(network: nn.Module) -> Iterator[None]:
-    """Let a network of torchreid return its training outputs in its present mode.
-
-    In evaluation these networks return no logits. The flag of the network itself decides that; the
-    flags of its layers are not changed.
-    """
-    before, network.training = network.training, True
-    try:
-        yield
-    except AssertionError as error:  # of HACNN, which takes one size only
-        raise UserError(
-            f"{type(network).__name__}: {error}; give its node size=[height, width]"
-        ) from error
-    finally:
-        network.training = before
-
-
-def _pair(given: Any, network: nn.Module) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Return the logits and the features of each head."""
-    pair = isinstance(given, tuple | list) and len(given) == 2
-    logits, features = (_tensors(part) for part in given) if pair else ((), ())
-    if not logits or not features:
-        came = f"a {type(given).__name__}" if not pair else "something else in them"
-        raise UserError(
-            f"{type(network).__name__} returned {came}; in training mode it must return logits "
-            "[N, identities] and an embedding [N, D] (in torchreid: loss='triplet'; "
-            "kd_reid.models.build_model does that)"
-        )
-    return logits, features
-
-
-def _tensors(part: Any) -> tuple[Tensor, ...]:
-    parts = tuple(part) if isinstance(part, tuple | list) else (part,)
-    return parts if all(isinstance(x, Tensor) and x.dim() == 2 for x in parts) else ()
 
 
 @full_precision

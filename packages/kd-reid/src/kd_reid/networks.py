@@ -1,25 +1,24 @@
 """Build embedders from the student and teacher nodes of a config."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from kd_core.config.build import build_network
+import torch
 from kd_core.config.node import Node, parse_call
 from kd_core.config.places import NetworkNode
 from kd_core.config.values import Deviations, HeightWidth, Means, NonNegativeInt, Share
 from kd_core.errors import UserError, located
 from kd_core.experiment.models import build_task, require_logits, weights_file
-from kd_core.networks.image_channels import statistics_for
-from kd_core.networks.probe import first_pass
+from kd_core.networks.probe import telling, training_pass, untouched
 from kd_core.networks.task import Batch
-from torch import nn
+from torch import Tensor, nn
 
 from kd_reid.data.splits import DataSplits
-from kd_reid.embedder import Embedder, Embedding
-from kd_reid.neck import attach
-from kd_reid.roles import network_roles
-from kd_reid.weights import identities_in, load_backbone, load_checkpoint
+from kd_reid.embedder import Embedder
+from kd_reid.fitting import EmbedderFitting
+from kd_reid.metric_losses import FILLED_IN, build_losses, check_batches, nodes_of
+from kd_reid.teacher_features import FeatureEmbedder
 
 
 def build_embedder(
@@ -37,6 +36,7 @@ def build_embedder(
     label_smoothing: Share = 0.0,
     metric_losses: Mapping[str, NetworkNode] | None = None,
     fixed_base_epochs: NonNegativeInt = 0,
+    output: str | NonNegativeInt | None = None,
     roles: Mapping[str, Any] | None = None,
 ) -> Embedder:
     """Build the embedder of a config node.
@@ -57,66 +57,81 @@ def build_embedder(
         label_smoothing: Of the student's own `id` loss.
         metric_losses: Nodes of the student's losses on embeddings, by name.
         fixed_base_epochs: See `Embedder`.
+        output: Name or number of the embedding, or of the tokens, among what a teacher without a
+            classifier returns.
         roles: Tap paths by role, for networks whose roles are not known.
     """
-    file = weights_file(weights)
-    identities = identities_in(file) if file else None
+    fitting = EmbedderFitting(
+        where=where,
+        network=network,
+        data=data,
+        file=weights_file(weights),
+        backbone=None if weights else backbone_weights,
+        bnneck=bnneck,
+        statistics=None if mean is None and std is None else (mean or data.mean, std or data.std),
+        size=size,
+        output=output,
+        roles=roles or {},
+    )
 
     def wrap(built: nn.Module) -> Embedder:
-        losses = metric_losses or {}
-        shift, scale = mean, std
-        if mean is None and std is None:
-            shift, scale = statistics_for(built, (data.mean, data.std), where)
+        if fitting.without_head is not None:
+            return FeatureEmbedder(built, **fitting.options(built))
         return Embedder(
             built,
-            mean=shift or data.mean,
-            std=scale or data.std,
-            size=size,
             label_smoothing=label_smoothing,
-            metric_losses={
-                name: build_network(node, f"metric_losses.{name}") for name, node in losses.items()
-            },
+            metric_losses=build_losses(
+                metric_losses or {}, f"{where}.metric_losses", partial(fitting.numbers, built)
+            ),
             fixed_base_epochs=fixed_base_epochs,
-            roles={**network_roles(built), **(roles or {})},
+            heads=fitting.heads,
+            **fitting.options(built),
         )
 
     return build_task(
         network,
         where,
         pretrained=not weights and not backbone_weights,
-        prepare=partial(
-            _load, backbone=None if weights else backbone_weights, bnneck=bnneck, file=file
-        ),
+        prepare=fitting.fit,
         wrap=wrap,
-        num_classes=identities or data.num_classes,
+        num_classes=fitting.count,
     )
-
-
-def _load(built: nn.Module, *, backbone: str | None, bnneck: bool, file: str | None) -> nn.Module:
-    """Load the backbone, attach the neck, and load the whole: each if it is wanted."""
-    if backbone:
-        load_backbone(built, backbone)
-    if bnneck:
-        attach(built)
-    if file:
-        load_checkpoint(built, file)
-    return built
 
 
 def parse_embedder(node: Mapping[str, Any], where: str) -> Node:
     """Check a student's or teacher's node, without building anything, and return it."""
-    call = parse_call(build_embedder, node, where, provided=("num_classes",))
+    if losses := node.get("metric_losses"):
+        node = {**node, "metric_losses": nodes_of(losses, f"{where}.metric_losses")}
+    call = parse_call(build_embedder, node, where, provided=FILLED_IN)
     if node.get("weights") and node.get("backbone_weights"):
         raise UserError(f"{where}: weights are of the whole network; leave backbone_weights out")
     return call
 
 
 def check_identities(embedder: nn.Module, batch: Batch, data: DataSplits, where: str) -> None:
-    """Reject a student whose logits do not fit the data's identities, before any training."""
-    with located(where):
-        found: Embedding = first_pass(embedder, batch)
+    """Reject a student that cannot be trained on the data's identities, before any training."""
+    assert isinstance(embedder, Embedder), "what build_embedder returns"
+    network, images = embedder.network, batch["image"]
+    with located(where), untouched(embedder), telling(embedder, batch):
+        found, own = embedder.embed(images), embedder({"image": images})
     advice = (
         "identities; leave num_classes out of the network's node, and give weights that were "
         "trained on other people as backbone_weights"
     )
     require_logits(found.logits[0].shape[1], data.num_classes, where, advice)
+    widths = [[logits.shape[1] for logits in one.logits] for one in (found, own)]
+    if (own.logits and widths[0] != widths[1]) or _are_logits(own.embedding, found.logits):
+        came = "its logits" if not own.logits else "another pair than in training"
+        raise UserError(
+            f"{where}: {type(network).__name__} returns {came} in evaluation; wanted the "
+            "embedding [N, D] that images are searched by, or logits and embedding"
+        )
+    if embedder.metric_losses:
+        check_batches(data, f"{where}.metric_losses")
+    if not embedder.changes_data:  # which needs its moving average
+        with located(where):
+            training_pass(embedder, batch)
+
+
+def _are_logits(embedding: Tensor, logits: Sequence[Tensor]) -> bool:
+    return any(torch.equal(embedding, one) for one in logits)

@@ -1,8 +1,10 @@
 """Roles of a network's taps (`@stages`, `@embedding`): of torchreid's networks."""
 
+from collections.abc import Sequence
+
 from torch import nn
 
-from kd_reid.neck import CLASSIFIER, neck_of
+from kd_reid.heads import named_heads
 
 _STAGES = {
     "OSNet": ("conv2", "conv3", "conv4", "conv5"),
@@ -15,20 +17,20 @@ _MAP = {"DenseNet": "global_avgpool:in"}  # after its last BatchNorm and ReLU
 """The map that is pooled, where it is not the output of the last stage."""
 
 
-def network_roles(network: nn.Module) -> dict[str, tuple[str, ...]]:
+def network_roles(
+    network: nn.Module, heads: Sequence[str] | None = None
+) -> dict[str, tuple[str, ...]]:
     """Return the tap paths of a network by role.
 
     `logits` and `embedding` are those of the first head; metric losses take this embedding, and
     `pooled` is another name of it. `stages` and `map` are known for OSNet, ResNet, DenseNet.
+
+    Args:
+        network: The network.
+        heads: Paths of its classifiers; None takes those of torchreid's name.
     """
-    heads = [
-        name
-        for name, module in network.named_modules()
-        if name.startswith(CLASSIFIER) and isinstance(module, nn.Linear)
-    ]
+    heads = named_heads(network) if heads is None else heads
     roles: dict[str, tuple[str, ...]] = {}
-    if neck_of(network) is not None:
-        heads = [CLASSIFIER]
     if heads:
         roles = {"logits": (heads[0],), "embedding": (f"{heads[0]}:in",)}
         roles["pooled"] = roles["embedding"]

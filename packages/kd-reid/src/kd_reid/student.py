@@ -9,10 +9,12 @@ from typing import Any
 from kd_core.config.trust import build_from_file
 from kd_core.files import artifacts
 from kd_core.files.artifacts import find_student, read_facts
+from kd_core.networks.image_task import height_and_width
 from kd_core.networks.latency import Timed
 from torch import nn
 
 from kd_reid.embedder import Embedder
+from kd_reid.heads import batch_of, find_heads
 from kd_reid.images import refuse_others
 from kd_reid.known_networks import KNOWN
 from kd_reid.neck import attach, neck_of
@@ -47,12 +49,15 @@ def load_student(path: str | Path) -> Embedder:
     facts = read_facts(file, FACTS)
     make = partial(_build, facts, file)
     network = artifacts.rebuild(make, lambda network: load_checkpoint(network, file))
+    images = batch_of(2, len(facts["mean"]), height_and_width(facts["image_size"]))
+    heads = find_heads(network, images)
     embedder = Embedder(
         network,
         mean=facts["mean"],
         std=facts["std"],
         size=facts["image_size"],
-        roles=network_roles(network),
+        roles=network_roles(network, heads.paths),
+        heads=heads,
     )
     refuse_others(embedder)
     return embedder.eval()

@@ -7,18 +7,28 @@ from kd_core.files.mismatch import Mismatch
 from kd_core.files.weights import check_values, load_weights, read_state_dict
 from torch import nn
 
+from kd_reid.heads import Heads, is_inside, named_heads
 from kd_reid.neck import CLASSIFIER, neck_of, with_neck
 
 
-def identities_in(path: str) -> int | None:
-    """Return the number of identities of the classifier in a weights file, if it has one."""
+def identities_in(path: str, head: str = "") -> int | None:
+    """Return the number of identities of the classifier in a weights file, if it has one.
+
+    Args:
+        path: The file.
+        head: Name of the classifier, where it is not torchreid's.
+    """
     # A classifier's weight is a matrix; the normalisation of a neck has vectors and comes first.
     heads = (
         len(value)
         for name, value in read_state_dict(path).items()
-        if name.startswith(CLASSIFIER) and name.endswith("weight") and value.dim() == 2
+        if (name == f"{head}.weight" if head else _is_of_classifier(name)) and value.dim() == 2
     )
     return next(heads, None)
+
+
+def _is_of_classifier(name: str) -> bool:
+    return name.startswith(CLASSIFIER) and name.endswith("weight")
 
 
 def load_checkpoint(network: nn.Module, path: str | Path) -> None:
@@ -50,16 +60,25 @@ def load_checkpoint(network: nn.Module, path: str | Path) -> None:
     network.load_state_dict(whole)
 
 
-def load_backbone(network: nn.Module, path: str) -> None:
+def load_backbone(network: nn.Module, path: str, heads: Heads | None = None) -> None:
     """Load a file into everything but the classifier.
+
+    Args:
+        network: Changed in place.
+        path: The file.
+        heads: Where the network's classifiers are, and what else the file may lack; None takes
+            those of torchreid's name.
 
     Raises:
         UserError: If the file lacks other weights, or a shape differs.
     """
     own, state = network.state_dict(), read_state_dict(path)
-    body = {name: value for name, value in own.items() if not name.startswith(CLASSIFIER)}
+    if heads is None:
+        heads = Heads(named_heads(network), ())
+    body = {name: value for name, value in own.items() if not is_inside(name, heads.paths)}
     given = {name: state[name] for name in body if name in state}
-    if wrong := str(Mismatch.between(given, body)):
+    needed = {k: v for k, v in body.items() if k in given or not is_inside(k, heads.new)}
+    if wrong := str(Mismatch.between(given, needed)):
         raise UserError(
             f"{path}: does not fit {type(network).__name__}: {wrong}; backbone_weights needs a "
             "file of the same network; only the classifier's weights may differ"

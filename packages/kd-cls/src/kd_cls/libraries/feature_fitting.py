@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from kd_core.files.weights import load_weights, matching_state
 from kd_core.networks.image_channels import input_channels, with_channels
+from kd_core.networks.outputs import tensor_in
 from kd_core.networks.probe import materialise
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ from kd_cls.libraries.heads import (
     require_layer,
     resets_itself,
 )
-from kd_cls.libraries.outputs import tensor_in, without_auxiliary
+from kd_cls.libraries.outputs import without_auxiliary
 from kd_cls.models.headless import without_head
 
 

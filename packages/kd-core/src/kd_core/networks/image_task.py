@@ -110,8 +110,12 @@ class ImageTask(Task):
             check_range(images, normalised=self._normalises)
 
     def cross_entropy(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Return the cross-entropy of logits [N, C] with smoothed labels int64 [N], in float32."""
-        return F.cross_entropy(logits.float(), label, label_smoothing=self.label_smoothing)
+        """Return the cross-entropy of logits [N, C] with smoothed labels int64 [N].
+
+        It is computed in float32 at least.
+        """
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return F.cross_entropy(wide, label, label_smoothing=self.label_smoothing)
 
     def count(self, logits: Tensor, label: Tensor) -> None:
         """Count how many of the logits [N, C] are correct."""

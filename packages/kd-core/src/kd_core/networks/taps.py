@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from kd_core.errors import UserError, nearest
 from kd_core.functional import tensors
 from kd_core.networks.grids import Grids, first_input
+from kd_core.networks.hidden_pass import is_hidden
 from kd_core.networks.tap_paths import TapPath, parse
 
 _TWO_THREADS = (
@@ -130,14 +131,15 @@ class FeatureTap:
             handle.remove()
         self._handles.clear()
         seen, versions, self._seen, self._versions = self._seen, self._versions, {}, {}
-        if kind is None or kind is _AllSeen:
+        stopped = kind is _AllSeen and error is not None and error.args[0] is self
+        if kind is None or stopped:
             self._check(seen, versions)
             for tap in self._taps:
                 if self.passes > 1:
                     seen[tap.name] = _joined_calls(tap, seen[tap.name], self.passes)
                 if tap.every_call:
                     seen[tap.name] = tap.select(seen[tap.name])
-        return kind is _AllSeen
+        return stopped
 
     @property
     def hooked(self) -> set[str]:
@@ -163,6 +165,8 @@ class FeatureTap:
         return tapped.register_forward_hook(record_output)
 
     def _record(self, tap: TapPath, value: Any) -> None:
+        if is_hidden():
+            return
         if get_ident() != self._thread:
             raise UserError(f"tap {tap.name!r}: {_TWO_THREADS}")
         several = tap.every_call or self.passes > 1
@@ -181,7 +185,7 @@ class FeatureTap:
         self._versions.setdefault(tap.name, []).extend(tracked)
         self._seen[tap.name] = (*self._seen.get(tap.name, ()), value) if several else value
         if self._stops and len(self._seen) == len(self.paths):
-            raise _AllSeen
+            raise _AllSeen(self)
 
     def _check(self, seen: dict[str, Any], versions: dict[str, list[tuple[Tensor, int]]]) -> None:
         silent = [path for path in self.paths if path not in seen]

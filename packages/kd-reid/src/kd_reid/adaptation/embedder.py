@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from kd_reid.adaptation.clustering import OUTLIER, Clustering, centroids
 from kd_reid.adaptation.losses import batch_nuclear_norm, multi_similarity
 from kd_reid.adaptation.target import UnlabelledData
-from kd_reid.embedder import ID, Embedder, Embedding
+from kd_reid.embedder import ID, Embedder
 from kd_reid.neck import CLASSIFIER, neck_of
+from kd_reid.outputs import Embedding
 
 
 class AdaptiveEmbedder(Embedder):
@@ -86,6 +87,7 @@ class AdaptiveEmbedder(Embedder):
             label_smoothing=source.label_smoothing,
             fixed_base_epochs=source.fixed_base_epochs,
             roles=source.roles,
+            heads=source.heads,
         )
         self.data, self.soft_weight = data, soft_weight
         self.similarity_weight, self.nuclear_weight = similarity_weight, nuclear_weight
