@@ -25,7 +25,7 @@ from kd_det.data.unlabelled import parse_folder, register_images
 from kd_det.deploy import categories
 from kd_det.distiller import DetectionDistiller
 from kd_det.lazy.files import lazy_of
-from kd_det.lazy.reading import require_student
+from kd_det.lazy.reading import in_own_names, require_student
 from kd_det.lazy.trainer import trainer_of
 from kd_det.release.compat import launch_on_cpu
 from kd_det.resume import identity
@@ -61,7 +61,8 @@ def _run(args: Namespace) -> None:
     check(cfg, args)
     # With several machines, the first owns the folder. An evaluation writes there too.
     with claimed(Path(cfg.OUTPUT_DIR)) if args.machine_rank == 0 else nullcontext():
-        check_folder(cfg, args)
+        with in_own_names(cfg):
+            check_folder(cfg, args)
         if on_cpu(cfg):
             launch_on_cpu(work, args.num_gpus, (cfg, args))
         else:
@@ -86,14 +87,15 @@ def check(cfg: CfgNode, args: Namespace) -> None:
         require_student(lazy, training=not args.eval_only)
     check_augmentation(cfg)
     check_network(cfg)
-    check_data(cfg, training=not args.eval_only)
-    check_semantics(cfg, training=not args.eval_only)
-    require_files(cfg, training=not args.eval_only)
-    check_files(cfg, training=not args.eval_only)
+    with in_own_names(cfg):
+        check_data(cfg, training=not args.eval_only)
+        check_semantics(cfg, training=not args.eval_only)
+        require_files(cfg, training=not args.eval_only)
+        check_files(cfg, training=not args.eval_only)
+        check_machine(cfg, args)
+        _check_weights(cfg, args)
     if cfg.KD.TERMS and not args.eval_only:
         check_teacher(cfg)
-    check_machine(cfg, args)
-    _check_weights(cfg, args)
 
 
 def check_folder(cfg: CfgNode, args: Namespace) -> None:

@@ -48,7 +48,9 @@ def export(network: Traceable, path: Path, images: Sequence[Tensor], *, fixed: b
             if explain(error) is not None:
                 raise
             name = type(network.network).__name__
-            raise UserError(f"{name} cannot be exported as {kind}: {first_line(error)}") from error
+            raise UserError(
+                f"{name} cannot be exported as {kind}: {first_line(error)}; name another --format"
+            ) from error
         run = load_runtime(temporary, kind)
         return _checked(run, images, expected, path, fixed=fixed)
 

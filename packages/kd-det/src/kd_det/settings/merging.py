@@ -29,7 +29,10 @@ def merge(cfg: CfgNode, where: str, merge: Any) -> None:
         text = str(error.args[0] if error.args else error)
         match = re.fullmatch(r"Non-existent (?:config )?key: (\S+)", text)
         if match:
-            unknown = UnknownKeyError(f"{where}: no key {match[1]}{_nearest_key(cfg, match[1])}")
+            hint = _nearest_key(cfg, match[1])
+            if "did you mean" not in hint:
+                hint = f"; if a module of yours adds it, name that: --import MODULE{hint}"
+            unknown = UnknownKeyError(f"{where}: no key {match[1]}{hint}")
             unknown.key = match[1]
             raise unknown from error
         raise UserError(f"{where}: {text}") from error
