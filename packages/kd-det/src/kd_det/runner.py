@@ -13,6 +13,7 @@ from kd_core.experiment import report
 from kd_core.files.claim import claimed
 from kd_core.files.weight_files import split_choice
 from kd_core.files.workdir import named_folder
+from kd_core.runtime import distributed
 from kd_core.runtime.console import out
 from kd_core.runtime.failures import during_run, memory_told
 
@@ -151,7 +152,7 @@ def _train_or_evaluate(cfg: CfgNode, args: Namespace) -> Any:
             return trainer_of(cfg).evaluate(cfg, resume=args.resume)
         trainer = trainer_of(cfg)(cfg)
         trainer.resume_or_load(resume=args.resume)
-    if isinstance(trainer.distiller, DetectionDistiller):
+    if isinstance(trainer.distiller, DetectionDistiller) and distributed.rank() == 0:
         out.print(report.terms_table(trainer.distiller))
     with during_run(Path(cfg.OUTPUT_DIR), cfg.SEED, memory):
         return trainer.train()
