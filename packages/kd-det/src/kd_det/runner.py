@@ -35,6 +35,7 @@ from kd_det.running.dry_run import dry_run
 from kd_det.running.listing import list_taps
 from kd_det.running.logs import without_tracebacks
 from kd_det.running.machine import check_machine, on_cpu
+from kd_det.settings.choices import check_choices
 from kd_det.settings.idle_keys import check_keys
 from kd_det.settings.imports import importing
 from kd_det.settings.zoo import find_config
@@ -84,6 +85,7 @@ def check(cfg: CfgNode, args: Namespace) -> None:
     named_folder(cfg.OUTPUT_DIR, "OUTPUT_DIR")
     parse_terms(cfg)
     check_keys(cfg)
+    check_choices(cfg)
     if lazy := lazy_of(cfg):
         require_student(lazy, training=not args.eval_only)
     check_augmentation(cfg)

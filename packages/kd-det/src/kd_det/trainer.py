@@ -87,7 +87,8 @@ class DistillationTrainer(DefaultTrainer):
         """
         clip = cfg.SOLVER.CLIP_GRADIENTS
         if not clip.ENABLED or clip.CLIP_TYPE != "full_model":
-            return super().build_optimizer(cfg, model)
+            with building(node="SOLVER"):
+                return super().build_optimizer(cfg, model)
         plain = with_options(cfg, "SOLVER.CLIP_GRADIENTS.ENABLED", False)
         optimizer: torch.optim.Optimizer = super().build_optimizer(plain, model)
         parameters = [one for group in optimizer.param_groups for one in group["params"]]
@@ -99,9 +100,16 @@ class DistillationTrainer(DefaultTrainer):
         return optimizer
 
     @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
+        """Return Detectron2's schedule."""
+        with building(node="SOLVER"):
+            return super().build_lr_scheduler(cfg, optimizer)
+
+    @classmethod
     def build_train_mapper(cls, cfg: CfgNode) -> Mapper:
         """Return the mapper, which reads and augments an image; override it with your own."""
-        return TellingMapper(cfg, True)
+        with building(node="INPUT"):
+            return TellingMapper(cfg, True)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode, start: int = 0) -> Any:

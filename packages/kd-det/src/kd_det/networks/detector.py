@@ -1,5 +1,6 @@
 """Detectors as tasks: a student, and a teacher that runs only the tapped parts."""
 
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,22 +30,24 @@ def build_detector(cfg: CfgNode, where: str = "") -> nn.Module:
 
 
 @contextmanager
-def building(where: str = "") -> Iterator[None]:
-    """Say in one line why Detectron2 cannot build a model."""
+def building(where: str = "", node: str = "MODEL") -> Iterator[None]:
+    """Say in one line why Detectron2 cannot build what a node of the config describes."""
     try:
         yield
     except KeyError as error:
-        if "found in" not in str(error):  # of a registry, such as META_ARCH
-            raise
-        raise UserError(
+        if "found in" not in str(error):
+            reason = f"{error} is not among the values that it knows"
+            raise UserError(f"{where}{node}: Detectron2 cannot build it: {reason}") from error
+        raise UserError(  # of a registry, such as META_ARCH
             f"{where}the config names a part that Detectron2 does not have: {error.args[0]}; if a "
             "module of yours registers it, name that: --import MODULE"
         ) from error
     except (AssertionError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         if memory := explain(error):
             raise memory from error
-        reason = first_line(error) or type(error).__name__
-        raise UserError(f"{where}MODEL: Detectron2 cannot build it: {reason}") from error
+        asserted = traceback.extract_tb(error.__traceback__)[-1].line
+        reason = first_line(error) or asserted or type(error).__name__
+        raise UserError(f"{where}{node}: Detectron2 cannot build it: {reason}") from error
 
 
 class Detector(Task):
