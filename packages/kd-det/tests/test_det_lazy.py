@@ -347,6 +347,7 @@ class TestRefusals:
             ("SOLVER.MAX_ITER", 3, "no key SOLVER.MAX_ITER; in a LazyConfig it is train.max_iter"),
             ("DATASETS.TEST", "x", "DATASETS.TEST; in a LazyConfig it is dataloader.test.dataset"),
             ("MODEL.BACKBONE.NAME", "x", "no key MODEL.BACKBONE.NAME; "),
+            ("optimizer.foo", 3, "student.py: optimizer: TypeError: AdamW.__init__() got an unex"),
             ("train.amp.enabled", True, "error: train.amp.enabled is True, but Detectron2 has"),
             ("train.device", "cud", "error: train.device is 'cud', which is not a device"),
             ("dataloader.train.dataset.names", "'nowhere'", "no data set 'nowhere'"),
@@ -388,3 +389,11 @@ def test_what_is_asked_of_data_is_read_of_the_file_s_own_keys(lazy, tmp_path):
     assert needs.keeps_empty
     assert needs.masks == "bitmask"
     assert needs.min_keypoints == 0
+
+
+def test_a_lazy_student_learns_without_labels(lazy, coco, tmp_path):
+    photos = f"photos_{tmp_path.name}"
+    given = ["--register-images", f"{photos}={coco[1]}", *lazy, "student.py", "train.max_iter", 1]
+    names = ["KD.TASK_WEIGHT", 0.0, "dataloader.train.dataset.names", photos]
+    assert run(*given, *names) == 0
+    assert final(tmp_path / "run")["iteration"] == 0

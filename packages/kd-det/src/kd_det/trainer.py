@@ -19,6 +19,7 @@ from kd_det.data.evaluators import evaluator_of
 from kd_det.data.loader import Mapper, build_train_loader
 from kd_det.data.proposals import read_proposals_safely
 from kd_det.data.reading import TellingMapper, reading_sets, watch_workers
+from kd_det.data.unlabelled import learns_without_labels
 from kd_det.distiller import DetectionDistiller, build_distiller, inherit
 from kd_det.lazy.files import lazy_of
 from kd_det.networks.detector import building
@@ -108,6 +109,8 @@ class DistillationTrainer(DefaultTrainer):
     @classmethod
     def build_train_mapper(cls, cfg: CfgNode) -> Mapper:
         """Return the mapper, which reads and augments an image; override it with your own."""
+        if learns_without_labels(cfg):
+            cfg = with_options(cfg, "MODEL.KEYPOINT_ON", False)  # names of keypoints are not known
         with building(node="INPUT"):
             return TellingMapper(cfg, True)
 

@@ -14,6 +14,7 @@ from kd_core.errors import UserError
 from omegaconf import OmegaConf
 
 from kd_det.data.register import category_names
+from kd_det.data.unlabelled import unlabelled_mark
 from kd_det.lazy.files import ARCHITECTURE, LazyFile, attach, lazy_of
 from kd_det.settings.merging import merge
 
@@ -133,6 +134,7 @@ def require_student(lazy: LazyFile, *, training: bool) -> None:
 def _check_classes(lazy: LazyFile) -> None:
     """Reject a model with another number of classes than its data."""
     names = [*_names(lazy, "dataloader.train"), *_names(lazy, "dataloader.test")]
+    names = [name for name in names if not unlabelled_mark(name)]
     for key in ("model.num_classes", "model.roi_heads.num_classes"):
         count = lazy.get(key)
         wanted = len(category_names(names[0])) if names and isinstance(count, int) else count
