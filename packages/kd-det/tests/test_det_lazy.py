@@ -400,5 +400,5 @@ def test_a_lazy_student_learns_without_labels(lazy, coco, tmp_path):
 
 def test_an_argument_that_the_optimizer_does_not_take_is_one_line(lazy):
     cfg = read_config("plain.py", ["optimizer.foo", "3"])
-    with pytest.raises(UserError, match="plain.py: optimizer: TypeError: .* argument 'foo'"):
+    with pytest.raises(UserError, match=r"plain.py: optimizer: TypeError: .* argument 'foo'"):
         LazyTrainer.build_optimizer(cfg, torch.nn.Linear(2, 2))

@@ -31,7 +31,7 @@ def build_detector(cfg: CfgNode, where: str = "") -> nn.Module:
 
 @contextmanager
 def building(where: str = "", node: str = "MODEL") -> Iterator[None]:
-    """Say in one line why Detectron2 cannot build what a node of the config describes."""
+    """Turn what Detectron2 raises about a node of the config into an error of one line."""
     try:
         yield
     except KeyError as error:
