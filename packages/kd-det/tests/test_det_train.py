@@ -97,7 +97,7 @@ def other_methods(path):
     config = yaml.safe_load(path.read_text())
     files = {}
     for name, terms in (("cwd", {"cwd": {"CRITERION": "kd_core.criteria.cwd.CWD"}}), ("empty", {})):
-        config["KD"]["TERMS"] = terms
+        config["KD"] = {**config["KD"], "TERMS": terms} if terms else {}
         files[name] = path.with_name(f"{name}.yaml")
         files[name].write_text(yaml.safe_dump(config))
     return files
