@@ -67,12 +67,20 @@ PAIRS = ["MODEL.DEVICE", "cpu", "SOLVER.STEPS", "(1,)"]
 SETS = ["a=a.json:images", "b=b=b.json:images"]
 
 
-@pytest.mark.parametrize("option", ["--register", "--reg"])
+@pytest.mark.parametrize("option", ["--register"])
 @pytest.mark.parametrize("between", [[], ["--"], ["--resume"]])
 def test_pairs_may_stand_behind_an_option_with_several_values(option, between):
     args = argument_parser().parse_args([option, *SETS, *between, *PAIRS])
     assert (args.register, args.opts) == (SETS, PAIRS)
     assert args.resume == (between == ["--resume"])
+
+
+@pytest.mark.parametrize(
+    ("option", "sets"), [("register", SETS), ("register-images", ["a=b", "c=d"])]
+)
+def test_an_option_that_is_given_twice_keeps_both(option, sets):
+    args = argument_parser().parse_args([f"--{option}", sets[0], f"--{option}", sets[1], *PAIRS])
+    assert (getattr(args, option.replace("-", "_")), args.opts) == (sets, PAIRS)
 
 
 def test_pairs_behind_seeds_are_pairs():

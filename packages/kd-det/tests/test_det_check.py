@@ -165,6 +165,22 @@ def test_the_config_says_what_is_wanted_of_the_set(coco, write, capsys):
     assert main(arguments(coco, "--config-file", masks, "--evaluation")) == 1
 
 
+def test_a_config_with_keys_of_an_imported_module_is_read(
+    coco, write, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "checked_keys.py").write_text("def add_config(cfg):\n    cfg.MODEL.MINE = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = write("faster_rcnn")
+    path.write_text(path.read_text().replace("MODEL:\n", "MODEL:\n  MINE: 2\n"))
+    assert main(arguments(coco, "--config-file", str(path))) == 2
+    assert "no key MODEL.MINE; if a module of yours adds it, name that: --import MODULE" in (
+        capsys.readouterr().err
+    )
+    assert main(arguments(coco, "--config-file", str(path), "--import", "checked_keys")) == 0
+    assert main(arguments(coco, "--config-file", "COCO-Detection/nowhere.yaml")) == 2
+    assert "model zoo" in capsys.readouterr().err
+
+
 def detector_with_masks(path):
     text = path.read_text().replace("MODEL:\n", "MODEL:\n  MASK_ON: true\n")
     path.write_text(text)

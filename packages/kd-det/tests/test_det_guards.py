@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from kd_core.errors import UserError
 
 pytest.importorskip("detectron2")
@@ -76,6 +77,39 @@ class TestMachine:
 
     def test_a_device_that_is_not_one(self, refused):
         assert "'gpu', which is not a device" in refused("MODEL.DEVICE", "gpu")
+
+    @pytest.mark.parametrize(
+        ("key", "value", "told"),
+        [
+            ("INPUT.MASK_FORMAT", "bitmsk", "INPUT.MASK_FORMAT is 'bitmsk'; did you mean 'bitmask"),
+            ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_modle", "did you mean 'full_model'?"),
+            ("DATALOADER.SAMPLER_TRAIN", "Foo", "SAMPLER_TRAIN is 'Foo'; valid names: "),
+            (
+                "DATASETS.TEST",
+                "t",
+                "DATASETS.TEST takes a tuple, in quotes for the shell: DATASETS",
+            ),
+        ],
+    )
+    def test_a_name_or_value_that_detectron2_does_not_know(self, refused, key, value, told):
+        assert told in refused(key, value)
+
+    @pytest.mark.parametrize(
+        ("build", "key", "value", "told"),
+        [
+            ("model", "MODEL.RESNETS.DEPTH", 19, "MODEL: Detectron2 cannot build it: 19 is not"),
+            ("train_mapper", "INPUT.MIN_SIZE_TRAIN_SAMPLING", "range", "INPUT: .*: short_edge_len"),
+            ("train_mapper", "INPUT.CROP.TYPE", "x", "INPUT: .* build it: assert crop_type in"),
+            ("lr_scheduler", "SOLVER.LR_SCHEDULER_NAME", "x", "SOLVER: .*: Unknown LR scheduler"),
+            ("optimizer", "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "x", "SOLVER: .*: 'x' is not a valid"),
+        ],
+    )
+    def test_a_value_that_detectron2_cannot_build(self, write, build, key, value, told):
+        cfg = read_config(write("retinanet"), [key, value, "INPUT.CROP.ENABLED", True])
+        more = [torch.nn.Linear(1, 1)] if build == "optimizer" else []
+        more = [torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), 1.0)] * ("lr" in build) or more
+        with pytest.raises(UserError, match=told):
+            getattr(DistillationTrainer, f"build_{build}")(cfg, *more)
 
     def test_a_cpu_with_a_number_is_a_cpu(self, write):
         cfg = read_config(write("retinanet"), ["MODEL.DEVICE", "cpu:0"])

@@ -16,6 +16,7 @@ import kd_det  # before Detectron2
 from kd_core.config.trusted import trusting
 from kd_core.errors import UserError
 from kd_det.config import read_config, teacher_config
+from kd_det.data.instance_rules import Needs
 from kd_det.lazy.files import lazy_of
 from kd_det.lazy.trainer import LazyTrainer
 from kd_det.resume import identity
@@ -193,12 +194,18 @@ def test_a_lazy_student_of_a_lazy_teacher_trains_resumes_exactly_and_is_evaluate
     evaluation = [*lazy, "student.py", "--eval-only", "--resume"]
     assert run(*evaluation) == 0
     assert run(*evaluation, "model.backbone.out_channels", 24) == 2
-    assert "LAZY.model.backbone.out_channels is 16 there and 24 here" in capsys.readouterr().err
+    assert (
+        "error: run was made by another config: model.backbone.out_channels is 16 there and 24 here"
+        in capsys.readouterr().err
+    )
     for options, told in {
-        ("optimizer.lr", 0.5): "LAZY.optimizer.lr is 0.001 there and 0.5 here",
-        ("dataloader.train.total_batch_size", 1): "SOLVER.IMS_PER_BATCH is 2 there and 1 here",
+        ("optimizer.lr", 0.5): "; optimizer.lr is 0.001 there and 0.5 here",
+        (
+            "dataloader.train.total_batch_size",
+            1,
+        ): "dataloader.train.total_batch_size is 2 there and 1 here",
         ("KD.TERMS.fitnet.WEIGHT", 3): "KD.TERMS.fitnet.WEIGHT is 2 there and 3 here",
-        ("KD.TEACHER.OPTS", "[]"): "KD.TEACHER.CONFIG.LAZY.model.backbone.out_channels is 24 there",
+        ("KD.TEACHER.OPTS", "[]"): "KD.TEACHER.CONFIG.model.backbone.out_channels is 24 there",
     }.items():
         assert run(*lazy, "student.py", "--resume", *options) == 2
         assert told in capsys.readouterr().err
@@ -337,7 +344,12 @@ class TestRefusals:
         ("key", "value", "told"),
         [
             ("train.max_itr", 3, "no key train.max_itr; did you mean 'max_iter'?"),
-            ("SOLVER.MAX_ITER", 3, "no key SOLVER.MAX_ITER; "),
+            ("SOLVER.MAX_ITER", 3, "no key SOLVER.MAX_ITER; in a LazyConfig it is train.max_iter"),
+            ("DATASETS.TEST", "x", "DATASETS.TEST; in a LazyConfig it is dataloader.test.dataset"),
+            ("MODEL.BACKBONE.NAME", "x", "no key MODEL.BACKBONE.NAME; "),
+            ("train.amp.enabled", True, "error: train.amp.enabled is True, but Detectron2 has"),
+            ("train.device", "cud", "error: train.device is 'cud', which is not a device"),
+            ("dataloader.train.dataset.names", "'nowhere'", "no data set 'nowhere'"),
             ("optimiser.lr", 3, "no key optimiser.lr; did you mean 'optimizer'?"),
             ("model.num_classes", 5, "model.num_classes is 5, but data set"),
             ("train.init_checkpoint", "nowhere.pth", "no file 'nowhere.pth'"),
@@ -363,3 +375,30 @@ def test_the_zoos_lazy_retinanet_is_read():
     cfg = read_config("COCO-Detection/retinanet_R_50_FPN_1x.py")
     assert cfg.SOLVER.MAX_ITER == 90000
     assert cfg.DATASETS.TRAIN == ("coco_2017_train",)
+
+
+def test_what_is_asked_of_data_is_read_of_the_file_s_own_keys(lazy, tmp_path):
+    text = (tmp_path / "plain.py").read_text()
+    text = text.replace("is_train=True,", 'is_train=True, instance_mask_format="bitmask",')
+    text = text.replace('")', '", filter_empty=False)', 1)
+    (tmp_path / "own.py").write_text(
+        f"{text}\nmodel.roi_heads = dict(mask_head=1, keypoint_head=1)\n"
+    )
+    needs = Needs.of(read_config(tmp_path / "own.py"), training=True)
+    assert needs.keeps_empty
+    assert needs.masks == "bitmask"
+    assert needs.min_keypoints == 0
+
+
+def test_a_lazy_student_learns_without_labels(lazy, coco, tmp_path):
+    photos = f"photos_{tmp_path.name}"
+    given = ["--register-images", f"{photos}={coco[1]}", *lazy, "student.py", "train.max_iter", 1]
+    names = ["KD.TASK_WEIGHT", 0.0, "dataloader.train.dataset.names", photos]
+    assert run(*given, *names) == 0
+    assert final(tmp_path / "run")["iteration"] == 0
+
+
+def test_an_argument_that_the_optimizer_does_not_take_is_one_line(lazy):
+    cfg = read_config("plain.py", ["optimizer.foo", "3"])
+    with pytest.raises(UserError, match=r"plain.py: optimizer: TypeError: .* argument 'foo'"):
+        LazyTrainer.build_optimizer(cfg, torch.nn.Linear(2, 2))

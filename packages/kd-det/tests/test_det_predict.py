@@ -262,3 +262,20 @@ def test_a_folder_without_pictures_is_said(exported, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert predict(exported, "empty") == 2
     assert "empty: has no images" in capsys.readouterr().err
+
+
+def test_the_run_of_a_lazy_config_asks_for_its_file(finished_run, picture, tmp_path, capsys):
+    run = shutil.copytree(finished_run("retinanet"), tmp_path / "run")
+    config = (run / "config.yaml").read_text().replace(": RetinaNet", ": build_lazy_model")
+    (run / "config.yaml").write_text(config)
+    assert predict(run, picture()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "name that file, and --weights" in line
+    assert str(run / "model_final.pth") in line
+
+
+def test_names_come_from_the_run_of_the_weights_too(finished_run, picture, tmp_path, capsys):
+    run = finished_run("retinanet")
+    config = shutil.copy(run / "config.yaml", tmp_path / "other.yaml")
+    assert predict(config, picture(), "--weights", str(run / "model_final.pth")) == 0
+    assert set(lines()[0]["categories"]) <= {"red", "[b]green[/b]", "blue"}

@@ -36,6 +36,10 @@ def run(write, coco, tmp_path, monkeypatch):
     return run
 
 
+HEADS = {
+    "keypoints": ["MODEL.KEYPOINT_ON", True, "MODEL.ROI_HEADS.NUM_CLASSES", 1],
+    "semantic": ["MODEL.META_ARCHITECTURE", "SemanticSegmentor"],
+}
 LABEL_FREE = ["DATASETS.TRAIN", "('PHOTOS',)", "KD.TASK_WEIGHT", "0.0"]
 
 
@@ -156,3 +160,9 @@ def test_real_images_are_learnt_from_a_detector_of_torchvision(write, tmp_path, 
     assert main([*arguments, *options]) == 0
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.json").open()]
     assert 0 < lines[-1]["loss_pkd"] < 2
+
+
+@pytest.mark.parametrize("heads", HEADS)
+def test_heads_whose_labels_are_not_there_do_not_matter_without_labels(run, heads, tmp_path):
+    assert run(*LABEL_FREE, *HEADS[heads], "OUTPUT_DIR", "free", "SOLVER.MAX_ITER", 1) == 0
+    assert weights(tmp_path / "free")["iteration"] == 0

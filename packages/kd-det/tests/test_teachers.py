@@ -355,6 +355,8 @@ REFUSED = {
     "opts": Refused(VIT | {"OPTS": ["SEED", 1]}, {}, "OPTS is for a teacher of Detectron2"),
     "inherit": Refused(VIT, {}, "KD.INHERIT", ("KD.INHERIT", "['head.']")),
     "logits": Refused(VIT, {"TEACHER": ["@roi_logits"]}, "heads of KD.TEACHER.NETWORK cannot"),
+    "masks": Refused(VIT, {"TEACHER": ["@mask_logits"]}, "heads of KD.TEACHER.NETWORK cannot"),
+    "objectness": Refused(VIT, {"TEACHER": ["@rpn_logits[0]"]}, "heads of KD.TEACHER.NETWORK"),
     "a path tapped": Refused(VIT, {"TEACHER": ["norm"]}, r"MAPS \['norm'\]"),
     "module": Refused(CONVNEXT | {"MAPS": ["stages.9"]}, {}, "no module 'stages.9'"),
     "no map": Refused(CONVNEXT | {"MAPS": ["head.fc"]}, {}, "'head.fc' gives no map"),

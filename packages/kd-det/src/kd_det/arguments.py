@@ -67,8 +67,8 @@ def check_pairs(opts: Sequence[str]) -> None:
         )
 
 
-def add_own(parser: P) -> P:
-    """Add what names a user's own modules and data sets; return the parser."""
+def add_imports(parser: P) -> P:
+    """Add what names a user's own modules; return the parser."""
     parser.add_argument(
         "--import",
         dest="imports",
@@ -78,8 +78,14 @@ def add_own(parser: P) -> P:
         help="import your module before the config is read: it registers backbones or data sets; "
         "its add_config(cfg), or FUNCTION of MODULE:FUNCTION, adds keys. May be given often",
     )
-    parser.add_argument(
+    return parser
+
+
+def add_own(parser: P) -> P:
+    """Add what names a user's own modules and data sets; return the parser."""
+    add_imports(parser).add_argument(
         "--register",
+        action="extend",
         nargs="+",
         default=[],
         type=_set,

@@ -6,6 +6,9 @@ from kd_core.experiment.cli import run_main
 from kd_core.experiment.parsers import ToolParser, add_general_options
 from kd_core.runtime.paths import require_paths
 
+from kd_det.arguments import add_imports
+from kd_det.settings.zoo import find_config
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit status: 1 if anything is unusable."""
@@ -16,10 +19,13 @@ def _main(arguments: list[str]) -> int:
     args = _parser().parse_args(arguments)
     require_paths("annotation file", [args.json])
     require_paths("folder of images", [args.images])
-    require_paths("config file", [args.config_file])
+    if args.config_file:
+        find_config(args.config_file)
     from kd_det.data.check import run
+    from kd_det.settings.imports import importing
 
-    return run(args)
+    with importing(args.imports):
+        return run(args)
 
 
 def _parser() -> ToolParser:
@@ -27,8 +33,9 @@ def _parser() -> ToolParser:
     parser.add_argument("json", metavar="JSON", help="a COCO instances file")
     parser.add_argument("images", metavar="IMAGES", help="folder that its file names start from")
     parser.add_argument(
-        "--config-file", metavar="FILE.yaml", help="check for this config: masks, keypoints, crops"
+        "--config-file", metavar="FILE", help="check for this config: masks, keypoints, crops"
     )
+    add_imports(parser)
     parser.add_argument(
         "--evaluation", action="store_true", help="check as a test set (default: for training)"
     )

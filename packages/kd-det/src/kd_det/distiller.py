@@ -19,7 +19,7 @@ from torch import nn
 
 import kd_det.networks.backbones  # noqa: F401  registers MobileNetV2 with Detectron2
 from kd_det.config import teacher_config
-from kd_det.data.unlabelled import unlabelled_mark
+from kd_det.data.unlabelled import learns_without_labels
 from kd_det.matching.categories import (
     align_categories,
     known_categories,
@@ -181,7 +181,7 @@ def build_distiller(cfg: CfgNode) -> DetectionDistiller:
     check_levels(specs, distiller)
     if teacher_cfg is not None:
         require_same_channels(distiller.terms, cfg, teacher_cfg)
-    if any(map(unlabelled_mark, cfg.DATASETS.TRAIN)):
+    if learns_without_labels(cfg):
         training_pass(distiller, sample)  # refuses criteria that read boxes
     distiller.begin(steps_per_epoch=1)  # Detectron2 counts iterations, and so do warm-ups here
     if distributed.rank() == 0:

@@ -13,6 +13,7 @@ from kd_core.experiment import report
 from kd_core.files.claim import claimed
 from kd_core.files.weight_files import split_choice
 from kd_core.files.workdir import named_folder
+from kd_core.runtime import distributed
 from kd_core.runtime.console import out
 from kd_core.runtime.failures import during_run, memory_told
 
@@ -25,7 +26,7 @@ from kd_det.data.unlabelled import parse_folder, register_images
 from kd_det.deploy import categories
 from kd_det.distiller import DetectionDistiller
 from kd_det.lazy.files import lazy_of
-from kd_det.lazy.reading import require_student
+from kd_det.lazy.reading import in_own_names, require_student
 from kd_det.lazy.trainer import trainer_of
 from kd_det.release.compat import launch_on_cpu
 from kd_det.resume import identity
@@ -34,6 +35,7 @@ from kd_det.running.dry_run import dry_run
 from kd_det.running.listing import list_taps
 from kd_det.running.logs import without_tracebacks
 from kd_det.running.machine import check_machine, on_cpu
+from kd_det.settings.choices import check_choices
 from kd_det.settings.idle_keys import check_keys
 from kd_det.settings.imports import importing
 from kd_det.settings.zoo import find_config
@@ -61,7 +63,8 @@ def _run(args: Namespace) -> None:
     check(cfg, args)
     # With several machines, the first owns the folder. An evaluation writes there too.
     with claimed(Path(cfg.OUTPUT_DIR)) if args.machine_rank == 0 else nullcontext():
-        check_folder(cfg, args)
+        with in_own_names(cfg):
+            check_folder(cfg, args)
         if on_cpu(cfg):
             launch_on_cpu(work, args.num_gpus, (cfg, args))
         else:
@@ -82,18 +85,20 @@ def check(cfg: CfgNode, args: Namespace) -> None:
     named_folder(cfg.OUTPUT_DIR, "OUTPUT_DIR")
     parse_terms(cfg)
     check_keys(cfg)
+    check_choices(cfg)
     if lazy := lazy_of(cfg):
         require_student(lazy, training=not args.eval_only)
     check_augmentation(cfg)
     check_network(cfg)
-    check_data(cfg, training=not args.eval_only)
-    check_semantics(cfg, training=not args.eval_only)
-    require_files(cfg, training=not args.eval_only)
-    check_files(cfg, training=not args.eval_only)
+    with in_own_names(cfg):
+        check_data(cfg, training=not args.eval_only)
+        check_semantics(cfg, training=not args.eval_only)
+        require_files(cfg, training=not args.eval_only)
+        check_files(cfg, training=not args.eval_only)
+        check_machine(cfg, args)
+        _check_weights(cfg, args)
     if cfg.KD.TERMS and not args.eval_only:
         check_teacher(cfg)
-    check_machine(cfg, args)
-    _check_weights(cfg, args)
 
 
 def check_folder(cfg: CfgNode, args: Namespace) -> None:
@@ -149,7 +154,7 @@ def _train_or_evaluate(cfg: CfgNode, args: Namespace) -> Any:
             return trainer_of(cfg).evaluate(cfg, resume=args.resume)
         trainer = trainer_of(cfg)(cfg)
         trainer.resume_or_load(resume=args.resume)
-    if isinstance(trainer.distiller, DetectionDistiller):
+    if isinstance(trainer.distiller, DetectionDistiller) and distributed.rank() == 0:
         out.print(report.terms_table(trainer.distiller))
     with during_run(Path(cfg.OUTPUT_DIR), cfg.SEED, memory):
         return trainer.train()

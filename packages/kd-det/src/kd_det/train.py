@@ -56,6 +56,7 @@ def argument_parser() -> ToolParser:
     add_own(parser)
     parser.add_argument(
         "--register-images",
+        action="extend",
         nargs="+",
         default=[],
         type=images_folder,

@@ -19,8 +19,10 @@ from kd_det.data.evaluators import evaluator_of
 from kd_det.data.loader import Mapper, build_train_loader
 from kd_det.data.proposals import read_proposals_safely
 from kd_det.data.reading import TellingMapper, reading_sets, watch_workers
+from kd_det.data.unlabelled import learns_without_labels
 from kd_det.distiller import DetectionDistiller, build_distiller, inherit
 from kd_det.lazy.files import lazy_of
+from kd_det.networks.detector import building
 from kd_det.release.compat import as_written, restart_loader
 from kd_det.resume import identity
 from kd_det.resume.checkpointer import WholeCheckpointer
@@ -73,14 +75,10 @@ class DistillationTrainer(DefaultTrainer):
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         """Return the distiller, or the plain detector."""
         check_keys(cfg)
-        try:
-            return build_distiller(cfg) if cfg.KD.TERMS else super().build_model(cfg)
-        except KeyError as error:
-            if "found in" not in str(error):  # of a registry, such as META_ARCH
-                raise
-            raise UserError(
-                f"the config names a part that Detectron2 does not have: {error.args[0]}"
-            ) from error
+        if cfg.KD.TERMS:
+            return build_distiller(cfg)
+        with building():
+            return super().build_model(cfg)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -90,7 +88,8 @@ class DistillationTrainer(DefaultTrainer):
         """
         clip = cfg.SOLVER.CLIP_GRADIENTS
         if not clip.ENABLED or clip.CLIP_TYPE != "full_model":
-            return super().build_optimizer(cfg, model)
+            with building(node="SOLVER"):
+                return super().build_optimizer(cfg, model)
         plain = with_options(cfg, "SOLVER.CLIP_GRADIENTS.ENABLED", False)
         optimizer: torch.optim.Optimizer = super().build_optimizer(plain, model)
         parameters = [one for group in optimizer.param_groups for one in group["params"]]
@@ -102,9 +101,18 @@ class DistillationTrainer(DefaultTrainer):
         return optimizer
 
     @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
+        """Return Detectron2's schedule."""
+        with building(node="SOLVER"):
+            return super().build_lr_scheduler(cfg, optimizer)
+
+    @classmethod
     def build_train_mapper(cls, cfg: CfgNode) -> Mapper:
         """Return the mapper, which reads and augments an image; override it with your own."""
-        return TellingMapper(cfg, True)
+        if learns_without_labels(cfg):
+            cfg = with_options(cfg, "MODEL.KEYPOINT_ON", False)  # names of keypoints are not known
+        with building(node="INPUT"):
+            return TellingMapper(cfg, True)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode, start: int = 0) -> Any:
@@ -134,7 +142,8 @@ class DistillationTrainer(DefaultTrainer):
     def evaluate(cls, cfg: CfgNode, *, resume: bool = False) -> OrderedDict[str, Any]:
         """Evaluate the plain student with `MODEL.WEIGHTS`, or a run's last checkpoint."""
         cls._require_own(cfg)
-        model = DefaultTrainer.build_model(cfg)
+        with building():
+            model = DefaultTrainer.build_model(cfg)
         checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, whole=True)
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
         found = cls.test(cfg, model)

@@ -8,6 +8,8 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from kd_core.errors import UserError
 
+from kd_det.data.unlabelled import learns_without_labels
+
 _COCO = 17  # keypoints of a person, whose sigmas the evaluation knows
 _OTHER_SIDE = {"left": "right", "l": "r"}
 _OTHER_SIDE |= {right: left for left, right in _OTHER_SIDE.items()}
@@ -54,7 +56,7 @@ def check_keypoints(cfg: CfgNode, *, training: bool) -> None:
     if not cfg.MODEL.get("KEYPOINT_ON", False):
         return
     count = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
-    for name in cfg.DATASETS.TRAIN if training else ():
+    for name in cfg.DATASETS.TRAIN if training and not learns_without_labels(cfg) else ():
         names = MetadataCatalog.get(name).get("keypoint_names")
         if names is None:
             raise UserError(

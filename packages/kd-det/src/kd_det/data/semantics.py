@@ -4,6 +4,8 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from kd_core.errors import UserError
 
+from kd_det.data.unlabelled import learns_without_labels
+
 
 def check_semantics(cfg: CfgNode, *, training: bool) -> None:
     """Reject a semantic model with other classes, or another value to ignore, than its data.
@@ -18,6 +20,7 @@ def check_semantics(cfg: CfgNode, *, training: bool) -> None:
     if cfg.MODEL.META_ARCHITECTURE not in ("SemanticSegmentor", "PanopticFPN"):
         return
     head = cfg.MODEL.SEM_SEG_HEAD
+    training = training and not learns_without_labels(cfg)
     for name in (*cfg.DATASETS.TRAIN * training, *cfg.DATASETS.TEST):
         meta = MetadataCatalog.get(name)
         classes = meta.get("stuff_classes")

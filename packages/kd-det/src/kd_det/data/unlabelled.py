@@ -64,6 +64,11 @@ def unlabelled_mark(name: str) -> str:
     return str(MetadataCatalog.get(name).get(_MARK, "")) if name in DatasetCatalog else ""
 
 
+def learns_without_labels(cfg: CfgNode) -> bool:
+    """Return whether a config trains on folders of images without annotations."""
+    return any(map(unlabelled_mark, cfg.DATASETS.TRAIN))
+
+
 def labelled_sets(cfg: CfgNode) -> Sequence[str]:
     """Return the data sets of a config that have annotations; reject what the others cannot do.
 

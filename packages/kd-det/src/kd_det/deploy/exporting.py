@@ -2,6 +2,8 @@
 
 import warnings
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import torch
@@ -41,14 +43,18 @@ def export(network: Traceable, path: Path, images: Sequence[Tensor], *, fixed: b
         )
     with atomic_path(path) as temporary:
         try:
-            with traced(), torch.no_grad(), warnings.catch_warnings():
+            # PyTorch prints the graph of what it cannot write.
+            with traced(), torch.no_grad(), warnings.catch_warnings(), redirect_stdout(StringIO()):
                 warnings.simplefilter("ignore")  # of traces; the comparison finds their errors
                 _WRITERS[kind](network, images[most], temporary, fixed=fixed)
         except Exception as error:  # exporters raise many types
             if explain(error) is not None:
                 raise
             name = type(network.network).__name__
-            raise UserError(f"{name} cannot be exported as {kind}: {first_line(error)}") from error
+            reason = first_line(error).partition(" Please feel free")[0].strip(" .")
+            raise UserError(
+                f"{name} cannot be exported as {kind}: {reason}; name another --format"
+            ) from error
         run = load_runtime(temporary, kind)
         return _checked(run, images, expected, path, fixed=fixed)
 

@@ -13,6 +13,7 @@ from torch import nn
 from kd_det.config import read_config
 from kd_det.deploy.categories import Categories, fitting, numbered, of_data, of_run
 from kd_det.deploy.traceable import require_deployable
+from kd_det.lazy.files import ARCHITECTURE, lazy_of
 from kd_det.networks.detector import build_detector
 from kd_det.resume.last_checkpoint import read_last
 from kd_det.weights import SafeCheckpointer
@@ -51,13 +52,18 @@ def load_finished(
     """
     given = Path(path).expanduser()
     cfg = read_config(_config_of(given), options)
+    if cfg.MODEL.META_ARCHITECTURE == ARCHITECTURE and lazy_of(cfg) is None:
+        raise UserError(
+            f"{path} is the run of a LazyConfig, which is not kept with it; name that file, and "
+            f"--weights {given / WEIGHTS}"
+        )
     cfg.MODEL.DEVICE = "cpu"
     file = Path(weights).expanduser() if weights else _weights_of(given, cfg, options)
     network = _built(cfg)
     count = require_deployable(network)
     SafeCheckpointer(network, whole=True).load(str(file))
     cfg.MODEL.WEIGHTS = str(file)
-    found = of_run(given) if given.is_dir() else None
+    found = of_run(given) if given.is_dir() else of_data(cfg) or of_run(Path(file).parent)
     found = fitting(found or of_data(cfg), count, str(path))
     if found is None:
         err.print(

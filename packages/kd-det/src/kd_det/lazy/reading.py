@@ -1,7 +1,9 @@
 """From a LazyConfig to the config that stands for it: what of it the rest of kd_det reads."""
 
 import inspect
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
@@ -12,7 +14,8 @@ from kd_core.errors import UserError
 from omegaconf import OmegaConf
 
 from kd_det.data.register import category_names
-from kd_det.lazy.files import ARCHITECTURE, LazyFile, attach
+from kd_det.data.unlabelled import unlabelled_mark
+from kd_det.lazy.files import ARCHITECTURE, LazyFile, attach, lazy_of
 from kd_det.settings.merging import merge
 
 _SAME = {
@@ -28,9 +31,21 @@ _SAME = {
     "dataloader.train.total_batch_size": "SOLVER.IMS_PER_BATCH",
     "dataloader.train.num_workers": "DATALOADER.NUM_WORKERS",
     "dataloader.train.aspect_ratio_grouping": "DATALOADER.ASPECT_RATIO_GROUPING",
+    "dataloader.train.dataset.filter_empty": "DATALOADER.FILTER_EMPTY_ANNOTATIONS",
+    "dataloader.train.dataset.min_keypoints": "MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE",
+    "dataloader.train.mapper.instance_mask_format": "INPUT.MASK_FORMAT",
+    "dataloader.evaluator.kpt_oks_sigmas": "TEST.KEYPOINT_OKS_SIGMAS",
+    "model.roi_heads.keypoint_head.num_keypoints": "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS",
     "model.roi_heads.train_on_pred_boxes": "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES",
 }
 """Keys of a LazyConfig, and those of Detectron2's YAML that mean the same."""
+
+_OWN = {theirs: ours for ours, theirs in _SAME.items()} | {
+    "DATASETS.TRAIN": "dataloader.train.dataset.names",
+    "DATASETS.TEST": "dataloader.test.dataset.names",
+}
+"""Keys of YAML, and those of a LazyConfig: what users of one are told."""
+_DEFAULTS = {"dataloader.train.dataset.min_keypoints": 0}  # others than those of YAML
 
 _TRAIN: tuple[str, ...] = (
     "output_dir",
@@ -60,10 +75,13 @@ def read_lazy(cfg: CfgNode, file: str, options: Sequence[str]) -> None:
         UserError: If the file fails, or asks for what is not supported.
     """
     pairs = list(zip(options[::2], options[1::2], strict=True))
+    for theirs, _ in pairs:
+        if own := _OWN.get(theirs):
+            raise UserError(f"{file}: no key {theirs}; in a LazyConfig it is {own}")
     of_kd = [text for pair in pairs if str(pair[0]).startswith("KD.") for text in pair]
     lazy = LazyFile(file, [x for pair in pairs if not str(pair[0]).startswith("KD.") for x in pair])
     _check_train(lazy)
-    found = [(theirs, lazy.get(ours)) for ours, theirs in _SAME.items()]
+    found = [(theirs, lazy.get(ours, _DEFAULTS.get(ours))) for ours, theirs in _SAME.items()]
     values = [item for pair in found if pair[1] is not None for item in pair]
     for theirs, path in (("TRAIN", "train"), ("TEST", "test")):
         values += [f"DATASETS.{theirs}", _names(lazy, f"dataloader.{path}")]
@@ -77,6 +95,20 @@ def read_lazy(cfg: CfgNode, file: str, options: Sequence[str]) -> None:
         merge(cfg, file, lambda: cfg.merge_from_other_cfg(CfgNode({"KD": node})))
     merge(cfg, "options", lambda: cfg.merge_from_list(of_kd))
     attach(cfg, lazy)
+
+
+@contextmanager
+def in_own_names(cfg: CfgNode) -> Iterator[None]:
+    """Name keys in errors as the LazyConfig that a config stands for does, not as YAML."""
+    try:
+        yield
+    except UserError as error:
+        if lazy_of(cfg) is None:
+            raise
+        text = str(error).replace("LAZY.", "")
+        for theirs, ours in _OWN.items():
+            text = re.sub(rf"(?<![\w.']){re.escape(theirs)}(?![\w.])", ours, text)
+        raise UserError(text) from error
 
 
 def require_student(lazy: LazyFile, *, training: bool) -> None:
@@ -102,6 +134,7 @@ def require_student(lazy: LazyFile, *, training: bool) -> None:
 def _check_classes(lazy: LazyFile) -> None:
     """Reject a model with another number of classes than its data."""
     names = [*_names(lazy, "dataloader.train"), *_names(lazy, "dataloader.test")]
+    names = [name for name in names if not unlabelled_mark(name)]
     for key in ("model.num_classes", "model.roi_heads.num_classes"):
         count = lazy.get(key)
         wanted = len(category_names(names[0])) if names and isinstance(count, int) else count

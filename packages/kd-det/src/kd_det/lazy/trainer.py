@@ -15,6 +15,7 @@ from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
 from detectron2.utils.registry import locate
 from kd_core.errors import UserError
+from kd_core.runtime.failures import first_line
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -60,7 +61,12 @@ class LazyTrainer(DistillationTrainer):
         target = node._target_
         make = locate(target) if isinstance(target, str) else target
         arguments = {k: _plain(node[k]) for k in node if k not in ("_target_", "params")}
-        optimizer: torch.optim.Optimizer = make(params=groups, **arguments)
+        try:
+            optimizer: torch.optim.Optimizer = make(params=groups, **arguments)
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"{lazy.path}: optimizer: {type(error).__name__}: {first_line(error)}"
+            ) from error
         return optimizer
 
     @classmethod

@@ -1,6 +1,8 @@
 """Detectors as tasks: a student, and a teacher that runs only the tapped parts."""
 
-from collections.abc import Iterable
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -20,17 +22,32 @@ def build_detector(cfg: CfgNode, where: str = "") -> nn.Module:
     """Return the model that a config describes.
 
     Raises:
-        UserError: If Detectron2 cannot build it of these values. (A `KeyError` of its registries
-            passes: see `DistillationTrainer.build_model`.)
+        UserError: If Detectron2 cannot build it of these values.
     """
-    try:
+    with building(where):
         model: nn.Module = build_model(cfg)
+    return model
+
+
+@contextmanager
+def building(where: str = "", node: str = "MODEL") -> Iterator[None]:
+    """Turn what Detectron2 raises about a node of the config into an error of one line."""
+    try:
+        yield
+    except KeyError as error:
+        if "found in" not in str(error):
+            reason = f"{error} is not among the values that it knows"
+            raise UserError(f"{where}{node}: Detectron2 cannot build it: {reason}") from error
+        raise UserError(  # of a registry, such as META_ARCH
+            f"{where}the config names a part that Detectron2 does not have: {error.args[0]}; if a "
+            "module of yours registers it, name that: --import MODULE"
+        ) from error
     except (AssertionError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         if memory := explain(error):
             raise memory from error
-        reason = first_line(error) or type(error).__name__
-        raise UserError(f"{where}MODEL: Detectron2 cannot build it: {reason}") from error
-    return model
+        asserted = traceback.extract_tb(error.__traceback__)[-1].line
+        reason = first_line(error) or asserted or type(error).__name__
+        raise UserError(f"{where}{node}: Detectron2 cannot build it: {reason}") from error
 
 
 class Detector(Task):

@@ -1,5 +1,6 @@
 """What differs between releases of Detectron2, and what it cannot do on a CPU."""
 
+import gc
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -125,4 +126,7 @@ def _cpu_process(
     # DefaultTrainer passes a CUDA device to DDP, which rejects it for a model on the CPU.
     defaults.create_ddp_model = partial(defaults.create_ddp_model, device_ids=None)
     main(*args)
+    # Threads of a group that is still referred to abort the process if they wake as it exits.
     dist.destroy_process_group()
+    comm._LOCAL_PROCESS_GROUP = None
+    gc.collect()

@@ -18,10 +18,12 @@ from kd_det.distiller import DetectionDistiller, Inputs
 from kd_det.lazy.trainer import trainer_of
 from kd_det.running.augmented import check_augmentation
 from kd_det.running.machine import check_precision
+from kd_det.settings.choices import check_choices
 
 
 def dry_run(cfg: CfgNode) -> None:
     """Build everything with random weights, print the terms and take one step; no data is read."""
+    check_choices(cfg)
     check_precision(cfg)
     check_augmentation(cfg)
     without_weights(cfg)

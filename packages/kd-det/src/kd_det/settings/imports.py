@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import NamedTuple
 
 from detectron2.config import CfgNode, get_cfg
@@ -111,6 +112,7 @@ def told_with_place(error: BaseException) -> str:
         if frame.filename != __file__ and not frame.filename.startswith("<frozen")
     ]
     libraries = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
+    libraries += (str(Path(__file__).parents[1]),)  # kd_det itself
     own = [frame for frame in frames if not frame.filename.startswith(libraries)]
     place = next(reversed(own or frames), None)
     return f"{place.filename}:{place.lineno}: {said}" if place else said

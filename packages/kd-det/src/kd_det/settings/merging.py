@@ -29,10 +29,28 @@ def merge(cfg: CfgNode, where: str, merge: Any) -> None:
         text = str(error.args[0] if error.args else error)
         match = re.fullmatch(r"Non-existent (?:config )?key: (\S+)", text)
         if match:
-            unknown = UnknownKeyError(f"{where}: no key {match[1]}{_nearest_key(cfg, match[1])}")
+            hint = _nearest_key(cfg, match[1])
+            if "did you mean" not in hint:
+                hint = f"; if a module of yours adds it, name that: --import MODULE{hint}"
+            unknown = UnknownKeyError(f"{where}: no key {match[1]}{hint}")
             unknown.key = match[1]
             raise unknown from error
+        if match := re.match(r"Type mismatch .* for config key: (\S+)$", text):
+            text = _wanted(cfg, match[1]) or text
         raise UserError(f"{where}: {text}") from error
+
+
+def _wanted(cfg: CfgNode, path: str) -> str:
+    """Return what a key takes instead of a text, which a shell makes of brackets; "" if unknown."""
+    *above, last = path.split(".")
+    node: Any = cfg
+    for part in above:
+        node = node.get(part) if isinstance(node, dict) else None
+    value = node.get(last) if isinstance(node, dict) else None
+    if not isinstance(value, tuple | list):
+        return ""
+    shape = "('NAME',)" if isinstance(value, tuple) else "['NAME']"
+    return f'{path} takes a {type(value).__name__}, in quotes for the shell: {path} "{shape}"'
 
 
 def _nearest_key(cfg: CfgNode, path: str) -> str:

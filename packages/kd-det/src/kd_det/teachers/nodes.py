@@ -68,12 +68,13 @@ def check_teacher_node(cfg: CfgNode) -> None:
 def _check_taps(where: str, taps: list[str]) -> None:
     """Reject taps of heads, and of modules whose maps may have another size than the student's."""
     for tap in taps:
-        if tap.startswith(("@roi_logits", "@towers")):
+        path = tap.partition("[")[0].partition(":")[0]
+        if path.startswith("@") and path != "@fpn":
             raise UserError(
                 f"{where}.TEACHER: {tap!r}: heads of KD.TEACHER.NETWORK cannot teach, only its "
                 "maps: tap @fpn, or take a teacher of Detectron2 (KD.TEACHER.CONFIG)"
             )
-        if tap.partition("[")[0].partition(":")[0] != "@fpn":
+        if path != "@fpn":
             raise UserError(
                 f"{where}.TEACHER: {tap!r}: of KD.TEACHER.NETWORK only @fpn can be tapped; name "
                 f"the map in KD.TEACHER.MAPS [{tap!r}], and tap @fpn"
