@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import logging
 import multiprocessing
 import os
 import signal
@@ -291,3 +292,12 @@ def golden(request):
         assert error <= 1e-6, f"{value!r}, the reference has {reference!r}"
 
     return compare
+
+
+@pytest.fixture(autouse=True)
+def _no_old_log_handlers():
+    """Remove the handlers that Detectron2 adds: they write to the captured output of this test."""
+    yield
+    if "detectron2" in sys.modules:
+        for name in ("detectron2", "fvcore", "kd_det"):
+            logging.getLogger(name).handlers.clear()

@@ -30,7 +30,7 @@ def folder(tmp_path, monkeypatch):
     def measure_few(timed, plan):
         return measure(timed, Plan(plan.batch_sizes, repeats=2, threads=plan.threads))
 
-    for place in ("kd_core.experiment.tables.students", "kd_cls.deployment"):
+    for place in ("kd_core.experiment.tables.students", "kd_core.experiment.tables.latencies"):
         monkeypatch.setattr(f"{place}.measure", measure_few)
 
 

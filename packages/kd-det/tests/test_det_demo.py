@@ -86,5 +86,7 @@ def test_demo_takes_only_seeds_that_differ_and_fix_something(seeds, capsys):
 
 
 def test_demo_takes_no_arguments_of_a_config(capsys):
+    assert main(["--eval-only"]) == 2
+    assert "the demo takes no --eval-only" in capsys.readouterr().err
     assert main(["--dry-run"]) == 2
-    assert "the demo takes no --eval-only, --dry-run" in capsys.readouterr().err
+    assert "--dry-run needs a --config-file" in capsys.readouterr().err

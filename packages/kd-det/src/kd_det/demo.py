@@ -71,7 +71,8 @@ def compare(args: Namespace, work_dir: Path) -> None:
     seeds: Sequence[int] = args.seeds or SEEDS
     summaries, places = {}, {name: work_dir / name.replace(" + ", "_") for name in students}
     for name, cfg in students.items():  # before the teacher is trained
-        cfg.KD.TEACHER.WEIGHTS = str(teacher_folder / "model_final.pth")
+        if cfg.KD.TERMS:
+            cfg.KD.TEACHER.WEIGHTS = str(teacher_folder / "model_final.pth")
         look(partial(finished, cfg), seeds, places[name])
     teacher = make_teacher(teacher_cfg, teacher_folder)
     for name, cfg in students.items():
