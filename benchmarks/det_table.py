@@ -11,18 +11,15 @@ When --minutes are over, no further cell is started.
 """
 
 import argparse
-import os
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
 
 import kd_det  # noqa: F401  before Detectron2
 import torch
+from cell_runs import add_options, in_process, run_groups
 from detectron2.config import CfgNode
 from kd_core.errors import RunError, UserError
 from kd_core.experiment.report import environment
@@ -88,13 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--work-dir", default="runs/det_table", help="of runs and logs")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--minutes", type=float, default=60, help="start no further cell then")
-    parser.add_argument("--jobs", type=int, default=2, help="cells at once; 0 runs them in here")
-    parser.add_argument("--only", default="", help="cells whose name contains this")
+    add_options(parser, "runs/det_table", 60)
     parser.add_argument("--options", nargs="+", default=[], help="KEY VALUE of all configs")
-    parser.add_argument("--table", action="store_true", help="write the table and run nothing")
     parser.add_argument("--cell", nargs=3, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
@@ -138,45 +130,22 @@ def run_missing(folder: Path, args: argparse.Namespace) -> None:
     wanted = [cell for cell in cells(args.seeds) if args.only in str(cell)]
     networks = {cell.network for cell in wanted}
     teachers = [Cell(network, TEACHER, 0) for network in TABLE if network in networks]
-    end, failed = time.monotonic() + 60 * args.minutes, []
-    for group in (teachers, [cell for cell in wanted if cell.method != TEACHER]):
-        missing = [cell for cell in group if not (folder / str(cell) / "result.json").is_file()]
+    students = [cell for cell in wanted if cell.method != TEACHER]
 
-        def start(cell: Cell, missing: list[Cell] = missing) -> int:
-            if time.monotonic() > end:
-                return 0
-            print(f"[{missing.index(cell) + 1}/{len(missing)}] {cell}", flush=True)
-            return in_process(cell, folder, args) if args.jobs else in_here(cell, folder, args)
+    def start(cell: Cell) -> int:
+        if not args.jobs:
+            run(cell, folder, args.options)
+            return 0
+        command = [__file__, "--work-dir", str(folder)]
+        command += ["--cell", cell.network, cell.method, str(cell.seed)]
+        command += ["--options", *args.options] if args.options else []
+        return in_process(command, folder / "logs" / f"{cell}.txt", args.jobs)
 
-        with ThreadPoolExecutor(max(1, args.jobs)) as pool:
-            ends = zip(missing, pool.map(start, missing), strict=True)
-            failed += [cell for cell, status in ends if status]
-    if failed:
-        raise RunError(f"{len(failed)} cells failed, the first is {failed[0]}")
-
-
-def in_here(cell: Cell, folder: Path, args: argparse.Namespace) -> int:
-    """Run a cell in this process."""
-    run(cell, folder, args.options)
-    return 0
-
-
-def in_process(cell: Cell, folder: Path, args: argparse.Namespace) -> int:
-    """Run a cell in a process of its own, with its share of the cores."""
-    log = folder / "logs" / f"{cell}.txt"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    threads = str(max(1, (os.cpu_count() or 1) // args.jobs))
-    command = [sys.executable, __file__, "--work-dir", str(folder)]
-    command += ["--cell", cell.network, cell.method, str(cell.seed)]
-    command += ["--options", *args.options] if args.options else []
-    shared = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    with log.open("w", encoding="utf-8") as file:
-        done = subprocess.run(
-            command, env=os.environ | shared, stdout=file, stderr=subprocess.STDOUT, check=False
-        )
-    if done.returncode:
-        print(f"{cell} failed: {log}", file=sys.stderr, flush=True)
-    return done.returncode
+    missing = [
+        [cell for cell in group if not (folder / str(cell) / "result.json").is_file()]
+        for group in (teachers, students)
+    ]
+    run_groups([(group, args.jobs) for group in missing], start, str, args.minutes)
 
 
 def collected(folder: Path, args: argparse.Namespace) -> dict[str, Any]:

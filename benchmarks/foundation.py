@@ -13,17 +13,14 @@ replayed by all others. When --minutes are over, no further cell is started.
 """
 
 import argparse
-import os
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from cell_runs import add_options, in_process, run_groups
 from foundation_cells import Cells, Job
 from foundation_plan import TINY, Plan
 from foundation_table import table
@@ -62,19 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "--work-dir", default="runs/foundation", help="images, targets, runs, cells"
-    )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument(
-        "--minutes", type=float, default=90, help="start no further cell after them"
-    )
-    parser.add_argument("--jobs", type=int, default=2, help="cells at once; 0 runs them in here")
+    add_options(parser, "runs/foundation", 90)
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=NUMBER", help="fields of Plan")
     parser.add_argument("--lightly", help="folder where lightly-train is installed, to run it too")
     parser.add_argument("--tiny", action="store_true", help="drawn images, random teachers")
-    parser.add_argument("--table", action="store_true", help="write the tables and run nothing")
-    parser.add_argument("--only", help="cells whose name contains this")
     parser.add_argument("--cell", nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
@@ -111,44 +99,27 @@ def require_same_plan(cells: Cells) -> None:
 def run_missing(cells: Cells, args: argparse.Namespace) -> None:
     """Run the cells that have no result: those that store targets alone, then some at once."""
     wanted = [(job, seed) for seed in args.seeds for job in cells.jobs(once=seed == args.seeds[0])]
-    wanted = [one for one in wanted if (args.only or "") in name_of(*one)]
+    wanted = [one for one in wanted if args.only in name_of(*one)]
     missing = [one for one in wanted if not file_of(cells, *one).is_file()]
-    end = time.monotonic() + 60 * args.minutes
     alone = [one for one in missing if one[0] in cells.first() and one[1] == args.seeds[0]]
     at_once = [one for one in missing if one not in alone]
 
-    def start(one: tuple[Job, int]) -> int:
-        if time.monotonic() > end:
-            return 0
-        print(f"[{missing.index(one) + 1}/{len(missing)}] {name_of(*one)}", flush=True)
-        return run_cell(cells, *one) if not args.jobs else in_process(cells, one, args)
+    def run(one: tuple[Job, int]) -> int:
+        return in_a_process(cells, one, args) if args.jobs else run_cell(cells, *one)
 
-    failed = [one for one in alone if start(one)]
-    with ThreadPoolExecutor(max(1, args.jobs)) as pool:
-        ends = zip(at_once, pool.map(start, at_once), strict=True)
-        failed += [one for one, status in ends if status]
-    if failed:
-        raise RunError(f"{len(failed)} cells failed, the first is {name_of(*failed[0])}")
+    groups = [(alone, 1), (at_once, args.jobs)]
+    run_groups(groups, run, lambda one: name_of(*one), args.minutes)
 
 
-def in_process(cells: Cells, one: tuple[Job, int], args: argparse.Namespace) -> int:
-    """Run a cell in a process of its own, with its share of the cores; its output is in a file."""
+def in_a_process(cells: Cells, one: tuple[Job, int], args: argparse.Namespace) -> int:
+    """Run a cell in a process of its own; one that stores targets has all cores."""
     job, seed = one
-    log = cells.folder / "logs" / f"{name_of(*one)}.txt"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    threads = max(1, (os.cpu_count() or 1) // (1 if job in cells.first() else args.jobs))
-    command = [sys.executable, __file__, "--cell", *job, "--seeds", str(seed)]
+    command = [__file__, "--cell", *job, "--seeds", str(seed)]
     command += ["--work-dir", str(cells.folder), *["--tiny"] * args.tiny]
     command += ["--lightly", args.lightly] if args.lightly else []
     command += ["--set", *args.set] if args.set else []
-    shared = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    with log.open("w", encoding="utf-8") as file:
-        done = subprocess.run(
-            command, env=os.environ | shared, stdout=file, stderr=subprocess.STDOUT, check=False
-        )
-    if done.returncode:
-        print(f"{name_of(*one)} failed: {log}", file=sys.stderr, flush=True)
-    return done.returncode
+    log = cells.folder / "logs" / f"{name_of(*one)}.txt"
+    return in_process(command, log, 1 if job in cells.first() else args.jobs)
 
 
 def run_cell(cells: Cells, job: Job, seed: int) -> int:

@@ -179,14 +179,12 @@ def build_distiller(cfg: CfgNode) -> DetectionDistiller:
         sample=sample,
     )
     check_levels(specs, distiller)
-    if teacher_cfg is not None:
-        require_same_channels(distiller.terms, cfg, teacher_cfg)
+    require_same_channels(distiller.terms, cfg, teacher_cfg)
     if learns_without_labels(cfg):
         training_pass(distiller, sample)  # refuses criteria that read boxes
     distiller.begin(steps_per_epoch=1)  # Detectron2 counts iterations, and so do warm-ups here
     if distributed.rank() == 0:
-        if teacher_cfg is not None:
-            tell_of_size(cfg, teacher_cfg)
+        tell_of_size(cfg, teacher_cfg)
         tell_of_schedules(terms, cfg.SOLVER.MAX_ITER, "iterations")
     return distiller.to(cfg.MODEL.DEVICE)
 
