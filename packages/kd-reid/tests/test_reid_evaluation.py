@@ -103,11 +103,20 @@ def test_an_unknown_distance_is_refused(people):
 class TestGalleries:
     def test_lists_leave_out_what_evaluation_does(self, people):
         distance = torch.arange(32.0)
-        found = ranked(distance, people, 0)  # person 0, camera 2
+        found = ranked(distance, labels_in(people), 0)  # person 0, camera 2
         left_out = [r for r in people.gallery.records if (r.identity, r.camera) == ("0", "2")]
         assert len(left_out) == 3
         assert len(found) == 29
-        assert found[0] == people.gallery.records[0]
+        assert found[0] == 0
+
+    def test_lists_compare_what_names_mean_and_leave_out_junk(self, people):
+        written = [Record("", f"0{r.identity}", f"c0{r.camera}") for r in people.gallery.records]
+        before = ranked(torch.arange(32.0), labels_in(people), 0)
+        people.gallery.records[:] = written
+        assert ranked(torch.arange(32.0), labels_in(people), 0) == before
+        people.gallery.records[before[1]] = Record("", "-1", "c01")
+        found = ranked(torch.arange(32.0), labels_in(people), 0)
+        assert found == [place for place in before if place != before[1]]
 
     def test_queries_that_networks_differ_on_come_first(self, people):
         right = torch.ones(32, 32)
@@ -125,9 +134,10 @@ class TestGalleries:
         person = torch.arange(32) // 4
         right = (person[:, None] != person).float()
         path = tmp_path / "galleries.png"
-        draw_galleries({"a": right, "b": -right}, people, path, queries=[4, 8], shown=2)
+        rows = right[[4, 8]]
+        draw_galleries({"a": rows, "b": -rows}, people, path, queries=[4, 8], shown=2)
         with Image.open(path) as image:
             colours = {colour for _, colour in image.getcolors(maxcolors=100000)}
             width, height = image.size
         assert {(26, 152, 80), (215, 48, 39), (0, 0, 255)} <= colours
-        assert (width, height) == (6 + 78 + 12 + 2 * (2 * 78 + 12), 22 + 2 * 142 + 6)
+        assert (width, height) == (6 + 78 + 12 + 2 * (2 * 78 + 12), 22 + 2 * (142 + 16) + 6)

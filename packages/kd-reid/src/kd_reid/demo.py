@@ -45,4 +45,5 @@ def draw(found: Comparison, experiment: Experiment, path: Path) -> None:
         evaluation = Evaluation(data, **experiment.extra["evaluation"])
         distances[label] = evaluation.distances(extract(load_student(run), data))
     queries = telling_queries(list(distances.values()), data, ROWS)
-    draw_galleries(distances, data, path, queries=queries)
+    chosen = {label: distance[queries] for label, distance in distances.items()}
+    draw_galleries(chosen, data, path, queries=queries)

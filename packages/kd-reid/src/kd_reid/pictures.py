@@ -1,23 +1,71 @@
-"""A picture of ranked galleries: the first ranks of networks for each query."""
+"""Pictures of queries, and of the images that were ranked first for each."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from kd_core.data.image_files import read_image
 from kd_core.files.checkpoint import atomic_path
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from kd_reid.data import DataSplits
-from kd_reid.data.records import Record
+from kd_reid.evaluation import Searched, labels_in
+from kd_reid.metrics.labels import Labels, left_out
 
 HIT, MISS, QUERY, INK = "#1a9850", "#d73027", "#4d4d4d", "black"
 _HEIGHT, _WIDTH, _FRAME, _GAP, _TITLE = 128, 64, 4, 6, 22  # pixels
+_TEXT, _FONT = 16, 12  # pixels of a text below an image
+_LETTERS = 10  # of such a text
+
+
+class Framed(NamedTuple):
+    """An image of a picture."""
+
+    path: str
+    colour: str  # of its frame
+    text: str = ""  # below it
+
+
+class Row(NamedTuple):
+    """A query and what was ranked first for it, by the title of each list."""
+
+    query: Framed
+    ranked: Mapping[str, Sequence[Framed]]
+
+
+def draw_rows(rows: Sequence[Row], path: str | Path, *, shown: int) -> None:
+    """Write a PNG with a row for every query: its image, then the lists side by side.
+
+    Args:
+        rows: All with lists of the same titles.
+        path: The file.
+        shown: Images that each list has room for.
+
+    Raises:
+        UserError: If an image cannot be read, or the file not written.
+    """
+    titles = list(rows[0].ranked)
+    cell, height = _WIDTH + 2 * _FRAME + _GAP, _HEIGHT + 2 * _FRAME + _GAP
+    height += _TEXT if any(image.text for row in rows for image in _images(row)) else 0
+    block, start = shown * cell + 2 * _GAP, cell + 3 * _GAP
+    size = (start + len(titles) * block, _TITLE + len(rows) * height + _GAP)
+    sheet = Image.new("RGB", size, "white")
+    _write(sheet, "query", (_GAP, 3), 14)
+    for column, title in enumerate(titles):
+        _write(sheet, title, (start + column * block, 3), 14)
+    for line, row in enumerate(rows):
+        top = _TITLE + line * height
+        _paste(sheet, row.query, (_GAP, top))
+        for column, title in enumerate(titles):
+            for place, image in enumerate(row.ranked[title][:shown]):
+                _paste(sheet, image, (start + column * block + place * cell, top))
+    with atomic_path(Path(path)) as temporary:
+        sheet.save(temporary, format="PNG")
 
 
 def draw_galleries(
     distances: Mapping[str, Tensor],
-    data: DataSplits,
+    data: Searched,
     path: str | Path,
     *,
     queries: Sequence[int],
@@ -25,55 +73,45 @@ def draw_galleries(
 ) -> None:
     """Write a PNG: for every query, its image and the first ranks of each network.
 
-    Correct images have a green frame, wrong ones a red one. Images that evaluation leaves out of a
-    query's list (the same person by the same camera) are left out here.
+    Correct images have a green frame, wrong ones a red one, and their distances below. Images that
+    evaluation leaves out of a query's list (the same person by the same camera, junk) are left
+    out here.
 
     Args:
-        distances: Of the queries to the gallery, [Q, G], by the name of the network.
+        distances: Of these queries to the gallery, [n, G], by the title of the list.
         data: Has query and gallery; their images are read from disk.
         path: The file.
         queries: Which queries, one row each.
-        shown: Images a network.
+        shown: Images of a list.
     """
-    cell, row = _WIDTH + 2 * _FRAME + _GAP, _HEIGHT + 2 * _FRAME + _GAP
-    block = shown * cell + 2 * _GAP
-    width = _GAP + cell + 2 * _GAP + len(distances) * block
-    sheet = Image.new("RGB", (width, _TITLE + len(queries) * row + _GAP), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=14)
-    pen.text((_GAP, 3), "query", fill=INK, font=font)
-    for column, (name, distance) in enumerate(distances.items()):
-        left = _GAP + cell + 2 * _GAP + column * block
-        pen.text((left, 3), name, fill=INK, font=font)
-        for line, query in enumerate(queries):
-            top = _TITLE + line * row
-            record = data.query.records[query]
-            _paste(sheet, record, QUERY, (_GAP, top))
-            for place, found in enumerate(ranked(distance[query], data, query)[:shown]):
-                colour = HIT if found.identity == record.identity else MISS
-                _paste(sheet, found, colour, (left + place * cell, top))
-    with atomic_path(Path(path)) as temporary:
-        sheet.save(temporary, format="PNG")
+    labels = labels_in(data)
+    rows = []
+    for line, query in enumerate(queries):
+        lists = {
+            name: _framed(distance[line].cpu(), data, labels, query, shown)
+            for name, distance in distances.items()
+        }
+        record = data.query.records[query]
+        rows.append(Row(Framed(record.path, QUERY, record.identity), lists))
+    draw_rows(rows, path, shown=shown)
 
 
-def ranked(distance: Tensor, data: DataSplits, query: int) -> list[Record]:
-    """Return the ranked gallery of a query, the nearest first.
+def ranked(distance: Tensor, labels: Labels, query: int) -> list[int]:
+    """Return the places of the gallery images that count for a query, the nearest first.
 
     Args:
         distance: Of the query to the gallery, [G].
-        data: Has query and gallery.
+        labels: Of queries and gallery, on the same device.
         query: Its number.
     """
-    wanted = data.query.records[query]
-    order = [data.gallery.records[place] for place in distance.argsort(stable=True).tolist()]
-    return [
-        found
-        for found in order
-        if found.camera is None
-        or (found.identity, found.camera) != (wanted.identity, wanted.camera)
-    ]
+    one = slice(query, query + 1)
+    same = labels.query_ids[one, None] == labels.gallery_ids
+    gone = left_out(same, labels.query_cams[one], labels.gallery_ids, labels.gallery_cams)[0]
+    order = distance.argsort(stable=True)
+    return order[~gone[order]].tolist()
 
 
-def telling_queries(distances: Sequence[Tensor], data: DataSplits, count: int) -> list[int]:
+def telling_queries(distances: Sequence[Tensor], data: Searched, count: int) -> list[int]:
     """Choose queries of different people on which networks differ, then others, in order.
 
     Args:
@@ -81,12 +119,14 @@ def telling_queries(distances: Sequence[Tensor], data: DataSplits, count: int) -
         data: Has query and gallery.
         count: Of queries; fewer if there are not so many people.
     """
-    people: dict[str, int] = {}
-    for query, record in enumerate(data.query.records):
-        people.setdefault(record.identity, query)
+    labels = labels_in(data)
+    people: dict[int, int] = {}
+    for query, person in enumerate(labels.query_ids.tolist()):
+        people.setdefault(person, query)
     right = {
         query: [
-            ranked(distance[query], data, query)[0].identity == person for distance in distances
+            int(labels.gallery_ids[ranked(distance[query], labels, query)[0]]) == person
+            for distance in distances
         ]
         for person, query in people.items()
     }
@@ -94,8 +134,37 @@ def telling_queries(distances: Sequence[Tensor], data: DataSplits, count: int) -
     return sorted(chosen[:count])
 
 
-def _paste(sheet: Image.Image, record: Record, colour: str, corner: tuple[int, int]) -> None:
-    box = (*corner, corner[0] + _WIDTH + 2 * _FRAME - 1, corner[1] + _HEIGHT + 2 * _FRAME - 1)
-    ImageDraw.Draw(sheet).rectangle(box, fill=colour)
-    image = read_image(record.path).resize((_WIDTH, _HEIGHT), Image.Resampling.BICUBIC)
-    sheet.paste(image, (corner[0] + _FRAME, corner[1] + _FRAME))
+def _framed(
+    distance: Tensor, data: Searched, labels: Labels, query: int, shown: int
+) -> list[Framed]:
+    """Return the first images of a query's list."""
+    found = []
+    for place in ranked(distance, labels, query)[:shown]:
+        hit = labels.gallery_ids[place] == labels.query_ids[query]
+        path = data.gallery.records[place].path
+        found.append(Framed(path, HIT if hit else MISS, number(float(distance[place]))))
+    return found
+
+
+def number(distance: float) -> str:
+    """Return a distance as it is written below an image."""
+    return f"{distance:.4g}"
+
+
+def _images(row: Row) -> list[Framed]:
+    return [row.query, *(image for images in row.ranked.values() for image in images)]
+
+
+def _write(sheet: Image.Image, text: str, corner: tuple[int, int], size: int) -> None:
+    font = ImageFont.load_default(size=size)
+    ImageDraw.Draw(sheet).text(corner, text, fill=INK, font=font)
+
+
+def _paste(sheet: Image.Image, image: Framed, corner: tuple[int, int]) -> None:
+    left, top = corner
+    box = (left, top, left + _WIDTH + 2 * _FRAME - 1, top + _HEIGHT + 2 * _FRAME - 1)
+    ImageDraw.Draw(sheet).rectangle(box, fill=image.colour)
+    pixels = read_image(image.path).resize((_WIDTH, _HEIGHT), Image.Resampling.BICUBIC)
+    sheet.paste(pixels, (left + _FRAME, top + _FRAME))
+    if image.text:
+        _write(sheet, image.text[:_LETTERS], (left, box[3] + 2), _FONT)

@@ -61,6 +61,20 @@ def labels_of(
     return Labels(*ids, *_pair("cams", shape, query_cams, gallery_cams, device))
 
 
+def left_out(same: Tensor, query_cams: Tensor, gallery_ids: Tensor, gallery_cams: Tensor) -> Tensor:
+    """Return which gallery images do not count for which queries, bool [n, G].
+
+    Those of the query's person by the query's camera, and junk.
+
+    Args:
+        same: Whether an image is of the query's identity, bool [n, G].
+        query_cams: Cameras of the queries, [n].
+        gallery_ids: Identities, [G].
+        gallery_cams: Cameras, [G].
+    """
+    return (same & (query_cams[:, None] == gallery_cams)) | (gallery_ids == JUNK)
+
+
 def _pair(
     name: str, shape: tuple[int, int], query: Any, gallery: Any, device: torch.device | str
 ) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ import torch
 from kd_core.errors import UserError, nearest
 from torch import Tensor
 
-from kd_reid.metrics.labels import JUNK, Labels, labels_of
+from kd_reid.metrics.labels import Labels, labels_of, left_out
 
 APS = ("step", "trapezoid")
 CHUNK = 2**22  # distances ranked at a time, about 30 bytes each
@@ -138,7 +138,7 @@ def _rank(
     if not all(bound.isfinite() for bound in distance.aminmax()):
         raise UserError("distance holds values that are not finite; look at the embeddings")
     same = query_ids[:, None] == gallery_ids
-    removed = (same & (query_cams[:, None] == gallery_cams)) | (gallery_ids == JUNK)
+    removed = left_out(same, query_cams, gallery_ids, gallery_cams)
     right = same & ~removed
     order = distance.masked_fill(removed, torch.inf).argsort(dim=1, stable=True)
     query, rank = right.gather(1, order).nonzero(as_tuple=True)  # query by query, ranks rising

@@ -8,7 +8,7 @@ import torch
 from kd_core.errors import UserError
 from torch import Tensor
 
-from kd_reid.metrics.labels import JUNK, Labels
+from kd_reid.metrics.labels import JUNK, Labels, left_out
 
 _BINS = 2**16
 
@@ -80,10 +80,10 @@ def _count(blocks: Iterable[Tensor], labels: Labels, place: Callable[[Tensor], T
     for distance in blocks:
         here = slice(start, start + len(distance))
         same = labels.query_ids[here, None] == labels.gallery_ids
-        left_out = same & (labels.query_cams[here, None] == labels.gallery_cams)
-        left_out |= (labels.gallery_ids == JUNK) | (labels.query_ids[here, None] == JUNK)
+        gone = left_out(same, labels.query_cams[here], labels.gallery_ids, labels.gallery_cams)
+        gone |= labels.query_ids[here, None] == JUNK
         places = place(_keys(distance))
-        for side, chosen in enumerate((same & ~left_out, ~same & ~left_out)):
+        for side, chosen in enumerate((same & ~gone, ~same & ~gone)):
             counts[side] += places[chosen].bincount(minlength=_BINS + 1).cpu()
         start += len(distance)
     return counts
