@@ -28,8 +28,10 @@ MISSING_FILE = {
     "det_predict": "configs/det/retinanet_R_18_FPN.yaml photo.jpg",
     "det_train": "--config-file configs/det/retinanet_R_18.yaml MODEL.DEVICE cpu",
     "reid_check": "market",
+    "reid_embed": "runs/nowhere docs",
     "reid_evaluate": "runs/nowhere --data market",
     "reid_compare": "configs/demo/reid_studnt.py",
+    "reid_search": "tools photo.jpg docs",
     "reid_train": "configs/demo/reid_studnt.py",
 }
 WITHIN = {"cls_analyse": "tsne "}

@@ -1,9 +1,90 @@
-"""Options of several tools: what a user says of a set of images."""
+"""Options of several tools: what a user says of a network, and of a set of images."""
 
 from argparse import ArgumentTypeError, Namespace
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from kd_core.experiment.cli import parse_options
 from kd_core.experiment.parsers import ToolParser
+from kd_core.runtime.paths import require_paths
+
+MODEL = (
+    "a finished run's folder or a file in it; or a file of weights of a torchreid network, such as "
+    "those of its zoo"
+)
+
+
+def add_network(parser: ToolParser) -> None:
+    """Add what a user says of MODEL, see `kd_reid.measuring.models`, and how images are read."""
+    parser.add_argument("--network", metavar="NAME", help="torchreid's name of a file's network")
+    parser.add_argument(
+        "--network-options",
+        metavar="KEY=VALUE",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="of kd_reid.models.build_model, such as last_stride=1",
+    )
+    parser.add_argument(
+        "--size", metavar=("HEIGHT", "WIDTH"), nargs=2, type=int, help="of images, in pixels"
+    )
+    text = "of each channel in [0, 1] (default: ImageNet's)"
+    parser.add_argument("--mean", metavar="X", nargs=3, type=float, help=f"mean {text}")
+    parser.add_argument("--std", metavar="X", nargs=3, type=float, help=f"deviation {text}")
+    parser.add_argument(
+        "--flip", action="store_true", help="mean embedding of every image and its mirror image"
+    )
+    parser.add_argument("--batch-size", type=int, default=64, help="images a pass (default: 64)")
+    parser.add_argument("--workers", type=int, help="processes that read images")
+
+
+def check_network(args: Namespace) -> None:
+    """Read the options of `add_network`, and reject a MODEL that is not there.
+
+    Raises:
+        UserError: If an option is not KEY=VALUE, or there is no such file.
+    """
+    args.network_options = parse_options(args.network_options)
+    if not Path(args.model).exists():
+        file = args.model.rpartition("#")[0] or args.model  # FILE#PLACE of several
+        require_paths("finished run or file of weights", [file])
+
+
+def add_distance(parser: ToolParser) -> None:
+    """Add how embeddings are compared."""
+    parser.add_argument(
+        "--distance",
+        choices=("euclidean", "cosine"),
+        help="default: a run's own, else euclidean",
+    )
+
+
+def add_device(parser: ToolParser) -> None:
+    """Add where the network runs."""
+    parser.add_argument(
+        "--device", metavar="NAME", help="such as cpu or cuda:1 (default: the GPU, if there is one)"
+    )
+
+
+def add_skip_broken(parser: ToolParser) -> None:
+    """Add what becomes of pictures that cannot be decoded."""
+    parser.add_argument(
+        "--skip-broken",
+        action="store_true",
+        help="leave out, and tell, pictures that cannot be decoded; each is read twice",
+    )
+
+
+def count_to(most: int) -> Callable[[str], int]:
+    """Return a type of options: a whole number from 1 to this one."""
+
+    def count(text: str) -> int:
+        if not text.isdecimal() or not 1 <= int(text) <= most:
+            raise ArgumentTypeError(f"{text!r}: wanted a whole number from 1 to {most:,}")
+        return int(text)
+
+    return count
 
 
 def add_reading(parser: ToolParser) -> None:

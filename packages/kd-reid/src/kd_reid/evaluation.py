@@ -1,6 +1,6 @@
 """Evaluate embedders: how early correct images appear in the ranked gallery."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, cast
 
@@ -9,6 +9,7 @@ from kd_core.config.values import check_values
 from kd_core.data.split_loader import SplitLoader
 from kd_core.errors import UserError
 from kd_core.networks.image_task import ImageTask
+from kd_core.networks.task import Batch
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err
 from torch import Tensor, nn
@@ -23,6 +24,9 @@ from kd_reid.metrics.verification import Accepted
 
 DISTANCES = {"euclidean": squared_euclidean, "cosine": cosine_distance}
 _RANKS = (1, 5, 10, 20)
+
+Watch = Callable[[Iterable[Batch], int], Iterable[Batch]]
+"""Yields the batches that it is given, and shows how many of so many there were."""
 
 
 class Listed(Protocol):
@@ -157,13 +161,27 @@ def extract(model: nn.Module, data: Opened, *, flip: bool = False) -> Features:
         flip: Take the mean embedding of every image and its mirror image.
     """
     model.eval()
-    return Features(*(_rows(model, part, flip) for part in (data.query, data.gallery)))
+    return Features(
+        *(embeddings(model, part.loader, flip=flip) for part in (data.query, data.gallery))
+    )
 
 
-def _rows(model: nn.Module, people: People, flip: bool) -> Tensor:
-    loader: SplitLoader = distributed.shard(people.loader)
+@torch.no_grad()
+def embeddings(
+    model: nn.Module, loader: SplitLoader, *, flip: bool = False, watch: Watch | None = None
+) -> Tensor:
+    """Return the embeddings of all images of a loader, [N, D], in every process.
+
+    Args:
+        model: In evaluation mode; returns an `Embedding` for a batch.
+        loader: Of images in their order.
+        flip: Take the mean embedding of every image and its mirror image.
+        watch: Gets the batches and their number, and yields them: shows how far it is.
+    """
+    loader = distributed.shard(loader)
+    batches = loader.epoch(0)
     places, rows = [], []
-    for batch in loader.epoch(0):
+    for batch in batches if watch is None else watch(batches, len(loader)):
         if len(batch["index"]):
             if isinstance(model, ImageTask):
                 model.check_sample(batch)

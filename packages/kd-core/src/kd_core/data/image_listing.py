@@ -46,7 +46,9 @@ def is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in image_endings()
 
 
-def list_images(folder: str | os.PathLike[str], left_out: LeftOut | None = None) -> list[str]:
+def list_images(
+    folder: str | os.PathLike[str], left_out: LeftOut | None = None, *, skip_broken: bool = False
+) -> list[str]:
     """List the image files below a folder, folder by folder, in the order of names.
 
     Links are followed. Hidden files and folders, and those of systems, are left out, as is every
@@ -55,6 +57,7 @@ def list_images(folder: str | os.PathLike[str], left_out: LeftOut | None = None)
     Args:
         folder: Any folder.
         left_out: Counts what is left out.
+        skip_broken: Whether to leave out image names that are not of files.
 
     Raises:
         UserError: If an image name is not that of a file (see `require_image`), a folder cannot be
@@ -74,6 +77,9 @@ def list_images(folder: str | os.PathLike[str], left_out: LeftOut | None = None)
             elif entry.is_dir():
                 inside.append((entry.path, above | {real}))
             elif is_image(entry.name):
+                if skip_broken and not entry.is_file():
+                    left_out.add("not files", entry.name)
+                    continue
                 if not entry.is_file():
                     require_image(entry.path)
                 found.append(entry.path)

@@ -1,6 +1,7 @@
 """Sets to be searched, of which nothing is trained on."""
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from kd_core.config.node import Node, located_type, parse
 from kd_core.config.reading import load_config
 from kd_core.data.image_loader import image_loader, is_resident, packed
+from kd_core.data.split_loader import SplitLoader
 from kd_core.errors import UserError, located
 from kd_core.experiment.builder import DATA, build_data
 from torchvision.transforms import v2
@@ -110,20 +112,32 @@ def open_target(searching: Searching, image_size: tuple[int, int], options: Opti
         return Target(searching.source, data.query, data.gallery)
     count = len(searching.query.records) + len(searching.gallery.records)
     resident = is_resident(options.resident, count, image_size, RESIDENT_BYTES)
+    query, gallery = (
+        People(files_loader([r.path for r in records], image_size, options, resident), records)
+        for records in (searching.query.records, searching.gallery.records)
+    )
+    return Target(searching.source, query, gallery)
+
+
+def files_loader(
+    files: Sequence[str], image_size: tuple[int, int], options: Options, resident: bool
+) -> SplitLoader:
+    """Return the loader of image files, in their order.
+
+    Args:
+        files: Their paths.
+        image_size: Height and width that they are resized to.
+        options: Batch size and workers.
+        resident: Whether they are all decoded now.
+    """
     reading = {
         "image_size": image_size,
         "workers": options.workers,
         "worker_timeout": options.worker_timeout,
     }
-
-    def part(records: list[Record]) -> People:
-        files = packed(record.path for record in records)
-        transform, numbers = v2.Resize(image_size), torch.arange(len(records))
-        given: dict[str, Any] = {"resident": resident, "reading": reading}
-        loader = image_loader(files, numbers, transform, **given, **options.loader_arguments())
-        return People(loader, records)
-
-    return Target(searching.source, part(searching.query.records), part(searching.gallery.records))
+    transform, numbers = v2.Resize(image_size), torch.arange(len(files))
+    given: dict[str, Any] = {"resident": resident, "reading": reading}
+    return image_loader(packed(files), numbers, transform, **given, **options.loader_arguments())
 
 
 def _data_node(source: str) -> Node:
