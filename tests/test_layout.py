@@ -27,6 +27,7 @@ IN_ONE_FILE = {
 }
 LOGGING = {"tensorboard", "wandb", "matplotlib"}
 LAZILY = dict.fromkeys(ALWAYS, LOGGING) | {
+    "kd_core": LOGGING | {"sklearn"},
     "kd_cls": LOGGING | {"timm", "transformers", "huggingface_hub", "onnx", "onnxruntime"},
     "kd_det": LOGGING | {"panopticapi", "onnx", "onnxruntime"},
 }

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from kd_cls.analysis import cka, correlation, reliability, tables, tsne
+from kd_cls.analysis import cka, correlation, reliability, tables
 from kd_cls.analysis.choices import MATRICES
 from kd_cls.analysis.features import choose, collect, progress
 from kd_cls.analysis.subject import Subject
@@ -160,23 +160,3 @@ class TestReliability:
     def test_there_is_a_bin(self, subject, tmp_path):
         with pytest.raises(UserError, match="--bins 0"):
             reliability.analyse(subject, tmp_path / "a.png", bins=0)
-
-
-class TestTsne:
-    def test_classes_far_apart_stay_apart(self):
-        generator = np.random.default_rng(0)
-        label = np.arange(40) % 2
-        points = tsne.embed(generator.normal(size=(40, 6)) + 50 * label[:, None], perplexity=5)
-        assert points.shape == (40, 2)
-        distance = np.linalg.norm(points[:, None] - points, axis=-1) + 1e9 * np.eye(40)
-        assert (label[distance.argmin(1)] == label).all()
-
-    def test_it_is_always_the_same(self):
-        features = np.random.default_rng(0).normal(size=(12, 6)).astype(np.float32)
-        np.testing.assert_array_equal(tsne.embed(features), tsne.embed(features))
-
-    def test_too_few_or_broken_features_are_refused(self):
-        with pytest.raises(UserError, match="t-SNE of 4 images"):
-            tsne.embed(np.zeros((4, 3)))
-        with pytest.raises(UserError, match="not finite"):
-            tsne.embed(np.full((9, 3), np.nan))

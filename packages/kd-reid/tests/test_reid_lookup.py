@@ -20,7 +20,7 @@ from kd_reid.lookup import embedding, progress
 from kd_reid.measuring.targets import open_target, read_searching
 from kd_reid.models import build_model
 from kd_reid.neck import attach, neck_of
-from kd_reid.pictures import HIT
+from kd_reid.pictures import HIT, MISS
 from kd_reid.student import facts_of, load_student
 from kd_reid.synthetic.people import synthetic_people
 from PIL import Image
@@ -376,3 +376,99 @@ class TestSearch:
 def test_grey_pictures_are_drawn(tmp_path):
     read_image(str(queries()[0])).convert("L").save("grey.png")
     assert len(found("run", "grey.png", "gallery.npy", "--top-k", "1")["queries"]) == 1
+
+
+class TestPictures:
+    """Of what `reid_evaluate` measures."""
+
+    def drawn(self, *arguments, model="run"):
+        sets = [] if "--data" in arguments else ["--data", SET]
+        line = [model, *sets, *map(str, arguments), *(["--workers", "0"] if model == "run" else [])]
+        return evaluate.main(line)
+
+    @pytest.fixture
+    def saved(self):
+        """Features by which everybody is found, but nobody by the nearest image of all."""
+        found = read_searching(SET)
+        lines = [
+            (r.path, r.identity, r.camera, split)
+            for split in ("query", "gallery")
+            for r in getattr(found, split).records
+        ]
+        number = {name: n for n, name in enumerate(sorted({line[1] for line in lines}))}
+        camera = [float(line[2]) for line in lines]
+        rows = [[10.0 * number[line[1]], c] for line, c in zip(lines, camera, strict=True)]
+        np.save("f.npy", np.array(rows, dtype=np.float32))
+        with Path("f.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("path", "identity", "camera", "split"), *lines])
+        return lines
+
+    def test_a_run_is_shown(self, capsys):
+        line = ["--galleries", "g.png", "--queries", "3", "--top-k", "4", "--rerank"]
+        assert self.drawn(*line, "--tsne", "plane/t.png", "--people", "2") == 0
+        said = capsys.readouterr().out
+        assert "wrote g.png" in said
+        assert "reranked_mAP" in said
+        with Image.open("g.png") as picture:
+            assert picture.size == (6 + 78 + 12 + 2 * (4 * 78 + 12), 22 + 3 * (142 + 16) + 6)
+        with Image.open("plane/t.png") as picture:
+            assert min(picture.size) > 200
+        with Path("plane/t.csv").open(newline="") as file:
+            lines = list(csv.DictReader(file))
+        people = {line["identity"] for line in lines}
+        every = read_searching(SET)
+        records = [*every.query.records, *every.gallery.records]
+        assert len(people) == 2
+        assert len(lines) == sum(record.identity in people for record in records)
+        assert {line["split"] for line in lines} == {"query", "gallery"}
+        assert all(Path(line["path"]).is_file() for line in lines)
+        assert len({(line["x"], line["y"]) for line in lines}) > 2
+
+    def test_the_same_picture_is_drawn_again(self, saved):
+        for name in ("a", "b"):
+            assert self.drawn("--tsne", f"{name}.png", model="f.npy") == 0
+        assert Path("a.csv").read_bytes() == Path("b.csv").read_bytes()
+
+    def test_galleries_are_those_of_the_metric(self, saved):
+        """The nearest of all is the same person by the same camera, which does not count."""
+        line = ["--galleries", "g.png", "--queries", "100", "--top-k", "1", "--out", "o.json"]
+        assert self.drawn(*line, model="f.npy") == 0
+        scores = json.loads(Path("o.json").read_text())["sets"]["market1501"]["metrics"]
+        assert scores["rank1"] == 100
+        people = len({line[1] for line in saved if line[3] == "query"})
+        with Image.open("g.png") as picture:
+            assert picture.size[1] == 22 + people * (142 + 16) + 6
+            colours = {colour for _, colour in picture.getcolors(maxcolors=10**6)}
+        hit, miss = (tuple(bytes.fromhex(colour[1:])) for colour in (HIT, MISS))
+        assert hit in colours
+        assert miss not in colours
+
+    @pytest.mark.parametrize(
+        ("arguments", "text"),
+        [
+            (("--queries", "3"), "--queries has no effect without --galleries FILE.png"),
+            (("--perplexity", "3"), "--perplexity has no effect without --tsne FILE.png"),
+            (("--tsne", "t.jpg"), "--tsne t.jpg: wanted the name of a PNG file"),
+            (("--tsne", "f.png"), "f.csv: is there already"),
+            (("--tsne", "t.png", "--perplexity", "nan"), "--perplexity nan: wanted"),
+            (("--tsne", "t.png", "--galleries", "t.png"), "t.png: is the name of two pictures"),
+            (("--tsne", "t.png", "--data", SET, "run"), "a picture is of one set"),
+            (("--tsne", "t.png", "--people", "0"), "wanted a whole number from 1 to 1,000"),
+            (("--tsne", "t.png", "--people", "1"), "t-SNE of 4 images: wanted 5 at least"),
+        ],
+    )
+    def test_what_cannot_be_is_refused(self, arguments, text, saved, capsys):
+        extra = [] if "--data" in arguments else ["--data", SET]
+        assert text in refused(capsys, evaluate, "f.npy", *extra, *arguments)
+        assert not Path("t.png").exists()
+
+    def test_images_without_files_are_not_drawn(self, saved, capsys):
+        with Path("f.csv").open("w", newline="") as file:
+            names = ("identity", "camera", "split")
+            csv.writer(file).writerows([names, *(line[1:] for line in saved)])
+        assert self.tsne_alone() == 0
+        said = refused(capsys, evaluate, "f.npy", "--galleries", "g.png")
+        assert "the files of these images are not known" in said
+
+    def tsne_alone(self):
+        return evaluate.main(["f.npy", "--tsne", "t.png"])

@@ -6,7 +6,14 @@ from kd_core.experiment.cli import run_main
 from kd_core.experiment.parsers import ToolParser, add_general_options
 from kd_core.runtime.paths import require_paths
 
-from kd_reid.arguments import MODEL, add_distance, add_network, add_reading, check_network
+from kd_reid.arguments import (
+    MODEL,
+    add_distance,
+    add_network,
+    add_reading,
+    check_network,
+    count_to,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,6 +48,7 @@ def _parser() -> ToolParser:
     )
     add_network(parser)
     _add_search(parser)
+    _add_pictures(parser)
     parser.add_argument("--out", metavar="FILE.json", help="write the results to this file too")
     return add_general_options(parser)
 
@@ -60,4 +68,34 @@ def _add_search(parser: ToolParser) -> None:
         nargs="+",
         type=float,
         help="false positive rates, such as 0.001: TPR and threshold there",
+    )
+
+
+def _add_pictures(parser: ToolParser) -> None:
+    parser.add_argument(
+        "--galleries",
+        metavar="FILE.png",
+        help="draw queries and what is ranked first for them: right images in green, wrong ones "
+        "in red, those that the metrics leave out not at all",
+    )
+    parser.add_argument(
+        "--queries",
+        metavar="N",
+        type=count_to(100),
+        help="of --galleries, each of another person (default: 8)",
+    )
+    parser.add_argument(
+        "--top-k", metavar="N", type=count_to(50), help="ranks of --galleries (default: 10)"
+    )
+    parser.add_argument(
+        "--tsne",
+        metavar="FILE.png",
+        help="draw the embeddings of some people in the plane, and write their places into a .csv "
+        "file beside it",
+    )
+    parser.add_argument(
+        "--people", metavar="N", type=count_to(1000), help="of --tsne (default: 20)"
+    )
+    parser.add_argument(
+        "--perplexity", type=float, help="of --tsne, neighbours that it uses (default: 30)"
     )

@@ -112,6 +112,14 @@ def ranked(distance: Tensor, labels: Labels, query: int) -> list[int]:
     return order[~gone[order]].tolist()
 
 
+def has_match(labels: Labels, query: int) -> bool:
+    """Return whether a query has a right image to find."""
+    one = slice(query, query + 1)
+    same = labels.query_ids[one, None] == labels.gallery_ids
+    gone = left_out(same, labels.query_cams[one], labels.gallery_ids, labels.gallery_cams)
+    return bool((same & ~gone).any())
+
+
 def telling_queries(distances: Sequence[Tensor], data: Searched, count: int) -> list[int]:
     """Choose queries of different people on which networks differ, then others, in order.
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from kd_core.errors import UserError, located
+from kd_core.experiment.pictures.figure import add_height_of_titles, set_title
 from kd_core.experiment.tables.plots import new_figure, save_png
 from torch import Tensor
 
 from kd_cls.analysis.choices import Method, Target
 from kd_cls.analysis.class_maps import class_maps
 from kd_cls.analysis.features import choose
-from kd_cls.analysis.figure import add_height_of_titles, set_title
 from kd_cls.analysis.subject import Subject
 from kd_cls.prediction import load_image
 

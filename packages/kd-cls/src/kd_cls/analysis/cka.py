@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from kd_core.data.split_loader import SplitLoader
+from kd_core.experiment.pictures.figure import MOST_COLUMNS, panels, set_title
 from kd_core.experiment.tables.plots import save_png
 from kd_core.metrics import minibatch_cka
 from kd_core.networks.roles import tap_list
@@ -13,7 +14,6 @@ from torch import Tensor
 
 from kd_cls.analysis.choices import LAYERS, Pool
 from kd_cls.analysis.features import choose, progress, run_batch, watch
-from kd_cls.analysis.figure import MOST_COLUMNS, panels, set_title
 from kd_cls.analysis.subject import Subject
 from kd_cls.classifier import Classifier
 

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from kd_core.experiment.pictures.figure import FEW_CLASSES, MOST_COLUMNS, panels, set_title
 from kd_core.experiment.tables.plots import save_png
 from kd_core.functional import full_precision
 from torch import Tensor
 
 from kd_cls.analysis.choices import Matrix
 from kd_cls.analysis.features import choose, collect
-from kd_cls.analysis.figure import FEW_CLASSES, MOST_COLUMNS, panels, set_title
 from kd_cls.analysis.subject import Subject
 
 

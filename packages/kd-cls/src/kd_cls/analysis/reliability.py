@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kd_core.errors import UserError
+from kd_core.experiment.pictures.figure import set_title
 from kd_core.experiment.tables.plots import new_figure, save_png
 from kd_core.metrics import CalibrationBins, calibration_bins
 
 from kd_cls.analysis.features import choose, collect
-from kd_cls.analysis.figure import set_title
 from kd_cls.analysis.subject import Subject
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from kd_reid.arguments import reading_of
 from kd_reid.data.options import Options
 from kd_reid.evaluation import Evaluation, Features, extract
 from kd_reid.measuring.models import Measured, measured_model
+from kd_reid.measuring.pictured import check_pictures, draw_pictures
 from kd_reid.measuring.saved import Saved, read_saved
 from kd_reid.measuring.targets import Searching, Target, open_target, read_searching
 
@@ -25,6 +26,7 @@ _OF_FEATURES = ("network", "network_options", "size", "mean", "std", "flip")
 
 def run(args: Namespace) -> None:
     """Do what the arguments say; see `kd_reid.evaluate`."""
+    check_pictures(args)
     if Path(args.model).suffix == SAVED:
         for option in _OF_FEATURES:
             if getattr(args, option):
@@ -70,14 +72,14 @@ def _of_network(
             target = open_target(searching, measured.image_size, options)
             target.to(device)
             features = extract(measured.embedder, target, flip=shared["flip"])
-            yield name, _facts(target, features, shared)
+            yield name, _facts(args, target, features, shared)
 
 
 def _of_saved(args: Namespace, saved: Saved) -> Iterator[tuple[str, dict[str, Any]]]:
     settings = _settings(args, {})
     if not args.data:
         searching, features = saved.searching(same_camera=args.same_camera)
-        yield saved.file.stem, _facts(searching, features, settings)
+        yield saved.file.stem, _facts(args, searching, features, settings)
         return
     for name, searching in _sets(args):
         if searching.node is not None:
@@ -85,7 +87,7 @@ def _of_saved(args: Namespace, saved: Saved) -> Iterator[tuple[str, dict[str, An
                 f"{searching.source}: saved features belong to files; name their folder or CSV file"
             )
         features = saved.features_of(searching.query.records, searching.gallery.records)
-        yield name, _facts(searching, features, settings)
+        yield name, _facts(args, searching, features, settings)
 
 
 def _sets(args: Namespace) -> list[tuple[str, Searching]]:
@@ -108,10 +110,12 @@ def _short(source: str) -> str:
 
 
 def _facts(
-    target: Target | Searching, features: Features, shared: Mapping[str, Any]
+    args: Namespace, target: Target | Searching, features: Features, shared: Mapping[str, Any]
 ) -> dict[str, Any]:
     with located(target.source):
         scores = Evaluation(target, **shared).measure(features)
+        if distributed.rank() == 0:
+            draw_pictures(args, target, features, shared)
     counts = {"query": len(target.query.records), "gallery": len(target.gallery.records)}
     return {"source": target.source, "images": counts, "metrics": scores}
 
