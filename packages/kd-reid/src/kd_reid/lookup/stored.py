@@ -100,11 +100,15 @@ def read_stored(path: Path, images: str | None = None) -> Stored:
 
 def _maker(file: Path, facts: dict[str, Any]) -> Maker:
     """Return the checked maker in the facts."""
-    made_by, hashes = facts.get("made_by"), facts.get("files")
+    hashes = facts.get("files")
     known = isinstance(facts.get("folder"), str) and isinstance(hashes, dict)
-    if not known or set(hashes) != set(_HASHED) or not _is_maker(made_by):  # type: ignore[arg-type]
+    if not (known and set(hashes or ()) == set(_HASHED) and _is_maker(facts.get("made_by"))):
         raise UserError(f"{file}: not a file that reid_embed wrote; {_REMEDY}")
-    return Maker(**{k: tuple(v) if isinstance(v, list) else v for k, v in made_by.items()})  # type: ignore[union-attr]
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in facts["made_by"].items()
+    }
+    return Maker(**values)
 
 
 def _is_maker(value: Any) -> bool:
