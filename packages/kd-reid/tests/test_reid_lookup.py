@@ -19,6 +19,7 @@ from kd_reid.data.options import Options
 from kd_reid.embedder import Embedder
 from kd_reid.evaluation import extract
 from kd_reid.lookup import embedding, progress
+from kd_reid.measuring.models import measured_model
 from kd_reid.measuring.targets import open_target, read_searching
 from kd_reid.models import build_model
 from kd_reid.neck import attach, neck_of
@@ -67,6 +68,25 @@ def _inside(place, embedded, tmp_path, monkeypatch):
     for file in embedded.iterdir():
         shutil.copy(file, tmp_path)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _read_once(read, monkeypatch):
+    """Read the run's network once for all tests; whatever else is named, each time."""
+
+    def measured(args):
+        if args.model != "run" or args.network:
+            return measured_model(args)
+        if not read:
+            read.append(measured_model(args))
+        return read[0]
+
+    monkeypatch.setattr(embedding, "measured_model", measured)
+
+
+@pytest.fixture(scope="module")
+def read():
+    return []
 
 
 def refused(capsys, tool, *arguments):
