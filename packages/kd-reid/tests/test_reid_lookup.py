@@ -23,7 +23,7 @@ from kd_reid.measuring.models import measured_model
 from kd_reid.measuring.targets import open_target, read_searching
 from kd_reid.models import build_model
 from kd_reid.neck import attach, neck_of
-from kd_reid.pictures import HIT, MISS
+from kd_reid.pictures import HIT, MISS, draw_rows
 from kd_reid.student import facts_of, load_student
 from kd_reid.synthetic.people import synthetic_people
 from PIL import Image
@@ -443,19 +443,30 @@ class TestPictures:
             assert self.drawn("--tsne", f"{name}.png", model="f.npy") == 0
         assert Path("a.csv").read_bytes() == Path("b.csv").read_bytes()
 
-    def test_galleries_are_those_of_the_metric(self, saved):
+    def test_galleries_are_those_of_the_metric(self, saved, monkeypatch):
         """The nearest of all is the same person by the same camera, which does not count."""
-        line = ["--galleries", "g.png", "--queries", "100", "--top-k", "1", "--out", "o.json"]
+        drawn = []
+
+        def kept(rows, path, *, shown):
+            drawn.extend(rows)
+            draw_rows(rows, path, shown=shown)
+
+        monkeypatch.setattr("kd_reid.pictures.draw_rows", kept)
+        line = ["--galleries", "g.png", "--queries", "100", "--top-k", "2", "--out", "o.json"]
         assert self.drawn(*line, model="f.npy") == 0
         scores = json.loads(Path("o.json").read_text())["sets"]["market1501"]["metrics"]
         assert scores["rank1"] == 100
-        people = len({line[1] for line in saved if line[3] == "query"})
+        whose = {line[0]: line[1:3] for line in saved}
+        assert len(drawn) == len({line[1] for line in saved if line[3] == "query"})
+        for query, lists in drawn:
+            person, camera = whose[query.path]
+            for place, image in enumerate(lists["euclidean"]):
+                right = whose[image.path][0] == person
+                assert image.colour == (HIT if right else MISS)
+                assert right == (place == 0)  # two cameras, an image of each in the gallery
+                assert whose[image.path] != (person, camera)
         with Image.open("g.png") as picture:
-            assert picture.size[1] == 22 + people * (142 + 16) + 6
-            colours = {colour for _, colour in picture.getcolors(maxcolors=10**6)}
-        hit, miss = (tuple(bytes.fromhex(colour[1:])) for colour in (HIT, MISS))
-        assert hit in colours
-        assert miss not in colours
+            assert picture.size[1] == 22 + len(drawn) * (142 + 16) + 6
 
     @pytest.mark.parametrize(
         ("arguments", "text"),
