@@ -1,9 +1,40 @@
-"""Options of several tools: what a user says of a set of images."""
+"""Options of several tools: what a user says of a network, and of a set of images."""
 
 from argparse import ArgumentTypeError, Namespace
+from pathlib import Path
 from typing import Any
 
+from kd_core.experiment.cli import parse_options
 from kd_core.experiment.parsers import ToolParser
+from kd_core.runtime.paths import require_paths
+
+
+def add_network(parser: ToolParser) -> None:
+    """Add what a user says of the network of MODEL; see `kd_reid.measuring.models`."""
+    parser.add_argument("--network", metavar="NAME", help="torchreid's name of a file's network")
+    parser.add_argument(
+        "--network-options",
+        metavar="KEY=VALUE",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="of kd_reid.models.build_model, such as last_stride=1",
+    )
+    parser.add_argument(
+        "--size", metavar=("HEIGHT", "WIDTH"), nargs=2, type=int, help="of images, in pixels"
+    )
+    text = "of each channel in [0, 1] (default: ImageNet's)"
+    parser.add_argument("--mean", metavar="X", nargs=3, type=float, help=f"mean {text}")
+    parser.add_argument("--std", metavar="X", nargs=3, type=float, help=f"deviation {text}")
+
+
+def check_network(args: Namespace) -> None:
+    """Read the options of `add_network`, and reject a MODEL that does not exist."""
+    args.network_options = parse_options(args.network_options)
+    if not Path(args.model).exists():
+        require_paths(
+            "finished run or file of weights", [args.model.rpartition("#")[0] or args.model]
+        )
 
 
 def add_reading(parser: ToolParser) -> None:

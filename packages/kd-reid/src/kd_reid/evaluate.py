@@ -1,13 +1,12 @@
 """Measure a network or saved features on any set, without training: `tools/reid_evaluate.py`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from kd_core.experiment.cli import parse_options, run_main
+from kd_core.experiment.cli import run_main
 from kd_core.experiment.parsers import ToolParser, add_general_options
 from kd_core.runtime.paths import require_paths
 
-from kd_reid.arguments import add_reading
+from kd_reid.arguments import add_network, add_reading, check_network
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,11 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> None:
     args = _parser().parse_args(arguments)
-    args.network_options = parse_options(args.network_options)
-    if not Path(args.model).exists():
-        require_paths(
-            "finished run or file of weights", [args.model.rpartition("#")[0] or args.model]
-        )
+    check_network(args)
     require_paths("set", [source for source in args.data if ":" not in source])
     from kd_reid.measuring.run import run
 
@@ -45,28 +40,14 @@ def _parser() -> ToolParser:
         help="what is searched: a folder, a CSV file, NAME:ROOT of a public set (market1501:data), "
         "or a config whose data is meant",
     )
-    _add_network(parser)
+    _add_model(parser)
     _add_search(parser)
     parser.add_argument("--out", metavar="FILE.json", help="write the results to this file too")
     return add_general_options(parser)
 
 
-def _add_network(parser: ToolParser) -> None:
-    parser.add_argument("--network", metavar="NAME", help="torchreid's name of a file's network")
-    parser.add_argument(
-        "--network-options",
-        metavar="KEY=VALUE",
-        nargs="+",
-        action="extend",
-        default=[],
-        help="of kd_reid.models.build_model, such as last_stride=1",
-    )
-    parser.add_argument(
-        "--size", metavar=("HEIGHT", "WIDTH"), nargs=2, type=int, help="of images, in pixels"
-    )
-    text = "of each channel in [0, 1] (default: ImageNet's)"
-    parser.add_argument("--mean", metavar="X", nargs=3, type=float, help=f"mean {text}")
-    parser.add_argument("--std", metavar="X", nargs=3, type=float, help=f"deviation {text}")
+def _add_model(parser: ToolParser) -> None:
+    add_network(parser)
     parser.add_argument(
         "--flip", action="store_true", help="mean embedding of every image and its mirror image"
     )
