@@ -29,6 +29,7 @@ MISSING_FILE = {
     "det_train": "--config-file configs/det/retinanet_R_18.yaml MODEL.DEVICE cpu",
     "reid_check": "market",
     "reid_evaluate": "runs/nowhere --data market",
+    "reid_export": "runs/nowhere",
     "reid_compare": "configs/demo/reid_studnt.py",
     "reid_train": "configs/demo/reid_studnt.py",
 }

@@ -11,14 +11,17 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from kd_core.config.trusted import trusting
+from kd_core.experiment.deploy.exporting import export
 from kd_core.files import checkpoint
 from kd_core.files.artifacts import FILE
 from kd_reid.deploy.deployment import _place
+from kd_reid.deploy.exporting import ExportedEmbedder, exportable
 from kd_reid.embedder import Embedder
 from kd_reid.export import main
 from kd_reid.models import build_model
 from kd_reid.neck import attach, neck_of
 from kd_reid.student import facts_of, load_student
+from kd_reid.teacher_features import FeatureEmbedder
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -27,6 +30,7 @@ QUICK = ["--batch-sizes", "1", "3", "--repeats", "2", "--threads", "1"]
 OWN = """
 import timm
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 
@@ -314,6 +318,20 @@ class TestOwnNetworks:
         monkeypatch.setattr(deployment, "measured_model", flipped)
         assert main([str(run), "--format", "onnx", "--no-latency"]) == 0
         assert "--flip writes one that does" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+def test_what_ends_in_features_is_exported_too(kind, tmp_path):
+    vit = pytest.importorskip("timm").models.VisionTransformer
+    torch.manual_seed(0)
+    network = vit(img_size=SIZE, patch_size=16, embed_dim=6, depth=1, num_heads=2).eval()
+    roles = {"embedding": "norm:cls"}
+    embedder = FeatureEmbedder(network, size=SIZE, roles=roles).eval()
+    what = exportable(ExportedEmbedder(embedder).eval(), SIZE)
+    export(what, tmp_path / f"vit.{kind}")
+    file = opened(tmp_path / f"vit.{kind}")
+    assert check(file, embedder).shape == (7, 6)
+    assert (1000, 6) not in file.shapes  # its classifier
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,14 @@ from kd_core.experiment.cli import parse_options
 from kd_core.experiment.parsers import ToolParser
 from kd_core.runtime.paths import require_paths
 
+MODEL = (
+    "a finished run's folder or a file in it; or a file of weights of a torchreid network, such as "
+    "those of its zoo"
+)
+
 
 def add_network(parser: ToolParser) -> None:
-    """Add what a user says of the network of MODEL; see `kd_reid.measuring.models`."""
+    """Add what a user says of MODEL, see `kd_reid.measuring.models`."""
     parser.add_argument("--network", metavar="NAME", help="torchreid's name of a file's network")
     parser.add_argument(
         "--network-options",
@@ -26,15 +31,27 @@ def add_network(parser: ToolParser) -> None:
     text = "of each channel in [0, 1] (default: ImageNet's)"
     parser.add_argument("--mean", metavar="X", nargs=3, type=float, help=f"mean {text}")
     parser.add_argument("--std", metavar="X", nargs=3, type=float, help=f"deviation {text}")
+    parser.add_argument(
+        "--flip", action="store_true", help="mean embedding of every image and its mirror image"
+    )
+
+
+def add_passes(parser: ToolParser) -> None:
+    """Add how images are read, and how many of them a pass of the network takes."""
+    parser.add_argument("--batch-size", type=int, default=64, help="images a pass (default: 64)")
+    parser.add_argument("--workers", type=int, help="processes that read images")
 
 
 def check_network(args: Namespace) -> None:
-    """Read the options of `add_network`, and reject a MODEL that does not exist."""
+    """Read the options of `add_network`, and reject a MODEL that is not there.
+
+    Raises:
+        UserError: If an option is not KEY=VALUE, or there is no such file.
+    """
     args.network_options = parse_options(args.network_options)
     if not Path(args.model).exists():
-        require_paths(
-            "finished run or file of weights", [args.model.rpartition("#")[0] or args.model]
-        )
+        file = args.model.rpartition("#")[0] or args.model  # FILE#PLACE of several
+        require_paths("finished run or file of weights", [file])
 
 
 def add_reading(parser: ToolParser) -> None:

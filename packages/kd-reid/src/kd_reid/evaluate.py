@@ -6,7 +6,7 @@ from kd_core.experiment.cli import run_main
 from kd_core.experiment.parsers import ToolParser, add_general_options
 from kd_core.runtime.paths import require_paths
 
-from kd_reid.arguments import add_network, add_reading, check_network
+from kd_reid.arguments import MODEL, add_network, add_passes, add_reading, check_network
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,8 +28,7 @@ def _parser() -> ToolParser:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="a finished run's folder or a file in it; a file of weights of a torchreid network, "
-        "such as those of its zoo; or features: FILE.npy with FILE.csv beside it",
+        help=f"{MODEL}; or features: FILE.npy with FILE.csv beside it",
     )
     parser.add_argument(
         "--data",
@@ -40,19 +39,11 @@ def _parser() -> ToolParser:
         help="what is searched: a folder, a CSV file, NAME:ROOT of a public set (market1501:data), "
         "or a config whose data is meant",
     )
-    _add_model(parser)
+    add_network(parser)
+    add_passes(parser)
     _add_search(parser)
     parser.add_argument("--out", metavar="FILE.json", help="write the results to this file too")
     return add_general_options(parser)
-
-
-def _add_model(parser: ToolParser) -> None:
-    add_network(parser)
-    parser.add_argument(
-        "--flip", action="store_true", help="mean embedding of every image and its mirror image"
-    )
-    parser.add_argument("--batch-size", type=int, default=64, help="images a pass (default: 64)")
-    parser.add_argument("--workers", type=int, help="processes that read images")
 
 
 def _add_search(parser: ToolParser) -> None:

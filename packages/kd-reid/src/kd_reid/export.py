@@ -6,7 +6,7 @@ from kd_core.experiment.cli import run_main
 from kd_core.experiment.latency_options import add_latency, check_latency, latency_plan
 from kd_core.experiment.parsers import ToolParser, add_general_options
 
-from kd_reid.arguments import add_network, check_network
+from kd_reid.arguments import MODEL, add_network, check_network
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,12 +25,7 @@ def _main(arguments: list[str]) -> None:
 
 def _parser() -> ToolParser:
     parser = ToolParser(description=__doc__)
-    parser.add_argument(
-        "model",
-        metavar="MODEL",
-        help="a finished run's folder or a file in it, or a file of weights of a torchreid "
-        "network, such as those of its zoo",
-    )
+    parser.add_argument("model", metavar="MODEL", help=MODEL)
     parser.add_argument(
         "--format",
         nargs="+",
@@ -48,9 +43,6 @@ def _parser() -> ToolParser:
         "--with-normalization",
         action="store_true",
         help="the files take images in [0, 1] and normalise them, rather than normalised images",
-    )
-    parser.add_argument(
-        "--flip", action="store_true", help="mean embedding of every image and its mirror image"
     )
     add_network(parser)
     add_latency(parser)
