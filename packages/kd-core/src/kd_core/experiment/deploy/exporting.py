@@ -3,7 +3,9 @@
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,14 +70,16 @@ def export(what: Exportable, path: Path) -> dict[str, Check]:
     write = {".onnx": _write_onnx, ".pt2": _write_pt2}[path.suffix]
     with atomic_path(path) as temporary:
         try:
-            with warnings.catch_warnings():
+            # PyTorch prints the graph of what it cannot write.
+            with warnings.catch_warnings(), redirect_stdout(StringIO()):
                 warnings.simplefilter("ignore")  # the comparison finds what traces warn of
                 run = write(what, temporary)
         except Exception as error:  # exporters raise many types
             if explain(error) is not None:
                 raise
             raise UserError(
-                f"{what.title} cannot be exported as {path.suffix}: {first_line(error)}"
+                f"{what.title} cannot be exported as {path.suffix}: {first_line(error)}; name "
+                "another --format"
             ) from error
         return _compare(run, what, path)
 
