@@ -293,13 +293,13 @@ class TestOwnNetworks:
         ],
     )
     def test_what_would_mislead_is_refused_and_earlier_files_stay(
-        self, name, kind, text, tmp_path, capsys
+        self, name, kind, text, tmp_path, capfd
     ):
         run = self.run_of(name, tmp_path)
         (run / f"student.{kind}").write_text("earlier")
         before = sorted(run.iterdir())
         assert main([str(run), "--format", kind, "--no-latency"]) == 2
-        shown = capsys.readouterr()
+        shown = capfd.readouterr()
         (line,) = shown.err.splitlines()
         assert re.search(text, line)
         assert not shown.out  # such as PyTorch's graph

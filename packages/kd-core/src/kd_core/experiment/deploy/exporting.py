@@ -2,10 +2,9 @@
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,8 +69,7 @@ def export(what: Exportable, path: Path) -> dict[str, Check]:
     write = {".onnx": _write_onnx, ".pt2": _write_pt2}[path.suffix]
     with atomic_path(path) as temporary:
         try:
-            # PyTorch prints the graph of what it cannot write.
-            with warnings.catch_warnings(), redirect_stdout(StringIO()):
+            with warnings.catch_warnings(), _no_graph_printed():
                 warnings.simplefilter("ignore")  # the comparison finds what traces warn of
                 run = write(what, temporary)
         except Exception as error:  # exporters raise many types
@@ -82,6 +80,17 @@ def export(what: Exportable, path: Path) -> dict[str, Check]:
                 "another --format"
             ) from error
         return _compare(run, what, path)
+
+
+@contextmanager
+def _no_graph_printed() -> Iterator[None]:
+    """Keep PyTorch from printing, in C++, the whole graph of what it cannot write as ONNX."""
+    before = torch._C._jit_is_onnx_log_enabled()
+    torch._C._jit_set_onnx_log_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._jit_set_onnx_log_enabled(before)
 
 
 def _write_onnx(what: Exportable, path: Path) -> Run:
