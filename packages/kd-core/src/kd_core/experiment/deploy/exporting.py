@@ -85,12 +85,13 @@ def export(what: Exportable, path: Path) -> dict[str, Check]:
 @contextmanager
 def _no_graph_printed() -> Iterator[None]:
     """Keep PyTorch from printing, in C++, the whole graph of what it cannot write as ONNX."""
-    before = torch._C._jit_is_onnx_log_enabled()
-    torch._C._jit_set_onnx_log_enabled(False)
+    # The exporter itself switches PyTorch's own switch for this on.
+    before = torch._C._jit_onnx_log
+    torch._C._jit_onnx_log = lambda *_: None
     try:
         yield
     finally:
-        torch._C._jit_set_onnx_log_enabled(before)
+        torch._C._jit_onnx_log = before
 
 
 def _write_onnx(what: Exportable, path: Path) -> Run:
