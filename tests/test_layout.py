@@ -26,11 +26,10 @@ IN_ONE_FILE = {
     ("kd_core", "values.py"): {"pydantic"},
 }
 LOGGING = {"tensorboard", "wandb", "matplotlib"}
-LAZILY = dict.fromkeys(ALWAYS, LOGGING) | {
-    "kd_core": LOGGING | {"sklearn"},
-    "kd_cls": LOGGING | {"timm", "transformers", "huggingface_hub", "onnx", "onnxruntime"},
-    "kd_det": LOGGING | {"panopticapi", "onnx", "onnxruntime"},
-}
+LAZILY = {package: LOGGING | {"onnx", "onnxruntime"} for package in ALWAYS}
+LAZILY["kd_core"] |= {"sklearn"}
+LAZILY["kd_cls"] |= {"timm", "transformers", "huggingface_hub"}
+LAZILY["kd_det"] |= {"panopticapi"}
 
 FLOORS = (  # of kd_core, from the ground; an import points down
     {"errors", "functional", "metrics", "representations"},

@@ -30,6 +30,7 @@ MISSING_FILE = {
     "reid_check": "market",
     "reid_embed": "runs/nowhere docs",
     "reid_evaluate": "runs/nowhere --data market",
+    "reid_export": "runs/nowhere",
     "reid_compare": "configs/demo/reid_studnt.py",
     "reid_search": "tools photo.jpg docs",
     "reid_train": "configs/demo/reid_studnt.py",

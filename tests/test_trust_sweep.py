@@ -201,8 +201,14 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
     ),
     ("kd_core/data/image_files.py", "image.load"): (2, "Pillow: pixels of an image"),
     # What we wrote ourselves a moment ago
-    ("kd_cls/exporting.py", "onnx.load_model"): (1, "the ONNX file just written"),
-    ("kd_cls/exporting.py", "torch.export.load"): (1, "the archive just written"),
+    ("kd_core/experiment/deploy/exporting.py", "onnx.load_model"): (
+        1,
+        "the ONNX file just written",
+    ),
+    ("kd_core/experiment/deploy/exporting.py", "torch.export.load"): (
+        1,
+        "the archive just written",
+    ),
     ("kd_det/deploy/runtimes.py", "torch.jit.load"): (
         1,
         "a TorchScript just written; or one that the command line names, see SECURITY.md",

@@ -16,7 +16,7 @@ MODEL = (
 
 
 def add_network(parser: ToolParser) -> None:
-    """Add what a user says of MODEL, see `kd_reid.measuring.models`, and how images are read."""
+    """Add what a user says of MODEL, see `kd_reid.measuring.models`."""
     parser.add_argument("--network", metavar="NAME", help="torchreid's name of a file's network")
     parser.add_argument(
         "--network-options",
@@ -35,6 +35,10 @@ def add_network(parser: ToolParser) -> None:
     parser.add_argument(
         "--flip", action="store_true", help="mean embedding of every image and its mirror image"
     )
+
+
+def add_passes(parser: ToolParser) -> None:
+    """Add how images are read, and how many of them a pass of the network takes."""
     parser.add_argument("--batch-size", type=int, default=64, help="images a pass (default: 64)")
     parser.add_argument("--workers", type=int, help="processes that read images")
 

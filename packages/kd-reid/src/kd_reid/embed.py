@@ -44,5 +44,6 @@ def _parser() -> ToolParser:
     parser.add_argument("--normalise", action="store_true", help="scale each embedding to length 1")
     add_skip_broken(parser)
     add_network(parser)
+    add_passes(parser)
     add_device(parser)
     return add_general_options(parser)

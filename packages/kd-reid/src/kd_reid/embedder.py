@@ -75,7 +75,7 @@ class Embedder(ImageTask):
     def forward(self, batch: Batch) -> dict[str, Tensor] | Embedding:
         """Return `{"id": ..., ...}` while training, else what images are searched by."""
         if not self.training:
-            return self._search(batch["image"])
+            return self.search(self.prepare(batch["image"]))
         found = self.embed(batch["image"])
         label = batch["label"]
         self.count(found.logits[0], label)
@@ -93,7 +93,9 @@ class Embedder(ImageTask):
 
     def embed(self, images: Tensor) -> Embedding:
         """Return embeddings and logits of images, in training and in evaluation mode alike."""
-        prepared = self.prepare(images)
+        return self._embed(self.prepare(images))
+
+    def _embed(self, prepared: Tensor) -> Embedding:
         found = self._all(prepared)
         if self.training or self._searches_as_trained:
             return found
@@ -101,12 +103,12 @@ class Embedder(ImageTask):
             own = in_evaluation(self.network(prepared), self.network)
         return found._replace(embedding=own.embedding)
 
-    def _search(self, images: Tensor) -> Embedding:
-        """Return what the network itself gives in evaluation."""
+    def search(self, prepared: Tensor) -> Embedding:
+        """Return what the network itself gives in evaluation for images of `prepare`."""
         # What a tap of the classifier waits for may come with the training outputs alone.
         if self._searches_as_trained or watched(self.network, self.heads.paths):
-            return self.embed(images)
-        return in_evaluation(self.network(self.prepare(images)), self.network)
+            return self._embed(prepared)
+        return in_evaluation(self.network(prepared), self.network)
 
     @property
     def _searches_as_trained(self) -> bool:

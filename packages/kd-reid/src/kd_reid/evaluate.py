@@ -10,6 +10,7 @@ from kd_reid.arguments import (
     MODEL,
     add_distance,
     add_network,
+    add_passes,
     add_reading,
     check_network,
     count_to,
@@ -47,6 +48,7 @@ def _parser() -> ToolParser:
         "or a config whose data is meant",
     )
     add_network(parser)
+    add_passes(parser)
     _add_search(parser)
     _add_pictures(parser)
     parser.add_argument("--out", metavar="FILE.json", help="write the results to this file too")

@@ -11,6 +11,7 @@ from kd_reid.arguments import (
     add_device,
     add_distance,
     add_network,
+    add_passes,
     add_skip_broken,
     check_network,
     count_to,
@@ -56,5 +57,6 @@ def _parser() -> ToolParser:
     add_skip_broken(parser)
     add_distance(parser)
     add_network(parser)
+    add_passes(parser)
     add_device(parser)
     return add_general_options(parser)

@@ -53,9 +53,13 @@ class FeatureEmbedder(Embedder):
 
     def embed(self, images: Tensor) -> Embedding:
         """Return the embedding of images, without logits."""
+        return self.search(self.prepare(images))
+
+    def search(self, prepared: Tensor) -> Embedding:
+        """Return the embedding of images of `prepare`, without logits."""
         path = tap_list("@embedding[0]", self)[0]
         with FeatureTap(self.network, path) as seen:
-            self.network(self.prepare(images))
+            self.network(prepared)
         return Embedding(seen[path], (), ())
 
     def without_role(self, role: str) -> str:

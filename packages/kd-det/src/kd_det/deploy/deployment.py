@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from kd_core.experiment.deploy.runtimes import require_onnx
 from kd_core.experiment.parsers import versions
 from kd_core.experiment.tables.latencies import measure_and_show
 from kd_core.files.checkpoint import save_json
@@ -15,10 +16,10 @@ from torch import Tensor
 
 from kd_det.data.register import parse_set, register_coco
 from kd_det.deploy.check_images import check_images
-from kd_det.deploy.description import FORMATS, Description, place_of, write_description
+from kd_det.deploy.description import FORMATS, Description, write_description
 from kd_det.deploy.exporting import OPSET, export
 from kd_det.deploy.finished import Finished, load_finished
-from kd_det.deploy.runtimes import EAGER, NAMES, load_runtime, require_onnx
+from kd_det.deploy.runtimes import EAGER, NAMES, PACKAGE, load_runtime
 from kd_det.deploy.scaling import scaling_of
 from kd_det.deploy.traceable import Run, Traceable
 
@@ -28,7 +29,7 @@ FILE = "export.json"
 def run(args: Namespace, plan: Plan | None) -> None:
     """Export a detector as the arguments say; see `kd_det.export`."""
     if "onnx" in args.format:
-        require_onnx()
+        require_onnx(PACKAGE, "torchscript")
     for text in args.register:
         register_coco(*parse_set(text))
     finished = load_finished(args.student, args.weights, args.opts)
@@ -73,14 +74,14 @@ def export_all(
         }
         if name == "onnx":
             more["opset"] = OPSET
-        write_description(what, path, more)
+        place = write_description(what, path, more)
         size = path.stat().st_size
         out.print(
             f"{path}: {size / 1e6:.2f} MB; of {done.objects} objects in {len(inputs)} pictures "
             f"{done.unmatched} differ from PyTorch's, boxes by {done.box:.1e} pixels at most, "
             f"scores by {done.score:.1e}; {_sizes(fixed)}"
         )
-        out.print(f"{place_of(path)}: what it takes and gives")
+        out.print(f"{place}: what it takes and gives")
         files[path.name] = {"bytes": size, **done._asdict()}
         if plan is not None:
             runs[NAMES[path.suffix]] = load_runtime(path, path.suffix, plan.thread_count)

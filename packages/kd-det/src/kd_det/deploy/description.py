@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kd_core.errors import UserError
+from kd_core.experiment.deploy.description import describe, place_of
 from kd_core.files.artifacts import SIZE, Check
-from kd_core.files.checkpoint import load_json, save_json
+from kd_core.files.checkpoint import load_json
 from kd_core.files.fingerprint import hash_of_file
 
 from kd_det.deploy.categories import Categories, read_categories
@@ -36,13 +37,8 @@ class Description(NamedTuple):
     score_threshold: float
 
 
-def place_of(file: Path) -> Path:
-    """Return the path of the JSON of an exported file."""
-    return file.with_name(f"{file.name}.json")
-
-
-def write_description(what: Description, file: Path, more: Mapping[str, Any]) -> None:
-    """Write what an exported file takes and gives beside it.
+def write_description(what: Description, file: Path, more: Mapping[str, Any]) -> Path:
+    """Write what an exported file takes and gives beside it; return the path.
 
     Args:
         what: The description.
@@ -52,9 +48,6 @@ def write_description(what: Description, file: Path, more: Mapping[str, Any]) ->
     scaling = what.scaling
     height, width = scaling.fixed or ("any", "any")
     content = {
-        "file": file.name,
-        "file_sha256": hash_of_file(file),
-        "bytes": file.stat().st_size,
         "detector": what.detector,
         "input": {
             "name": "image",
@@ -74,7 +67,7 @@ def write_description(what: Description, file: Path, more: Mapping[str, Any]) ->
         "score_threshold": what.score_threshold,
         **more,
     }
-    save_json(content, place_of(file))
+    return describe(file, content)
 
 
 def read_description(file: Path) -> Description:

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import torch
 from kd_core.errors import UserError
+from kd_core.experiment.deploy.runtimes import ONNX, PYTORCH, onnx_session, require_onnx
 from kd_core.runtime.failures import first_line
 
 from kd_det.deploy.traceable import Run
 
-NAMES = {".ts": "TorchScript", ".onnx": "ONNX Runtime"}
-EAGER = "PyTorch"
+NAMES = {".ts": "TorchScript", ".onnx": ONNX}
+EAGER = PYTORCH
+PACKAGE = "kd-det"
 
 
 def load_runtime(file: Path, kind: str, threads: int | None = None) -> Run:
@@ -34,22 +36,6 @@ def load_runtime(file: Path, kind: str, threads: int | None = None) -> Run:
         ) from error
 
 
-def require_onnx() -> None:
-    """Reject ONNX, before any work, where its packages are missing.
-
-    Raises:
-        UserError: Names what to install.
-    """
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f"ONNX needs onnx and onnxruntime ({error}): pip install 'kd-det[export]', or ask for "
-            "--format torchscript alone"
-        ) from error
-
-
 def _torchscript(file: Path, _: int | None) -> Run:
     import torchvision  # noqa: F401 - it has the operators for boxes
 
@@ -60,14 +46,5 @@ def _torchscript(file: Path, _: int | None) -> Run:
 
 
 def _onnx(file: Path, threads: int | None) -> Run:
-    require_onnx()
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # it warns of shapes that depend on what is found
-    if threads is not None:
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        # Else its threads would wait busily, and slow what is measured in the next turn.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    return lambda image: [torch.from_numpy(v) for v in session.run(None, {"image": image.numpy()})]
+    require_onnx(PACKAGE, "torchscript")
+    return onnx_session(file, threads)
