@@ -8,7 +8,14 @@ from kd_core.experiment.cli import run_main
 from kd_core.experiment.parsers import ToolParser, add_general_options
 from kd_core.runtime.paths import require_paths
 
-from kd_reid.arguments import MODEL, add_device, add_network, add_skip_broken, check_network
+from kd_reid.arguments import (
+    MODEL,
+    add_device,
+    add_network,
+    add_passes,
+    add_skip_broken,
+    check_network,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
