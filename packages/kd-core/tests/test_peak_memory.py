@@ -66,12 +66,10 @@ def test_a_run_without_a_step_has_measured_nothing(allocator, capsys):
 
 def test_on_a_cpu_it_is_the_process_and_nothing_is_printed(capsys):
     hook = PeakMemoryHook(torch.device("cpu"))
-    block = bytearray(64 * 2**20)  # of zeros that were written
-    first = peak_of_process()
-    del block
     result = hook.result()
     assert result["of"] == peak_memory.ON_CPU
-    assert 64 * 2**20 < first <= result["bytes"] <= peak_of_process() < 2**40
+    assert result["bytes"] == pytest.approx(peak_of_process(), rel=0.01)  # kept roughly by Linux
+    assert 64 * 2**20 < result["bytes"] < 2**40  # torch alone is larger
     assert not capsys.readouterr().err
 
 
