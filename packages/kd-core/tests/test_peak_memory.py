@@ -54,19 +54,19 @@ def test_a_gpu_tells_a_step_once_and_keeps_the_largest(allocator, capsys, steps,
     said = capsys.readouterr().err
     assert said.count("peak memory of a step") == 1
     assert "1.00 GB allocated, 2.00 GB reserved, of 80.00 GB" in said
-    assert hook.result() == {"of": peak_memory.ON_GPU, "bytes": (3 if told else 1) * 10**9}
+    assert hook.memory.result() == {"of": peak_memory.ON_GPU, "bytes": (3 if told else 1) * 10**9}
 
 
 def test_a_run_without_a_step_has_measured_nothing(allocator, capsys):
     hook = PeakMemoryHook(torch.device("cuda"))
     epochs(hook, allocator, [], done=5)
-    assert hook.result()["bytes"] is None
+    assert hook.memory.result()["bytes"] is None
     assert not capsys.readouterr().err
 
 
 def test_on_a_cpu_it_is_the_process_and_nothing_is_printed(capsys):
     hook = PeakMemoryHook(torch.device("cpu"))
-    result = hook.result()
+    result = hook.memory.result()
     assert result["of"] == peak_memory.ON_CPU
     assert result["bytes"] == pytest.approx(peak_of_process(), rel=0.01)  # kept roughly by Linux
     assert 64 * 2**20 < result["bytes"] < 2**40  # torch alone is larger

@@ -19,56 +19,47 @@ FIRST_STEPS = WARM_UP + 2
 """After so many the optimizer has its state, and a CUDA graph is recorded."""
 
 
-class PeakMemoryHook(Hook):
-    """Measures the memory of training, without evaluation; prints a step's once, on a GPU.
+class PeakMemory:
+    """Measures the memory of training steps, and tells it once, on a GPU.
 
-    Placed before the hook that evaluates. It reads what the allocator counted, and waits for
-    nothing.
+    It reads what the allocator counted, and waits for nothing.
 
     Args:
-        device: Where the run trains.
+        device: Where they run.
+        steps: How many there will be.
     """
 
-    for_trainer = False
+    def __init__(self, device: torch.device, steps: int) -> None:
+        self.on_gpu, self.device = device.type == "cuda", device
+        self._steps, self._bytes = 0, 0
+        self._told_after = min(FIRST_STEPS, steps)
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._steps, self._bytes, self._told_after = 0, 0, FIRST_STEPS
-
-    def before_train(self, trainer: TrainerLike) -> None:
-        """Look how many steps there will be."""
-        self._told_after = min(FIRST_STEPS, trainer.total_steps - trainer.steps_done)
-
-    def before_epoch(self, trainer: TrainerLike) -> None:
-        """Forget what an evaluation took, but not what was noted."""
-        if self.device.type == "cuda":
+    def forget_others(self) -> None:
+        """Forget what something else than steps took, such as an evaluation."""
+        if self.on_gpu:
             torch.cuda.reset_peak_memory_stats(self.device)
 
-    def after_step(self, trainer: TrainerLike) -> None:
-        """Tell what a step takes, after the first few, or the last if there are no more."""
+    def step(self) -> None:
+        """Count a step; tell what one takes after the first few, or the last of fewer."""
         self._steps += 1
-        if self._steps == self._told_after and self.device.type == "cuda":
-            self._note()
+        if self._steps == self._told_after and self.on_gpu:
+            self.note()
             if distributed.rank() == 0:
                 err.print(f"peak memory of a step: {self._text()}")
 
-    def after_epoch(self, trainer: TrainerLike) -> None:
-        """Note the most that a step of the epoch took."""
-        if self.device.type == "cuda":
-            self._note()
+    def note(self) -> None:
+        """Note the most that was taken since what others took was forgotten."""
+        if self.on_gpu:
+            self._bytes = max(self._bytes, torch.cuda.max_memory_allocated(self.device))
 
     def result(self) -> dict[str, Any]:
         """Return the most bytes that a process took, and what they were taken of.
 
-        On a GPU None, if the run was resumed after its last step.
+        All processes must ask. On a GPU None, if the run was resumed after its last step.
         """
-        on_gpu = self.device.type == "cuda"
-        own = torch.tensor(self._bytes if on_gpu else peak_of_process(), device=self.device)
+        own = torch.tensor(self._bytes if self.on_gpu else peak_of_process(), device=self.device)
         most = -int(distributed.reduce_min(-own))
-        return {"of": ON_GPU if on_gpu else ON_CPU, "bytes": most or None}
-
-    def _note(self) -> None:
-        self._bytes = max(self._bytes, torch.cuda.max_memory_allocated(self.device))
+        return {"of": ON_GPU if self.on_gpu else ON_CPU, "bytes": most or None}
 
     def _text(self) -> str:
         reserved = torch.cuda.max_memory_reserved(self.device)
@@ -80,9 +71,39 @@ class PeakMemoryHook(Hook):
         )
 
 
+class PeakMemoryHook(Hook):
+    """Measures memory without that of evaluation; placed before the hook that evaluates.
+
+    Args:
+        device: Where the run trains.
+    """
+
+    for_trainer = False
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.memory = device, PeakMemory(device, 0)
+
+    def before_train(self, trainer: TrainerLike) -> None:
+        """Begin to count steps."""
+        self.memory = PeakMemory(self.device, trainer.total_steps - trainer.steps_done)
+
+    def before_epoch(self, trainer: TrainerLike) -> None:
+        """Forget what an evaluation took."""
+        self.memory.forget_others()
+
+    def after_step(self, trainer: TrainerLike) -> None:
+        """Count the step."""
+        self.memory.step()
+
+    def after_epoch(self, trainer: TrainerLike) -> None:
+        """Note the most that a step of the epoch took."""
+        self.memory.note()
+
+
 def peak_memory(hooks: Iterable[Hook]) -> dict[str, Any]:
     """Return what a run's result says of its memory; all processes must ask."""
-    return {"peak_memory": one.result() for one in hooks if isinstance(one, PeakMemoryHook)}
+    found = [hook.memory for hook in hooks if isinstance(hook, PeakMemoryHook)]
+    return {"peak_memory": memory.result() for memory in found}
 
 
 def peak_of_process() -> int:
