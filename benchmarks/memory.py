@@ -98,10 +98,11 @@ def measured(
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    handles = [
-        module.register_forward_pre_hook(lambda module, inputs: [note(t) for t in tensors(inputs)] and None)
-        for module in keep_inputs
-    ]
+    def note_inputs(module: nn.Module, inputs: Any) -> None:
+        for tensor in tensors(inputs):
+            note(tensor)
+
+    handles = [module.register_forward_pre_hook(note_inputs) for module in keep_inputs]
     seconds = []
     for number in range(repeats):
         if device.type == "cuda":

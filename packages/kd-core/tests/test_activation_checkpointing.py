@@ -184,7 +184,9 @@ class InPlace(nn.Module):
 @pytest.mark.parametrize("later", [False, True])
 def test_an_input_that_is_changed_in_place_is_refused(later):
     block = InPlace()
-    network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sequential(nn.Conv2d(3, 3, 1)) if later else block)
+    network = nn.Sequential(
+        nn.Conv2d(3, 3, 1), nn.Sequential(nn.Conv2d(3, 3, 1)) if later else block
+    )
     checkpoint_activations([network], ["1"])
 
     def run():

@@ -115,8 +115,16 @@ def test_products_in_parts_are_those_of_the_whole_and_so_is_the_gradient(monkeyp
     [
         ("large CRD", {"momentum": 0.99}, "CRD: with momentum=0.99 .* set momentum=0.9 or less"),
         ("large CRD", {"temperature": 0.01}, "CRD: .* temperature of 0.01 magnifies"),
-        ("SEED", {"teacher_temperature": 1e-4}, "SEED: .*temperature of 0.0001 magnifies; set 0.02"),
-        ("QueueKL", {"bank_precision": "fp61"}, "bank_precision: wanted 'fp32' or 'fp16', got 'fp61'"),
+        (
+            "SEED",
+            {"teacher_temperature": 1e-4},
+            "SEED: .*temperature of 0.0001 magnifies; set 0.02",
+        ),
+        (
+            "QueueKL",
+            {"bank_precision": "fp61"},
+            "bank_precision: wanted 'fp32' or 'fp16', got 'fp61'",
+        ),
     ],
 )
 def test_what_float16_cannot_hold_is_refused(kind, changes, message):

@@ -79,9 +79,9 @@ class Teacher:
     def accelerate(self, sample: Batch, dtype: torch.dtype | None = None) -> int:
         """Run a faster copy with the same outputs from now on.
 
-        A sharded model has none. BatchNorms are folded into the convolutions before them, except for convolutions whose own
+        BatchNorms are folded into the convolutions before them, except for convolutions whose own
         output is tapped, and not at all if the outputs would change. Float32 outputs differ by
-        rounding, about 1e-6 of the largest.
+        rounding, about 1e-6 of the largest. A sharded model has no copy.
 
         Args:
             sample: A batch for the comparison.

@@ -27,7 +27,9 @@ class _Checkpointing:
     """What the classes of checkpointed blocks have in common."""
 
 
-def checkpoint_activations(networks: Sequence[nn.Module], wanted: bool | Sequence[str]) -> int:
+def checkpoint_activations(
+    networks: Sequence[nn.Module], wanted: bool | Sequence[str], key: str = KEY
+) -> int:
     """Let blocks of networks keep their inputs alone, and run again in the backward pass.
 
     Losses, gradients, buffers and later draws are those of the plain block, bit for bit: a block
@@ -39,6 +41,7 @@ def checkpoint_activations(networks: Sequence[nn.Module], wanted: bool | Sequenc
         networks: Student and peers, changed in place.
         wanted: True for the blocks that `blocks_of` finds, or patterns of module names, such as
             "layer*"; of nested modules that they match the outermost are taken.
+        key: Where a config asks for it, for messages.
 
     Returns:
         The number of blocks.
@@ -50,17 +53,17 @@ def checkpoint_activations(networks: Sequence[nn.Module], wanted: bool | Sequenc
     for pattern in patterns:
         names = [name for network in networks for name, _ in network.named_modules() if name]
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise UserError(f"{KEY}: no module is called {pattern!r}{nearest(pattern, names)}")
+            raise UserError(f"{key}: no module is called {pattern!r}{nearest(pattern, names)}")
     count = 0
     for network in networks:
         names = _outermost(network, patterns) if patterns else blocks_of(network)
         if not names and not patterns:
             raise UserError(
-                f"{KEY}: {type(network).__name__} has no blocks in an nn.Sequential or "
+                f"{key}: {type(network).__name__} has no blocks in an nn.Sequential or "
                 "nn.ModuleList; name the modules that are to run again, such as ['layer*']"
             )
         for name in names:
-            _convert(network.get_submodule(name), name)
+            _convert(network.get_submodule(name), f"{key}: {{}} {name!r}")
         count += len(names)
     return count
 
@@ -90,17 +93,17 @@ def _in_list(network: nn.Module, name: str, pattern: str) -> bool:
     return is_listed and fnmatchcase(parent, pattern)
 
 
-def _convert(block: nn.Module, name: str) -> None:
+def _convert(block: nn.Module, place: str) -> None:
     if isinstance(block, _Checkpointing):
         return  # it is shared by two networks, or stands in one twice
     if isinstance(block, torch.jit.ScriptModule) or "forward" in vars(block):
         kind = "scripted" if isinstance(block, torch.jit.ScriptModule) else "patched"
         raise UserError(
-            f"{KEY}: the forward of {name!r} is {kind}, so it cannot be run again; name other "
+            f"{place.format('the forward of')} is {kind}, so it cannot be run again; name other "
             "modules"
         )
     block.__class__ = _checkpointing(type(block))
-    vars(block)["_checkpointed_as"] = name
+    vars(block)["_checkpointed_as"] = place
 
 
 @functools.cache
@@ -119,7 +122,9 @@ def _checkpointing(kind: type[nn.Module]) -> type[nn.Module]:
 def _run(block: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     before = _Before(block, (args, kwargs))
 
-    def run() -> Any:  # without arguments, so that it is `_Before` that looks after inputs and draws
+    def run() -> (
+        Any
+    ):  # without arguments, so that it is `_Before` that looks after inputs and draws
         return forward(block, *args, **kwargs)
 
     output = checkpoint(
@@ -141,7 +146,7 @@ class _Before:
     """
 
     def __init__(self, block: nn.Module, inputs: Any) -> None:
-        self.name = vars(block)["_checkpointed_as"]
+        self.place = vars(block)["_checkpointed_as"]
         self.inputs = [(t, t._version) for t in tensors(inputs) if not t.is_inference()]
         self.draws = _draws()
         self.buffers = [
@@ -181,7 +186,7 @@ class _Before:
     def _require_inputs(self) -> None:
         if any(tensor._version != version for tensor, version in self.inputs):
             raise UserError(
-                f"{KEY}: the input of {self.name!r} is changed in place, by it or by a later "
+                f"{self.place.format('the input of')} is changed in place, by it or by a later "
                 "layer (an in-place ReLU?), so it cannot be run again; name other modules, such "
                 "as those around it"
             )

@@ -88,11 +88,9 @@ def shard(model: nn.Module, where: str, device: torch.device) -> str:
             f"out of {KEY}"
         ) from error
     model.to(device)
-    share = 100 * count / total
-    processes = distributed.world_size()
-    return (
-        f"{len(blocks)} blocks, {share:.1f} % of the parameters, are spread over {processes} processes"
-    )
+    share, processes = 100 * count / total, distributed.world_size()
+    spread = f"are spread over {processes} processes"
+    return f"{len(blocks)} blocks, {share:.1f} % of the parameters, {spread}"
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -102,8 +102,10 @@ class PeakMemoryHook(Hook):
 
 def peak_memory(hooks: Iterable[Hook]) -> dict[str, Any]:
     """Return what a run's result says of its memory; all processes must ask."""
-    found = [hook.memory for hook in hooks if isinstance(hook, PeakMemoryHook)]
-    return {"peak_memory": memory.result() for memory in found}
+    for hook in hooks:
+        if isinstance(hook, PeakMemoryHook):
+            return {"peak_memory": hook.memory.result()}
+    return {}
 
 
 def peak_of_process() -> int:

@@ -112,14 +112,16 @@ class TrainerSettings:
         """Reject what saves memory where it cannot."""
         for name in ("activation_checkpointing", "shard_teachers"):
             value = getattr(self, name)
-            if isinstance(value, str) or (not isinstance(value, bool) and not value):
-                raise UserError(f"trainer.{name} is {value!r}; wanted True, False or a list of names")
+            if not isinstance(value, bool) and not value:
+                raise UserError(f"trainer.{name} is {value!r}; wanted True, False or names")
             if value and self.compile:
-                raise UserError(f"trainer.{name} and trainer.compile=True do not go together; set one")
+                raise UserError(
+                    f"trainer.{name} and trainer.compile=True do not go together; set one"
+                )
         if self.shard_teachers and self.teacher_cache:
             raise UserError(
-                "trainer.teacher_cache names its files by whole weights, and trainer.shard_teachers "
-                "leaves no process with them; set one of the two"
+                "trainer.teacher_cache names its files by whole weights, and with "
+                "trainer.shard_teachers no process has them; set one of the two"
             )
 
 

@@ -73,7 +73,7 @@ def keep_result(trainer: Any, student: nn.Module, seconds: float) -> None:
 
 
 def _flat(scores: Any, prefix: str = "") -> dict[str, float | None]:
-    """Return metrics by names such as "bbox/AP"; what is not finite, as of a missing class, None."""
+    """Return metrics by names such as "bbox/AP"; None for one that is not finite."""
     found: dict[str, float | None] = {}
     for name, value in scores.items():
         if isinstance(value, dict):
