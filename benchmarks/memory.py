@@ -21,6 +21,8 @@ from kd_core.functional import tensors
 from kd_core.networks.activation_checkpointing import checkpoint_activations, has_checkpointed
 from torch import Tensor, nn
 
+CPU = torch.device("cpu")
+
 CASES = {"resnet8x4": (64, 32), "resnet20": (64, 32), "wrn_16_2": (64, 32), "vgg8": (64, 32)}
 """Networks for CIFAR-100, with batch and pixels."""
 LARGE = {"resnet18": (16, 224), "resnet50": (8, 224), "vit_b_16": (4, 224)}
@@ -30,7 +32,7 @@ LARGE = {"resnet18": (16, 224), "resnet50": (8, 224), "vit_b_16": (4, 224)}
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the lines; returns the exit status."""
     args = _parser().parse_args(argv)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda") if torch.cuda.is_available() else CPU
     if "activations" in args.only:
         for name in args.networks:
             for wanted in (False, True):

@@ -128,7 +128,7 @@ def kept_bytes(network, image):
         return tensor
 
     for block in network.blocks:  # what runs again keeps its input
-        block.register_forward_pre_hook(lambda module, args: note(args[0]) and None)
+        block.register_forward_pre_hook(lambda module, args: (note(args[0]),) and None)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         output = network(image)
     return sum(kept.values()), output

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from kd_core.criteria.banks import products
+from kd_core.criteria.banks import products, products_with_all
 from kd_core.criteria.crd import CRD
 from kd_core.criteria.queue_kl import SEED, QueueKL, QueueTokenKL
 from kd_core.errors import UserError
@@ -85,11 +85,12 @@ def test_a_resumed_bank_is_the_uninterrupted_one_bit_for_bit(kind, tmp_path):
     assert torch.equal(bank_of(resumed), bank_of(whole))
 
 
-def test_the_backward_keeps_the_rows_in_float16():
+@pytest.mark.parametrize("kind", ["small CRD", "large CRD"])
+def test_the_backward_keeps_the_rows_in_float16(kind):
     kept = {}
     for precision in ("fp32", "fp16"):
-        criterion = built("large CRD", precision)
-        (student, teacher, batch), *_ = batches("large CRD")
+        criterion = built(kind, precision)
+        (student, teacher, batch), *_ = batches(kind)
         sizes = {}
         keep = torch.autograd.graph.saved_tensors_hooks(
             lambda x, sizes=sizes: sizes.update({x.data_ptr(): x.nbytes}) or x, lambda x: x
@@ -108,6 +109,7 @@ def test_products_in_parts_are_those_of_the_whole_and_so_is_the_gradient(monkeyp
     torch.testing.assert_close(found, expected)
     assert torch.autograd.gradcheck(lambda v: products(rows.half(), v), vectors)
     assert products(rows.half()[:0], vectors[:0]).shape == (0, 5)
+    assert torch.autograd.gradcheck(lambda v: products_with_all(rows[0].half(), v), vectors)
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,30 @@ def products(rows: Tensor, vectors: Tensor) -> Tensor:
     return found
 
 
+def products_with_all(bank: Tensor, vectors: Tensor) -> Tensor:
+    """Multiply each vector [N, D] with all rows of a bank [K, D]: [N, K], in the vectors' type.
+
+    The bank is copied, since it may be written to before the backward reads it, in its own type.
+    """
+    copied = bank.clone()
+    if bank.dtype == vectors.dtype:
+        return vectors @ copied.T
+    found: Tensor = _ProductsWithAll.apply(copied, vectors)
+    return found
+
+
+class _ProductsWithAll(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, bank: Tensor, vectors: Tensor) -> Tensor:
+        ctx.save_for_backward(bank)
+        return vectors @ bank.to(vectors).T
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor]:
+        (bank,), (gradient,) = ctx.saved_tensors, gradients
+        return None, gradient @ bank.to(gradient)
+
+
 class _Products(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, vectors: Tensor) -> Tensor:

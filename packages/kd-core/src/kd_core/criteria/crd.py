@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812 (the name all of torch's users kno
 from torch import Tensor, nn
 
 from kd_core.config.values import Positive, PositiveInt, Share
-from kd_core.criteria.banks import BankPrecision, bank_type, products
+from kd_core.criteria.banks import BankPrecision, bank_type, products, products_with_all
 from kd_core.criteria.criterion import Criterion, Shapes
 from kd_core.errors import UserError, nearest
 from kd_core.runtime.distributed import gather_rows
@@ -158,8 +158,7 @@ class CRD(Criterion):
 def _products(memory: Tensor, contrast: Tensor, vectors: Tensor) -> Tensor:
     """Multiply each vector [N, D] with its rows of the memory: [N, 1 + K]."""
     if len(memory) <= 8 * contrast.shape[1]:
-        # Fewer numbers than the rows. A copy: it is written to before the backward reads it.
-        return (vectors @ memory.to(vectors, copy=True).T).gather(1, contrast)
+        return products_with_all(memory, vectors).gather(1, contrast)  # fewer numbers than the rows
     rows = F.embedding(contrast, memory)  # on a CPU twice as fast as indexing
     return products(rows, vectors)
 
