@@ -7,12 +7,15 @@ import pytest
 import torch
 from kd_cls import adapter, train  # noqa: F401  what it imports late
 from kd_core.criteria.catkd import CATKD
+from kd_core.criteria.fitnet import FitNet
 from kd_core.distill.distiller import Distiller
 from kd_core.distill.term import Term
 from kd_core.errors import UserError
-from kd_core.experiment import builder
+from kd_core.experiment import builder, report
 from kd_core.networks.parameters import blocks_of
 from kd_core.networks.sharding import chosen
+from kd_core.networks.task import Task
+from kd_core.training.memory_format import use_channels_last
 from kd_core.training.settings import parse_trainer
 from torch import nn
 
@@ -32,7 +35,7 @@ distiller = dict(terms=dict(
 ))
 optimizer = dict(type="torch.optim.SGD", lr=0.05, momentum=0.9)
 schedule = dict(type="kd_core.training.schedule.cosine")
-trainer = dict(epochs=2, loggers=[], accelerate_teachers=False, channels_last=False)
+trainer = dict(epochs=2, loggers=[], channels_last=False)
 """
 OPTIONS = ("trainer.shard_teachers=True", "trainer.activation_checkpointing=True")
 
@@ -59,7 +62,9 @@ def folder(tmp_path_factory, forks):
     """Return a folder with a run of the whole teacher, one of a sharded one, and what they said."""
     folder = tmp_path_factory.mktemp("sharded")
     (folder / "config.py").write_text(CONFIG)
-    for run in (["whole"], ["sharded", "--cfg-options", *OPTIONS]):
+    plain = ("trainer.accelerate_teachers=False",)  # a sharded one is not, whatever is asked
+    for name, options in (("whole", plain), ("sharded", OPTIONS)):
+        run = (name, "--cfg-options", *options)
         ended = [rank.end() for rank in forks.start_ranks(train_one, *run, folder=folder)]
         assert [status for status, _ in ended] == [0, 0], ended
     (folder / "said").write_text("".join(said for _, said in ended))
@@ -129,15 +134,38 @@ def test_a_teacher_that_is_not_there_is_refused(wanted, teachers, message):
         chosen(wanted, teachers)
 
 
+def network():
+    return nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+
+
+class Toy(Task):
+    def forward(self, batch):
+        return self.network(batch["image"])
+
+
+def test_a_sharded_teacher_runs_to_the_end_as_it_is_and_is_not_traced(monkeypatch):
+    teacher = Toy(network())
+    teacher.network[0].weight.full_tensor = None  # as a part of a tensor has it
+    hint = FitNet(((4, 4, 4),), ((4, 4, 4),))
+    ran = []
+    teacher.network[3].register_forward_hook(lambda *_: ran.append(1))
+    sample = {"image": torch.randn(2, 3, 4, 4)}
+    term = Term(hint, student=["0"], teacher=["0"])
+    distiller = Distiller(Toy(network()), teacher, {"hint": term}, sample=sample)
+    use_channels_last(distiller, True)
+    assert (distiller.student.channels_last, teacher.channels_last) == (True, False)
+    assert distiller.teachers["teacher"].accelerate(sample) == 0
+    ran.clear()
+    distiller.teachers["teacher"](sample)
+    assert ran  # a pass that ended at the tap would leave the blocks after it whole
+    monkeypatch.setattr(report, "flops", lambda *_: pytest.fail("one process alone ran it"))
+    table = report.models_table({"teacher": (teacher.network, sample["image"])})
+    assert list(table.columns[3].cells) == ["not traceable"]
+
+
 def test_a_criterion_that_uses_a_sharded_part_of_the_teacher_itself_is_refused():
-    def network():
-        return nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head())
-
-    def head():
-        return nn.Linear(4, 2)
-
     teacher = network()
-    teacher[3].weight.full_tensor = None  # as a part of a tensor has it
+    teacher[3].weight.full_tensor = None
     term = Term(CATKD(((4, 2, 2),), ((4, 2, 2),), 2), student=["0"], teacher=["0"])
     with pytest.raises(UserError, match="term 'catkd': the criterion uses the teacher's Linear"):
         Distiller(network(), teacher, {"catkd": term})

@@ -127,8 +127,11 @@ def kept_bytes(network, image):
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
+    def note_input(block, inputs):
+        note(inputs[0])
+
     for block in network.blocks:  # what runs again keeps its input
-        block.register_forward_pre_hook(lambda module, args: (note(args[0]),) and None)
+        block.register_forward_pre_hook(note_input)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         output = network(image)
     return sum(kept.values()), output

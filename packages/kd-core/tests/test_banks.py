@@ -98,7 +98,7 @@ def test_the_backward_keeps_the_rows_in_float16(kind):
         with keep:
             criterion(student, teacher, batch)
         kept[precision] = sum(sizes.values())
-    assert kept["fp16"] < 0.6 * kept["fp32"]
+    assert kept["fp16"] < 0.7 * kept["fp32"]
 
 
 def test_products_in_parts_are_those_of_the_whole_and_so_is_the_gradient(monkeypatch):
