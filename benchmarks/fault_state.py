@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 TENSORS = ("last.pth", "best.pth", "model_final.pth")
 """Files of which the tensors count, not the seconds that are in them."""
-CLOCKS = ("seconds", "images_per_second", "train_seconds", "environment", "sha256")
+CLOCKS = ("seconds", "images_per_second", "train_seconds", "peak_memory", "environment", "sha256")
 """Entries of results and logs that no two runs have in common; the last is a checksum of them."""
 RECORDS = ("result.json", "summary.json", "table.json", "demo.json")
 DETECTRON = "metrics.json"

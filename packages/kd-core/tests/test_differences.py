@@ -21,12 +21,13 @@ def test_every_key_of_the_trainer_is_known_to_count_or_not():
     assert set(TRAINER) == set(inspect.signature(TrainerSettings).parameters)
 
 
-def test_only_logs_checkpoints_and_graphs_may_differ():
+def test_only_logs_checkpoints_graphs_and_what_computes_the_same_may_differ():
     free = {"save_every", "save_minutes", "keep_every", "log_every", "loggers"}
     assert {key for key, counts in TRAINER.items() if not counts} == {
         *free,
         "allow_weak_teacher",
         "capture",
+        "activation_checkpointing",
     }
 
 

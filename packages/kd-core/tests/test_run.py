@@ -77,6 +77,7 @@ def test_the_folder_holds_the_student_the_criteria_and_the_result(tmp_path):
     student = {"student.pth", "student.safetensors", "criteria/hint.pth"}
     assert files == {*student, "result.json", "log.jsonl", "best.pth", "last.pth"}
     assert load_json(tmp_path / "result.json") == result
+    assert result["peak_memory"]["bytes"] > 10**7  # of this process
     assert result["products"].keys() == student  # by which a teacher's folder is checked
     plain = network(4)
     plain.load_state_dict(torch.load(tmp_path / "student.pth", weights_only=True))

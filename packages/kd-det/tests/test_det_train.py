@@ -11,6 +11,7 @@ import torch
 import yaml
 
 pytest.importorskip("detectron2")
+from kd_core.files.checkpoint import load_json
 from kd_core.testing.damage import full_disk
 from kd_det.config import read_config
 from kd_det.train import main
@@ -50,6 +51,9 @@ def test_resume_rejects_another_config_and_trains_more_iterations(command, tmp_p
     run = tmp_path / "run"
     assert command("OUTPUT_DIR", run) == 0
     before = (run / "model_final.pth").read_bytes()
+    result = load_json(run / "result.json")
+    assert result["peak_memory"]["bytes"] > 10**7  # of this process
+    assert {"bbox/AP", "bbox/AP50"} <= result["last"].keys()
     teacher = tmp_path / "teacher.yaml"
     for options, shown in {
         ("SOLVER.BASE_LR", 0.5): "SOLVER.BASE_LR is 0.005 there and 0.5 here",
@@ -87,6 +91,7 @@ def test_resume_rejects_another_config_and_trains_more_iterations(command, tmp_p
     assert command("OUTPUT_DIR", run, "SOLVER.MAX_ITER", 6, *quiet, flags=["--resume"]) == 0
     run = Path(run)
     assert checkpoint(run)["iteration"] == 5
+    assert load_json(run / "result.json")["iterations"] == 6 > result["iterations"]
     (run / "config.json").unlink()
     assert command("OUTPUT_DIR", run, "SOLVER.MAX_ITER", 6, flags=["--resume"]) == 2
     assert "but no config.json" in capsys.readouterr().err

@@ -39,6 +39,8 @@ def add_kd_config(cfg: CfgNode) -> None:
     cfg.KD.TERMS = CfgNode(new_allowed=True)
     # Seconds after which a data worker without a batch counts as lost; 0 waits forever
     cfg.KD.WORKER_TIMEOUT = 300.0
+    # Blocks of the student run again in the backward pass rather than keep their activations
+    cfg.KD.ACTIVATION_CHECKPOINTING = False
     cfg.KD.TASK_WEIGHT = 1.0  # factor of the detector's own losses
     # Prefixes of weights that are copied from the teacher at the start: head., backbone.fpn_output
     cfg.KD.INHERIT = []

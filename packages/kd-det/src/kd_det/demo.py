@@ -34,6 +34,7 @@ from kd_det.demo_table import METRICS, gain, table
 from kd_det.deploy import categories
 from kd_det.pictures import Row, draw_predictions, predicted_boxes, true_boxes
 from kd_det.resume import identity
+from kd_det.running.result import peak_memory
 from kd_det.synthetic.shapes import register_shapes
 from kd_det.trainer import DistillationTrainer, student_of
 
@@ -113,6 +114,7 @@ def run(cfg: CfgNode, name: str, seed: int, folder: Path) -> dict[str, Any]:
         "best": {**best, "chosen_on": "test data"},
         "student_parameters": report.parameter_count(student_of(trainer.model)),
         "train_seconds": round(time.perf_counter() - began, 2),
+        "peak_memory": peak_memory(trainer),
         "environment": report.environment(torch.device(cfg.MODEL.DEVICE)),
         "made_by": identity.digest_of(cfg),
     }

@@ -1,5 +1,6 @@
 """What the training tool of detection does, once its arguments are read."""
 
+import time
 from argparse import Namespace
 from contextlib import nullcontext
 from pathlib import Path
@@ -35,12 +36,14 @@ from kd_det.running.dry_run import dry_run
 from kd_det.running.listing import list_taps
 from kd_det.running.logs import without_tracebacks
 from kd_det.running.machine import check_machine, on_cpu
+from kd_det.running.result import forget_result, keep_result
 from kd_det.settings.choices import check_choices
 from kd_det.settings.idle_keys import check_keys
 from kd_det.settings.imports import importing
 from kd_det.settings.zoo import find_config
 from kd_det.teachers.building import check_network
 from kd_det.terms import parse_terms
+from kd_det.trainer import student_of
 
 
 def run(args: Namespace) -> None:
@@ -157,7 +160,11 @@ def _train_or_evaluate(cfg: CfgNode, args: Namespace) -> Any:
     if isinstance(trainer.distiller, DetectionDistiller) and distributed.rank() == 0:
         out.print(report.terms_table(trainer.distiller))
     with during_run(Path(cfg.OUTPUT_DIR), cfg.SEED, memory):
-        return trainer.train()
+        forget_result(cfg.OUTPUT_DIR)
+        began = time.monotonic()
+        found = trainer.train()
+        keep_result(trainer, student_of(trainer.model), time.monotonic() - began)
+        return found
 
 
 def memory_remedy(cfg: CfgNode) -> str:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections import OrderedDict
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
 from kd_core.errors import UserError
+from kd_core.networks.activation_checkpointing import checkpoint_activations
 from torch import nn
 
 from kd_det.data.evaluation import numbered_from_one
@@ -75,10 +77,11 @@ class DistillationTrainer(DefaultTrainer):
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         """Return the distiller, or the plain detector."""
         check_keys(cfg)
-        if cfg.KD.TERMS:
-            return build_distiller(cfg)
-        with building():
-            return super().build_model(cfg)
+        with nullcontext() if cfg.KD.TERMS else building():
+            model = build_distiller(cfg) if cfg.KD.TERMS else super().build_model(cfg)
+        if cfg.KD.ACTIVATION_CHECKPOINTING:
+            checkpoint_activations([student_of(model)], True, "KD.ACTIVATION_CHECKPOINTING")
+        return model
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

@@ -5,6 +5,8 @@ from itertools import takewhile
 import torch
 from torch import Tensor, nn
 
+from kd_core.networks.sharding import whole
+
 
 def find_batchnorm(network: nn.Module, tap: str) -> tuple[Tensor, Tensor]:
     """Return weight and bias, [C] each, of the BatchNorm that computed a tapped tensor.
@@ -23,7 +25,7 @@ def find_batchnorm(network: nn.Module, tap: str) -> tuple[Tensor, Tensor]:
     for module in reversed(_makers(network, tap)):
         state = module.state_dict()
         if {"weight", "bias", "running_var"} <= state.keys():  # frozen variants too
-            return state["weight"], state["bias"]
+            return whole(state["weight"]), whole(state["bias"])
     return torch.empty(0), torch.empty(0)
 
 

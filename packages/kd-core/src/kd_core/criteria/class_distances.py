@@ -11,6 +11,7 @@ from kd_core.config.values import Positive, SeveralInt
 from kd_core.criteria.criterion import Criterion, Shapes
 from kd_core.errors import UserError
 from kd_core.functional import full_precision
+from kd_core.networks.sharding import whole
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err
 
@@ -65,7 +66,7 @@ def classifier_distance(network: nn.Module, num_classes: int) -> Tensor:
         if not isinstance(layer, nn.Linear | nn.Conv2d) or len(layer.weight) != num_classes:
             continue
         if isinstance(layer, nn.Linear) or layer.kernel_size == (1, 1):
-            rows = F.normalize(layer.weight.detach().flatten(1).float(), dim=1)
+            rows = F.normalize(whole(layer.weight.detach()).flatten(1).float(), dim=1)
             return (1 - rows @ rows.T).clamp(min=0)
     raise UserError(
         f"{type(network).__name__} has no linear layer of {num_classes} outputs, whose weights "

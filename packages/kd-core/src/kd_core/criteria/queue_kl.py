@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kd_core.config.values import NonNegative, Positive, PositiveInt
 from kd_core.criteria.aligners import linear, project_maps
+from kd_core.criteria.banks import BankPrecision, bank_type
 from kd_core.criteria.criterion import Criterion, Shapes
 from kd_core.criteria.kept_heads import KeepsHead, MLPHead
 from kd_core.criteria.queues import (
@@ -40,9 +41,10 @@ class QueueKL(KeepsHead, Criterion):
         queue_size: Vectors in the queue (K); None chooses it by the size of the data set.
         temperature: Divides the cosines.
         keep_head: Export the head with the student; see `KeepsHead`.
+        bank_precision: Of the queue, "fp32" or "fp16"; it is compared in float32.
 
     Raises:
-        UserError: If the queue is longer than the data set.
+        UserError: If the queue is longer than the data set, or too cold for fp16.
     """
 
     takes: ClassVar[str | tuple[str, ...]] = "vectors"
@@ -62,6 +64,7 @@ class QueueKL(KeepsHead, Criterion):
         queue_size: PositiveInt | None = 8192,
         temperature: Positive = 0.07,
         keep_head: bool = False,
+        bank_precision: BankPrecision = "fp32",
     ) -> None:
         super().__init__()
         self.check_shapes(student_shapes, teacher_shapes)
@@ -69,12 +72,13 @@ class QueueKL(KeepsHead, Criterion):
         width = teacher_shapes[0][0]
         self.head = linear(student_shapes[0][0], width)
         self.temperature, self.keep_head = temperature, keep_head
-        self.register_buffer("queue", torch.zeros(length, width))
+        kind = bank_type(type(self).__name__, bank_precision, temperature)
+        self.register_buffer("queue", torch.zeros(length, width, dtype=kind))
 
     def forward(self, student: Any, teacher: Any, batch: Mapping[str, Any]) -> Tensor:
         """Return the loss of vectors [N, D]; `batch` is not used; in training the queue moves."""
         own, shown = _unit(self.head(student)), _unit(teacher.detach())
-        queue = self.queue
+        queue = self.queue.to(shown)
         if self.training:
             queue = in_front(shown, queue)  # a new tensor, which the backward may keep
             self.queue.copy_(queue)
@@ -100,9 +104,10 @@ class QueueTokenKL(QueueKL):
         local_temperature: Divides the cosines of positions.
         local_weight: Factor of the relation.
         keep_head: Export the head of vectors with the student; see `KeepsHead`.
+        bank_precision: Of the queue, "fp32" or "fp16"; it is compared in float32.
 
     Raises:
-        UserError: If the queue is longer than the data set.
+        UserError: If the queue is longer than the data set, or too cold for fp16.
     """
 
     takes = ("vectors", "maps")
@@ -118,6 +123,7 @@ class QueueTokenKL(QueueKL):
         local_temperature: Positive = 0.07,
         local_weight: NonNegative = 1.0,
         keep_head: bool = False,
+        bank_precision: BankPrecision = "fp32",
     ) -> None:
         super().__init__(
             student_shapes,
@@ -126,6 +132,7 @@ class QueueTokenKL(QueueKL):
             queue_size=queue_size,
             temperature=temperature,
             keep_head=keep_head,
+            bank_precision=bank_precision,
         )
         channels, height, width = teacher_shapes[1]
         self.local_head = linear(student_shapes[1][0], channels)
@@ -168,6 +175,8 @@ class SEED(KeepsHead, Criterion):
             the own vector alone; between 0.01 and 0.07 the others count.
         mlp: The head has a hidden layer of the student's width; otherwise it is linear.
         keep_head: Export the head with the student; see `KeepsHead`.
+        bank_precision: Of the ring, "fp32" or "fp16"; it is compared in float32. For fp16 both
+            temperatures must be 0.02 or more.
     """
 
     takes = "vectors"
@@ -189,6 +198,7 @@ class SEED(KeepsHead, Criterion):
         teacher_temperature: Positive = 1e-4,
         mlp: bool = True,
         keep_head: bool = False,
+        bank_precision: BankPrecision = "fp32",
     ) -> None:
         super().__init__()
         self.check_shapes(student_shapes, teacher_shapes)
@@ -198,7 +208,9 @@ class SEED(KeepsHead, Criterion):
         self.student_temperature = student_temperature
         self.teacher_temperature = teacher_temperature
         length = ring_length(queue_size, num_samples)
-        self.register_buffer("queue", random_directions(length, outputs))
+        coldest = min(student_temperature, teacher_temperature)
+        kind = bank_type("SEED", bank_precision, coldest)
+        self.register_buffer("queue", random_directions(length, outputs).to(kind))
         self.register_buffer("place", torch.zeros((), dtype=torch.int64))
 
     def forward(self, student: Tensor, teacher: Tensor, batch: Mapping[str, Any]) -> Tensor:
@@ -207,7 +219,7 @@ class SEED(KeepsHead, Criterion):
         loss = seed(
             own,
             shown,
-            self.queue.clone(),  # it is written to before the backward reads it
+            self.queue.to(own, copy=True),  # it is written to before the backward reads it
             student_temperature=self.student_temperature,
             teacher_temperature=self.teacher_temperature,
         )

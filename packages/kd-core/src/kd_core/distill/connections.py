@@ -1,14 +1,14 @@
 """Which taps of which networks each term reads, checked when a distiller is made."""
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from kd_core.criteria.criterion import Side
+from kd_core.criteria.criterion import Borrowed, Side
 from kd_core.criteria.guarded import is_multi_label
 from kd_core.distill.joint_terms import check_joint
 from kd_core.distill.stored_outputs import require_output
@@ -18,6 +18,7 @@ from kd_core.distill.term import Term, tap_tuple
 from kd_core.errors import UserError, located, nearest
 from kd_core.networks.probe import untouched
 from kd_core.networks.roles import Taps, tap_list
+from kd_core.networks.sharding import refuse_parts
 from kd_core.networks.task import Batch, Task, network_of
 
 Terms = Mapping[str, Term]
@@ -73,6 +74,14 @@ def bind(terms: Terms, student: nn.Module, teachers: Teachers) -> None:
         taps = tap_list(term.student), tap_list(term.teacher)
         with located(f"term {name!r}"):
             term.criterion.bind(network_of(student), teacher.network, taps)
+            refuse_parts(_borrowed_by(term.criterion))
+
+
+def _borrowed_by(criterion: nn.Module) -> Iterator[nn.Module]:
+    for value in vars(criterion).values():
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, Borrowed):
+                yield one.module
 
 
 def deployed_node(terms: Terms, node: Mapping[str, Any]) -> dict[str, Any]:

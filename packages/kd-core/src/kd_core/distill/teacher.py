@@ -10,6 +10,7 @@ from torch.nn.parameter import is_lazy
 from kd_core.errors import UserError
 from kd_core.networks.fold import folded_copy, is_plain, sharing_copy
 from kd_core.networks.map_layout import map_values
+from kd_core.networks.sharding import is_sharded
 from kd_core.networks.taps import FeatureTap
 from kd_core.networks.task import Batch, Task, network_of
 
@@ -56,7 +57,8 @@ class Teacher:
         tap, student_features = FeatureTap(self.network, paths), dict[str, Any]()
         if sample is not None:
             tap, student_features = map_values(self.model, tap, sample, maps)
-        self._runs, self._tap = self.model, tap.of(self.network, stop=True)
+        # A pass of a sharded model that ended early would leave its blocks whole.
+        self._runs, self._tap = self.model, tap.of(self.network, stop=not is_sharded(self.model))
         return student_features
 
     def __call__(self, batch: Batch) -> dict[str, Any]:
@@ -79,7 +81,7 @@ class Teacher:
 
         BatchNorms are folded into the convolutions before them, except for convolutions whose own
         output is tapped, and not at all if the outputs would change. Float32 outputs differ by
-        rounding, about 1e-6 of the largest.
+        rounding, about 1e-6 of the largest. A sharded model has no copy.
 
         Args:
             sample: A batch for the comparison.
@@ -89,7 +91,7 @@ class Teacher:
         Returns:
             The number of BatchNorms folded.
         """
-        if self._tap is None or not self._tap.paths:
+        if self._tap is None or not self._tap.paths or is_sharded(self.model):
             return 0
         tap = self._tap
 
@@ -165,5 +167,7 @@ def _place(tensor: Tensor) -> tuple[str, int] | None:
     """Return where a tensor's memory is; None for one without any."""
     if is_lazy(tensor) or tensor.layout != torch.strided or not tensor.numel():
         return None
+    if hasattr(tensor, "full_tensor"):
+        return None  # a part, which only its own network has
     address = tensor.untyped_storage().data_ptr()
     return (str(tensor.device), address) if address else None

@@ -21,6 +21,7 @@ from kd_core.experiment.adapter import Data, TaskAdapter
 from kd_core.experiment.parts import Parts
 from kd_core.experiment.spec import Experiment
 from kd_core.networks.copying import copied
+from kd_core.networks.sharding import chosen, is_sharded, shard
 from kd_core.networks.task import Batch, Task
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err
@@ -73,8 +74,7 @@ def build_experiment(
     """
     seed_everything(seed)  # right before the student: all methods start from the same weights
     student = adapter.build_model(data, "student", **experiment.student).to(device)
-    for teacher in teachers.values():
-        teacher.to(device)
+    _place_teachers(teachers, experiment, device)
     sample = data.train.sample(2)
     adapter.check_student(student, sample, data, "student")
     settings: dict[str, Any] = {**experiment.distiller, "terms": experiment.terms}
@@ -101,6 +101,21 @@ def build_experiment(
         sample=sample,
     )
     return BuiltExperiment(data, distiller, parts, sample, note)
+
+
+def _place_teachers(
+    teachers: Mapping[str, Task], experiment: Experiment, device: torch.device
+) -> None:
+    """Bring teachers to the device: whole, or in every process a part of those to be sharded."""
+    wanted = (experiment.trainer or {}).get("shard_teachers", False)
+    to_shard = chosen(wanted, teachers)
+    for name, teacher in teachers.items():
+        if name in to_shard and not is_sharded(teacher):
+            told = shard(teacher, f"teacher {name!r}", device)
+            if distributed.rank() == 0:
+                err.print(f"teacher {name!r}: {told}")
+        else:
+            teacher.to(device)
 
 
 def without_labels(experiment: Experiment, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,8 @@ TRAINER = {
     "epochs": True,  # but a run may resume for more; see `kd_core.experiment.identity.check`
     "precision": True,
     "channels_last": True,
+    "activation_checkpointing": False,  # blocks compute the same again
+    "shard_teachers": True,  # such teachers have no folded copies
     "accumulate": True,
     "clip_norm": True,
     "step": True,

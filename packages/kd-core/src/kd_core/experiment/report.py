@@ -18,6 +18,7 @@ from kd_core.criteria.tap_advice import described, is_shape
 from kd_core.distill.distiller import Distiller
 from kd_core.networks.probe import shapes, untouched
 from kd_core.networks.roles import tap_list
+from kd_core.networks.sharding import is_sharded
 from kd_core.networks.tap_paths import entries
 from kd_core.networks.task import Batch, network_of
 
@@ -51,7 +52,7 @@ def models_table(networks: Mapping[str, tuple[nn.Module, Tensor]]) -> Table:
     """
     table = Table("model", "class", "parameters", "multiply-adds", title="networks")
     for role, (network, image) in networks.items():
-        count = flops(network, image)
+        count = None if is_sharded(network) else flops(network, image)  # one process asks
         mega = "not traceable" if count is None else f"{count / 1e6:,.1f} M"
         table.add_row(role, type(network).__name__, f"{parameter_count(network):,}", mega)
     return table

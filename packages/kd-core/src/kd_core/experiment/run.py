@@ -15,6 +15,7 @@ from kd_core.experiment import report, results
 from kd_core.experiment.parts import Parts
 from kd_core.files import checkpoint
 from kd_core.files.weights import load_weights
+from kd_core.networks.activation_checkpointing import checkpoint_activations
 from kd_core.networks.task import Task, network_of
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err
@@ -26,6 +27,7 @@ from kd_core.training.loggers import LOGGER, JsonLog, ProgressLog, TensorBoardLo
 from kd_core.training.loss_scale import require_scale
 from kd_core.training.memory_format import use_channels_last
 from kd_core.training.optimizer import build_optimizer, groups_text
+from kd_core.training.peak_memory import PeakMemoryHook, peak_memory
 from kd_core.training.schedule import SCHEDULE
 from kd_core.training.settings import TrainerSettings, build_each, parse_trainer
 from kd_core.training.step import PRECISIONS, STEP, TrainStep
@@ -100,6 +102,9 @@ def _prepare_networks(parts: Parts, settings: TrainerSettings) -> None:
     use_channels_last(distiller, settings.channels_last, precision=precision, sample=parts.sample)
     if settings.sync_batchnorm and distributed.is_distributed():
         torch.nn.SyncBatchNorm.convert_sync_batchnorm(distiller)
+    if settings.activation_checkpointing is not False:
+        trained = [network_of(model) for model in (distiller.student, *distiller.peers.values())]
+        checkpoint_activations(trained, settings.activation_checkpointing)
 
 
 def _build_step(distiller: Distiller, optimizer: Optimizer, settings: TrainerSettings) -> Any:
@@ -133,6 +138,7 @@ def _build_hooks(parts: Parts, settings: TrainerSettings) -> list[Hook]:
     every = settings.eval_every if trained else settings.epochs  # what does not change: once
     evaluate = parts.val or parts.test
     hooks = balance_hooks(parts.distiller, parts.loader, settings.precision)
+    hooks.append(PeakMemoryHook(parts.distiller.steps.device))
     hooks.append(EvaluateHook(evaluate, parts.metric, every=every, prefix=prefix))
     hooks += build_each(settings.hooks, "trainer.hooks", HOOK)
     if settings.early_stop is not None:  # after the evaluation, before what is written
@@ -178,7 +184,7 @@ def resume_training(trainer: Trainer) -> None:
 
 def finish(trainer: Trainer, parts: Parts, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Write what a trained run leaves in its folder, and return the result; see `run`."""
-    result = {**facts, **_scores(trainer, parts)}
+    result = {**facts, **_scores(trainer, parts), **peak_memory(trainer.hooks)}
     peers = trainer.distiller.peers.items()
     result |= {"peers": {name: parts.test(peer.eval()) for name, peer in peers}} if peers else {}
     if distributed.rank() == 0:

@@ -95,11 +95,17 @@ class Experiment:
     phases: Mapping[str, "Experiment"] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        stops = self.trainer is not None and self.trainer.get("early_stop") is not None
-        if stops and self.distiller.get("train_student") is False:
+        if self.distiller.get("train_student") is not False or self.trainer is None:
+            return
+        if self.trainer.get("early_stop") is not None:
             raise UserError(
                 "trainer.early_stop: the student is not trained here, so its metric never "
                 "changes; set trainer.early_stop=None"
+            )
+        if self.trainer.get("activation_checkpointing"):
+            raise UserError(
+                "trainer.activation_checkpointing: the student is not trained here, so it keeps no "
+                "activations; set trainer.activation_checkpointing=False"
             )
 
     @property

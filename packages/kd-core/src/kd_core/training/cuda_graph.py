@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from kd_core.distill.distiller import Distiller
 from kd_core.functional import tensors
+from kd_core.networks.activation_checkpointing import has_checkpointed
 from kd_core.networks.task import Batch, Task
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err
@@ -167,6 +168,8 @@ def why_not_capturable(
         return "there are several processes"
     if changing:
         return f"{changing[0]} changes from epoch to epoch"
+    if has_checkpointed(distiller.modules()):
+        return "activation checkpointing sets generators back, which a recording cannot"
     if not all(isinstance(group["lr"], Tensor) for group in optimizer.param_groups):
         return (
             f"{type(optimizer).__name__} keeps its rate on the host; one with a fused form does not"

@@ -3,6 +3,7 @@
 import torch
 
 from kd_core.distill.distiller import Distiller
+from kd_core.networks.sharding import is_sharded
 from kd_core.networks.task import Batch, Task
 from kd_core.runtime.seed import rng_state, set_rng_state
 
@@ -24,6 +25,7 @@ def use_channels_last(
     if flag is False or (flag is None and not faster):
         return
     teachers = [model for teacher in distiller.teachers.values() for model in teacher.models]
+    teachers = [model for model in teachers if not is_sharded(model)]  # parts have no such layout
     for model in (distiller.student, *distiller.peers.values(), *teachers):
         if isinstance(model, Task):
             model.use_channels_last()

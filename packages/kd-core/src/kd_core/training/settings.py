@@ -30,6 +30,11 @@ class TrainerSettings:
         precision: "fp32", or "bf16" or "fp16" autocast; fp16 is for GPUs without bf16.
         channels_last: Keep networks and images in NHWC memory; None does so where it was found to
             be faster, on CPUs and with bf16 or fp16, and networks can; see `use_channels_last`.
+        activation_checkpointing: Let blocks of student and peers run again in the backward pass
+            rather than keep their activations: True for the blocks that `optimizer.layer_decay`
+            counts, or patterns of module names; see `checkpoint_activations`.
+        shard_teachers: Spread the blocks of teachers over all processes: True for all teachers, or
+            their names; see `kd_core.networks.sharding`. Not with `teacher_cache` or `compile`.
         accumulate: Batches an optimizer step.
         clip_norm: Largest norm of the whole gradient.
         step: Node of another training step, such as `kd_core.training.dot.DOTStep`; distiller,
@@ -63,6 +68,8 @@ class TrainerSettings:
     epochs: PositiveInt
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool | None = None
+    activation_checkpointing: bool | Sequence[str] = False
+    shard_teachers: bool | Sequence[str] = False
     accumulate: PositiveInt = 1
     clip_norm: Positive | None = None
     step: StepNode | None = None
@@ -94,11 +101,28 @@ class TrainerSettings:
         if self.compile and self.step is not None:
             raise UserError("trainer.compile is for the plain step; leave it or trainer.step out")
         parse_cache(self.teacher_cache)
+        self._check_memory()
         if self.early_stop is not None:
             parse_early_stop(self.early_stop)
         for number, node in enumerate(self.loggers or ()):
             with located(f"trainer.loggers.{number}"):
                 require_installed(node["type"])
+
+    def _check_memory(self) -> None:
+        """Reject what saves memory where it cannot."""
+        for name in ("activation_checkpointing", "shard_teachers"):
+            value = getattr(self, name)
+            if not isinstance(value, bool) and not value:
+                raise UserError(f"trainer.{name} is {value!r}; wanted True, False or names")
+            if value and self.compile:
+                raise UserError(
+                    f"trainer.{name} and trainer.compile=True do not go together; set one"
+                )
+        if self.shard_teachers and self.teacher_cache:
+            raise UserError(
+                "trainer.teacher_cache names its files by whole weights, and with "
+                "trainer.shard_teachers no process has them; set one of the two"
+            )
 
 
 def parse_trainer(node: Mapping[str, Any]) -> TrainerSettings:

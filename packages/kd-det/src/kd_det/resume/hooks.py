@@ -12,6 +12,7 @@ from kd_core import Distiller
 from kd_core.runtime.seed import mix, seed_everything
 
 from kd_det.resume.state import ModelState, with_options
+from kd_det.running.result import PeakMemoryHook
 
 METRICS = "metrics.json"
 FINAL = "model_final"
@@ -145,7 +146,7 @@ def add_ours(made: list[HookBase], trainer: Any, state: ModelState) -> list[Hook
         found.append(hook)
         if isinstance(hook, hooks.EvalHook):
             found.append(MissedEvaluation(hook, cfg.TEST.EVAL_PERIOD, cfg.OUTPUT_DIR))
-    first: list[HookBase] = [MissedFinal(state), SeedSteps()]
+    first: list[HookBase] = [MissedFinal(state), SeedSteps(), PeakMemoryHook()]
     if isinstance(trainer.distiller, Distiller):
         first.append(CountSteps(trainer.distiller))
     readers = hooks.PeriodicCheckpointer, hooks.EvalHook  # only the first process has this hook

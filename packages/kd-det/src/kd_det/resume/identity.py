@@ -28,6 +28,7 @@ MAY_DIFFER = (
     "VIS_PERIOD",
     "VERSION",
     "KD.WORKER_TIMEOUT",
+    "KD.ACTIVATION_CHECKPOINTING",  # they compute the same again
 )
 """Keys that cannot change the trained detector, also of the teacher. All others count."""
 
