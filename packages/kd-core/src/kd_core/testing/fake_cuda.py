@@ -82,7 +82,8 @@ class FakeCuda(NoHostReads):
             with unset_fake_temporarily():
                 return func(*args, **kwargs)
         if self._may_wait and name == "_local_scalar_dense":
-            return _real(given[0]).item()
+            with unset_fake_temporarily():
+                return _real(given[0]).item()
         _check_devices(name, host, kwargs.get("generator"))
         if name.startswith(_IN_PLACE):
             return args[0] if func._schema.returns else None
