@@ -24,6 +24,13 @@ class WrongDeviceError(AssertionError):
     """Tensors of several devices met."""
 
 
+class _Mode(FakeTensorMode):
+    """The one mode of all fake tensors, also of copied networks."""
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self
+
+
 class FakeCuda(NoHostReads):
     """Inside the `with`, tensors on `cuda` are fake, on machines with and without a GPU.
 
@@ -39,7 +46,7 @@ class FakeCuda(NoHostReads):
             the host waits for; see `waiting`.
     """
 
-    _tensors = FakeTensorMode(static_shapes=True)
+    _tensors = _Mode(static_shapes=True)
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,7 +127,8 @@ class FakeCuda(NoHostReads):
     ) -> None:
         """Raise at a copy from the host that the host waits for."""
         asynchronous = args[2] if len(args) > 2 else kwargs.get("non_blocking", False)
-        waits = name in _COPIES and not asynchronous and not (name == "copy_" and host[0] is args[0])
+        to_host = name == "copy_" and host[0] is args[0]
+        waits = name in _COPIES and not asynchronous and not to_host
         waits |= name in INDEXING and any(tensor.dim() for tensor in host)
         if waits and not self._may_wait:
             raise HostReadError(
@@ -155,7 +163,8 @@ def _real(tensor: Any) -> Tensor:
     """Return a tensor on the host: of the value that is known, or of ones."""
     known: Tensor | None = getattr(tensor, "known", None)
     with unset_fake_temporarily():
-        return torch.ones(tensor.shape, dtype=tensor.dtype) if known is None else known.to(tensor.dtype)
+        values = torch.ones(tensor.shape) if known is None else known
+        return values.to(tensor.dtype)
 
 
 def _yes(*args: Any, **kwargs: Any) -> bool:
