@@ -99,6 +99,7 @@ def accelerated(built):
 
 def move(built):
     built.distiller.to("cuda").train()
+    built.distiller.begin(1, 240)
     built.parts.loader.to("cuda")
 
 
