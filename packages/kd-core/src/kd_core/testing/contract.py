@@ -1,7 +1,7 @@
 """The rules of every criterion: functions of its class that raise if the rule is broken."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from unittest import SkipTest
 
@@ -175,10 +175,11 @@ def stays_on_the_gpu(cls: Class, **overrides: Any) -> None:
 
     reads = "nothing_is_read_back" in cls.exempt
     with FakeCuda() as cuda:
+        allowed: AbstractContextManager[None] = cuda.waiting() if reads else nullcontext()
         with cuda.waiting():
             criterion = moved(make_seeded(cls, overrides), "cuda")
             inputs = sample(cls, dtype=torch.bfloat16, device="cuda", **overrides)
-        with cuda.waiting() if reads else nullcontext(), torch.autocast("cuda", torch.bfloat16):
+        with allowed, torch.autocast("cuda", torch.bfloat16):
             loss = criterion(*inputs)
             loss.backward()
     require(loss.device.type == "cuda", f"a loss on {loss.device}")
