@@ -145,6 +145,7 @@ def test_method_has_its_losses_on_a_gpu(path, tmp_path, pytestconfig):
 DKD = ROOT / "configs/cls/methods/dkd.py"
 
 
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")  # in a copy
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_trainer_takes_whole_steps_with_all_that_is_around_them(precision, tmp_path):
     ((adapter, phase),) = phases_of(DKD)
