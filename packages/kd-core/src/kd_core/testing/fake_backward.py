@@ -84,9 +84,18 @@ def _run(
     if not any(value is not None for value in gradients.values()):
         return (None,) * len(node.next_functions)
     values = [gradients.get(place) for place in range(len(node._input_metadata))]
-    run = node.apply if isinstance(node, BackwardCFunction) else node
+    if isinstance(node, BackwardCFunction):  # one's own function gets zeros for outputs not used
+        pairs = zip(values, node._input_metadata, strict=True)
+        values = [_zeros(meta) if value is None else value for value, meta in pairs]
+        run = node.apply
+    else:
+        run = node
     found = run(*values)
     return found if isinstance(found, tuple) else (found,)
+
+
+def _zeros(like: Any) -> Tensor:
+    return torch.zeros(like.shape, dtype=like.dtype, device=like.device)
 
 
 def _fitted(value: Tensor | None, wanted: Any) -> Tensor | None:
