@@ -7,7 +7,7 @@
 #   bash benchmarks/gpu.sh benchmarks runs/dry --dry  # the same in tiny sizes, on a CPU too
 #
 # PYTHON   the python to run (python3 if not set)
-# WHEELS   a folder of wheels, for what that python lacks; they go to FOLDER/venv
+# WHEELS   a folder of wheels, if that python lacks some: all of them go to FOLDER/venv
 # KD_DATA  a folder with cifar10_jpeg, for the table of CIFAR-10
 set -eu
 call=${1:?"tests or benchmarks"}
@@ -26,10 +26,14 @@ if [ -n "$missing" ]; then
         echo "missing: $missing; set WHEELS to a folder with their wheels" >&2
         exit 2
     fi
-    # A venv on top of that python, whose torch stays.
+    # A venv on top of that python, whose torch stays: what the wheels want is not looked for.
     [ -x "$out/venv/bin/python" ] || "$python" -m venv --system-site-packages "$out/venv"
-    # shellcheck disable=SC2086  # a list of names
-    "$out/venv/bin/python" -m pip install --quiet --no-index --find-links "$WHEELS" $missing
     python=$(cd "$out" && pwd)/venv/bin/python
+    "$python" -m pip install --quiet --no-index --no-deps "$WHEELS"/*.whl
+    missing=$("$python" "$root/benchmarks/gpu_plan.py" --missing)
+    if [ -n "$missing" ]; then
+        echo "missing: $missing; $WHEELS has no wheels of them" >&2
+        exit 2
+    fi
 fi
 exec "$python" "$root/benchmarks/gpu.py" "$call" --out "$out" "$@"

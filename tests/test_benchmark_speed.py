@@ -193,16 +193,54 @@ def test_the_whole_call_runs_in_tiny_sizes(gpu, monkeypatch, tmp_path):
     assert "KD" in row.values()
 
 
-def test_the_script_needs_wheels_only_for_what_is_missing(tmp_path):
-    """A python that lacks a package, and no folder of wheels: one line, before any work."""
+PYTHON = """#!/bin/sh
+case "$*" in
+    *--missing) [ -e "$0.installed" ] || echo "timm rich" ;;
+    "-m venv"*) mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
+    "-m pip"*) echo "$@" && [ -e "$7" ] && touch "$0.installed" ;;
+    *) echo "$1" "$2" ;;
+esac
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Return what runs the shell script with a python that lacks packages."""
     fake = tmp_path / "python"
-    fake.write_text('#!/bin/sh\necho "timm rich"\n')
+    fake.write_text(PYTHON)
     fake.chmod(0o755)
-    command = ["bash", str(BENCHMARKS / "gpu.sh"), "tests", str(tmp_path / "out")]
-    environment = {"PATH": os.environ["PATH"], "PYTHON": str(fake)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
+
+    def run(**variables):
+        command = ["bash", str(BENCHMARKS / "gpu.sh"), "tests", str(tmp_path / "out")]
+        environment = {"PATH": os.environ["PATH"], "PYTHON": str(fake), **variables}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    return run
+
+
+def test_without_a_folder_of_wheels_what_is_missing_is_said_before_any_work(script):
+    done = script()
+    assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "missing: timm rich; set WHEELS to a folder with their wheels\n"
+
+
+def test_wheels_of_a_folder_are_installed_without_a_network(script, tmp_path):
+    (tmp_path / "wheels").mkdir()
+    wheel = tmp_path / "wheels/timm-1.whl"
+    wheel.touch()
+    done = script(WHEELS=str(wheel.parent))
+    assert done.returncode == 0, done.stderr
+    assert f"install --quiet --no-index --no-deps {wheel}" in done.stdout
+    assert done.stdout.endswith("benchmarks/gpu.py tests\n")
+
+
+def test_wheels_that_are_not_in_the_folder_are_named(script, tmp_path):
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels/other.whl").touch()
+    (tmp_path / "python").write_text(PYTHON.replace(' && touch "$0.installed"', ""))
+    done = script(WHEELS=str(tmp_path / "wheels"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("missing: timm rich; ")
 
 
 def test_the_page_on_speed_names_files_that_exist():
