@@ -28,10 +28,10 @@ from kd_core.training.trainer import Trainer
 
 EPOCHS = 240  # of the recipe that published figures have
 WAYS = {
-    "online fp32": {},
-    "online bf16": {"precision": "bf16"},
-    "cached fp32": {"teacher_cache": True},
-    "cached bf16": {"precision": "bf16", "teacher_cache": True},
+    "online-fp32": {},
+    "online-bf16": {"precision": "bf16"},
+    "cached-fp32": {"teacher_cache": True},
+    "cached-bf16": {"precision": "bf16", "teacher_cache": True},
 }
 
 

@@ -94,11 +94,11 @@ def main() -> None:
     ways = args.ways or [way for way in WAYS if way not in left_out]
     with tempfile.TemporaryDirectory() as folder:
         turns = {way: _turn(way, args, Path(folder), device) for way in ways}
-        times = _measure(turns, args.repeats, args.warmup)
-    rows = [_row(way, times, device) for way in ways]
+        times = measure(turns, args.repeats, args.warmup)
+    rows = [row_of(way, times, device) for way in ways]
     shown = {key: getattr(args, key) for key in ("data", "pair", "method", "batch_size", "repeats")}
     print(f"{shown['pair']}, {shown['method']}, batch {shown['batch_size']}, {device.type}\n")
-    print(_table(rows))
+    print(table_of(rows))
     if args.out:
         result = {**shown, "ways": rows, "environment": environment(device)}
         args.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -108,11 +108,11 @@ def _turn(way: str, args: argparse.Namespace, folder: Path, device: torch.device
     """Return what takes a way's turn: as many steps as there are batches."""
     runner, config = runner_and_config(args, args.data, folder, device, BATCHES * args.batch_size)
     if way.startswith("bare"):
-        return _bare(runner, config, torch.bfloat16 if way == "bare-bf16" else None)
+        return by_hand(runner, config, torch.bfloat16 if way == "bare-bf16" else None)
     if way == "together":
         return _together(runner, config, folder)
     trainer = make_trainer(runner, config, folder / way, WAYS[way][1])
-    return _steps_of(trainer)
+    return steps_of(trainer)
 
 
 def runner_and_config(
@@ -142,7 +142,8 @@ def make_trainer(
     return trainer
 
 
-def _steps_of(trainer: Trainer) -> Turn:
+def steps_of(trainer: Trainer) -> Turn:
+    """Return the turn of a trainer."""
     trainer.loader = Repeated(trainer.loader)
     steps = trainer.steps()
     return lambda: [next(steps) for _ in range(BATCHES)]
@@ -165,7 +166,8 @@ def _together(runner: Runner, config: Experiment, folder: Path) -> Turn:
     return lambda: [next(steps) for _ in range(BATCHES) for steps in every]
 
 
-def _bare(runner: Runner, config: Experiment, dtype: torch.dtype | None) -> Turn:
+def by_hand(runner: Runner, config: Experiment, dtype: torch.dtype | None) -> Turn:
+    """Return the turn of a loop by hand: plain SGD, whose arguments are the config's."""
     built = runner.build(config, 0, untrained=True)
     student = network_of(built.distiller.student).train()
     teacher = network_of(built.distiller.teachers["teacher"].model).eval()
@@ -182,7 +184,9 @@ def _bare(runner: Runner, config: Experiment, dtype: torch.dtype | None) -> Turn
             with autocast():
                 with torch.no_grad():
                     teacher(image)
-                loss = nn.functional.cross_entropy(student(image), label)
+                output = student(image)
+                logits = output[0] if isinstance(output, tuple) else output
+                loss = nn.functional.cross_entropy(logits, label)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -190,7 +194,7 @@ def _bare(runner: Runner, config: Experiment, dtype: torch.dtype | None) -> Turn
     return turn
 
 
-def _measure(turns: dict[str, Turn], repeats: int, warmup: int) -> dict[str, list[float]]:
+def measure(turns: dict[str, Turn], repeats: int, warmup: int) -> dict[str, list[float]]:
     """Return milliseconds of a step for every turn that counts."""
     times: dict[str, list[float]] = {way: [] for way in turns}
     for number in track(range(-warmup, repeats), "measuring", transient=True):
@@ -203,7 +207,7 @@ def _measure(turns: dict[str, Turn], repeats: int, warmup: int) -> dict[str, lis
     return times
 
 
-def _row(way: str, times: dict[str, list[float]], device: torch.device) -> dict[str, Any]:
+def row_of(way: str, times: dict[str, list[float]], device: torch.device) -> dict[str, Any]:
     """Return a way's median, and that of its ratio to the bare loops of the same turn."""
     row = {"way": way, "what": WAYS[way][0], "ms": round(median(times[way]), 3)}
     for bare in ("bare", "bare-bf16"):
@@ -213,7 +217,8 @@ def _row(way: str, times: dict[str, list[float]], device: torch.device) -> dict[
     return row
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
+def table_of(rows: list[dict[str, Any]]) -> str:
+    """Return the rows as Markdown."""
     ratios = [key for key in ("to_bare", "to_bare-bf16") if key in rows[0]]
     names = {"to_bare": "of bare fp32", "to_bare-bf16": "of bare bf16"}
     lines = [["way", "", "ms", *(names[key] for key in ratios)]]

@@ -2,8 +2,10 @@
 
 import importlib
 import json
+import os
 import re
-import shlex
+import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -48,25 +50,197 @@ def test_ways_can_be_chosen_and_the_method_may_look_at_maps(run):
 
 
 def test_epochs_are_timed_online_and_from_the_cache(run, capsys):
-    ways = ["online fp32", "cached bf16"]
+    ways = ["online-fp32", "cached-bf16"]
     rows = run("epoch", "--images", "6", "--epochs", "2", "--ways", *ways, "--method", "kd")["ways"]
     assert [row["way"] for row in rows] == ways
     assert all(row["minutes_of_240"] == pytest.approx(4 * row["seconds"]) for row in rows)
-    assert "| online fp32 |" in capsys.readouterr().out
+    assert "| online-fp32 |" in capsys.readouterr().out
 
 
-def test_the_script_for_gpus_names_files_that_exist_and_options_that_they_have():
-    script = (BENCHMARKS / "gpu.sh").read_text()
-    lines = [shlex.split(line) for line in script.splitlines() if line.startswith("run ")]
-    assert len(lines) > 5
-    for _, _, python, *command in lines:
-        assert python == "$python"
-        files = [word for word in command if word.endswith(".py")]
-        assert all((BENCHMARKS.parent / file).is_file() for file in files)
-        if files[0].startswith("benchmarks/"):
-            source = (BENCHMARKS.parent / files[0]).read_text()
-            options = [word for word in command if word.startswith("--")]
-            assert all(f'"{option}"' in source for option in options)
+@pytest.fixture
+def gpu(monkeypatch):
+    """Return the module of a call of the GPU run."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("gpu")
+
+
+def test_the_gpu_run_names_files_that_exist_and_options_that_they_have(gpu):
+    for call in gpu.CALLS.values():
+        parts = call()
+        assert sum(min(part.seconds, 60) for part in parts) < gpu.SECONDS
+        for command in (part.command(dry=dry) for part in parts for dry in (False, True)):
+            files = [word for word in command if word.endswith(".py")]
+            assert all((BENCHMARKS.parent / file).is_file() for file in files)
+            if files[0].startswith("benchmarks/"):
+                source = (BENCHMARKS.parent / files[0]).read_text()
+                options = [word for word in command if word.startswith("--") and word != "--"]
+                assert all(f'"{option}"' in source for option in options)
+
+
+def test_tests_that_need_a_gpu_are_found(gpu):
+    names = {Path(file).name for file in importlib.import_module("gpu_plan").needing_cuda()}
+    assert {"test_captured.py", "test_prefetch.py", "test_contract.py"} <= names
+
+
+@pytest.fixture
+def call(gpu, monkeypatch, tmp_path):
+    """Return what runs a call of small scripts, given their source by name."""
+
+    def call(*options, seconds=20.0, resumes=False, **sources):
+        parts = []
+        for name, source in sources.items():
+            script = tmp_path / f"{name}.py"
+            script.write_text(source)
+            words = "{json} {out}", "{json} tiny"
+            parts.append(gpu.Part(name, str(script), *words, seconds, resumes=resumes))
+        monkeypatch.setitem(gpu.CALLS, "tests", lambda: parts)
+        return gpu.main(["tests", "--out", str(tmp_path / "out"), *options])
+
+    return call
+
+
+COUNTS = """import sys, pathlib
+out = pathlib.Path(__file__).with_suffix(".count")
+out.write_text(out.read_text() + "x" if out.exists() else "x")
+pathlib.Path(sys.argv[1]).write_text('{"word": "%s"}' % sys.argv[2])
+"""
+
+
+def test_what_is_finished_is_left_out_and_what_failed_is_run_again(call, tmp_path):
+    fails = COUNTS + "sys.exit(4)"
+    assert call(good=COUNTS, bad=fails) == 1
+    record = json.loads((tmp_path / "out/good.json").read_text())
+    assert record["result"] == {"word": str(tmp_path / "out")}
+    assert record["commit"]
+    assert call(good=COUNTS, bad=fails) == 1
+    assert [(tmp_path / f"{name}.count").read_text() for name in ("good", "bad")] == ["x", "xx"]
+    summary = json.loads((tmp_path / "out/tests.summary.json").read_text())["parts"]
+    assert summary["good"] == "done before"
+    assert summary["bad"].startswith("failed (4)")
+    assert call(good=COUNTS, bad=COUNTS) == 0
+
+
+def test_figures_of_a_dry_run_are_not_taken_for_real_ones(call, tmp_path):
+    assert call("--dry", good=COUNTS) == 0
+    assert json.loads((tmp_path / "out/good.json").read_text())["result"] == {"word": "tiny"}
+    assert call(good=COUNTS) == 0
+    assert (tmp_path / "good.count").read_text() == "xx"
+
+
+STAYS = """import signal, subprocess, sys, time
+child = subprocess.Popen(["sleep", "50"])
+open(sys.argv[1] + ".child", "w").write(str(child.pid))
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+time.sleep(50)
+"""
+
+
+def test_a_part_ends_with_its_processes_at_its_limit_though_it_ignores_signals(
+    call, gpu, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(gpu, "GRACE", 0.1)
+    assert call(stays=STAYS, seconds=1.5, resumes=True) == gpu.MISSING
+    child = int((tmp_path / "out/stays.result.json.child").read_text())
+    assert (
+        not Path(f"/proc/{child}/cmdline").is_file()
+        or not Path(f"/proc/{child}/cmdline").read_bytes()
+    )
+    assert not (tmp_path / "out/stays.json").exists()
+
+
+def test_a_call_without_time_starts_nothing_and_says_what_is_missing(call, gpu, capsys):
+    assert call("--seconds", "5", good=COUNTS) == gpu.MISSING
+    assert "still missing: good" in capsys.readouterr().out
+
+
+def test_a_part_of_another_name_is_named(call, capsys):
+    with pytest.raises(SystemExit):
+        call("--only", "step", good=COUNTS)
+    assert "no part 'step'" in capsys.readouterr().err
+
+
+def test_tests_are_told_as_json(call, tmp_path):
+    xml = """import sys
+xml = '<testsuites><testsuite><testcase name="a"/><testcase name="b"><failure/></testcase>\
+<testcase name="c"><skipped/></testcase></testsuite></testsuites>'
+open(sys.argv[1].replace("result.json", "xml"), "w").write(xml)
+sys.exit(1)
+"""
+    assert call(tests=xml) == 1
+    record = json.loads((tmp_path / "out/tests.json").read_text())
+    assert record["result"] == {"tests": 3, "skipped": 1, "failed": ["b"]}
+
+
+def test_the_whole_call_runs_in_tiny_sizes(gpu, monkeypatch, tmp_path):
+    """All scripts of the benchmarks with the arguments of a dry run, in this process."""
+    if torch.cuda.is_available():
+        pytest.skip("a dry run is for machines without a GPU")
+
+    def here(command, log, seconds):
+        monkeypatch.setattr(sys, "argv", command[1:])
+        monkeypatch.chdir(gpu.ROOT)
+        runpy.run_path(command[1], run_name="__main__")
+        return 0
+
+    monkeypatch.setattr(gpu, "start", here)
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    assert gpu.main(["benchmarks", "--dry", "--out", str(tmp_path), "--seconds", "9999"]) == 0
+    for part in gpu.CALLS["benchmarks"]():
+        record = json.loads((tmp_path / f"{part.name}.json").read_text())
+        assert record["dry"]
+        assert record["result"]["environment"]["commit"]
+    (row,) = json.loads((tmp_path / "cifar10.json").read_text())["result"]["rows"]
+    assert "KD" in row.values()
+
+
+PYTHON = """#!/bin/sh
+case "$*" in
+    *--missing) [ -e "$0.installed" ] || echo "timm rich" ;;
+    "-m venv"*) mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
+    "-m pip"*) echo "$@" && [ -e "$7" ] && touch "$0.installed" ;;
+    *) echo "$1" "$2" ;;
+esac
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Return what runs the shell script with a python that lacks packages."""
+    fake = tmp_path / "python"
+    fake.write_text(PYTHON)
+    fake.chmod(0o755)
+
+    def run(**variables):
+        command = ["bash", str(BENCHMARKS / "gpu.sh"), "tests", str(tmp_path / "out")]
+        environment = {"PATH": os.environ["PATH"], "PYTHON": str(fake), **variables}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    return run
+
+
+def test_without_a_folder_of_wheels_what_is_missing_is_said_before_any_work(script):
+    done = script()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "missing: timm rich; set WHEELS to a folder with their wheels\n"
+
+
+def test_wheels_of_a_folder_are_installed_without_a_network(script, tmp_path):
+    (tmp_path / "wheels").mkdir()
+    wheel = tmp_path / "wheels/timm-1.whl"
+    wheel.touch()
+    done = script(WHEELS=str(wheel.parent))
+    assert done.returncode == 0, done.stderr
+    assert f"install --quiet --no-index --no-deps {wheel}" in done.stdout
+    assert done.stdout.endswith("benchmarks/gpu.py tests\n")
+
+
+def test_wheels_that_are_not_in_the_folder_are_named(script, tmp_path):
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels/other.whl").touch()
+    (tmp_path / "python").write_text(PYTHON.replace(' && touch "$0.installed"', ""))
+    done = script(WHEELS=str(tmp_path / "wheels"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("missing: timm rich; ")
 
 
 def test_the_page_on_speed_names_files_that_exist():

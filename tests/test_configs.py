@@ -1,30 +1,22 @@
 """Every config loads, and every command that a config documents builds and takes a step."""
 
-import ast
-import functools
-import inspect
-import re
-import shlex
+import sys
 from itertools import takewhile
-from math import ceil, sqrt
 from pathlib import Path
 
 import pytest
 import torch
 from kd_cls.compare import main as compare_classifiers
 from kd_cls.models import build_model
-from kd_cls.models.resnet import ResNet
-from kd_cls.models.wideresnet import WideResNet
 from kd_cls.stand_ins import SHAPES
 from kd_cls.train import main as train_classifier
 from kd_core.config.reading import load_config
-from kd_reid import torchreid
 from kd_reid.compare import main as compare_embedders
 from kd_reid.train import main as train_embedder
 from PIL import Image
-from timm.models.regnet import RegStage
-from timm.models.vision_transformer import VisionTransformer
-from torchvision.models import resnet
+
+sys.path.insert(0, str(Path(__file__).parent))
+from documented import QUICK, SYSTEMS, documented, make_shallow, smaller
 
 pytestmark = pytest.mark.spread
 
@@ -33,7 +25,6 @@ CONFIGS = sorted(
     path for name in ("cls", "reid", "demo") for path in ROOT.glob(f"configs/{name}/**/*.py")
 )
 READMES = [ROOT / f"configs/{name}/README.md" for name in ("cls", "reid")]
-SYSTEMS = ROOT / "docs/systems.md"
 PAGES = ("speed", "multi_label", "own_data", "foundation")
 TOOLS = {
     "tools/cls_train.py": train_classifier,
@@ -41,28 +32,10 @@ TOOLS = {
     "tools/reid_train.py": train_embedder,
     "tools/reid_compare.py": compare_embedders,
 }
-QUICK = {
-    "cls": ["data.batch_size=2"],
-    "reid": ["data.batch_size=8", "data.image_size=[64, 32]"],
-}
 
 
 def name_of(path):
     return str(path.relative_to(ROOT / "configs").with_suffix(""))
-
-
-def documented(path):
-    """Return the commands in a config's docstring, or in a text: the tool and its arguments."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".py":
-        text = ast.get_docstring(ast.parse(text), clean=False) or ""
-    elif path == SYSTEMS:
-        text = "\n".join(re.findall(r"`(tools/[^`]+)`", text))
-    else:
-        text = "\n".join(re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
-    lines = text.replace("\\\n", " ").splitlines()
-    found = [(tool, line.partition(tool)[2]) for tool in TOOLS for line in lines if tool in line]
-    return [(tool, *shlex.split(arguments, comments=True)) for tool, arguments in found]
 
 
 def commands():
@@ -90,48 +63,7 @@ def quick(monkeypatch, pytestconfig):
     """Let CIFAR's stand-in have smaller images, and networks fewer blocks, unless `--slow`."""
     monkeypatch.setitem(SHAPES, "cifar100", (16, 100))
     if not pytestconfig.getoption("--slow"):
-        for network, argument, fewer in SHALLOW:
-            monkeypatch.setattr(network, "__init__", changed(network.__init__, argument, fewer))
-
-
-def two_at_most(numbers):
-    return [min(number, 2) for number in numbers]
-
-
-def root_of(rest):
-    """Return what makes a depth of 6 n + rest one of as many blocks as n's root, rounded up.
-
-    So networks of 9 and of 3 blocks a stage still have different numbers of them.
-    """
-    return lambda depth: 6 * ceil(sqrt((depth - rest) // 6)) + rest
-
-
-SHALLOW = [
-    (resnet.ResNet, "layers", two_at_most),
-    (torchreid.models.resnet.ResNet, "layers", two_at_most),
-    (torchreid.models.pcb.PCB, "layers", two_at_most),
-    (torchreid.models.osnet.OSNet, "layers", lambda numbers: [1 for _ in numbers]),
-    (ResNet, "depth", root_of(2)),
-    (WideResNet, "depth", root_of(4)),
-    (RegStage, "depth", lambda depth: min(depth, 2)),
-    (VisionTransformer, "depth", lambda depth: min(depth, 6)),
-]
-"""Networks whose blocks are repeated, and the argument that says how often: fewer of them have the
-same taps and widths."""
-
-
-def changed(build, argument, change):
-    """Return a constructor one of whose arguments, if it is given, is changed."""
-    signature = inspect.signature(build)
-
-    @functools.wraps(build)
-    def init(*args, **kwargs):
-        given = signature.bind(*args, **kwargs)
-        given.apply_defaults()
-        given.arguments[argument] = change(given.arguments[argument])
-        build(*given.args, **given.kwargs)
-
-    return init
+        make_shallow(monkeypatch)
 
 
 def draw_images(folder, number):
@@ -187,13 +119,6 @@ def folder(tmp_path, monkeypatch, weights, data):
 def dry_run(command):
     """Run a command on small batches; images of 224 pixels are made smaller too."""
     tool, *arguments = command
-    large = any(
-        Path(name).name in ("imagenet.py", "image_folder.py", "image_list.py", "unlabelled.py")
-        for name in arguments
-    )
-    smaller = ["data.image_size=64"] if large else []
-    if any(Path(name).name == "cifar100_224.py" for name in arguments):
-        smaller = ["data.image_size=64", "data.augment=[]"]  # or it is scaled to 256 all the same
     task = tool.removeprefix("tools/").partition("_")[0]
     if "--sweep" in arguments:  # the ends of the range
         first = arguments.index("--sweep") + 2
@@ -201,7 +126,8 @@ def dry_run(command):
         arguments[first : first + len(values)] = values[:1] + values[1:][-1:]
     elif tool.endswith("compare.py"):  # all rows are read, and one is run
         arguments += ["--only", one_row(arguments)]
-    return TOOLS[tool]([*arguments, "--dry-run", "--cfg-options", *QUICK[task], *smaller])
+    options = [*QUICK[task], *smaller(arguments)]
+    return TOOLS[tool]([*arguments, "--dry-run", "--cfg-options", *options])
 
 
 def one_row(arguments):

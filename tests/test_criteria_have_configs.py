@@ -50,6 +50,16 @@ def test_criterion_of_the_core_is_compared_with_numbers_of_its_reference(cls):
 
 
 @pytest.mark.parametrize("cls", criteria(), ids=lambda cls: cls.__name__)
+def test_criterion_of_a_task_is_tried_on_a_gpu(cls):
+    """Those of the core are found by the test of the contract."""
+    texts = [path.read_text(encoding="utf-8") for path in modules_that_test(cls)]
+    asked = any("check_contract(" in text or "FakeCuda(" in text for text in texts)
+    assert asked or cls.__module__.startswith("kd_core."), (
+        "call kd_core.testing.check_contract in its test, or run it inside FakeCuda"
+    )
+
+
+@pytest.mark.parametrize("cls", criteria(), ids=lambda cls: cls.__name__)
 def test_criterion_has_a_config(cls):
     assert configs_that_name(cls), f"no config names {cls.__module__}.{cls.__qualname__}"
 

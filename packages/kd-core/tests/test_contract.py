@@ -140,6 +140,53 @@ class ReadsBack(Sound):
         return loss if loss > 1 else 2 * loss
 
 
+class KeepsItsWeightOnTheHost(Sound):
+    exempt: ClassVar = {"state_dict_keeps_the_value": "its weight never changes"}
+
+    def __init__(self):
+        super().__init__()
+        self.share = torch.full((6,), 0.5)
+
+    def forward(self, student, teacher, batch):
+        return batch_mean((student - teacher.detach()).square() * self.share)
+
+
+class TakesItsWeightFromTheHost(KeepsItsWeightOnTheHost):
+    def forward(self, student, teacher, batch):
+        return batch_mean((student - teacher.detach()).square() * self.share.to(student.device))
+
+
+class MakesAConstantOnTheHost(Sound):
+    def forward(self, student, teacher, batch):
+        return super().forward(student, teacher, batch) * student.new_tensor([2.0]).sum()
+
+
+class ChoosesTheWrongOnes(Sound):
+    def forward(self, student, teacher, batch):
+        wrong = (student.argmax(1) != batch["label"]).nonzero().flatten()
+        return super().forward(student[wrong], teacher[wrong], batch)
+
+
+class DrawsOnTheHost(Sound):
+    def forward(self, student, teacher, batch):
+        noise = torch.randn(student.shape, generator=torch.Generator().manual_seed(0))
+        return super().forward(student + noise, teacher, batch)
+
+
+class ReadsInItsDerivative(Sound):
+    class Doubled(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 2
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad * 2 if grad.sum() > 0 else grad
+
+    def forward(self, student, teacher, batch):
+        return super().forward(self.Doubled.apply(student), teacher, batch)
+
+
 class IsNotDocumented(Sound):
     __doc__ = None
 
@@ -190,6 +237,13 @@ BROKEN = [
     (contract.state_dict_keeps_the_value, ForgetsItsState),
     (contract.two_calls_agree, DrawsAtRandom),
     (contract.nothing_is_read_back, ReadsBack),
+    (contract.stays_on_the_gpu, KeepsItsWeightOnTheHost),
+    (contract.stays_on_the_gpu, TakesItsWeightFromTheHost),
+    (contract.stays_on_the_gpu, MakesAConstantOnTheHost),
+    (contract.stays_on_the_gpu, ChoosesTheWrongOnes),
+    (contract.stays_on_the_gpu, DrawsOnTheHost),
+    (contract.stays_on_the_gpu, ReadsInItsDerivative),
+    (contract.stays_on_the_gpu, ReadsBack),
     (contract.arguments_are_documented, HidesAnArgument),
     (contract.arguments_are_documented, IsNotDocumented),
     (contract.class_and_function_share_their_defaults, HasTwoDefaults),

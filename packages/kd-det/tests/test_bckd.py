@@ -130,10 +130,15 @@ class Flat(BCKD):
         super().bind(Detector(), Detector(), (TAPS, TAPS))
 
     def forward(self, student, teacher, batch):
-        given = labels(len(student[0])).to(student[0].device)
-        places = [level.to(student[0]) for level in anchors()]
+        given = labels(len(student[0])).to(student[0].device, non_blocking=True)
+        places = [on(student[0], level) for level in anchors()]
         batch = {"gt_labels": given, "anchors": places}
         return super().forward(nested(student), nested(teacher), batch)
+
+
+def on(maps, values):
+    """Return what the distiller would give: values of the type and on the device of the maps."""
+    return values.to(maps, non_blocking=True)
 
 
 def nested(taps):

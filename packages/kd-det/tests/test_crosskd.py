@@ -8,8 +8,11 @@ from kd_core.errors import UserError
 from kd_core.functional import kl_rows
 from kd_core.networks.taps import FeatureTap
 from kd_core.testing import NoHostReads, signals
+from kd_core.testing.checks import moved
+from kd_core.testing.fake_cuda import FakeCuda
 from kd_det.criteria.crosskd import CrossKD, align, crosskd_box, crosskd_class
 from torch import nn
+from torch.utils._pytree import tree_map
 
 STUDENT, TEACHER = signals((4, 10), 0.7, 0.3, 3), signals((4, 10), 0.7, 1.1, 4)
 WEIGHT = torch.tensor([1, 1, 0, 1])
@@ -283,6 +286,21 @@ def test_nothing_is_read_back(case):
     criterion, inputs, _ = case
     with NoHostReads():
         criterion(*inputs).backward()
+
+
+def test_it_stays_on_the_gpu(case):
+    criterion, inputs, _ = case
+    with FakeCuda() as cuda:
+        with cuda.waiting():
+            moved(criterion, "cuda")
+            student, teacher, batch = tree_map(on_cuda, inputs)
+        with torch.autocast("cuda", torch.bfloat16):
+            criterion(student, teacher, batch).backward()
+    assert student[0][0].grad.device.type == "cuda"
+
+
+def on_cuda(value):
+    return value.detach().to("cuda").requires_grad_(value.requires_grad)
 
 
 @pytest.mark.parametrize("branch", [0, 1])

@@ -147,10 +147,15 @@ class Flat(LD):
 
     def forward(self, student, teacher, batch):
         given = entries(len(student[0]))
-        device, boxes = student[0].device, [b.to(student[0]) for b in given["boxes"]]
-        places = [level.to(student[0]) for level in given["anchors"]]
-        batch = {"gt_labels": given["gt_labels"].to(device), "anchors": places, "boxes": boxes}
+        boxes, places = ([on(student[0], x) for x in given[key]] for key in ("boxes", "anchors"))
+        labels = given["gt_labels"].to(student[0].device, non_blocking=True)
+        batch = {"gt_labels": labels, "anchors": places, "boxes": boxes}
         return super().forward(nested(student), nested(teacher), batch)
+
+
+def on(maps, values):
+    """Return what the distiller would give: values of the type and on the device of the maps."""
+    return values.to(maps, non_blocking=True)
 
 
 def nested(taps):

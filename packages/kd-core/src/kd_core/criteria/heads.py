@@ -63,7 +63,7 @@ def parameters_of(head: Borrowed[nn.Linear], maps: Tensor) -> tuple[Tensor, Tens
     The network's precision may be another one: criteria compute in float32 at least.
     """
     weight, bias = head.module.weight, head.module.bias
-    return weight.to(maps), None if bias is None else bias.to(maps)
+    return weight.to(maps.dtype), None if bias is None else bias.to(maps.dtype)
 
 
 def require_one_map(name: str, shapes: Shapes) -> None:

@@ -38,7 +38,7 @@ class DeviceLoader(SplitLoader):
         """Yield the batches of an epoch from number `start` on."""
         order = self.order(epoch)
         sampling = Sampling(order, self.data_seed, epoch, self.device, samples=len(self.labels))
-        order = order.to(self.device)
+        order = order.to(self.device, non_blocking=True)
         for parts in self._together(self.places(start)):
             whole = slice(parts[0].start, parts[-1].stop)
             index = order[whole] % len(self.labels)

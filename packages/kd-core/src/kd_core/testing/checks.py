@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_core.criteria.criterion import Criterion
+from kd_core.criteria.criterion import Borrowed, Criterion
 from kd_core.functional import tensors
 from kd_core.testing.samples import Inputs, make
 
@@ -15,6 +15,16 @@ def make_seeded(cls: type[Criterion], overrides: dict[str, Any], seed: int = 0) 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make(cls, **overrides)
+
+
+def moved(criterion: Criterion, device: str) -> Criterion:
+    """Move a criterion to a device, and what it has borrowed, which else goes with its network."""
+    for module in criterion.modules():
+        for value in vars(module).values():
+            for borrowed in value if isinstance(value, tuple) else (value,):
+                if isinstance(borrowed, Borrowed):
+                    borrowed.module.to(device)
+    return criterion.to(device)
 
 
 def value_of(criterion: Criterion, inputs: Inputs) -> Tensor:

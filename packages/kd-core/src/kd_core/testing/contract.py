@@ -1,6 +1,7 @@
 """The rules of every criterion: functions of its class that raise if the rule is broken."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from unittest import SkipTest
 
@@ -9,7 +10,14 @@ from torch import Tensor
 
 from kd_core.criteria.criterion import Criterion
 from kd_core.functional import tensors
-from kd_core.testing.checks import is_finite, make_seeded, require, require_finite, value_of
+from kd_core.testing.checks import (
+    is_finite,
+    make_seeded,
+    moved,
+    require,
+    require_finite,
+    value_of,
+)
 from kd_core.testing.constructors import (
     arguments_are_documented,
     class_and_function_share_their_defaults,
@@ -161,13 +169,29 @@ def nothing_is_read_back(cls: Class, **overrides: Any) -> None:
         criterion(*inputs).backward()
 
 
+def stays_on_the_gpu(cls: Class, **overrides: Any) -> None:
+    """On a GPU nothing is left on the host, read by it or copied from it; see `FakeCuda`."""
+    from kd_core.testing.fake_cuda import FakeCuda  # it imports torch's compiler, for seconds
+
+    reads = "nothing_is_read_back" in cls.exempt
+    with FakeCuda() as cuda:
+        allowed: AbstractContextManager[None] = cuda.waiting() if reads else nullcontext()
+        with cuda.waiting():
+            criterion = moved(make_seeded(cls, overrides), "cuda")
+            inputs = sample(cls, dtype=torch.bfloat16, device="cuda", **overrides)
+        with allowed, torch.autocast("cuda", torch.bfloat16):
+            loss = criterion(*inputs)
+            loss.backward()
+    require(loss.device.type == "cuda", f"a loss on {loss.device}")
+
+
 def cuda_agrees_with_cpu(cls: Class, **overrides: Any) -> None:
     """The value does not depend on the device; skipped where there is no GPU."""
     if not torch.cuda.is_available():
         raise SkipTest("no CUDA device")
     values = [
         value_of(
-            make_seeded(cls, overrides).double().to(device),
+            moved(make_seeded(cls, overrides).double(), device),
             sample(cls, dtype=torch.float64, device=device, **overrides),
         )
         for device in ("cpu", "cuda")
@@ -199,6 +223,7 @@ RULES: tuple[Callable[..., None], ...] = (
     state_dict_keeps_the_value,
     two_calls_agree,
     nothing_is_read_back,
+    stays_on_the_gpu,
     cuda_agrees_with_cpu,
     arguments_are_documented,
     class_and_function_share_their_defaults,

@@ -30,7 +30,7 @@ _REFUSED = {
     "_linalg_svd": _CHECK,
     "_linalg_eigh": _CHECK,
 }
-_INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index")
+INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index")
 _COPIES = (Tensor.tolist, Tensor.numpy, Tensor.cpu, Tensor.__array__)
 
 
@@ -65,7 +65,7 @@ class NoHostReads(TorchDispatchMode):
         name = func.overloadpacket.__name__
         if name in _REFUSED and not _has_output_size(name, kwargs):
             self.met(f"aten.{name}: {_REFUSED[name]}", args)
-        if name in _INDEXING and any(_is_mask(index) for index in args[1]):
+        if name in INDEXING and any(_is_mask(index) for index in args[1]):
             self.met(f"aten.{name} with a boolean index: {_SHAPE}", args)
         return func(*args, **(kwargs or {}))
 

@@ -62,7 +62,7 @@ class RandomErasing:
         rows = _between(torch.arange(height, device=images.device), top, box_height)
         columns = _between(torch.arange(width, device=images.device), left, box_width)
         covered = (rows[:, :, None] & columns[:, None, :] & erased[:, None, None])[:, None]
-        colour = torch.tensor(self.fill, dtype=images.dtype, device=images.device)
+        colour = torch.stack([images.new_full((), value) for value in self.fill])
         return {**batch, "image": torch.where(covered, colour[:, None, None], images)}
 
     def _box(self, pixels: int, sampling: Sampling) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,94 @@
+"""The commands that configs document, and networks of fewer blocks to run them with."""
+
+import ast
+import functools
+import inspect
+import re
+import shlex
+from math import ceil, sqrt
+from pathlib import Path
+
+from kd_cls.models.resnet import ResNet
+from kd_cls.models.wideresnet import WideResNet
+from kd_reid import torchreid
+from timm.models.regnet import RegStage
+from timm.models.vision_transformer import VisionTransformer
+from torchvision.models import resnet
+
+ROOT = Path(__file__).parents[1]
+SYSTEMS = ROOT / "docs/systems.md"
+TOOLS = ("cls_train", "cls_compare", "reid_train", "reid_compare")
+QUICK = {
+    "cls": ["data.batch_size=2"],
+    "reid": ["data.batch_size=8", "data.image_size=[64, 32]"],
+}
+
+
+def documented(path):
+    """Return the commands in a config's docstring, or in a text: the tool and its arguments."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        text = ast.get_docstring(ast.parse(text), clean=False) or ""
+    elif path == SYSTEMS:
+        text = "\n".join(re.findall(r"`(tools/[^`]+)`", text))
+    else:
+        text = "\n".join(re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    lines = text.replace("\\\n", " ").splitlines()
+    tools = [f"tools/{name}.py" for name in TOOLS]
+    found = [(tool, line.partition(tool)[2]) for tool in tools for line in lines if tool in line]
+    return [(tool, *shlex.split(arguments, comments=True)) for tool, arguments in found]
+
+
+def smaller(names):
+    """Return options for images of fewer than 224 pixels, for the configs of a command."""
+    files = {Path(name).name for name in names}
+    if "cifar100_224.py" in files:
+        return ["data.image_size=64", "data.augment=[]"]  # or it is scaled to 256 all the same
+    large = {"imagenet.py", "image_folder.py", "image_list.py", "unlabelled.py"}
+    return ["data.image_size=64"] if files & large else []
+
+
+def make_shallow(monkeypatch):
+    """Let networks have fewer blocks; they have the same taps and widths."""
+    for network, argument, fewer in SHALLOW:
+        monkeypatch.setattr(network, "__init__", changed(network.__init__, argument, fewer))
+
+
+def two_at_most(numbers):
+    return [min(number, 2) for number in numbers]
+
+
+def root_of(rest):
+    """Return what makes a depth of 6 n + rest one of as many blocks as n's root, rounded up.
+
+    So networks of 9 and of 3 blocks a stage still have different numbers of them.
+    """
+    return lambda depth: 6 * ceil(sqrt((depth - rest) // 6)) + rest
+
+
+SHALLOW = [
+    (resnet.ResNet, "layers", two_at_most),
+    (torchreid.models.resnet.ResNet, "layers", two_at_most),
+    (torchreid.models.pcb.PCB, "layers", two_at_most),
+    (torchreid.models.osnet.OSNet, "layers", lambda numbers: [1 for _ in numbers]),
+    (ResNet, "depth", root_of(2)),
+    (WideResNet, "depth", root_of(4)),
+    (RegStage, "depth", lambda depth: min(depth, 2)),
+    (VisionTransformer, "depth", lambda depth: min(depth, 6)),
+]
+"""Networks whose blocks are repeated, and the argument that says how often: fewer of them have the
+same taps and widths."""
+
+
+def changed(build, argument, change):
+    """Return a constructor one of whose arguments, if it is given, is changed."""
+    signature = inspect.signature(build)
+
+    @functools.wraps(build)
+    def init(*args, **kwargs):
+        given = signature.bind(*args, **kwargs)
+        given.apply_defaults()
+        given.arguments[argument] = change(given.arguments[argument])
+        build(*given.args, **given.kwargs)
+
+    return init
