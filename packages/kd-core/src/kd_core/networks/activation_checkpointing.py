@@ -32,7 +32,7 @@ def checkpoint_activations(
 ) -> int:
     """Let blocks of networks keep their inputs alone, and run again in the backward pass.
 
-    Losses, gradients, buffers and later draws are those of the plain block, bit for bit: a block
+    Losses, gradients, buffers and later random numbers are those of the plain block, bit for bit: a block
     runs again with the buffers and the generators (torch's, NumPy's, Python's) that it began with,
     and what it changes then is dropped. Modules and names of parameters stay the same. Taps inside
     a block work, and do not see the second run.
@@ -124,7 +124,7 @@ def _run(block: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) 
 
     def run() -> (
         Any
-    ):  # without arguments, so that it is `_Before` that looks after inputs and draws
+    ):  # without arguments, so that it is `_Before` that looks after inputs and random states
         return forward(block, *args, **kwargs)
 
     output = checkpoint(
@@ -148,7 +148,7 @@ class _Before:
     def __init__(self, block: nn.Module, inputs: Any) -> None:
         self.place = vars(block)["_checkpointed_as"]
         self.inputs = [(t, t._version) for t in tensors(inputs) if not t.is_inference()]
-        self.draws = _draws()
+        self.random_states = _random_states()
         self.buffers = [
             (module, name, buffer, buffer.clone(), buffer._version)
             for module in block.modules()
@@ -174,8 +174,8 @@ class _Before:
         self._require_inputs()
         self._after = ExitStack()
         self._after.enter_context(hidden_from_taps())
-        self._after.callback(_set_draws, _draws())
-        _set_draws(self.draws)
+        self._after.callback(_set_random_states, _random_states())
+        _set_random_states(self.random_states)
         for module, name, value in self.moved:
             self._after.callback(module._buffers.__setitem__, name, module._buffers[name])
             module._buffers[name] = value.clone()
@@ -192,12 +192,12 @@ class _Before:
             )
 
 
-def _draws() -> tuple[Any, ...]:
+def _random_states() -> tuple[Any, ...]:
     """Return the state of all generators: torch's, NumPy's, Python's."""
     return rng_state(), np.random.get_state(), random.getstate()
 
 
-def _set_draws(states: tuple[Any, ...]) -> None:
+def _set_random_states(states: tuple[Any, ...]) -> None:
     set_rng_state(states[0])
     np.random.set_state(states[1])
     random.setstate(states[2])
