@@ -105,6 +105,7 @@ class TestTrainingParser:
             "work_dir": None,
             "save_outputs": None,
             "resume": False,
+            "auto_resume": False,
             "eval_only": None,
             "seeds": None,
             "share_teacher": False,

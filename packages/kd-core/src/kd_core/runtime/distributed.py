@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from kd_core.errors import RunError, UserError
-from kd_core.runtime import launchers, ranks
+from kd_core.runtime import launchers, meeting, ranks
 from kd_core.runtime.console import err
 from kd_core.runtime.failures import first_line
 from kd_core.runtime.processes import this_process
@@ -46,7 +46,7 @@ def start(device: torch.device) -> torch.device:
         torch.cuda.set_device(device)
     backend, timeout = "nccl" if device.type == "cuda" else "gloo", ranks.timeout()
     try:
-        dist.init_process_group(backend, timeout=timeout)
+        meeting.join(backend, timeout)
     except (RuntimeError, ValueError) as error:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise RunError(
