@@ -50,7 +50,8 @@ def check_position(state: State, epochs: int) -> None:
     if step > length or (epoch == epochs and step):
         _refuse(f"is {epoch} epochs and {step} steps into a run of {epochs} epochs of {length}")
     done = int(state["distiller"].get("steps", epoch * length + step))
-    if done != epoch * length + step or state["meter"]["n"].item() != step:
+    counts = {part["meter"]["n"].item() for part in (state, *state["others"])}
+    if done != epoch * length + step or counts != {step}:
         _refuse(f"has counted {done} steps in {epoch} epochs of {length} and {step} steps")
     if not 0 <= state["epoch_began"] <= state["seconds"]:
         _refuse(f"began an epoch {state['epoch_began']} s into {state['seconds']} s")
