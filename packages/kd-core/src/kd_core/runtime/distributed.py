@@ -85,13 +85,13 @@ def joined() -> Iterator[torch.device]:
     Only one process reports an error inside; see `ranks.one_tells`.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if idle := launchers.idle_tasks():
-        err.print(
-            f"this process runs alone, and {idle} more tasks of the SLURM job are idle; srun "
-            "starts all of them"
-        )
     try:
         device = start(device)
+        if (idle := launchers.idle_tasks()) and not is_distributed():
+            err.print(
+                f"this process runs alone, and {idle} more tasks of the SLURM job are idle; srun "
+                "starts all of them"
+            )
         with ranks.one_tells() if is_distributed() else nullcontext():
             yield device
     finally:
