@@ -137,6 +137,24 @@ class TestAClaim:
         assert ours(tmp_path) is free
         assert [path.name for path in tmp_path.iterdir()] == ([] if free else [".claim-1"])
 
+    def test_of_another_machine_is_waited_for_by_a_run_that_was_started_again(
+        self, tmp_path, monkeypatch, capsys
+    ):
+        monkeypatch.setattr(claim, "POLL", 0.02)
+        leave_claim(tmp_path, age=119.8)
+        with claimed(tmp_path, patient=True):
+            assert {path.name for path in tmp_path.iterdir()} == {".claim-2"}
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("this run: waiting for process ")
+        monkeypatch.setattr(claim, "EXPIRES", -60.0)  # it does not wait for a live run for ever
+        monkeypatch.setattr(claim, "HEARTBEAT", 30.05)
+        leave_claim(tmp_path, age=0)
+        with (
+            pytest.raises(UserError, match="is in use by another run"),
+            claimed(tmp_path, patient=True),
+        ):
+            pass
+
     @pytest.mark.parametrize(
         "text",
         [

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 from kd_core.errors import RunError, ToldElsewhereError, UserError
-from kd_core.experiment.cli import run_main
+from kd_core.experiment.cli import run_main, training_main
 from kd_core.experiment.parsers import training_parser
 
 
@@ -82,7 +82,7 @@ class TestRunMain:
         script = tmp_path / "tool.py"
         script.write_text(
             "import sys\n"
-            "from kd_core.experiment.cli import run_main\n"
+            "from kd_core.experiment.cli import run_main, training_main\n"
             "from kd_core.runtime.console import err, out\n"
             "def main(arguments):\n"
             "    for number in range(20000):\n"
@@ -105,6 +105,7 @@ class TestTrainingParser:
             "work_dir": None,
             "save_outputs": None,
             "resume": False,
+            "auto_resume": False,
             "eval_only": None,
             "seeds": None,
             "share_teacher": False,
@@ -135,6 +136,18 @@ class TestTrainingParser:
     def test_misspelt_option_names_the_nearest(self, given, hint):
         with pytest.raises(UserError, match=f"did you mean '{hint}'"):
             training_parser("Train.").parse_args(["a.py", given, "3"])
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ([], "--auto-resume needs --work-dir"),
+            (["--work-dir", "x", "--resume"], "argument --resume: not allowed with"),
+        ],
+    )
+    def test_auto_resume_is_told_its_folder_and_replaces_resume(self, capsys, given, message):
+        assert training_main("Train.", None)(["a.py", "--auto-resume", *given]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
 
     @pytest.mark.parametrize("given", [["--seeds", "a"], ["--seeds"], ["--eval-only"], ["-x"]])
     def test_a_wrong_value_is_one_line_and_status_two(self, capsys, given):

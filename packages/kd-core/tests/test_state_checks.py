@@ -19,6 +19,7 @@ from kd_core.training.training_state import collect, restore
 from torch import nn
 
 STEPS = 3  # of an epoch
+MEAN, COUNT = "student.network.1.running_mean", "student.network.1.num_batches_tracked"
 TRIES = 60  # of some 1000 changes; all of them were tried once
 
 
@@ -76,12 +77,23 @@ def kind(request):
 
 @pytest.fixture(scope="module")
 def saved(kind, tmp_path_factory):
-    """Give a state in the middle of the second epoch."""
+    """Give a state in the middle of the second epoch, which two processes might have written."""
     trainer = make(tmp_path_factory.mktemp("cut"), **kind)
     for _, _ in zip(range(STEPS + 2), trainer.steps(), strict=False):
         pass
     trainer.save(trainer.work_dir / "x.pth")
-    return checkpoint.load(trainer.work_dir / "x.pth")
+    state = checkpoint.load(trainer.work_dir / "x.pth")
+    return {**state, "others": [another(state)]}
+
+
+def another(state):
+    """Return what another process than the first may have."""
+    parts = {
+        part: {name: state[part][name] + 1 for name in names if state[part]}
+        for part, names in (("distiller", [MEAN, COUNT]), ("average", ["1.running_mean"]))
+    }
+    meter = {**state["meter"], "sums": state["meter"]["sums"] + 2}
+    return {"rng": state["rng"], "meter": meter, **parts}
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +157,19 @@ def test_the_state_itself_is_restored(saved, kind, tmp_path):
     assert trainer.steps_done == STEPS + 2
 
 
+def test_one_process_continues_with_the_means_of_two(saved, kind, tmp_path):
+    trainer = make(tmp_path, seed=5, **kind)
+    restore(trainer, saved)
+    state = collect(trainer)
+    torch.testing.assert_close(state["distiller"][MEAN], saved["distiller"][MEAN] + 0.5)
+    assert state["distiller"][COUNT] == saved["distiller"][COUNT]
+    torch.testing.assert_close(state["meter"]["sums"], saved["meter"]["sums"] + 1)
+    if saved["average"]:
+        one, other = state["average"], saved["average"]
+        torch.testing.assert_close(one["1.running_mean"], other["1.running_mean"] + 0.5)
+    assert state["others"] == []
+
+
 def changes(state):
     """List what can be done to a state: a path, a name of the change, and the change."""
     found = []
@@ -165,6 +190,8 @@ def is_harmless(path, change):
     if path[0] == "optimizer" and path[1:]:  # the config's settings are taken; a step makes momenta
         settings = path[1] == "param_groups" and len(path) > 3 and path[3] != "params"
         return settings or (change in ("missing", "{}") and len(path) in (2, 3, 4))
+    if path[0] == "others":  # one process less; or it has no more than the first
+        return change == ("[]" if len(path) == 1 else "{}" if len(path) == 3 else "missing")
     if path[0] == "history":
         return len(path) == 3 and path[2] not in ("epoch", "step")
     if path[:2] == ("meter", "names") and change == "'text'":

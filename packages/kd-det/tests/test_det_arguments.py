@@ -94,3 +94,20 @@ def test_pairs_behind_seeds_are_pairs():
 def test_a_wrong_value_is_refused_where_the_parser_is_used_alone():
     with pytest.raises(UserError, match="invalid int value"):
         argument_parser().parse_args(["--num-gpus", "x"])
+
+
+def test_several_processes_of_a_launcher_are_refused_before_work(monkeypatch, capsys):
+    meeting = {"MASTER_ADDR": "here", "MASTER_PORT": "1", "RANK": "1", "WORLD_SIZE": "2"}
+    for name, value in meeting.items():
+        monkeypatch.setenv(name, value)
+    assert main([]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "started this tool 2 times" in said
+    assert "--num-gpus" in said
+    with_own = ["--num-machines", "2", "--config-file", "nowhere.yaml"]
+    assert main(with_own) == 2  # one process a machine, as Detectron2 wants
+    assert "nowhere.yaml" in capsys.readouterr().err
+
+
+def test_auto_resume_resumes():
+    assert argument_parser().parse_args(["--auto-resume"]).auto_resume

@@ -65,7 +65,8 @@ def _run(args: Namespace) -> None:
         return
     check(cfg, args)
     # With several machines, the first owns the folder. An evaluation writes there too.
-    with claimed(Path(cfg.OUTPUT_DIR)) if args.machine_rank == 0 else nullcontext():
+    owned = claimed(Path(cfg.OUTPUT_DIR), patient=args.auto_resume)
+    with owned if args.machine_rank == 0 else nullcontext():
         with in_own_names(cfg):
             check_folder(cfg, args)
         if on_cpu(cfg):

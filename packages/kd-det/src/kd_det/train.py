@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from kd_core.errors import UserError
 from kd_core.experiment.cli import run_main
 from kd_core.experiment.parsers import ToolParser, add_general_options, add_seeds
+from kd_core.runtime import launchers
 
 from kd_det.arguments import PairsParser, add_own, check_pairs, images_folder
 from kd_det.settings.zoo import find_config
@@ -34,6 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(arguments: list[str]) -> None:
     args = argument_parser().parse_args(arguments)
     check_pairs(args.opts)
+    args.resume |= args.auto_resume
+    if args.num_machines == 1 and (started := launchers.adopt()) > 1:
+        raise UserError(
+            f"a launcher started this tool {started} times, but it starts its processes itself: "
+            "run it once a machine, with --num-gpus, and --num-machines if there are several"
+        )
     for flag in ("dry_run", "list_taps"):
         if getattr(args, flag) and not args.config_file:
             raise UserError(f"--{flag.replace('_', '-')} needs a --config-file; there is none")
@@ -63,6 +70,8 @@ def argument_parser() -> ToolParser:
         metavar="NAME=FOLDER",
         help="folders of images without boxes, to be named in DATASETS.TRAIN",
     )
+    text = "resume the run in OUTPUT_DIR, or start it there: for launchers that restart a run"
+    parser.add_argument("--auto-resume", action="store_true", help=text)
     parser.add_argument("--dry-run", action="store_true", help="build all, run one step")
     parser.add_argument(
         "--list-taps", action="store_true", help="print what can be tapped, with shapes"

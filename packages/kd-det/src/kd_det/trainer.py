@@ -1,6 +1,7 @@
 """Detectron2's trainer with a distiller in place of the model."""
 
 import inspect
+import warnings
 from collections import OrderedDict
 from contextlib import nullcontext
 from pathlib import Path
@@ -66,7 +67,10 @@ class DistillationTrainer(DefaultTrainer):
         check_augmentation(cfg)
         self.asked = cfg
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
-        super().__init__(with_options(cfg, "SEED", int(seed)))
+        with warnings.catch_warnings():
+            # Detectron2 says so to DDP by a name that torch 2.13 replaced.
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            super().__init__(with_options(cfg, "SEED", int(seed)))
 
     @classmethod
     def _require_own(cls, cfg: CfgNode) -> None:

@@ -31,8 +31,8 @@ class QueueKL(KeepsHead, Criterion):
 
     In training a batch's own teacher vectors are put in front of the queue first, so each is
     compared with itself too. The queue starts with zeros, is full after K / N steps, and is saved;
-    in evaluation it does not move. Every process has its own; a run of several is resumed with that
-    of the first.
+    in evaluation it does not move. Every process has its own, and resumes with it; where there are
+    more or fewer than before, all resume with that of the first.
 
     Args:
         student_shapes: [D] of the tapped vector.

@@ -17,7 +17,7 @@ from kd_core.config.paths import require_configs
 from kd_core.config.trusted import trusting
 from kd_core.errors import ToldElsewhereError, UserError
 from kd_core.experiment.parsers import comparison_parser, training_parser
-from kd_core.runtime import children, console
+from kd_core.runtime import children, console, launchers
 from kd_core.runtime.failures import bug, explain
 from kd_core.runtime.paths import require_paths
 
@@ -110,6 +110,11 @@ def training_main(title: str, make_tool: Callable[[], Tool], *, has_demo: bool =
 
     def start(arguments: list[str]) -> None:
         args = training_parser(title, has_demo=has_demo).parse_args(arguments)
+        if args.auto_resume and not args.work_dir:
+            raise UserError(
+                "--auto-resume needs --work-dir: a run that is restarted must find its own folder"
+            )
+        args.resume |= args.auto_resume
         _check_early(args, args.configs)
         if args.configs and not _is_one_of_several():
             require_paths("checkpoint", [args.eval_only])
@@ -137,8 +142,8 @@ def _check_early(args: Namespace, configs: Sequence[str]) -> None:
 
 
 def _is_one_of_several() -> bool:
-    """Return whether `torchrun` started us: then the ranks agree first on which one reports."""
-    return os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1")
+    """Return whether a launcher started several: then they agree first on which one reports."""
+    return launchers.adopt() > 1
 
 
 def parse_options(texts: Sequence[str]) -> dict[str, Any]:

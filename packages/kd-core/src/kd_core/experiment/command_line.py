@@ -24,7 +24,7 @@ from kd_core.experiment.seeds import repeat, seed_folder, summary_table
 from kd_core.experiment.shared_teacher import check_shareable, train_sharing_teachers
 from kd_core.experiment.spec import RANDOM, Experiment
 from kd_core.experiment.teachers import unfinished
-from kd_core.files.workdir import run_folder
+from kd_core.files.workdir import has_run, run_folder
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err, out
 from kd_core.training.balance import estimate_balance
@@ -90,7 +90,10 @@ class TrainingTool:
     ) -> dict[str, Any]:
         """Train every seed and print the summary."""
         names = [Path(path).stem for path in args.configs]
-        with run_folder(args.work_dir, names, resume=args.resume) as work_dir:
+        patient = args.auto_resume
+        with run_folder(args.work_dir, names, resume=args.resume, patient=patient) as work_dir:
+            if args.auto_resume and distributed.rank() == 0 and not has_run(work_dir):
+                err.print(f"{work_dir} has no run to resume: this one starts")
             return self._train_in(work_dir, experiment, args, device)
 
     def _train_in(

@@ -95,7 +95,7 @@ def training_parser(title: str, *, has_demo: bool = False) -> ToolParser:
         "configs", metavar="CONFIG", nargs="*", help="python files, merged left to right"
     )
     parser.add_argument("--work-dir", metavar="DIR", help="where checkpoints and logs go")
-    parser.add_argument("--resume", action="store_true", help="resume what is in the work dir")
+    _add_resume(parser)
     parser.add_argument("--eval-only", metavar="CKPT", help="evaluate a checkpoint, do not train")
     parser.add_argument(
         "--save-outputs", metavar="FILE", help="write the teacher's logits, for teacher.outputs"
@@ -190,6 +190,13 @@ class _Trust(Action):
     ) -> None:
         trust(values)
         setattr(namespace, self.dest, (*getattr(namespace, self.dest), values))
+
+
+def _add_resume(parser: ToolParser) -> None:
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--resume", action="store_true", help="resume what is in the work dir")
+    text = "resume what is in --work-dir, or start there: for launchers that restart a run"
+    either.add_argument("--auto-resume", action="store_true", help=text)
 
 
 def _add_share_teacher(parser: ArgumentParser, what: str) -> None:

@@ -9,7 +9,7 @@ from kd_core.errors import UserError
 from kd_core.files import checkpoint
 from kd_core.files.checksum import hash_of_tensors
 from kd_core.files.fingerprint import hash_of_file
-from kd_core.training.state_checks import is_number
+from kd_core.training.resuming.forms import is_number
 
 FILE = "result.json"
 """The file that a run writes last; with it, all its products are there."""

@@ -19,6 +19,7 @@ from kd_core.networks.activation_checkpointing import checkpoint_activations
 from kd_core.networks.task import Task, network_of
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err
+from kd_core.runtime.data_parallel import require_synced_batchnorm
 from kd_core.training.balance import balance_hooks
 from kd_core.training.cuda_graph import CapturedStep
 from kd_core.training.early_stop import parse_early_stop
@@ -100,6 +101,7 @@ def _prepare_networks(parts: Parts, settings: TrainerSettings) -> None:
     if note := report.precision_note(precision, distiller.steps.device):
         err.print(note)
     use_channels_last(distiller, settings.channels_last, precision=precision, sample=parts.sample)
+    require_synced_batchnorm(settings.sync_batchnorm, distiller.steps.device)
     if settings.sync_batchnorm and distributed.is_distributed():
         torch.nn.SyncBatchNorm.convert_sync_batchnorm(distiller)
     if settings.activation_checkpointing is not False:

@@ -29,6 +29,7 @@ from kd_core.files import checkpoint
 from kd_core.networks.task import network_of
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err
+from kd_core.runtime.data_parallel import require_synced_batchnorm
 from kd_core.runtime.failures import during_run, memory_remedy, memory_told
 from kd_core.training.optimizer import build_optimizer
 from kd_core.training.trainer import Trainer
@@ -95,8 +96,11 @@ class Runner:
         """Write down what makes a run, before anything else is in its folder.
 
         Raises:
-            UserError: If another config made what is there.
+            UserError: If another config made what is there, or these processes cannot run this one.
         """
+        for phase in experiment.each_phase:
+            asked = phase.trainer is not None and phase.trainer.get("sync_batchnorm")
+            require_synced_batchnorm(bool(asked), self.device)
         made_by = recorded(experiment, seed)
         identity.check(work_dir, made_by)
         with identity.begun(work_dir, made_by):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from kd_core.errors import UserError
-from kd_core.files.claim_file import EXPIRES, Claim, Owner, claims_in, read, take
+from kd_core.files.claim_file import EXPIRES, HEARTBEAT, Claim, Owner, claims_in, read, take
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err
 
@@ -23,24 +23,33 @@ _T = TypeVar("_T")
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def claimed(folder: Path, *, patient: bool = False) -> Iterator[None]:
     """Own a folder and its contents inside the block; the folder is created if it is missing.
 
     A created folder is removed again if it stays empty. With several processes, rank 0 claims and
     shares the outcome with all.
 
+    Args:
+        folder: Of a run.
+        patient: Wait until the claim of a process that was killed on another machine is void.
+
     Raises:
         UserError: If another live run owns it, or it cannot be written.
     """
+    deadline = time.monotonic() + (EXPIRES + 2 * HEARTBEAT if patient else 0)
+    waited_for: list[Owner] = []
 
-    def take_it() -> tuple[Claim, None]:
+    def take_it() -> tuple[Claim, Path] | None:
         found = take(folder)
+        if isinstance(found, Owner) and time.monotonic() < deadline:
+            _say_once(waited_for, found, "this run", "owns")
+            return None
         if isinstance(found, Owner):
             raise UserError(
                 f"{folder} is in use by another run: {found}; wait until it ends, or name another "
                 f"folder (its claim is void {EXPIRES:.0f} s after its last sign of life)"
             )
-        return found, None
+        return found, folder
 
     with _held(take_it):
         yield
@@ -110,17 +119,25 @@ def is_claimed(folder: Path) -> bool:
 
 
 @contextmanager
-def _held(take_one: Callable[[], tuple[Claim, _T]]) -> Iterator[_T]:
-    """Take a claim in rank 0, share the outcome with all processes, and release it at the end."""
+def _held(take_one: Callable[[], tuple[Claim, _T] | None]) -> Iterator[_T]:
+    """Take a claim in rank 0, share the outcome with all processes, and release it at the end.
+
+    Args:
+        take_one: Returns None to be asked again soon.
+    """
     claims: list[Claim] = []
 
-    def take_and_keep() -> _T:
-        claim, found = take_one()
-        claims.append(claim)
-        return found
+    def take_and_keep() -> _T | None:
+        taken = take_one()
+        if taken is None:
+            return None
+        claims.append(taken[0])
+        return taken[1]
 
     try:
-        yield distributed.on_rank_0(take_and_keep)
+        while (found := distributed.on_rank_0(take_and_keep)) is None:
+            time.sleep(POLL)
+        yield found
     finally:
         _release(claims)
 
@@ -130,9 +147,9 @@ def _release(claims: list[Claim]) -> None:
         claims.pop().release()
 
 
-def _say_once(said: list[Owner], owner: Owner, what: str) -> None:
+def _say_once(said: list[Owner], owner: Owner, what: str, how: str = "makes it in") -> None:
     if owner.is_here:
-        raise UserError(f"{what}: this run itself makes it already, in {owner.path.parent}")
+        raise UserError(f"{what}: this run itself {how} {owner.path.parent} already")
     if not said:
-        err.print(f"{what}: waiting for {owner}, which makes it in {owner.path.parent}")
+        err.print(f"{what}: waiting for {owner}, which {how} {owner.path.parent}")
         said.append(owner)

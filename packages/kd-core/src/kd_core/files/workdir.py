@@ -16,11 +16,19 @@ _TRACES = ("config.json", "config.py", "last.pth", "result.json", "summary.json"
 
 
 @contextmanager
-def run_folder(given: str | None, names: Sequence[str], *, resume: bool) -> Iterator[Path]:
+def run_folder(
+    given: str | None, names: Sequence[str], *, resume: bool, patient: bool = False
+) -> Iterator[Path]:
     """Choose the folder of a run, and own it inside the block.
 
     Without a given folder it is `runs/<names>`, with a number at the end if a run is there
     already; with `resume` the newest of these.
+
+    Args:
+        given: The folder; None for one of those.
+        names: Of the run.
+        resume: Whether a run that is there is continued.
+        patient: See `claimed`.
 
     Raises:
         UserError: If the given folder holds a run and it is not to be resumed, or a live run owns
@@ -29,7 +37,7 @@ def run_folder(given: str | None, names: Sequence[str], *, resume: bool) -> Iter
     if given is None and not resume:
         choice = claimed_first(_numbered(names), has_run)
     else:
-        choice = _given_folder(given, names, resume=resume)
+        choice = _given_folder(given, names, resume=resume, patient=patient)
     with choice as folder:
         remove_leftovers(folder.parent / "teachers")
         yield folder
@@ -65,10 +73,12 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def _given_folder(given: str | None, names: Sequence[str], *, resume: bool) -> Iterator[Path]:
+def _given_folder(
+    given: str | None, names: Sequence[str], *, resume: bool, patient: bool
+) -> Iterator[Path]:
     newest = distributed.on_rank_0(lambda: _newest(names)) if given is None else None
     folder = newest or named_folder(given, "--work-dir")
-    with claimed(folder):
+    with claimed(folder, patient=patient):
         # Only rank 0 checks: it may have written before the others arrive.
         if not resume and distributed.on_rank_0(lambda: has_run(folder)):
             raise UserError(

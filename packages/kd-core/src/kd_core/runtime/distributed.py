@@ -9,8 +9,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from kd_core.errors import UserError
-from kd_core.runtime import ranks
+from kd_core.errors import RunError, UserError
+from kd_core.runtime import launchers, meeting, ranks
+from kd_core.runtime.console import err
+from kd_core.runtime.failures import first_line
+from kd_core.runtime.processes import this_process
 
 _T = TypeVar("_T")
 
@@ -31,15 +34,42 @@ def world_size() -> int:
 
 
 def start(device: torch.device) -> torch.device:
-    """Join the process group when `torchrun` started us; return the device of this process."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
+    """Join the process group if we are one of several; return the device of this process.
+
+    Raises:
+        UserError: If the launcher's variables are wrong, or the others are not reached.
+    """
+    if launchers.adopt() < 2 or dist.is_initialized():
         return device
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        device = torch.device("cuda", _gpu(torch.cuda.device_count()))
         torch.cuda.set_device(device)
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=ranks.timeout())
+    backend, timeout = "nccl" if device.type == "cuda" else "gloo", ranks.timeout()
+    try:
+        meeting.join(backend, timeout)
+    except (RuntimeError, ValueError) as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise RunError(
+            f"the processes did not meet at {place} ({first_line(error)}); if that is another "
+            "host or port than that of the first process, or in use, set MASTER_ADDR and "
+            "MASTER_PORT"
+        ) from error
     return device
+
+
+def _gpu(count: int) -> int:
+    """Return which of the GPUs that are seen is this process's."""
+    local, rank_ = os.environ.get("LOCAL_RANK"), os.environ["RANK"]
+    if local is None and count > 1:
+        raise UserError(f"RANK is {rank_} and LOCAL_RANK is not set; set it: which GPU is mine?")
+    number = int(local or 0)
+    if number < count:
+        return number
+    if count == 1 and launchers.is_bound_to_its_gpu():
+        return 0
+    raise UserError(
+        f"LOCAL_RANK is {number}, and this machine has {count} GPUs; start as many processes on it"
+    )
 
 
 def stop() -> None:
@@ -57,6 +87,11 @@ def joined() -> Iterator[torch.device]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = start(device)
+        if (idle := launchers.idle_tasks()) and not is_distributed():
+            err.print(
+                f"this process runs alone, and {idle} more tasks of the SLURM job are idle; srun "
+                "starts all of them"
+            )
         with ranks.one_tells() if is_distributed() else nullcontext():
             yield device
     finally:
@@ -90,6 +125,24 @@ def on_rank_0(function: Callable[[], _T]) -> _T:
     if found[1] is not None:
         raise UserError(found[1])
     return found[0]
+
+
+def gather_objects(value: _T) -> list[_T]:
+    """Return the plain values of all processes in rank 0, in rank order; nothing in the others."""
+    if not is_distributed():
+        return [value]
+    found: list[Any] | None = [None] * world_size() if rank() == 0 else None
+    dist.gather_object(value, found)
+    return found or []
+
+
+def on_one_machine() -> bool:
+    """Return whether all processes are on one machine, whoever started them."""
+    if not is_distributed():
+        return True
+    machines: list[Any] = [None] * world_size()
+    dist.all_gather_object(machines, this_process().machine)
+    return len(set(machines)) == 1
 
 
 def reduce_sum(value: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from types import FrameType
 from typing import Any
+from uuid import uuid4
 
 import torch.distributed as dist
 
@@ -84,8 +85,10 @@ class _Store:
 
     def __init__(self) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        self._prefix = f"kd/{os.environ.get('TORCHELASTIC_RUN_ID', '')}/{attempt}"
+        # A launcher's store may outlive these processes, and its count of restarts differ by node.
+        name = [uuid4().hex]
+        dist.broadcast_object_list(name)
+        self._prefix = f"kd/{name[0]}"
         self._store: Any = None
         if "MASTER_ADDR" in os.environ:  # missing where the processes met through a file
             with suppress(RuntimeError, ValueError):

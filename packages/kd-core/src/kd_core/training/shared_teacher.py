@@ -12,8 +12,10 @@ from kd_core.distill.distiller import Distiller
 from kd_core.distill.teacher import Teacher
 from kd_core.errors import UserError
 from kd_core.networks.task import Batch
+from kd_core.runtime import distributed
 from kd_core.runtime.seed import rng_state, set_rng_state
 from kd_core.runtime.signals import Interrupted, StopSignal
+from kd_core.training.meter import NonFiniteLossError
 from kd_core.training.step import PRECISIONS
 from kd_core.training.trainer import Trainer
 
@@ -112,7 +114,8 @@ def train_in_turns(turns: Iterable[Turn]) -> None:
 
     Raises:
         Interrupted: After SIGINT or SIGTERM, once all have written their `last.pth`.
-        UserError: If one has failed, once all others are finished.
+        UserError: If one has failed, once all others are finished; of several processes, which
+            then all end, at once.
     """
     stop, active = StopSignal(), list(turns)
     for turn in active:
@@ -125,10 +128,20 @@ def train_in_turns(turns: Iterable[Turn]) -> None:
                 if not turn.take():
                     active.remove(turn)
             except (Interrupted, UserError) as error:
+                if not _met_by_all(error):
+                    raise
                 problem = problem or error
                 active.remove(turn)
     if problem is not None:
         raise problem
+
+
+def _met_by_all(error: BaseException) -> bool:
+    """Return whether all processes meet an error at the same step.
+
+    Of any other the others know nothing, and would wait for this process.
+    """
+    return not distributed.is_distributed() or isinstance(error, Interrupted | NonFiniteLossError)
 
 
 def shared_teachers(

@@ -1,16 +1,14 @@
 """Check that a training state is complete and consistent: names, types, sizes."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kd_core.errors import UserError
-from kd_core.files.checkpoint import is_plain
 from kd_core.files.sound_weights import unsound
-from kd_core.training.loss_scale import is_state
+from kd_core.training.resuming.forms import FORMS, is_count, is_finite, is_number
 
 State = Mapping[str, Any]
 
@@ -31,7 +29,7 @@ def check_structure(state: State, own: State) -> None:
         _refuse(f"has no {missing[0]!r}")
     if unknown := [name for name in state if name not in own]:
         _refuse(f"has an unknown entry {unknown[0]!r}")
-    for name, is_right in _TYPES.items():
+    for name, is_right in FORMS.items():
         if not is_right(state[name]):
             _refuse(f"has a wrong {name!r}: {_short(state[name])}")
 
@@ -52,7 +50,8 @@ def check_position(state: State, epochs: int) -> None:
     if step > length or (epoch == epochs and step):
         _refuse(f"is {epoch} epochs and {step} steps into a run of {epochs} epochs of {length}")
     done = int(state["distiller"].get("steps", epoch * length + step))
-    if done != epoch * length + step or state["meter"]["n"].item() != step:
+    counts = {part["meter"]["n"].item() for part in (state, *state["others"])}
+    if done != epoch * length + step or counts != {step}:
         _refuse(f"has counted {done} steps in {epoch} epochs of {length} and {step} steps")
     if not 0 <= state["epoch_began"] <= state["seconds"]:
         _refuse(f"began an epoch {state['epoch_began']} s into {state['seconds']} s")
@@ -75,6 +74,20 @@ def check_values(state: State, own: State) -> None:
         other = [name for name in here if there[name].dtype != here[name].dtype]
         if other:
             _refuse(f"{other[0]} is {there[other[0]].dtype}, {here[other[0]].dtype} here")
+        for process in state["others"]:
+            _check_other(process[part], there)
+    if any(process["meter"]["names"] != state["meter"]["names"] for process in state["others"]):
+        _refuse("has sums of other losses in another process")
+
+
+def _check_other(tensors: Mapping[str, Tensor], first: Mapping[str, Tensor]) -> None:
+    """Reject what another process had, if the first had nothing like it."""
+    for name, tensor in tensors.items():
+        like = first.get(name)
+        if like is None or (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
+            _refuse(f"has another process's {name!r} of another form")
+    if wrong := unsound(tensors, {name: first[name] for name in tensors}):
+        _refuse(wrong)
 
 
 def check_optimizer(state: State, optimizer: torch.optim.Optimizer) -> None:
@@ -88,10 +101,10 @@ def check_optimizer(state: State, optimizer: torch.optim.Optimizer) -> None:
     ]
     known = type(optimizer).__module__.startswith("torch.optim")  # others may keep anything
     for number, kept in state["state"].items():
-        if not _is_count(number) or number >= len(weights) or not isinstance(kept, Mapping):
+        if not is_count(number) or number >= len(weights) or not isinstance(kept, Mapping):
             _refuse(f"has a state of the optimizer for parameter {number!r} of {len(weights)}")
         for name, value in kept.items():
-            if not _is_finite(value):
+            if not is_finite(value):
                 _refuse(f"has an optimizer's {name!r} that is not finite: {_short(value)}")
             if known and not _fits(name, value, *weights[number]):
                 _refuse(f"has an optimizer's {name!r} that does not fit its parameter")
@@ -139,106 +152,3 @@ def _short(value: Any) -> str:
 
 def _refuse(problem: str) -> None:
     raise UserError(f"is not a whole training state: it {problem}; {_REMEDY}")
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
-def is_number(value: Any) -> bool:
-    """Return whether a value is a finite number, not a bool or tensor."""
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def _is_finite(value: Any) -> bool:
-    """Return whether a value of an optimizer is finite; True if it is not a number."""
-    if not isinstance(value, Tensor):
-        return not isinstance(value, float) or math.isfinite(value)
-    return _has_values(value) and bool(value.isfinite().all())
-
-
-def _has_values(value: Any) -> bool:
-    """Return whether a value is a tensor whose values can be read."""
-    if not isinstance(value, Tensor) or value.is_quantized or value.is_complex():
-        return False
-    return value.layout == torch.strided and value.device.type != "meta"
-
-
-def _are_tensors(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items()
-    )
-
-
-def _is_optimizer(value: Any) -> bool:
-    if not isinstance(value, Mapping) or value.keys() != {"state", "param_groups"}:
-        return False
-    groups = value["param_groups"]
-    return (
-        isinstance(value["state"], Mapping)
-        and isinstance(groups, list)
-        and all(isinstance(group, Mapping) for group in groups)
-        and all(isinstance(group.get("params"), list) for group in groups)
-        and all(type(number) is int for group in groups for number in group["params"])
-    )
-
-
-def _is_meter(value: Any) -> bool:
-    if not isinstance(value, Mapping) or value.keys() != {"names", "sums", "bad", "n"}:
-        return False
-    names, tensors = value["names"], [value[k] for k in ("sums", "bad", "n")]
-    return (
-        isinstance(names, list)
-        and all(isinstance(name, str) for name in names)
-        and all(_has_values(t) and t.is_floating_point() for t in tensors)
-        and len({t.dtype for t in tensors}) == 1
-        and [list(t.shape) for t in tensors] == [[len(names)], [len(names)], []]
-        and all(_is_finite(t) for t in (tensors[0], tensors[2]))
-        and not bool((tensors[1] < math.inf).any() or tensors[1].isnan().any())
-    )
-
-
-def _is_generator(value: Any) -> bool:
-    """Return whether torch accepts the states of its generators."""
-    if not isinstance(value, Mapping) or "cpu" not in value or set(value) - {"cpu", "cuda"}:
-        return False
-    for device, state in value.items():
-        if not _has_values(state) or state.dtype != torch.uint8:
-            return False
-        if device == "cpu" or torch.cuda.is_available():
-            try:
-                torch.Generator(device).set_state(state.cpu())
-            except (RuntimeError, TypeError):
-                return False
-    return True
-
-
-def _are_records(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_record, value))
-
-
-def _is_record(value: Any) -> bool:
-    """Return whether a value is a mapping from text to plain values."""
-    return isinstance(value, Mapping) and all(
-        isinstance(key, str) and isinstance(item, str | int | float | None)
-        for key, item in value.items()
-    )
-
-
-_TYPES: dict[str, Callable[[Any], bool]] = {
-    "steps_per_epoch": _is_count,
-    "made_by": lambda value: value is None or isinstance(value, str),
-    "epoch": _is_count,
-    "step_in_epoch": _is_count,
-    "seconds": is_number,
-    "epoch_began": is_number,
-    "history": _are_records,
-    "best": _is_record,
-    "distiller": _are_tensors,
-    "average": lambda value: value is None or _are_tensors(value),
-    "optimizer": _is_optimizer,
-    "meter": _is_meter,
-    "loss_scale": lambda value: value is None or is_state(value),
-    "rng": _is_generator,
-    "hooks": lambda value: is_plain(value) and all(is_plain(state) for state in value.values()),
-}

@@ -1,20 +1,18 @@
 """One training step: takes batches, returns losses, updates parameters."""
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from kd_core.config.kinds import Kind, makes_calls_with
 from kd_core.distill.distiller import Distiller
 from kd_core.distill.weighing import sum_losses
 from kd_core.errors import UserError, nearest
 from kd_core.networks.task import Batch
-from kd_core.runtime import distributed
+from kd_core.runtime import data_parallel, distributed
 from kd_core.training.loss_scale import LossScale
 
 STEP = Kind(
@@ -69,15 +67,9 @@ class TrainStep:
         self.loss_scale = LossScale(self.device) if precision == "fp16" else None
         self.model: Any = distiller
         if distributed.is_distributed():
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
-                self.model = DistributedDataParallel(
-                    distiller,
-                    # Buffers are averaged where they are read (evaluation, checkpoints): criteria
-                    # with memory banks must not be overwritten by rank 0 in every forward.
-                    broadcast_buffers=False,
-                    find_unused_parameters=find_unused_parameters,
-                )
+            self.model = data_parallel.averaged(
+                distiller, find_unused_parameters=find_unused_parameters
+            )
         if compile:  # as one: hooks in networks compiled alone never fire
             self.model = torch.compile(self.model)
 

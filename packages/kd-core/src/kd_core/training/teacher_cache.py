@@ -1,6 +1,5 @@
 """On-disk cache of teacher outputs: each view of an image goes through a teacher once."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -202,7 +201,7 @@ def has_few_views(loader: Loader) -> bool:
 
 def require_one_machine() -> None:
     """Reject processes that do not see one another's files, or not at once."""
-    if int(os.environ.get("LOCAL_WORLD_SIZE", 1)) != distributed.world_size():
+    if not distributed.on_one_machine():
         raise UserError(
             "trainer.teacher_cache cannot be used here: processes on several machines cannot share "
             "its files; leave it out"

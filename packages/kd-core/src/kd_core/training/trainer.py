@@ -158,8 +158,9 @@ class Trainer:
     def save(self, path: Path) -> None:
         """Write a checkpoint that `resume` continues from; refuse if anything is not finite."""
         self.check_finite()
+        state = training_state.collect(self)
         if distributed.rank() == 0:
-            checkpoint.save(training_state.collect(self), path)
+            checkpoint.save(state, path)
 
     def resume(self, path: Path) -> None:
         """Continue from a checkpoint.

@@ -11,8 +11,9 @@ from kd_core.config.kinds import name_of
 from kd_core.errors import UserError
 from kd_core.files.checkpoint import is_plain
 from kd_core.runtime import distributed
-from kd_core.runtime.seed import rng_state, set_rng_state
+from kd_core.runtime.seed import rng_state
 from kd_core.training.hooks import Hook, TrainerLike
+from kd_core.training.resuming import processes
 from kd_core.training.state_checks import (
     check_optimizer,
     check_position,
@@ -24,7 +25,15 @@ _POSITION = ("epoch", "step_in_epoch", "seconds", "epoch_began", "history", "bes
 
 
 def collect(trainer: TrainerLike) -> dict[str, Any]:
-    """Return everything that the rest of a run depends on, in plain types and tensors."""
+    """Return everything that the rest of a run depends on, in plain types and tensors.
+
+    All processes call it; what the first gets is whole.
+    """
+    return {**_own(trainer), "others": processes.gather(trainer)}
+
+
+def _own(trainer: TrainerLike) -> dict[str, Any]:
+    """Return the part of this process."""
     return {
         "distiller": trainer.distiller.state_dict(),
         "optimizer": trainer.optimizer.state_dict(),
@@ -32,6 +41,7 @@ def collect(trainer: TrainerLike) -> dict[str, Any]:
         "meter": trainer.meter.state_dict(),
         "loss_scale": trainer.loss_scale.state_dict() if trainer.loss_scale else None,
         "rng": rng_state(),
+        "others": [],
         "hooks": _states_of(trainer.hooks),
         "steps_per_epoch": trainer.steps_per_epoch,
         "made_by": trainer.made_by,
@@ -47,6 +57,7 @@ def restore(trainer: TrainerLike, state: Mapping[str, Any]) -> None:
             optimizer or other hooks; nothing is changed then, but what a hook changed of itself.
     """
     _check(trainer, state)
+    state = processes.of_this_process(state)
     _load_hooks(trainer.hooks, state["hooks"])  # first these two, since they may refuse
     _load_optimizer(trainer.optimizer, state["optimizer"])
     trainer.distiller.load_state_dict(state["distiller"])
@@ -55,8 +66,7 @@ def restore(trainer: TrainerLike, state: Mapping[str, Any]) -> None:
     trainer.meter.load_state_dict(state["meter"], trainer.distiller.steps.device)
     if trainer.loss_scale:
         trainer.loss_scale.load_state_dict(state["loss_scale"])
-    if distributed.rank() == 0:  # whose state it is; with it, all would drop the same units
-        set_rng_state(state["rng"])
+    processes.draw_on(state)
     for name in _POSITION:
         setattr(trainer, name, state[name])
 
@@ -112,7 +122,7 @@ def _load_hooks(hooks: Sequence[Hook], states: Mapping[str, Any]) -> None:
 def _check(trainer: TrainerLike, state: Mapping[str, Any]) -> None:
     if "steps_per_epoch" not in state:
         raise UserError("is not a training state; a run is resumed from the last.pth that it wrote")
-    own = collect(trainer)
+    own = _own(trainer)
     check_structure(state, own)
     _check_config(trainer, state, own)
     check_values(state, own)
@@ -125,7 +135,7 @@ def _check_config(trainer: TrainerLike, state: Mapping[str, Any], own: Mapping[s
     if state["steps_per_epoch"] != trainer.steps_per_epoch:
         problem = (
             f"has {state['steps_per_epoch']} steps an epoch, this run {trainer.steps_per_epoch}: "
-            "the data, batch_size or accumulate differ"
+            f"the data, batch_size or accumulate differ{_processes(state)}"
         )
     elif different := _different(own["distiller"], state["distiller"]):
         problem = f"is of another student or other terms: {different}"
@@ -145,6 +155,12 @@ def _check_config(trainer: TrainerLike, state: Mapping[str, Any], own: Mapping[s
     else:
         return
     raise UserError(f"{problem}; resume with the config that the run was started with")
+
+
+def _processes(state: Mapping[str, Any]) -> str:
+    """Return what to say of the numbers of processes, if they differ."""
+    there, here = len(state["others"]) + 1, distributed.world_size()
+    return "" if there == here else f", or the number of processes ({there} there and {here} here)"
 
 
 def _different(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kd_core.errors import UserError
 from kd_core.files.checkpoint import atomic_path
-from kd_core.training.state_checks import is_number
+from kd_core.training.resuming.forms import is_number
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -8,7 +8,7 @@ from kd_core.errors import UserError, nearest
 from kd_core.experiment.seeds import DIGITS, spread_of, stops_of
 from kd_core.experiment.tables.paired import difference
 from kd_core.experiment.tables.rows import Results
-from kd_core.training.state_checks import is_number
+from kd_core.training.resuming.forms import is_number
 
 EARLIER = "† finished before, with other settings or seeds than asked for now: not compared"
 _INTERVALS = (
