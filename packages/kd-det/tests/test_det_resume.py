@@ -13,6 +13,7 @@ from kd_core.errors import UserError
 pytest.importorskip("detectron2")
 import kd_det  # noqa: F401  before Detectron2
 from detectron2.data.datasets import register_coco_instances
+from detectron2.engine import DefaultTrainer
 from kd_det.config import read_config
 from kd_det.resume.hooks import forget_metrics
 from kd_det.resume.last_checkpoint import write_last
@@ -254,6 +255,24 @@ def test_full_model_clips_the_norm_of_all_gradients(config):
     optimizer.step()
     moved = [(old - new).flatten() for old, new in zip(before, model.parameters(), strict=True)]
     assert torch.cat(moved).norm().item() == pytest.approx(0.5, rel=1e-4)
+
+
+@pytest.mark.parametrize("norm_type", [2.0, 1.0])
+def test_norms_of_parameters_are_clipped_as_detectron2_does_it_to_the_bit(config, norm_type):
+    options = ["ENABLED", True, "CLIP_TYPE", "norm", "CLIP_VALUE", 0.5, "NORM_TYPE", norm_type]
+    options = [f"SOLVER.CLIP_GRADIENTS.{x}" if i % 2 == 0 else x for i, x in enumerate(options)]
+    cfg = config("retinanet", *options)
+    ends = []
+    for trainer in (DefaultTrainer, DistillationTrainer):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Linear(4, 3))
+        optimizer = trainer.build_optimizer(cfg, model)
+        for step in range(3):
+            for place, one in enumerate(model.parameters()):
+                one.grad = torch.randn_like(one) * 10.0 ** (place - 2) if place != step else None
+            optimizer.step()
+        ends.append([one.detach().clone() for one in model.parameters()])
+    assert all(map(torch.equal, *ends))
 
 
 def test_numbers_that_did_not_change_are_not_kept():

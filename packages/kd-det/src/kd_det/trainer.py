@@ -32,6 +32,7 @@ from kd_det.resume.checkpointer import WholeCheckpointer
 from kd_det.resume.hooks import add_ours, forget_metrics
 from kd_det.resume.state import DistillerState, ModelState, RunSeed, with_options
 from kd_det.running.augmented import check_augmentation, evaluate_augmented, with_last_evaluation
+from kd_det.running.clipping import clipping, clips
 from kd_det.running.machine import check_precision
 from kd_det.settings.idle_keys import check_keys
 from kd_det.settings.plain_config import write_plain
@@ -89,22 +90,13 @@ class DistillationTrainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        """Return Detectron2's optimizer; `CLIP_TYPE: full_model` clips the norm of all gradients.
-
-        Detectron2's projects have that type, its library does not.
-        """
-        clip = cfg.SOLVER.CLIP_GRADIENTS
-        if not clip.ENABLED or clip.CLIP_TYPE != "full_model":
-            with building(node="SOLVER"):
+        """Return Detectron2's optimizer, whose gradients are clipped as `clipping` says."""
+        with building(node="SOLVER"):
+            if not clips(cfg.SOLVER.CLIP_GRADIENTS):
                 return super().build_optimizer(cfg, model)
-        plain = with_options(cfg, "SOLVER.CLIP_GRADIENTS.ENABLED", False)
-        optimizer: torch.optim.Optimizer = super().build_optimizer(plain, model)
-        parameters = [one for group in optimizer.param_groups for one in group["params"]]
-
-        def clip_all(*_: Any) -> None:
-            nn.utils.clip_grad_norm_(parameters, clip.CLIP_VALUE, clip.NORM_TYPE)
-
-        optimizer.register_step_pre_hook(clip_all)
+            plain = with_options(cfg, "SOLVER.CLIP_GRADIENTS.ENABLED", False)
+            optimizer: torch.optim.Optimizer = super().build_optimizer(plain, model)
+        optimizer.register_step_pre_hook(clipping(cfg.SOLVER.CLIP_GRADIENTS, optimizer))
         return optimizer
 
     @classmethod
