@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from torch import Tensor, nn
+from torch import nn
 
 
 def clips(clip: CfgNode) -> bool:
