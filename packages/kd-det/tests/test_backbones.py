@@ -1,4 +1,4 @@
-"""MobileNetV2 with a pyramid is built, frozen and fed as Detectron2's own backbones are."""
+"""MobileNetV2 and ResNet10 with a pyramid are built and frozen as Detectron2's own backbones."""
 
 import pytest
 import torch
@@ -105,3 +105,24 @@ def test_another_normalisation_is_refused(norm):
 def test_an_unknown_map_is_refused():
     with pytest.raises(UserError, match=r"no map 'res6'.*did you mean"):
         MobileNetV2("BN", ["res6"])
+
+
+@pytest.mark.parametrize("width", [8, 16])
+def test_resnet10_has_one_block_a_stage_and_the_width_of_the_config(width):
+    cfg = config("build_resnet10_fpn_backbone", norm="BN")
+    cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = 12
+    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = width
+    cfg.MODEL.BACKBONE.FREEZE_AT = 2
+    backbone = build_backbone(cfg)
+    stated = backbone.bottom_up.output_shape()
+    expected = {name: width * 2**place for place, name in enumerate(STRIDES)}
+    assert {name: spec.channels for name, spec in stated.items()} == expected
+    assert {name: spec.stride for name, spec in stated.items()} == STRIDES
+    assert [len(stage) for stage in backbone.bottom_up.stages] == [1, 1, 1, 1]
+    with torch.no_grad():
+        maps = backbone(torch.zeros(1, 3, 64, 64))
+    sizes = {"p2": 16, "p3": 8, "p4": 4, "p5": 2, "p6": 1}
+    assert shapes(maps) == {name: (1, 8, size, size) for name, size in sizes.items()}
+    trained = {name for name, one in backbone.named_parameters() if one.requires_grad}
+    assert not any(name.startswith(("bottom_up.stem", "bottom_up.res2")) for name in trained)
+    assert any(name.startswith("bottom_up.res3") for name in trained)

@@ -34,8 +34,8 @@ def checkpoint_activations(
 
     Losses, gradients, buffers and later random numbers are those of the plain block, bit for bit: a
     block runs again with the buffers and the generators (torch's, NumPy's, Python's) that it began
-    with, and what it changes then is dropped. Modules and names of parameters stay the same. Taps inside
-    a block work, and do not see the second run.
+    with, and what it changes then is dropped. Modules and names of parameters stay the same. Taps
+    inside a block work, and do not see the second run.
 
     Args:
         networks: Student and peers, changed in place.
