@@ -7,8 +7,6 @@ from torch import nn
 
 pytest.importorskip("detectron2")
 
-import kd_det  # noqa: F401
-import kd_det.networks.resnet10
 from detectron2.config import get_cfg
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import build_backbone
