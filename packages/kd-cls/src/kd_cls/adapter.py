@@ -41,7 +41,7 @@ from kd_cls.stand_ins import data_stand_in, model_stand_in
 from kd_cls.student import load_student
 from kd_cls.trained import Trained
 
-_HEADLESS = "kd_cls.models.headless.without_head"
+_HEADLESS = "kd_core.criteria.headless.without_head"
 
 
 class ClassificationAdapter(TaskAdapter):
