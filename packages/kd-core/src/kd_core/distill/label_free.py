@@ -1,7 +1,7 @@
 """Measures of a student that need no labels, on images that are held out."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -59,11 +59,11 @@ class LabelFree:
         self._comparison = Comparison(student, teachers, terms, sources, sample, self.pooled)
 
     @classmethod
-    def of(cls, distiller: Distiller, *more: Any) -> Any:
+    def of(cls, distiller: Distiller, *more: Any, **named: Any) -> Self:
         """Return what measures the student of a distiller; `more` is what the task needs."""
         teachers = {name: teacher.model for name, teacher in distiller.teachers.items()}
         sources = {name: distiller.source(name) for name in distiller.terms}
-        return cls(distiller.student, teachers, distiller.terms, sources, *more)
+        return cls(distiller.student, teachers, distiller.terms, sources, *more, **named)
 
     def labelled(self, model: nn.Module) -> dict[str, float]:
         """Return what labelled images tell of the student, if there are any."""
