@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from kd_reid.metrics.growing import Growing
+
 ROWS = 4096  # images at a time, about 5 kB each
 _SHARE = 64  # weights for each of them that are averaged at a time, about 50 bytes each
 
@@ -39,7 +41,10 @@ def encodings(chunks: Callable[[], Iterable[Tensor]], total: int, k1: int, k2: i
         k2: See `rerank`.
     """
     count = min(max(k1 + 1, k2), total)
-    neighbours = torch.cat([rows.topk(count, largest=False).indices for rows in chunks()])
+    found = Growing()
+    for rows in chunks():
+        found.add(rows.topk(count, largest=False).indices)
+    neighbours = found.joined()
     encoding = _encode(chunks(), neighbours, k1)
     return _average(encoding, neighbours[:, :k2]) if k2 > 1 else encoding
 
@@ -53,16 +58,16 @@ def _encode(chunks: Iterable[Tensor], neighbours: Tensor, k1: int) -> Weights:
     total = len(neighbours)
     near, half = neighbours[:, : k1 + 1], neighbours[:, : round(k1 / 2) + 1]
     mutual, half_mutual = _reciprocal(near), _reciprocal(half)  # [N, k] each
-    parts, start = [], 0
+    parts, start = _Parts(), 0
     for rows in chunks:
         here = slice(start, start + len(rows))
         images = _expand(mutual[here], half_mutual[near[here]], total)
         new = (images < total) & (images.diff(prepend=images.new_full((len(rows), 1), -1)) > 0)
         weights = rows.gather(1, images.clamp(max=total - 1)).neg_().exp_().mul_(new)
         weights.div_(weights.sum(1, keepdim=True).clamp(min=tiny(weights)))
-        parts.append(Weights(new.sum(1), images[new].int(), weights[new]))
+        parts.add(new.sum(1), images[new].int(), weights[new])
         start += len(rows)
-    return _joined(parts)
+    return parts.joined()
 
 
 def _expand(mutual: Tensor, friends: Tensor, total: int) -> Tensor:
@@ -95,7 +100,7 @@ def _average(encoding: Weights, neighbours: Tensor) -> Weights:
     """Return the mean weights of each image's neighbours [N, k]."""
     total, k = neighbours.shape
     counts, starts = encoding.counts[neighbours], encoding.starts
-    parts, sizes = [], _groups(counts.sum(1), _SHARE * ROWS)
+    parts, sizes = _Parts(), _groups(counts.sum(1), _SHARE * ROWS)
     for images, each in zip(neighbours.split(sizes), counts.split(sizes), strict=True):
         found = _places(starts[images.flatten()], each.flatten())
         row = torch.arange(len(images), device=found.device).repeat_interleave(each.sum(1))
@@ -104,18 +109,24 @@ def _average(encoding: Weights, neighbours: Tensor) -> Weights:
         mean = encoding.weight.new_zeros(len(keys))
         mean.index_add_(0, place, encoding.weight[found] / k)
         rows = keys.div(total, rounding_mode="floor")
-        parts.append(Weights(rows.bincount(minlength=len(images)), (keys % total).int(), mean))
-    return _joined(parts)
+        parts.add(rows.bincount(minlength=len(images)), (keys % total).int(), mean)
+    return parts.joined()
 
 
-def _joined(parts: list[Weights]) -> Weights:
-    """Return the weights of all parts; each array is freed before the next is joined."""
-    columns = [list(column) for column in zip(*parts, strict=True)]
-    parts.clear()
-    joined = []
-    while columns:
-        joined.append(torch.cat(columns.pop(0)))
-    return Weights(*joined)
+class _Parts:
+    """Weights of some images after the other."""
+
+    def __init__(self) -> None:
+        self._columns = Growing(), Growing(), Growing()
+
+    def add(self, *columns: Tensor) -> None:
+        """Take what `Weights` has, of further images."""
+        for all_rows, rows in zip(self._columns, columns, strict=True):
+            all_rows.add(rows)
+
+    def joined(self) -> Weights:
+        """Return the weights of all images."""
+        return Weights(*(column.joined() for column in self._columns))
 
 
 def _places(begin: Tensor, times: Tensor) -> Tensor:
