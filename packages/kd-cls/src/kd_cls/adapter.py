@@ -86,6 +86,10 @@ class ClassificationAdapter(TaskAdapter):
         """Check a node and return it."""
         return parse_classifier(node, where)
 
+    def loss_names(self, node: Node) -> tuple[str, ...]:
+        """Return the names of the cross-entropies of one class and of several."""
+        return ("ce", "bce")
+
     def is_pretrained(self, network: Mapping[str, Any]) -> bool:
         """Return whether the node asks torchvision or timm for pretrained weights."""
         return is_pretrained(network)

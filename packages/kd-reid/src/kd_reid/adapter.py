@@ -24,7 +24,7 @@ from kd_reid.adaptation.evaluation import BeforeAndAfter
 from kd_reid.adaptation.target import UnlabelledData
 from kd_reid.data import DataSplits
 from kd_reid.data.splits import TrainingSet
-from kd_reid.embedder import Embedder
+from kd_reid.embedder import ID, Embedder
 from kd_reid.evaluation import Evaluation
 from kd_reid.networks import build_embedder, check_identities, parse_embedder, require_loss
 from kd_reid.other_people import fit_heads
@@ -102,6 +102,10 @@ class ReidAdapter(TaskAdapter):
         place, given = f"{where}.adaptation", ("source", "data")
         adaptation = parse_call(AdaptiveEmbedder, node["adaptation"], place, provided=given)
         return call.changed(adaptation=adaptation)
+
+    def loss_names(self, node: Node) -> tuple[str, ...]:
+        """Return the names of the cross-entropy and of the losses on embeddings."""
+        return (ID, *(node.get("metric_losses") or {}))
 
     def is_pretrained(self, network: Mapping[str, Any]) -> bool:
         """Return whether a library's weights are asked for, of general features.
