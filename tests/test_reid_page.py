@@ -1,8 +1,10 @@
 """docs/reid.md and docs/reid_unlabelled.md: their commands run, small, and their tables fit."""
 
 import importlib
+import json
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,11 +25,6 @@ COMMANDS = [
     for line in re.findall(r"^(?:\w+=\d )?uv run (.*)$", "\n".join(PAGES.values()), re.MULTILINE)
 ]
 QUICK = ["data.batch_size=8", "data.image_size=[32,16]", "data.workers=0"]
-SMALL = {
-    "reid_ranking": ["--queries", "20", "--gallery", "60", "--repeats", "1"],
-    "reid_memory": ["--queries", "20", "--gallery", "60"],
-}
-"""What makes a benchmark of the page small."""
 
 
 @pytest.fixture
@@ -59,17 +56,28 @@ def test_a_training_of_the_pages_takes_a_step(command, folder, capsys):
     assert "training step done" in capsys.readouterr().out
 
 
-def test_every_command_of_the_pages_is_one_that_tests_run():
-    known = {"tools/reid_train.py", *(f"benchmarks/{name}.py" for name in SMALL)}
-    assert {command[0] for command in COMMANDS} == known | {"benchmarks/reid_table.py"}
+def test_every_command_of_the_pages_is_one_that_these_tests_run():
+    known = {f"benchmarks/reid_{name}.py" for name in ("ranking", "memory", "table")}
+    assert {command[0] for command in COMMANDS} == known | {"tools/reid_train.py"}
 
 
 def test_the_memory_of_a_search_is_measured(monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     memory = importlib.import_module("reid_memory")
     command = next(c for c in COMMANDS if c[0].endswith("reid_memory.py"))
-    assert memory.main([*command[1:], *SMALL["reid_memory"]]) == 0
+    assert memory.main([*command[1:], "--queries", "20", "--gallery", "60"]) == 0
     assert "re-ranking" in capsys.readouterr().out
+
+
+def test_the_ranking_of_the_page_is_measured_part_by_part(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    ranking = importlib.import_module("reid_ranking")
+    command = next(c for c in COMMANDS if c[0].endswith("reid_ranking.py"))
+    for part in ranking.PARTS:
+        given = [*command, "--small", "--repeats", "1", "--part", part]
+        monkeypatch.setattr(sys, "argv", given)
+        assert ranking.main() == 0
+        assert "queries" in json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
 def test_the_page_names_every_measure():
