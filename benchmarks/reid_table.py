@@ -31,26 +31,18 @@ from pages import spread, write
 
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE = ROOT / "docs/results/reid.json", ROOT / "docs/reid.md"
-TEACHER, ALONE = "teacher", "alone"
+TEACHER, ALONE, HEADLESS = "teacher", "alone", "headless.pth"
 REID, CLS = ROOT / "configs/reid/methods", ROOT / "configs/cls/methods"
 
 
 class Row(NamedTuple):
-    """What a student learns.
-
-    Attributes:
-        title: In the table.
-        teacher: Whether its teacher has a head; None without a teacher.
-        file: Of the method.
-        options: Of the config, for runs that are so short.
-        labels: Whether the student has identities.
-    """
+    """What a student learns: without a teacher, of one with a head, or of one without."""
 
     title: str
     teacher: bool | None = None
     file: Path | None = None
     options: tuple[str, ...] = ()
-    labels: bool = True
+    labels: bool = True  # whether the student has identities
 
 
 ROWS = {
@@ -88,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = Path(args.work_dir).absolute()
     try:
         if args.cell:
-            return run(Cell(args.cell[0], int(args.cell[1])), folder, args)
+            return train.main(arguments(Cell(args.cell[0], int(args.cell[1])), folder, args))
         if not args.table:
             run_missing(folder, args)
             results = collected(folder, args)
@@ -137,15 +129,16 @@ def arguments(cell: Cell, folder: Path, args: argparse.Namespace) -> list[str]:
 
 def config(row: Row, folder: Path) -> str:
     """Return the text of a config with the teacher of a row, and its crops."""
-    lines = [] if row.labels else [f"data = {crops_node(folder)!r}", _NO_LABELS]
+    lines = (
+        []
+        if row.labels
+        else [f"data = {crops_node(folder)!r}", "student = dict(label_smoothing=0.0)"]
+    )
     if row.teacher is not None:
-        file = folder / str(Cell(TEACHER, 0)) / "student.pth" if row.teacher else headless(folder)
+        file = folder / str(Cell(TEACHER, 0)) / "student.pth" if row.teacher else folder / HEADLESS
         network = {"type": "kd_reid.models.build_model", "name": "resnet18"}
         lines.append(f"teacher = { ({'network': network, 'weights': str(file)})!r}")
     return "\n".join(lines) + "\n"
-
-
-_NO_LABELS = "student = dict(label_smoothing=0.0)"
 
 
 def crops_node(folder: Path) -> dict[str, Any]:
@@ -161,11 +154,6 @@ def crops_node(folder: Path) -> dict[str, Any]:
     }
 
 
-def headless(folder: Path) -> Path:
-    """Return the file of the teacher's weights without its classifier."""
-    return folder / "headless.pth"
-
-
 def drawn() -> Path:
     """Return the folder of the demo's people, drawn once."""
     return synthetic_people(image_height=64)
@@ -175,18 +163,13 @@ def prepare(folder: Path) -> None:
     """Make what the students need of the teacher and of the people."""
     whole = read_state_dict(folder / str(Cell(TEACHER, 0)) / "student.pth")
     body = {name: value for name, value in whole.items() if not name.startswith(CLASSIFIER)}
-    save(body, headless(folder))
+    save(body, folder / HEADLESS)
     crops = folder / "crops"
     crops.mkdir(exist_ok=True)
     for number, file in enumerate(sorted((drawn() / "bounding_box_train").iterdir())):
         link = crops / f"{number:05}{file.suffix}"
         if not link.is_symlink():
             link.symlink_to(file)
-
-
-def run(cell: Cell, folder: Path, args: argparse.Namespace) -> int:
-    """Train a cell, or resume it; its folder has the result."""
-    return train.main(arguments(cell, folder, args))
 
 
 def run_missing(folder: Path, args: argparse.Namespace) -> None:
@@ -196,7 +179,7 @@ def run_missing(folder: Path, args: argparse.Namespace) -> None:
 
     def start(cell: Cell) -> int:
         if not args.jobs:
-            return run(cell, folder, args)
+            return train.main(arguments(cell, folder, args))
         command = [__file__, "--work-dir", str(folder), "--epochs", str(args.epochs)]
         command += ["--cell", cell.row, str(cell.seed)]
         command += ["--options", *args.options] if args.options else []

@@ -176,7 +176,7 @@ class ReidAdapter(TaskAdapter):
         return found
 
     def exported_node(self, network: Mapping[str, Any], student: Embedder) -> Mapping[str, Any]:
-        """Say that a network's own classifier was left out."""
+        """Return the node of the network, without the classifier if it was left out."""
         if not student.left_out:
             return network
         node = dict(network)

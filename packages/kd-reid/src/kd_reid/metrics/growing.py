@@ -10,7 +10,7 @@ class Growing:
     """Keeps rows in few pieces, each as long as all before it.
 
     A small tensor that is kept while large ones come and go would stay in the middle of their
-    memory, and the allocator could give none of it back: a search of 23,000 images held 1.4 GiB so.
+    memory, and the allocator could not release it: a search of 23,000 images held 1.4 GiB so.
     """
 
     def __init__(self) -> None:
