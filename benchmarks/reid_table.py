@@ -7,8 +7,8 @@ uv run benchmarks/reid_table.py --table                  # write the table, run 
 A cell is one student with one seed. A finished one is not run again, and one that was stopped
 resumes from its checkpoint. For each seed all students start from the same weights; those with
 labels see the same images in the same order. The teacher is the demo's, trained once; without its
-head it is the same file without the classifier. The crops without identities are the training
-images of the same people, in one folder. When --minutes are over, no further cell is started.
+head it is the same file without the classifier. The crops are the training images in one folder.
+When --minutes are over, no further cell is started.
 """
 
 import argparse
@@ -147,16 +147,11 @@ def crops_node(folder: Path) -> dict[str, Any]:
         "_delete_": True,
         "type": "kd_reid.unlabelled.crops",
         "root": str(folder / "crops"),
-        "evaluate_on": str(drawn()),
+        "evaluate_on": str(synthetic_people()),
         "image_size": (64, 32),
         "batch_size": 32,
         "augment": [{"type": "kd_core.data.augment.CropFlip", "padding": 2}],
     }
-
-
-def drawn() -> Path:
-    """Return the folder of the demo's people, drawn once."""
-    return synthetic_people(image_height=64)
 
 
 def prepare(folder: Path) -> None:
@@ -166,7 +161,7 @@ def prepare(folder: Path) -> None:
     save(body, folder / HEADLESS)
     crops = folder / "crops"
     crops.mkdir(exist_ok=True)
-    for number, file in enumerate(sorted((drawn() / "bounding_box_train").iterdir())):
+    for number, file in enumerate(sorted((synthetic_people() / "bounding_box_train").iterdir())):
         link = crops / f"{number:05}{file.suffix}"
         if not link.is_symlink():
             link.symlink_to(file)
@@ -175,7 +170,7 @@ def prepare(folder: Path) -> None:
 def run_missing(folder: Path, args: argparse.Namespace) -> None:
     """Run the cells that have no result, the teacher first."""
     (folder / "configs").mkdir(parents=True, exist_ok=True)
-    drawn()  # once, before processes need it
+    synthetic_people()  # once, before processes need it
 
     def start(cell: Cell) -> int:
         if not args.jobs:

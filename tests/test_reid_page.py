@@ -89,7 +89,7 @@ def test_the_page_names_every_measure():
 def test_a_cell_of_the_table_has_its_teacher_and_its_labels(reid_table, tmp_path, monkeypatch):
     from kd_core.experiment.parsing import read_experiment
 
-    monkeypatch.setattr(reid_table, "drawn", lambda: tmp_path / "people")
+    monkeypatch.setattr(reid_table, "synthetic_people", lambda: tmp_path / "people")
     args = reid_table.parse(["--epochs", "3"])
     cells = reid_table.cells([0, 1])
     assert len(cells) == len(set(cells)) == 2 * len(reid_table.ROWS)
