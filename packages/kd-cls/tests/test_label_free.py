@@ -10,11 +10,11 @@ import torch
 from kd_cls import export, predict, train
 from kd_cls.data import image_folder, unlabelled
 from kd_cls.feature_network import FeatureNetwork
-from kd_cls.label_free import of_teachers
 from kd_cls.models import build_model
 from kd_cls.networks import build_classifier
 from kd_cls.probes import knn_accuracy
 from kd_cls.student import load_student, read_facts
+from kd_core.distill.label_free import of_teachers
 from kd_core.files.weights import read_state_dict
 from kd_core.representations import effective_rank
 from PIL import Image
@@ -87,7 +87,7 @@ def test_a_folder_of_images_gives_a_student_whose_file_says_that_it_ends_in_feat
     facts = read_facts(file := Path("runs/pkt/student.safetensors"))
     assert facts["features"] == 64
     assert "classes" not in facts
-    assert facts["network"]["type"] == "kd_cls.models.headless.without_head"
+    assert facts["network"]["type"] == "kd_core.criteria.headless.without_head"
     student = load_student(file)
     assert isinstance(student, FeatureNetwork)
     images = torch.rand(3, 3, 8, 8)

@@ -41,7 +41,7 @@ from kd_cls.stand_ins import data_stand_in, model_stand_in
 from kd_cls.student import load_student
 from kd_cls.trained import Trained
 
-_HEADLESS = "kd_cls.models.headless.without_head"
+_HEADLESS = "kd_core.criteria.headless.without_head"
 
 
 class ClassificationAdapter(TaskAdapter):
@@ -85,6 +85,10 @@ class ClassificationAdapter(TaskAdapter):
     def parse_model(self, node: Mapping[str, Any], where: str) -> Node:
         """Check a node and return it."""
         return parse_classifier(node, where)
+
+    def loss_names(self, node: Node) -> tuple[str, ...]:
+        """Return the names of the cross-entropies of one class and of several."""
+        return ("ce", "bce")
 
     def is_pretrained(self, network: Mapping[str, Any]) -> bool:
         """Return whether the node asks torchvision or timm for pretrained weights."""

@@ -7,6 +7,7 @@ from typing import Any
 import torchvision
 from kd_core.config.kinds import returned
 from kd_core.config.trust import Known, is_defined_in, known_modules
+from kd_core.criteria.headless import without_head
 from torch import nn
 from torchvision.models import get_model, get_model_builder, list_models
 
@@ -35,7 +36,12 @@ def _is_of_settings(found: Any, node: Mapping[str, Any]) -> bool:
     return found is from_settings
 
 
+def _leaves_head_out(found: Any, node: Mapping[str, Any]) -> bool:
+    return found is without_head
+
+
 KNOWN = (
+    Known(("kd_core.criteria.headless.",), _leaves_head_out),
     Known(("kd_cls.libraries.hugging_face.",), _is_of_settings),
     known_modules("kd_cls.models"),
     Known(("kd_cls.models.",), _is_of_zoo),

@@ -5,10 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kd_core.config.locate import locate
 from kd_core.config.node import Node, parse, parse_call
+from kd_core.config.parameters import parameters_of
+from kd_core.distill.distiller import Distiller
 from kd_core.errors import UserError, located
-from kd_core.experiment.adapter import TaskAdapter
-from kd_core.experiment.models import as_teacher, is_pretrained
+from kd_core.experiment.adapter import Measures, TaskAdapter
+from kd_core.experiment.models import as_teacher, is_pretrained, tell
 from kd_core.experiment.spec import RANDOM, Experiment
 from kd_core.networks.latency import Timed
 from kd_core.networks.task import Batch, network_of
@@ -20,11 +23,15 @@ from kd_reid.adaptation.embedder import AdaptiveEmbedder
 from kd_reid.adaptation.evaluation import BeforeAndAfter
 from kd_reid.adaptation.target import UnlabelledData
 from kd_reid.data import DataSplits
-from kd_reid.embedder import Embedder
+from kd_reid.data.splits import TrainingSet
+from kd_reid.embedder import ID, Embedder
 from kd_reid.evaluation import Evaluation
-from kd_reid.networks import build_embedder, check_identities, parse_embedder
+from kd_reid.networks import build_embedder, check_identities, parse_embedder, require_loss
 from kd_reid.other_people import fit_heads
-from kd_reid.student import embeddings, facts_of, load_student
+from kd_reid.student import HEADLESS, embeddings, facts_of, load_student
+from kd_reid.teacher_features import FeatureEmbedder
+from kd_reid.unlabelled import CropSplits
+from kd_reid.unlabelled.measures import LabelFree
 from kd_reid.weights import load_checkpoint
 
 _NAMED = [f"kd_reid.data.{name}" for name in ("market1501", "public", "merged", "generated")]
@@ -41,6 +48,10 @@ class ReidAdapter(TaskAdapter):
     headings = {  # noqa: RUF012 - declared a ClassVar in the parent
         **{f"rank{rank}": f"rank-{rank} %" for rank in (1, 5, 10, 20)},
         "mAP": "mAP %",
+        "cosine": "cosine",
+        "relative_error": "relative error",
+        "cka": "linear CKA",
+        "effective_rank": "effective rank",
     }
     demo_config = Path(__file__).parent / "configs" / "distilled.py"
     extra = {"evaluation": Evaluation}  # noqa: RUF012 - declared a ClassVar in the parent
@@ -56,7 +67,7 @@ class ReidAdapter(TaskAdapter):
 
     def build_model(
         self,
-        data: DataSplits,
+        data: TrainingSet,
         where: str,
         /,
         *,
@@ -76,8 +87,10 @@ class ReidAdapter(TaskAdapter):
             return embedder
         if not isinstance(data, UnlabelledData):
             raise UserError(
-                f"{where}.adaptation is for images without labels; set data.type to {_UNLABELLED}"
+                f"{where}.adaptation is for a set whose identities are hidden; set data.type to "
+                f"{_UNLABELLED}"
             )
+        require_loss(embedder, where)
         with located(f"{where}.adaptation"):
             return AdaptiveEmbedder(embedder, data, **adaptation)
 
@@ -90,6 +103,10 @@ class ReidAdapter(TaskAdapter):
         adaptation = parse_call(AdaptiveEmbedder, node["adaptation"], place, provided=given)
         return call.changed(adaptation=adaptation)
 
+    def loss_names(self, node: Node) -> tuple[str, ...]:
+        """Return the names of the cross-entropy and of the losses on embeddings."""
+        return (ID, *(node.get("metric_losses") or {}))
+
     def is_pretrained(self, network: Mapping[str, Any]) -> bool:
         """Return whether a library's weights are asked for, of general features.
 
@@ -101,6 +118,8 @@ class ReidAdapter(TaskAdapter):
     def load_finished(self, folder: Path, node: Mapping[str, Any]) -> Embedder:
         """Rebuild a finished student as a teacher."""
         student = load_student(folder)
+        if isinstance(student, FeatureEmbedder):
+            return as_teacher(FeatureEmbedder, student, node).eval()
         return as_teacher(partial(Embedder, heads=student.heads), student, node).eval()
 
     def deployed(self, folder: Path, threads: int) -> dict[str, Timed]:
@@ -108,7 +127,7 @@ class ReidAdapter(TaskAdapter):
         return {"PyTorch": embeddings(folder)}
 
     def check_student(
-        self, student: nn.Module, sample: Batch, data: DataSplits, where: str
+        self, student: nn.Module, sample: Batch, data: TrainingSet, where: str
     ) -> None:
         """Reject a network whose number of logits is not that of the data's identities."""
         if isinstance(data, UnlabelledData) and not isinstance(student, AdaptiveEmbedder):
@@ -126,8 +145,48 @@ class ReidAdapter(TaskAdapter):
         source = partial(build_embedder, data, "student", **_source(student))
         return BeforeAndAfter(evaluation, source), None
 
+    def measures(self, experiment: Experiment, data: TrainingSet, distiller: Distiller) -> Measures:
+        """Without identities, measure embeddings; the best epoch is told by what there is."""
+        settings = experiment.extra["evaluation"]
+        if isinstance(data, CropSplits):
+            if data.searched is None and settings:
+                tell("evaluation has no effect: without data.evaluate_on nothing is searched")
+            measure = LabelFree.of(distiller, data, settings)
+            tell(f"the best epoch is that of the largest {measure.metric}")
+            return Measures(measure, None, measure.metric)
+        if distiller.train_student and distiller.task_weight != 0:
+            require_loss(distiller.student, "student")
+        for name, peer in distiller.peers.items():
+            require_loss(peer, f"peers.{name}")
+        return super().measures(experiment, data, distiller)
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        experiment: Experiment,
+        data: TrainingSet,
+        teachers: dict[str, Any],
+    ) -> dict[str, float]:
+        """Measure a model for `--eval-only`."""
+        if not isinstance(data, CropSplits):
+            return super().evaluate(model, experiment, data, teachers)
+        tell("cosine and relative error need the criteria of the run: its result.json has them")
+        settings = experiment.extra["evaluation"]
+        found: dict[str, float] = LabelFree(model, teachers, {}, {}, data, settings)(model)
+        return found
+
+    def exported_node(self, network: Mapping[str, Any], student: Embedder) -> Mapping[str, Any]:
+        """Return the node of the network, without the classifier if it was left out."""
+        if not student.left_out:
+            return network
+        node = dict(network)
+        made = locate(node["type"]) if isinstance(node["type"], str) else node["type"]
+        if "num_classes" not in node and parameters_of(made).takes_offer("num_classes"):
+            node["num_classes"] = 1
+        return {"type": HEADLESS, "network": node, "paths": list(student.left_out)}
+
     def metadata(
-        self, network: Mapping[str, Any], data: DataSplits, student: Embedder
+        self, network: Mapping[str, Any], data: TrainingSet, student: Embedder
     ) -> dict[str, str]:
         """Return the metadata that `load_student` needs."""
         return facts_of(network, data.num_classes, student, data.image_size)
@@ -141,12 +200,14 @@ class ReidAdapter(TaskAdapter):
         return model.changed(weights=model.get("weights") or RANDOM, backbone_weights=None)
 
     def score_teacher(
-        self, teacher: nn.Module, sample: Batch, data: DataSplits, test: Evaluate
-    ) -> dict[str, float]:
-        """Measure a teacher, whatever people it was trained on."""
+        self, teacher: nn.Module, sample: Batch, data: TrainingSet, test: Evaluate
+    ) -> dict[str, float] | None:
+        """Measure a teacher, whatever people it was trained on, where people are searched for."""
+        if isinstance(test, LabelFree):
+            return test.labelled(teacher) or None
         return test(teacher)
 
-    def load_checkpoint(self, model: nn.Module, path: Path, data: DataSplits) -> None:
+    def load_checkpoint(self, model: nn.Module, path: Path, data: TrainingSet) -> None:
         """Load any checkpoint of a run, whatever its people; the neck may be a file beside it."""
         network = network_of(model)
         fit_heads(network, path, data.num_classes)

@@ -13,11 +13,25 @@ from kd_core.networks.task import Batch
 from torch import Tensor, nn
 
 from kd_reid.data.statistics import IMAGENET_MEAN, IMAGENET_STD
-from kd_reid.heads import FixedBase, Heads, is_of_torchreid, named_heads, require_heads, watched
+from kd_reid.heads import (
+    FixedBase,
+    Heads,
+    are_left_out,
+    is_of_torchreid,
+    named_heads,
+    require_heads,
+    watched,
+)
 from kd_reid.neck import neck_of, without_neck
 from kd_reid.outputs import Embedding, all_outputs, in_evaluation, joined, training_pair
 
 ID = "id"  # name of the cross-entropy among the losses
+NO_LOSS = (
+    "gives no logits of identities, so it has no loss of its own; in training mode it must return "
+    "logits [N, identities] and an embedding [N, D], or learn from a teacher alone: "
+    "distiller.task_weight=0"
+)
+"""What is wrong with a student without a classifier."""
 
 
 class Embedder(ImageTask):
@@ -38,7 +52,8 @@ class Embedder(ImageTask):
         fixed_base_epochs: Epochs at the start in which only the classifier is trained, and the
             rest is in evaluation mode. Several GPUs need `trainer.find_unused_parameters`.
         roles: Tap paths by role.
-        heads: Where its classifiers are; None takes those of torchreid's name.
+        heads: Where its classifiers are; None takes those of torchreid's name. Where they were
+            left out, there are no logits.
 
     Raises:
         UserError: If mean and std are not three numbers each, the smoothing not in [0, 1], or the
@@ -71,12 +86,16 @@ class Embedder(ImageTask):
         if fixed_base_epochs:
             require_heads(network, self.heads.new, f"fixed_base_epochs={fixed_base_epochs}")
         self._base = FixedBase(self.heads.new)
+        paths = self.heads.paths
+        self.left_out: tuple[str, ...] = paths if are_left_out(network, paths) else ()
 
     def forward(self, batch: Batch) -> dict[str, Tensor] | Embedding:
         """Return `{"id": ..., ...}` while training, else what images are searched by."""
         if not self.training:
             return self.search(self.prepare(batch["image"]))
         found = self.embed(batch["image"])
+        if not found.logits:
+            raise UserError(f"student: {type(self.network).__name__} {NO_LOSS}")
         label = batch["label"]
         self.count(found.logits[0], label)
         losses = {ID: _mean([self.cross_entropy(logits, label) for logits in found.logits])}
@@ -132,8 +151,16 @@ class Embedder(ImageTask):
             if hook is not None:
                 hook.remove()
         found = training_pair(given, self.network)
+        if self.left_out:
+            found = found._replace(logits=())
         embedding = behind[0] if behind else joined(found.features)
         return Embedding(embedding, *found)
+
+    def without_role(self, role: str) -> str:
+        """Return what to do where a tap asks for logits that were left out."""
+        if role != "logits" or not self.left_out:
+            return ""
+        return "it ends in its embedding: learn its @embedding, as rkd.py does"
 
     def begin_epoch(self, epoch: int) -> None:
         """Freeze all but the classifier in the first epochs, and unfreeze it afterwards."""

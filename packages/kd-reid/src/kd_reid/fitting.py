@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from kd_core.config.build import build_network
+from kd_core.data.loader_set import has_labels
 from kd_core.errors import UserError
 from kd_core.experiment.models import is_pretrained, is_trained_here, tell, without_pretrained
 from kd_core.files.weight_facts import WeightFacts, facts_in, facts_of
@@ -16,7 +17,8 @@ from kd_core.networks.probe import untouched
 from kd_core.runtime.failures import first_line
 from torch import Tensor, nn
 
-from kd_reid.data.splits import DataSplits
+from kd_reid.data.splits import TrainingSet
+from kd_reid.fixed_sizes import fixed_size
 from kd_reid.heads import Heads, batch_of, find_heads
 from kd_reid.neck import attach
 from kd_reid.outputs import all_outputs, training_pair
@@ -42,11 +44,12 @@ class EmbedderFitting:
         size: Height and width, if the node says them.
         output: See `feature_roles`.
         roles: Those of the node.
+        of_identities: Keys of a student's node that need logits of identities, as far as given.
     """
 
     where: str
     network: Mapping[str, Any]
-    data: DataSplits
+    data: TrainingSet
     file: str | None
     backbone: str | None
     bnneck: bool
@@ -54,15 +57,18 @@ class EmbedderFitting:
     size: Sequence[int] | None
     output: str | int | None
     roles: Mapping[str, Any]
+    of_identities: tuple[str, ...] = ()
     heads: Heads = Heads((), ())  # noqa: RUF009 - a tuple
     without_head: Mapping[str, Any] | None = None
-    """Roles of a network that teaches by its features."""
+    """Roles of a network that has features alone."""
+    left_out: tuple[str, ...] = ()
+    """Paths of the classifier that such a network had."""
 
     @cached_property
     def count(self) -> int:
         """Identities that the network is built for: of its weights, or else of the data."""
         found = identities_in(self.file) if self.file else None
-        return found or self.data.num_classes
+        return found or self.data.num_classes or 1
 
     @cached_property
     def facts(self) -> WeightFacts:
@@ -78,10 +84,12 @@ class EmbedderFitting:
             self._take_size(network)
         images = self._images(network)
         self.heads = find_heads(network, images)
-        if self._teaches_by_features(network):
+        if self._has_features_alone(network, images):
             return self._without_head(network, images)
         if self.output is not None:
-            raise UserError("output is for a teacher that gives no logits; leave it out")
+            raise UserError("output is for a network that gives no logits; leave it out")
+        if self._learns_without_labels:
+            return self._bare(network, images, self.heads.paths)
         if self.backbone:
             load_backbone(network, self.backbone, self.heads)
         if self.bnneck:
@@ -101,6 +109,7 @@ class EmbedderFitting:
             "size": self.size,
             "roles": {
                 **(self.without_head or network_roles(network, self.heads.paths)),
+                **({"logits": ()} if self._learns_without_labels else {}),
                 **self.roles,
             },
         }
@@ -128,7 +137,7 @@ class EmbedderFitting:
         """Take the size of the weights' images, or the only one that a transformer can take."""
         found, source = self.facts.size, self.facts.source
         if self.size is None and found is None:
-            found, source = _fixed_size(network), type(network).__name__
+            found, source = fixed_size(network), type(network).__name__
         if self.size is None and found is not None:
             self.size = (found, found) if isinstance(found, int) else tuple(found)
             if self.size != tuple(self.data.image_size):
@@ -147,9 +156,13 @@ class EmbedderFitting:
             tell(f"{self.where}: mean and std from {facts.source}")
         return statistics_for(network, found, self.where)
 
-    def _teaches_by_features(self, network: nn.Module) -> bool:
+    @property
+    def _learns_without_labels(self) -> bool:
+        return is_trained_here(self.where) and not has_labels(self.data)
+
+    def _has_features_alone(self, network: nn.Module, images: Tensor) -> bool:
         if is_trained_here(self.where):
-            return False
+            return self._learns_features_alone(network, images)
         if not self.heads.gives_pair:
             return not self.bnneck
         if not self.file or self.bnneck or not self.heads.paths:
@@ -157,12 +170,36 @@ class EmbedderFitting:
         state = matching_state(self.file, network.state_dict(), silent=True)
         return not any(name.startswith(f"{path}.") for name in state for path in self.heads.paths)
 
-    def _without_head(self, network: nn.Module, images: Tensor) -> nn.Module:
-        paths = self.heads.paths if self.heads.gives_pair else self._classifier(network, images)
-        fitting = FeatureFitting(self.where, images, self.file)
+    def _learns_features_alone(self, network: nn.Module, images: Tensor) -> bool:
+        """Return whether a student gives an embedding and no logits.
+
+        Where there are labels, that must be clear: else what is wrong is told by its first pass.
+        """
+        if self.heads.gives_pair or self.of_identities:
+            return False
+        try:
+            with untouched(network):
+                given = network(images)
+        except (RuntimeError, ValueError, TypeError, AttributeError, IndexError):
+            return False  # a first pass says later what is wrong
+        is_matrix = isinstance(given, Tensor) and given.dim() == 2
+        named = self.output is not None or "embedding" in self.roles
+        return is_matrix or named or not has_labels(self.data)
+
+    def _bare(self, network: nn.Module, images: Tensor, paths: tuple[str, ...]) -> nn.Module:
+        """Return a network without its classifier, with the weights of the node."""
+        own = is_trained_here(self.where)
+        file = self.file or (self.backbone if own else None)
+        fitting = FeatureFitting(self.where, images, file, is_student=own)
         network = fitting.fit(network, paths)
         for line in fitting.told:
             tell(f"{self.where}: {line}")
+        self.left_out = paths
+        return network
+
+    def _without_head(self, network: nn.Module, images: Tensor) -> nn.Module:
+        paths = self.heads.paths if self.heads.gives_pair else self._classifier(network, images)
+        network = self._bare(network, images, paths)
         self.heads = Heads((), ())
         if "embedding" not in self.roles:
             self.without_head = feature_roles(network, images, self.output)
@@ -195,18 +232,3 @@ class EmbedderFitting:
             owner, _, last = path.rpartition(".")
             new = nn.Linear(head.in_features, rows, bias=head.bias is not None)
             setattr(network.get_submodule(owner), last, new)
-
-
-def _fixed_size(network: Any) -> tuple[int, int] | None:
-    """Return the only size of images that a vision transformer takes; None if it takes others."""
-    embedding = getattr(network, "patch_embed", None)
-    size = getattr(embedding, "img_size", None)  # timm
-    if getattr(network, "dynamic_img_size", False):
-        return None
-    if size is None and hasattr(network, "embeddings"):
-        size = getattr(getattr(network, "config", None), "image_size", None)  # Hugging Face
-    if size is None and hasattr(network, "class_token"):
-        size = getattr(network, "image_size", None)  # torchvision
-    if isinstance(size, int):
-        return size, size
-    return tuple(size) if isinstance(size, tuple | list) and len(size) == 2 else None

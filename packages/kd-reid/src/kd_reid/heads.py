@@ -101,6 +101,11 @@ def _depends(outputs: tuple[Tensor, ...], parameters: list[nn.Parameter]) -> lis
     return [gradient is not None for gradient in found]
 
 
+def are_left_out(network: nn.Module, heads: Sequence[str]) -> bool:
+    """Return whether there is nothing any more in the places of a network's classifiers."""
+    return bool(heads) and all(isinstance(network.get_submodule(h), nn.Identity) for h in heads)
+
+
 def is_of_torchreid(network: nn.Module) -> bool:
     """Return whether torchreid has made a network's class."""
     return type(network).__module__.partition(".")[0] == "torchreid"

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kd_core.config.trust import Known
+from kd_core.criteria.headless import without_head
 
 from kd_reid import torchreid
 from kd_reid.models import build_model, model_names
@@ -15,7 +16,12 @@ def _is_of_torchreid(found: Any, node: Mapping[str, Any]) -> bool:
     return any(found is getattr(torchreid.models, name, None) for name in names)
 
 
+def _leaves_head_out(found: Any, node: Mapping[str, Any]) -> bool:
+    return found is without_head
+
+
 KNOWN = (
+    Known(("kd_core.criteria.headless.",), _leaves_head_out),
     Known(("kd_reid.models.",), lambda found, node: found is build_model),
     Known(("torchreid.models.",), _is_of_torchreid),
 )

@@ -8,21 +8,27 @@ import torch
 from kd_core.config.node import Node, parse_call
 from kd_core.config.places import NetworkNode
 from kd_core.config.values import Deviations, HeightWidth, Means, NonNegativeInt, Share
+from kd_core.data.loader_set import has_labels
 from kd_core.errors import UserError, located
-from kd_core.experiment.models import build_task, require_logits, weights_file
+from kd_core.experiment.models import (
+    build_task,
+    is_trained_here,
+    require_logits,
+    weights_file,
+)
 from kd_core.networks.probe import telling, training_pass, untouched
 from kd_core.networks.task import Batch
 from torch import Tensor, nn
 
-from kd_reid.data.splits import DataSplits
-from kd_reid.embedder import Embedder
+from kd_reid.data.splits import DataSplits, TrainingSet
+from kd_reid.embedder import NO_LOSS, Embedder
 from kd_reid.fitting import EmbedderFitting
 from kd_reid.metric_losses import FILLED_IN, build_losses, check_batches, nodes_of
 from kd_reid.teacher_features import FeatureEmbedder
 
 
 def build_embedder(
-    data: DataSplits,
+    data: TrainingSet,
     where: str,
     /,
     *,
@@ -57,10 +63,22 @@ def build_embedder(
         label_smoothing: Of the student's own `id` loss.
         metric_losses: Nodes of the student's losses on embeddings, by name.
         fixed_base_epochs: See `Embedder`.
-        output: Name or number of the embedding, or of the tokens, among what a teacher without a
+        output: Name or number of the embedding, or of the tokens, among what a network without a
             classifier returns.
         roles: Tap paths by role, for networks whose roles are not known.
     """
+    about = {
+        "label_smoothing": label_smoothing,
+        "metric_losses": metric_losses,
+        "fixed_base_epochs": fixed_base_epochs,
+        "bnneck": bnneck,
+    }
+    given = tuple(name for name, value in about.items() if value)
+    if given and is_trained_here(where) and not has_labels(data):
+        raise UserError(
+            f"{where}.{given[0]}: is about identities, which the images of this data do not have; "
+            "leave it out"
+        )
     fitting = EmbedderFitting(
         where=where,
         network=network,
@@ -72,11 +90,12 @@ def build_embedder(
         size=size,
         output=output,
         roles=roles or {},
+        of_identities=given,
     )
 
     def wrap(built: nn.Module) -> Embedder:
         if fitting.without_head is not None:
-            return FeatureEmbedder(built, **fitting.options(built))
+            return FeatureEmbedder(built, left_out=fitting.left_out, **fitting.options(built))
         return Embedder(
             built,
             label_smoothing=label_smoothing,
@@ -108,9 +127,13 @@ def parse_embedder(node: Mapping[str, Any], where: str) -> Node:
     return call
 
 
-def check_identities(embedder: nn.Module, batch: Batch, data: DataSplits, where: str) -> None:
+def check_identities(embedder: nn.Module, batch: Batch, data: TrainingSet, where: str) -> None:
     """Reject a student that cannot be trained on the data's identities, before any training."""
     assert isinstance(embedder, Embedder), "what build_embedder returns"
+    if isinstance(embedder, FeatureEmbedder) or not has_labels(data):
+        _check_embedding(embedder, batch, where)
+        return
+    assert isinstance(data, DataSplits), "what has labels"
     network, images = embedder.network, batch["image"]
     with located(where), untouched(embedder), telling(embedder, batch):
         found, own = embedder.embed(images), embedder({"image": images})
@@ -131,6 +154,25 @@ def check_identities(embedder: nn.Module, batch: Batch, data: DataSplits, where:
     if not embedder.changes_data:  # which needs its moving average
         with located(where):
             training_pass(embedder, batch)
+
+
+def require_loss(embedder: nn.Module, where: str) -> None:
+    """Reject a student without logits of identities, which is to learn from labels too."""
+    if isinstance(embedder, FeatureEmbedder):
+        raise UserError(f"{where}: {type(embedder.network).__name__} {NO_LOSS}")
+
+
+def _check_embedding(embedder: Embedder, batch: Batch, where: str) -> None:
+    """Reject a student that does not give vectors, or fails in training."""
+    with located(where), untouched(embedder), telling(embedder, batch):
+        shape = list(embedder({"image": batch["image"]}).embedding.shape)
+    if len(shape) != 2:
+        raise UserError(
+            f"{where}: {type(embedder.network).__name__} gives {shape}; wanted the embedding "
+            "[N, D]: let it pool them, or name a tap that does (roles.embedding=TAP:mean)"
+        )
+    with located(where):
+        training_pass(embedder, batch)
 
 
 def _are_logits(embedding: Tensor, logits: Sequence[Tensor]) -> bool:

@@ -1,4 +1,4 @@
-"""Teachers without a classifier of identities: any network that gives an embedding or tokens."""
+"""Networks without a classifier of identities: any that give an embedding or tokens."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from kd_core.networks.task import Batch
 from kd_core.networks.tokens import known_tokens
 from torch import Tensor, nn
 
-from kd_reid.embedder import Embedder
+from kd_reid.embedder import NO_LOSS, Embedder
 from kd_reid.heads import Heads
 from kd_reid.outputs import Embedding
 
@@ -31,11 +31,15 @@ class FeatureEmbedder(Embedder):
 
     Args:
         network: From images [N, 3, H, W] to anything.
+        left_out: Paths of the classifier's layers, which were left out.
         options: See `Embedder`; `roles` has `embedding`.
     """
 
-    def __init__(self, network: nn.Module, **options: Any) -> None:
+    def __init__(
+        self, network: nn.Module, *, left_out: tuple[str, ...] = (), **options: Any
+    ) -> None:
         super().__init__(network, **{**options, "heads": Heads((), ())})
+        self.left_out = left_out
 
     def forward(self, batch: Batch) -> Embedding:
         """Return the embedding alone.
@@ -44,7 +48,7 @@ class FeatureEmbedder(Embedder):
             UserError: In training: there is no loss.
         """
         if self.training:
-            raise UserError("a network without a classifier of identities has no loss of its own")
+            raise UserError(f"student: {type(self.network).__name__} {NO_LOSS}")
         return self.embed(batch["image"])
 
     def run_for_taps(self, batch: Batch) -> None:
@@ -79,12 +83,14 @@ class FeatureFitting:
         where: Place of the node.
         images: Prepared, float [N, C, H, W].
         file: Weights, or None.
+        is_student: Whether it is trained.
         told: What was done, line by line.
     """
 
     where: str
     images: Tensor
     file: str | None = None
+    is_student: bool = False
     told: list[str] = field(default_factory=list)
 
     def fit(self, network: nn.Module, heads: tuple[str, ...]) -> nn.Module:
@@ -119,7 +125,8 @@ class FeatureFitting:
                 adapt=lambda found: {k: v for k, v in found.items() if k not in more},
             )
         if left:
-            self.told.append(f"{', '.join(left)} left out: it teaches by its features")
+            what = "it ends in its embedding" if self.is_student else "it teaches by its features"
+            self.told.append(f"{', '.join(left)} left out: {what}")
         return network
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from kd_core.config.values import NonNegativeInt, Pixels, PositiveInt
 from kd_core.data.device_loader import DeviceLoader
+from kd_core.data.image_listing import require_folder
 from kd_core.data.sampling import epoch_order
 from kd_core.errors import UserError
 from kd_core.files.pickles import arrays_only
@@ -17,7 +18,6 @@ from torchvision.datasets import cifar
 from torchvision.datasets.utils import check_integrity
 
 from kd_cls.data.augment import Augment, CropFlip, Resize
-from kd_cls.data.folders import require
 from kd_cls.data.options import Options, Statistics, with_options
 from kd_cls.data.splits import (
     DataSplits,
@@ -193,7 +193,7 @@ def _torchvision(dataset: type[Any], root: str, download: bool, **split: Any) ->
     """Load a split of a torchvision data set; messages name the wrong file."""
     folder = Path(root, dataset.base_folder)
     if not download:
-        require(folder, f"the unpacked {dataset.filename}; to download it: {_DOWNLOAD}")
+        require_folder(folder, f"the unpacked {dataset.filename}; to download it: {_DOWNLOAD}")
     try:
         with arrays_only(cifar):
             return dataset(root, download=download, **split)

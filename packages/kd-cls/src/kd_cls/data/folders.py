@@ -17,28 +17,6 @@ from torch import Tensor
 Files = tuple[np.ndarray, Tensor]  # paths as bytes [N], labels int64 [N]
 
 
-def require(folder: Path, expected: str) -> Path:
-    """Return the folder if it exists.
-
-    Args:
-        folder: Any folder of a data set.
-        expected: The layout and how to get it, for the message.
-
-    Raises:
-        UserError: Names the first missing part of the path and the nearest name.
-    """
-    if folder.is_dir():
-        return folder
-    missing = folder
-    while not missing.parent.is_dir():
-        missing = missing.parent
-    siblings = [entry.name for entry in missing.parent.iterdir() if entry.is_dir()]
-    raise UserError(
-        f"{folder}: there is no folder {missing.name!r} in {str(missing.parent.absolute())!r}"
-        f"{nearest(missing.name, siblings)}; expected {expected}"
-    )
-
-
 def class_names(folder: Path) -> list[str]:
     """Return the sorted names of a split's class folders; hidden folders are none.
 

@@ -4,11 +4,12 @@ from pathlib import Path
 
 from kd_core.config.values import NonNegative, NonNegativeInt, Pixels
 from kd_core.data.image_files import Transform
+from kd_core.data.image_listing import require_folder
 from kd_core.data.workers import WORKER_TIMEOUT
 
 from kd_cls.data.augment import Flip, Rotate
 from kd_cls.data.file_options import FileOptions, splits_of_files, with_file_options
-from kd_cls.data.folders import class_names, require, scan, scan_annotated
+from kd_cls.data.folders import class_names, scan, scan_annotated
 from kd_cls.data.options import Options, with_options
 from kd_cls.data.splits import DataSplits
 
@@ -55,7 +56,7 @@ def imagenet(
     `decoded_side=256` less than half of that.
     """
     layout = f"{root}/train/<wnid>/*.JPEG and {root}/val/<wnid>/*.JPEG, as PyTorch's examples do"
-    train, val = (require(Path(root, split), layout) for split in ("train", "val"))
+    train, val = (require_folder(Path(root, split), layout) for split in ("train", "val"))
     reading = FileOptions(
         image_size=image_size,
         resize=resize,
@@ -98,7 +99,7 @@ def tiny_imagenet(
         UserError: If files are missing or do not match, or an image cannot be decoded.
     """
     layout = "the unpacked tiny-imagenet-200.zip of cs231n.stanford.edu, with train/ and val/"
-    train, val = (require(Path(root, split), layout) for split in ("train", "val"))
+    train, val = (require_folder(Path(root, split), layout) for split in ("train", "val"))
     classes = class_names(train)
     official = (val / "images").is_dir() and (val / "val_annotations.txt").is_file()
     allowed = allow_missing_classes
@@ -124,9 +125,11 @@ def parts_of(root: str) -> tuple[Path, Path]:
         UserError: If one is missing.
     """
     layout = f"{root}/train/<class>/<images> and {root}/test/<class>/<images>"
-    train = require(Path(root, "train"), layout)
+    train = require_folder(Path(root, "train"), layout)
     has_val = Path(root, "val").is_dir() and not Path(root, "test").is_dir()
-    return train, require(Path(root, "val" if has_val else "test"), f"{layout} (or {root}/val)")
+    return train, require_folder(
+        Path(root, "val" if has_val else "test"), f"{layout} (or {root}/val)"
+    )
 
 
 def _of_folders(train: Path, test: Path, options: Options, reading: FileOptions) -> DataSplits:

@@ -1,6 +1,5 @@
 """Your own images without labels: a folder, flat or nested, or a list of files."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,26 +7,27 @@ import numpy as np
 import torch
 from kd_core.config.values import Fraction, NamesOrFile, PositiveInt, SeveralInt
 from kd_core.data.image_loader import packed
-from kd_core.data.sampling import epoch_order
 from kd_core.data.split_loader import SplitLoader
+from kd_core.data.unlabelled.found_images import images_below, without_broken
+from kd_core.data.unlabelled.parts import (
+    as_text,
+    chosen,
+    divided,
+    tell_of_parts,
+    tell_of_shared,
+)
 from kd_core.errors import UserError, located
 from kd_core.files.weight_facts import class_names
-from kd_core.runtime import distributed
-from kd_core.runtime.console import err
-from kd_core.runtime.seed import mix
 from torch import Tensor
 
 from kd_cls.data import folders
 from kd_cls.data.file_options import IMAGENET, FileOptions, loader_of_files, with_file_options
 from kd_cls.data.folders import Files, scan
-from kd_cls.data.found_images import images_below, images_listed, without_broken
 from kd_cls.data.image_folders import parts_of
+from kd_cls.data.listed_images import images_listed
 from kd_cls.data.options import Options, with_options
-from kd_cls.data.shared_images import shared_images
 from kd_cls.data.splits import DataSplits, first_of_each_class, require_classes
 
-_HOLD_OUT, _LIMIT = 0x0F1D, 0x11417  # so that draws do not depend on one another
-_TRAINED, _HELD = 2, 3  # images at least; of two, CKA and effective rank are always 1
 _NEED_LABELS = ("val_fraction", "random_labels", "balanced")
 _OF_EVALUATION = ("shots", "limit_per_class", "allow_missing_classes")
 
@@ -99,25 +99,21 @@ def unlabelled(
     _refuse_useless(options, reading, evaluate_on, shots, csv, path_column, outside_root)
     names = _names(classes)
     found = _found(root, csv, path_column, outside_root)
-    found = _chosen(found, limit)
+    found = chosen(found, limit)
     if skip_broken:
         found = without_broken(found, str(csv or root))
-    train, kept_out = _divided(packed(found), held_out, options.data_seed)
+    train, kept_out = divided(packed(found), held_out, options.data_seed)
     known, queries, known_classes = _labelled(evaluate_on, options, reading)
     _check_shots(shots, known[1])
-    _tell_of_shared(found, known, queries)
+    labelled = {"training": as_text(known[0]), "test": as_text(queries[0])}
+    tell_of_shared(found, labelled if len(queries[0]) else {})
     parts = [train, kept_out, *(files for files, _ in (known, queries) if len(files))]
     loader = loader_of_files(np.concatenate(parts), options, reading)
 
     def plain(files: np.ndarray, *, training: bool) -> SplitLoader:
         return loader(files, torch.zeros(len(files)).long(), training=training, labelled=False)
 
-    if distributed.rank() == 0:
-        err.print(
-            f"{csv or root}: {len(train):,} images to train on, {len(kept_out):,} held out, without"
-            " labels",
-            markup=False,
-        )
+    tell_of_parts(str(csv or root), train, kept_out)
     probed = len(known_classes) > 0
     return UnlabelledSplits(
         train=plain(train, training=True),
@@ -176,25 +172,6 @@ def _found(root: str | None, csv: str | None, column: str | None, outside: bool)
     return images_below(root)
 
 
-def _chosen(files: list[str], limit: int | None) -> list[str]:
-    if limit is None or limit >= len(files):
-        return files
-    return [files[n] for n in epoch_order(len(files), _LIMIT, 0)[:limit].sort().values.tolist()]
-
-
-def _divided(files: np.ndarray, share: float, data_seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the images to train on, and those that are held out."""
-    if len(files) < _TRAINED + _HELD:
-        raise UserError(
-            f"{len(files)} images are too few to train on some and hold out others; add images, "
-            f"{_TRAINED + _HELD} at least"
-        )
-    count = min(max(round(share * len(files)), _HELD), len(files) - _TRAINED)
-    held = np.zeros(len(files), dtype=bool)
-    held[epoch_order(len(files), mix(data_seed, _HOLD_OUT), 0)[:count].numpy()] = True
-    return files[~held], files[held]
-
-
 def _labelled(
     root: str | None, options: Options, reading: FileOptions
 ) -> tuple[Files, Files, tuple[str, ...]]:
@@ -224,21 +201,4 @@ def _check_shots(shots: Sequence[int], known: Tensor) -> None:
         raise UserError(
             f"shots: {max(shots)}, but no class of evaluate_on has more than {most} training "
             "images; name smaller numbers. All of them are measured as `linear`"
-        )
-
-
-def _tell_of_shared(files: Sequence[str], known: Files, queries: Files) -> None:
-    """Print how many labelled images are among those without labels, train and held out."""
-    if not len(queries[0]) or distributed.rank() > 0:
-        return
-    told = []
-    for part, what in ((known, "training"), (queries, "test")):
-        labelled = [os.fsdecode(path) for path in part[0]]
-        if found := shared_images(labelled, files):
-            told.append(f"{len(found):,} of its {len(labelled):,} {what} images ({found[0][0]})")
-    if told:
-        err.print(
-            f"evaluate_on: {' and '.join(told)} are also among the images without labels, which the"
-            " student learns from; probes then measure on images that it has seen",
-            markup=False,
         )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kd_core.criteria.headless import without_head
 from kd_core.files.weights import load_weights, matching_state
 from kd_core.networks.image_channels import input_channels, with_channels
 from kd_core.networks.outputs import tensor_in
@@ -21,7 +22,6 @@ from kd_cls.libraries.heads import (
     resets_itself,
 )
 from kd_cls.libraries.outputs import without_auxiliary
-from kd_cls.models.headless import without_head
 
 
 @dataclass(frozen=True)

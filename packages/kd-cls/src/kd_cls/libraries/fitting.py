@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from kd_core.criteria.headless import with_layers, without_head
 from kd_core.files.weights import load_weights, matching_state
 from kd_core.networks.image_channels import input_channels, with_channels
 from kd_core.networks.outputs import known_key, tensor_in
@@ -14,7 +15,6 @@ from torch import Tensor, nn
 from kd_cls.libraries.heads import Trial, find_heads
 from kd_cls.libraries.outputs import without_auxiliary
 from kd_cls.libraries.positions import with_positions
-from kd_cls.models.headless import with_layers, without_head
 from kd_cls.models.with_head import WithHead
 
 

@@ -1,9 +1,10 @@
 """Find the image files below folders: what counts, what is left out, what is refused."""
 
 import os
+from pathlib import Path
 
 from kd_core.data.image_files import image_endings, require_image
-from kd_core.errors import UserError
+from kd_core.errors import UserError, nearest
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err
 
@@ -34,6 +35,28 @@ class LeftOut:
             for reason, (count, first) in self.found.items()
         ]
         err.print(f"{os.fspath(folder)}: left out {', '.join(texts)}", markup=False)
+
+
+def require_folder(folder: Path, expected: str) -> Path:
+    """Return the folder if it exists.
+
+    Args:
+        folder: Any folder of a data set.
+        expected: The layout and how to get it, for the message.
+
+    Raises:
+        UserError: Names the first missing part of the path and the nearest name.
+    """
+    if folder.is_dir():
+        return folder
+    missing = folder
+    while not missing.parent.is_dir():
+        missing = missing.parent
+    siblings = [entry.name for entry in missing.parent.iterdir() if entry.is_dir()]
+    raise UserError(
+        f"{folder}: there is no folder {missing.name!r} in {str(missing.parent.absolute())!r}"
+        f"{nearest(missing.name, siblings)}; expected {expected}"
+    )
 
 
 def is_hidden(name: str) -> bool:

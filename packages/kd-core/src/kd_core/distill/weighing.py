@@ -30,6 +30,25 @@ def weigh(losses: Losses, weights: float | Mapping[str, float]) -> Losses:
     return {name: factor * losses[name] for name, factor in factors.items() if factor}
 
 
+def refuse_names(
+    names: Collection[str], own: Collection[str], weights: float | Mapping[str, float], where: str
+) -> None:
+    """Reject names of a term's losses that are those of the student's own.
+
+    Args:
+        names: Of the term, and of the loss that it has with others.
+        own: Of the student's losses.
+        weights: See `weigh`; a loss of factor 0 is left out, and its name is free.
+        where: Place of the term.
+
+    Raises:
+        UserError: If there is one.
+    """
+    for name in sorted(set(names) & set(own)):
+        if weights.get(name, 1.0) if isinstance(weights, Mapping) else weights:
+            raise UserError(f"{where}: {name!r} has the name of a loss of the student; rename it")
+
+
 def sum_losses(losses: Losses) -> Tensor:
     """Add the losses to the one that is minimised."""
     require_losses(len(losses), losses)

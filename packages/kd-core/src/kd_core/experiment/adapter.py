@@ -128,6 +128,10 @@ class TaskAdapter(ABC):
         """Check a student's or teacher's node, without building anything, and return it."""
         return parse_call(self.build_model, node, where, provided=("num_classes",))
 
+    def loss_names(self, node: Node) -> tuple[str, ...]:
+        """Return the names of the losses that a student of this node may have, as far as known."""
+        return ()
+
     def is_pretrained(self, network: Mapping[str, Any]) -> bool:
         """Return whether a network's node asks for weights that its library downloads."""
         return False

@@ -1,6 +1,6 @@
 """Cosine: the direction of the teacher's embedding."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch.nn.functional as F  # noqa: N812 (the name all of torch's users know)
@@ -47,6 +47,10 @@ class Cosine(Criterion):
         (student,), (teacher,) = student_shapes[0], teacher_shapes[0]
         same = student == teacher
         self.projector = nn.Identity() if same else nn.Linear(student, teacher, bias=False)
+
+    def compared(self, student: Tensor, teacher: Tensor) -> Sequence[tuple[Tensor, Tensor]]:
+        """Return the directions of both embeddings."""
+        return [(F.normalize(self.projector(student)), F.normalize(teacher))]
 
     def forward(self, student: Tensor, teacher: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """Return the loss of embeddings [N, D]; `batch` is not used."""

@@ -1,7 +1,7 @@
 """Read a re-identification set of any form: its images, their identities and cameras, its parts."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,8 +50,25 @@ class Found(NamedTuple):
     left_out: dict[str, dict[str, int]]
 
 
+def chosen_split(
+    *, train_fraction: float | None = None, split_seed: int | None = None
+) -> dict[str, Any]:
+    """Return the arguments of `read_splits` for what a user says of a split, None for nothing."""
+    given = {"train_fraction": train_fraction, "split_seed": split_seed}
+    return {
+        "train_fraction": 0.5 if train_fraction is None else train_fraction,
+        "seed": split_seed or 0,
+        "said": [name for name, value in given.items() if value is not None],
+    }
+
+
 def read_splits(
-    source: str | Path, *, train_fraction: float = 0.5, seed: int = 0, **reading: Any
+    source: str | Path,
+    *,
+    train_fraction: float = 0.5,
+    seed: int = 0,
+    said: Sequence[str] = (),
+    **reading: Any,
 ) -> Splits:
     """Read any set; one without parts is split by `split`.
 
@@ -59,6 +76,7 @@ def read_splits(
         source: See `read_set`.
         train_fraction: Share of the identities to train on, in a set without parts.
         seed: Chooses them.
+        said: Options on the split that the user gave, which must have an effect.
         reading: What the user says of the set, see `Reading`.
 
     Returns:
@@ -68,6 +86,11 @@ def read_splits(
         UserError: If the set cannot be read or split.
     """
     found = read_set(source, Reading(**reading))
+    if said and found.kind != "people":
+        raise UserError(
+            f"{said[0]}: {source} is split already ({found.form}), so it has no effect; leave it "
+            "out"
+        )
     _tell_of_nobody(found, source)
     return divide(found, train_fraction=train_fraction, seed=seed)
 

@@ -7,6 +7,7 @@ from typing import Any
 from kd_core.config.values import Fraction
 from kd_core.errors import UserError
 
+from kd_reid.data.folders import chosen_split
 from kd_reid.data.options import Options, with_options
 from kd_reid.data.records import Record, Splits
 from kd_reid.data.sources import public_set, read_source
@@ -20,7 +21,7 @@ def merged(
     search: str,
     *,
     camera: str | None = None,
-    train_fraction: Fraction = 0.5,
+    train_fraction: Fraction | None = None,
 ) -> DataSplits:
     """Train on several sets at once, and evaluate on one of them or on another.
 
@@ -33,7 +34,7 @@ def merged(
         search: The set that is evaluated, likewise.
         camera: See `people`; of `search`.
         train_fraction: Share of the identities of `search` that are trained on, if it is one of
-            `sources` and has no split of its own.
+            `sources` and has no split of its own; None takes half of them.
     """
     reading = {"camera": camera, "same_camera": options.same_camera}
     found = read_merged(sources, search, train_fraction=train_fraction, **reading)
@@ -44,7 +45,7 @@ def read_merged(
     sources: Sequence[str],
     search: str,
     *,
-    train_fraction: float = 0.5,
+    train_fraction: float | None = None,
     **reading: Any,
 ) -> Splits:
     """Read the sets of `merged`; identities are `NUMBER/NAME`, the number of their set.
@@ -65,13 +66,19 @@ def read_merged(
         source for source, place in zip(sources, places, strict=True) if places.count(place) > 1
     ]:
         raise UserError(f"data.sources: {twice[0]} is named twice; name each set once")
+    if train_fraction is not None and (_place(search) not in places or public_set(search)):
+        raise UserError(
+            f"train_fraction: {search} is not one of data.sources, or is split already, so it has "
+            "no effect; leave it out"
+        )
     train: list[Record] = []
     searched: Splits | None = None
     for number, source in enumerate(sources):
         is_searched = _place(source) == _place(search)
-        share = train_fraction if is_searched else 1.0
-        how = reading if is_searched else {}  # nobody looks at cameras in training
-        found = read_source(source, train_fraction=share, **how)
+        how = {**chosen_split(train_fraction=train_fraction), **reading}
+        if not is_searched:  # nobody looks at cameras in training
+            how = {"train_fraction": 1.0}
+        found = read_source(source, **how)
         if not found.train:
             raise UserError(f"data.sources: {source} has no images to train on; leave it out")
         train += [record._replace(identity=f"{number}/{record.identity}") for record in found.train]

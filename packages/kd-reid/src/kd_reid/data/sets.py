@@ -8,7 +8,7 @@ from kd_core.config.values import Fraction, NonNegativeInt, PositiveInt
 from kd_core.data.device_loader import DeviceLoader
 from kd_core.networks.image_task import height_and_width
 
-from kd_reid.data.folders import read_market, read_splits
+from kd_reid.data.folders import chosen_split, read_market, read_splits
 from kd_reid.data.named import read_named
 from kd_reid.data.options import Options, with_options
 from kd_reid.data.records import Record
@@ -69,8 +69,8 @@ def people(
     parts: Mapping[str, str] | None = None,
     columns: Mapping[str, str] | None = None,
     distractors: bool = True,
-    train_fraction: Fraction = 0.5,
-    split_seed: NonNegativeInt = 0,
+    train_fraction: Fraction | None = None,
+    split_seed: NonNegativeInt | None = None,
 ) -> DataSplits:
     """Your own images: folders, of identities or of parts, or a list of images.
 
@@ -87,13 +87,13 @@ def people(
         parts: Folders of the parts by `train`, `query`, `gallery` or `test`, if they are not clear.
         columns: Columns of the CSV file by `path`, `identity`, `camera` or `split`, likewise.
         distractors: Whether identity 0000 is nobody in particular, as in Market-1501.
-        train_fraction: Share of the identities to train on, in a set without parts.
-        split_seed: Chooses them.
+        train_fraction: Share of the identities to train on, in a set without parts; None takes
+            half of them.
+        split_seed: Chooses them; None takes 0.
     """
     found = read_splits(
         source,
-        train_fraction=train_fraction,
-        seed=split_seed,
+        **chosen_split(train_fraction=train_fraction, split_seed=split_seed),
         camera=camera,
         identity=identity,
         parts=parts,

@@ -1,5 +1,6 @@
 """Sets that are named by one text: a folder, a CSV file, or a public set and its root."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,21 @@ def public_set(source: str) -> tuple[str, str] | None:
     return name, root or "data"
 
 
-def read_source(source: str, *, train_fraction: float = 0.0, **reading: Any) -> Splits:
+def read_source(
+    source: str,
+    *,
+    train_fraction: float = 0.0,
+    seed: int = 0,
+    said: Sequence[str] = (),
+    **reading: Any,
+) -> Splits:
     """Read a set that a text names.
 
     Args:
         source: A folder or a file of `read_set`, or `NAME:ROOT` of `read_named`.
         train_fraction: Share of the identities to train on, of a set without parts.
+        seed: Chooses them.
+        said: See `read_splits`.
         reading: What the user says of the set, see `Reading`.
 
     Raises:
@@ -41,8 +51,8 @@ def read_source(source: str, *, train_fraction: float = 0.0, **reading: Any) -> 
     """
     public = public_set(source)
     if public is None:
-        return read_splits(source, train_fraction=train_fraction, **reading)
-    said = Reading(**reading)
-    said.refuse(Path(source), "a public set is known", "camera", "identity", "parts", "columns")
+        return read_splits(source, train_fraction=train_fraction, seed=seed, said=said, **reading)
+    known = Reading(**reading)
+    known.refuse(Path(source), "a public set is known", "camera", "identity", "parts", "columns")
     found = read_named(*public)
-    return without_cameras(found) if said.same_camera else found
+    return without_cameras(found) if known.same_camera else found

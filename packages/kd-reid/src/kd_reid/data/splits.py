@@ -30,21 +30,17 @@ class People:
 
 
 @dataclass(kw_only=True)
-class DataSplits(LoaderSet):
-    """The data that a config's `data` node builds.
+class TrainingSet(LoaderSet):
+    """What is trained on.
 
     Attributes:
-        train: Training batches; `label` counts the identities of the training set.
-        query: Images to search for.
-        gallery: Images to search in.
-        identities: Names of the training set's identities.
+        train: Training batches; `label`, if they have it, counts the identities.
+        identities: Names of the training set's identities; none of images without labels.
         image_size: Height and width of the images in pixels.
         mean: Mean of pixels in [0, 1], one for each channel; the embedder subtracts it.
         std: Standard deviation likewise.
     """
 
-    query: People
-    gallery: People
     identities: tuple[str, ...]
     image_size: tuple[int, int]
     mean: tuple[float, ...]
@@ -54,6 +50,19 @@ class DataSplits(LoaderSet):
     def num_classes(self) -> int:
         """Return the number of identities of the training set."""
         return len(self.identities)
+
+
+@dataclass(kw_only=True)
+class DataSplits(TrainingSet):
+    """The data that a config's `data` node builds.
+
+    Attributes:
+        query: Images to search for.
+        gallery: Images to search in.
+    """
+
+    query: People
+    gallery: People
 
     @property
     def loaders(self) -> list[SplitLoader]:

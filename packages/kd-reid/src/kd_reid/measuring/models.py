@@ -73,12 +73,13 @@ def _finished(args: Namespace, path: Path, described: Path) -> Measured:
         load_checkpoint(embedder.network, path)
     size = tuple(args.size or _pair(embedder.size))
     evaluation, source = _own_settings(described.parent)
-    made = Embedder(
+    made = type(embedder)(
         embedder.network,
         mean=embedder.mean.flatten().tolist(),
         std=embedder.std.flatten().tolist(),
         size=size,
         roles=embedder.roles,
+        heads=embedder.heads,
     )
     return Measured(made.eval(), size, evaluation, source)
 

@@ -12,11 +12,17 @@ from kd_core.errors import UserError
 from kd_core.functional import full_precision
 from torch import Tensor
 
-from kd_reid.metrics.distance import check_embeddings, one_minus_dot, squared_euclidean
+from kd_reid.metrics.distance import (
+    check_embeddings,
+    from_norms,
+    one_minus_dot,
+    squared_norms,
+)
 from kd_reid.metrics.encodings import Sharing, encodings, tiny
 from kd_reid.metrics.reranking import check_neighbours, check_share
 
 CHUNK = 2**22  # distances at a time, about 30 bytes each
+SHARED = 2**20  # weights that two images share, at a time, about 50 bytes each
 _PASSES = 2.5  # over all rows: neighbours, their weights, and what few images share
 
 
@@ -47,18 +53,21 @@ class Distances:
         if kind == "cosine":
             sides = F.normalize(sides[0]), F.normalize(sides[1])
         self.query, self.gallery = sides
-        self._distance = one_minus_dot if kind == "cosine" else squared_euclidean
+        self._norms = None if kind == "cosine" else tuple(map(squared_norms, sides))
 
     @torch.no_grad()
     @full_precision
-    def rows(self, images: Tensor, others: Tensor) -> Tensor:
-        """Return the distances of some images to others."""
-        return self._distance(images, others)
+    def rows(self, images: Tensor, side: int) -> Tensor:
+        """Return the distances of some images to all queries (0), or to the gallery (1)."""
+        others = (self.query, self.gallery)[side]
+        if self._norms is None:
+            return one_minus_dot(images, others)
+        return from_norms(images, others, squared_norms(images), self._norms[side])
 
     def blocks(self) -> Iterator[Tensor]:
         """Yield the distances of some queries to the gallery, [n, G], in order."""
         for images in self.query.split(max(CHUNK // len(self.gallery), 1)):
-            yield self.rows(images, self.gallery)
+            yield self.rows(images, 1)
 
     @torch.no_grad()
     def reranked(
@@ -94,7 +103,7 @@ class Distances:
 
         if announce is not None:
             announce(self._seconds(size, power, max(k1 + 1, k2)))
-        shared = Sharing(encodings(chunks, total, k1, k2), images, CHUNK)
+        shared = Sharing(encodings(chunks, total, k1, k2), images, SHARED)
         start = 0
         for rows in self.query.split(size):
             stop = start + len(rows)
@@ -104,9 +113,7 @@ class Distances:
 
     def _relative(self, rows: Tensor, power: int) -> Tensor:
         """Return powers of some images' distances to all, each image's divided by its largest."""
-        sides = [self.rows(rows, side) for side in (self.query, self.gallery)]
-        plain = torch.cat(sides, 1)
-        del sides
+        plain = torch.cat([self.rows(rows, side) for side in (0, 1)], 1)
         plain = plain.clamp_(min=0).sqrt_().pow_(power)
         return plain.div_(plain.amax(1, keepdim=True).clamp(min=tiny(plain)))
 

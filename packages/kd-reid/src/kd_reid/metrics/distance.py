@@ -1,9 +1,12 @@
 """Distances between every query and every gallery image."""
 
+import torch
 import torch.nn.functional as F  # noqa: N812 (the name all of torch's users know)
 from kd_core.errors import UserError
 from kd_core.functional import full_precision
 from torch import Tensor
+
+_ROWS = 4096  # embeddings whose squares are held at a time
 
 
 @full_precision
@@ -24,8 +27,20 @@ def squared_euclidean(query: Tensor, gallery: Tensor) -> Tensor:
         UserError: If the two are not matrices with equal numbers of columns.
     """
     check_embeddings(query, gallery)
-    norms = query.square().sum(1, keepdim=True) + gallery.square().sum(1)
-    return norms.addmm_(query, gallery.T, alpha=-2).clamp_(min=0)  # in the memory of the norms
+    return from_norms(query, gallery, squared_norms(query), squared_norms(gallery))
+
+
+@full_precision
+def squared_norms(rows: Tensor) -> Tensor:
+    """Return the squared lengths of embeddings [N, D]."""
+    return torch.cat([some.square().sum(1) for some in rows.split(_ROWS)])
+
+
+@full_precision
+def from_norms(query: Tensor, gallery: Tensor, norms: Tensor, gallery_norms: Tensor) -> Tensor:
+    """Return `squared_euclidean` of embeddings whose squared lengths are known."""
+    sums = norms[:, None] + gallery_norms
+    return sums.addmm_(query, gallery.T, alpha=-2).clamp_(min=0)  # in the memory of the sums
 
 
 @full_precision

@@ -1,16 +1,38 @@
 """What images have as their neighbours, sparse, and how much of that two images share."""
 
-import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from kd_reid.metrics.growing import Growing
+
 ROWS = 4096  # images at a time, about 5 kB each
+_SHARE = 64  # weights for each of them that are averaged at a time, about 50 bytes each
 
 
-def encodings(chunks: Callable[[], Iterable[Tensor]], total: int, k1: int, k2: int) -> Tensor:
-    """Return each image's averaged weights on its neighbours, sparse [total, total].
+class Weights(NamedTuple):
+    """Every image's weights on its neighbours, one image after the other: 8 bytes a weight.
+
+    Attributes:
+        counts: How many each image has, int64 [N].
+        neighbour: Of each weight, rising within an image, int32 [W].
+        weight: [W].
+    """
+
+    counts: Tensor
+    neighbour: Tensor
+    weight: Tensor
+
+    @property
+    def starts(self) -> Tensor:
+        """Return where the weights of each image begin, int64 [N]."""
+        return self.counts.cumsum(0) - self.counts
+
+
+def encodings(chunks: Callable[[], Iterable[Tensor]], total: int, k1: int, k2: int) -> Weights:
+    """Return each image's averaged weights on its neighbours.
 
     Args:
         chunks: Yields all rows of relative distances, some at a time.
@@ -19,13 +41,16 @@ def encodings(chunks: Callable[[], Iterable[Tensor]], total: int, k1: int, k2: i
         k2: See `rerank`.
     """
     count = min(max(k1 + 1, k2), total)
-    neighbours = torch.cat([rows.topk(count, largest=False).indices for rows in chunks()])
+    found = Growing()
+    for rows in chunks():
+        found.add(rows.topk(count, largest=False).indices)
+    neighbours = found.joined()
     encoding = _encode(chunks(), neighbours, k1)
     return _average(encoding, neighbours[:, :k2]) if k2 > 1 else encoding
 
 
-def _encode(chunks: Iterable[Tensor], neighbours: Tensor, k1: int) -> Tensor:
-    """Return each image's weights on its reciprocal neighbours, sparse [N, N].
+def _encode(chunks: Iterable[Tensor], neighbours: Tensor, k1: int) -> Weights:
+    """Return each image's weights on its reciprocal neighbours.
 
     A reciprocal neighbour adds its own reciprocal neighbours (of half the number), if the image has
     more than two thirds of these already.
@@ -33,17 +58,16 @@ def _encode(chunks: Iterable[Tensor], neighbours: Tensor, k1: int) -> Tensor:
     total = len(neighbours)
     near, half = neighbours[:, : k1 + 1], neighbours[:, : round(k1 / 2) + 1]
     mutual, half_mutual = _reciprocal(near), _reciprocal(half)  # [N, k] each
-    indices, values, start = [], [], 0
+    parts, start = _Parts(), 0
     for rows in chunks:
         here = slice(start, start + len(rows))
         images = _expand(mutual[here], half_mutual[near[here]], total)
         new = (images < total) & (images.diff(prepend=images.new_full((len(rows), 1), -1)) > 0)
         weights = rows.gather(1, images.clamp(max=total - 1)).neg_().exp_().mul_(new)
         weights.div_(weights.sum(1, keepdim=True).clamp(min=tiny(weights)))
-        indices.append(torch.stack([new.nonzero()[:, 0] + start, images[new]]))
-        values.append(weights[new])
+        parts.add(new.sum(1), images[new].int(), weights[new])
         start += len(rows)
-    return _joined(indices, values, total)
+    return parts.joined()
 
 
 def _expand(mutual: Tensor, friends: Tensor, total: int) -> Tensor:
@@ -72,34 +96,51 @@ def _reciprocal(neighbours: Tensor) -> Tensor:
     return torch.cat(found)
 
 
-def _average(encoding: Tensor, neighbours: Tensor) -> Tensor:
-    """Return the mean encoding, sparse [N, N], of each image's neighbours [N, k]."""
+def _average(encoding: Weights, neighbours: Tensor) -> Weights:
+    """Return the mean weights of each image's neighbours [N, k]."""
     total, k = neighbours.shape
-    indices, values, start = [], [], 0
-    for rows in neighbours.split(ROWS):
-        image = torch.arange(len(rows), device=rows.device).repeat_interleave(k)
-        share = encoding.values().new_full((len(image),), 1 / k)
-        shares = _sparse(torch.stack([image, rows.flatten()]), share, (len(rows), total))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of sparse CSR tensors, which are used here
-            mean = torch.sparse.mm(shares, encoding).coalesce()
-        indices.append(mean.indices() + mean.indices().new_tensor([[start], [0]]))
-        values.append(mean.values())
-        start += len(rows)
-    return _joined(indices, values, total)
+    counts, starts = encoding.counts[neighbours], encoding.starts
+    parts, sizes = _Parts(), _groups(counts.sum(1), _SHARE * ROWS)
+    for images, each in zip(neighbours.split(sizes), counts.split(sizes), strict=True):
+        found = _places(starts[images.flatten()], each.flatten())
+        row = torch.arange(len(images), device=found.device).repeat_interleave(each.sum(1))
+        key = row.mul_(total).add_(encoding.neighbour[found])
+        keys, place = key.unique(return_inverse=True)  # sorted
+        mean = encoding.weight.new_zeros(len(keys))
+        mean.index_add_(0, place, encoding.weight[found] / k)
+        rows = keys.div(total, rounding_mode="floor")
+        parts.add(rows.bincount(minlength=len(images)), (keys % total).int(), mean)
+    return parts.joined()
 
 
-def _joined(indices: list[Tensor], values: list[Tensor], total: int) -> Tensor:
-    """Return a sparse matrix [total, total] of parts whose indices are in order already."""
-    shape, whole = (total, total), torch.cat(indices, 1)
-    indices.clear()
-    return torch.sparse_coo_tensor(
-        whole, torch.cat(values), shape, check_invariants=False, is_coalesced=True
-    )
+class _Parts:
+    """Weights of some images after the other."""
+
+    def __init__(self) -> None:
+        self._columns = Growing(), Growing(), Growing()
+
+    def add(self, *columns: Tensor) -> None:
+        """Take what `Weights` has, of further images."""
+        for all_rows, rows in zip(self._columns, columns, strict=True):
+            all_rows.add(rows)
+
+    def joined(self) -> Weights:
+        """Return the weights of all images."""
+        return Weights(*(column.joined() for column in self._columns))
 
 
-def _sparse(indices: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
-    return torch.sparse_coo_tensor(indices, values, shape, check_invariants=False).coalesce()
+def _places(begin: Tensor, times: Tensor) -> Tensor:
+    """Return for each i the numbers from `begin[i]` on, `times[i]` of them, in one row."""
+    found = (begin - times.cumsum(0) + times).repeat_interleave(times)
+    return found.add_(torch.arange(len(found), device=found.device))
+
+
+def _groups(sizes: Tensor, most: int) -> Sequence[int]:
+    """Return how many of some things, in order, are in groups whose sizes add up to about `most`.
+
+    A group may have one more thing than fits.
+    """
+    return ((sizes.cumsum(0) - sizes) // most).bincount().tolist()
 
 
 def tiny(values: Tensor) -> float:
@@ -108,42 +149,46 @@ def tiny(values: Tensor) -> float:
 
 
 class Sharing:
-    """Jaccard distances of sparse encodings [N, N] whose rows sum to one, some rows at a time.
+    """Jaccard distances of encodings whose rows sum to one, some rows at a time.
 
     Few images have a weight on the same neighbour, so the gallery is indexed by neighbours.
 
     Args:
-        encoding: Of all images, queries first; coalesced.
+        encoding: Of all images, queries first.
         images: Number of gallery images; they come last, and may be queries too.
         chunk: Weights that two images share, at a time.
     """
 
-    def __init__(self, encoding: Tensor, images: int, chunk: int) -> None:
-        (image, self.neighbour), self.weight = encoding.indices(), encoding.values()
-        before = len(encoding) - images  # how many are not of the gallery
-        self.images, self.chunk = images, chunk
-        counts = image.bincount(minlength=len(encoding))
-        self.ends = counts.cumsum(0)  # of the rows, among the entries
-        self.starts = self.ends - counts
-        first = int(self.starts[before])  # the gallery's entries are the last ones
-        order = self.neighbour[first:].argsort(stable=True)
-        self.gallery = image[first:][order] - before
-        self.other = self.weight[first:][order]
-        self.sharing = self.neighbour[first:].bincount(minlength=len(encoding))
+    def __init__(self, encoding: Weights, images: int, chunk: int) -> None:
+        total = len(encoding.counts)
+        before = total - images  # how many are not of the gallery
+        self.images, self.chunk, self.starts = images, chunk, encoding.starts
+        self.counts, first = encoding.counts, int(self.starts[before])
+        # The gallery's own weights are needed in the order of neighbours alone, if it is apart.
+        asked = slice(0, first) if before else slice(None)
+        self.neighbour, self.weight = encoding.neighbour[asked], encoding.weight[asked]
+        if before:
+            self.neighbour, self.weight = self.neighbour.clone(), self.weight.clone()
+        own = encoding.neighbour[first:]
+        order = own.argsort(stable=True)
+        image = torch.arange(images, dtype=torch.int32, device=own.device)
+        self.gallery = image.repeat_interleave(self.counts[before:])[order]
+        self.other = encoding.weight[first:][order]
+        self.sharing = own.bincount(minlength=total)
         self.first = self.sharing.cumsum(0) - self.sharing  # where a neighbour's images start
 
     def distances(self, start: int, stop: int) -> Tensor:
         """Return the distances of some rows to the gallery, [stop - start, images]."""
-        here = slice(int(self.starts[start]), int(self.ends[stop - 1]))
+        counts = self.counts[start:stop]
+        begin = int(self.starts[start])
+        here = slice(begin, begin + int(counts.sum()))
         mine, neighbour = self.weight[here], self.neighbour[here]
-        counts = (self.ends - self.starts)[start:stop]
         row = torch.arange(stop - start, device=mine.device).repeat_interleave(counts)
         entries = row * self.images, mine, self.first[neighbour], self.sharing[neighbour]
         shared = mine.new_zeros((stop - start) * self.images)
-        parts = ((entries[3].cumsum(0) - entries[3]) // self.chunk).bincount().tolist()
-        for target, own, begin, times in zip(*(e.split(parts) for e in entries), strict=True):
-            found = (begin - times.cumsum(0) + times).repeat_interleave(times)
-            found += torch.arange(len(found), device=found.device)
+        parts = _groups(entries[3], self.chunk)
+        for target, own, places, times in zip(*(e.split(parts) for e in entries), strict=True):
+            found = _places(places, times)
             smaller = torch.minimum(own.repeat_interleave(times), self.other[found])
             shared.index_add_(0, target.repeat_interleave(times) + self.gallery[found], smaller)
         shared = shared.view(stop - start, self.images)

@@ -8,6 +8,7 @@ import torch
 from kd_core.errors import UserError, nearest
 from torch import Tensor
 
+from kd_reid.metrics.growing import Growing
 from kd_reid.metrics.labels import Labels, labels_of, left_out
 
 APS = ("step", "trapezoid")
@@ -109,13 +110,15 @@ def rank_blocks(
     """
     if max_rank < 1:
         raise UserError(f"max_rank is 1 or more, got {max_rank}")
-    ranked, start = [], 0
+    columns, start = [Growing() for _ in range(5)], 0
     for block in blocks:
         here = slice(start, start + len(block))
         sides = labels.query_ids[here], labels.query_cams[here]
-        ranked.append(_rank(block, *sides, labels.gallery_ids, labels.gallery_cams))
+        found = _rank(block, *sides, labels.gallery_ids, labels.gallery_cams)
+        for column, rows in zip(columns, found, strict=True):
+            column.add(rows)
         start += len(block)
-    first, length, inverse, *precisions = (torch.cat(p) for p in zip(*ranked, strict=True))
+    first, length, inverse, *precisions = (column.joined() for column in columns)
     _report_left_out(start - len(first), start, stacklevel + 2)
     ranks = torch.arange(min(max_rank, int(length.max())), device=first.device)
     means = {name: float(values.mean()) for name, values in zip(APS, precisions, strict=True)}

@@ -29,7 +29,7 @@ def rerank(
 
     Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR 2017,
     arXiv:1701.08398, as in the authors' code: distances are squared and divided by each image's
-    largest. Beside its arguments it needs about three times the memory of `query_gallery`.
+    largest. Beside its arguments it needs about twice the memory of `query_gallery`.
 
     torchreid passes squared distances to that code, so its published numbers use the fourth power;
     `squared_twice` reproduces them.

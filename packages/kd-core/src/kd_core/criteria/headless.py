@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
+from torch import nn
+
 from kd_core.config.kinds import MODULE
 from kd_core.errors import UserError, nearest
-from torch import nn
 
 
 def without_head(network: Annotated[nn.Module, MODULE], paths: Sequence[str]) -> nn.Module:
