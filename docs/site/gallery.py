@@ -164,7 +164,7 @@ def arguments(terms: dict[str, dict[str, Any]]) -> str:
             for key, value in vars(importlib.import_module(module)).items()
             if key == module.rpartition(".")[2] and inspect.isfunction(inspect.unwrap(value))
         ]
-        one = f".. autoclass:: {module}.{class_name}\n   :no-index:\n   :members: compute, bind"
+        one = f".. autoclass:: {module}.{class_name}\n   :no-index:"
         parts.append("\n\n".join([one, *functions]))
     rst = "\n\n".join(parts)
     return f"## Arguments, errors, differences\n\n```{{eval-rst}}\n{rst}\n```" if parts else ""
