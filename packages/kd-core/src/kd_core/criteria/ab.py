@@ -1,4 +1,13 @@
-"""AB: which neurons of the teacher are active, not how much."""
+r"""AB: which neurons of the teacher are active, not how much.
+
+.. math::
+
+   L =
+   \tfrac{3}{1000}\sum_l 2^{-(n-l)}\,\tfrac1N\sum\begin{cases}\max(0,\ m-F^s)^2 & F^t>0\\ \max(0,\ m
+   +F^s)^2 & F^t\le 0\end{cases}
+
+F are maps before the activation, m the margin; the deepest level n counts whole.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar

@@ -1,4 +1,13 @@
-"""AFD: every teacher map teaches the student maps that attend to it."""
+r"""AFD: every teacher map teaches the student maps that attend to it.
+
+.. math::
+
+   L = \sum_{i,j}\alpha_{ij}\,\big\|\bar e(F^t_i)-\bar e(F^s_j)\big\|^2,
+   \qquad \alpha_{i\cdot}=\mathrm{softmax}_j\big(q_i^\top W k_j\big)
+
+e is the mean square of a map's channels at the teacher's size, with unit length; queries q are
+made of the teacher's maps, keys k of the student's.
+"""
 
 import math
 from collections.abc import Mapping, Sequence

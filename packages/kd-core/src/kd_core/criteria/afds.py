@@ -1,4 +1,12 @@
-"""AFDS: channels of the teacher's maps, weighted by a learned attention."""
+r"""AFDS: channels of the teacher's maps, weighted by a learned attention.
+
+.. math::
+
+   L =
+   \sum_l\sum_c a_{lc}\,\Big\|\frac{F^s_{lc}}{\|F^s_{lc}\|}-\frac{F^t_{lc}}{\|F^t_{lc}\|}\Big\|^2
+
+Mean over positions; a are shares of a learned attention over channels.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar

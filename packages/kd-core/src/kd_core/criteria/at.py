@@ -1,4 +1,12 @@
-"""AT: where the teacher's feature maps are large."""
+r"""AT: where the teacher's feature maps are large.
+
+.. math::
+
+   L = \sum_l\mathrm{mean}\Big(\frac{A^s_l}{\|A^s_l\|}-\frac{A^t_l}{\|A^t_l\|}\Big)^2,
+   \qquad A = \tfrac1C\sum_c|F_c|^p
+
+A is a map of where the channels are large.
+"""
 
 from collections.abc import Mapping
 from typing import Any

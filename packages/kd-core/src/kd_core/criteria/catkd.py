@@ -1,4 +1,11 @@
-"""CAT-KD: class activation maps, which say where in the image each class is found."""
+r"""CAT-KD: class activation maps, which say where in the image each class is found.
+
+.. math::
+
+   L = \mathrm{mean}\big(\mathrm{pool}(M^s)-\mathrm{pool}(M^t)\big)^2
+
+M are class activation maps: the classifier's logits in every place; pooled to 2 x 2.
+"""
 
 from collections.abc import Mapping, Sequence
 from functools import partial

@@ -1,4 +1,13 @@
-"""CC: how the samples of the batch are correlated, in the paper's form and in a reduced one."""
+r"""CC: how the samples of the batch are correlated, in the paper's form and in a reduced one.
+
+.. math::
+
+   L = \tfrac1{N^2}\sum_{ij}\big(k(f^s_i,f^s_j)-k(f^t_i,f^t_j)\big)^2,
+   \qquad k(x,y)=\exp(-\gamma\|x-y\|^2)
+
+k is taken as a Taylor series of the product of unit vectors. The reduced form is the mean of the
+products of the errors of each sample and the next.
+"""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,14 @@
-"""CLKD: normalised logits of samples and of classes, and the covariance of classes."""
+r"""CLKD: normalised logits of samples and of classes, and the covariance of classes.
+
+.. math::
+
+   L = \mu\big(\mathrm{MSE}(\bar z^s,\bar z^t)
+   +\beta\,\mathrm{MSE}(\tilde z^s,\tilde z^t)\big)
+   +\tfrac{\nu}{C^2}\big\|\Sigma^s-\Sigma^t\big\|_F
+
+z̄ are logits with rows of unit length, z̃ with columns of unit length, Sigma is the covariance of
+classes.
+"""
 
 from collections.abc import Mapping
 from typing import Any

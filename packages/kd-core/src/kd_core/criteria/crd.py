@@ -1,4 +1,13 @@
-"""CRD: contrast each sample's embedding with the other network's embeddings of other classes."""
+r"""CRD: contrast each sample's embedding with the other network's embeddings of other classes.
+
+.. math::
+
+   L = -\log h(s_i,t_i)-\sum_{j}\log\big(1-h(s_i,t_j)\big),
+   \qquad h(s,t)=\frac{e^{s^\top t/\tau}}{e^{s^\top t/\tau}+M/N}
+
+s and t are embeddings of unit length; M samples j of other classes come from a memory of all N;
+the same with the roles exchanged is added.
+"""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,13 @@
-"""CTKD: KD at a learned temperature that makes the task harder from epoch to epoch."""
+r"""CTKD: KD at a learned temperature that makes the task harder from epoch to epoch.
+
+.. math::
+
+   L = \tau^2\,\mathrm{KL}\big(\sigma(z^t/\tau)\,\|\,\sigma(z^s/\tau)\big),
+   \qquad \tau = 1+20\,\mathrm{sigmoid}(\theta)
+
+The gradient of theta is reversed, and grows from epoch to epoch, so that tau makes the task
+harder.
+"""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,13 @@
-"""CWD: each channel of the teacher as a distribution over positions."""
+r"""CWD: each channel of the teacher as a distribution over positions.
+
+.. math::
+
+   L =
+   \tau^2\sum_l\frac1{NC}\sum_{i,c}
+   \mathrm{KL}\big(\sigma(F^t_{ic}/\tau)\,\|\,\sigma(F^s_{ic}/\tau)\big)
+
+sigma is over positions.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,11 @@
-"""DenseMSE: the teacher's maps, projected from the student's position by position."""
+r"""DenseMSE: the teacher's maps, projected from the student's position by position.
+
+.. math::
+
+   L = \mathrm{mean}\big(P F^s-F^t\big)^2
+
+P is a linear map of channels, the student's map is brought to the teacher's positions.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast

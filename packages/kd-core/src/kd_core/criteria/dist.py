@@ -1,4 +1,13 @@
-"""DIST: correlation with the teacher's probabilities, in each sample and in each class."""
+r"""DIST: correlation with the teacher's probabilities, in each sample and in each class.
+
+.. math::
+
+   L = \tau^2\Big(\beta\big(1-\tfrac1N\sum_i\rho(p^s_{i\cdot},p^t_{i\cdot})\big)
+   +\gamma\big(1-\tfrac1C\sum_c\rho(p^s_{\cdot c},p^t_{\cdot c})\big)\Big)
+
+p are the probabilities [N, C] at temperature tau, rho is Pearson's correlation: of rows, then of
+columns.
+"""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar

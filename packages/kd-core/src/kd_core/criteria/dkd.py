@@ -1,4 +1,12 @@
-"""DKD: KD in two parts, the target class against the rest and the rest among themselves."""
+r"""DKD: KD in two parts, the target class against the rest and the rest among themselves.
+
+.. math::
+
+   L = \tau^2\big(\alpha\,\mathrm{KL}(b^t\|b^s) + \beta\,\mathrm{KL}(\hat p^t\|\hat p^s)\big)
+
+b are the probabilities of the true class and of all others together, p̂ those among the others,
+all at temperature tau.
+"""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,13 @@
-"""FGD: the teacher's pyramid, objects and background apart, and its relations between pixels."""
+r"""FGD: the teacher's pyramid, objects and background apart, and its relations between pixels.
+
+.. math::
+
+   L = \sum_l\sum\big(\alpha M+\beta B\big)A^t_{pos}A^t_{ch}\,(F^s-F^t)^2
+   +\gamma\big(|A^s-A^t|\big)+\lambda\,\|R(F^s)-R(F^t)\|^2
+
+M marks objects, each divided by its area, B the background; A is attention over positions and
+channels, R a block of global context.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,11 @@
-"""FitNet: the teacher's feature maps, regressed from the student's."""
+r"""FitNet: the teacher's feature maps, regressed from the student's.
+
+.. math::
+
+   L = \sum_l\mathrm{mean}\big(r_l(F^s_l)-F^t_l\big)^2
+
+F are maps, r is a convolution to the teacher's shape, trained with the student.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar

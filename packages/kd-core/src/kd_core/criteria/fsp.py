@@ -1,4 +1,11 @@
-"""FSP: the flow between layers, as Gram matrices of their channels."""
+r"""FSP: the flow between layers, as Gram matrices of their channels.
+
+.. math::
+
+   L = \sum_l\mathrm{mean}\big(G^s_l-G^t_l\big)^2,\qquad G_l = \tfrac1{HW}F_l F_{l+1}^\top
+
+G are products of channels of consecutive levels.
+"""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise

@@ -1,4 +1,12 @@
-"""FT: factors of the teacher's last map, extracted by a paraphraser that is trained first."""
+r"""FT: factors of the teacher's last map, extracted by a paraphraser that is trained first.
+
+.. math::
+
+   L = \mathrm{mean}\Big|\frac{f^s}{\|f^s\|}-\frac{f^t}{\|f^t\|}\Big|^p
+
+f are factors: of the teacher's map by a paraphraser that is trained first, of the student's by a
+translator.
+"""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise

@@ -1,4 +1,11 @@
-"""MAG and MAS: a narrow and a wide code of the teacher's features."""
+r"""MAG and MAS: a narrow and a wide code of the teacher's features.
+
+.. math::
+
+   L = \sum_g \tau_g^2\,\mathrm{KL}\big(\sigma(z^t_g/\tau_g)\,\|\,\sigma(z^s_g/\tau_g)\big)
+
+g are granularities: logits decoded from a narrow and a wide code, and the plain ones.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar

@@ -1,4 +1,11 @@
-"""Hard-label distillation: the teacher's predicted class serves as the label."""
+r"""Hard-label distillation: the teacher's predicted class serves as the label.
+
+.. math::
+
+   L = \mathrm{CE}\big(z^s,\ \arg\max_c z^t_c\big)
+
+Mean over the batch.
+"""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar

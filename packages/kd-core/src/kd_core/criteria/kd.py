@@ -1,4 +1,11 @@
-"""KD: the teacher's softened class probabilities."""
+r"""KD: the teacher's softened class probabilities.
+
+.. math::
+
+   L = \tau^2\,\mathrm{KL}\big(\sigma(z^t/\tau)\,\|\,\sigma(z^s/\tau)\big)
+
+z are logits, sigma is the softmax, tau the temperature; mean over the batch.
+"""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,12 @@
-"""KDSVD: the leading singular vectors of the maps, and how they change from level to level."""
+r"""KDSVD: the leading singular vectors of the maps, and how they change from level to level.
+
+.. math::
+
+   L = \sum_l\|R^s_l-R^t_l\|^2,\qquad R_l = \exp\!\big({-}(v_{l+1}-v_l)^2/8\big)
+
+v are leading right singular vectors of a map, scaled by their singular values; a radial basis
+function of every two entries of consecutive levels.
+"""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise

@@ -1,4 +1,13 @@
-"""L2D: distillation of multi-label classifiers, by their labels one by one."""
+r"""L2D: distillation of multi-label classifiers, by their labels one by one.
+
+.. math::
+
+   L = \lambda\sum_c\mathrm{KL}\big(\mathrm{B}(p^t_c)\,\|\,\mathrm{B}(p^s_c)\big)
+   +\lambda_c L_{class}+\lambda_i L_{image}
+
+B is Bernoulli's distribution, p are sigmoids; the other parts match distances of label
+embeddings: of one class over images, of one image over classes.
+"""
 
 from collections.abc import Mapping
 from typing import Any

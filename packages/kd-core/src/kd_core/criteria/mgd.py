@@ -1,4 +1,11 @@
-"""MGD: the teacher's whole map, generated from a masked one of the student."""
+r"""MGD: the teacher's whole map, generated from a masked one of the student.
+
+.. math::
+
+   L = \tfrac1N\big\|G\big(m\odot r(F^s)\big)-F^t\big\|^2
+
+m hides positions or channels by chance, r is a convolution to the teacher's channels, G two more.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal

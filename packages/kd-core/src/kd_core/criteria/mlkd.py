@@ -1,4 +1,13 @@
-"""MLKD: KD and the correlations of classes and of samples, at several temperatures."""
+r"""MLKD: KD and the correlations of classes and of samples, at several temperatures.
+
+.. math::
+
+   L = \sum_\tau \tau^2\,\mathrm{KL}(p^t\|p^s)
+   + \tfrac1N\big\|p^s p^{s\top}-p^t p^{t\top}\big\|^2
+   + \tfrac1C\big\|p^{s\top}p^s-p^{t\top}p^t\big\|^2
+
+p are the probabilities [N, C] at each temperature tau.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,11 @@
-"""NKD: the teacher's probability of the target, and its distribution over the other classes."""
+r"""NKD: the teacher's probability of the target, and its distribution over the other classes.
+
+.. math::
+
+   L = -p^t_y\log p^s_y \;-\; \gamma\,\tau^2\sum_{c\ne y}\hat p^t_c\log\hat p^s_c
+
+y is the true class, p̂ are probabilities among the other classes at temperature tau.
+"""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar

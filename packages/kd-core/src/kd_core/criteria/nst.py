@@ -1,4 +1,12 @@
-"""NST: the distribution of a map's channels, each a pattern of where it fires."""
+r"""NST: the distribution of a map's channels, each a pattern of where it fires.
+
+.. math::
+
+   L = \sum_l\big\|\tfrac1{C^s}G(F^s)-\tfrac1{C^t}G(F^t)\big\|^2
+
+Each channel is a vector of unit length, G holds the products of positions summed over channels:
+the squared discrepancy with the kernel (xᵀy)².
+"""
 
 from collections.abc import Mapping
 from typing import Any

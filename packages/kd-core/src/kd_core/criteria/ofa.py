@@ -1,4 +1,11 @@
-"""OFA: a student of any architecture learns a teacher's logits, from its stages too."""
+r"""OFA: a student of any architecture learns a teacher's logits, from its stages too.
+
+.. math::
+
+   L = -\sum_c\Big(\big(p^t_c+[c=y]\big)^{\varepsilon}-[c=y]\Big)\log p^s_c
+
+For the student's logits, and for those of a head on each of its stages; p at temperature tau.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal

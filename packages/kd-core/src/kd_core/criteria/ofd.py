@@ -1,4 +1,13 @@
-"""OFD: maps before the activation, with the teacher's negative responses cut at a margin."""
+r"""OFD: maps before the activation, with the teacher's negative responses cut at a margin.
+
+.. math::
+
+   L = \sum_l 2^{-(n-l)}\,\tfrac1N\sum\big(r_l(F^s_l)-w\big)^2,
+   \qquad w=\begin{cases}F^t&F^t>0\\\min(F^s,\max(F^t,m))&F^t\le0\end{cases}
+
+F are maps before the activation, m is a margin for each channel, the mean of its negative
+responses as the BatchNorm expects it.
+"""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,11 @@
-"""PKD: feature maps that correlate with the teacher's, channel by channel."""
+r"""PKD: feature maps that correlate with the teacher's, channel by channel.
+
+.. math::
+
+   L = \sum_l\tfrac12\,\mathrm{mean}\big(\hat F^s_l-\hat F^t_l\big)^2
+
+F̂ has mean 0 and deviation 1 in each channel, over batch and positions: 1 less the correlation.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,12 @@
-"""PKT: the probability that one sample of the batch has another as its neighbour."""
+r"""PKT: the probability that one sample of the batch has another as its neighbour.
+
+.. math::
+
+   L = \frac1{N^2}\sum_{ij}p^t_{j|i}\log\frac{p^t_{j|i}}{p^s_{j|i}},
+   \qquad p_{j|i}\propto\tfrac12\big(1+\cos(f_i,f_j)\big)
+
+f are vectors of the samples of a batch.
+"""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,13 @@
-"""QueueKL, QueueTokenKL, SEED: how similar an image is to a queue of the teacher's vectors."""
+r"""QueueKL, QueueTokenKL, SEED: how similar an image is to a queue of the teacher's vectors.
+
+.. math::
+
+   L = \mathrm{KL}\big(\sigma(t Q^\top/\tau)\,\|\,\sigma(h(s) Q^\top/\tau)\big)
+
+Q are earlier vectors of the teacher, h is a projection. QueueTokenKL adds the same over the
+similarities of positions; SEED has another temperature for the teacher, and puts its own vector
+first.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar

@@ -1,4 +1,14 @@
-"""ReviewKD: each level of the teacher, learned from that level of the student and all deeper."""
+r"""ReviewKD: each level of the teacher, learned from that level of the student and all deeper.
+
+.. math::
+
+   L = \sum_l\mathrm{HCL}\big(f_l(F^s_l,\dots,F^s_n),\,F^t_l\big),
+   \quad \mathrm{HCL}(x,y)
+   =\sum_k 2^{-k}\,\mathrm{mean}\big(P_k x-P_k y\big)^2\Big/\sum_k 2^{-k}
+
+f fuses a level of the student with all deeper ones; P pools to the whole, 4 x 4, 2 x 2 and 1 x 1
+positions.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar

@@ -1,4 +1,13 @@
-"""RKD: the distances and angles inside the batch."""
+r"""RKD: the distances and angles inside the batch.
+
+.. math::
+
+   L = \lambda_d\,H\!\Big(\frac{\|f_i-f_j\|}{\mu}\Big)
+   +\lambda_a\,H\big(\cos\angle f_if_jf_k\big)
+
+H is the Huber loss between student's and teacher's values, mu the mean distance of a network's
+vectors; over all pairs and all triplets of a batch.
+"""
 
 from collections.abc import Mapping
 from functools import partial

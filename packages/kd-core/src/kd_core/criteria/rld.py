@@ -1,4 +1,12 @@
-"""RLD: how sure the teacher is, and its order of the classes that it ranks below the true one."""
+r"""RLD: how sure the teacher is, and its order of the classes that it ranks below the true one.
+
+.. math::
+
+   L = \alpha\,\tau_1^2\,\mathrm{KL}(b^t\|b^s)+\beta\,\tau^2\,\mathrm{KL}(q^t\|q^s)
+
+b are the student's probability of the true class and the teacher's of its own first class, each
+with the rest; q are probabilities among the classes that the teacher ranks below the true one.
+"""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar

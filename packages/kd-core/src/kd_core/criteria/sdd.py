@@ -1,4 +1,12 @@
-"""SDD: logits of an image's regions, distilled like those of the whole image."""
+r"""SDD: logits of an image's regions, distilled like those of the whole image.
+
+.. math::
+
+   L = \frac1N\sum_i\sum_r a_{ir}\,l\big(z^s_{ir}, z^t_{ir}, y_i\big)
+
+r runs over regions of the last map, z are the classifier's logits there, l is KD, NKD
+or DKD; a is 2 where a region and the whole image disagree on being right, else 1.
+"""
 
 from collections.abc import Mapping, Sequence
 from functools import partial

@@ -1,4 +1,11 @@
-"""SimKD: the teacher's classifier behind the student's projected map."""
+r"""SimKD: the teacher's classifier behind the student's projected map.
+
+.. math::
+
+   L = \mathrm{mean}\big(P(F^s)-F^t\big)^2
+
+F are last maps, P a projector; afterwards the teacher's classifier is put behind P.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar

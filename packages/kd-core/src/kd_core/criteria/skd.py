@@ -1,4 +1,13 @@
-"""SKD (Streamlined): KD, and the direction of each sample's logits relative to the others'."""
+r"""SKD (Streamlined): KD, and the direction of each sample's logits relative to the others'.
+
+.. math::
+
+   L_{dir} = \frac1N\sum_i\sqrt{d_i^\top(\Sigma+\lambda I)^{-1}d_i},
+   \qquad d_i = \tfrac1N\big(\cos(z^s_i,z^s_\cdot)-\cos(z^t_i,z^t_\cdot)\big)
+
+d is what differs in the cosines of a sample with the batch's others, Sigma their covariance; KD
+is added, each part with its weight.
+"""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,11 @@
-"""SL-Enc: the teacher's soft label, perturbed by a small trained network that takes noise."""
+r"""SL-Enc: the teacher's soft label, perturbed by a small trained network that takes noise.
+
+.. math::
+
+   L = -\tau^2\sum_c\sigma\big((z^t+e(z^t))/\tau\big)_c\,\log\sigma(z^s/\tau)_c
+
+e is a small network, trained first, that takes noise too.
+"""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar

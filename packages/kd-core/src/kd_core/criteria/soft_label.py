@@ -1,4 +1,12 @@
-"""Label optimization: the teacher's soft label, or a smoothed one, replaces the ground truth."""
+r"""Label optimization: the teacher's soft label, or a smoothed one, replaces the ground truth.
+
+.. math::
+
+   L = -\tau^2\sum_c\sigma(z^t/\tau)_c\,\log\sigma(z^s/\tau)_c
+
+There is no other label. Label smoothing has 1 - epsilon + epsilon/C for the target and epsilon/C
+for the rest in the place of the teacher's.
+"""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar

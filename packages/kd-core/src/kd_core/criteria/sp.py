@@ -1,4 +1,11 @@
-"""SP: which samples of the batch are similar to which."""
+r"""SP: which samples of the batch are similar to which.
+
+.. math::
+
+   L = \sum_l\tfrac1{N^2}\big\|\bar G^s_l-\bar G^t_l\big\|_F^2,\qquad G = F F^\top
+
+F has a row for each sample; the rows of Ḡ have unit length.
+"""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,14 @@
-"""SSKD: how the networks recognise rotated images, in addition to their classification."""
+r"""SSKD: how the networks recognise rotated images, in addition to their classification.
+
+.. math::
+
+   L = \mathrm{KD}(z^s,z^t)+\mathrm{KD}(\tilde z^s,\tilde z^t)
+   +\mathrm{KL}\big(\sigma(A^t/\tau)\,\|\,\sigma(A^s/\tau)\big)
+
+z̃ are logits of rotated images, A the cosines between rotated images and upright ones, by a head
+of the teacher's that is trained first; each part has its weight, and the last two keep the
+teacher's right answers and the best of the others.
+"""
 
 from collections.abc import Mapping, Sequence
 from functools import partial

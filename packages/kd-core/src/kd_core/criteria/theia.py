@@ -1,4 +1,11 @@
-"""Theia: the whole map of a foundation model, by its direction and its values."""
+r"""Theia: the whole map of a foundation model, by its direction and its values.
+
+.. math::
+
+   L = 0.9\,\big(1-\cos(P F^s,F^t)\big)+0.1\ \mathrm{smooth}_{L_1}(P F^s,F^t)
+
+The cosine is one for each image, over all positions and channels.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar

@@ -1,4 +1,11 @@
-"""Top-k labels: the teacher's k largest probabilities, and what becomes of the others."""
+r"""Top-k labels: the teacher's k largest probabilities, and what becomes of the others.
+
+.. math::
+
+   L = -\sum_c\tilde p_c\,\log\sigma(z^s/\tau)_c
+
+p̃ has the teacher's k largest probabilities; the others share what is missing from 1.
+"""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, get_args

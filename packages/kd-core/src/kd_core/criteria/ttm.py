@@ -1,4 +1,11 @@
-"""TTM and WTTM: the teacher's probabilities raised to a power, the student's as they are."""
+r"""TTM and WTTM: the teacher's probabilities raised to a power, the student's as they are.
+
+.. math::
+
+   L = w\,\mathrm{KL}\big(\sigma(\gamma z^t)\,\|\,\sigma(z^s)\big)
+
+w is 1 in TTM; in WTTM it is the sum of the teacher's probabilities to the power gamma.
+"""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar

@@ -1,4 +1,12 @@
-"""UNIC: match the class vector and the patch tokens of one or several teachers, without labels."""
+r"""UNIC: match the class vector and the patch tokens of one or several teachers, without labels.
+
+.. math::
+
+   L = \tfrac12\,(1-\cos(h(s),t))+\tfrac12\ \mathrm{smooth}_{L_1}(h(s),t)
+
+Of the class vector and of every token, h is a head; of several teachers, all but the one with an
+image's largest loss are dropped by chance.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar

@@ -1,4 +1,11 @@
-"""VID: a lower bound of the mutual information between the maps of two networks."""
+r"""VID: a lower bound of the mutual information between the maps of two networks.
+
+.. math::
+
+   L = \sum_l\mathrm{mean}\ \tfrac12\Big(\frac{(F^t_l-m_l(F^s_l))^2}{v_l}+\log v_l\Big)
+
+m are convolutions, v a variance for each channel.
+"""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,13 @@
-"""ViTKD: a transformer's first blocks imitated, its last one generated from some tokens."""
+r"""ViTKD: a transformer's first blocks imitated, its last one generated from some tokens.
+
+.. math::
+
+   L = \alpha\sum_{l\in\{0,1\}}\|r_l(T^s_l)-T^t_l\|^2
+   +\frac{\beta}{r}\,\big\|m\odot\big(G(T^s_n)-T^t_n\big)\big\|^2
+
+T are tokens; those that m marks, a share r, were hidden from the generator G; mean over the
+batch.
+"""
 
 from collections.abc import Mapping, Sequence
 from math import isqrt

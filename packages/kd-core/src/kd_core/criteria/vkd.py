@@ -1,4 +1,11 @@
-"""VkD: the teacher's vector from the student's, through a projection that stays orthogonal."""
+r"""VkD: the teacher's vector from the student's, through a projection that stays orthogonal.
+
+.. math::
+
+   L = \mathrm{smooth}_{L_1}\big(P f^s,\ \mathrm{norm}(f^t)\big),\qquad P^\top P = I
+
+P stays orthogonal while it is trained; norm is a layer norm, or standardisation over the batch.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, cast

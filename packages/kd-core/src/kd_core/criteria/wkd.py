@@ -1,4 +1,15 @@
-"""WKD: logits and maps compared by Wasserstein distances, the first over relations of classes."""
+r"""WKD: logits and maps compared by Wasserstein distances, the first over relations of classes.
+
+.. math::
+
+   L_{logits} = -p^t_y\log p^s_y
+   + \gamma\,\min_{q\in\Pi(\hat p^s,\hat p^t)}\sum_{ij}q_{ij}\,c_{ij},
+   \qquad L_{maps} = \sum_k m\,(\mu^s_k-\mu^t_k)^2+(\delta^s_k-\delta^t_k)^2
+
+c is the distance of two classes, p̂ the probabilities among the classes but the true one, the
+transport q is found by Sinkhorn's iterations; mu and delta are mean and deviation of a channel, m
+the ratio of their weights.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal

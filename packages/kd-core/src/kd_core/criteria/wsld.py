@@ -1,4 +1,12 @@
-"""WSLD: KD with a weight for each sample, large where the student lags behind the teacher."""
+r"""WSLD: KD with a weight for each sample, large where the student lags behind the teacher.
+
+.. math::
+
+   L = \alpha\,\tau^2\, w\,\Big({-}\sum_c \sigma(z^t/\tau)_c\log\sigma(z^s/\tau)_c\Big),
+   \qquad w = 1-\exp\!\big({-}\mathrm{CE}(z^s,y)/\mathrm{CE}(z^t,y)\big)
+
+w has no gradient.
+"""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar

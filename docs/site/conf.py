@@ -1,0 +1,30 @@
+"""Sphinx's settings of the site that `build.py` builds."""
+
+from typing import Any
+
+import reference
+
+project = "kd"
+copyright = "the authors of kd"
+html_title = "kd: knowledge distillation"
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+]
+exclude_patterns = ["files"]
+html_theme = "furo"
+html_copy_source = False
+html_show_sphinx = False
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+default_role = "code"  # docstrings have single back-ticks around code
+autodoc_member_order = "bysource"
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+
+
+def setup(app: Any) -> None:
+    """Let docstrings be read as they are written."""
+    app.connect("autodoc-process-docstring", reference.as_text)
