@@ -3,12 +3,9 @@ r"""WKD: logits and maps compared by Wasserstein distances, the first over relat
 .. math::
 
    L_{logits} = -p^t_y\log p^s_y
-   + \gamma\,\min_{q\in\Pi(\hat p^s,\hat p^t)}\sum_{ij}q_{ij}\,c_{ij},
-   \qquad L_{maps} = \sum_k m\,(\mu^s_k-\mu^t_k)^2+(\delta^s_k-\delta^t_k)^2
+   + \gamma\,\min_{q\in\Pi(\hat p^s,\hat p^t)}\sum_{ij}q_{ij}\,c_{ij}
 
-c is the distance of two classes, p̂ the probabilities among the classes but the true one, the
-transport q is found by Sinkhorn's iterations; mu and delta are mean and deviation of a channel, m
-the ratio of their weights.
+c is the distance of two classes, p̂ are the probabilities among the classes but the true one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,13 +49,11 @@ def wkd_logits(
     """Add a cross-entropy of the true class, and a transport of the probability of the others.
 
     WKD-L of Lv et al., "Wasserstein Distance Rivals Kullback-Leibler Divergence for Knowledge
-    Distillation", NeurIPS 2024, arXiv:2412.08139. The first part is the teacher's probability of
-    the true class times the logarithm of the student's, without a temperature. The second is what
-    it costs to move the student's probabilities of the other classes to the teacher's, by
-    Sinkhorn's iterations, through which the gradient flows; it has no factor temperature².
+    Distillation", NeurIPS 2024, arXiv:2412.08139. The first part has no temperature. The transport
+    has no factor temperature²; the gradient flows through Sinkhorn's iterations.
 
     The authors cut the true class out of each sample's cost; here it has no mass instead, which
-    gives the same numbers without a cost for every sample.
+    gives the same numbers.
 
     Args:
         student: Logits, [N, C].
@@ -186,17 +181,9 @@ class WKDLogits(Criterion):
 
     def forward(self, student: Tensor, teacher: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """Return the loss of logits [N, C] and `batch["label"]` [N]."""
-        return wkd_logits(
-            student,
-            teacher,
-            batch["label"],
-            self.cost,
-            gamma=self.gamma,
-            temperature=self.temperature,
-            regularization=self.regularization,
-            iterations=self.iterations,
-            target_weight=self.target_weight,
-        )
+        names = ("gamma", "temperature", "regularization", "iterations", "target_weight")
+        values = {name: getattr(self, name) for name in names}
+        return wkd_logits(student, teacher, batch["label"], self.cost, **values)
 
 
 class WKDFeatures(Criterion):
