@@ -17,7 +17,7 @@ from kd_cls.data.shards.classes import Classes, class_names, class_numbers
 from kd_cls.data.shards.sample_files import Wanted
 from kd_cls.data.shards.parts import Parts, check_apart, tell_shared
 from kd_cls.data.shards.table import Rows, read_table
-from kd_cls.data.shards.transforms import OnTensor
+from kd_cls.data.shards.transforms import ResizedCrop
 from kd_cls.data.splits import DataSplits, first_of_each_class, make_splits
 
 Shards = str | Sequence[str]
@@ -98,7 +98,7 @@ def webdataset(
     reading = Parts(
         options,
         image_size,
-        transform or OnTensor(v2.RandomResizedCrop(image_size)),
+        transform or ResizedCrop(image_size),
         v2.Compose([v2.Resize(resize or image_size), v2.CenterCrop(image_size)]),
         {
             "workers": workers,

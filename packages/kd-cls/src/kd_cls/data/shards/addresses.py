@@ -35,7 +35,9 @@ def shard_addresses(given: str | Sequence[str], option: str) -> list[str]:
     items = [given] if isinstance(given, str) else list(given)
     found = [address for item in items for address in _of_item(item, option)]
     if not found:
-        raise UserError(f"{option}: an empty list; name shards, such as data/train-{{000..146}}.tar")
+        raise UserError(
+            f"{option}: an empty list; name shards, such as data/train-{{000..146}}.tar"
+        )
     _check_there([address for address in found if not is_url(address)], option)
     _check_once(found, option)
     return found

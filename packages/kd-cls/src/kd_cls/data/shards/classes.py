@@ -36,7 +36,9 @@ class Classes:
     @property
     def names(self) -> list[str]:
         """Return the names of all classes; those of numbers are the numbers."""
-        return list(self.given) if self.given is not None else [str(n) for n in range(self.count or 0)]
+        return (
+            list(self.given) if self.given is not None else [str(n) for n in range(self.count or 0)]
+        )
 
     def completed(self, table: ShardTable) -> "Classes":
         """Return these classes, or where nothing is said, those of the training samples.

@@ -101,7 +101,9 @@ class ShardLoader(WorkerLoader):
                 continue
             self.broken.add(index)
             count = self.known + len(self.broken)
-            counted = f"{count:,} broken samples so far, data.max_broken allows {self.most_broken:,}"
+            counted = (
+                f"{count:,} broken samples so far, data.max_broken allows {self.most_broken:,}"
+            )
             if count > self.most_broken:
                 raise UserError(f"{text} ({counted})")
             if len(self.broken) <= _TOLD or count & (count - 1) == 0:

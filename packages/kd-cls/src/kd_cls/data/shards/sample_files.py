@@ -63,7 +63,9 @@ class Wanted:
             raise BrokenSampleError(f"no label: it has no {what} (it has {has})")
         member = files[ending]
         if member.size > _LONGEST:
-            raise BrokenSampleError(f"its .{ending} has {member.size:,} bytes, too many for a label")
+            raise BrokenSampleError(
+                f"its .{ending} has {member.size:,} bytes, too many for a label"
+            )
         text = _of_json(read(member), field) if ending == "json" else _text(read(member))
         if not text or len(text) > 200 or not text.isprintable():
             raise BrokenSampleError(f"its label is {text[:40]!r}; wanted a class")

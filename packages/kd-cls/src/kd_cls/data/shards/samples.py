@@ -20,13 +20,14 @@ from kd_cls.data.shards.members import HEADER
 from kd_cls.data.shards.opening import open_shard
 from kd_cls.data.shards.sample_files import BrokenSampleError
 from kd_cls.data.shards.table import Rows
+from kd_cls.data.shards.transforms import ResizedCrop, decode_tensor
 
 
 class Read(NamedTuple):
     """A part of a batch, as a worker gives it.
 
     Attributes:
-        images: uint8 [n, 3, H, W], in NHWC memory.
+        images: uint8 [n, 3, H, W].
         index: Which samples they are, int64 [n].
         problems: Broken samples that were met: their index and what is wrong.
     """
@@ -79,16 +80,20 @@ class ShardSamples(Samples):
             BrokenSampleError: If it cannot be decoded.
             UserError: If its shard cannot be read, or the transform fails.
         """
-        name, content = self.name(index), self._content(index)
+        name, content, transform = self.name(index), self._content(index), self.transform
+        image: Any
         try:
-            image = decode_image(io.BytesIO(content), name)
+            if isinstance(transform, ResizedCrop):
+                image, transform = decode_tensor(content, name), transform.of_tensor
+            else:
+                image = decode_image(io.BytesIO(content), name)
         except UserError as error:
             raise BrokenSampleError(str(error)) from error
-        return transformed(image, self.transform, self.size, name)
+        return transformed(image, transform, self.size, name)
 
     def __getitems__(self, pairs: Sequence[tuple[int, int]]) -> Read | str:
         """Return the images of (epoch, index) pairs, or a text that says what is wrong."""
-        images = torch.empty(len(pairs), *self.size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+        images = torch.empty(len(pairs), 3, *self.size, dtype=torch.uint8)
         used: list[int] = []
         problems: list[tuple[int, str]] = []
         with borrowed_generators():

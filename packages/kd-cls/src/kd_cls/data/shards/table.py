@@ -71,7 +71,12 @@ class Rows:
 
 
 def read_table(
-    addresses: Sequence[str], wanted: Wanted, folder: Path, seconds: float, most_broken: int, part: str
+    addresses: Sequence[str],
+    wanted: Wanted,
+    folder: Path,
+    seconds: float,
+    most_broken: int,
+    part: str,
 ) -> ShardTable:
     """Index shards and join their samples; what is broken or there twice is told in a line.
 
@@ -108,9 +113,7 @@ def read_table(
     return table
 
 
-def _check_problems(
-    addresses: Sequence[str], found: Sequence[ShardIndex], most_broken: int
-) -> int:
+def _check_problems(addresses: Sequence[str], found: Sequence[ShardIndex], most_broken: int) -> int:
     broken = [
         f"{address}: sample {key!r}: {text}"
         for address, index in zip(addresses, found, strict=True)

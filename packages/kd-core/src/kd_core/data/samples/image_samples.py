@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +83,14 @@ class ImageFiles(Samples):
         return fingerprint(*names, *map(str, sizes), *read)
 
 
-def transformed(image: Any, transform: Transform, size: tuple[int, int], where: str) -> Tensor:
+def transformed(
+    image: Any, transform: Callable[[Any], Any], size: tuple[int, int], where: str
+) -> Tensor:
     """Return an image after its transform, uint8 [3, H, W].
 
     Args:
-        image: A PIL image.
-        transform: See `FolderLoader`.
+        image: What the transform takes.
+        transform: Returns a PIL image or a tensor.
         size: Height and width that are wanted.
         where: What the image is called in messages.
 
