@@ -1,8 +1,8 @@
 """Images per second from WebDataset shards: our loader beside timm's own, on the same shards.
 
-Both read JPEG files of ImageNet's usual size, cut RandomResizedCrop, flip, and end in a float batch,
-normalised, on the device. timm's other augmentations are off, its interpolation is bilinear, and
-its shuffle buffers are small, so that it begins at once. All images are drawn here. The ways
+Both read JPEG files of ImageNet's usual size, take RandomResizedCrop and flip, and end in a float
+batch, normalised, on the device. timm's other augmentations are off, its interpolation is bilinear,
+and its shuffle buffers are small, so that it begins at once. All images are drawn here. The ways
 alternate, an epoch each, with workers that stay. The important number is the ratio of the rates in
 the same round, median over the rounds.
 

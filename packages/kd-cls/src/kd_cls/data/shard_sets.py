@@ -14,8 +14,8 @@ from kd_cls.data.folders import check_missing
 from kd_cls.data.options import Options, with_options
 from kd_cls.data.shards.addresses import shard_addresses
 from kd_cls.data.shards.classes import Classes, class_names, class_numbers
-from kd_cls.data.shards.sample_files import Wanted
 from kd_cls.data.shards.parts import Parts, check_apart, tell_shared
+from kd_cls.data.shards.sample_files import Wanted
 from kd_cls.data.shards.table import Rows, read_table
 from kd_cls.data.shards.transforms import ResizedCrop
 from kd_cls.data.splits import DataSplits, first_of_each_class, make_splits

@@ -104,14 +104,14 @@ def _of_item(item: object, option: str) -> Iterator[str]:
 
 def _expanded(item: str, option: str) -> Iterator[str]:
     """Fill in braces and wildcards; check what is a URL."""
-    from braceexpand import UnbalancedBracesError, braceexpand
+    from braceexpand import braceexpand
 
     if "${" in item and _scheme(item) != "pipe":
         raise UserError(f"{option}: {item}: variables are not filled in; write the path in full")
     try:
-        literal = os.path.exists(item) or _scheme(item) == "pipe" and "{" not in item
+        literal = os.path.exists(item) or (_scheme(item) == "pipe" and "{" not in item)
         names = [item] if literal else list(islice(braceexpand(item), _MOST + 1))
-    except (UnbalancedBracesError, ValueError) as error:
+    except ValueError as error:
         raise UserError(
             f"{option}: {item}: its braces do not match; wanted such as {{0000..0146}} or {{a,b}}"
         ) from error

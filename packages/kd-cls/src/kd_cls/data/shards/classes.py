@@ -118,9 +118,9 @@ def _check_kinds(table: ShardTable, texts: Sequence[str]) -> None:
     others = [str(text) for text in texts if not _is_number(text)]
     if numbers and others:
         raise UserError(
-            f"{_first(table, others[0])}: label {others[0]!r} is not a number, but others are, such "
-            f"as {numbers[0]} of {_first(table, numbers[0])}; mend it, or name the file of labels: "
-            "data.label_key"
+            f"{_first(table, others[0])}: label {others[0]!r} is not a number, but others are, "
+            f"such as {numbers[0]} of {_first(table, numbers[0])}; mend it, or name the "
+            "file of labels: data.label_key"
         )
 
 

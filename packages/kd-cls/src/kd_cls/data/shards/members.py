@@ -36,7 +36,7 @@ def members(file: BinaryIO, address: str) -> Iterator[Member]:
         with tarfile.open(fileobj=file, mode="r:") as archive:
             before = -1
             while (found := archive.next()) is not None:
-                archive.members.clear()  # they would take more memory than an index
+                archive.members = []  # type: ignore[attr-defined]  # they would take more memory than an index
                 if not before < found.offset <= found.offset_data <= length - found.size:
                     raise tarfile.ReadError(f"{found.name} is cut off")
                 before = found.offset

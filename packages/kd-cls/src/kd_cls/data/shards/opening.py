@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, cast
 from kd_core.errors import RunError, UserError
 from kd_core.runtime.failures import explain, first_line
 
-from kd_cls.data.shards.addresses import check_runs_nothing, is_url
+from kd_cls.data.shards.addresses import is_url
 
 _BLOCK = 2**20
 _TRIES = 3
@@ -58,7 +58,7 @@ def open_shard(address: str, seconds: float) -> tuple[BinaryIO, bool]:
 
 def _local(path: str) -> BinaryIO:
     try:  # without waiting for the other end of a FIFO
-        file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -68,7 +68,6 @@ def _local(path: str) -> BinaryIO:
 
 
 def _fetched(url: str, seconds: float) -> BinaryIO:
-    check_runs_nothing(url)
     for rest in reversed(range(_TRIES)):
         try:
             return _fetched_once(url, seconds)
@@ -91,10 +90,9 @@ def _fetched_once(url: str, seconds: float) -> BinaryIO:
     except RunError as error:
         raise RunError(f"{url}: {error}") from error
     except Exception as error:  # each kind of URL raises its own
-        if known := explain(error):
-            raise known from error
         ended = getattr(getattr(stream, "proc", None), "returncode", None)
-        why = f"its program ended with status {ended}" if ended else first_line(error)
+        why = f"its program ended with status {ended}" if ended else explain(error)
+        why = why or first_line(error)
         raise RunError(f"{url}: cannot be read ({why}); is it there, and the network?") from error
 
 

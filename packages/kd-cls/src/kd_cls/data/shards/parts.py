@@ -83,8 +83,8 @@ def tell_shared(tables: Mapping[str, ShardTable]) -> None:
         if len(both):
             first = int(np.flatnonzero(_known_by(table) == both[0])[0])
             err.print(
-                f"warning: {len(both):,} samples of data.{part} seem to be training samples too, by "
-                f"key and size, such as {table.name(first)}",
+                f"warning: {len(both):,} samples of data.{part} seem to be training samples too, "
+                f"by key and size, such as {table.name(first)}",
                 markup=False,
             )
 

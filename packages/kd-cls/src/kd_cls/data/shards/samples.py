@@ -20,7 +20,6 @@ from kd_cls.data.shards.members import HEADER
 from kd_cls.data.shards.opening import open_shard
 from kd_cls.data.shards.sample_files import BrokenSampleError
 from kd_cls.data.shards.table import Rows
-from kd_cls.data.shards.transforms import ResizedCrop, decode_tensor
 
 
 class Read(NamedTuple):
@@ -80,16 +79,12 @@ class ShardSamples(Samples):
             BrokenSampleError: If it cannot be decoded.
             UserError: If its shard cannot be read, or the transform fails.
         """
-        name, content, transform = self.name(index), self._content(index), self.transform
-        image: Any
+        name, content = self.name(index), self._content(index)
         try:
-            if isinstance(transform, ResizedCrop):
-                image, transform = decode_tensor(content, name), transform.of_tensor
-            else:
-                image = decode_image(io.BytesIO(content), name)
+            image = decode_image(io.BytesIO(content), name)
         except UserError as error:
             raise BrokenSampleError(str(error)) from error
-        return transformed(image, transform, self.size, name)
+        return transformed(image, self.transform, self.size, name)
 
     def __getitems__(self, pairs: Sequence[tuple[int, int]]) -> Read | str:
         """Return the images of (epoch, index) pairs, or a text that says what is wrong."""
