@@ -10,6 +10,7 @@ python benchmarks/stream.py --repeats 7 --out stream.jsonl
 """
 
 import argparse
+import dataclasses
 import json
 import tempfile
 from collections.abc import Iterator
@@ -33,11 +34,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--shards", type=int, default=8)
+    parser.add_argument("--images", type=int, default=data.REAL.files, help="in an epoch")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--small", action="store_true", help="tiny sizes, to try it")
     parser.add_argument("--out", type=Path, help="file to which a JSON line a row is added")
     args = parser.parse_args()
-    device, sizes = torch.device(args.device), data.SMALL if args.small else data.REAL
+    device, sizes = torch.device(args.device), data.REAL
+    sizes = data.SMALL if args.small else dataclasses.replace(sizes, files=args.images)
     data.PLAIN = PLAIN
     print(f"| way | images/s | times {PLAIN} |")
     print("|---|---|---|")
