@@ -27,7 +27,9 @@ IN_ONE_FILE = {
 }
 LOGGING = {"tensorboard", "wandb", "matplotlib"}
 LAZILY = dict.fromkeys(ALWAYS, LOGGING) | {
-    "kd_cls": LOGGING | {"timm", "transformers", "huggingface_hub", "onnx", "onnxruntime"},
+    "kd_cls": LOGGING
+    | {"timm", "transformers", "huggingface_hub", "onnx", "onnxruntime"}
+    | {"webdataset", "braceexpand"},
     "kd_det": LOGGING | {"panopticapi", "onnx", "onnxruntime"},
 }
 

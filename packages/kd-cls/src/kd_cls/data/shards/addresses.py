@@ -4,7 +4,6 @@ import glob
 import os
 import re
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 
@@ -59,11 +58,13 @@ def require_library() -> None:
     Raises:
         UserError: If it is not installed.
     """
-    if find_spec("webdataset") is None:
+    try:
+        import webdataset  # noqa: F401
+    except ImportError as error:
         raise UserError(
             "shards are read with the library webdataset, which is not installed: "
             "pip install 'kd-cls[webdataset]'"
-        )
+        ) from error
 
 
 def check_runs_nothing(url: str) -> None:
