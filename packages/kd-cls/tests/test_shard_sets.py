@@ -5,8 +5,8 @@ import http.server
 import json
 import os
 import pickle
+import runpy
 import shutil
-import sys
 import threading
 from functools import partial
 from pathlib import Path
@@ -19,10 +19,8 @@ from kd_core.config.trusted import trusting
 from kd_core.errors import RunError, UserError
 
 pytest.importorskip("webdataset")
-sys.path.insert(0, str(Path(__file__).parent))
-from shard_files import SIZE, jpeg, samples, write
-
-sys.path.pop(0)
+FILES = runpy.run_path(str(Path(__file__).with_name("shard_files.py")))
+SIZE, jpeg, samples, write = (FILES[name] for name in ("SIZE", "jpeg", "samples", "write"))
 COMMANDS = "webdataset.gopen.gopen_pipe"
 
 

@@ -1,6 +1,6 @@
 """Epochs over WebDataset shards: order, ranks, workers, resume, broken samples."""
 
-import sys
+import runpy
 from pathlib import Path
 
 import pytest
@@ -16,10 +16,8 @@ from PIL import Image
 from torchvision.transforms import v2
 
 pytest.importorskip("webdataset")
-sys.path.insert(0, str(Path(__file__).parent))
-from shard_files import SIZE, jpeg, samples, write
-
-sys.path.pop(0)
+FILES = runpy.run_path(str(Path(__file__).with_name("shard_files.py")))
+SIZE, jpeg, samples, write = (FILES[name] for name in ("SIZE", "jpeg", "samples", "write"))
 COUNTS = (7, 8, 9, 10, 11)  # samples in each shard
 
 
