@@ -44,7 +44,7 @@ def smaller(names):
     files = {Path(name).name for name in names}
     if "cifar100_224.py" in files:
         return ["data.image_size=64", "data.augment=[]"]  # or it is scaled to 256 all the same
-    large = {"imagenet.py", "image_folder.py", "image_list.py", "unlabelled.py"}
+    large = {"imagenet.py", "image_folder.py", "image_list.py", "unlabelled.py", "webdataset.py"}
     return ["data.image_size=64"] if files & large else []
 
 

@@ -28,7 +28,7 @@ IN_ONE_FILE = {
 LOGGING = {"tensorboard", "wandb", "matplotlib"}
 LAZILY = {package: LOGGING | {"onnx", "onnxruntime"} for package in ALWAYS}
 LAZILY["kd_core"] |= {"sklearn"}
-LAZILY["kd_cls"] |= {"timm", "transformers", "huggingface_hub"}
+LAZILY["kd_cls"] |= {"timm", "transformers", "huggingface_hub", "webdataset", "braceexpand"}
 LAZILY["kd_det"] |= {"panopticapi"}
 
 FLOORS = (  # of kd_core, from the ground; an import points down

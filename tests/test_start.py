@@ -21,6 +21,7 @@ MISSING_FILE = {
     "cls_compare": "configs/demo/studnt.py --sweep trainer.epochs 1 2",
     "cls_export": "runs/nowhere",
     "cls_predict": "configs/demo/student.py photo.jpg",
+    "cls_shards": "data/nowhere data/shards",
     "cls_train": "configs/demo/studnt.py",
     "det_check": "instances.json docs",
     "det_convert": "--arch resnet18 --weights resnet18.pth --out x.pth",

@@ -31,6 +31,7 @@ CALLS = {  # and by such a name after any dot
         "run_module",
         "system",
         "popen",
+        "gopen",
         "Popen",
         "spawn",
         "execv",
@@ -201,6 +202,8 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
     ),
     ("kd_core/data/image_files.py", "image.load"): (2, "Pillow: pixels of an image"),
     # What we wrote ourselves a moment ago
+    ("kd_cls/data/shards/index.py", "checkpoint.load"): (1, "an index; `weights_only`"),
+    ("kd_cls/data/shards/opening.py", "gopen"): (1, "a URL that `check_runs_nothing` passed"),
     ("kd_core/experiment/deploy/exporting.py", "onnx.load_model"): (
         1,
         "the ONNX file just written",
@@ -309,6 +312,7 @@ def test_every_entry_says_what_feeds_it():
         ("build_network(node, where)", "build_network"),
         ("kinds.locate(path)", "kinds.locate"),
         ("torch.hub.load(repo, name)", "torch.hub.load"),
+        ("gopen(url)", "gopen"),
         ("scipy.io.loadmat(file)", "scipy.io.loadmat"),
         ("runpy.run_path(file)", "runpy.run_path"),
     ],

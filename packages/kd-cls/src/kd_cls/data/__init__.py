@@ -8,6 +8,7 @@ from kd_cls.data.datasets import dataset
 from kd_cls.data.image_folders import image_folder, imagenet, tiny_imagenet
 from kd_cls.data.image_lists import image_list
 from kd_cls.data.mosaics import digit_mosaics
+from kd_cls.data.shard_sets import webdataset
 from kd_cls.data.splits import DataSplits
 from kd_cls.data.unlabelled import UnlabelledSplits, unlabelled
 
@@ -28,4 +29,5 @@ __all__ = [
     "synthetic",
     "tiny_imagenet",
     "unlabelled",
+    "webdataset",
 ]

@@ -64,14 +64,31 @@ def read_image(file: str) -> Image.Image:
         UserError: If the file is damaged or missing, or see `as_rgb`.
     """
     try:
-        with _open(file) as stream, Image.open(stream) as image:
+        with _open(file) as stream:
+            return decode_image(stream, file)
+    except OSError as error:
+        raise _damaged(file, error) from error
+
+
+def decode_image(stream: BinaryIO, where: str) -> Image.Image:
+    """Decode an open image file as `read_image` does.
+
+    Args:
+        stream: The file, or its bytes.
+        where: What it is called in messages.
+
+    Raises:
+        UserError: See `read_image`.
+    """
+    try:
+        with Image.open(stream) as image:
             _require_readable(image)
             image.load()
-            return as_rgb(image, file)
+            return as_rgb(image, where)
     except (MemoryError, UserError):
         raise
     except Exception as error:  # decoders raise many types: OSError, SyntaxError, struct.error
-        raise _damaged(file, error) from error
+        raise _damaged(where, error) from error
 
 
 def as_rgb(image: Image.Image, where: str) -> Image.Image:

@@ -40,6 +40,8 @@ class WorkerLoader(SplitLoader):
         options: See `SplitLoader`.
     """
 
+    _ahead = 2  # tasks that wait for each worker
+
     def __init__(
         self,
         samples: Samples,
@@ -86,24 +88,29 @@ class WorkerLoader(SplitLoader):
         # With `self` in this generator, a loader that is left early would be garbage in a cycle.
         # Python would end its workers in the wrong order: five seconds of waiting.
         self._plan.batches = ([(epoch, i) for i in host_order[part].tolist()] for part in parts)
+        order = order.to(self.device)
+        for part, images in zip(parts, self._started(), strict=True):
+            if isinstance(images, str):
+                self._loader = None  # ends the workers before a traceback keeps references to them
+                raise UserError(images)
+            batch = self._batch(self._to_device(images), order[part] % len(self.labels))
+            yield apply(self.augment, batch, sampling[part])
+
+    def _started(self) -> Watched:
+        """Return the workers, which stay from one epoch to the next."""
         if self._loader is None:
             loader = DataLoader(
                 self.samples,
                 batch_sampler=self._plan,
                 num_workers=self.workers,
                 persistent_workers=self.workers > 0,
+                prefetch_factor=self._ahead if self.workers else None,
                 collate_fn=_as_it_is,
                 pin_memory=self.device.type == "cuda",
                 generator=torch.Generator(),  # else each epoch draws from torch's global one
             )
             self._loader = Watched(loader, self.worker_timeout, "data.worker_timeout")
-        order = order.to(self.device)
-        for part, images in zip(parts, self._loader, strict=True):
-            if isinstance(images, str):
-                self._loader = None  # ends the workers before a traceback keeps references to them
-                raise UserError(images)
-            batch = self._batch(self._to_device(images), order[part] % len(self.labels))
-            yield apply(self.augment, batch, sampling[part])
+        return self._loader
 
 
 def read_all(

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,21 +50,7 @@ class ImageFiles(Samples):
         """Return a file's image after the transform."""
         file = self.name(index)
         image: Any = read_image(file) if self.pixels is None else as_image(self.pixels(file))
-        try:
-            image = self.transform(image)
-        except (UserError, MemoryError):
-            raise
-        except Exception as error:
-            what = f"{type(error).__name__}: {first_line(error)}"
-            raise UserError(f"{file}: the transform failed on it ({what})") from error
-        image = image if isinstance(image, Tensor) else as_tensor(image)
-        wanted = (3, *self.size)
-        if tuple(image.shape) != wanted or image.dtype != torch.uint8:
-            raise UserError(
-                f"{file}: the transform gave {image.dtype} {tuple(image.shape)} where uint8 "
-                f"{wanted} is wanted; end it with a crop or resize to {self.size}"
-            )
-        return image
+        return transformed(image, self.transform, self.size, file)
 
     def fingerprint(self) -> str:
         """Return a hash of all files' and their folders' names, and of some contents."""
@@ -94,3 +81,33 @@ class ImageFiles(Samples):
         split = map(os.path.split, paths)
         names = [f"{places[folder][beyond:]}/{name}".replace(os.sep, "/") for folder, name in split]
         return fingerprint(*names, *map(str, sizes), *read)
+
+
+def transformed(
+    image: Any, transform: Callable[[Any], Any], size: tuple[int, int], where: str
+) -> Tensor:
+    """Return an image after its transform, uint8 [3, H, W].
+
+    Args:
+        image: What the transform takes.
+        transform: Returns a PIL image or a tensor.
+        size: Height and width that are wanted.
+        where: What the image is called in messages.
+
+    Raises:
+        UserError: If the transform fails, or gives something else.
+    """
+    try:
+        image = transform(image)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {first_line(error)}"
+        raise UserError(f"{where}: the transform failed on it ({what})") from error
+    image = image if isinstance(image, Tensor) else as_tensor(image)
+    if tuple(image.shape) != (3, *size) or image.dtype != torch.uint8:
+        raise UserError(
+            f"{where}: the transform gave {image.dtype} {tuple(image.shape)} where uint8 "
+            f"{(3, *size)} is wanted; end it with a crop or resize to {size}"
+        )
+    return image

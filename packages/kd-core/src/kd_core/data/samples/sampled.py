@@ -35,7 +35,7 @@ class Samples(Dataset[Any]):
         """Return an image, uint8 [3, H, W]; a `UserError` names the sample."""
         raise NotImplementedError
 
-    def __getitems__(self, pairs: Sequence[tuple[int, int]]) -> Tensor | str:
+    def __getitems__(self, pairs: Sequence[tuple[int, int]]) -> Any:
         """Return the images, uint8 [n, 3, H, W], or a text that says what is wrong with one.
 
         A text, because an exception from a worker would be wrapped in its traceback.

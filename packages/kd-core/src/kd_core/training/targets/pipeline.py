@@ -111,7 +111,8 @@ def _reading(samples: Any) -> dict[str, str]:
         return {**described(samples.transform, "transform"), **stored}
     if isinstance(samples, DatasetSamples):
         return described(getattr(samples.dataset, "transform", None), "transform")
-    return {"reading": _name(type(samples))}
+    own = getattr(samples, "transform", None)
+    return {"reading": _name(type(samples)), **(described(own, "transform") if own else {})}
 
 
 def _depends_on_batch(augment: Augment) -> bool:

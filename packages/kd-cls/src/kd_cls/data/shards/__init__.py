@@ -1,0 +1,1 @@
+"""WebDataset shards: which they are, their index, an epoch's order over them, and their loader."""
