@@ -22,6 +22,7 @@ from kd_core.training.hooks import Evaluate
 from torch import nn
 
 from kd_cls import TITLE
+from kd_cls.catalogue import CATALOGUE
 from kd_cls.class_names import match_classes
 from kd_cls.classifier import Classifier
 from kd_cls.data import DataSplits, UnlabelledSplits
@@ -67,6 +68,7 @@ class ClassificationAdapter(TaskAdapter):
         "cka": "linear CKA",
         "effective_rank": "effective rank",
     }
+    catalogue = CATALOGUE
     demo_config = Path(__file__).parent / "configs" / "dkd.py"
     of_teacher_config = (
         *("network", "classes", "new_head", "head", "output"),

@@ -19,6 +19,7 @@ from kd_reid import TITLE
 from kd_reid.adaptation.embedder import AdaptiveEmbedder
 from kd_reid.adaptation.evaluation import BeforeAndAfter
 from kd_reid.adaptation.target import UnlabelledData
+from kd_reid.catalogue import CATALOGUE
 from kd_reid.data import DataSplits
 from kd_reid.embedder import Embedder
 from kd_reid.evaluation import Evaluation
@@ -42,6 +43,7 @@ class ReidAdapter(TaskAdapter):
         **{f"rank{rank}": f"rank-{rank} %" for rank in (1, 5, 10, 20)},
         "mAP": "mAP %",
     }
+    catalogue = CATALOGUE
     demo_config = Path(__file__).parent / "configs" / "distilled.py"
     extra = {"evaluation": Evaluation}  # noqa: RUF012 - declared a ClassVar in the parent
     of_teacher_config = (
