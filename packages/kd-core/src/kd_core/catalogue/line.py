@@ -1,6 +1,7 @@
 """Read what a command line names as CONFIG: files, and short names in their order."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -142,7 +143,7 @@ def _check_kinds(parts: Sequence[Part]) -> None:
 def _check_order(parts: Sequence[Part]) -> None:
     """Reject short names that are not in the order data, networks, methods."""
     ranked = [part for part in parts if part.kind in _ORDER]
-    for first, second in zip(ranked, ranked[1:], strict=False):
+    for first, second in pairwise(ranked):
         if _ORDER[first.kind] > _ORDER[second.kind] and (first.is_name or second.is_name):
             right = sorted(parts, key=lambda part: _ORDER.get(part.kind, 0))
             raise UserError(

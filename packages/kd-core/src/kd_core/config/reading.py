@@ -32,7 +32,8 @@ def load_config(
     The order of the files does not matter for that. These keys are not in what is returned.
 
     Args:
-        paths: One python file or several, or what would stand in one; see `merge` for how a later one changes an earlier one.
+        paths: One python file or several, or what would stand in one; see `merge` for how a later
+            one changes an earlier one.
         options: Values by dotted path. Dicts and lists on the way must exist; the last key may be
             new, since a node need not list every argument (`kd_core.config.node.parse` finds
             unknown ones).
