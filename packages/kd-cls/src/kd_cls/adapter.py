@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kd_core.config.folder import configs_folder
 from kd_core.config.node import Node
 from kd_core.distill.compared import Watched
 from kd_core.distill.distiller import Distiller
@@ -69,7 +70,7 @@ class ClassificationAdapter(TaskAdapter):
         "effective_rank": "effective rank",
     }
     catalogue = CATALOGUE
-    demo_config = Path(__file__).parent / "configs" / "dkd.py"
+    demo_config = configs_folder() / "demo/dkd.py"
     of_teacher_config = (
         *("network", "classes", "new_head", "head", "output"),
         *("label_smoothing", "class_weights"),

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from kd_core.catalogue.folder import configs_folder
 from kd_core.catalogue.names import is_of_library
+from kd_core.config.folder import configs_folder
 
 _FAMILIES = ("rcnn", "retinanet")
 _OTHERS = {

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kd_core.config.folder import configs_folder
 from kd_core.config.node import Node, parse, parse_call
 from kd_core.errors import UserError, located
 from kd_core.experiment.adapter import TaskAdapter
@@ -44,7 +45,7 @@ class ReidAdapter(TaskAdapter):
         "mAP": "mAP %",
     }
     catalogue = CATALOGUE
-    demo_config = Path(__file__).parent / "configs" / "distilled.py"
+    demo_config = configs_folder() / "demo/reid_distilled.py"
     extra = {"evaluation": Evaluation}  # noqa: RUF012 - declared a ClassVar in the parent
     of_teacher_config = (
         "network",

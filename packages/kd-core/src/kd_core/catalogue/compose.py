@@ -36,6 +36,8 @@ def sources_of(
         elif part.kind == "networks" and part.networks:
             sources += [*_recipe(part.networks[0], parts, catalogue)]
             sources += _network(part.networks[0], catalogue, note)
+        elif part.kind == "methods" and part.is_name:
+            sources.append(_method(part, data_of(parts), catalogue, note))
         else:
             sources.append(part.file or part.text)
     return sources
@@ -78,6 +80,17 @@ def _pair(
         values["teacher"] = {"config": load_config(sources, known=known)}
         note(f"{part.text}: {teacher} is trained first, unless teacher.weights names a file")
     return [*of_student, values]
+
+
+def _method(part: Part, data: str, catalogue: Catalogue, note: Note) -> Source:
+    """Return a method's file: that with the values for these data, if there is one."""
+    assert part.file is not None, "a method is a file"
+    name = f"{part.file.stem}_{data}"
+    special = catalogue.files("methods").get(name)
+    if special is None:
+        return part.file
+    note(f"{part.text} on {data} is {name}")
+    return special
 
 
 def _network(name: str, catalogue: Catalogue, note: Note) -> list[Source]:

@@ -5,8 +5,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from kd_core.catalogue.folder import configs_folder, our_config
 from kd_core.catalogue.names import KINDS, LISTED, Catalogue, is_of_library
+from kd_core.config.folder import configs_folder, our_config
 from kd_core.config.paths import file_problem
 from kd_core.errors import UserError
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kd_core.catalogue.folder import configs_folder
+from kd_core.config.folder import configs_folder
 from kd_core.config.short_names import SCHEMES
 from kd_core.errors import UserError, nearest
 
@@ -16,7 +16,7 @@ KINDS = (*LISTED, "recipes", "tables", "adapt")
 """All kinds, as `KIND/NAME`."""
 
 _FIRST_LINE = re.compile(r'\A(?:#[^\n]*\n|\s)*r?"""(.*?)(?:\n\n|""")', re.DOTALL)
-_HOW_TO_USE = re.compile(r"[.:;,]? (?:Compose with|It follows the data).*")
+_SENTENCE = re.compile(r"(.*?)[.:]*(?:\. |$)")
 _DATA = re.compile(r"\bdata/(\w+)\.py")
 _IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
@@ -129,10 +129,11 @@ def is_of_library(name: str) -> bool:
 
 
 def first_line(path: Path) -> str:
-    """Return what a config's docstring says first, without how the config is used."""
+    """Return the first sentence of a config's docstring."""
     found = _FIRST_LINE.match(path.read_text(encoding="utf-8"))
     text = " ".join(found[1].split()) if found else ""
-    return _HOW_TO_USE.sub("", text).rstrip(".:")
+    sentence = _SENTENCE.match(text)
+    return sentence[1] if sentence else text
 
 
 def _data_of(pair: Path) -> str:

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from kd_core.config.by_name import KEYS, KINDS, ByName
+from kd_core.config.folder import our_config
 from kd_core.config.python_files import read_python
 from kd_core.errors import UserError, nearest
 
@@ -103,7 +104,8 @@ def _merge_files(
         if isinstance(file, Mapping):
             values = _chosen_by_name("the command line", dict(file), by_name)
         else:
-            values = _load_file(Path(file).expanduser(), by_name)
+            path = Path(file).expanduser()
+            values = _load_file(path if path.exists() else our_config(path) or path, by_name)
         config = merge(config, values)
     return config
 

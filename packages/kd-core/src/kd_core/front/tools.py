@@ -65,4 +65,5 @@ def installed_tools() -> Tools:
     for command, (other, _) in _SAME_AS.items():
         if other in found:
             found[command] = {**found[other], **found.get(command, {})}
-    return Tools(dict(sorted(tasks.items())), dict(sorted(found.items())))
+    by_command = {command: dict(sorted(found[command].items())) for command in sorted(found)}
+    return Tools(dict(sorted(tasks.items())), by_command)

@@ -5,7 +5,7 @@ import os
 from difflib import get_close_matches
 from pathlib import Path
 
-from kd_core.catalogue.folder import our_config
+from kd_core.config.folder import our_config
 from kd_core.errors import UserError
 from kd_core.runtime.paths import nearest_path
 

@@ -25,11 +25,13 @@ def configs_folder() -> Path:
     raise UserError(f"{inside} is missing: this kd-core was built without configs; reinstall it")
 
 
-def our_config(text: str) -> Path | None:
+def our_config(text: str | Path) -> Path | None:
     """Return the file of ours that a path such as `configs/cls/data/cifar100.py` means.
 
+    So documented paths, which start at the root of a checkout, hold without one too.
+
     Args:
-        text: As documented, from the root of a checkout; there need not be one.
+        text: The path; None is returned for any that does not begin with `configs/`.
     """
     first, *rest = Path(text).parts or ("",)
     if first != _NAME or ".." in rest:
