@@ -45,7 +45,7 @@ def sources_of(
 
 def run_name(text: str) -> str:
     """Return what a CONFIG adds to the name of a run's folder."""
-    return Path(text).stem if text.endswith(".py") else text
+    return text if "," in text or not text.endswith(".py") else Path(text).stem
 
 
 def _pair(
@@ -96,7 +96,7 @@ def _method(part: Part, data: str, catalogue: Catalogue, note: Note) -> Source:
 def _network(name: str, catalogue: Catalogue, note: Note) -> list[Source]:
     found = catalogue.network(name)
     for source in found:
-        if isinstance(source, Path) and source.stem != name:
+        if isinstance(source, Path) and Path(name).stem != source.stem:
             note(f"{name} is {source.stem}")
     return found
 

@@ -5,13 +5,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from kd_core.catalogue.names import KINDS, LISTED, Catalogue, is_of_library
+from kd_core.catalogue.names import DATA_FILES, KINDS, LISTED, Catalogue, is_of_library
 from kd_core.config.folder import configs_folder, our_config
 from kd_core.config.paths import file_problem
 from kd_core.errors import UserError
 
 _ORDER = {"data": 0, "networks": 1, "pairs": 1, "methods": 2}
-_DATA_FILES = (".yaml", ".yml", ".json", ".toml", ".txt", ".csv")
 
 
 class Part(NamedTuple):
@@ -32,7 +31,7 @@ class Part(NamedTuple):
     @property
     def is_name(self) -> bool:
         """Whether it is a short name: a file ends in .py."""
-        return not self.text.endswith(".py")
+        return "," in self.text or not self.text.endswith(".py")
 
 
 def read_line(texts: Sequence[str], catalogue: Catalogue) -> list[Part]:
@@ -79,16 +78,14 @@ def _unknown(text: str, kind: str, catalogue: Catalogue) -> UserError:
 
 def _part(text: str, catalogue: Catalogue) -> Part:
     path = Path(text).expanduser()
-    if text.endswith(".py"):
-        return _file(text, path, catalogue)
-    if "," in text:
+    if "," in text and not path.is_file():
         names = tuple(name.strip() for name in text.split(","))
         if len(names) != 2 or not all(names):
             raise UserError(f"{text!r}: a pair is TEACHER,STUDENT, such as resnet32x4,resnet8x4")
         return Part(text, "pairs", None, names)
-    if is_of_library(text) and path.suffix not in _DATA_FILES:
+    if is_of_library(text):
         return Part(text, "networks", None, (text,))
-    if "/" in text or path.suffix in _DATA_FILES:
+    if "/" in text or text.endswith((".py", *DATA_FILES)):
         return _file(text, path, catalogue)
     if not (kind := catalogue.kind_of(text)):
         raise catalogue.unknown(text)

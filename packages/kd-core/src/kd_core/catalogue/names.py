@@ -20,6 +20,9 @@ _SENTENCE = re.compile(r"(.*?)[.:]*(?:\. |$)")
 _DATA = re.compile(r"\bdata/(\w+)\.py")
 _IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
+DATA_FILES = (".yaml", ".yml", ".json", ".toml", ".txt", ".csv")
+"""Endings of files that are not configs."""
+
 Source = str | Path | Mapping[str, Any]
 """Of a config: a file, or what would stand in one."""
 
@@ -65,13 +68,13 @@ class Catalogue:
         """Return whether a name may be that of a network."""
         files = self.files("networks")
         found = name in files or f"{self.library}{name}" in files or name in self.zoo()
-        return found or is_of_library(name)
+        return found or is_of_library(name) or _own_file(name) is not None
 
     def network(self, name: str) -> list[Source]:
         """Return what a config of this network alone is made of, besides data and recipe."""
         files = self.files("networks")
-        if name in files:
-            return [files[name]]
+        if file := _own_file(name) or files.get(name):
+            return [file]
         if name in self.zoo():
             return [{"student": {"network": {**self.zoo_node, "name": name}}}]
         if (longer := f"{self.library}{name}") in files:
@@ -124,8 +127,15 @@ _OTHERS = {
 
 def is_of_library(name: str) -> bool:
     """Return whether a name is `SCHEME:NAME` or an import path."""
+    if name.endswith((".py", *DATA_FILES)):
+        return False
     scheme, colon, rest = name.partition(":")
     return bool(colon and rest and scheme in SCHEMES) or bool(_IMPORT_PATH.fullmatch(name))
+
+
+def _own_file(name: str) -> Path | None:
+    path = Path(name).expanduser()
+    return path if path.suffix == ".py" and path.is_file() else None
 
 
 def first_line(path: Path) -> str:

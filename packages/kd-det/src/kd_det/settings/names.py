@@ -81,7 +81,7 @@ def _check(names: Sequence[str], teacher: str | None, student: str) -> None:
     for network in (teacher, student) if teacher else (student,):
         if not CATALOGUE.has_network(network):
             raise _no_network(network)
-    if is_of_library(student) and not Path(student).is_file():
+    if is_of_library(student):
         raise UserError(f"{student} is no detector: as a teacher it stands before the comma")
     for name in methods:
         if name not in CATALOGUE.methods:
@@ -115,7 +115,7 @@ def _method(name: str, student: str) -> Path:
 
 def _teacher(name: str) -> list[str]:
     """Return the KEY VALUE pairs of a teacher; its weights where a config of ours names them."""
-    if is_of_library(name) and not Path(name).is_file():
+    if is_of_library(name):
         return ["KD.TEACHER.NETWORK", name, "KD.TEACHER.WEIGHTS", "pretrained"]
     weights = CATALOGUE.weights_of(name)
     return [
