@@ -187,8 +187,9 @@ def build_hook():
 
 def test_configs_inside_the_package_go_before_those_of_a_checkout(tmp_path, monkeypatch):
     package = tmp_path / "site/kd_core"
+    module = str(package / "config/folder.py")
     (package / "configs/cls").mkdir(parents=True)
-    monkeypatch.setattr(place_of_configs.kd_core, "__file__", str(package / "__init__.py"))
+    monkeypatch.setattr(place_of_configs, "__file__", module)
     found = place_of_configs.configs_folder.__wrapped__
     assert found() == package / "configs"
     (package / "configs/cls").rename(package / "configs/gone")

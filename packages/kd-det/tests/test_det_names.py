@@ -81,7 +81,7 @@ def test_methods_compose_and_a_library_s_network_teaches(tmp_path, monkeypatch):
         (f"{R_101},{R_18}", f"method is missing; write {R_101},{R_18} METHOD"),
         (f"{R_101}, kd", "a pair is TEACHER,STUDENT"),
         (f"a,{R_101},{R_18} kd", "a pair is TEACHER,STUDENT"),
-        (f"{R_101},timm:resnet18 kd", "timm:resnet18 is no detector"),
+        (f"{R_101},timm:resnet18 kd", "timm:resnet18 is not a detector"),
         (f"{R_18}_reviewkd", f"has a teacher already; write --config-file {R_18}_reviewkd"),
         (f"{R_101},gone.yaml kd", "there is no config file gone.yaml"),
         (f"{R_18} --config-file {R_18}", "both name a config"),

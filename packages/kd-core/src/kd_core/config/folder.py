@@ -3,7 +3,6 @@
 from functools import cache
 from pathlib import Path
 
-import kd_core
 from kd_core.errors import UserError
 
 _NAME = "configs"
@@ -16,7 +15,7 @@ def configs_folder() -> Path:
     Raises:
         UserError: If this installation has none.
     """
-    package = Path(kd_core.__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     inside = package / _NAME
     checkout = package.parents[3] / _NAME if len(package.parents) > 3 else inside
     for folder in (inside, checkout):
