@@ -144,6 +144,10 @@ def test_networks_of_re_identification_bring_their_recipe():
     _, config = composed("market1501 recipes/osnet_cosine osnet_x1_0,osnet_x0_25 rkd", REID)
     assert config["trainer"]["epochs"] == config["teacher"]["config"]["trainer"]["epochs"] == 250
     assert composed("market1501 resnet50", REID)[1]["trainer"]["epochs"] == 60
+    line = "market1501 osnet_x1_0,resnet50 configs/cls/methods/at.py"
+    assert composed(line, REID)[1]["trainer"]["epochs"] == 60
+    Path("mine.py").write_text("trainer = dict(epochs=3)\noptimizer = dict(type='torch.optim.SGD')")
+    assert composed("market1501 mine.py resnet50", REID)[1]["trainer"]["epochs"] == 3
 
 
 def test_generated_pairs_of_re_identification_are_the_files_of_the_published_ones():

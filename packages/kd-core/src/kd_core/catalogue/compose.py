@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +29,7 @@ def sources_of(
     """
     if catalogue is None:
         return list(texts)
-    parts = read_line(texts, catalogue)
-    sources: list[Source] = []
-    for part in parts:
-        if part.kind == "pairs" and part.file is None:
-            sources += _pair(part, parts, sources, catalogue, known, note)
-        elif part.kind == "networks" and part.networks:
-            sources += [*_recipe(part.networks[0], parts, catalogue)]
-            sources += _network(part.networks[0], catalogue, note)
-        elif part.kind == "methods" and part.is_name:
-            sources.append(_method(part, data_of(parts), catalogue, note))
-        else:
-            sources.append(part.file or part.text)
-    return sources
+    return _Composer(catalogue, read_line(texts, catalogue), known, note).sources()
 
 
 def run_name(text: str) -> str:
@@ -48,70 +37,85 @@ def run_name(text: str) -> str:
     return text if "," in text or not text.endswith(".py") else Path(text).stem
 
 
-def _pair(
-    part: Part,
-    parts: Sequence[Part],
-    before: Sequence[Source],
-    catalogue: Catalogue,
-    known: Collection[str],
-    note: Note,
-) -> list[Source]:
-    """Return a pair: its file if it has published values for the data, else made of two networks.
+@dataclass
+class _Composer:
+    """Composes one line; `before` has the sources of the parts that were read."""
 
-    Its teacher is trained first, on all that stands before the pair.
-    """
-    teacher, student = part.networks
-    data, recipe = data_of(parts), _recipe(student, parts, catalogue)
-    own_recipe = catalogue.recipe is not None and any(one.kind == "recipes" for one in parts)
-    if not own_recipe and (file := catalogue.tuned(data, teacher, student)):
-        note(f"{part.text}: the pair {file.stem}, with its published values")
-        return [file]
-    name = _slug("_".join((*([data] if data else []), teacher, student)))
-    of_student = [*recipe, *_network(student, catalogue, note)]
-    of_teacher = _network(teacher, catalogue, note)
-    values: dict[str, Any] = {"pair": name}
-    if data in catalogue.untrained_on:
-        node = load_config(of_teacher, known=known)["student"]
-        values["teacher"] = _without(node, catalogue)
-        values["student"] = {**dict.fromkeys(catalogue.library_model, False), "weights": "random"}
-        note(f"{part.text}: {teacher} teaches with the weights it has, {student} starts at random")
-    else:
-        sources = [*before, *_recipe(teacher, parts, catalogue), *of_teacher]
-        values["teacher"] = {"config": load_config(sources, known=known)}
-        note(f"{part.text}: {teacher} is trained first, unless teacher.weights names a file")
-    return [*of_student, values]
+    catalogue: Catalogue
+    parts: Sequence[Part]
+    known: Collection[str]
+    note: Note
+    before: list[Source] = field(default_factory=list)
 
+    def sources(self) -> list[Source]:
+        """Return the sources of all parts."""
+        for part in self.parts:
+            self.before += self._of(part)
+        return self.before
 
-def _method(part: Part, data: str, catalogue: Catalogue, note: Note) -> Source:
-    """Return a method's file: that with the values for these data, if there is one."""
-    assert part.file is not None, "a method is a file"
-    name = f"{part.file.stem}_{data}"
-    special = catalogue.files("methods").get(name)
-    if special is None:
-        return part.file
-    note(f"{part.text} on {data} is {name}")
-    return special
+    def _of(self, part: Part) -> list[Source]:
+        if part.kind == "pairs" and part.file is None:
+            return self._pair(part)
+        if part.kind == "networks" and part.networks:
+            return [*self._recipe(part.networks[0]), *self._network(part.networks[0])]
+        if part.kind == "methods" and part.is_name:
+            return [self._method(part)]
+        return [part.file or part.text]
 
+    def _pair(self, part: Part) -> list[Source]:
+        """Return the file of a pair with published values for the data, else two networks.
 
-def _network(name: str, catalogue: Catalogue, note: Note) -> list[Source]:
-    found = catalogue.network(name)
-    for source in found:
-        if isinstance(source, Path) and Path(name).stem != source.stem:
-            note(f"{name} is {source.stem}")
-    return found
+        Their teacher is trained first, on all that stands before the pair.
+        """
+        (teacher, student), data = part.networks, data_of(self.parts)
+        file = self.catalogue.tuned(data, teacher, student)
+        if file and not (self.catalogue.recipe and self._has_recipe()):
+            self.note(f"{part.text}: the pair {file.stem}, with its published values")
+            return [file]
+        name = "_".join((*([data] if data else []), teacher, student))
+        of_student = [*self._recipe(student), *self._network(student)]
+        of_teacher = self._network(teacher)
+        values: dict[str, Any] = {"pair": re.sub(r"\W+", "_", name)}
+        if data in self.catalogue.untrained_on:
+            new_head = self.catalogue.library_model
+            node = load_config(of_teacher, known=self.known)["student"]
+            values["teacher"] = {key: node[key] for key in node if key not in new_head}
+            values["student"] = {**dict.fromkeys(new_head, False), "weights": "random"}
+            told = f"{teacher} is not trained on {data}, {student} starts at random"
+        else:
+            sources = [*self.before, *self._recipe(teacher), *of_teacher]
+            values["teacher"] = {"config": load_config(sources, known=self.known)}
+            told = f"{teacher} is trained first, unless teacher.weights names a file"
+        self.note(f"{part.text}: {told}")
+        return [*of_student, values]
 
+    def _method(self, part: Part) -> Source:
+        """Return a method's file: that with the values for these data, if there is one."""
+        assert part.file is not None, "a method is a file"
+        data = data_of(self.parts)
+        special = self.catalogue.files("methods").get(f"{part.file.stem}_{data}")
+        if special is None:
+            return part.file
+        self.note(f"{part.text} on {data} is {special.stem}")
+        return special
 
-def _recipe(network: str, parts: Sequence[Part], catalogue: Catalogue) -> list[Source]:
-    """Return the recipe of a network, unless the command line names one, or has its own files."""
-    if catalogue.recipe is None or any(part.kind in ("", "recipes") for part in parts):
-        return []
-    return [catalogue.files("recipes")[catalogue.recipe(network)]]
+    def _network(self, name: str) -> list[Source]:
+        found = self.catalogue.network(name)
+        for source in found:
+            if isinstance(source, Path) and Path(name).stem != source.stem:
+                self.note(f"{name} is {source.stem}")
+        return found
 
+    def _recipe(self, network: str) -> list[Source]:
+        """Return the recipe of a network, unless the line has one, or a file before it."""
+        if self.catalogue.recipe is None or self._has_recipe() or self._is_trainable():
+            return []
+        return [self.catalogue.files("recipes")[self.catalogue.recipe(network)]]
 
-def _without(node: dict[str, Any], catalogue: Catalogue) -> dict[str, Any]:
-    """Return a library's model as it was trained, without what a new head needs."""
-    return {key: value for key, value in node.items() if key not in catalogue.library_model}
+    def _has_recipe(self) -> bool:
+        return any(part.kind == "recipes" for part in self.parts)
 
-
-def _slug(text: str) -> str:
-    return re.sub(r"\W+", "_", text)
+    def _is_trainable(self) -> bool:
+        """Return whether files of the user, before the network, say how to train it."""
+        own = any(part.kind == "" for part in self.parts)
+        return own and "optimizer" in load_config(self.before, known=self.known)
