@@ -9,6 +9,7 @@ from kd_core.catalogue.names import DATA_FILES, KINDS, LISTED, Catalogue, is_of_
 from kd_core.config.folder import configs_folder, our_config
 from kd_core.config.paths import file_problem
 from kd_core.errors import UserError
+from kd_core.runtime.paths import nearest_path
 
 _ORDER = {"data": 0, "networks": 1, "pairs": 1, "methods": 2}
 
@@ -104,6 +105,9 @@ def _file(text: str, path: Path, catalogue: Catalogue) -> Part:
         return Part(text, _kind_of(ours, catalogue), ours, networks)
     if kind in KINDS and not path.parent.exists():
         raise _unknown(name.removesuffix(".py"), kind, catalogue)
+    if kind == configs_folder().name and not Path(kind).exists():
+        hint = nearest_path(configs_folder().parent / text, suffix=".py")
+        raise UserError(f"there is no config file {text}{hint}")
     raise UserError(file_problem(path))
 
 
