@@ -189,7 +189,7 @@ OF_REID_NETWORKS = {
         ("cifar100 mixup resnet20", "'mixup' is one of recipes; write recipes/mixup"),
         ("recipes/mixpu resnet20", "'mixpu' is neither a config file"),
         ("data/cifr100.py", "'cifr100' is neither a config file, .* name of data; did you mean"),
-        ("configs/cls/data/cifr100.py", "no config file configs/cls/data/cifr100.py; did you mean 'cifar100.py'"),
+        ("configs/cls/data/cifr100.py", "no config file configs/cls/data/cifr100.py; did you mean"),
         ("notes.yaml resnet20", "there is no config file notes.yaml"),
     ],
 )
