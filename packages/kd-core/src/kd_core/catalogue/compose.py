@@ -70,7 +70,7 @@ class _Composer:
         (teacher, student), data = part.networks, data_of(self.parts)
         file = self.catalogue.tuned(data, teacher, student)
         if file and not (self.catalogue.recipe and self._has_recipe()):
-            self.note(f"{part.text}: the pair {file.stem}, with its published values")
+            self.note(f"{part.text}: the pair {file.stem}, as its file has it")
             return [file]
         name = "_".join((*([data] if data else []), teacher, student))
         of_student = [*self._recipe(student), *self._network(student)]
