@@ -35,16 +35,17 @@ FLOORS = (  # of kd_core, from the ground; an import points down
     {"errors", "functional", "metrics", "representations"},
     {"runtime"},
     {"networks", "files", "config"},
-    {"criteria", "data"},
+    {"criteria", "data", "catalogue"},
     {"distill"},
     {"training"},
     {"experiment", "testing"},
+    {"front"},
 )
 ROLES = {  # modules of a task package by what they are for; the packages that have them all
     "adapter networks student known_networks evaluation compare": {"kd_cls", "kd_reid"},
     "data/splits data/options data/folders data/augment": {"kd_cls", "kd_reid"},
     "weights pictures": {"kd_det", "kd_reid"},
-    "train demo roles": TASKS,
+    "train demo roles catalogue": TASKS,
 }
 FORBIDDEN_NAMES = {"utils", "common", "helpers", "misc", "base"}
 LONGEST_SOURCE = 250  # lines

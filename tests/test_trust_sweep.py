@@ -115,6 +115,13 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
     ("kd_reid/metric_losses.py", "parse"): (1, "metric losses of a config; must be modules"),
     ("kd_reid/fitting.py", "build_network"): (1, "a teacher's `network` of a config, once more"),
     ("kd_reid/adaptation/target.py", "build"): (1, "`data.of` of a config; must be a data set"),
+    # What the metadata of installed packages names; only files that the package manager wrote
+    ("kd_core/front/tools.py", "import importlib"): (1, "entry points of what is installed"),
+    ("kd_core/front/tools.py", "self.tasks[task].load"): (1, "a task's entry point"),
+    ("kd_core/front/main.py", "tool.load"): (1, "the script of a tool"),
+    ("kd_reid/catalogue.py", "import importlib"): (1, "where torchreid lies; it is not imported"),
+    ("kd_det/catalogue.py", "import yaml"): (1, "safe_load: our own configs"),
+    ("kd_det/settings/names.py", "import yaml"): (1, "safe_dump: bases by short names"),
     # What a file names, judged by `kd_core.config.trust`
     ("kd_cls/student.py", "build_from_file"): (1, "metadata of a student's file"),
     ("kd_reid/student.py", "build_from_file"): (1, "metadata of a student's file"),

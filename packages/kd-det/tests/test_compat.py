@@ -29,10 +29,29 @@ kd_det.require_detectron2()
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 1
     assert "criteria need no Detectron2" in done.stdout
-    assert "UserWarning: kd_det needs detectron2" in done.stderr
-    assert "ImportError: kd_det needs detectron2" in done.stderr
+    assert "Detectron2Error: kd_det needs detectron2" in done.stderr
     assert "uv sync" in done.stderr
     assert "github.com/facebookresearch/detectron2" in done.stderr
+
+
+def test_a_tool_without_detectron2_says_in_one_line_how_to_get_it():
+    program = """
+import importlib.util, sys
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "detectron2" else found(name, *rest)
+import kd_det
+from importlib.machinery import PathFinder
+class Others:  # all that is installed, but Detectron2
+    def find_spec(self, name, path=None, target=None):
+        return None if name == "detectron2" else PathFinder.find_spec(name, path, target)
+sys.meta_path[:] = [Others() if finder is PathFinder else finder for finder in sys.meta_path]
+from kd_det.train import main
+sys.exit(main(["--num-gpus", "1"]))
+"""
+    done = subprocess.run([sys.executable, "-W", "always", "-c", program], capture_output=True)
+    assert done.returncode == 2
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith("error: kd_det needs detectron2, which is not installed. Two ways")
 
 
 @pytest.mark.parametrize("part", ["data", "engine", "evaluation", "layers", "modeling"])

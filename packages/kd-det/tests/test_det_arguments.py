@@ -49,7 +49,7 @@ def test_a_command_line_means_what_it_means_to_detectron2(line):
         ("--config-file nowhere.yaml", "there is no config file nowhere.yaml"),
         ("MODEL.DEVICE cpu --resume", "--resume stands behind MODEL.DEVICE"),
         ("MODEL.DEVICE", "'MODEL.DEVICE' has no value"),
-        ("config.yaml", "--config-file"),
+        ("config.yaml", "there is no config file config.yaml"),
         ("--register birds MODEL.DEVICE cpu", "--register: 'birds': wanted NAME=JSON:IMAGES"),
         ("--register a=b:c MODEL.DEVICE", "'MODEL.DEVICE' has no value"),
         ("--register a=b:c MODEL.DEVICE cpu --resume", "--resume stands behind MODEL.DEVICE"),

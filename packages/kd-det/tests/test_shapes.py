@@ -1,15 +1,14 @@
 """Generated shapes: whole or absent, the same for a seed, and described as COCO wants."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from kd_core.config.folder import configs_folder
 from kd_core.errors import UserError
 from PIL import Image
 
 pytest.importorskip("detectron2")
-import kd_det
 from kd_det.data.register import check_data
 from kd_det.synthetic import shapes as module
 from kd_det.synthetic.scenes import OUTLINES, draw_scene
@@ -218,7 +217,7 @@ def test_the_demo_s_detectors_fit_them(role, tmp_path, catalogs):
 
     register_shapes(tmp_path / "set", **SMALL)
     cfg = get_cfg()
-    cfg.merge_from_file(str(Path(kd_det.__file__).parent / "configs" / f"{role}.yaml"))
+    cfg.merge_from_file(str(configs_folder() / f"demo/det_{role}.yaml"))
     cfg.MODEL.DEVICE = "cpu"
     check_data(cfg)
     model = build_model(cfg)

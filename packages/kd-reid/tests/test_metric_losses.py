@@ -1,10 +1,10 @@
 """Losses on embeddings by name, by import path or by node; training by them is torchreid's."""
 
 import copy
-from pathlib import Path
 
 import pytest
 import torch
+from kd_core.config.folder import configs_folder
 from kd_core.distill.distiller import Distiller
 from kd_core.errors import UserError
 from kd_core.experiment.builder import without_single
@@ -162,7 +162,7 @@ def test_a_last_batch_of_one_is_left_out_and_told():
 
 
 def test_the_command_line_names_them(capsys):
-    config = str(Path(__file__).parents[1] / "src/kd_reid/configs/student.py")
+    config = str(configs_folder() / "demo/reid_student.py")
     options = ["student.metric_losses=[triplet,arcface]", "data.instances=4"]
     assert main([config, "--dry-run", "--cfg-options", *options]) == 0
     assert main([config, "--dry-run", "--cfg-options", "student.metric_losses=triplt"]) == 2

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kd_core.config.folder import configs_folder
 from kd_core.config.node import Node
 from kd_core.distill.compared import Watched
 from kd_core.distill.distiller import Distiller
@@ -22,6 +23,7 @@ from kd_core.training.hooks import Evaluate
 from torch import nn
 
 from kd_cls import TITLE
+from kd_cls.catalogue import CATALOGUE
 from kd_cls.class_names import match_classes
 from kd_cls.classifier import Classifier
 from kd_cls.data import DataSplits, UnlabelledSplits
@@ -67,7 +69,8 @@ class ClassificationAdapter(TaskAdapter):
         "cka": "linear CKA",
         "effective_rank": "effective rank",
     }
-    demo_config = Path(__file__).parent / "configs" / "dkd.py"
+    catalogue = CATALOGUE
+    demo_config = configs_folder() / "demo/dkd.py"
     of_teacher_config = (
         *("network", "classes", "new_head", "head", "output"),
         *("label_smoothing", "class_weights"),

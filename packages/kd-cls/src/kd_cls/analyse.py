@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from kd_core.config.paths import require_configs
+from kd_core.catalogue.line import one_file
 from kd_core.experiment.cli import parse_options, run_main
 from kd_core.runtime.paths import require_paths
 
 from kd_cls.analysis.arguments import parser
+from kd_cls.catalogue import CATALOGUE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(arguments: list[str]) -> None:
     args = parser(str(__doc__)).parse_args(arguments)
     parse_options(args.cfg_options)
-    require_configs([args.data])
+    args.data = one_file(args.data, "data", CATALOGUE)
     require_paths("image", getattr(args, "files", ()))
     from kd_cls.analysis.analyses import run
 

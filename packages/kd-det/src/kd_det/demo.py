@@ -18,6 +18,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import read_image
 from detectron2.engine import DefaultPredictor, HookBase
 from detectron2.utils.env import seed_all_rng
+from kd_core.config.folder import configs_folder
 from kd_core.errors import UserError
 from kd_core.experiment import report
 from kd_core.experiment.results import FILE as RESULT
@@ -38,8 +39,8 @@ from kd_det.running.result import peak_memory
 from kd_det.synthetic.shapes import register_shapes
 from kd_det.trainer import DistillationTrainer, student_of
 
-CONFIGS = Path(__file__).parent / "configs"
-STUDENTS = {"student": "student.yaml", "student + FitNet": "distilled.yaml"}
+CONFIGS = configs_folder() / "demo"
+STUDENTS = {"student": "det_student.yaml", "student + FitNet": "det_distilled.yaml"}
 EVALUATIONS = 2  # per run, with the last one
 SEEDS = (0, 1, 2)
 PICTURES = 5
@@ -66,7 +67,7 @@ def compare(args: Namespace, work_dir: Path) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     options = ["MODEL.DEVICE", device, *args.opts]
     students = {name: read_config(CONFIGS / file, options) for name, file in STUDENTS.items()}
-    teacher_cfg = read_config(CONFIGS / "teacher.yaml", ["MODEL.DEVICE", device])
+    teacher_cfg = read_config(CONFIGS / "det_teacher.yaml", ["MODEL.DEVICE", device])
     recipe = hashlib.sha256(teacher_cfg.dump().encode()).hexdigest()[:12]
     teacher_folder = work_dir.parent / "teachers" / f"shapes-{recipe}"
     seeds: Sequence[int] = args.seeds or SEEDS

@@ -2,18 +2,24 @@
 
 import os
 import sys
-from argparse import REMAINDER, RawDescriptionHelpFormatter
+from argparse import REMAINDER, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
+from kd_core.catalogue.names import LISTED
 from kd_core.errors import UserError
 from kd_core.experiment.cli import run_main
-from kd_core.experiment.parsers import ToolParser, add_general_options, add_seeds
+from kd_core.experiment.parsers import ToolParser, add_general_options, add_list, add_seeds
 from kd_core.runtime import launchers
 
 from kd_det.arguments import PairsParser, add_own, check_pairs, images_folder
+from kd_det.catalogue import CATALOGUE
+from kd_det.settings.names import named_config, split_names
 from kd_det.settings.zoo import find_config
 
 _EXAMPLES = """examples:
+
+by short names, which --list prints:
+    $ det_train.py faster_rcnn_R_101_FPN,faster_rcnn_R_18_FPN reviewkd --num-gpus 8
 
 on one machine:
     $ det_train.py --num-gpus 8 --config-file cfg.yaml
@@ -33,7 +39,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> None:
-    args = argument_parser().parse_args(arguments)
+    names, rest = split_names(arguments)
+    args = argument_parser().parse_args(rest)
+    if args.list:
+        print(CATALOGUE.listing(args.list))
+        return
+    if names and args.config_file:
+        raise UserError(f"{names[0]} and --config-file both name a config; leave one of them out")
+    if not args.config_file:  # of a LazyConfig keys are in lower case, as names are
+        more, args.opts = split_names(args.opts)
+        names += more
     check_pairs(args.opts)
     args.resume |= args.auto_resume
     if args.num_machines == 1 and (started := launchers.adopt()) > 1:
@@ -41,6 +56,13 @@ def _main(arguments: list[str]) -> None:
             f"a launcher started this tool {started} times, but it starts its processes itself: "
             "run it once a machine, with --num-gpus, and --num-machines if there are several"
         )
+    with named_config(names) as found:
+        if found:
+            args.config_file, args.opts = found.file, [*found.options, *args.opts]
+        _start(args)
+
+
+def _start(args: Namespace) -> None:
     for flag in ("dry_run", "list_taps"):
         if getattr(args, flag) and not args.config_file:
             raise UserError(f"--{flag.replace('_', '-')} needs a --config-file; there is none")
@@ -54,7 +76,8 @@ def _main(arguments: list[str]) -> None:
 def argument_parser() -> ToolParser:
     """Return the parser of Detectron2's arguments and of the few of ours."""
     parser = PairsParser(
-        description="Train or distil a detector; without --config-file, the demo runs.",
+        description="Train or distil a detector, of a --config-file or of short names: "
+        "TEACHER,STUDENT METHOD. Without either, the demo runs.",
         epilog=_EXAMPLES,
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=True,  # as Detectron2's
@@ -76,6 +99,7 @@ def argument_parser() -> ToolParser:
     parser.add_argument(
         "--list-taps", action="store_true", help="print what can be tapped, with shapes"
     )
+    add_list(parser, LISTED)
     add_seeds(parser, "of the demo")
     parser.add_argument("--work-dir", metavar="DIR", help="of the demo")
     return add_general_options(parser)
@@ -105,8 +129,8 @@ def _add_detectron2_arguments(parser: ToolParser) -> None:
     )
     parser.add_argument(
         "opts",
-        metavar="KEY VALUE",
+        metavar="NAME | KEY VALUE",
         default=None,
         nargs=REMAINDER,
-        help="values that change the config, after all options",
+        help="short names, on either side of options; values that change the config, after them",
     )

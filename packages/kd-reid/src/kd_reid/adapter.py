@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kd_core.config.folder import configs_folder
 from kd_core.config.locate import locate
 from kd_core.config.node import Node, parse, parse_call
 from kd_core.config.parameters import parameters_of
@@ -22,6 +23,7 @@ from kd_reid import TITLE
 from kd_reid.adaptation.embedder import AdaptiveEmbedder
 from kd_reid.adaptation.evaluation import BeforeAndAfter
 from kd_reid.adaptation.target import UnlabelledData
+from kd_reid.catalogue import CATALOGUE
 from kd_reid.data import DataSplits
 from kd_reid.data.splits import TrainingSet
 from kd_reid.embedder import ID, Embedder
@@ -53,7 +55,8 @@ class ReidAdapter(TaskAdapter):
         "cka": "linear CKA",
         "effective_rank": "effective rank",
     }
-    demo_config = Path(__file__).parent / "configs" / "distilled.py"
+    catalogue = CATALOGUE
+    demo_config = configs_folder() / "demo/reid_distilled.py"
     extra = {"evaluation": Evaluation}  # noqa: RUF012 - declared a ClassVar in the parent
     of_teacher_config = (
         "network",

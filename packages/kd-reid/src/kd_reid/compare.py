@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from kd_core.experiment.cli import comparison_main
 
 from kd_reid import TITLE
+from kd_reid.catalogue import CATALOGUE
 from kd_reid.train import make_tool
 
 if TYPE_CHECKING:
@@ -17,4 +18,4 @@ def _make_tool() -> "ComparisonTool":
     return ComparisonTool(make_tool())
 
 
-main = comparison_main(TITLE, _make_tool)
+main = comparison_main(TITLE, _make_tool, catalogue=CATALOGUE)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from kd_core.experiment.cli import training_main
 
 from kd_reid import TITLE
+from kd_reid.catalogue import CATALOGUE
 
 if TYPE_CHECKING:
     from kd_core.experiment.command_line import TrainingTool
@@ -20,4 +21,4 @@ def make_tool() -> "TrainingTool":
     return TrainingTool(ADAPTER, demo.main)
 
 
-main = training_main(TITLE, make_tool)
+main = training_main(TITLE, make_tool, catalogue=CATALOGUE)

@@ -42,7 +42,7 @@ def parser(description: str) -> ToolParser:
 
 
 def _add_models(command: ArgumentParser, name: str) -> None:
-    command.add_argument("data", metavar="DATA_CONFIG", help="a file such as configs/cls/data/*.py")
+    command.add_argument("data", metavar="DATA_CONFIG", help="a file, or the name of data")
     command.add_argument(
         "models",
         metavar="MODEL",

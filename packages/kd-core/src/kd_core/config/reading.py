@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from kd_core.config.by_name import KEYS, KINDS, ByName
+from kd_core.config.folder import our_config
 from kd_core.config.python_files import read_python
 from kd_core.errors import UserError, nearest
 
@@ -15,7 +16,7 @@ _WIDTH = 90
 
 
 def load_config(
-    paths: str | Path | Sequence[str | Path],
+    paths: str | Path | Sequence[str | Path | Mapping[str, Any]],
     options: Mapping[str, Any] | None = None,
     *,
     known: Collection[str] = (),
@@ -32,7 +33,8 @@ def load_config(
     The order of the files does not matter for that. These keys are not in what is returned.
 
     Args:
-        paths: One python file or several; see `merge` for how a later one changes an earlier one.
+        paths: One python file or several, or what would stand in one; see `merge` for how a later
+            one changes an earlier one.
         options: Values by dotted path. Dicts and lists on the way must exist; the last key may be
             new, since a node need not list every argument (`kd_core.config.node.parse` finds
             unknown ones).
@@ -94,19 +96,31 @@ def save_config(config: Mapping[str, Any], path: str | Path) -> None:
     Path(path).write_text("".join(lines), encoding="utf-8")
 
 
-def _merge_files(files: Sequence[str | Path], by_name: ByName) -> dict[str, Any]:
+def _merge_files(
+    files: Sequence[str | Path | Mapping[str, Any]], by_name: ByName
+) -> dict[str, Any]:
     config: dict[str, Any] = {}
     for file in files:
-        config = merge(config, _load_file(Path(file).expanduser(), by_name))
+        if isinstance(file, Mapping):
+            values = _chosen_by_name("the command line", dict(file), by_name)
+        else:
+            path = Path(file).expanduser()
+            values = _load_file(path if path.exists() else our_config(path) or path, by_name)
+        config = merge(config, values)
     return config
+
+
+def _chosen_by_name(file: str, values: dict[str, Any], by_name: ByName) -> dict[str, Any]:
+    """Return what a file has, with its values for this run's pair and recipe put in."""
+    given = {key: _plain(values.pop(key), key) for key in [*values] if by_name.handles(key)}
+    for chosen in by_name.choose(file, given):
+        values = merge(values, chosen, keep_marks=True)
+    return values
 
 
 def _load_file(path: Path, by_name: ByName) -> dict[str, Any]:
     def edit(file: Path, values: dict[str, Any]) -> dict[str, Any]:
-        given = {key: _plain(values.pop(key), key) for key in [*values] if by_name.handles(key)}
-        for chosen in by_name.choose(file.name, given):
-            values = merge(values, chosen, keep_marks=True)
-        return values
+        return _chosen_by_name(file.name, values, by_name)
 
     config = {}
     for name, value in read_python(path, edit).items():

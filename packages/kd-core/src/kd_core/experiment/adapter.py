@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from kd_core.catalogue.names import Catalogue
 from kd_core.config.node import Node, parse_call, plain
 from kd_core.data.split_loader import SplitLoader
 from kd_core.distill.distiller import Distiller
@@ -74,6 +75,8 @@ class TaskAdapter(ABC):
     """Titles of metrics in tables, with their unit; others are called by their name."""
     demo_config: ClassVar[Path | None] = None
     """What a dry run without CONFIG takes."""
+    catalogue: ClassVar[Catalogue | None] = None
+    """The short names of its configs."""
     extra: ClassVar[Mapping[str, Callable[..., Any]]] = {}
     """Further top-level names of a config, each with what its node has the arguments of; `data` is
     filled in. They come as `Experiment.extra`."""

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
+from kd_core.catalogue.line import one_file, read_line
+from kd_core.catalogue.names import LISTED, Catalogue
 from kd_core.config.paths import require_configs
 from kd_core.config.trusted import trusting
 from kd_core.errors import ToldElsewhereError, UserError
@@ -99,23 +101,34 @@ def _status_of(function: Callable[[list[str]], int | None], arguments: list[str]
         return 0
 
 
-def training_main(title: str, make_tool: Callable[[], Tool], *, has_demo: bool = True) -> Main:
+def training_main(
+    title: str,
+    make_tool: Callable[[], Tool],
+    *,
+    has_demo: bool = True,
+    catalogue: Catalogue | None = None,
+) -> Main:
     """Return the main function of a training tool.
 
     Args:
         title: What the tool does, for its help.
         make_tool: Imports what the tool needs, and returns it; called when the arguments are right.
         has_demo: Whether a demo runs without CONFIG.
+        catalogue: Of short names, if there are any.
     """
 
     def start(arguments: list[str]) -> None:
-        args = training_parser(title, has_demo=has_demo).parse_args(arguments)
+        listed = LISTED if catalogue else ()
+        args = training_parser(title, has_demo=has_demo, listed=listed).parse_args(arguments)
+        if catalogue and args.list:
+            print(catalogue.listing(args.list))
+            return
         if args.auto_resume and not args.work_dir:
             raise UserError(
                 "--auto-resume needs --work-dir: a run that is restarted must find its own folder"
             )
         args.resume |= args.auto_resume
-        _check_early(args, args.configs)
+        _check_early(args, catalogue)
         if args.configs and not _is_one_of_several():
             require_paths("checkpoint", [args.eval_only])
         make_tool().run(args)
@@ -123,22 +136,32 @@ def training_main(title: str, make_tool: Callable[[], Tool], *, has_demo: bool =
     return partial(run_main, start)
 
 
-def comparison_main(title: str, make_tool: Callable[[], Tool]) -> Main:
+def comparison_main(
+    title: str, make_tool: Callable[[], Tool], *, catalogue: Catalogue | None = None
+) -> Main:
     """Return the main function of a comparison tool; see `training_main`."""
 
     def start(arguments: list[str]) -> None:
         args = comparison_parser(title).parse_args(arguments)
-        _check_early(args, [*args.configs, *([args.rows] if args.rows else [])])
+        if args.rows and catalogue:
+            args.rows = one_file(args.rows, "tables", catalogue)
+        _check_early(args, catalogue)
+        if args.rows and not _is_one_of_several():
+            require_configs([args.rows])
         make_tool().run(args)
 
     return partial(run_main, start)
 
 
-def _check_early(args: Namespace, configs: Sequence[str]) -> None:
-    """Reject misspelt options and files, before anything is imported to read them."""
+def _check_early(args: Namespace, catalogue: Catalogue | None) -> None:
+    """Reject misspelt options, files and names, before anything is imported to read them."""
     parse_options(args.cfg_options)
-    if not _is_one_of_several():
-        require_configs(configs)
+    if _is_one_of_several():
+        return
+    if catalogue:
+        read_line(args.configs, catalogue)
+    else:
+        require_configs(args.configs)
 
 
 def _is_one_of_several() -> bool:

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from kd_core.catalogue.compose import Note, run_name, sources_of
+from kd_core.catalogue.names import Source
 from kd_core.config.node import Node
 from kd_core.distill.stored_outputs import knows_only_training_images
 from kd_core.errors import UserError
@@ -17,7 +19,7 @@ from kd_core.experiment import outputs, report
 from kd_core.experiment.adapter import TaskAdapter
 from kd_core.experiment.builder import build_distiller
 from kd_core.experiment.cli import parse_options, training_main
-from kd_core.experiment.parsing import read_experiment
+from kd_core.experiment.parsing import known_names, read_experiment
 from kd_core.experiment.run import build_trainer
 from kd_core.experiment.runner import Runner, print_tables
 from kd_core.experiment.seeds import repeat, seed_folder, summary_table
@@ -47,8 +49,11 @@ class TrainingTool:
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Read the arguments and run the tool; returns the exit status."""
-        has_demo = self.demo is not None
-        return training_main(self.adapter.title, lambda: self, has_demo=has_demo)(argv)
+        has_demo, catalogue = self.demo is not None, self.adapter.catalogue
+        main = training_main(
+            self.adapter.title, lambda: self, has_demo=has_demo, catalogue=catalogue
+        )
+        return main(argv)
 
     def run(self, args: Namespace) -> None:
         """Do what the arguments say; see `kd_core.experiment.parsers.training_parser`."""
@@ -60,7 +65,7 @@ class TrainingTool:
 
     def _read(self, args: Namespace) -> Experiment:
         """Return the experiment that the arguments name, or that of the demo."""
-        paths = args.configs or self.adapter.demo_config
+        paths = self.sources(args.configs, print_note) or self.adapter.demo_config
         if not paths:
             raise UserError("name a CONFIG: the python file of what to train")
         needs_training = not (args.eval_only or args.list_taps or args.save_outputs)
@@ -68,6 +73,11 @@ class TrainingTool:
         return read_experiment(
             self.adapter, paths, options, training=needs_training, note=print_note
         )
+
+    def sources(self, configs: Sequence[str], note: Note) -> list[Source]:
+        """Return what files and short names of a command line stand for."""
+        known = known_names(self.adapter)
+        return sources_of(configs, self.adapter.catalogue, known=known, note=note)
 
     def _run_experiment(
         self, experiment: Experiment, args: Namespace, device: torch.device
@@ -89,7 +99,7 @@ class TrainingTool:
         self, experiment: Experiment, args: Namespace, device: torch.device
     ) -> dict[str, Any]:
         """Train every seed and print the summary."""
-        names = [Path(path).stem for path in args.configs]
+        names = [run_name(text) for text in args.configs]
         patient = args.auto_resume
         with run_folder(args.work_dir, names, resume=args.resume, patient=patient) as work_dir:
             if args.auto_resume and distributed.rank() == 0 and not has_run(work_dir):

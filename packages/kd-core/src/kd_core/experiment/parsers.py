@@ -82,18 +82,24 @@ class CommandParser(ToolParser):
         return parsed, unknown
 
 
-def training_parser(title: str, *, has_demo: bool = False) -> ToolParser:
+def training_parser(
+    title: str, *, has_demo: bool = False, listed: Sequence[str] = ()
+) -> ToolParser:
     """Return the parser of a training tool: the arguments that all tasks have in common.
 
     Args:
         title: What the tool does.
         has_demo: Whether a demo runs without CONFIG.
+        listed: What has short names.
     """
     without = "without CONFIG, the demo runs" if has_demo else "CONFIG is needed"
     parser = ToolParser(description=f"{title}; {without}.")
+    names = ", or short names: DATA TEACHER,STUDENT METHOD" if listed else ""
     parser.add_argument(
-        "configs", metavar="CONFIG", nargs="*", help="python files, merged left to right"
+        "configs", metavar="CONFIG", nargs="*", help=f"python files, merged left to right{names}"
     )
+    if listed:
+        add_list(parser, listed)
     parser.add_argument("--work-dir", metavar="DIR", help="where checkpoints and logs go")
     _add_resume(parser)
     parser.add_argument("--eval-only", metavar="CKPT", help="evaluate a checkpoint, do not train")
@@ -173,6 +179,12 @@ def add_version(parser: P) -> P:
         help="print versions and exit",
     )
     return parser
+
+
+def add_list(parser: ArgumentParser, kinds: Sequence[str]) -> None:
+    """Add `--list`, which prints the short names of a kind."""
+    text = "print the short names of these, and exit"
+    parser.add_argument("--list", choices=kinds, help=text)
 
 
 def add_seeds(parser: ArgumentParser, text: str, default: Sequence[int] | None = None) -> None:

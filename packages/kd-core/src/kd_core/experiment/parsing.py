@@ -38,7 +38,7 @@ Config = Mapping[str, Any]
 
 def read_experiment(
     adapter: TaskAdapter,
-    paths: str | Path | Sequence[str | Path],
+    paths: str | Path | Sequence[str | Path | Config],
     options: Config | None = None,
     *,
     training: bool = True,
@@ -48,7 +48,7 @@ def read_experiment(
 
     Args:
         adapter: Of the task.
-        paths: One python file or several.
+        paths: One python file or several, or what would stand in one.
         options: Values by dotted path. `teacher.trainer.epochs` and its like are of the teacher's
             own training.
         training: Whether what only training needs must be there.

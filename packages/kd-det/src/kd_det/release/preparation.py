@@ -14,6 +14,8 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import spec_from_file_location
 from types import ModuleType
 
+from kd_core.errors import UserError
+
 from kd_det.release.extension import StandIn, is_stand_in
 from kd_det.release.repairs import RepairingLoader, repair
 
@@ -25,6 +27,19 @@ _MISSING = (
 )
 
 
+class MissingDetectron2Error(UserError, ModuleNotFoundError):
+    """Detectron2 is not installed; the text says how to get it."""
+
+
+def prepare() -> None:
+    """Call `require_detectron2`; if it is not installed, say so whenever it is imported."""
+    try:
+        require_detectron2()
+    except MissingDetectron2Error:
+        if not any(isinstance(finder, _Explained) for finder in sys.meta_path):
+            sys.meta_path.append(_Explained())  # asked only for what nobody else has
+
+
 def require_detectron2() -> None:
     """Prepare the import of detectron2; call it before the first such import.
 
@@ -32,10 +47,10 @@ def require_detectron2() -> None:
     stand-in replaces it: boxes, RoIAlign and NMS come from torchvision.
 
     Raises:
-        ImportError: If detectron2 is not installed; it says how to get it.
+        MissingDetectron2Error: If it is not installed; an ImportError.
     """
     if importlib.util.find_spec("detectron2") is None:
-        raise ImportError(_MISSING, name="detectron2")
+        raise MissingDetectron2Error(_MISSING)
     if not any(isinstance(finder, _StandIn) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Preparation())
         sys.meta_path.append(_StandIn())  # asked only for what nobody else has
@@ -87,6 +102,16 @@ class _StandIn(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Do nothing: the stand-in is complete."""
+
+
+class _Explained(MetaPathFinder):
+    """Says how to get Detectron2 to whatever imports it."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> None:
+        if fullname == "detectron2":
+            raise MissingDetectron2Error(_MISSING)
 
 
 def _prepare_pillow() -> None:

@@ -1,10 +1,11 @@
-"""Find the file of a config: a path, or a name of Detectron2's model zoo. Imports nothing heavy."""
+"""Find the file of a config: a path, or a name of ours or of the model zoo; without torch."""
 
 import importlib.util
 import os
 from difflib import get_close_matches
 from pathlib import Path
 
+from kd_core.config.folder import our_config
 from kd_core.errors import UserError
 from kd_core.runtime.paths import nearest_path
 
@@ -15,10 +16,11 @@ _FOLDERS = ("COCO-", "LVISv", "Cityscapes/", "PascalVOC-", "Detectron1-", "Misc/
 
 
 def find_config(name: str) -> Path:
-    """Return the file that a name means: a path, else a file of Detectron2's model zoo.
+    """Return the file that a name means: a path, one of ours, else one of Detectron2's model zoo.
 
     Args:
-        name: Such as `my.yaml` or `COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml`.
+        name: Such as `my.yaml`, `faster_rcnn_R_18_FPN_kd` (of `configs/det`) or
+            `COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml`.
 
     Raises:
         UserError: If there is no such file; it names the nearest one.
@@ -26,6 +28,8 @@ def find_config(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_file():
         return path
+    if ours := our_config(name) or our_config(f"configs/det/{name}.yaml"):
+        return ours
     folder = zoo_folder()
     if folder is not None and not path.is_absolute() and (folder / name).is_file():
         return folder / name

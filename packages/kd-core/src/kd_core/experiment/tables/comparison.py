@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from kd_core.catalogue.compose import run_name
 from kd_core.errors import UserError, nearest
 from kd_core.experiment.cli import comparison_main, parse_options
 from kd_core.experiment.command_line import TrainingTool, print_note
@@ -50,7 +51,8 @@ class ComparisonTool:
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Read the arguments and run the tool; returns the exit status."""
-        return comparison_main(self.adapter.title, lambda: self)(argv)
+        catalogue = self.adapter.catalogue
+        return comparison_main(self.adapter.title, lambda: self, catalogue=catalogue)(argv)
 
     def run(self, args: Namespace) -> None:
         """Do what the arguments say; see `kd_core.experiment.parsers.comparison_parser`."""
@@ -67,7 +69,7 @@ class ComparisonTool:
                     err.rule(label)
                     self.tool.dry_run(config, device)
                 return
-            name = Path(args.rows or args.configs[-1]).stem
+            name = run_name(args.rows or args.configs[-1])
             given_dir = f"runs/{name}-table" if args.work_dir is None else args.work_dir
             work_dir = named_folder(given_dir, "--work-dir")
             with claimed(work_dir):
@@ -86,7 +88,7 @@ class ComparisonTool:
         Raises:
             UserError: If there are no rows, or a label that was asked for is not one of them.
         """
-        files = args.configs or given.get("files", [])
+        files = self.tool.sources(args.configs, print_note) or given.get("files", [])
         rows = row_files(args, given)
         if unknown := [label for label in args.only or [] if label not in rows]:
             raise UserError(f"--only: there is no row {unknown[0]!r}{nearest(unknown[0], rows)}")

@@ -1,0 +1,1 @@
+"""The command `kd`, over the tools of all tasks that are installed."""

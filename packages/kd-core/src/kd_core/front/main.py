@@ -1,0 +1,94 @@
+"""The command `kd`: `kd train cls ...` is `kd-cls-train ...`, and so for all tools."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from kd_core.catalogue.names import LISTED
+from kd_core.errors import UserError, nearest
+from kd_core.experiment.cli import run_main
+from kd_core.experiment.parsers import ToolParser, add_general_options, versions
+from kd_core.front.tools import Tools, installed_tools
+
+_HELP = ("-h", "--help")
+_DOES = {
+    "train": "train a model, alone or with teachers; without CONFIG, a demo",
+    "compare": "train the rows of a table over several seeds",
+    "evaluate": "measure a model, without training",
+    "export": "write a finished student as ONNX and the like",
+    "predict": "predict images with a finished student",
+    "analyse": "pictures and tables of finished models",
+    "check": "check a data set before training on it",
+    "convert": "write weights of torchvision as Detectron2 reads them",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    return run_main(_main, argv)
+
+
+def _main(arguments: list[str]) -> int:
+    first, *rest = arguments or ["--help"]
+    if first == "--version":
+        print(versions())
+        return 0
+    tools = installed_tools()
+    if first in _HELP:
+        print(_help(tools))
+        return 0
+    if first == "list":
+        with _called("kd list"):
+            return _list(rest, tools)
+    if first not in tools.by_command:
+        known = [*tools.by_command, "list", "--help", "--version"]
+        raise UserError(f"kd has no command {first!r}{nearest(first, known)}")
+    if not rest or rest[0] in _HELP:
+        tasks = ", ".join(tools.by_command[first])
+        print(f"kd {first} TASK ...: {_DOES.get(first, first)}. TASK is one of {tasks}; ")
+        print(f"kd {first} TASK --help lists the arguments")
+        return 0
+    task, *rest = rest
+    tool, leading = tools.tool(first, task)
+    with _called(f"kd {first} {task}"):
+        return int(tool.load()([*leading, *rest]))
+
+
+def _help(tools: Tools) -> str:
+    """Return the text of `--help`."""
+    rows = [("COMMAND", "TASK", "")]
+    rows += [(c, " ".join(tools.by_command[c]), _DOES.get(c, "")) for c in tools.by_command]
+    rows += [("list", "[TASK]", f"short names: kd list {'|'.join(LISTED)}")]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    lines = [f"  {c:<{widths[0]}}  {t:<{widths[1]}}  {text}".rstrip() for c, t, text in rows]
+    usage = "usage: kd COMMAND TASK ...\n       kd list WHAT [TASK]\n       kd --version\n"
+    if not tools.tasks:
+        lines.append("\nNo task is installed: install the package kd-cls, kd-det or kd-reid.")
+    example = "kd train cls digits resnet20,resnet8 dkd"
+    return "\n".join([usage, "Knowledge distillation for images.\n", *lines, f"\n  {example}"])
+
+
+def _list(arguments: list[str], tools: Tools) -> int:
+    """Print the short names of one task, or of all."""
+    parser = ToolParser(description="Print what can be named on a command line.")
+    parser.add_argument("what", metavar="WHAT", choices=LISTED, help="|".join(LISTED))
+    parser.add_argument("task", metavar="TASK", nargs="?", help="default: all tasks")
+    args = add_general_options(parser).parse_args(arguments)
+    tasks = [args.task] if args.task else list(tools.tasks)
+    for number, task in enumerate(tasks):
+        catalogue = tools.catalogue(task)
+        if not args.task:
+            print(f"{'' if number == 0 else chr(10)}{task}:")
+        print(catalogue.listing(args.what))
+    return 0
+
+
+@contextmanager
+def _called(name: str) -> Iterator[None]:
+    """Let parsers call themselves by this name in their help."""
+    before = sys.argv[0]
+    sys.argv[0] = name
+    try:
+        yield
+    finally:
+        sys.argv[0] = before
