@@ -7,7 +7,8 @@ from typing import Any
 from kd_core.files.checkpoint import save_text
 
 FOLDER = "reference"
-MARK = re.compile(r"[*|\\]|(?<=\w)_(?=\W|$)")
+MARK = re.compile(r"\*(?! )|[|\\]|(?<=\w)_(?=\W|$)")
+MARKED = r"\\\g<0>"
 PACKAGES = {"kd-core": "kd_core", "kd-cls": "kd_cls", "kd-det": "kd_det", "kd-reid": "kd_reid"}
 
 
@@ -45,13 +46,26 @@ def page(package: str, names: list[str]) -> str:
     return f"# {package}\n\n```{{eval-rst}}\n" + "\n\n".join(blocks) + "\n```\n"
 
 
+def without_a_type(
+    app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Keep Napoleon from reading what stands before a colon as the type of an attribute."""
+    if what in ("attribute", "data", "property"):
+        lines.insert(0, "")
+
+
 def as_text(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Keep characters of docstrings that reStructuredText would read as marks."""
-    formula = False
-    for index, line in enumerate(lines):
-        formula = line.startswith(".. math::") or (formula and line[:1] in ("", " "))
-        if not formula:
-            parts = re.split(r"(`+[^`]*`+)", line)
-            lines[index] = "".join(
-                part if part[:1] == "`" else MARK.sub(r"\\\g<0>", part) for part in parts
-            )
+    text, formula, rest = "\n".join(lines).partition(".. math::")
+    letters = rest.find("\n\n", rest.find("   "))
+    kept, rest = (rest[:letters], rest[letters:]) if formula else ("", "")
+    lines[:] = (escaped(text) + formula + kept + escaped(rest)).split("\n")
+
+
+def escaped(text: str) -> str:
+    """Return a text whose marks outside of back-ticks are plain characters."""
+    code, *rest = re.split(r"(`+[^`]*`+)", text)
+    parts = [MARK.sub(MARKED, code)]
+    for code, plain in zip(rest[::2], rest[1::2], strict=True):
+        parts += [code, "\\ " if plain[:1].isalnum() else "", MARK.sub(MARKED, plain)]
+    return "".join(parts)
