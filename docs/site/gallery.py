@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 from drawing import taps_picture
 from kd_core.config.reading import load_config
 from kd_core.files.checkpoint import save_text
+from links import with_links
 
 FOLDER = "methods_gallery"
+TABLE = "configs/cls/README.md"
 NONE = "\N{EN DASH}"
 ROW = re.compile(r"^\| (?P<cells>.+) \|$", re.MULTILINE)
 FILE = re.compile(r"`methods/(\w+)\.py`")
@@ -43,7 +45,7 @@ class Method(NamedTuple):
 
 def methods(root: Path) -> list[Method]:
     """Return all rows of the table in configs/cls/README.md."""
-    text = (root / "configs/cls/README.md").read_text(encoding="utf-8")
+    text = (root / TABLE).read_text(encoding="utf-8")
     table = text.partition("| method | paper | file |")[2].partition("\n\n")[0]
     rows = [[cell.strip() for cell in row.split(" | ")] for row in ROW.findall(table)]
     found = []
@@ -57,7 +59,8 @@ def write_pages(root: Path, source: Path) -> None:
     folder = source / FOLDER
     entries = []
     for method in methods(root):
-        save_text(page(method, root), folder / f"{method.slug}.md")
+        place = folder / f"{method.slug}.md"
+        save_text(with_links(page(method, root), root / TABLE, place, root, source), place)
         entries.append(f"| [{method.title}]({method.slug}.md) | {idea(method, root)} |")
     listed = "\n".join(["| method | idea |", "|---|---|", *entries])
     tree = "```{toctree}\n:hidden:\n:glob:\n\n*\n```"
@@ -132,7 +135,7 @@ def costs(method: Method, root: Path) -> str:
     ]
     text = "\n".join(["## Needs and costs", "", "| | |", "|---|---|", *rows])
     times = table_rows(root / "docs/criteria.md", method.slug)
-    measured = "The criterion alone ([how it is measured](../criteria.md)):"
+    measured = "The criterion alone ([how it is measured](../../docs/criteria.md)):"
     return f"{text}\n\n{measured}\n\n{times}" if times else text
 
 
@@ -141,7 +144,7 @@ def results(method: Method, root: Path) -> str:
     published = "none for that pair" if method.published == NONE else method.published
     text = f"## Results\n\nPublished, CIFAR-100, resnet32x4 → resnet8x4, top-1 %: {published}."
     rows = table_rows(root / "docs/methods.md", *method.files)
-    return f"{text}\n\nMeasured here ([how](../methods.md)):\n\n{rows}" if rows else text
+    return f"{text}\n\nMeasured here ([how](../../docs/methods.md)):\n\n{rows}" if rows else text
 
 
 def table_rows(page: Path, *names: str) -> str:
