@@ -1,5 +1,7 @@
 """Your own network: any `nn.Module` that returns logits; see docs/own_network.md."""
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 
@@ -21,7 +23,7 @@ class SmallNet(nn.Module):
                     nn.BatchNorm2d(after),
                     nn.ReLU(),
                 )
-                for before, after in zip(channels[:-1], channels[1:], strict=True)
+                for before, after in pairwise(channels)
             )
         )
         self.head = nn.Linear(channels[-1], num_classes)
