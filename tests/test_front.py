@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from kd_core.config import folder as place_of_configs
 from kd_core.front.main import main
+from kd_core.front.tools import Tools
 
 ROOT = Path(__file__).parents[1]
 PROJECTS = {
@@ -75,6 +76,11 @@ def test_help_names_every_tool_of_every_task(kd):
         ("list pairs clas", "there is no task 'clas'; did you mean 'cls'?"),
         ("train cls cifr100 resnet20", "'cifr100' is neither"),
         ("evaluate cls runs/no.pth cifar100 resnet20", "there is no checkpoint runs/no.pth"),
+        ("evaluate cls", "the checkpoint is missing; write kd evaluate cls CHECKPOINT CONFIG"),
+        ("evaluate cls --trust a.b", "the checkpoint is missing"),
+        ("--version train", "--version stands alone"),
+        ("--trust a.b train cls", "options stand behind COMMAND TASK"),
+        ("train --trust a.b", "options stand behind it; TASK is one of cls, det, reid"),
     ],
 )
 def test_a_mistake_is_one_line(kd, line, said):
@@ -93,6 +99,25 @@ def test_a_task_that_is_not_installed_is_named_with_its_package(kd, installed, m
         assert "install the package kd-reid" in kd("train reid")[2]
     finally:
         (installed / "kd_reid.hidden").rename(installed / "kd_reid-0.1.0.dist-info")
+
+
+def test_without_any_task_a_command_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setattr("kd_core.front.main.installed_tools", lambda: Tools({}, {}))
+    assert main(["train", "cls"]) == 2
+    assert "install kd-cls or kd-det or kd-reid" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ["evaluate cls --help", "evaluate cls runs/no.pth -h"])
+def test_help_is_given_where_a_command_is_an_option_of_a_tool(kd, line):
+    status, out, _ = kd(line)
+    assert status == 0
+    assert out.startswith("usage: kd evaluate cls")
+
+
+def test_version_is_given_at_every_place(kd):
+    outs = {kd(line)[1] for line in ("--version", "train --version", "evaluate cls --version")}
+    assert len(outs) == 1
+    assert "Python" in outs.pop()
 
 
 def test_a_tool_calls_itself_as_it_was_called(kd):

@@ -8,9 +8,11 @@ from kd_core.catalogue.names import LISTED
 from kd_core.errors import UserError, nearest
 from kd_core.experiment.cli import run_main
 from kd_core.experiment.parsers import ToolParser, add_general_options, versions
-from kd_core.front.tools import Tools, installed_tools
+from kd_core.front.tools import Tools, installed_tools, missing_tasks, takes_file
 
 _HELP = ("-h", "--help")
+_ANSWERED = (*_HELP, "--version")
+"""What a tool answers, whatever else the command line has."""
 _DOES = {
     "train": "train a model, alone or with teachers; without CONFIG, a demo",
     "compare": "train the rows of a table over several seeds",
@@ -19,6 +21,9 @@ _DOES = {
     "predict": "predict images with a finished student",
     "analyse": "pictures and tables of finished models",
     "check": "check a data set before training on it",
+    "embed": "embed the pictures of a folder",
+    "search": "find the pictures of a gallery that look like others",
+    "shards": "make WebDataset shards of a folder of images",
     "convert": "write weights of torchvision as Detectron2 reads them",
 }
 
@@ -30,28 +35,46 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> int:
     first, *rest = arguments or ["--help"]
-    if first == "--version":
-        print(versions())
-        return 0
     tools = installed_tools()
-    if first in _HELP:
-        print(_help(tools))
+    if first in _ANSWERED:
+        if rest:
+            raise UserError(f"kd {first} {' '.join(rest)}: {first} stands alone, or at the end")
+        print(versions() if first == "--version" else _help(tools))
         return 0
     if first == "list":
         with _called("kd list"):
             return _list(rest, tools)
     if first not in tools.by_command:
-        known = [*tools.by_command, "list", "--help", "--version"]
-        raise UserError(f"kd has no command {first!r}{nearest(first, known)}")
+        raise _no_command(first, tools)
+    if rest[:1] == ["--version"]:
+        return _main(rest)
     if not rest or rest[0] in _HELP:
         tasks = ", ".join(tools.by_command[first])
-        print(f"kd {first} TASK ...: {_DOES.get(first, first)}. TASK is one of {tasks}; ")
+        print(f"kd {first} TASK ...: {_DOES.get(first, first)}. TASK is one of {tasks};")
         print(f"kd {first} TASK --help lists the arguments")
         return 0
     task, *rest = rest
     tool, leading = tools.tool(first, task)
+    if set(rest) & set(_ANSWERED):
+        leading = []
+    elif leading and takes_file(task) and (not rest or rest[0].startswith("-")):
+        raise UserError(
+            f"kd {first} {task}: the checkpoint is missing; write kd {first} {task} CHECKPOINT "
+            "CONFIG ..., options behind it"
+        )
     with _called(f"kd {first} {task}"):
         return int(tool.load()([*leading, *rest]))
+
+
+def _no_command(name: str, tools: Tools) -> UserError:
+    """Return the error of a command that there is not."""
+    if name in _DOES and (missing := missing_tasks(tools)):
+        packages = " or ".join(f"kd-{task}" for task in missing)
+        return UserError(f"kd {name} needs a task that is not installed: install {packages}")
+    if name in ("--debug", "--trust"):
+        return UserError(f"kd {name}: options stand behind COMMAND TASK; kd --help lists both")
+    known = [*tools.by_command, "list", "--help", "--version"]
+    return UserError(f"kd has no command {name!r}{nearest(name, known)}")
 
 
 def _help(tools: Tools) -> str:

@@ -11,6 +11,8 @@ GROUP = "kd.tasks"
 _OURS = ("cls", "det", "reid")
 _SAME_AS = {"evaluate": ("train", "--eval-only")}
 """Of a command that a task has no tool for, the tool and the option that do the same."""
+_FLAGS = ("det",)
+"""Tasks whose option of this name takes no file: Detectron2's."""
 
 
 class Tools(NamedTuple):
@@ -48,9 +50,21 @@ class Tools(NamedTuple):
         return self.tasks[task].load()
 
     def _unknown(self, said: str, task: str, known: dict[str, EntryPoint]) -> UserError:
+        if task.startswith("-"):
+            return UserError(f"{said}; options stand behind it; TASK is one of {', '.join(known)}")
         if task in _OURS and task not in self.tasks:
             return UserError(f"{said}; install the package kd-{task}")
         return UserError(f"{said}{nearest(task, known)}")
+
+
+def takes_file(task: str) -> bool:
+    """Return whether an option that stands for a command takes a file."""
+    return task not in _FLAGS
+
+
+def missing_tasks(tools: Tools) -> list[str]:
+    """Return which of our tasks are not installed."""
+    return [task for task in _OURS if task not in tools.tasks]
 
 
 def installed_tools() -> Tools:
