@@ -8,6 +8,7 @@ from kd_core.errors import UserError
 from kd_core.runtime import launchers
 
 PREFIXES = ("SLURM_", "OMPI_", "PMI_", "MPI_", "MASTER_", "RANK", "WORLD_SIZE", "LOCAL_RANK")
+HUGE = "9" * 5000  # longer than Python reads
 SRUN = {
     "SLURM_JOB_ID": "4711",
     "SLURM_STEP_ID": "0",
@@ -147,6 +148,7 @@ def test_mpi_needs_a_place_to_meet(started, names):
         ),
         ({**SRUN, "SLURM_PROCID": "x"}, "SLURM_PROCID is 'x'; wanted a whole number"),
         ({**SRUN, "SLURM_NTASKS": "-4"}, "SLURM_NTASKS is '-4'; wanted a whole number"),
+        ({**SRUN, "SLURM_NTASKS": HUGE}, "SLURM_NTASKS is '9.*; wanted a whole number"),
         ({**SRUN, "SLURM_NTASKS": ""}, "SLURM_PROCID is set and SLURM_NTASKS is not"),
         ({**SRUN, "SLURM_LOCALID": ""}, "SLURM_PROCID is set and SLURM_LOCALID is not"),
         ({**SRUN, "SLURM_STEP_ID": ""}, "SLURM_PROCID is 3, but SLURM_STEP_ID is not set"),
@@ -172,6 +174,11 @@ def test_what_is_partial_or_contradicts_itself_is_refused(started, variables, me
     assert not re.search(r"  ", str(caught.value))
 
 
+def test_a_number_that_is_none_leaves_no_tasks_idle(started):
+    started(SLURM_JOB_ID="1", SLURM_NTASKS=HUGE)
+    assert launchers.idle_tasks() == 0
+
+
 @pytest.mark.parametrize(
     ("nodes", "first"),
     [
@@ -192,7 +199,22 @@ def test_the_first_host_of_a_list(nodes, first):
 
 @pytest.mark.parametrize(
     "nodes",
-    ["", " ", "a[", "a]", "a[]", "a[1-]", "a[x]", "a,", ",a", "a b", "a[3-2]", "a[[1]]", "é"],
+    [
+        "",
+        " ",
+        "a[",
+        "a]",
+        "a[]",
+        "a[1-]",
+        "a[x]",
+        "a,",
+        ",a",
+        "a b",
+        "a[3-2]",
+        "a[[1]]",
+        "é",
+        f"a[{HUGE}-2]",
+    ],
 )
 def test_what_is_no_list_of_hosts_is_refused(nodes):
     with pytest.raises(UserError, match="wanted hosts such as"):

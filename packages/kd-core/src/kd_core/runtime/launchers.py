@@ -13,7 +13,9 @@ from kd_core.errors import UserError
 _INNER_STEP = 4294967280  # from here on: a job's script, its interactive shell and the like
 _PORTS = range(12_000, 32_000)  # below those that the system hands out
 _NEXT_STEP = 997  # ports between two steps of a job
-_HOST = r"(?:[\w.-]|\[\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*\])+"
+_DIGITS = 18  # longer numbers are none, and Python does not read the longest
+_RANGE = rf"\d{{1,{_DIGITS}}}(?:-\d{{1,{_DIGITS}}})?"
+_HOST = rf"(?:[\w.-]|\[{_RANGE}(?:,{_RANGE})*\])+"
 
 
 class _Names(NamedTuple):
@@ -66,7 +68,7 @@ def idle_tasks() -> int:
     given = _nonempty(os.environ)
     alone = "RANK" not in given and "SLURM_JOB_ID" in given and "SLURM_STEP_ID" not in given
     tasks = given.get(_SRUN.size, "1")
-    return int(tasks) - 1 if alone and tasks.isascii() and tasks.isdigit() else 0
+    return int(tasks) - 1 if alone and _is_number(tasks) else 0
 
 
 def is_bound_to_its_gpu() -> bool:
@@ -80,9 +82,9 @@ def first_host(nodes: str) -> str:
     Raises:
         UserError: If it is not such a list.
     """
-    ranges = re.findall(r"(\d+)-(\d+)(?=[,\]])", nodes)
-    downwards = any(int(low) > int(high) for low, high in ranges)
-    if downwards or not re.fullmatch(f"{_HOST}(?:,{_HOST})*", nodes, re.ASCII):
+    right = re.fullmatch(f"{_HOST}(?:,{_HOST})*", nodes, re.ASCII)
+    ranges = re.findall(r"(\d+)-(\d+)(?=[,\]])", nodes) if right else []
+    if not right or any(int(low) > int(high) for low, high in ranges):
         raise UserError(
             f"SLURM's list of nodes is {nodes!r:.200}; wanted hosts such as node[01-04],other; set "
             "MASTER_ADDR to the host of the first task"
@@ -210,9 +212,13 @@ def _numbers(given: Mapping[str, str], names: _Names) -> tuple[int, int, int]:
 
 def _number(given: Mapping[str, str], name: str) -> int:
     text = given[name]
-    if not (text.isascii() and text.isdigit()):
+    if not _is_number(text):
         raise UserError(f"{name} is {text!r:.80}; wanted a whole number")
     return int(text)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _DIGITS
 
 
 def _first_of(given: Mapping[str, str], *names: str) -> str | None:
