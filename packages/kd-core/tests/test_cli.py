@@ -149,6 +149,24 @@ class TestTrainingParser:
         (line,) = capsys.readouterr().err.splitlines()
         assert message in line
 
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            ("--eval-only x.pth --dry-run", "--dry-run and --eval-only are two things to do"),
+            ("--eval-only x.pth --save-outputs y", "are two things to do"),
+            ("--list-taps --dry-run", "are two things to do"),
+            ("--eval-only x.pth --seeds 1", "--seeds has no effect beside --eval-only; leave"),
+            ("--eval-only x.pth --seeds 0", "--seeds has no effect beside --eval-only"),
+            ("--eval-only x.pth --share-teacher", "--share-teacher has no effect"),
+            ("--save-outputs y --resume", "--resume has no effect beside --save-outputs"),
+            ("--save-outputs y --auto-resume --work-dir r", "--auto-resume has no effect"),
+        ],
+    )
+    def test_what_has_no_effect_on_what_is_to_be_done_is_refused(self, capsys, line, message):
+        assert training_main("Train.", None)(["a.py", *line.split()]) == 2
+        (told,) = capsys.readouterr().err.splitlines()
+        assert message in told
+
     @pytest.mark.parametrize("given", [["--seeds", "a"], ["--seeds"], ["--eval-only"], ["-x"]])
     def test_a_wrong_value_is_one_line_and_status_two(self, capsys, given):
         assert run_main(training_parser("Train.").parse_args, given) == 2

@@ -46,6 +46,13 @@ def test_a_command_line_means_what_it_means_to_detectron2(line):
         ("--confg-file a.yaml", "--confg-file; did you mean '--config-file'"),
         ("--num-gpus cuda:x", "--num-gpus: invalid int value: 'cuda:x'"),
         ("--seeds a", "--seeds: invalid int value: 'a'"),
+        (
+            "--seeds 0 --config-file a.yaml",
+            "--seeds is for the demo; of a config, add the pair SEED",
+        ),
+        ("--work-dir a faster_rcnn_R_18_FPN", "--work-dir is for the demo; of a config, add the"),
+        ("--config-file a.yaml --dry-run --list-taps", "are two things to do"),
+        ("--auto-resume", "--auto-resume of the demo needs --work-dir"),
         ("--config-file nowhere.yaml", "there is no config file nowhere.yaml"),
         ("MODEL.DEVICE cpu --resume", "--resume stands behind MODEL.DEVICE"),
         ("MODEL.DEVICE", "'MODEL.DEVICE' has no value"),

@@ -63,6 +63,14 @@ def _main(arguments: list[str]) -> None:
 
 
 def _start(args: Namespace) -> None:
+    for option, instead in (("seeds", "SEED"), ("work_dir", "OUTPUT_DIR")):
+        if getattr(args, option) and args.config_file:
+            flag = f"--{option.replace('_', '-')}"
+            raise UserError(f"{flag} is for the demo; of a config, add the pair {instead} VALUE")
+    if args.dry_run and args.list_taps:
+        raise UserError("--dry-run and --list-taps are two things to do; leave one of them out")
+    if args.auto_resume and not (args.config_file or args.work_dir):
+        raise UserError("--auto-resume of the demo needs --work-dir, to find its own folder again")
     for flag in ("dry_run", "list_taps"):
         if getattr(args, flag) and not args.config_file:
             raise UserError(f"--{flag.replace('_', '-')} needs a --config-file; there is none")

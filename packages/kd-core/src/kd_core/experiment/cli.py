@@ -23,6 +23,10 @@ from kd_core.runtime import children, console, launchers
 from kd_core.runtime.failures import bug, explain
 from kd_core.runtime.paths import require_paths
 
+_LOOKS = ("list_taps", "dry_run")
+_INSTEAD = ("save_outputs", "eval_only")
+"""Arguments of a training tool that say what else it does; the first two try a whole command."""
+_OF_TRAINING = ("seeds", "share_teacher", "resume", "auto_resume")
 _WORDS = {"true": True, "false": False, "none": None}
 
 EXIT_INTERRUPTED = 130
@@ -123,6 +127,7 @@ def training_main(
         if catalogue and args.list:
             print(catalogue.listing(args.list))
             return
+        _check_modes(args)
         if args.auto_resume and not args.work_dir:
             raise UserError(
                 "--auto-resume needs --work-dir: a run that is restarted must find its own folder"
@@ -134,6 +139,22 @@ def training_main(
         make_tool().run(args)
 
     return partial(run_main, start)
+
+
+def _check_modes(args: Namespace) -> None:
+    """Reject two things to do at once, and what has no effect on the one."""
+    modes = [name for name in (*_LOOKS, *_INSTEAD) if getattr(args, name)]
+    if len(modes) > 1:
+        first, second, *_ = map(_flag, modes)
+        raise UserError(f"{first} and {second} are two things to do; leave one of them out")
+    idle = [name for name in _OF_TRAINING if getattr(args, name)]
+    if idle and set(modes) & set(_INSTEAD):
+        one = _flag(idle[0])
+        raise UserError(f"{one} has no effect beside {_flag(modes[0])}; leave {one} out")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def comparison_main(
