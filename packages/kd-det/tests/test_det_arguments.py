@@ -48,7 +48,7 @@ def test_a_command_line_means_what_it_means_to_detectron2(line):
         ("--seeds a", "--seeds: invalid int value: 'a'"),
         (
             "--seeds 0 --config-file a.yaml",
-            "--seeds is for the demo; of a config, add the pair SEED",
+            "--seeds is for the demo; of a config, add the",
         ),
         ("--work-dir a faster_rcnn_R_18_FPN", "--work-dir is for the demo; of a config, add the"),
         ("--config-file a.yaml --dry-run --list-taps", "are two things to do"),
