@@ -205,6 +205,26 @@ def test_what_a_run_says_already_is_refused(options, capsys):
     assert f"{options[0]}: run" in refused(capsys, "run", "--data", SET, *options)
 
 
+@pytest.mark.parametrize("option", ["name=resnet50", "num_classes=5", "pretrained=True"])
+def test_arguments_of_the_network_that_are_no_options_are_refused(option, capsys):
+    told = refused(capsys, ZOO, "--data", SET, "--network-options", option)
+    assert f"--network-options {option.partition('=')[0]}: leave it out" in told
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 50])
+def test_a_damaged_file_is_told_in_one_line(content, capsys):
+    Path("w.safetensors").write_bytes(content)
+    told = refused(capsys, "w.safetensors", "--network", NAME, "--data", SET)
+    assert "w.safetensors: damaged" in told
+
+
+@pytest.mark.parametrize(
+    ("out", "text"), [("run", "JSON file"), (f"{ZOO}", "JSON file"), (f"{ZOO}/o.json", "is a file")]
+)
+def test_results_that_cannot_be_written_are_refused_before_the_work(out, text, capsys):
+    assert text in refused(capsys, ZOO, "--data", SET, "--out", out)
+
+
 def test_a_mirror_image_counts_as_much(own):
     once, target = own.features, own.target
     target.query.loader.images, target.gallery.loader.images = (
@@ -342,6 +362,10 @@ class TestSavedFeatures:
 
     def test_options_of_networks_are_refused(self, saved, capsys):
         assert "--flip: f.npy has features already" in refused(capsys, "f.npy", "--flip")
+
+    @pytest.mark.parametrize("option", [["--no-distractors"], ["--camera", "c(.)"]])
+    def test_options_of_sets_without_a_set_are_refused(self, option, saved, capsys):
+        assert f"{option[0]} is for --data" in refused(capsys, "f.npy", *option)
 
 
 README = Path(__file__).parents[1] / "README.md"

@@ -531,3 +531,9 @@ def test_the_commands_of_the_page_run_one_after_the_other():
     files = set(re.findall(r"[\w/]+\.(?:npy|png)", " ".join(line for _, line in commands)))
     assert files >= {"crops.npy"}
     assert all(Path(name).is_file() for name in files)
+
+
+def test_an_ending_in_capitals_is_written_as_the_search_reads_it(capsys):
+    assert embed.main(["run", CROPS, "--out", "BIG.NPY"]) == 0
+    assert "wrote BIG.npy" in capsys.readouterr().out
+    assert found("run", queries()[0], "BIG.npy")

@@ -78,11 +78,11 @@ def facts_of(path: str | Path, *, known: Collection[str] = ()) -> WeightFacts:
         UserError: If there is no such file, or an entry is not what it must be.
     """
     file = main_file(split_choice(path)[0])
-    if file.suffix == ".safetensors" and (found := _of_metadata(file, _metadata(file), known)):
+    if file.suffix == ".safetensors" and (found := _ofmetadata_of(file, metadata_of(file), known)):
         return found
     for other in described_by(file):
         if other.suffix == ".safetensors":
-            return _of_metadata(other, load_safetensors(other)[1], known) or WeightFacts()
+            return _ofmetadata_of(other, load_safetensors(other)[1], known) or WeightFacts()
         if found := _of_json(described_by(file), known):
             return found
     return WeightFacts()
@@ -106,7 +106,7 @@ def facts_in(settings: Mapping[str, Any], source: str, known: Collection[str] = 
     )
 
 
-def _of_metadata(
+def _ofmetadata_of(
     file: Path, metadata: Mapping[str, str], known: Collection[str]
 ) -> WeightFacts | None:
     given = {name: metadata[name] for name in _CHECKS if name in metadata}
@@ -148,7 +148,12 @@ def _checked(
     return WeightFacts(source=source, size=size, **given)
 
 
-def _metadata(file: Path) -> dict[str, str]:
+def metadata_of(file: Path) -> dict[str, str]:
+    """Return the metadata of a safetensors file, of ours or of others.
+
+    Raises:
+        UserError: If it is damaged.
+    """
     try:
         with safe_open(file, framework="pt") as opened:
             return opened.metadata() or {}

@@ -30,6 +30,7 @@ def run(args: Namespace) -> None:
     """Do what the arguments say; see `kd_reid.embed`."""
     path = Path(args.out).expanduser()
     require_suffix(path, SUFFIX)
+    path = path.with_suffix(SUFFIX)  # not .NPY, which other files of ours would not find
     require_new(files_of(path))
     options = Options(batch_size=args.batch_size, workers=args.workers)
     with distributed.joined() as usual:

@@ -11,9 +11,9 @@ from kd_core.config.node import parse_call
 from kd_core.errors import UserError
 from kd_core.experiment import identity
 from kd_core.files.artifacts import FILE
+from kd_core.files.weight_facts import metadata_of
 from kd_core.files.weight_files import described_by, main_file, split_choice
 from kd_core.runtime.console import err
-from safetensors import safe_open
 
 from kd_reid.data.options import Options
 from kd_reid.data.statistics import IMAGENET_MEAN, IMAGENET_STD
@@ -23,6 +23,13 @@ from kd_reid.models import build_model, model_names
 from kd_reid.roles import network_roles
 from kd_reid.student import load_student
 from kd_reid.weights import load_checkpoint
+
+_SAID_ELSEWHERE = {
+    "name": "--network NAME says it",
+    "num_classes": "evaluation needs no classifier",
+    "pretrained": "MODEL has the weights",
+}
+"""Arguments of `build_model` that are not options, and why."""
 
 
 @dataclass
@@ -58,8 +65,7 @@ def _student_file(path: Path) -> Path | None:
     if path.is_dir():
         return path / FILE if (path / FILE).is_file() else None
     if path.suffix == ".safetensors":
-        with safe_open(path, framework="pt") as opened:
-            return path if "network" in (opened.metadata() or {}) else None
+        return path if "network" in metadata_of(path) else None
     return next(iter(described_by(path)), None)
 
 
@@ -105,11 +111,12 @@ def _pair(size: Any) -> tuple[int, int]:
 def _foreign(args: Namespace) -> Measured:
     """Return a network of torchreid with anybody's weights, without their classifier."""
     file = main_file(split_choice(args.model)[0])
+    for option, instead in _SAID_ELSEWHERE.items():
+        if option in args.network_options:
+            raise UserError(f"--network-options {option}: leave it out; {instead}")
     name = args.network or _named_in(file)
     node = {"name": name, **args.network_options}
     call = parse_call(build_model, node, "--network-options", provided=("num_classes",))
-    if call.get("pretrained"):
-        raise UserError("--network-options pretrained: MODEL has the weights; leave it out")
     network = build_model(num_classes=1, **call)
     load_body(network, args.model)
     size = tuple(args.size or Options().image_size)

@@ -8,6 +8,7 @@ from typing import Any
 
 from kd_core.errors import UserError, located
 from kd_core.files.checkpoint import save_json
+from kd_core.files.new_files import require_suffix, require_writable
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err, out
 from rich.table import Table
@@ -18,7 +19,7 @@ from kd_reid.evaluation import Evaluation, Features, extract
 from kd_reid.measuring.models import Measured, measured_model
 from kd_reid.measuring.pictured import check_pictures, draw_pictures
 from kd_reid.measuring.saved import Saved, read_saved
-from kd_reid.measuring.targets import Searching, Target, open_target, read_searching
+from kd_reid.measuring.targets import Searching, Target, open_target, read_searching, unusual
 
 SAVED = ".npy"
 _OF_FEATURES = ("network", "network_options", "size", "mean", "std", "flip")
@@ -27,6 +28,9 @@ _OF_FEATURES = ("network", "network_options", "size", "mean", "std", "flip")
 def run(args: Namespace) -> None:
     """Do what the arguments say; see `kd_reid.evaluate`."""
     check_pictures(args)
+    if args.out:
+        require_suffix(Path(args.out).expanduser(), ".json")
+        require_writable(Path(args.out).expanduser())
     if Path(args.model).suffix == SAVED:
         for option in _OF_FEATURES:
             if getattr(args, option):
@@ -43,7 +47,7 @@ def run(args: Namespace) -> None:
         out.print(_table(found))
         if args.out:
             report = {"model": args.model, "evaluation": shared, "sets": found}
-            save_json(report, Path(args.out), sealed=False)
+            save_json(report, Path(args.out).expanduser(), sealed=False)
 
 
 def _settings(args: Namespace, own: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,6 +82,9 @@ def _of_network(
 def _of_saved(args: Namespace, saved: Saved) -> Iterator[tuple[str, dict[str, Any]]]:
     settings = _settings(args, {})
     if not args.data:
+        for name in unusual(reading_of(args) | {"same_camera": False}):
+            option = "no-distractors" if name == "distractors" else name
+            raise UserError(f"--{option} is for --data, and {args.model} has its own table")
         searching, features = saved.searching(same_camera=args.same_camera)
         yield saved.file.stem, _facts(args, searching, features, settings)
         return

@@ -1,7 +1,7 @@
 """Sets to be searched, of which nothing is trained on."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ def read_searching(source: str, **reading: Any) -> Searching:
         UserError: If it cannot be read, or no query has a right image to find.
     """
     if Path(source).suffix == ".py":
-        if others := [name for name, value in reading.items() if value != _USUAL[name]]:
+        if others := unusual(reading):
             raise UserError(f"{source}: say it in the config, as data.{others[0]}")
         return Searching(source, Images([]), Images([]), _data_node(source))
     found = one_spelling(read_source(source, **reading), source)
@@ -86,6 +86,11 @@ def read_searching(source: str, **reading: Any) -> Searching:
     require_searchable(searching)
     require_files([*query.records, *gallery.records])
     return searching
+
+
+def unusual(reading: Mapping[str, Any]) -> list[str]:
+    """Return what a user said of how a set is read; see `Reading`."""
+    return [name for name, value in reading.items() if value != _USUAL[name]]
 
 
 def require_searchable(searching: Searching) -> None:
