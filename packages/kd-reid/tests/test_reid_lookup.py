@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -531,6 +532,13 @@ def test_the_commands_of_the_page_run_one_after_the_other():
     files = set(re.findall(r"[\w/]+\.(?:npy|png)", " ".join(line for _, line in commands)))
     assert files >= {"crops.npy"}
     assert all(Path(name).is_file() for name in files)
+
+
+def test_a_package_that_is_missing_is_told_before_the_search(capsys, monkeypatch):
+    Path("all.npy").touch()  # not read
+    monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
+    told = refused(capsys, evaluate, "all.npy", "--data", SET, "--tsne", "t.png")
+    assert "scikit-learn" in told
 
 
 def test_an_ending_in_capitals_is_written_as_the_search_reads_it(capsys):

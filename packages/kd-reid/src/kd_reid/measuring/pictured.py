@@ -44,6 +44,8 @@ def check_pictures(args: Namespace) -> None:
         if name is not None:
             files += _files(picture, Path(name).expanduser())
     tsne.check_perplexity(args.perplexity)
+    if args.tsne is not None:
+        tsne.require_package()
     if len(set(files)) < len(files):
         raise UserError(f"{files[0]}: is the name of two pictures; give each its own")
     if files and len(args.data) > 1:

@@ -12,7 +12,7 @@ PYTORCH, ONNX = "PyTorch", "ONNX Runtime"
 
 Outputs = Tensor | Sequence[Tensor]
 Run = Callable[[Tensor], Outputs]
-_ERRORS_ALONE = 3  # it warns of shapes that depend on values
+_FATAL_ALONE = 4  # errors come as exceptions too, which are told in one line
 
 
 def require_onnx(package: str, instead: str) -> None:
@@ -45,7 +45,7 @@ def onnx_session(path: Path, threads: int | None = None) -> Callable[[Tensor], l
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = _ERRORS_ALONE
+    options.log_severity_level = _FATAL_ALONE
     if threads is not None:
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         # Else its threads would wait busily, and slow what is measured in the next turn.

@@ -27,6 +27,18 @@ def check_perplexity(perplexity: float) -> None:
         raise UserError(f"--perplexity {perplexity}: wanted a number of neighbours, above 0")
 
 
+def require_package() -> None:
+    """Reject an installation without the package, before any work.
+
+    Raises:
+        UserError: If it is not installed.
+    """
+    try:
+        import sklearn.manifold  # noqa: F401 - slow to import
+    except ImportError as error:
+        raise UserError("t-SNE needs the package scikit-learn") from error
+
+
 def embed(features: np.ndarray, perplexity: float = 30) -> np.ndarray:
     """Return places in the plane, [N, 2], always the same for the same features.
 
@@ -46,10 +58,9 @@ def embed(features: np.ndarray, perplexity: float = 30) -> np.ndarray:
         raise UserError(f"t-SNE of {len(features)} images: wanted {FEWEST} at least")
     if not np.isfinite(features).all():
         raise UserError("t-SNE: the features of this model are not finite")
-    try:
-        from sklearn.manifold import TSNE  # slow to import
-    except ImportError as error:
-        raise UserError("t-SNE needs the package scikit-learn") from error
+    require_package()
+    from sklearn.manifold import TSNE
+
     fitted = TSNE(init="pca", random_state=0, perplexity=min(perplexity, (len(features) - 1) / 3))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of principal components without variance
