@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from kd_core.errors import UserError
+from kd_core.errors import RunError, UserError
 
 pytest.importorskip("detectron2")
 import kd_det  # noqa: F401  before Detectron2
@@ -241,6 +241,12 @@ class TestRefusals:
         torch.save({**contents, "seed": {"seed": "1"}}, tmp_path / "run/model_final.pth")
         with pytest.raises(UserError, match=r"seed is .*wanted an integer"):
             train(cfg, tmp_path / "run", resume=True)
+
+
+def test_losses_that_are_not_finite_are_named_in_one_line(config, tmp_path):
+    cfg = config("retinanet", *UNTESTED, "SOLVER.BASE_LR", 1e12, terms=False)
+    with pytest.raises(RunError, match=r"iteration \d+: losses are not finite \(.*loss.*BASE_LR"):
+        train(cfg, tmp_path / "run")
 
 
 def test_full_model_clips_the_norm_of_all_gradients(config):
