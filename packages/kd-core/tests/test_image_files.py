@@ -3,6 +3,7 @@
 import io
 import os
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
