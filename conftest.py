@@ -101,10 +101,13 @@ def pytest_terminal_summary(terminalreporter, config):
 
 @pytest.fixture(autouse=True)
 def networks_are_not_traced(request, monkeypatch):
-    """Print no multiply-adds: to trace a network takes longer than many a run of a test.
+    """Print no multiply-adds, draw no curves: both take longer than many a run of a test.
 
-    `packages/kd-core/tests/test_report.py` counts them.
+    `packages/kd-core/tests/test_report.py` counts them, `test_curves.py` draws.
     """
+    curves = sys.modules.get("kd_core.experiment.curves")
+    if curves and request.path.name != "test_curves.py":
+        monkeypatch.setattr(curves, "draw", lambda work_dir, summary: None)
     if request.path.name != "test_report.py":
         trace_nothing(monkeypatch.setattr)
 

@@ -63,6 +63,8 @@ def test_help_names_every_tool_of_every_task(kd):
             assert not rest or rest[0] in rows[rest[1]].split()
     assert rows["evaluate"].split()[1:4] == ["cls", "det", "reid"]
     assert kd("train")[1].startswith("kd train TASK ...")
+    assert "kd list runs [FOLDER]" in out
+    assert "exit status: 0 done; 1 failed" in out
 
 
 @pytest.mark.parametrize(
@@ -73,6 +75,9 @@ def test_help_names_every_tool_of_every_task(kd):
         ("train clas", "kd train has no task 'clas'; did you mean 'cls'?"),
         ("convert cls", "kd convert has no task 'cls'; valid names: det"),
         ("list networs", "invalid choice: 'networs'"),
+        ("list rns", "invalid choice: 'rns'"),
+        ("list --trust a.b runs", "kd list: put runs before its options"),
+        ("list runs no/such", "there is no folder no/such"),
         ("list pairs clas", "there is no task 'clas'; did you mean 'cls'?"),
         ("train cls cifr100 resnet20", "'cifr100' is neither"),
         ("evaluate cls runs/no.pth cifar100 resnet20", "there is no checkpoint runs/no.pth"),
@@ -135,7 +140,9 @@ def test_list_prints_one_task_or_all(kd):
     assert kd("list pairs det")[1].startswith("cascade_mask_rcnn_R_50_FPN,cascade")
 
 
-@pytest.mark.parametrize("line", ["--help", "--version", "trian cls", "list pairs cls"])
+@pytest.mark.parametrize(
+    "line", ["--help", "--version", "trian cls", "list pairs cls", "list runs no/such"]
+)
 def test_it_answers_at_once_without_torch(line, installed):
     program = (
         "import sys\nfrom kd_core.front.main import main\n"

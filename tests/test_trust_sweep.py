@@ -242,7 +242,7 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
     ("kd_core/testing/samples.py", "import pkgutil"): (1, "the same"),
     ("kd_core/testing/samples.py", "import_module"): (2, "the same"),
     ("kd_core/experiment/parsers.py", "parse"): (1, "the arguments of a command line"),
-    ("kd_core/experiment/parsers.py", "import importlib"): (1, "versions of packages"),
+    ("kd_core/runtime/versions.py", "import importlib"): (1, "versions of packages"),
     ("kd_cls/models/__init__.py", "import importlib"): (1, "our own zoo beside it"),
     ("kd_cls/models/__init__.py", "import_module"): (1, "the same"),
     ("kd_det/release/repairs.py", "import importlib"): (3, "loaders of Detectron2's own source"),

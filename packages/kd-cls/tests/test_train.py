@@ -11,6 +11,7 @@ from kd_cls.models import build_model
 from kd_core.config.reading import load_config
 from kd_core.experiment import runner
 from kd_core.files.weights import read_state_dict
+from kd_core.front import main as front
 
 ALONE = """
 data = dict(type="kd_cls.data.synthetic", num_train=24, num_test=9, num_classes=3, image_size=8,
@@ -354,6 +355,28 @@ def test_a_validation_split_chooses_the_best_epoch():
     assert result["best"]["epoch"] == chosen["epoch"]
     assert "top1" not in records[0]
     assert result["last"]["epoch"] == 3
+
+
+def test_programs_get_a_line_an_epoch_and_one_with_the_result(capsys):
+    arguments = ["alone.py", "--json", "--seeds", "3", "4", "--cfg-options", "trainer.epochs=2"]
+    assert train.main(arguments) == 0
+    *epochs, result = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [line["run"] for line in epochs] == [f"runs/alone/seed-{n}" for n in (3, 3, 4, 4)]
+    assert [line["record"] for line in epochs[:2]] == log("runs/alone/seed-3")
+    assert (result["event"], result["work_dir"], result["seeds"]) == (
+        "result",
+        "runs/alone",
+        [3, 4],
+    )
+    file = "runs/alone/seed-3/student.pth"
+    assert train.main(["alone.py", "--json", "--eval-only", file]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["scores"]["top1"] == pytest.approx(epochs[1]["record"]["top1"])
+    assert front.main(["list", "runs", "--json"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    wanted = {"task": "cls", "metric": "top1", "state": "finished", "done": 2, "of": 2}
+    assert [wanted.items() <= run.items() for run in found] == [True, True]
+    assert [run["seed"] for run in found] == [3, 4]
 
 
 class TestEvaluation:

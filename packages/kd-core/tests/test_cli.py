@@ -111,6 +111,7 @@ class TestTrainingParser:
             "share_teacher": False,
             "dry_run": False,
             "list_taps": False,
+            "json": False,
             "cfg_options": [],
             "trust": (),
             "debug": False,

@@ -3,6 +3,7 @@
 import io
 import os
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,6 +115,8 @@ class TestListing:
 
     @pytest.mark.parametrize("name", ["a.JFIF", "a.webp", "a.Tif", "a.avif", "a.jp2", "a.tga"])
     def test_all_endings_that_pillow_reads_are_those_of_images(self, tmp_path, name):
+        if Path(name).suffix.lower() not in Image.registered_extensions():
+            pytest.skip("this release of Pillow does not read it")
         (tmp_path / name).touch()
         assert list_images(tmp_path) == [str(tmp_path / name)]
 

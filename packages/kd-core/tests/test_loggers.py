@@ -1,13 +1,19 @@
 """Logs: JSON lines, TensorBoard, Weights & Biases, the console."""
 
+import io
 import json
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from kd_core.errors import UserError
+from kd_core.runtime.console import _console
 from kd_core.training.loggers import JsonLog, ProgressLog, TensorBoardLog, WandbLog
+from rich.console import Console
+from rich.progress import track
 
 
 def trainer_at(folder, epoch, epochs=4):
@@ -161,6 +167,50 @@ class TestProgressLog:
         (line,) = capsys.readouterr().err.splitlines()
         assert "epoch 3  step 0/2  ce 0.5" in line
         assert "ETA 0:01:01" in line
+
+    def test_a_line_ends_in_the_memory_of_a_gpu(self, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda device: 1_500_000_000)
+        log = ProgressLog("top1", device=torch.device("cuda"))
+        log.after_epoch(trainer_at(tmp_path, 4))
+        assert capsys.readouterr().err.endswith("done  GPU 1.50 GB\n")
+
+    def test_on_a_terminal_a_bar_has_time_left_and_memory(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda device: 1_500_000_000)
+        monkeypatch.setattr("kd_core.training.loggers._EVERY", 1)
+        screen = io.StringIO()
+        terminal = Console(file=screen, force_terminal=True, width=100)
+        monkeypatch.setattr("kd_core.training.loggers.err", terminal)
+        log = ProgressLog("top1", device=torch.device("cuda"))
+        log.before_train(trainer_at(tmp_path, 1))
+        log.after_step(trainer_at(tmp_path, 2))
+        log.close()
+        assert re.search(r"4/8.*-:--:--.*GPU 1.50 GB", screen.getvalue())
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"FORCE_COLOR": "1"}, {"TTY_COMPATIBLE": "1"}, {"NO_COLOR": "1"}]
+)
+def test_piped_stderr_has_no_bar_and_no_colour(monkeypatch, capsys, settings):
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    console = _console(stderr=True)
+    for _ in track(range(3), "images", console=console, transient=True):
+        console.print("a line", style="red")
+    console.rule("a part", style="dim")
+    said = capsys.readouterr().err
+    assert said.splitlines()[:3] == ["a line"] * 3
+    assert "\x1b" not in said
+    assert "images" not in said
+
+
+def test_no_color_is_honoured_on_a_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    console = _console(stderr=True)
+    assert console.is_terminal
+    console.print("a line", style="red")
+    assert "31m" not in capsys.readouterr().err
 
 
 def test_the_logs_touch_only_the_run_s_folder(tmp_path):

@@ -93,6 +93,11 @@ class TaskAdapter(ABC):
     def evaluators(self, experiment: Experiment, data: Any) -> tuple[Evaluate, Evaluate | None]:
         """Return the evaluation on the test set and, if there is one, on the validation set."""
 
+    def about(self) -> dict[str, str]:
+        """Return what a run's folder says of the task, for `kd list runs`."""
+        task = {"task": self.catalogue.task} if self.catalogue else {}
+        return {**task, "metric": self.metric}
+
     def metric_of(self, data: Any) -> str:
         """Return the metric that defines the best epoch on this data."""
         return self.metric

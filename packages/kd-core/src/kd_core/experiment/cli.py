@@ -19,7 +19,7 @@ from kd_core.config.paths import require_configs
 from kd_core.config.trusted import trusting
 from kd_core.errors import ToldElsewhereError, UserError
 from kd_core.experiment.parsers import comparison_parser, training_parser
-from kd_core.runtime import children, console, launchers
+from kd_core.runtime import children, console, json_lines, launchers
 from kd_core.runtime.failures import bug, explain
 from kd_core.runtime.paths import require_paths
 
@@ -124,7 +124,7 @@ def training_main(
     def start(arguments: list[str]) -> None:
         listed = LISTED if catalogue else ()
         args = training_parser(title, has_demo=has_demo, listed=listed).parse_args(arguments)
-        if catalogue and args.list:
+        if catalogue and args.list and not args.json:
             print(catalogue.listing(args.list))
             return
         _check_modes(args)
@@ -133,10 +133,12 @@ def training_main(
                 "--auto-resume needs --work-dir: a run that is restarted must find its own folder"
             )
         args.resume |= args.auto_resume
+        _check_json(args)
         _check_early(args, catalogue)
         if args.configs and not _is_one_of_several():
             require_paths("checkpoint", [args.eval_only])
-        make_tool().run(args)
+        with json_lines.on_stdout(args.json):
+            make_tool().run(args)
 
     return partial(run_main, start)
 
@@ -172,6 +174,15 @@ def comparison_main(
         make_tool().run(args)
 
     return partial(run_main, start)
+
+
+def _check_json(args: Namespace) -> None:
+    """Reject `--json` beside what has neither epochs nor a result."""
+    others = ("list", "list_taps", "dry_run", "save_outputs")
+    if args.json and (other := next((o for o in others if getattr(args, o, None)), None)):
+        raise UserError(
+            f"--json is for training and --eval-only; leave it out with --{other.replace('_', '-')}"
+        )
 
 
 def _check_early(args: Namespace, catalogue: Catalogue | None) -> None:

@@ -15,7 +15,7 @@ from kd_core.catalogue.names import Source
 from kd_core.config.node import Node
 from kd_core.distill.stored_outputs import knows_only_training_images
 from kd_core.errors import UserError
-from kd_core.experiment import outputs, report
+from kd_core.experiment import curves, outputs, report
 from kd_core.experiment.adapter import TaskAdapter
 from kd_core.experiment.builder import build_distiller
 from kd_core.experiment.cli import parse_options, training_main
@@ -27,7 +27,7 @@ from kd_core.experiment.shared_teacher import check_shareable, train_sharing_tea
 from kd_core.experiment.spec import RANDOM, Experiment
 from kd_core.experiment.teachers import unfinished
 from kd_core.files.workdir import has_run, run_folder
-from kd_core.runtime import distributed
+from kd_core.runtime import distributed, json_lines
 from kd_core.runtime.console import err, out
 from kd_core.training.balance import estimate_balance
 from kd_core.training.memory_format import use_channels_last
@@ -120,8 +120,10 @@ class TrainingTool:
         one = partial(runner.train_seed, experiment, resume=args.resume)
         summary = repeat(one, seeds, work_dir, finished=partial(runner.finished, experiment))
         if distributed.rank() == 0:
+            curves.draw(work_dir, summary)
             out.print(summary_table(summary))
             err.print(f"results in {work_dir}")
+            json_lines.say("result", work_dir=str(work_dir), **summary)
         return summary
 
     def list_taps(self, experiment: Experiment, device: torch.device) -> None:
@@ -179,6 +181,7 @@ class TrainingTool:
         if distributed.rank() == 0:
             for name, value in scores.items():
                 out.print(f"{name:>20} {value:.4f}")
+            json_lines.say("result", checkpoint=args.eval_only, scores=scores)
 
     def save_outputs(self, experiment: Experiment, args: Namespace, device: torch.device) -> None:
         """Write the logits of the only teacher for all training images; see `save_outputs`."""

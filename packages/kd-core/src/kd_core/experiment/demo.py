@@ -21,7 +21,7 @@ from kd_core.experiment.seeds import look, repeat, text
 from kd_core.experiment.teachers import teacher_folder
 from kd_core.files.checkpoint import save_json
 from kd_core.files.workdir import run_folder
-from kd_core.runtime import distributed
+from kd_core.runtime import distributed, json_lines
 
 STUDENT = "student"
 
@@ -110,5 +110,7 @@ def compare(
         assert teacher_run is not None, "a demo's teacher is trained first"
         folder = folders["teacher"] = teacher_folder(teacher_run, work_dir.parent / "teachers")
         teacher = read_result(folder)
-        save_json({"teacher": teacher, "students": students}, work_dir / "demo.json")
+        scores = {"teacher": teacher, "students": students}
+        save_json(scores, work_dir / "demo.json")
+        json_lines.say("result", work_dir=str(work_dir), **scores)
         yield Comparison(work_dir, seeds, teacher, students, folders)

@@ -15,6 +15,7 @@ from kd_core.runtime import distributed
 from kd_core.runtime.console import err
 
 FILE = "config.json"
+_NOT_COMPARED = ("data", "task", "metric")
 _TRACES = (RESULT, "last.pth", "config.py")
 
 
@@ -69,15 +70,21 @@ def check(
     return bool(places)
 
 
-def keep(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write the identity of a folder, before anything else is in it; call `check` first."""
+def keep(folder: Path, config: Mapping[str, Any], about: Mapping[str, str] | None = None) -> None:
+    """Write the identity of a folder, before anything else is in it; call `check` first.
+
+    Args:
+        folder: Of a run, a phase or a teacher.
+        config: See `check`.
+        about: What `kd list runs` shows besides: `task` and `metric`. It is not compared.
+    """
     distributed.wait_for_all()  # all have checked
     if distributed.rank() == 0:
         kept = read(folder) or {}
         # The config of the start; a later one may contain defaults explicitly.
         made_by = _made_by(kept) if kept else digest(config)
-        data = {"data": kept["data"]} if "data" in kept else {}
-        now = {"kd": version("kd-core"), "made_by": made_by, "config": dict(config), **data}
+        more = {name: kept[name] for name in _NOT_COMPARED if name in kept} | dict(about or {})
+        now = {"kd": version("kd-core"), "made_by": made_by, "config": dict(config), **more}
         checkpoint.save_json(now, folder / FILE)
         before, after = (flat(each).get(EPOCHS) for each in (kept.get("config", {}), config))
         if before != after and (folder / "last.pth").is_file():
@@ -90,12 +97,14 @@ def keep(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def begun(folder: Path, config: Mapping[str, Any]) -> Iterator[None]:
+def begun(
+    folder: Path, config: Mapping[str, Any], about: Mapping[str, str] | None = None
+) -> Iterator[None]:
     """Write the identity of a folder, see `keep`, for the block that fills it.
 
     If the block fails before anything else is in the folder, the identity is removed too.
     """
-    keep(folder, config)
+    keep(folder, config, about)
     try:
         yield
     except UserError as error:

@@ -7,18 +7,12 @@ from typing import Any, NoReturn, TypeVar
 
 from kd_core.config.trusted import trust
 from kd_core.errors import UserError, nearest
+from kd_core.runtime.versions import versions
 
 MOST_SEEDS = 2**32  # as many as NumPy's generator takes
-_VERSIONED = (
-    "kd-core",
-    "kd-cls",
-    "kd-det",
-    "kd-reid",
-    "torch",
-    "torchvision",
-    "detectron2",
-    "pb1-detectron2",  # a re-upload of release 0.6
-    "torchreid",
+EXIT_STATUSES = (
+    "exit status: 0 done; 1 failed after a run had begun, or a bug; 2 refused before any work; "
+    "130 Ctrl-C; 141 the reader of stdout left; 143 SIGTERM. docs/faults.md says more"
 )
 _HELP = "; --help lists the arguments"
 P = TypeVar("P", bound=ArgumentParser)
@@ -32,7 +26,8 @@ class ToolParser(ArgumentParser):
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**{"allow_abbrev": False, **options})
+        epilog = "\n\n".join(filter(None, [options.get("epilog"), EXIT_STATUSES]))
+        super().__init__(**{"allow_abbrev": False, **options, "epilog": epilog})
         self._given: list[str] = []
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -114,6 +109,8 @@ def training_parser(
     parser.add_argument(
         "--list-taps", action="store_true", help="print the layers that can be tapped"
     )
+    text = "lines of JSON on stdout, one an epoch and a last one with the result; rest to stderr"
+    parser.add_argument("--json", action="store_true", help=text)
     return add_options(parser)
 
 
@@ -236,17 +233,3 @@ class _Version(Action):
     ) -> None:
         print(versions())
         parser.exit()
-
-
-def versions() -> str:
-    """Return the versions of ours and of what we build on, as they are installed, in one line."""
-    import platform
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = []
-    for name in _VERSIONED:
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            continue
-    return ", ".join([*found, f"Python {platform.python_version()}"])

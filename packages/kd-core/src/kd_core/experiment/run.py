@@ -24,7 +24,14 @@ from kd_core.training.balance import balance_hooks
 from kd_core.training.cuda_graph import CapturedStep
 from kd_core.training.early_stop import parse_early_stop
 from kd_core.training.hooks import HOOK, CheckpointHook, EvaluateHook, Hook
-from kd_core.training.loggers import LOGGER, JsonLog, ProgressLog, TensorBoardLog, is_installed
+from kd_core.training.loggers import (
+    LOGGER,
+    JsonLog,
+    ProgressLog,
+    StdoutLog,
+    TensorBoardLog,
+    is_installed,
+)
 from kd_core.training.loss_scale import require_scale
 from kd_core.training.memory_format import use_channels_last
 from kd_core.training.optimizer import build_optimizer, groups_text
@@ -147,7 +154,8 @@ def _build_hooks(parts: Parts, settings: TrainerSettings) -> list[Hook]:
         stop = parse_early_stop(settings.early_stop)
         hooks.append(stop.build(evaluate=evaluate, default=parts.metric, prefix=prefix))
     if distributed.rank() == 0:
-        hooks += [JsonLog(), ProgressLog(prefix + parts.metric)]
+        progress = ProgressLog(prefix + parts.metric, device=parts.distiller.steps.device)
+        hooks += [JsonLog(), StdoutLog(), progress]
         if settings.loggers is not None:
             hooks += build_each(settings.loggers, "trainer.loggers", LOGGER)
         elif is_installed("tensorboard"):

@@ -103,7 +103,7 @@ class Runner:
             require_synced_batchnorm(bool(asked), self.device)
         made_by = recorded(experiment, seed)
         identity.check(work_dir, made_by)
-        with identity.begun(work_dir, made_by):
+        with identity.begun(work_dir, made_by, self.adapter.about()):
             yield
 
     def run_earlier_phases(self, experiment: Experiment, seed: int, work_dir: Path) -> Experiment:

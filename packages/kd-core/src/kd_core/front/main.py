@@ -3,16 +3,20 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from kd_core.catalogue.names import LISTED
 from kd_core.errors import UserError, nearest
 from kd_core.experiment.cli import run_main
-from kd_core.experiment.parsers import ToolParser, add_general_options, versions
+from kd_core.experiment.parsers import EXIT_STATUSES, ToolParser, add_general_options
 from kd_core.front.tools import Tools, installed_tools, missing_tasks, takes_file
+from kd_core.runtime.paths import require_paths
+from kd_core.runtime.versions import versions
 
 _HELP = ("-h", "--help")
 _ANSWERED = (*_HELP, "--version")
 """What a tool answers, whatever else the command line has."""
+_RUNS = "runs"
 _DOES = {
     "train": "train a model, alone or with teachers; without CONFIG, a demo",
     "compare": "train the rows of a table over several seeds",
@@ -82,27 +86,56 @@ def _help(tools: Tools) -> str:
     rows = [("COMMAND", "TASK", "")]
     rows += [(c, " ".join(tools.by_command[c]), _DOES.get(c, "")) for c in tools.by_command]
     rows += [("list", "[TASK]", f"short names: kd list {'|'.join(LISTED)}")]
+    rows += [("list", "runs", "finished and stopped runs: kd list runs [FOLDER]")]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     lines = [f"  {c:<{widths[0]}}  {t:<{widths[1]}}  {text}".rstrip() for c, t, text in rows]
-    usage = "usage: kd COMMAND TASK ...\n       kd list WHAT [TASK]\n       kd --version\n"
+    lines_of_usage = ("COMMAND TASK ...", "list WHAT [TASK]", "list runs [FOLDER]", "--version")
+    usage = "usage: " + "\n       ".join(f"kd {line}" for line in lines_of_usage) + "\n"
     if not tools.tasks:
         lines.append("\nNo task is installed: install the package kd-cls, kd-det or kd-reid.")
     example = "kd train cls digits resnet20,resnet8 dkd"
-    return "\n".join([usage, "Knowledge distillation for images.\n", *lines, f"\n  {example}"])
+    title = "Knowledge distillation for images.\n"
+    return "\n".join([usage, title, *lines, f"\n  {example}", f"\n{EXIT_STATUSES}"])
 
 
 def _list(arguments: list[str], tools: Tools) -> int:
-    """Print the short names of one task, or of all."""
-    parser = ToolParser(description="Print what can be named on a command line.")
-    parser.add_argument("what", metavar="WHAT", choices=LISTED, help="|".join(LISTED))
+    """Print the short names of one task, or of all; or the runs in a folder."""
+    if arguments[:1] == [_RUNS]:
+        return _list_runs(arguments[1:])
+    parser = ToolParser(description="Print what can be named on a command line, or a run's place.")
+    kinds = (*LISTED, _RUNS)
+    text = f"{'|'.join(LISTED)}; or {_RUNS}, see kd list {_RUNS} --help"
+    parser.add_argument("what", metavar="WHAT", choices=kinds, help=text)
     parser.add_argument("task", metavar="TASK", nargs="?", help="default: all tasks")
     args = add_general_options(parser).parse_args(arguments)
+    if args.what == _RUNS:
+        raise UserError(f"kd list: put {_RUNS} before its options")
     tasks = [args.task] if args.task else list(tools.tasks)
     for number, task in enumerate(tasks):
         catalogue = tools.catalogue(task)
         if not args.task:
             print(f"{'' if number == 0 else chr(10)}{task}:")
         print(catalogue.listing(args.what))
+    return 0
+
+
+def _list_runs(arguments: list[str]) -> int:
+    """Print the runs in a folder; torch is imported once the arguments are right."""
+    parser = ToolParser(
+        prog=f"kd list {_RUNS}",
+        description="Find runs again: a table of all below FOLDER, the newest last.",
+    )
+    text = "where to look; default: runs, where tools put what has no --work-dir"
+    parser.add_argument("folder", metavar="FOLDER", nargs="?", default="runs", help=text)
+    parser.add_argument("--json", action="store_true", help="a line of JSON for each run")
+    args = add_general_options(parser).parse_args(arguments)
+    require_paths("folder", [args.folder])
+    folder = Path(args.folder).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"{args.folder} is not a folder; name one with runs")
+    from kd_core.front.run_table import list_runs
+
+    list_runs(folder, as_json=args.json)
     return 0
 
 

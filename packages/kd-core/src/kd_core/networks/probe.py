@@ -26,6 +26,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             yield
     finally:
+        torch.clear_autocast_cache()  # torch 2.6 reuses what was cast without gradient
         set_rng_state(state)
         for module, mode in modes:
             module.training = mode

@@ -8,7 +8,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
 
@@ -19,6 +19,13 @@ _ASCII = {"±": "+-"}
 class _Out(Console):
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError  # rich would exit with status 1
+
+
+class _OnTerminal(Console):
+    @property
+    def is_terminal(self) -> bool:
+        """Whether bars are shown: FORCE_COLOR does not make a terminal of a file or a pipe."""
+        return super().is_terminal and sys.stderr is not None and sys.stderr.isatty()
 
 
 class _Err:
@@ -39,10 +46,15 @@ class _Err:
         return getattr(sys.stderr, name)
 
 
+def errors_ignored() -> IO[str]:
+    """Return the process's stderr as a file whose errors of writing are ignored."""
+    return _Err()  # type: ignore[return-value]
+
+
 def _console(*, stderr: bool) -> Console:
     # No markup: names of files and classes may have brackets and colons.
     options: Any = {"highlight": False, "soft_wrap": True, "markup": False, "emoji": False}
-    console = Console(file=_Err(), **options) if stderr else _Out(**options)  # type: ignore[arg-type]
+    console = _OnTerminal(file=errors_ignored(), **options) if stderr else _Out(**options)
     if not console.is_terminal:
         console.width = _WIDTH
     return console

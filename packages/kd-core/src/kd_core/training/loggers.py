@@ -9,15 +9,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kd_core.config.kinds import subclass_of
 from kd_core.config.locate import locate
 from kd_core.errors import UserError
 from kd_core.files.checkpoint import save_text
+from kd_core.runtime import json_lines
 from kd_core.runtime.console import err
 from kd_core.runtime.system_errors import cannot_write
 from kd_core.training.hooks import Hook, TrainerLike
+from kd_core.training.peak_memory import gpu_memory
+
+_EVERY = 20  # steps after which a bar shows the memory again
 
 
 class Logger(Hook):
@@ -65,6 +70,14 @@ class JsonLog(Logger):
 
     def _write(self, path: Path, history: list[dict[str, Any]]) -> None:
         save_text("".join(json.dumps(record) + "\n" for record in history), path)
+
+
+class StdoutLog(Logger):
+    """Write every epoch's record as a line of JSON to stdout, where `--json` asks for it."""
+
+    def after_epoch(self, trainer: TrainerLike) -> None:
+        """Write the line."""
+        json_lines.say("epoch", run=str(trainer.work_dir), record=trainer.record)
 
 
 class TensorBoardLog(Logger):
@@ -151,11 +164,15 @@ class ProgressLog(Logger):
     Args:
         metric: Name of the metric that defines the best epoch.
         seconds: Longest silence.
+        device: Whose memory is shown, if it is a GPU.
     """
 
-    def __init__(self, metric: str, *, seconds: float = 60.0) -> None:
+    def __init__(
+        self, metric: str, *, seconds: float = 60.0, device: torch.device | None = None
+    ) -> None:
         self.metric = metric
         self.seconds = seconds
+        self.device = device
         self._bar: Progress | None = None
         self._started = self._said = 0.0
         self._steps_before = 0
@@ -170,16 +187,20 @@ class ProgressLog(Logger):
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
+                TextColumn("{task.fields[memory]}"),
                 console=err,
                 transient=True,
             )
-            self._bar.add_task("steps", total=trainer.total_steps, completed=trainer.steps_done)
+            total, done = trainer.total_steps, trainer.steps_done
+            self._bar.add_task("steps", total=total, completed=done, memory="")
             self._bar.start()
 
     def after_step(self, trainer: TrainerLike) -> None:
         """Move the bar, or break a long silence."""
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=trainer.steps_done)
+            done = trainer.steps_done
+            memory = {"memory": gpu_memory(self.device)} if done % _EVERY == 0 else {}
+            self._bar.update(self._bar.task_ids[0], completed=done, **memory)
         elif time.monotonic() - self._said > self.seconds:
             means = "  ".join(
                 f"{name} {mean:.4g}" for name, mean in trainer.meter.means(local=True).items()
@@ -200,7 +221,9 @@ class ProgressLog(Logger):
         best = ""
         if trainer.best:
             best = f"  (best {trainer.best[self.metric]:.4g} @{trainer.best['epoch']})"
-        self._say(f"epoch {trainer.epoch}/{trainer.epochs}  {numbers}{best}  {self._eta(trainer)}")
+        memory = gpu_memory(self.device)
+        end = f"{self._eta(trainer)}{'  ' if memory else ''}{memory}"
+        self._say(f"epoch {trainer.epoch}/{trainer.epochs}  {numbers}{best}  {end}")
 
     def close(self) -> None:
         """Remove the bar."""

@@ -108,6 +108,13 @@ def peak_memory(hooks: Iterable[Hook]) -> dict[str, Any]:
     return {}
 
 
+def gpu_memory(device: torch.device | None) -> str:
+    """Return the most memory of a GPU since steps were counted, as text; "" of anything else."""
+    if device is None or device.type != "cuda":
+        return ""
+    return f"GPU {in_gb(torch.cuda.max_memory_allocated(device))}"
+
+
 def peak_of_process() -> int:
     """Return the most bytes of memory that this process has held, its libraries included."""
     try:

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from kd_core.experiment.deploy.runtimes import require_onnx
-from kd_core.experiment.parsers import versions
 from kd_core.experiment.tables.latencies import measure_and_show
 from kd_core.files.checkpoint import save_json
 from kd_core.networks.latency import Plan, Timed
 from kd_core.runtime.console import out
+from kd_core.runtime.versions import versions
 from torch import Tensor
 
 from kd_det.data.register import parse_set, register_coco

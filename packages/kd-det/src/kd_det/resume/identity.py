@@ -96,7 +96,7 @@ def check_model(cfg: CfgNode) -> None:
 
 def keep(cfg: CfgNode) -> None:
     """Write the identity of a detector, before it is trained; call `check` first."""
-    identity.keep(Path(cfg.OUTPUT_DIR), recorded(cfg))
+    identity.keep(Path(cfg.OUTPUT_DIR), recorded(cfg), {"task": "det"})
 
 
 def digest_of(cfg: CfgNode) -> str:

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from kd_core.errors import UserError
 from kd_core.experiment.deploy.exporting import Exportable
-from kd_core.experiment.parsers import versions
 from kd_core.runtime.failures import explain, first_line
+from kd_core.runtime.versions import versions
 from torch import Tensor, nn
 
 from kd_reid.embedder import Embedder
