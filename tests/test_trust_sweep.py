@@ -97,6 +97,7 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
     ("kd_core/experiment/adapter.py", "parse_call"): (1, "a fixed callable: build_model"),
     ("kd_cls/networks.py", "parse_call"): (1, "a fixed callable: build_classifier"),
     ("kd_cls/libraries/timm_names.py", "parse"): (1, "a fixed type: image_classifier"),
+    ("kd_reid/adapter.py", "locate"): (1, "the network of a config that was just trained"),
     ("kd_reid/networks.py", "parse_call"): (1, "a fixed callable: build_embedder"),
     ("kd_reid/adapter.py", "parse_call"): (1, "a fixed callable: AdaptiveEmbedder"),
     ("kd_reid/measuring/models.py", "parse_call"): (1, "a fixed callable: build_model"),

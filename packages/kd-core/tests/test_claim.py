@@ -146,7 +146,7 @@ class TestAClaim:
             assert {path.name for path in tmp_path.iterdir()} == {".claim-2"}
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("this run: waiting for process ")
-        monkeypatch.setattr(claim, "EXPIRES", -60.0)  # it does not wait for a live run for ever
+        monkeypatch.setattr(claim, "EXPIRES", -60.0)  # it does not wait for a live run forever
         monkeypatch.setattr(claim, "HEARTBEAT", 30.05)
         leave_claim(tmp_path, age=0)
         with (

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,11 @@ from kd_core.config.trying import try_out
 from kd_core.config.values import Seed
 from kd_core.distill.mutual import MutualDistiller
 from kd_core.distill.term import parse_term
-from kd_core.distill.weighing import refuse_names
 from kd_core.errors import UserError, located, nearest
 from kd_core.experiment.adapter import TaskAdapter
 from kd_core.experiment.builder import DATA, build_distiller
 from kd_core.experiment.outputs import parse_stored
 from kd_core.experiment.spec import Experiment, TeacherSpec, given, phases_of, teachers_of
-from kd_core.experiment.teacher_options import split_options
 from kd_core.training.optimizer import parse_optimizer
 from kd_core.training.schedule import SCHEDULE
 from kd_core.training.settings import TrainerSettings, parse_trainer
@@ -58,7 +57,7 @@ def read_experiment(
         UserError: If anything is missing, unknown or outside its range.
     """
     names = known_names(adapter)
-    own, of_teachers = split_options(options or {}, names)
+    own, of_teachers = _split(options or {}, names)
     config = load_config(paths, own, known=names, note=note)
     return _Parser(adapter, training).config(config, of_teachers)
 
@@ -67,7 +66,7 @@ def parse_experiment(
     adapter: TaskAdapter, config: Config, options: Config | None = None, *, training: bool = True
 ) -> Experiment:
     """Parse a config, the configs that train its teachers included; see `read_experiment`."""
-    own, of_teachers = split_options(options or {}, known_names(adapter))
+    own, of_teachers = _split(options or {}, known_names(adapter))
     config = override(dict(config), own, known=known_names(adapter))
     return _Parser(adapter, training).config(config, of_teachers)
 
@@ -111,23 +110,19 @@ class _Parser:
 
     def _phase(self, config: Config, of_teachers: Mapping[str, Config]) -> Experiment:
         """Parse the config of one phase."""
-        for name in ("data", "student", *(_FOR_TRAINING if self.training else ())):
-            if name not in config:
-                raise UserError(
-                    f"the config has no {name!r}; compose it from data, pair and method"
-                )
+        wanted = ("data", "student", *(_FOR_TRAINING if self.training else ()))
+        if lacking := [name for name in wanted if name not in config]:
+            needed = f"the config has no {lacking[0]!r}"
+            raise UserError(f"{needed}; compose it from data, pair and method")
         seeds = {name: config[name] for name in ("seed", "data_seed") if name in config}
-        student = self.adapter.parse_model(mapping(config["student"], "student"), "student")
-        learned = self._distiller(config)
-        _check_losses(self.adapter.loss_names(student), learned)
-        return Experiment(
+        experiment = Experiment(
             data=parse(config["data"], "data", kind=DATA, provided=("data_seed",)),
-            student=student,
+            student=self.adapter.parse_model(mapping(config["student"], "student"), "student"),
             teachers={
                 name: self._teacher(node, where, of_teachers.get(where, {}))
                 for name, (where, node) in teachers_of(config).items()
             },
-            **learned,
+            **self._distiller(config),
             **_training({name: config[name] for name in _FOR_TRAINING if name in config}),
             extra={
                 name: parse_call(function, config.get(name, {}), name, provided=("data",))
@@ -135,6 +130,8 @@ class _Parser:
             },
             **parse_call(_seeds, seeds).arguments,
         )
+        experiment.check_losses(self.adapter.loss_names(experiment.student))
+        return experiment
 
     def _distiller(self, config: Config) -> dict[str, Any]:
         """Parse what the student learns from teachers, or from its peers."""
@@ -193,7 +190,7 @@ class _Parser:
         if key not in self.known:
             config = self._read(written)
             inner = replace(self, training=True, above=(*self.above, key))
-            own, of_teachers = split_options(options, known_names(self.adapter))
+            own, of_teachers = _split(options, known_names(self.adapter))
             config = override(merge(config, changes), own, known=known_names(self.adapter))
             self.known[key] = inner.config(config, of_teachers)
         return self.known[key]
@@ -202,9 +199,8 @@ class _Parser:
         if isinstance(written, Mapping):
             return dict(written)
         files = [written] if isinstance(written, str) else written
-        if not (isinstance(files, list | tuple) and files) or not all(
-            isinstance(file, str) for file in files
-        ):
+        texts = isinstance(files, list | tuple) and all(isinstance(file, str) for file in files)
+        if not (files and texts):
             raise UserError(f"wanted a config file, or a list of them, got {written!r:.200}")
         return load_config(files, known=known_names(self.adapter))
 
@@ -217,13 +213,18 @@ def _check_names(config: Config, known: Collection[str]) -> None:
             raise UserError(f"unknown name {name!r}{nearest(name, allowed)}")
 
 
-def _check_losses(own: Collection[str], learned: Mapping[str, Any]) -> None:
-    """Reject losses of terms that have the names of losses of the student."""
-    settings = learned["distiller"]
-    for name, term in learned.get("terms", {}).items():
-        if settings.get("train_student") is not False:
-            names = {name, term.call.get("joint") or name}
-            refuse_names(names, own, settings.get("task_weight", 1.0), f"distiller.terms.{name}")
+def _split(options: Config, names: Collection[str]) -> tuple[Config, dict[str, dict[str, Any]]]:
+    """Return the options of a config, and by place those of its teachers' own training."""
+    own: dict[str, Any] = {}
+    of_teachers: dict[str, dict[str, Any]] = {}
+    for option, value in options.items():
+        parts, place = option.split("."), ""
+        inner = {"teacher": 1, "teachers": 2}.get(parts[0], len(parts))
+        misspelt = inner + 1 < len(parts) and get_close_matches(parts[inner], names, 1, 0.85)
+        if inner < len(parts) and (parts[inner] in names or misspelt):
+            option, place = ".".join(parts[inner:]), ".".join(parts[:inner])
+        (of_teachers.setdefault(place, {}) if place else own)[option] = value
+    return own, of_teachers
 
 
 def _training(config: Config) -> dict[str, Any]:

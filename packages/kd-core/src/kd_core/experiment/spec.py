@@ -3,7 +3,7 @@
 `kd_core.experiment.parsing` makes them, once; after it no unchecked value travels.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from kd_core.config.node import Node, map_leaves, mapping, plain
 from kd_core.config.reading import merge
 from kd_core.distill.term_spec import TermSpec
+from kd_core.distill.weighing import refuse_names
 from kd_core.errors import UserError, nearest
 
 _PREFIX = "phase:"
@@ -107,6 +108,14 @@ class Experiment:
                 "trainer.activation_checkpointing: the student is not trained here, so it keeps no "
                 "activations; set trainer.activation_checkpointing=False"
             )
+
+    def check_losses(self, own: Collection[str]) -> None:
+        """Reject terms whose losses have the names of the student's own, which are these."""
+        weight = self.distiller.get("task_weight", 1.0)
+        if self.distiller.get("train_student") is not False:
+            for name, term in self.terms.items():
+                names = {name, term.call.get("joint") or name}
+                refuse_names(names, own, weight, f"distiller.terms.{name}")
 
     @property
     def each_phase(self) -> list["Experiment"]:

@@ -74,7 +74,7 @@ def has_checkpointed(modules: Iterable[nn.Module]) -> bool:
 
 
 def _outermost(network: nn.Module, patterns: Sequence[str]) -> list[str]:
-    """Return the modules that patterns match, without those inside others; lists are no modules."""
+    """Return the modules that patterns match, without those inside others; lists do not count."""
     found: list[str] = []
     for name, module in network.named_modules():
         matched = any(

@@ -12,7 +12,7 @@ _NOT_FINITE = re.compile(r"'([^']+)': [\w.]*\(?(?:nan|-?inf)\b")
 
 @contextmanager
 def told_divergence(trainer: Any) -> Iterator[None]:
-    """Say which losses of Detectron2's trainer stopped being finite, and what can be done.
+    """Report which losses of Detectron2's trainer stopped being finite, and what can be done.
 
     Raises:
         RunError: Where Detectron2 raises FloatingPointError. No checkpoint was written since.

@@ -119,7 +119,7 @@ def _check_kinds(table: ShardTable, texts: Sequence[str]) -> None:
     if numbers and others:
         raise UserError(
             f"{_first(table, others[0])}: label {others[0]!r} is not a number, but others are, "
-            f"such as {numbers[0]} of {_first(table, numbers[0])}; mend it, or name the "
+            f"such as {numbers[0]} of {_first(table, numbers[0])}; correct it, or name the "
             "file of labels: data.label_key"
         )
 
