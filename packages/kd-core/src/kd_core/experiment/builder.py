@@ -107,7 +107,8 @@ def _place_teachers(
     teachers: Mapping[str, Task], experiment: Experiment, device: torch.device
 ) -> None:
     """Bring teachers to the device: whole, or in every process a part of those to be sharded."""
-    wanted = (experiment.trainer or {}).get("shard_teachers", False)
+    trainer = experiment.trainer
+    wanted = trainer.get("shard_teachers", False) if trainer else False
     to_shard = chosen(wanted, teachers)
     for name, teacher in teachers.items():
         if name in to_shard and not is_sharded(teacher):

@@ -102,7 +102,8 @@ def _convert(block: nn.Module, place: str) -> None:
             f"{place.format('the forward of')} is {kind}, so it cannot be run again; name other "
             "modules"
         )
-    block.__class__ = _checkpointing(type(block))
+    kind_of_block: Any = type(block)
+    block.__class__ = _checkpointing(kind_of_block)
     vars(block)["_checkpointed_as"] = place
 
 

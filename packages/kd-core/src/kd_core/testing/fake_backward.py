@@ -83,9 +83,10 @@ def _run(
         return ()
     if not any(value is not None for value in gradients.values()):
         return (None,) * len(node.next_functions)
-    values = [gradients.get(place) for place in range(len(node._input_metadata))]
+    outputs = node._input_metadata
+    values = [gradients.get(place) for place in range(len(outputs))]
     if isinstance(node, BackwardCFunction):  # one's own function gets zeros for outputs not used
-        pairs = zip(values, node._input_metadata, strict=True)
+        pairs = zip(values, outputs, strict=True)
         values = [_zeros(meta) if value is None else value for value, meta in pairs]
         run = node.apply
     else:

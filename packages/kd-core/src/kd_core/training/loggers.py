@@ -199,7 +199,9 @@ class ProgressLog(Logger):
         """Move the bar, or break a long silence."""
         if self._bar is not None:
             done = trainer.steps_done
-            memory = {"memory": gpu_memory(self.device)} if done % _EVERY == 0 else {}
+            memory: dict[str, Any] = (
+                {"memory": gpu_memory(self.device)} if done % _EVERY == 0 else {}
+            )
             self._bar.update(self._bar.task_ids[0], completed=done, **memory)
         elif time.monotonic() - self._said > self.seconds:
             means = "  ".join(

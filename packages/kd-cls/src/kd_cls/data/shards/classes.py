@@ -1,6 +1,6 @@
 """From the labels of shards, which are texts, to classes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,7 +112,7 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 16
 
 
-def _check_kinds(table: ShardTable, texts: Sequence[str]) -> None:
+def _check_kinds(table: ShardTable, texts: Iterable[str]) -> None:
     """Reject numbers beside names."""
     numbers = [str(text) for text in texts if _is_number(text)]
     others = [str(text) for text in texts if not _is_number(text)]

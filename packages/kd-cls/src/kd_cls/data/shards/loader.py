@@ -77,7 +77,7 @@ class ShardLoader(WorkerLoader):
             images = [self._to_device(read.images) for read in pieces_read]
             index = order[part] % len(self.labels)
             if any(read.problems for read in pieces_read):
-                index = torch.cat([read.index for read in pieces_read]).to(self.device)
+                index = torch.cat([read.samples for read in pieces_read]).to(self.device)
             batch = self._batch(torch.cat(images) if len(images) > 1 else images[0], index)
             yield apply(self.augment, batch, sampling[part])
 

@@ -27,12 +27,12 @@ class Read(NamedTuple):
 
     Attributes:
         images: uint8 [n, 3, H, W].
-        index: Which samples they are, int64 [n].
+        samples: Which samples they are, int64 [n].
         problems: Broken samples that were met: their index and what is wrong.
     """
 
     images: Tensor
-    index: Tensor
+    samples: Tensor
     problems: list[tuple[int, str]]
 
 
