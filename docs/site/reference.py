@@ -46,9 +46,7 @@ def page(package: str, names: list[str]) -> str:
     return f"# {package}\n\n```{{eval-rst}}\n" + "\n\n".join(blocks) + "\n```\n"
 
 
-def without_a_type(
-    app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
-) -> None:
+def keep_colons(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Keep Napoleon from reading what stands before a colon as the type of an attribute."""
     if what in ("attribute", "data", "property"):
         lines.insert(0, "")
