@@ -94,7 +94,7 @@ def data(tmp_path_factory):
             (folder / "people" / str(person)).mkdir(parents=True, exist_ok=True)
             image = Image.new("RGB", (16, 32), (person, number, 0))  # no two are one file
             image.save(folder / "people" / str(person) / f"{place}.png")
-    draw_images(folder / "crops/cam1", 8)
+    draw_images(folder / "crops/cam1", 12)
     return folder
 
 

@@ -58,7 +58,8 @@ def test_a_training_of_the_pages_takes_a_step(command, folder, capsys):
 
 def test_every_command_of_the_pages_is_one_that_these_tests_run():
     known = {f"benchmarks/reid_{name}.py" for name in ("ranking", "memory", "table")}
-    assert {command[0] for command in COMMANDS} == known | {"tools/reid_train.py"}
+    of_lookup = {f"tools/reid_{name}.py" for name in ("embed", "search", "evaluate")}
+    assert {command[0] for command in COMMANDS} == known | of_lookup | {"tools/reid_train.py"}
 
 
 def test_the_memory_of_a_search_is_measured(monkeypatch, capsys):

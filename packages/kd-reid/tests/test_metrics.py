@@ -333,6 +333,7 @@ class TestReranking:
 
     def test_the_matrix_of_all_images_is_never_made(self, monkeypatch):
         monkeypatch.setattr(sys.modules["kd_reid.metrics.reranking"], "CHUNK", 10 * 200)
+        monkeypatch.setattr(sys.modules["kd_reid.metrics.growing"], "_LEAST", 1)
         sides = crowd(100, 100)
         with Largest() as largest:
             rerank(*sides, k1=3)

@@ -20,7 +20,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KD_CACHE", str(tmp_path / "cache"))
     lines = [f"{name} = dict({value})" for name, value in RECIPE.items()]
-    recipe = ADAPTER.demo_config.parent / "teacher.py"
+    recipe = ADAPTER.demo_config.parent / "reid_teacher.py"
     Path("teacher.py").write_text("\n".join([f'_base_ = "{recipe}"', *lines]))
 
 

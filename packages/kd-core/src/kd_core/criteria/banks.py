@@ -12,13 +12,12 @@ BankPrecision = Literal["fp32", "fp16"]
 COLDEST_IN_FP16 = 0.02
 """Divides cosines; below it, a bank in float16 would change losses by more than 1e-3."""
 
-_TYPES = {"fp32": torch.float32, "fp16": torch.float16}
 _MOST = 2**24
 """Numbers of a bank's rows that are held in float32 at once: 64 MB."""
 
 
 def bank_type(name: str, precision: BankPrecision, temperature: float) -> torch.dtype:
-    """Return the type of the numbers of a bank of unit vectors.
+    """Return the type of the numbers of a bank of unit vectors; "fp32" is torch's default type.
 
     Args:
         name: Of the criterion, for messages.
@@ -33,7 +32,7 @@ def bank_type(name: str, precision: BankPrecision, temperature: float) -> torch.
             f"{name}: bank_precision='fp16' moves cosines by some 1e-5, which a temperature of "
             f"{temperature:g} magnifies; set {COLDEST_IN_FP16} or more, or bank_precision='fp32'"
         )
-    return _TYPES[precision]
+    return torch.float16 if precision == "fp16" else torch.get_default_dtype()
 
 
 def products(rows: Tensor, vectors: Tensor) -> Tensor:
