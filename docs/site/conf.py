@@ -27,5 +27,4 @@ napoleon_use_ivar = True
 
 def setup(app: Any) -> None:
     """Let docstrings be read as they are written."""
-    app.connect("autodoc-process-docstring", reference.keep_colons, priority=400)
     app.connect("autodoc-process-docstring", reference.as_text, priority=600)

@@ -46,12 +46,6 @@ def page(package: str, names: list[str]) -> str:
     return f"# {package}\n\n```{{eval-rst}}\n" + "\n\n".join(blocks) + "\n```\n"
 
 
-def keep_colons(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Keep Napoleon from reading what stands before a colon as the type of an attribute."""
-    if what in ("attribute", "data", "property"):
-        lines.insert(0, "")
-
-
 def as_text(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Keep characters of docstrings that reStructuredText would read as marks."""
     text, formula, rest = "\n".join(lines).partition(".. math::")

@@ -13,7 +13,7 @@ from kd_core.errors import UserError, nearest
 SCHEMES = ("http", "https", "sftp", "ftps", "scp", "gs", "htgs", "hf", "ais")
 """What the library reads by a program of its own choice, with the URL as one argument."""
 COMMANDS = "webdataset.gopen.gopen_pipe"
-"""The function of the library that runs what stands behind `pipe:` in a shell."""
+"""The library's function for addresses that begin with `pipe`, which it runs in a shell."""
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _MOST = 1_000_000  # shards: braces multiply
