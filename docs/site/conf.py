@@ -14,6 +14,7 @@ extensions = [
     "sphinx.ext.mathjax",
 ]
 exclude_patterns = ["files"]
+suppress_warnings = ["ref.python"]  # classes of one name in two packages, in annotations
 html_theme = "furo"
 html_copy_source = False
 html_show_sphinx = False
