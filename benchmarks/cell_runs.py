@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from kd_core.errors import RunError
+from kd_core.errors import RunError, UserError
 
 Cell = TypeVar("Cell")
 
@@ -25,6 +25,15 @@ def add_options(parser: argparse.ArgumentParser, work_dir: str, minutes: float) 
     parser.add_argument("--jobs", type=int, default=2, help="cells at once; 0 runs them in here")
     parser.add_argument("--only", default="", help="cells whose name contains this")
     parser.add_argument("--table", action="store_true", help="write the tables and run nothing")
+
+
+def status_of(work: Callable[[], int | None]) -> int:
+    """Return the exit status of some work; what a user can cause is printed as one line."""
+    try:
+        return work() or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1 if isinstance(error, RunError) else 2
 
 
 def run_groups(

@@ -19,15 +19,15 @@ from typing import Any, NamedTuple
 
 import kd_det  # noqa: F401  before Detectron2
 import torch
-from cell_runs import add_options, in_process, run_groups
+from cell_runs import add_options, in_process, run_groups, status_of
 from detectron2.config import CfgNode
-from kd_core.errors import RunError, UserError
+from kd_core.errors import UserError
 from kd_core.experiment.report import environment
-from kd_core.files.checkpoint import load_json, save_json, save_text
+from kd_core.files.checkpoint import load_json, save_text
 from kd_det import demo
 from kd_det.config import read_config
 from kd_det.synthetic.shapes import register_shapes
-from pages import spread, write
+from pages import publish, spread
 
 ROOT = Path(__file__).parents[1]
 SHAPES, METHODS = Path(__file__).parent / "shapes", ROOT / "configs/det/methods"
@@ -60,26 +60,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing, then print and write the table; return the status."""
     args = parse(argv)
     folder = Path(args.work_dir)
-    try:
+
+    def collect() -> dict[str, Any]:
+        register_shapes()  # drawn once, before processes need it
+        run_missing(folder, args)
+        return collected(folder, args)
+
+    def work() -> None:
         if args.cell:
             network, method, seed = args.cell
             run(Cell(network, method, int(seed)), folder, args.options)
-            return 0
-        if not args.table:
-            register_shapes()  # drawn once, before processes need it
-            run_missing(folder, args)
-            results = collected(folder, args)
-            if not args.only and not args.options:
-                save_json(results, RESULTS)
-        else:
-            results = load_json(RESULTS)
-        print(table(results))
-        if args.table or not (args.only or args.options):
-            write(table(results), PAGE, "benchmarks/det_table.py")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, RunError) else 2
-    return 0
+            return
+        whole = not (args.only or args.options)
+        gather = None if args.table else collect
+        publish(gather, table, RESULTS, PAGE, "benchmarks/det_table.py", whole=whole)
+
+    return status_of(work)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cell_runs import add_options, in_process, run_groups
+from cell_runs import add_options, in_process, run_groups, status_of
 from foundation_cells import Cells, Job
 from foundation_plan import TINY, Plan
 from foundation_table import table
-from kd_core.errors import RunError, UserError, nearest
+from kd_core.errors import UserError, nearest
 from kd_core.experiment.report import environment
 from kd_core.files.checkpoint import load_json, save_json
-from pages import write
+from pages import publish
 
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE = ROOT / "docs/results/foundation.json", ROOT / "docs/foundation.md"
@@ -36,24 +36,26 @@ RESULTS, PAGE = ROOT / "docs/results/foundation.json", ROOT / "docs/foundation.m
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing, then print and write the tables; return the status."""
     args = parse(argv)
-    try:
-        if args.table:
-            results = load_json(RESULTS)
-        else:
-            cells = Cells(plan_of(args), Path(args.work_dir), args.lightly)
-            require_same_plan(cells)
-            if args.cell:
-                return run_cell(cells, (args.cell[0], args.cell[1]), args.seeds[0])
-            run_missing(cells, args)
-            results = collected(cells)
-        print(table(results))
-        if args.table or not (args.tiny or args.set or args.only):
-            save_json(results, RESULTS)
-            write(table(results), PAGE, "benchmarks/foundation.py")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, RunError) else 2
-    return 0
+
+    def cells() -> Cells:
+        found = Cells(plan_of(args), Path(args.work_dir), args.lightly)
+        require_same_plan(found)
+        return found
+
+    def collect() -> dict[str, Any]:
+        known = cells()
+        run_missing(known, args)
+        return collected(known)
+
+    def work() -> int | None:
+        if args.cell:
+            return run_cell(cells(), (args.cell[0], args.cell[1]), args.seeds[0])
+        whole = not (args.tiny or args.set or args.only)
+        gather = None if args.table else collect
+        publish(gather, table, RESULTS, PAGE, "benchmarks/foundation.py", whole=whole)
+        return None
+
+    return status_of(work)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

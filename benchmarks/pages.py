@@ -1,11 +1,12 @@
-"""Numbers in tables, and tables between marks in the pages of docs/."""
+"""Numbers in tables, and tables of results between marks in the pages of docs/."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 from kd_core.errors import UserError
-from kd_core.files.checkpoint import save_text
+from kd_core.files.checkpoint import load_json, save_json, save_text
 
 
 def spread(values: Sequence[float | None]) -> str:
@@ -30,3 +31,34 @@ def write(text: str, page: Path, script: str) -> None:
         raise UserError(f"{page}: wanted the lines {begin} and {end}, once each")
     before, after = old.split(begin)[0], old.split(end)[1]
     save_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", page)
+
+
+def publish(
+    collect: Callable[[], dict[str, Any]] | None,
+    table: Callable[[dict[str, Any]], str],
+    results: Path,
+    page: Path,
+    script: str,
+    *,
+    whole: bool,
+) -> None:
+    """Print the table of results; keep them and write it into its page if they are whole.
+
+    Args:
+        collect: Runs what is missing and returns all results; None reads the kept ones.
+        table: Returns the text of results.
+        results: File of whole results.
+        page: Page of the table.
+        script: What the marks in the page name.
+        whole: Whether everything was asked for, and no option changed it.
+
+    Raises:
+        UserError: See `write`; or there are no kept results.
+    """
+    found = load_json(results) if collect is None else collect()
+    text = table(found)
+    print(text)
+    if collect is not None and whole:
+        save_json(found, results)
+    if collect is None or whole:
+        write(text, page, script)

@@ -19,15 +19,14 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 import torch
-from cell_runs import add_options, in_process, run_groups
-from kd_core.errors import RunError, UserError
+from cell_runs import add_options, in_process, run_groups, status_of
 from kd_core.experiment.report import environment
-from kd_core.files.checkpoint import load_json, save, save_json, save_text
+from kd_core.files.checkpoint import load_json, save, save_text
 from kd_core.files.weights import read_state_dict
 from kd_reid import train
 from kd_reid.neck import CLASSIFIER
 from kd_reid.synthetic.people import synthetic_people
-from pages import spread, write
+from pages import publish, spread
 
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE = ROOT / "docs/results/reid.json", ROOT / "docs/reid.md"
@@ -78,23 +77,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing, then print and write the table; return the status."""
     args = parse(argv)
     folder = Path(args.work_dir).absolute()
-    try:
+
+    def collect() -> dict[str, Any]:
+        run_missing(folder, args)
+        return collected(folder, args)
+
+    def work() -> int | None:
         if args.cell:
             return train.main(arguments(Cell(args.cell[0], int(args.cell[1])), folder, args))
-        if not args.table:
-            run_missing(folder, args)
-            results = collected(folder, args)
-            if not (args.only or args.options):
-                save_json(results, RESULTS)
-        else:
-            results = load_json(RESULTS)
-        print(table(results))
-        if args.table or not (args.only or args.options):
-            write(table(results), PAGE, "benchmarks/reid_table.py")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, RunError) else 2
-    return 0
+        whole = not (args.only or args.options)
+        gather = None if args.table else collect
+        publish(gather, table, RESULTS, PAGE, "benchmarks/reid_table.py", whole=whole)
+        return None
+
+    return status_of(work)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
