@@ -12,9 +12,11 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from kd_core.experiment.parsers import ToolParser
 from kd_core.files import checkpoint
 from kd_core.files.artifacts import FILE
 from kd_reid import torchreid
+from kd_reid.arguments import add_network, add_passes
 from kd_reid.data.options import Options
 from kd_reid.data.sources import read_source
 from kd_reid.embedder import Embedder
@@ -75,9 +77,17 @@ def measured(*arguments, sets=(SET,), size=SIZE):
 
 def refused(capsys, *arguments):
     capsys.readouterr()
-    assert main([*map(str, arguments), "--workers", "0"]) == 2
+    assert main([*map(str, arguments)]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     return line
+
+
+def of_networks():
+    """Return the options that say what network there is, and how images reach it."""
+    parser = ToolParser(add_help=False)
+    add_network(parser)
+    add_passes(parser)
+    return parser._actions
 
 
 class Own(NamedTuple):
@@ -360,8 +370,14 @@ class TestSavedFeatures:
         self.write([*saved, saved[0]])
         assert "has several rows for" in refused(capsys, "f.npy", "--data", SET)
 
-    def test_options_of_networks_are_refused(self, saved, capsys):
-        assert "--flip: f.npy has features already" in refused(capsys, "f.npy", "--flip")
+    @pytest.mark.parametrize("action", of_networks(), ids=lambda action: action.dest)
+    def test_options_of_networks_are_refused(self, action, saved, capsys):
+        """Of all of them, also where the value is 0."""
+        option = action.option_strings[0]
+        value = "a=1" if action.dest == "network_options" else "0"
+        values = [value] * (action.nargs if isinstance(action.nargs, int) else 1)
+        told = refused(capsys, "f.npy", option, *values)
+        assert f"{option}: f.npy has features already" in told
 
     @pytest.mark.parametrize("option", [["--no-distractors"], ["--camera", "c(.)"]])
     def test_options_of_sets_without_a_set_are_refused(self, option, saved, capsys):

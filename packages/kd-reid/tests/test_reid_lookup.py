@@ -1,6 +1,7 @@
 """`reid_embed` embeds folders of pictures, and `reid_search` finds what is nearest in them."""
 
 import csv
+import errno
 import json
 import os
 import re
@@ -129,7 +130,8 @@ class TestEmbed:
         assert embed.main(["run", SET, "--out", "all.npy"]) == 0
         scores = []
         for model in ("all.npy", "run"):
-            assert evaluate.main([model, "--data", SET, "--out", "o.json", "--workers", "0"]) == 0
+            workers = ["--workers", "0"] if model == "run" else []
+            assert evaluate.main([model, "--data", SET, "--out", "o.json", *workers]) == 0
             scores.append(json.loads(Path("o.json").read_text())["sets"]["market1501"]["metrics"])
         assert scores[0] == pytest.approx(scores[1], abs=1e-3)
 
@@ -393,6 +395,9 @@ def test_grey_pictures_are_drawn(tmp_path):
     assert len(found("run", "grey.png", "gallery.npy", "--top-k", "1")["queries"]) == 1
 
 
+DRAWN = "kd_reid.measuring.pictured.draw_galleries"
+
+
 class TestPictures:
     """Of what `reid_evaluate` measures."""
 
@@ -496,6 +501,36 @@ class TestPictures:
         said = refused(capsys, evaluate, "f.npy", "--galleries", "g.png")
         assert "the files of these images are not known" in said
 
+    @pytest.mark.parametrize("picture", ["tsne", "galleries"])
+    def test_a_picture_that_fails_costs_no_scores(self, picture, saved, capsys, monkeypatch):
+        def fails(*given, **options):
+            raise OSError(errno.ENOSPC, "No space left on device", "p.png")
+
+        place = "kd_core.experiment.pictures.tsne.draw" if picture == "tsne" else DRAWN
+        monkeypatch.setattr(place, fails)
+        line = [f"--{picture}", "p.png", "--out", "o.json"]
+        assert self.drawn(*line, model="f.npy") == 1
+        said = capsys.readouterr()
+        assert "mAP" in said.out
+        assert json.loads(Path("o.json").read_text())["sets"]
+        (told,) = said.err.splitlines()
+        assert "p.png" in told
+
+    def test_a_damaged_image_costs_no_scores(self, saved, capsys):
+        Path("gone.jpg").write_text("not a picture")
+        lines = [("gone.jpg", *line[1:]) if line[3] == "query" else line for line in saved]
+        with Path("f.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("path", "identity", "camera", "split"), *lines])
+        assert evaluate.main(["f.npy", "--galleries", "g.png"]) == 1
+        said = capsys.readouterr()
+        assert "mAP" in said.out
+        assert "gone.jpg" in said.err
+
+    def test_wrong_rates_are_refused_before_the_set_is_read(self, saved, capsys, monkeypatch):
+        monkeypatch.setattr("kd_reid.measuring.run.read_searching", None)
+        for option in (["--fpr", "2"], ["--squared-twice"]):
+            assert option[0][2:5] in refused(capsys, evaluate, "f.npy", "--data", SET, *option)
+
     def tsne_alone(self):
         return evaluate.main(["f.npy", "--tsne", "t.png"])
 
@@ -526,7 +561,7 @@ def test_the_commands_of_the_page_run_one_after_the_other():
         if given[0].endswith(".pth"):
             given += [*SIZE, "--network", NAME]
             Path("crops/broken.jpg").write_bytes(b"cut off")
-        if tool == "evaluate":
+        if tool == "evaluate" and not given[0].endswith(".npy"):
             given += ["--workers", "0"]
         assert TOOLS[tool].main(given) == 0, line
     files = set(re.findall(r"[\w/]+\.(?:npy|png)", " ".join(line for _, line in commands)))
@@ -545,3 +580,14 @@ def test_an_ending_in_capitals_is_written_as_the_search_reads_it(capsys):
     assert embed.main(["run", CROPS, "--out", "BIG.NPY"]) == 0
     assert "wrote BIG.npy" in capsys.readouterr().out
     assert found("run", queries()[0], "BIG.npy")
+
+
+def test_a_picture_that_fails_costs_no_ranking(capsys, monkeypatch):
+    def fails(*given, **options):
+        raise OSError(errno.ENOSPC, "No space left on device", "search.png")
+
+    monkeypatch.setattr("kd_reid.lookup.searching.draw_rows", fails)
+    assert search.main(["run", str(queries()[0]), CROPS, "--workers", "0"]) == 1
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert "search.json has the ranking" in told
+    assert json.loads(Path("search.json").read_text())["queries"]

@@ -23,6 +23,6 @@ def main(args: Namespace, device: torch.device) -> None:
         histories = partial(read_histories, seeds=found.seeds)
         runs = {label: histories(found.folders[label]) for label in found.students}
         curves = found.work_dir / "curves.png"
-        plot_curves(runs, "top1", curves, ylabel="top-1 on the test set, %")
         out.print(found.table("digits", {"top1": "top-1 %"}))
+        plot_curves(runs, "top1", curves, ylabel="top-1 on the test set, %")
         out.print(f"curves: {curves}")

@@ -39,8 +39,26 @@ def add_network(parser: ToolParser) -> None:
 
 def add_passes(parser: ToolParser) -> None:
     """Add how images are read, and how many of them a pass of the network takes."""
-    parser.add_argument("--batch-size", type=int, default=64, help="images a pass (default: 64)")
+    parser.add_argument("--batch-size", type=int, help="images a pass (default: 64)")
     parser.add_argument("--workers", type=int, help="processes that read images")
+
+
+def passes_of(args: Namespace) -> dict[str, Any]:
+    """Return what the options of `add_passes` say, as arguments of `kd_reid.data.options`."""
+    said = {name: getattr(args, name) for name in ("batch_size", "workers")}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def given_of_network(args: Namespace) -> list[str]:
+    """Return which options of `add_network` and `add_passes` were given."""
+    parser = ToolParser(add_help=False)
+    add_network(parser)
+    add_passes(parser)
+    return [
+        action.option_strings[0]
+        for action in parser._actions
+        if getattr(args, action.dest) not in (action.default, {})  # {}: no pairs, once read
+    ]
 
 
 def check_network(args: Namespace) -> None:

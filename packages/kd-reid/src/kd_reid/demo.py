@@ -31,8 +31,8 @@ def main(args: Namespace, device: torch.device) -> None:
     with compare(ADAPTER, args, device, name="reid_demo", method="KD", seeds=SEEDS) as found:
         picture = found.work_dir / "galleries.png"
         options = parse_options(args.cfg_options)
-        draw(found, read_experiment(ADAPTER, ADAPTER.demo_config, options), picture)
         out.print(found.table("synthetic people", METRICS))
+        draw(found, read_experiment(ADAPTER, ADAPTER.demo_config, options), picture)
         out.print(f"ranked galleries: {picture}")
 
 

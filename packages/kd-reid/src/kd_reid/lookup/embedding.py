@@ -13,6 +13,7 @@ from kd_core.runtime import distributed
 from kd_core.runtime.console import out
 from torch import Tensor
 
+from kd_reid.arguments import passes_of
 from kd_reid.data.options import Options
 from kd_reid.evaluation import embeddings
 from kd_reid.lookup.devices import chosen_device
@@ -32,7 +33,7 @@ def run(args: Namespace) -> None:
     require_suffix(path, SUFFIX)
     path = path.with_suffix(SUFFIX)  # not .NPY, which other files of ours would not find
     require_new(files_of(path))
-    options = Options(batch_size=args.batch_size, workers=args.workers)
+    options = Options(**passes_of(args))
     with distributed.joined() as usual:
         device = chosen_device(args.device, usual)
         measured, made_by = opened_model(args, normalised=args.normalise)

@@ -8,12 +8,14 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from kd_core.data.image_files import require_image
-from kd_core.errors import UserError
+from kd_core.errors import RunError, UserError
 from kd_core.files.checkpoint import save_json
 from kd_core.files.new_files import require_new, require_suffix
 from kd_core.runtime.console import out
+from kd_core.runtime.failures import explain
 from torch import Tensor
 
+from kd_reid.arguments import passes_of
 from kd_reid.data.options import Options
 from kd_reid.lookup.devices import chosen_device
 from kd_reid.lookup.embedding import embed_files, opened_model
@@ -49,9 +51,13 @@ def run(args: Namespace) -> None:
     found = nearest(queries, gallery, distance, args.top_k)
     for match in (match for matches in found for match in matches):
         _require_there(match.file, args)
-    _draw(queries.files, found, path, distance)
     save_json(_report(args, queries.files, found, distance), beside, sealed=False)
-    out.print(f"wrote {path} and {beside.name}", markup=False)
+    out.print(f"wrote {beside}", markup=False)
+    try:
+        _draw(queries.files, found, path, distance)
+    except (UserError, OSError) as error:
+        raise RunError(f"{explain(error) or error}; {beside} has the ranking") from error
+    out.print(f"wrote {path}", markup=False)
 
 
 def nearest(
@@ -96,7 +102,7 @@ def _embedded(args: Namespace) -> tuple[Stored, Stored, Literal["euclidean", "co
     """Return queries and gallery, and the distance that is asked for or the model's own."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = chosen_device(args.device, device)
-    options = Options(batch_size=args.batch_size, workers=args.workers)
+    options = Options(**passes_of(args))
     stored = _stored(args)
     if stored is None:
         measured, made_by = opened_model(args, normalised=False)

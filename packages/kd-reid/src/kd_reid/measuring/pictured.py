@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
-from kd_core.errors import UserError
+from kd_core.errors import RunError, UserError
 from kd_core.experiment.pictures import tsne
 from kd_core.files.checkpoint import save_text
 from kd_core.files.new_files import require_new, require_suffix
 from kd_core.runtime.console import out
+from kd_core.runtime.failures import explain
 from torch import Tensor
 
 from kd_reid.data.records import Record
@@ -52,17 +53,44 @@ def check_pictures(args: Namespace) -> None:
         raise UserError(f"a picture is of one set, and --data names {len(args.data)}; name one")
 
 
+def check_searched(args: Namespace, data: Searched) -> None:
+    """Reject pictures for which a set has too little, before it is searched.
+
+    Raises:
+        UserError: If its files are not known, or it has too few images.
+    """
+    records = (*data.query.records, *data.gallery.records)
+    if args.galleries is not None and not all(record.path for record in records):
+        raise UserError(
+            "--galleries: the files of these images are not known; give the CSV file of the "
+            "features a column 'path', or name their set with --data"
+        )
+    if args.tsne is not None:
+        chosen, ids = _people(data, args.people)
+        tsne.check_count(sum(int(torch.isin(side, chosen).sum()) for side in ids))
+
+
 def draw_pictures(
     args: Namespace, data: Searched, features: Features, settings: Mapping[str, Any]
 ) -> None:
-    """Draw what is asked for.
+    """Draw what is asked for, once the scores are written.
 
     Args:
         args: Of the tool, checked.
         data: Identities, cameras and files of the images.
         features: Their embeddings.
         settings: Of the evaluation.
+
+    Raises:
+        RunError: If a picture cannot be drawn.
     """
+    try:
+        _draw(args, data, features, settings)
+    except (UserError, OSError) as error:
+        raise RunError(f"{explain(error) or error}; the scores are complete") from error
+
+
+def _draw(args: Namespace, data: Searched, features: Features, settings: Mapping[str, Any]) -> None:
     if args.galleries is not None:
         path = Path(args.galleries).expanduser()
         _draw_galleries(path, data, features, settings, (args.queries, args.top_k))
@@ -81,11 +109,6 @@ def _draw_galleries(
     settings: Mapping[str, Any],
     counts: tuple[int, int],
 ) -> None:
-    if not all(record.path for record in (*data.query.records, *data.gallery.records)):
-        raise UserError(
-            "--galleries: the files of these images are not known; give the CSV file of the "
-            "features a column 'path', or name their set with --data"
-        )
     labels, kind = labels_in(data), settings["distance"]
     queries = chosen_queries(labels, counts[0])
     few = Distances(features.query[queries], features.gallery, kind)
@@ -128,11 +151,9 @@ def _draw_plane(
     numbers: tuple[int, float],
     title: str,
 ) -> None:
-    labels = labels_in(data)
-    people = [number for number in labels.query_ids.unique().tolist() if number != JUNK]
-    chosen = torch.tensor(_spread(people, numbers[0]))
+    chosen, both = _people(data, numbers[0])
     rows, records, person = [], [], []
-    sides = zip(("query", "gallery"), labels[:2], (data.query, data.gallery), strict=True)
+    sides = zip(("query", "gallery"), both, (data.query, data.gallery), strict=True)
     for split, ids, part in sides:
         places = torch.isin(ids, chosen).nonzero().flatten()
         rows.append(getattr(features, split).cpu()[places])
@@ -146,6 +167,13 @@ def _draw_plane(
     names = [name[number] for number in range(len(chosen))]
     tsne.draw({title: plane}, label, names, path)
     _write_table(path.with_suffix(".csv"), records, plane.tolist())
+
+
+def _people(data: Searched, count: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Return the numbers of the people that are drawn, and whose the queries and gallery are."""
+    labels = labels_in(data)
+    people = [number for number in labels.query_ids.unique().tolist() if number != JUNK]
+    return torch.tensor(_spread(people, count)), labels[:2]
 
 
 def _write_table(

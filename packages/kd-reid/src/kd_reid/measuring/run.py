@@ -2,9 +2,10 @@
 
 import inspect
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kd_core.errors import UserError, located
 from kd_core.files.checkpoint import save_json
@@ -13,16 +14,29 @@ from kd_core.runtime import distributed
 from kd_core.runtime.console import err, out
 from rich.table import Table
 
-from kd_reid.arguments import reading_of
+from kd_reid.arguments import given_of_network, passes_of, reading_of
 from kd_reid.data.options import Options
 from kd_reid.evaluation import Evaluation, Features, extract
 from kd_reid.measuring.models import Measured, measured_model
-from kd_reid.measuring.pictured import check_pictures, draw_pictures
+from kd_reid.measuring.pictured import check_pictures, check_searched, draw_pictures
 from kd_reid.measuring.saved import Saved, read_saved
-from kd_reid.measuring.targets import Searching, Target, open_target, read_searching, unusual
+from kd_reid.measuring.targets import (
+    Images,
+    Searching,
+    Target,
+    open_target,
+    read_searching,
+    unusual,
+)
 
 SAVED = ".npy"
-_OF_FEATURES = ("network", "network_options", "size", "mean", "std", "flip")
+
+
+class Found(NamedTuple):
+    """Scores and counts of a set, and what draws the pictures that are asked for of it."""
+
+    facts: dict[str, Any]
+    draw: Callable[[], None]
 
 
 def run(args: Namespace) -> None:
@@ -32,10 +46,8 @@ def run(args: Namespace) -> None:
         require_suffix(Path(args.out).expanduser(), ".json")
         require_writable(Path(args.out).expanduser())
     if Path(args.model).suffix == SAVED:
-        for option in _OF_FEATURES:
-            if getattr(args, option):
-                flag = f"--{option.replace('_', '-')}"
-                raise UserError(f"{flag}: {args.model} has features already; leave it out")
+        if given := given_of_network(args):
+            raise UserError(f"{given[0]}: {args.model} has features already; leave it out")
         found, shared = dict(_of_saved(args, read_saved(args.model))), _settings(args, {})
     else:
         with distributed.joined() as device:
@@ -44,10 +56,14 @@ def run(args: Namespace) -> None:
             measured.embedder.to(device)
             found = dict(_of_network(args, measured, shared, device))
     if distributed.rank() == 0:
-        out.print(_table(found))
+        scores = {name: searched.facts for name, searched in found.items()}
+        out.print(_table(scores))
         if args.out:
-            report = {"model": args.model, "evaluation": shared, "sets": found}
+            report = {"model": args.model, "evaluation": shared, "sets": scores}
             save_json(report, Path(args.out).expanduser(), sealed=False)
+        for searched in found.values():
+            with located(searched.facts["source"]):
+                searched.draw()
 
 
 def _settings(args: Namespace, own: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,13 +74,15 @@ def _settings(args: Namespace, own: Mapping[str, Any]) -> dict[str, Any]:
         if name != "data"
     }
     given = {name: getattr(args, name) for name in defaults if getattr(args, name, None)}
-    return {**defaults, **own, **given, "fpr": list(args.fpr or ())}
+    settings = {**defaults, **own, **given, "fpr": list(args.fpr or ())}
+    Evaluation(Searching("", Images([]), Images([])), **settings)  # rejects wrong ones, early
+    return settings
 
 
 def _of_network(
     args: Namespace, measured: Measured, shared: Mapping[str, Any], device: Any
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    options = Options(batch_size=args.batch_size, workers=args.workers)
+) -> Iterator[tuple[str, Found]]:
+    options = Options(**passes_of(args))
     for name, searching in _sets(args):
         if searching.source == measured.source:
             err.print(
@@ -74,18 +92,20 @@ def _of_network(
             )
         with located(searching.source):
             target = open_target(searching, measured.image_size, options)
+            check_searched(args, target)
             target.to(device)
             features = extract(measured.embedder, target, flip=shared["flip"])
             yield name, _facts(args, target, features, shared)
 
 
-def _of_saved(args: Namespace, saved: Saved) -> Iterator[tuple[str, dict[str, Any]]]:
+def _of_saved(args: Namespace, saved: Saved) -> Iterator[tuple[str, Found]]:
     settings = _settings(args, {})
     if not args.data:
         for name in unusual(reading_of(args) | {"same_camera": False}):
             option = "no-distractors" if name == "distractors" else name
             raise UserError(f"--{option} is for --data, and {args.model} has its own table")
         searching, features = saved.searching(same_camera=args.same_camera)
+        check_searched(args, searching)
         yield saved.file.stem, _facts(args, searching, features, settings)
         return
     for name, searching in _sets(args):
@@ -93,6 +113,7 @@ def _of_saved(args: Namespace, saved: Saved) -> Iterator[tuple[str, dict[str, An
             raise UserError(
                 f"{searching.source}: saved features belong to files; name their folder or CSV file"
             )
+        check_searched(args, searching)
         features = saved.features_of(searching.query.records, searching.gallery.records)
         yield name, _facts(args, searching, features, settings)
 
@@ -118,13 +139,18 @@ def _short(source: str) -> str:
 
 def _facts(
     args: Namespace, target: Target | Searching, features: Features, shared: Mapping[str, Any]
-) -> dict[str, Any]:
+) -> Found:
     with located(target.source):
         scores = Evaluation(target, **shared).measure(features)
-        if distributed.rank() == 0:
-            draw_pictures(args, target, features, shared)
     counts = {"query": len(target.query.records), "gallery": len(target.gallery.records)}
-    return {"source": target.source, "images": counts, "metrics": scores}
+    facts = {"source": target.source, "images": counts, "metrics": scores}
+    if len(args.data) > 1:  # pictures are of one set: the features of others are not kept
+        return Found(facts, _nothing)
+    return Found(facts, partial(draw_pictures, args, target, features, shared))
+
+
+def _nothing() -> None:
+    """Draw nothing."""
 
 
 def _table(found: Mapping[str, Mapping[str, Any]]) -> Table:

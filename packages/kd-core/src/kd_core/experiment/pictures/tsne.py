@@ -27,6 +27,16 @@ def check_perplexity(perplexity: float) -> None:
         raise UserError(f"--perplexity {perplexity}: wanted a number of neighbours, above 0")
 
 
+def check_count(count: int) -> None:
+    """Reject fewer images than t-SNE can place.
+
+    Raises:
+        UserError: If there are too few.
+    """
+    if count < FEWEST:
+        raise UserError(f"t-SNE of {count} images: wanted {FEWEST} at least")
+
+
 def require_package() -> None:
     """Reject an installation without the package, before any work.
 
@@ -54,8 +64,7 @@ def embed(features: np.ndarray, perplexity: float = 30) -> np.ndarray:
             less, or scikit-learn is not installed.
     """
     check_perplexity(perplexity)
-    if len(features) < FEWEST:
-        raise UserError(f"t-SNE of {len(features)} images: wanted {FEWEST} at least")
+    check_count(len(features))
     if not np.isfinite(features).all():
         raise UserError("t-SNE: the features of this model are not finite")
     require_package()
