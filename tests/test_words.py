@@ -99,7 +99,13 @@ PHRASES = [  # of prose, messages, config keys and options
     ),
     Rule(r"\bpedestrians?\b", "people", "Draw a pedestrian."),
     Rule(r"(?i)\bteachers? shows?\b", "teacher features, teacher outputs", "what teachers show"),
-    Rule(r"(?i)\bmade again\b", "created again", "delete it, and it is made again"),
+    Rule(r"(?i)\bmade again\b", "created again", "move it elsewhere, and it is made again"),
+    # What a user has may be all that there is of it: nobody is told to delete it.
+    Rule(
+        r"([;:,?] (or |and )?|\")(delete|remove) (it\b|(the|its) folder|its shards|one of|\{)",
+        "move it elsewhere; name another",
+        "is there already; delete it",
+    ),
     Rule(r"(?i)\bfor ever\b|\bwithout end\b", "forever", "0 waits for ever"),
     Rule(r"(?i)\bmend(s|ed|ing)?\b", "correct, repair, fix", "Errors that the user can mend."),
     Rule(r"(?i)\bstands? still\b", "is stopped", "a worker that stands still"),

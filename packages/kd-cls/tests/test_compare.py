@@ -199,7 +199,7 @@ def test_a_damaged_table_is_one_line_before_any_training(text, capsys):
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "table.json" in said
-    assert "delete it: the results of its rows are in their own folders" in said
+    assert "move it elsewhere: the results of its rows are in their own folders" in said
     assert path.read_text() == text
 
 
@@ -335,7 +335,7 @@ def test_latencies_are_measured_in_one_run_of_all_rows_and_kept(monkeypatch, cap
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "latency.json" in said
-    assert "delete it, and --latency measures again" in said
+    assert "move it elsewhere, and --latency measures again" in said
 
 
 def test_a_task_that_does_not_say_what_is_deployed_is_refused_before_any_work(monkeypatch, capsys):

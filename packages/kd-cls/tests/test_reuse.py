@@ -355,14 +355,14 @@ class TestFolders:
         assert run(config="kd", work_dir="runs/other") == 2
         said = capsys.readouterr().err
         assert f"{teacher} was made by another config" in said
-        assert f"delete {teacher}, and it is created again" in said
+        assert f"move {teacher} elsewhere, and it is created again" in said
 
     def test_of_a_finished_teacher_without_its_weights_are_refused(self, capsys):
         assert run(config="kd") == 0
         (teacher,) = Path("runs/teachers").iterdir()
         (teacher / "student.safetensors").unlink()
         assert run(config="kd", work_dir="runs/other") == 2
-        assert "but its student.safetensors is missing; delete" in capsys.readouterr().err
+        assert "but its student.safetensors is missing; move" in capsys.readouterr().err
 
 
 class TestDamagedResults:
@@ -375,7 +375,7 @@ class TestDamagedResults:
             assert run(seeds=seeds) == 2
             said = capsys.readouterr().err
             assert f"{file}: damaged" in said
-            assert "delete result.json, and --resume creates it again" in said
+            assert "move result.json elsewhere, and --resume creates it again" in said
         file.unlink()
         before = weights("runs/run/seed-1")
         assert run(seeds=[0, 1]) == 0

@@ -271,7 +271,7 @@ def test_an_index_is_made_once_and_checked(folder, monkeypatch):
     assert images(made()) == 8
     for file in (folder / "index").glob("*.pth"):
         file.write_bytes(file.read_bytes()[:-9])
-    with pytest.raises(UserError, match=r"\.pth: damaged .*delete it, and it is created again"):
+    with pytest.raises(UserError, match=r"\.pth: damaged .*move it elsewhere, and it is created"):
         made()
 
 

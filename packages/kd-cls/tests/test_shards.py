@@ -235,6 +235,6 @@ def test_a_shard_that_is_replaced_while_it_is_used_is_refused(tmp_path):
     data = made(tmp_path, batch_size=2)
     before = data_fingerprint(data)
     write(tmp_path / "train-0.tar", samples(range(20, 24)))
-    with pytest.raises(UserError, match=r"is not what was indexed.*delete .*\.pth"):
+    with pytest.raises(UserError, match=r"is not what was indexed.*move .*\.pth"):
         epoch(data.train)
     assert data_fingerprint(made(tmp_path, batch_size=2)) != before

@@ -246,7 +246,9 @@ class TestMistakes:
         (tmp_path / "gone").symlink_to("nowhere")
         (tmp_path / "loop").symlink_to("loop")
         for folder in (tmp_path / "gone", tmp_path / "loop/x"):
-            with pytest.raises(UserError, match=r"(gone|loop) is a link to nothing; remove it"):
+            with pytest.raises(
+                UserError, match=r"(gone|loop) is a link to nothing; name another folder"
+            ):
                 take(folder)
 
     def test_what_the_system_refuses_is_one_line(self, tmp_path):
@@ -274,7 +276,9 @@ class TestMistakes:
     @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
     def test_what_is_no_file_is_named_and_not_waited_for(self, tmp_path, make):
         make(tmp_path / ".claim-3")
-        with pytest.raises(UserError, match=r"\.claim-3 is not a claim of a run; remove it"):
+        with pytest.raises(
+            UserError, match=r"\.claim-3 is not a claim of a run; move it elsewhere"
+        ):
             take(tmp_path)
 
 

@@ -88,5 +88,5 @@ def test_a_moved_place_of_the_data_is_reported_not_refused(tmp_path):
 def test_a_result_of_another_run_is_refused(tmp_path, made_by):
     identity.keep(tmp_path, CONFIG)
     write_result(tmp_path, made_by=made_by)
-    with pytest.raises(UserError, match=r"result\.json is not of the run .*; delete result\.json"):
+    with pytest.raises(UserError, match=r"result\.json is not of the run .*; move result\.json"):
         identity.finished(tmp_path, CONFIG)

@@ -157,14 +157,16 @@ def test_a_product_is_made_once_and_must_be_there_afterwards(tmp_path):
 
 def test_a_folder_that_other_settings_made_is_not_taken(tmp_path):
     ensure(tmp_path / "x", {"a": 1}, lambda: leave(tmp_path / "x"), "phase x")
-    with pytest.raises(UserError, match=r"x was made by .*: a is 1 there and 2 here; delete .*x,"):
+    with pytest.raises(
+        UserError, match=r"x was made by .*: a is 1 there and 2 here; move .*x elsewhere,"
+    ):
         ensure(tmp_path / "x", {"a": 2}, pytest.fail, "phase x")
 
 
 def test_a_finished_folder_without_its_weights_is_not_taken(tmp_path):
     ensure(tmp_path / "x", {"a": 1}, lambda: leave(tmp_path / "x"), "phase x")
     (tmp_path / "x/student.safetensors").unlink()
-    with pytest.raises(UserError, match=r"student\.safetensors is missing; delete"):
+    with pytest.raises(UserError, match=r"student\.safetensors is missing; move"):
         ensure(tmp_path / "x", {"a": 1}, pytest.fail, "phase x")
 
 
@@ -177,10 +179,10 @@ def test_a_folder_with_another_run_s_product_is_not_taken(tmp_path):
     ensure(tmp_path / "x", {"a": 1}, make, "phase x")
     ensure(tmp_path / "x", {"a": 1}, pytest.fail, "phase x")
     (tmp_path / "x/criteria/a.pth").write_text("b")
-    with pytest.raises(UserError, match=r"a\.pth is not the file that its run wrote; delete"):
+    with pytest.raises(UserError, match=r"a\.pth is not the file that its run wrote; move"):
         ensure(tmp_path / "x", {"a": 1}, pytest.fail, "phase x")
     (tmp_path / "x/criteria/a.pth").unlink()
-    with pytest.raises(UserError, match=r"finished, but its criteria/a\.pth is missing; delete"):
+    with pytest.raises(UserError, match=r"finished, but its criteria/a\.pth is missing; move"):
         ensure(tmp_path / "x", {"a": 1}, pytest.fail, "phase x")
 
 

@@ -36,7 +36,9 @@ def test_a_whole_result_is_returned(tmp_path):
 @pytest.mark.parametrize("text", ["", "null", "[]", "{}", "3", '{"metric": "top1"}', "\0", "{"])
 def test_a_file_that_is_no_result_is_one_line_with_its_remedy(tmp_path, text):
     (tmp_path / "result.json").write_text(text)
-    with pytest.raises(UserError, match=r"result\.json: damaged \(.*; delete result\.json, and"):
+    with pytest.raises(
+        UserError, match=r"result\.json: damaged \(.*; move result\.json elsewhere, and"
+    ):
         read_result(tmp_path)
 
 
@@ -82,7 +84,7 @@ def test_no_result_says_when_there_is_one(tmp_path):
 )
 def test_a_damaged_log_is_one_line_with_its_remedy(tmp_path, text, problem):
     (tmp_path / "log.jsonl").write_text(text)
-    with pytest.raises(UserError, match=rf"log\.jsonl.*{problem}.*delete result\.json"):
+    with pytest.raises(UserError, match=rf"log\.jsonl.*{problem}.*move result\.json"):
         read_history(tmp_path)
 
 

@@ -57,7 +57,9 @@ def test_an_empty_table_takes_no_room(folder):
 
 def test_a_table_of_another_shape_is_refused(folder):
     RowStore(folder, 10, 2)
-    with pytest.raises(UserError, match=r"holds a table of \[10, 2\], not \[10, 3\]; remove it"):
+    with pytest.raises(
+        UserError, match=r"holds a table of \[10, 2\], not \[10, 3\]; move it elsewhere"
+    ):
         RowStore(folder, 10, 3)
 
 
@@ -91,7 +93,7 @@ def test_no_flipped_bit_gives_other_values(folder, name):
             flip_bit(path, rng, at=place)
             line = refusal(read)
             assert line or np.array_equal(found[0][1], values(*found[0][0]))
-            assert not line or (str(folder) in line and "delete the folder" in line)
+            assert not line or (str(folder) in line and "move the folder elsewhere" in line)
             row = place // 4
             assert line or name == "shape.json" or row not in rows
 

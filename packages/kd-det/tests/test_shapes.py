@@ -163,7 +163,7 @@ def test_of_two_processes_that_draw_at_once_one_wins(tmp_path, monkeypatch):
 def test_a_folder_that_lost_files_is_refused(tmp_path):
     folder = shapes(tmp_path / "set", **SMALL)
     next((folder / "val").iterdir()).unlink()
-    with pytest.raises(UserError, match=r"2 images in val/, found 1; delete the folder"):
+    with pytest.raises(UserError, match=r"2 images in val/, found 1; move the folder elsewhere"):
         shapes(folder, **SMALL)
 
 

@@ -254,7 +254,7 @@ def test_of_two_processes_that_draw_at_once_one_wins(tmp_path, monkeypatch):
 def test_a_folder_that_lost_files_is_refused(tmp_path):
     folder = synthetic_people(tmp_path / "set", **SMALL)
     next((folder / "query").iterdir()).unlink()
-    with pytest.raises(UserError, match=r"6 images in query/, found 5; delete the folder"):
+    with pytest.raises(UserError, match=r"6 images in query/, found 5; move the folder elsewhere"):
         synthetic_people(folder, **SMALL)
 
 

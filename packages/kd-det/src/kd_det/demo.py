@@ -162,7 +162,7 @@ def evaluations(file: Path, length: int) -> list[dict[str, float]]:
             iteration = min(record["iteration"] + 1, length)
             found[iteration] = {"iteration": iteration, **scores}
     if length not in found:
-        raise UserError(f"{file} has no evaluation at the end of the run; delete {file.parent}")
+        raise UserError(f"{file} has no evaluation at the end; move {file.parent} elsewhere")
     return [found[iteration] for iteration in sorted(found)]
 
 

@@ -22,7 +22,7 @@ from kd_core.runtime.console import err
 _READERS = 16  # threads that read headers: mostly they wait for the disk
 _FEW_IMAGES = 2000
 _SIZES = "sizes.pth"
-_REMEDY = "delete its folder, and it is created again"
+_REMEDY = "move its folder elsewhere, and it is created again"
 _MARK = 4  # bytes of the checksum before an image's pixels; 0 while they are not stored
 
 
@@ -156,7 +156,7 @@ class DecodedImages:
             ) from error
 
     def _read_sizes(self) -> np.ndarray:
-        remedy = f"delete {self.path}, and it is created again"
+        remedy = f"move {self.path} elsewhere, and it is created again"
         sizes = checkpoint.load(self.path / _SIZES, remedy=remedy).get("sizes")
         if not isinstance(sizes, torch.Tensor) or sizes.shape != (len(self.files), 2):
             raise UserError(f"{self.path / _SIZES}: not the sizes of these images; {remedy}")

@@ -93,7 +93,9 @@ def list_images(
         here, above = inside.pop()
         real = os.path.realpath(here)
         if real in above:
-            raise UserError(f"{here}: this link leads back to a folder that it is in; remove it")
+            raise UserError(
+                f"{here}: this link leads back to a folder that it is in; move it elsewhere"
+            )
         for entry in entries_of(here):
             if is_hidden(entry.name):
                 left_out.add("hidden", entry.name)

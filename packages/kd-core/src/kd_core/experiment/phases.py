@@ -54,7 +54,7 @@ def is_finished(folder: Path, config: Mapping[str, Any]) -> bool:
     Raises:
         UserError: If another config made what is there, or a product is missing or another's.
     """
-    remedy = f"delete {folder}, and it is created again"
+    remedy = f"move {folder} elsewhere, and it is created again"
     identity.check(folder, config, remedy)
     result = identity.finished(folder, config)
     if result is None:

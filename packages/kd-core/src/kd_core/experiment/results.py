@@ -14,7 +14,7 @@ from kd_core.training.resuming.forms import is_number
 FILE = "result.json"
 """The file that a run writes last; with it, all its products are there."""
 
-REMEDY = f"delete {FILE}, and --resume creates it again from the run's last checkpoint"
+REMEDY = f"move {FILE} elsewhere, and --resume creates it again from the run's last checkpoint"
 
 
 def read_result(folder: Path) -> dict[str, Any]:

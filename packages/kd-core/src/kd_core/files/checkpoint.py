@@ -114,30 +114,35 @@ def save_json(value: Mapping[str, Any], path: Path, *, sealed: bool = True) -> N
 def load_json(
     path: Path,
     *,
-    remedy: str = "delete it, and --resume creates it again",
+    remedy: str = "",
     unsealed: bool = False,
 ) -> dict[str, Any]:
     """Read a file of `save_json`, without its checksum.
 
     Args:
         path: The file.
-        remedy: What the user can do about a file that cannot be read.
+        remedy: What the user can do about a file that cannot be read; by default, of one in the
+            folder of a run.
         unsealed: Whether to accept a file without a checksum: one that is written by hand, or by
             an older release.
 
     Raises:
         UserError: If there is no such file, or it is damaged.
     """
+    cause: Exception
     try:
         if not path.is_file():
-            raise UserError(f"{path}: there is no such file; {remedy}")
+            instead = remedy or "name the folder of a run that has one"
+            raise UserError(f"{path}: there is no such file; {instead}")
         return opened_json(path.read_text(encoding="utf-8"), unsealed=unsealed)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error}); {remedy}") from error
+        problem, cause = f"cannot be read ({error.strerror or error})", error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: damaged (not a text in UTF-8); {remedy}") from error
+        problem, cause = "damaged (not a text in UTF-8)", error
     except DamagedError as error:
-        raise UserError(f"{path}: damaged ({error}); {remedy}") from error
+        problem, cause = f"damaged ({error})", error
+    remedy = remedy or "move it elsewhere, and --resume creates it again"
+    raise UserError(f"{path}: {problem}; {remedy}") from cause
 
 
 def is_plain(state: Any) -> bool:

@@ -205,7 +205,7 @@ def _make(folder: Path) -> list[Path]:
     missing = []
     while not folder.exists() and folder != folder.parent:
         if folder.is_symlink():
-            raise UserError(f"{folder} is a link to nothing; remove it, or name another folder")
+            raise UserError(f"{folder} is a link to nothing; name another folder")
         missing.append(folder)
         folder = folder.parent
     if not folder.is_dir():
@@ -228,7 +228,7 @@ def _text(path: Path) -> str | None:
     """Return the text of a claim, None where there is none."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
-            raise UserError(f"{path} is not a claim of a run; remove it")
+            raise UserError(f"{path} is not a claim of a run; move it elsewhere")
         with path.open("rb") as file:
             return file.read(_LONGEST).decode("utf-8", "replace")
     except FileNotFoundError:

@@ -23,7 +23,7 @@ def temporary(path: Path) -> Path:
 
 
 def write_new(path: Path, text: str) -> None:
-    """Write a file that must not exist yet; remove it again if that fails."""
+    """Write a file that must not exist yet; if that fails, it is not left there."""
     with path.open("x", encoding="utf-8") as file:
         try:
             file.write(text)

@@ -21,9 +21,7 @@ def require_new(paths: Iterable[Path], option: str = "--out") -> None:
     """
     for path in paths:
         if os.path.lexists(path):
-            raise UserError(
-                f"{path}: is there already; delete it, or name another file with {option}"
-            )
+            raise UserError(f"{path}: is there already; name another file with {option}")
         require_writable(path, option)
 
 

@@ -16,7 +16,7 @@ from kd_core.errors import UserError
 from kd_core.files.checkpoint import atomic_folder, load_json, save_json
 
 _VALUES, _SUMS, _SHAPE = "values.f16", "sums.u32", "shape.json"
-_REMEDY = "delete the folder, and it is created again"
+_REMEDY = "move the folder elsewhere, and it is created again"
 
 
 class RowStore:
@@ -47,7 +47,7 @@ class RowStore:
         shape = load_json(folder / _SHAPE, remedy=_REMEDY)
         if shape != wanted:
             found, asked = list(shape.values()), list(wanted.values())
-            raise UserError(f"{folder}: holds a table of {found}, not {asked}; remove it")
+            raise UserError(f"{folder}: holds a table of {found}, not {asked}; move it elsewhere")
         self._values = _mapped(folder / _VALUES, np.float16, (rows, width))
         self._sums = _mapped(folder / _SUMS, np.uint32, (rows,))
         self._checked = np.zeros(rows, dtype=bool)

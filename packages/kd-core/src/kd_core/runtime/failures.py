@@ -198,7 +198,7 @@ def _worker(error: BaseException) -> UserError | None:
 
 def _nul(error: BaseException) -> UserError | None:
     if isinstance(error, ValueError) and "embedded null" in str(error):
-        return UserError("a path has a NUL character, which no file can have; remove it")
+        return UserError("a path has a NUL character, which no file can have; leave it out")
     return None
 
 

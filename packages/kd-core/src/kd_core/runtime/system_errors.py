@@ -22,7 +22,7 @@ SYSTEM = {
     errno.EIO: ("the disk or its connection failed", "check the disk"),
     errno.ESTALE: ("the network drive lost the file", "mount it again"),
     errno.ENAMETOOLONG: ("the path is too long", "choose shorter names"),
-    errno.ELOOP: ("a link leads back to itself", "remove the link"),
+    errno.ELOOP: ("a link leads back to itself", "repair the link"),
     errno.ENOTDIR: ("a part of the path is a file, not a folder", "name another folder"),
     errno.EEXIST: ("there is a file already where a folder is wanted", "name another folder"),
     errno.EISDIR: ("this is a folder; a file is wanted", "name a file"),

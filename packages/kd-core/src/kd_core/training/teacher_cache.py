@@ -156,8 +156,8 @@ class _TeacherTables:
             if not gap <= _ALIKE * np.abs(values).max():
                 raise UserError(
                     f"{self.stores[tap].folder}: teacher {self.name!r} gives other values than are "
-                    f"kept here for tap {tap!r} (by up to {gap:.3g}); was its code changed? Remove "
-                    "the folder"
+                    f"kept here for tap {tap!r} (by up to {gap:.3g}); was its code changed? Move "
+                    "the folder elsewhere"
                 )
         self._trusted = True
 

@@ -168,7 +168,7 @@ class Trainer:
         Raises:
             UserError: If it is not one, or of a run with another config.
         """
-        remedy = "put one of the run's epoch_*.pth in its place; or delete it, and the run restarts"
+        remedy = "put an epoch_*.pth of the run in its place; or move it elsewhere, to restart"
         state = checkpoint.load(path, remedy=remedy)
         with located(str(path)):
             training_state.restore(self, state)

@@ -40,7 +40,7 @@ def _what(file: str, entry: dict[str, Any], error: Exception) -> str:
     what = str(told) if told else f"{type(error).__name__}: {first_line(error)}"
     if isinstance(error, SizeMismatchError) and not is_url(file):
         what = size_told(file, entry)
-    return f"cannot be read, or differs from its annotation ({what}); repair or remove it"
+    return f"cannot be read, or differs from its annotation ({what}); repair it, or drop its entry"
 
 
 @contextmanager

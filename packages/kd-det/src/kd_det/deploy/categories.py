@@ -40,7 +40,7 @@ def of_run(folder: Path) -> Categories | None:
     file = folder / FILE
     if not file.is_file():
         return None
-    remedy = "delete it, and the classes are shown by number"
+    remedy = "move it elsewhere, and the classes are shown by number"
     return read_categories(f"{file}", load_json(file, remedy=remedy))
 
 

@@ -112,7 +112,7 @@ def finished(cfg: CfgNode, weights: str = "model_final.pth") -> dict[str, Any] |
         UserError: If the folder is of another config, is damaged, or lacks its weights.
     """
     folder = Path(cfg.OUTPUT_DIR)
-    remedy = f"delete {folder}, and it is created again"
+    remedy = f"move {folder} elsewhere, and it is created again"
     check(cfg, remedy)
     if not (folder / RESULT).is_file():
         return None

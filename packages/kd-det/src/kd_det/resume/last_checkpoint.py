@@ -33,7 +33,7 @@ def read_last(folder: Path) -> Path:
     if sums.is_file() and _hash_of(text).encode() not in sums.read_bytes().split():
         raise UserError(
             f"{path}: damaged (its checksum does not match); write the name of one of the folder's "
-            f"checkpoints into it, and delete {sums.name}"
+            f"checkpoints into it, and move {sums.name} elsewhere"
         )
     name = text.decode(errors="replace").strip()
     file = folder / name
@@ -41,7 +41,7 @@ def read_last(folder: Path) -> Path:
     if not plain or not file.is_file():
         raise UserError(
             f"{path}: names {name!r:.60}, which is not a file of this folder; write the name of "
-            f"one of its checkpoints into it, and delete {sums.name}"
+            f"one of its checkpoints into it, and move {sums.name} elsewhere"
         )
     return file
 

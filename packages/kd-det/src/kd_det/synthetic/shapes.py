@@ -137,16 +137,14 @@ def _check(folder: Path, settings: dict[str, int]) -> None:
     few = folder / "few.json"
     came = "no few.json"
     if few.is_file():
-        remedy = "delete the folder, and it is drawn again"
+        remedy = "move the folder elsewhere, and it is drawn again"
         came = load_json(few, remedy=remedy, unsealed=True).get("info", came)
     if came != settings:
-        raise UserError(
-            f"{folder}: wanted shapes of {settings}, got {came}; name another folder, or delete it"
-        )
+        raise UserError(f"{folder}: wanted shapes of {settings}, got {came}; name another folder")
     for split in _SPLITS:
         count, found = settings[f"num_{split}"], len(list((folder / split).glob("*.jpg")))
         if found != count or not (folder / f"{split}.json").is_file():
             raise UserError(
                 f"{folder}: wanted {split}.json and {count} images in {split}/, found {found}; "
-                "delete the folder, and it is drawn again"
+                "move the folder elsewhere, and it is drawn again"
             )

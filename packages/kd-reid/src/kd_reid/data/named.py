@@ -155,7 +155,7 @@ def _through_torchreid(name: str, root: Path, *, split_id: int = 0) -> Splits:
     if name == "cuhksysu":  # for training only: query and gallery are copies with camera 0
         return _checked([record._replace(camera=None) for record in train], [], [])
     query, gallery = test[: len(found.query)], test[len(found.query) :]
-    with located(f"{name}: if its folder was moved, remove torchreid's splits.json"):
+    with located(f"{name}: if its folder was moved, move torchreid's splits.json elsewhere"):
         return _checked([] if name == "sensereid" else train, query, gallery)  # is a copy of these
 
 

@@ -104,7 +104,7 @@ def refuse_unusable(splits: Splits, *, allow_shared: bool, look_into_files: bool
     if copies := shared_files(splits, digests_of(paths)):
         path, problem = next(iter(copies.items()))
         more = f" ({len(copies):,} such images)" if len(copies) > 1 else ""
-        raise UserError(f"{path}: {problem}{more}; remove one of them{_ALLOW}")
+        raise UserError(f"{path}: {problem}{more}; move one of them elsewhere{_ALLOW}")
 
 
 def digests_of(paths: Sequence[str]) -> dict[str, str]:

@@ -36,7 +36,7 @@ def listed(root: Path, part: str, records: Sequence[Record]) -> list[Record]:
     if missing:
         raise UserError(
             f"{file}: {len(missing):,} of {len(names):,} images are not there, such as "
-            f"{missing[0]!r}; get them, or remove the list, and all that is there is read"
+            f"{missing[0]!r}; get them, or move the list elsewhere, and all that is there is read"
         )
     if others := len(records) - len(found):
         tell(f"{file}: left out {others:,} images of the folder that the list does not name")

@@ -178,17 +178,16 @@ def _check(folder: Path, settings: dict[str, Any]) -> None:
     file = folder / _SETTINGS
     came: Any = f"no {_SETTINGS}"
     if file.is_file():
-        remedy = "delete the folder, and it is drawn again"
+        remedy = "move the folder elsewhere, and it is drawn again"
         came = load_json(file, remedy=remedy, unsealed=True)  # unsealed: of an older release
     if came != settings:
         raise UserError(
-            f"{folder}: wanted synthetic people of {settings}, got {came}; name another folder, or "
-            "delete it"
+            f"{folder}: wanted synthetic people of {settings}, got {came}; name another folder"
         )
     for name, count in Counter(picture.folder for picture in _pictures(settings)).items():
         found = len(list((folder / name).glob("*.jpg")))
         if found != count:
             raise UserError(
-                f"{folder}: wanted {count} images in {name}/, found {found}; delete the folder, "
-                "and it is drawn again"
+                f"{folder}: wanted {count} images in {name}/, found {found}; move the folder "
+                "elsewhere, and it is drawn again"
             )

@@ -100,7 +100,7 @@ def _index_of(address: str, wanted: Wanted, folder: Path, seconds: float) -> Sha
 
 
 def _read(file: Path) -> ShardIndex:
-    remedy = "delete it, and it is created again"
+    remedy = "move it elsewhere, and it is created again"
     state = checkpoint.load(file, remedy=remedy)
     try:
         index = ShardIndex(**state)

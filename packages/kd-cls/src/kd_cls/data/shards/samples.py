@@ -142,8 +142,8 @@ class ShardSamples(Samples):
         if zlib.crc32(content[:HEADER]) != mark or len(content) != HEADER + size:
             raise UserError(
                 f"{self.table.addresses[shard]}: is not what was indexed, sample "
-                f"{self.name(index)} is not at its place; was it replaced? delete "
-                f"{self.table.indices[shard]}, and start again"
+                f"{self.name(index)} is not at its place; was it replaced? move "
+                f"{self.table.indices[shard]} elsewhere, and start again"
             )
         return content[HEADER:]
 

@@ -36,7 +36,7 @@ def write_shards(root: str, target: Path, *, size: int = 1000, seed: int = 0) ->
         UserError: If the target has shards already, or the folders cannot be read.
     """
     if there := sorted(target.glob("*.tar")):
-        raise UserError(f"{there[0]}: is there already; name another folder, or delete its shards")
+        raise UserError(f"{there[0]}: is there already; name another folder")
     train, test = parts_of(root)
     classes = class_names(train)
     counts = {}

@@ -36,7 +36,7 @@ def read_table(file: Path) -> Results:
     """
     if not file.exists():
         return {}
-    remedy = "delete it: the results of its rows are in their own folders"
+    remedy = "move it elsewhere: the results of its rows are in their own folders"
     table = load_json(file, remedy=remedy, unsealed=True)  # older releases wrote no checksum
     for label, results in table.items():
         if not (isinstance(results, list) and results and all(map(_is_result, results))):

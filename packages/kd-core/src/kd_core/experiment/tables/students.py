@@ -47,7 +47,7 @@ def read_latencies(file: Path) -> dict[str, Any]:
     Raises:
         UserError: If it is damaged.
     """
-    remedy = "delete it, and --latency measures again"
+    remedy = "move it elsewhere, and --latency measures again"
     return load_json(file, remedy=remedy) if file.exists() else {}
 
 

@@ -184,7 +184,7 @@ class _TeacherTargets:
             raise UserError(
                 f"{store.folder}: teacher {self.name!r} gives other values than are kept here for "
                 f"tap {tap!r} (by up to {gap:.3g}); was its code changed, or that of a transform? "
-                "Remove the folder"
+                "Move the folder elsewhere"
             )
 
 

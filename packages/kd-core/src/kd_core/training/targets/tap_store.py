@@ -16,7 +16,7 @@ from kd_core.runtime.system_errors import cannot_write
 from kd_core.training.targets.forms import Form
 
 _IDENTITY = "identity.json"
-_REMEDY = "delete the folder, and it is filled again"
+_REMEDY = "move the folder elsewhere, and it is filled again"
 _MOST = 3  # differences that a message names
 
 
