@@ -104,6 +104,7 @@ def test_the_step_s_number_of_tasks_counts_where_srun_keeps_the_job_s(started):
         {**SRUN, "SLURM_PTY_PORT": "40000"},  # srun --pty bash
         {**SRUN, "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"},
         {name: "0" if value == "1" else "1" for name, value in MPI.items()},
+        {"PMI_RANK": "0", "PMI_SIZE": "1"},
     ],
 )
 def test_one_process_alone_stays_alone(started, variables):
@@ -116,6 +117,10 @@ def test_tasks_that_a_job_s_script_leaves_idle_are_counted(started, step, idle):
     first = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
     started(**SRUN | first | {"SLURM_STEP_ID": step})
     assert launchers.idle_tasks() == idle
+
+
+def test_srun_wins_where_it_speaks_to_mpi_too(started):
+    assert started(**SRUN, PMI_RANK="3", PMI_SIZE="4") == started(**SRUN)
 
 
 def test_torchrun_wins_inside_a_task_of_srun(started):
@@ -165,6 +170,10 @@ def test_mpi_needs_a_place_to_meet(started, names):
         ({**TORCHRUN, "MASTER_PORT": "70000"}, "MASTER_PORT is 70000; wanted a port"),
         (MPI, "mpirun started 2 processes, but MASTER_ADDR is not set"),
         ({"PMI_RANK": "0", "MPI_LOCALRANKID": "0"}, "is set and PMI_SIZE is not; mpiexec sets"),
+        ({"PMI_RANK": "1", "PMI_SIZE": "2"}, "is set and MPI_LOCALRANKID is not"),
+        ({"PMI_RANK": "1"}, "PMI_RANK is set and PMI_SIZE is not"),
+        ({"PMI_SIZE": "2"}, "PMI_SIZE is set and PMI_RANK is not"),
+        ({"PMI_RANK": "1", "PMI_SIZE": "1"}, "is set and MPI_LOCALRANKID is not"),
     ],
 )
 def test_what_is_partial_or_contradicts_itself_is_refused(started, variables, message):

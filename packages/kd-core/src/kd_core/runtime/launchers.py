@@ -49,7 +49,7 @@ def adopt() -> int:
         found = _of_torchrun(given)
     elif _OPEN_MPI.rank in given:
         found = _of_mpi(given, _OPEN_MPI)
-    elif _HYDRA.local_rank in given:
+    elif _HYDRA.local_rank in given or _is_of_hydra(given):
         found = _of_mpi(given, _HYDRA)
     else:
         found = _of_slurm(given)
@@ -61,6 +61,15 @@ def adopt() -> int:
     size = _checked({**given, **found})
     os.environ.update(found)
     return size
+
+
+def _is_of_hydra(given: Mapping[str, str]) -> bool:
+    """Return whether an `mpiexec` started this process that says no rank on the machine.
+
+    srun sets the same variables for MPI's own use (`--mpi=pmi2`), beside those of its own.
+    """
+    alone = given.get(_HYDRA.size) == "1" and given.get(_HYDRA.rank, "0") == "0"
+    return "SLURM_STEP_ID" not in given and not alone and not given.keys().isdisjoint(_HYDRA[1:3])
 
 
 def idle_tasks() -> int:
