@@ -191,9 +191,12 @@ OF_REID_NETWORKS = {
         ("data/cifr100.py", "'cifr100' is neither a config file, .* name of data; did you mean"),
         ("configs/cls/data/cifr100.py", "no config file configs/cls/data/cifr100.py; did you mean"),
         ("notes.yaml resnet20", "there is no config file notes.yaml"),
+        ("my/photos resnet20", "^error: my/photos is a folder, .* data.root=my/photos"),
+        ("my resnet20,resnet8 kd", "^error: my is a folder, not a config .*: image_folder "),
     ],
 )
 def test_a_line_that_is_not_right_is_refused_in_one_line(line, said, capsys):
+    Path("my/photos").mkdir(parents=True)
     assert train_classifier(line.split()) == 2
     (told,) = capsys.readouterr().err.splitlines()
     assert re.search(said, told), told

@@ -41,7 +41,7 @@ def test_the_nearest_path_is_named(folder, path, hint):
         ("data/studnt.py", "there is no config file data/studnt.py; did you mean 'student.py'?"),
         ("data/photo.jpg", "data/photo.jpg: a config file is a python file"),
         ("data/phto.jpg", "did you mean|valid names: student.py$"),
-        ("data", "there is no config file data"),
+        ("data", "data is a folder, not a config file"),
         ("", "there is no config file"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from kd_core.config.folder import configs_folder
 from kd_det.catalogue import CATALOGUE
-from kd_det.settings.names import named_config, split_names
+from kd_det.settings.names import _ROOT_KEYS, named_config, split_names
 from kd_det.settings.zoo import find_config
 from kd_det.train import main
 
@@ -84,6 +84,11 @@ def test_methods_compose_and_a_library_s_network_teaches(tmp_path, monkeypatch):
         (f"{R_101},timm:resnet18 kd", "timm:resnet18 is not a detector"),
         (f"{R_18}_reviewkd", f"has a teacher already; write --config-file {R_18}_reviewkd"),
         (f"{R_101},gone.yaml kd", "there is no config file gone.yaml"),
+        ("FCOS.yaml", "there is no config file FCOS.yaml"),
+        (f"{R_101},GONE.yml kd", "there is no config file GONE.yml"),
+        ("PHOTOS/A kd", "no config file PHOTOS/A"),
+        ("/", "^error: / is a folder, not a config file; .*--register-images NAME=/ "),
+        ("--config-file /", "/ is a folder, not a config file"),
         (f"{R_18} --config-file {R_18}", "both name a config"),
         (f"--num-gpus 2 {R_101},{R_18} kdd", "no method 'kdd'"),
         (f"{R_101},{R_18} kd MODEL.DEVICE", "has no value"),
@@ -103,6 +108,23 @@ def test_keys_begin_with_a_capital_letter_and_names_do_not():
     )
     assert split_names(["--num-gpus", "2"]) == ([], ["--num-gpus", "2"])
     assert split_names(["SEED", "1"])[0] == split_names(["KD.TERMS.a.WEIGHT", "1"])[0] == []
+
+
+def test_a_config_may_have_capital_letters_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("FCOS", "SEED", "A.B"):
+        Path(name).touch()
+    for name in ("FCOS.yaml", "FCOS.yml", "FCOS.py", "FCOS", "A.B", "./SEED"):
+        assert split_names([name, "SEED", "1"]) == ([name], ["SEED", "1"])
+    assert split_names(["SEED", "1"])[0] == split_names(["GONE", "1"])[0] == []
+
+
+def test_keys_without_a_dot_are_those_of_detectron2():
+    pytest.importorskip("detectron2")
+    from detectron2.config import CfgNode, get_cfg
+
+    found = {name for name, value in get_cfg().items() if not isinstance(value, CfgNode)}
+    assert found <= set(_ROOT_KEYS)
 
 
 def test_a_config_file_may_be_named_without_its_folder(tmp_path, monkeypatch):

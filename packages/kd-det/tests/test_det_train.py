@@ -357,7 +357,7 @@ class TestRefusals:
         ("key", "value", "told"),
         [
             ("KD.TEACHER.CONFIG", "techer.yaml", "CONFIG: there is no config file techer.yaml"),
-            ("KD.TEACHER.CONFIG", ".", "CONFIG: there is no config file ."),
+            ("KD.TEACHER.CONFIG", ".", "CONFIG: . is a folder, not a config file"),
             ("KD.TEACHER.WEIGHTS", "t.pth", "KD.TEACHER.WEIGHTS: no weights file 't.pth'"),
             ("KD.TEACHER.WEIGHTS", ".", "KD.TEACHER.WEIGHTS: no weights file '.', it is a folder"),
             ("KD.TEACHER.OPTS", "['MODEL.WIEGHTS', '']", "KD.TEACHER.CONFIG: options: no key"),

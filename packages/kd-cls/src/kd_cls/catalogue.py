@@ -25,4 +25,6 @@ CATALOGUE = Catalogue(
     library="torchvision_",
     library_model={"new_head": True},
     untrained_on=("imagenet", "unlabelled"),
+    of_folder="image_folder TEACHER,STUDENT METHOD --cfg-options data.root={}, or unlabelled in "
+    "place of image_folder where images have no class",
 )

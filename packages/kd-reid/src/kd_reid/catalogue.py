@@ -30,4 +30,6 @@ CATALOGUE = Catalogue(
     zoo=_of_torchreid,
     zoo_node={"type": "kd_reid.models.build_model", "pretrained": True},
     recipe=_recipe,
+    of_folder="people TEACHER,STUDENT METHOD --cfg-options data.source={}, or crops and data.root "
+    "where nobody is named",
 )

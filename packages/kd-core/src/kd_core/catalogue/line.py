@@ -89,7 +89,7 @@ def _part(text: str, catalogue: Catalogue) -> Part:
     if "/" in text or text.endswith((".py", *DATA_FILES)):
         return _file(text, path, catalogue)
     if not (kind := catalogue.kind_of(text)):
-        raise catalogue.unknown(text)
+        raise catalogue.folder_named(text) if path.is_dir() else catalogue.unknown(text)
     file = catalogue.files(kind).get(text)
     return Part(text, kind, file, (text,) if kind == "networks" else ())
 
@@ -103,6 +103,8 @@ def _file(text: str, path: Path, catalogue: Catalogue) -> Part:
     if ours := ours or our_config(text):
         networks = (ours.stem,) if kind == "networks" else ()
         return Part(text, _kind_of(ours, catalogue), ours, networks)
+    if path.is_dir():
+        raise catalogue.folder_named(text)
     if kind in KINDS and not path.parent.exists():
         raise _unknown(name.removesuffix(".py"), kind, catalogue)
     if kind == configs_folder().name and not Path(kind).exists():

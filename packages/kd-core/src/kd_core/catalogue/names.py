@@ -39,6 +39,7 @@ class Catalogue:
         library_model: Of the model of a library's network, what its node has besides `network`.
         untrained_on: Data on which a teacher is not trained first: it has weights already.
         recipe: Returns the recipe of a network by its name, where it is not of the data.
+        of_folder: The words of a command line that train on a folder of images, `{}`.
     """
 
     task: str
@@ -48,6 +49,7 @@ class Catalogue:
     library_model: Mapping[str, Any] = field(default_factory=dict)
     untrained_on: tuple[str, ...] = ()
     recipe: Callable[[str], str] | None = None
+    of_folder: str = ""
 
     def files(self, kind: str) -> dict[str, Path]:
         """Return the config files of a kind, by name."""
@@ -99,6 +101,12 @@ class Catalogue:
         names = {**self.names(kind), **_OTHERS.get(kind, {})}
         width = max(map(len, names))
         return "\n".join(f"{name:<{width}}  {line}" for name, line in names.items())
+
+    def folder_named(self, text: str) -> UserError:
+        """Return the error of a folder in place of a config."""
+        way = self.of_folder.format(text)
+        way = f"; to train on a folder of images: {way}" if way else ""
+        return UserError(f"{text} is a folder, not a config file{way}")
 
     def unknown(self, name: str, kinds: tuple[str, ...] = LISTED) -> UserError:
         """Return the error of a name that there is not."""

@@ -11,6 +11,8 @@ def file_problem(path: Path) -> str:
     """Return why a path is not a config file and which file is nearest; "" if it is one."""
     if path.is_file():
         return "" if path.suffix == ".py" else f"{path}: a config file is a python file, *.py"
+    if path.is_dir() and path != Path():
+        return f"{path} is a folder, not a config file"
     return f"there is no config file {path}{nearest_path(path, suffix='.py')}"
 
 

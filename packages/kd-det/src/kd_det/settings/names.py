@@ -14,9 +14,12 @@ from kd_core.errors import UserError, nearest
 from kd_core.runtime.paths import nearest_path
 
 from kd_det.catalogue import CATALOGUE
-from kd_det.settings.zoo import find_config
+from kd_det.settings.zoo import find_config, folder_told
 
 _KEY = re.compile(r"[A-Z][A-Z0-9_]*(\..*)?")
+_CONFIGS = (".yaml", ".yml", ".py")
+_ROOT_KEYS = ("VERSION", "OUTPUT_DIR", "SEED", "CUDNN_BENCHMARK", "VIS_PERIOD")
+"""Detectron2's keys without a dot; a file of such a name is meant by `./SEED`."""
 _SEE = "; --list networks and --list methods print what there is"
 
 
@@ -30,7 +33,8 @@ class Named(NamedTuple):
 def split_names(texts: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the names that texts begin with, and the rest: options, KEY VALUE pairs.
 
-    A key begins with a capital letter, a name does not.
+    A key has capital letters up to its first dot; a config does not, or it ends as a config does,
+    or is a file.
     """
     names = list(takewhile(_is_name, texts))
     return names, list(texts[len(names) :])
@@ -63,7 +67,11 @@ def named_config(names: Sequence[str]) -> Iterator[Named | None]:
 
 
 def _is_name(text: str) -> bool:
-    return not text.startswith("-") and not _KEY.fullmatch(text)
+    if text.startswith("-"):
+        return False
+    if not _KEY.fullmatch(text) or text.endswith(_CONFIGS):
+        return True
+    return text not in _ROOT_KEYS and Path(text).is_file()
 
 
 def _check(names: Sequence[str], teacher: str | None, student: str) -> None:
@@ -95,7 +103,9 @@ def _check(names: Sequence[str], teacher: str | None, student: str) -> None:
 
 
 def _no_network(name: str) -> UserError:
-    if "/" in name or name.endswith((".yaml", ".py")):
+    if Path(name).expanduser().is_dir():
+        return UserError(folder_told(name))
+    if "/" in name or name.endswith(_CONFIGS):
         return UserError(f"there is no config file {name}{nearest_path(Path(name).expanduser())}")
     if name in CATALOGUE.distilled:
         return UserError(f"{name} has a teacher already; write --config-file {name}")

@@ -33,7 +33,18 @@ def find_config(name: str) -> Path:
     folder = zoo_folder()
     if folder is not None and not path.is_absolute() and (folder / name).is_file():
         return folder / name
+    if path.is_dir():
+        raise UserError(folder_told(name))
     raise UserError(f"there is no config file {name}{_hint(name, path, folder)}")
+
+
+def folder_told(name: str) -> str:
+    """Return what is wrong with a folder in place of a config, and how its images are named."""
+    return (
+        f"{name} is a folder, not a config file; to train on its images, register them: "
+        f"--register NAME=JSON:{name} with boxes, or --register-images NAME={name} without, and "
+        "DATASETS.TRAIN \"('NAME',)\""
+    )
 
 
 def zoo_folder() -> Path | None:
