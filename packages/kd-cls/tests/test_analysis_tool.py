@@ -112,6 +112,10 @@ def test_a_hundred_classes_are_drawn_without_a_legend(arguments):
             "use --target predicted",
         ),
         (
+            ["cam", "tiny.py", "resnet8=random", "--images", "a.png", "--limit", "3"],
+            "--limit has no effect beside --images",
+        ),
+        (
             ["cka", "tiny.py", "resnet8=random", *TEACHER, "--layers", "layer9"],
             "no module 'layer9'; did you mean",
         ),

@@ -185,3 +185,8 @@ def detector_with_masks(path):
     text = path.read_text().replace("MODEL:\n", "MODEL:\n  MASK_ON: true\n")
     path.write_text(text)
     return str(path)
+
+
+def test_an_import_without_a_config_has_no_effect(coco, capsys):
+    assert main([*arguments(coco), "--import", "my_module"]) == 2
+    assert "--import has no effect without --config-file" in capsys.readouterr().err

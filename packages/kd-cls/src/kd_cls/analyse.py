@@ -6,7 +6,7 @@ from kd_core.catalogue.line import one_file
 from kd_core.experiment.cli import parse_options, run_main
 from kd_core.runtime.paths import require_paths
 
-from kd_cls.analysis.arguments import parser
+from kd_cls.analysis.arguments import parser, with_limit
 from kd_cls.catalogue import CATALOGUE
 
 
@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> None:
-    args = parser(str(__doc__)).parse_args(arguments)
+    args = with_limit(parser(str(__doc__)).parse_args(arguments))
     parse_options(args.cfg_options)
     args.data = one_file(args.data, "data", CATALOGUE)
     require_paths("image", getattr(args, "files", ()))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from kd_core.errors import UserError
 from kd_core.experiment.cli import run_main
 from kd_core.experiment.parsers import ToolParser, add_general_options
 from kd_core.runtime.paths import require_paths
@@ -21,6 +22,8 @@ def _main(arguments: list[str]) -> int:
     require_paths("folder of images", [args.images])
     if args.config_file:
         find_config(args.config_file)
+    elif args.imports:
+        raise UserError("--import has no effect without --config-file; add it, or leave it out")
     from kd_det.data.check import run
     from kd_det.settings.imports import importing
 

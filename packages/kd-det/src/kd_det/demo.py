@@ -55,8 +55,6 @@ def main(args: Namespace) -> None:
     Args:
         args: The tool's arguments; trailing KEY VALUE pairs change both students, not the teacher.
     """
-    if args.eval_only or args.dry_run or args.num_gpus > 1:
-        raise UserError("the demo takes no --eval-only, --dry-run or --num-gpus; name a config")
     register_shapes()
     with run_folder(args.work_dir, ["det_demo"], resume=args.resume) as work_dir:
         compare(args, work_dir)

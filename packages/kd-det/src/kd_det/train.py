@@ -16,6 +16,13 @@ from kd_det.catalogue import CATALOGUE
 from kd_det.settings.names import named_config, split_names
 from kd_det.settings.zoo import find_config
 
+_MODES = ("dry_run", "list_taps", "eval_only")
+_OF_CONFIGS = (
+    *("num_gpus", "num_machines", "machine_rank", "dist_url"),
+    *("register", "register_images"),
+)
+"""Options without effect on the demo."""
+
 _EXAMPLES = """examples:
 
 by short names, which --list prints:
@@ -65,20 +72,35 @@ def _main(arguments: list[str]) -> None:
 def _start(args: Namespace) -> None:
     for option, instead in (("seeds", "SEED"), ("work_dir", "OUTPUT_DIR")):
         if getattr(args, option) and args.config_file:
-            flag = f"--{option.replace('_', '-')}"
+            flag = _flag(option)
             raise UserError(f"{flag} is for the demo; of a config, add the pair {instead} VALUE")
-    if args.dry_run and args.list_taps:
-        raise UserError("--dry-run and --list-taps are two things to do; leave one of them out")
+    if len(modes := [name for name in _MODES if getattr(args, name)]) > 1:
+        first, second, *_ = map(_flag, modes)
+        raise UserError(f"{first} and {second} are two things to do; leave one of them out")
     if args.auto_resume and not (args.config_file or args.work_dir):
         raise UserError("--auto-resume of the demo needs --work-dir, to find its own folder again")
-    for flag in ("dry_run", "list_taps"):
-        if getattr(args, flag) and not args.config_file:
-            raise UserError(f"--{flag.replace('_', '-')} needs a --config-file; there is none")
     if args.config_file:
         find_config(args.config_file)
+    else:
+        _check_demo(args)
     from kd_det.runner import run
 
     run(args)
+
+
+def _check_demo(args: Namespace) -> None:
+    """Reject options that have no effect on the demo."""
+    parser = argument_parser()
+    for name in (*_MODES, *_OF_CONFIGS):
+        if getattr(args, name) != parser.get_default(name):
+            raise UserError(
+                f"{_flag(name)} has no effect on the demo, which is on one machine; it needs a "
+                "--config-file, and there is none"
+            )
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def argument_parser() -> ToolParser:

@@ -1,8 +1,9 @@
 """The arguments of `kd-cls-analyse`: those of all analyses, and those of each."""
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 
+from kd_core.errors import UserError
 from kd_core.experiment.parsers import CommandParser, ToolParser, add_options, add_version
 
 from kd_cls.analysis.choices import LAYERS, MATRICES, METHODS, POOLS, TARGETS
@@ -59,10 +60,22 @@ def _add_models(command: ArgumentParser, name: str) -> None:
         "--limit",
         metavar="N",
         type=int,
-        default=_LIMITS.get(name),
         help=f"test images, spread evenly over the set (default: {_LIMITS.get(name, 'all')})",
     )
     add_options(command, "data.root=DIR")
+
+
+def with_limit(args: Namespace) -> Namespace:
+    """Return the arguments with the usual limit, where none is given.
+
+    Raises:
+        UserError: If one is given that has no effect.
+    """
+    if args.limit is None:
+        args.limit = _LIMITS.get(args.what)
+    elif getattr(args, "files", ()):
+        raise UserError("--limit has no effect beside --images; leave one of them out")
+    return args
 
 
 def _add_output(command: ArgumentParser, name: str) -> None:
