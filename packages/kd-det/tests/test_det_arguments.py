@@ -53,6 +53,8 @@ def test_a_command_line_means_what_it_means_to_detectron2(line):
         ("--work-dir a faster_rcnn_R_18_FPN", "--work-dir is for the demo; of a config, add the"),
         ("--config-file a.yaml --dry-run --list-taps", "are two things to do"),
         ("--config-file a.yaml --dry-run --eval-only", "--dry-run and --eval-only are two"),
+        ("--config-file a.yaml --json --dry-run", "--json is for training and --eval-only"),
+        ("--json --list data", "leave it out with --list"),
         ("--auto-resume", "--auto-resume of the demo needs --work-dir"),
         ("--config-file nowhere.yaml", "there is no config file nowhere.yaml"),
         ("MODEL.DEVICE cpu --resume", "--resume stands behind MODEL.DEVICE"),

@@ -40,9 +40,12 @@ def forget():
             MetadataCatalog.remove(name)
 
 
-def test_demo_ends_with_a_table_and_a_picture(small, tmp_path, capsys):
+def test_demo_ends_with_a_table_and_a_picture(small, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("kd_det.running.progress.gpu_memory", lambda device: "2 GB")
     assert main(["--work-dir", "runs/demo", "--seeds", "0", "1"]) == 0
-    shown = capsys.readouterr().out
+    shown, told = capsys.readouterr()
+    assert "student, seed 1  iteration 2/2  done  2 GB" in told  # a pipe gets lines
+    assert (tmp_path / "runs/demo/curves.png").read_bytes().startswith(b"\x89PNG")
     assert "teacher" in shown
     assert "student + FitNet" in shown
     assert "in 0 of 2 seeds" in shown  # nothing is learned in two iterations

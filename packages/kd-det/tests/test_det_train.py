@@ -1,5 +1,6 @@
 """A run through the tool; its checkpoints are plain Detectron2's."""
 
+import json
 import os
 import re
 import subprocess
@@ -95,6 +96,23 @@ def test_resume_rejects_another_config_and_trains_more_iterations(command, tmp_p
     (run / "config.json").unlink()
     assert command("OUTPUT_DIR", run, "SOLVER.MAX_ITER", 6, flags=["--resume"]) == 2
     assert "but no config.json" in capsys.readouterr().err
+
+
+def test_programs_get_lines_of_json_alone_and_the_folder_has_curves(command, tmp_path, capsys):
+    run = tmp_path / "run"
+    length = ["SOLVER.MAX_ITER", 4, "TEST.EVAL_PERIOD", 2, "KD.TERMS.review.WARMUP_ITERS", 1]
+    assert command("OUTPUT_DIR", run, *length, flags=["--json"]) == 0
+    *lines, result = map(json.loads, capsys.readouterr().out.splitlines())
+    assert {(line["event"], line["run"]) for line in lines} == {("iteration", str(run))}
+    records = [json.loads(line) for line in (run / "metrics.json").read_text().splitlines()]
+    assert [line["record"]["iteration"] for line in lines] == [r["iteration"] for r in records]
+    assert all(line["record"].keys() == r.keys() for line, r in zip(lines, records, strict=True))
+    assert (result["event"], result["work_dir"], result["iterations"]) == ("result", str(run), 4)
+    assert result["last"] == load_json(run / "result.json")["last"]
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert command("OUTPUT_DIR", run, *length, flags=["--json", "--eval-only", "--resume"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["scores"] == pytest.approx(result["last"], nan_ok=True)
 
 
 def other_methods(path):

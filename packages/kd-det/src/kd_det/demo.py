@@ -1,12 +1,11 @@
 """The demo: distillation into a small detector, in minutes and offline."""
 
 import hashlib
-import json
 import logging
 import time
 from argparse import Namespace
 from collections.abc import Sequence
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import read_image
-from detectron2.engine import DefaultPredictor, HookBase
+from detectron2.engine import DefaultPredictor
 from detectron2.utils.env import seed_all_rng
 from kd_core.config.folder import configs_folder
 from kd_core.errors import UserError
@@ -24,17 +23,21 @@ from kd_core.experiment import report
 from kd_core.experiment.results import FILE as RESULT
 from kd_core.experiment.results import read_result
 from kd_core.experiment.seeds import look, read_results, repeat, seed_folder
+from kd_core.experiment.tables.plots import plot_curves
 from kd_core.files.checkpoint import save_json, save_text
 from kd_core.files.claim import claimed_unless_made
 from kd_core.files.workdir import run_folder
-from kd_core.runtime.console import err, out
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from kd_core.runtime import json_lines
+from kd_core.runtime.console import out
 
 from kd_det.config import read_config
 from kd_det.demo_table import METRICS, gain, table
 from kd_det.deploy import categories
 from kd_det.pictures import Row, draw_predictions, predicted_boxes, true_boxes
 from kd_det.resume import identity
+from kd_det.running.metrics_file import FILE as METRICS_FILE
+from kd_det.running.metrics_file import read_records
+from kd_det.running.progress import ShowProgress
 from kd_det.running.result import peak_memory
 from kd_det.synthetic.shapes import register_shapes
 from kd_det.trainer import DistillationTrainer, student_of
@@ -78,10 +81,13 @@ def compare(args: Namespace, work_dir: Path) -> None:
     for name, cfg in students.items():
         one = partial(run, cfg, name)
         summaries[name] = repeat(one, seeds, places[name], finished=partial(finished, cfg))
-    save_json({"teacher": teacher, "students": summaries}, work_dir / "demo.json")
+    scores = {"teacher": teacher, "students": summaries}
+    save_json(scores, work_dir / "demo.json")
+    json_lines.say("result", work_dir=str(work_dir), **scores)
     results = {name: read_results(folder, seeds) for name, folder in places.items()}
     out.print(table(teacher, summaries, results))
     out.print(gain(*results.values()))
+    draw_curves(students, places, seeds, work_dir / "curves.png")
     folders = {name: seed_folder(folder, seeds[0], seeds) for name, folder in places.items()}
     folders["teacher"] = teacher_folder
     picture({"teacher": teacher_cfg, **students}, folders, work_dir / "predictions.png")
@@ -100,11 +106,11 @@ def run(cfg: CfgNode, name: str, seed: int, folder: Path) -> dict[str, Any]:
     trainer = DistillationTrainer(cfg)
     trainer.resume_or_load(resume=True)
     label = f"{name}, seed {seed}"
-    trainer.register_hooks([ShowProgress(label)])
+    trainer.register_hooks([ShowProgress(label, torch.device(cfg.MODEL.DEVICE))])
     began = time.perf_counter()
     with (folder / "log.txt").open("a", encoding="utf-8") as file, redirect_stdout(file):
         trainer.train()  # pycocotools prints
-    scores = evaluations(folder / "metrics.json", cfg.SOLVER.MAX_ITER)
+    scores = evaluations(folder / METRICS_FILE, cfg.SOLVER.MAX_ITER)
     best = max(scores, key=lambda one: one["AP50"])
     result = {
         "seed": seed,
@@ -149,41 +155,29 @@ def finished(cfg: CfgNode, seed: int, folder: Path) -> dict[str, Any] | None:
 def evaluations(file: Path, length: int) -> list[dict[str, float]]:
     """Return iteration and APs of every evaluation in Detectron2's log of a run of this length."""
     found = {}
-    for line in file.read_text(encoding="utf-8").splitlines():
-        record = None
-        with suppress(ValueError):  # a line cut off by a kill
-            record = json.loads(line)
-        if isinstance(record, dict) and "bbox/AP" in record:
+    for record in read_records(file.parent, length):
+        if "bbox/AP" in record:
             # NaN where there was no prediction.
             scores = {name: np.nan_to_num(record[f"bbox/{name}"]).item() for name in METRICS}
-            # The log counts from 0, but the end of training is one iteration later.
-            iteration = min(record["iteration"] + 1, length)
-            found[iteration] = {"iteration": iteration, **scores}
+            found[record["iteration"]] = {"iteration": record["iteration"], **scores}
     if length not in found:
         raise UserError(f"{file} has no evaluation at the end; move {file.parent} elsewhere")
     return [found[iteration] for iteration in sorted(found)]
 
 
-class ShowProgress(HookBase):
-    """Shows a progress bar with the remaining time."""
-
-    def __init__(self, label: str) -> None:
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-        self.bar = Progress(*columns, TimeRemainingColumn(), console=err)
-        self.task = self.bar.add_task(label)
-
-    def before_train(self) -> None:
-        """Show the bar."""
-        self.bar.update(self.task, total=self.trainer.max_iter, completed=self.trainer.start_iter)
-        self.bar.start()
-
-    def after_step(self) -> None:
-        """Advance the bar."""
-        self.bar.advance(self.task)
-
-    def after_train(self) -> None:
-        """Stop the bar."""
-        self.bar.stop()
+def draw_curves(
+    students: dict[str, CfgNode], places: dict[str, Path], seeds: Sequence[int], path: Path
+) -> None:
+    """Draw the AP50 of both students over the iterations."""
+    runs = {
+        name: [
+            read_records(seed_folder(places[name], seed, seeds), cfg.SOLVER.MAX_ITER)
+            for seed in seeds
+        ]
+        for name, cfg in students.items()
+    }
+    plot_curves(runs, "bbox/AP50", path, ylabel="AP50", over="iteration")
+    out.print(f"curves: {path}")
 
 
 def picture(configs: dict[str, CfgNode], folders: dict[str, Path], path: Path) -> None:

@@ -14,7 +14,7 @@ from kd_core.experiment import report
 from kd_core.files.claim import claimed
 from kd_core.files.weight_files import split_choice
 from kd_core.files.workdir import named_folder
-from kd_core.runtime import distributed
+from kd_core.runtime import distributed, json_lines
 from kd_core.runtime.console import out
 from kd_core.runtime.failures import during_run, memory_told
 
@@ -36,7 +36,7 @@ from kd_det.running.dry_run import dry_run
 from kd_det.running.listing import list_taps
 from kd_det.running.logs import without_tracebacks
 from kd_det.running.machine import check_machine, on_cpu
-from kd_det.running.result import forget_result, keep_result
+from kd_det.running.result import forget_result, keep_result, tell_scores
 from kd_det.settings.choices import check_choices
 from kd_det.settings.idle_keys import check_keys
 from kd_det.settings.imports import importing
@@ -145,7 +145,7 @@ def work(cfg: CfgNode, args: Namespace) -> Any:
     # This may be another process.
     trust(*args.trust, *args.opts)
     quiet = nullcontext() if args.debug else without_tracebacks()
-    with importing(args.imports), quiet:
+    with importing(args.imports), quiet, json_lines.on_stdout(args.json):
         register(args)
         return _train_or_evaluate(cfg, args)
 
@@ -155,7 +155,9 @@ def _train_or_evaluate(cfg: CfgNode, args: Namespace) -> Any:
     memory = memory_remedy(cfg)
     with memory_told(memory):
         if args.eval_only:
-            return trainer_of(cfg).evaluate(cfg, resume=args.resume)
+            found = trainer_of(cfg).evaluate(cfg, resume=args.resume)
+            tell_scores(found, cfg.OUTPUT_DIR if args.resume else cfg.MODEL.WEIGHTS)
+            return found
         trainer = trainer_of(cfg)(cfg)
         trainer.resume_or_load(resume=args.resume)
     if isinstance(trainer.distiller, DetectionDistiller) and distributed.rank() == 0:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from kd_core.catalogue.names import LISTED
 from kd_core.errors import UserError
-from kd_core.experiment.cli import run_main
+from kd_core.experiment.cli import check_json, run_main
 from kd_core.experiment.parsers import ToolParser, add_general_options, add_list, add_seeds
-from kd_core.runtime import launchers
+from kd_core.runtime import json_lines, launchers
 
 from kd_det.arguments import PairsParser, add_own, check_pairs, images_folder
 from kd_det.catalogue import CATALOGUE
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(arguments: list[str]) -> None:
     names, rest = split_names(arguments)
     args = argument_parser().parse_args(rest)
-    if args.list:
+    if args.list and not args.json:
         print(CATALOGUE.listing(args.list))
         return
     if names and args.config_file:
@@ -63,7 +63,8 @@ def _main(arguments: list[str]) -> None:
             f"a launcher started this tool {started} times, but it starts its processes itself: "
             "run it once a machine, with --num-gpus, and --num-machines if there are several"
         )
-    with named_config(names) as found:
+    check_json(args)
+    with named_config(names) as found, json_lines.on_stdout(args.json):
         if found:
             args.config_file, args.opts = found.file, [*found.options, *args.opts]
         _start(args)
@@ -132,6 +133,8 @@ def argument_parser() -> ToolParser:
     add_list(parser, LISTED)
     add_seeds(parser, "of the demo")
     parser.add_argument("--work-dir", metavar="DIR", help="of the demo")
+    lines = "lines of JSON on stdout, one every 20 iterations and a last one with the result; rest "
+    parser.add_argument("--json", action="store_true", help=f"{lines}to stderr")
     return add_general_options(parser)
 
 

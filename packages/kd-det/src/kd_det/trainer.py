@@ -13,8 +13,10 @@ from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 from kd_core.errors import UserError
 from kd_core.networks.activation_checkpointing import checkpoint_activations
+from kd_core.runtime import json_lines
 from torch import nn
 
 from kd_det.data.evaluation import numbered_from_one
@@ -35,6 +37,7 @@ from kd_det.running.augmented import check_augmentation, evaluate_augmented, wit
 from kd_det.running.clipping import clipping, clips
 from kd_det.running.divergence import told_divergence
 from kd_det.running.machine import check_precision
+from kd_det.running.metrics_file import StdoutWriter
 from kd_det.settings.idle_keys import check_keys
 from kd_det.settings.plain_config import write_plain
 from kd_det.weights import SafeCheckpointer
@@ -176,6 +179,11 @@ class DistillationTrainer(DefaultTrainer):
         return with_last_evaluation(
             made, lambda: evaluate_augmented(type(self), self.cfg, student_of(distiller))
         )
+
+    def build_writers(self) -> list[EventWriter]:
+        """Return Detectron2's writers, and one for programs."""
+        writers: list[EventWriter] = super().build_writers()
+        return [*writers, StdoutWriter(self.cfg.OUTPUT_DIR)] if json_lines.is_wanted() else writers
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Load the last checkpoint with the whole training state, or `MODEL.WEIGHTS`.

@@ -133,7 +133,7 @@ def training_main(
                 "--auto-resume needs --work-dir: a run that is restarted must find its own folder"
             )
         args.resume |= args.auto_resume
-        _check_json(args)
+        check_json(args)
         _check_early(args, catalogue)
         if args.configs and not _is_one_of_several():
             require_paths("checkpoint", [args.eval_only])
@@ -176,8 +176,8 @@ def comparison_main(
     return partial(run_main, start)
 
 
-def _check_json(args: Namespace) -> None:
-    """Reject `--json` beside what has neither epochs nor a result."""
+def check_json(args: Namespace) -> None:
+    """Reject `--json` beside what has no result; see `json_lines`."""
     others = ("list", "list_taps", "dry_run", "save_outputs")
     if args.json and (other := next((o for o in others if getattr(args, o, None)), None)):
         raise UserError(

@@ -46,6 +46,18 @@ class _Err:
         return getattr(sys.stderr, name)
 
 
+def time_left(seconds: float, done: int, left: int) -> str:
+    """Return how long the rest takes, such as "ETA 0:12:34"; "done" if nothing is left.
+
+    Args:
+        seconds: That what is done took.
+        done: Number of steps.
+        left: Number of steps.
+    """
+    rest = round(seconds * left / max(done, 1))
+    return f"ETA {rest // 3600}:{rest // 60 % 60:02}:{rest % 60:02}" if left else "done"
+
+
 def errors_ignored() -> IO[str]:
     """Return the process's stderr as a file whose errors of writing are ignored."""
     return _Err()  # type: ignore[return-value]

@@ -17,9 +17,10 @@ def on_stdout(wanted: bool) -> Iterator[None]:
     """Inside, stdout is for lines of JSON alone; what others print goes to stderr.
 
     Args:
-        wanted: Whether it is asked for; else nothing changes, and `say` does nothing.
+        wanted: Whether it is asked for; else nothing changes, and `say` does nothing. Nor does
+            anything change inside another such block.
     """
-    if not wanted:
+    if not wanted or _streams:
         yield
         return
     _streams.append(sys.stdout)
@@ -30,11 +31,16 @@ def on_stdout(wanted: bool) -> Iterator[None]:
         _streams.pop()
 
 
+def is_wanted() -> bool:
+    """Return whether lines are asked for."""
+    return bool(_streams)
+
+
 def say(event: str, **values: Any) -> None:
     """Write a line, at once, if they are asked for: `{"event": ..., ...}`.
 
     Args:
-        event: "epoch" or "result".
+        event: "epoch", "iteration" or "result".
         values: In JSON's types. What is not a finite number, which JSON lacks, becomes null.
     """
     if _streams:

@@ -17,7 +17,7 @@ from kd_core.config.locate import locate
 from kd_core.errors import UserError
 from kd_core.files.checkpoint import save_text
 from kd_core.runtime import json_lines
-from kd_core.runtime.console import err
+from kd_core.runtime.console import err, time_left
 from kd_core.runtime.system_errors import cannot_write
 from kd_core.training.hooks import Hook, TrainerLike
 from kd_core.training.peak_memory import gpu_memory
@@ -235,10 +235,7 @@ class ProgressLog(Logger):
     def _eta(self, trainer: TrainerLike) -> str:
         done = trainer.steps_done - self._steps_before
         left = trainer.total_steps - trainer.steps_done
-        seconds = round((time.monotonic() - self._started) * left / max(done, 1))
-        return (
-            f"ETA {seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}" if left else "done"
-        )
+        return time_left(time.monotonic() - self._started, done, left)
 
     def _say(self, text: str) -> None:
         self._said = time.monotonic()

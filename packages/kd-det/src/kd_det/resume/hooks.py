@@ -1,6 +1,5 @@
 """Hooks of Detectron2's trainer, so that a resumed run equals an uninterrupted one."""
 
-import json
 import math
 import os
 from pathlib import Path
@@ -12,9 +11,10 @@ from kd_core import Distiller
 from kd_core.runtime.seed import mix, seed_everything
 
 from kd_det.resume.state import ModelState, with_options
+from kd_det.running.metrics_file import FILE as METRICS
+from kd_det.running.metrics_file import record_of
 from kd_det.running.result import PeakMemoryHook
 
-METRICS = "metrics.json"
 FINAL = "model_final"
 EVALUATED = "evaluated"  # key in the lines of iterations whose evaluation is complete
 
@@ -165,7 +165,7 @@ def forget_metrics(folder: str, start: int) -> None:
         return
     kept = 0
     for line in file.read_bytes().splitlines(keepends=True):
-        if not line.endswith(b"\n") or _record(line).get("iteration", start) >= start:
+        if not line.endswith(b"\n") or record_of(line).get("iteration", start) >= start:
             break
         kept += len(line)
     os.truncate(file, kept)
@@ -173,14 +173,5 @@ def forget_metrics(folder: str, start: int) -> None:
 
 def _evaluated(file: Path, iteration: int) -> bool:
     """Return whether the evaluation of an iteration has finished."""
-    records = [_record(line) for line in file.read_bytes().splitlines()] if file.is_file() else []
+    records = [record_of(line) for line in file.read_bytes().splitlines()] if file.is_file() else []
     return any(one.get("iteration") == iteration and EVALUATED in one for one in records)
-
-
-def _record(line: bytes) -> dict[str, Any]:
-    """Return a line's content, {} for a damaged one."""
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return {}
-    return record if isinstance(record, dict) else {}

@@ -1,4 +1,4 @@
-"""What a finished run leaves beside Detectron2's files: `result.json`, with its peak memory."""
+"""What a finished run leaves beside Detectron2's files: `result.json`, and its curves."""
 
 import math
 from pathlib import Path
@@ -10,10 +10,12 @@ from detectron2.utils import comm
 from kd_core.experiment import report
 from kd_core.experiment.results import FILE
 from kd_core.files import checkpoint
+from kd_core.runtime import json_lines
 from kd_core.training.peak_memory import PeakMemory
 from torch import nn
 
 from kd_det.resume import identity
+from kd_det.running import metrics_file
 
 
 class PeakMemoryHook(HookBase):
@@ -70,6 +72,14 @@ def keep_result(trainer: Any, student: nn.Module, seconds: float) -> None:
         "made_by": identity.digest_of(trainer.asked),
     }
     checkpoint.save_json(result, Path(cfg.OUTPUT_DIR, FILE))
+    metrics_file.draw(Path(cfg.OUTPUT_DIR), result["last"], trainer.max_iter)
+    json_lines.say("result", work_dir=cfg.OUTPUT_DIR, **result)
+
+
+def tell_scores(scores: Any, checkpoint_file: str) -> None:
+    """Write the line of an evaluation that a program asked for; all processes may call it."""
+    if comm.is_main_process():
+        json_lines.say("result", checkpoint=checkpoint_file, scores=_flat(scores))
 
 
 def _flat(scores: Any, prefix: str = "") -> dict[str, float | None]:

@@ -26,7 +26,9 @@ Histories = Mapping[str, Sequence[Sequence[dict[str, Any]]]]
 """By label, the epochs' records (`log.jsonl`) of every seed."""
 
 
-def plot_curves(runs: Histories, metric: str, path: Path, *, ylabel: str = "") -> list[str]:
+def plot_curves(
+    runs: Histories, metric: str, path: Path, *, ylabel: str = "", over: str = "epoch"
+) -> list[str]:
     """Draw a metric over the epochs: a line for the mean of the seeds, a band of one sd (n - 1).
 
     Args:
@@ -34,11 +36,12 @@ def plot_curves(runs: Histories, metric: str, path: Path, *, ylabel: str = "") -
         metric: A number of the records; epochs without it are left out.
         path: PNG file.
         ylabel: Label of the axis; the name of the metric by default.
+        over: What the records count: epochs, or a detector's iterations.
 
     Returns:
         The labels that were drawn: those whose records have the metric.
     """
-    curves = {label: _statistics(histories, metric) for label, histories in runs.items()}
+    curves = {label: _statistics(histories, metric, over) for label, histories in runs.items()}
     curves = {label: curve for label, curve in curves.items() if curve[0]}
     outside = len(curves) > _FEW_LINES
     rows = sum(1 + len(label) // _NAME_WIDTH for label in curves)  # of the legend
@@ -48,7 +51,7 @@ def plot_curves(runs: Histories, metric: str, path: Path, *, ylabel: str = "") -
     lines: dict[str, Artist] = {}
     for (label, curve), (style, colour) in zip(curves.items(), styles, strict=False):
         lines[label] = _draw_curve(axes, curve, linestyle=style, color=colour)
-    axes.set(xlabel="epoch", ylabel=ylabel or metric)
+    axes.set(xlabel=over, ylabel=ylabel or metric)
     axes.locator_params(axis="x", integer=True)
     axes.grid(alpha=0.3)
     if outside:
@@ -115,12 +118,12 @@ def _draw_curve(axes: "Axes", curve: Curve, **style: Any) -> "Artist":
     return line
 
 
-def _statistics(histories: Sequence[Sequence[dict[str, Any]]], metric: str) -> Curve:
+def _statistics(histories: Sequence[Sequence[dict[str, Any]]], metric: str, over: str) -> Curve:
     values: dict[int, list[float]] = {}
     for history in histories:
         for record in history:
             if is_number(record.get(metric)):
-                values.setdefault(record["epoch"], []).append(record[metric])
+                values.setdefault(record[over], []).append(record[metric])
     epochs = sorted(values)
     spread = [stdev(values[e]) if len(values[e]) > 1 else 0.0 for e in epochs]
     return epochs, [mean(values[e]) for e in epochs], spread
