@@ -16,21 +16,21 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import read_image
-from detectron2.engine import DefaultPredictor, HookBase
+from detectron2.engine import DefaultPredictor
 from detectron2.utils.env import seed_all_rng
 from kd_core.config.folder import configs_folder
 from kd_core.errors import UserError
 from kd_core.experiment import report
 from kd_core.experiment.results import FILE as RESULT
 from kd_core.experiment.results import read_result
-from kd_core.experiment.seeds import look, read_results, repeat, seed_folder
+from kd_core.experiment.seeds import keep_summary, look, read_results, seed_folder
 from kd_core.files.checkpoint import save_json, save_text
 from kd_core.files.claim import claimed_unless_made
 from kd_core.files.workdir import run_folder
-from kd_core.runtime.console import err, out
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from kd_core.runtime.console import out
 
 from kd_det.config import read_config
+from kd_det.demo_runs import Report, ReportProgress, side_by_side
 from kd_det.demo_table import METRICS, gain, table
 from kd_det.deploy import categories
 from kd_det.pictures import Row, draw_predictions, predicted_boxes, true_boxes
@@ -71,17 +71,22 @@ def compare(args: Namespace, work_dir: Path) -> None:
     recipe = hashlib.sha256(teacher_cfg.dump().encode()).hexdigest()[:12]
     teacher_folder = work_dir.parent / "teachers" / f"shapes-{recipe}"
     seeds: Sequence[int] = args.seeds or SEEDS
-    summaries, places = {}, {name: work_dir / name.replace(" + ", "_") for name in students}
+    places = {name: work_dir / name.replace(" + ", "_") for name in students}
     for name, cfg in students.items():  # before the teacher is trained
         if cfg.KD.TERMS:
             cfg.KD.TEACHER.WEIGHTS = str(teacher_folder / "model_final.pth")
         look(partial(finished, cfg), seeds, places[name])
-    teacher = make_teacher(teacher_cfg, teacher_folder)
-    for name, cfg in students.items():
-        one = partial(run, cfg, name)
-        summaries[name] = repeat(one, seeds, places[name], finished=partial(finished, cfg))
-    save_json({"teacher": teacher, "students": summaries}, work_dir / "demo.json")
+    with side_by_side(device, register_shapes) as results_of:
+        first = [partial(make_teacher, teacher_cfg, teacher_folder)]
+        for name, cfg in students.items():
+            one = partial(run_once, cfg, name)
+            runs = [partial(one, seed, seed_folder(places[name], seed, seeds)) for seed in seeds]
+            results_of([*first, *runs])  # the teacher beside the student alone
+            first = []
+    teacher = read_result(teacher_folder)
     results = {name: read_results(folder, seeds) for name, folder in places.items()}
+    summaries = {name: keep_summary(found, seeds, places[name]) for name, found in results.items()}
+    save_json({"teacher": teacher, "students": summaries}, work_dir / "demo.json")
     out.print(table(teacher, summaries, results))
     out.print(gain(*results.values()))
     folders = {name: seed_folder(folder, seeds[0], seeds) for name, folder in places.items()}
@@ -90,7 +95,12 @@ def compare(args: Namespace, work_dir: Path) -> None:
     out.print(f"predictions: {work_dir / 'predictions.png'}")
 
 
-def run(cfg: CfgNode, name: str, seed: int, folder: Path) -> dict[str, Any]:
+def run_once(cfg: CfgNode, name: str, seed: int, folder: Path, show: Report) -> dict[str, Any]:
+    """Return the result of a run; train it first, unless it is finished."""
+    return finished(cfg, seed, folder) or run(cfg, name, seed, folder, show)
+
+
+def run(cfg: CfgNode, name: str, seed: int, folder: Path, show: Report) -> dict[str, Any]:
     """Train one detector, or resume it from its folder; return and write its result."""
     cfg = placed(cfg, seed, folder)
     identity.check(cfg)
@@ -101,8 +111,7 @@ def run(cfg: CfgNode, name: str, seed: int, folder: Path) -> dict[str, Any]:
     seed_all_rng(seed)
     trainer = DistillationTrainer(cfg)
     trainer.resume_or_load(resume=True)
-    label = f"{name}, seed {seed}"
-    trainer.register_hooks([ShowProgress(label)])
+    trainer.register_hooks([ReportProgress(f"{name}, seed {seed}", show)])
     began = time.perf_counter()
     with (folder / "log.txt").open("a", encoding="utf-8") as file, redirect_stdout(file):
         trainer.train()  # pycocotools prints
@@ -123,7 +132,7 @@ def run(cfg: CfgNode, name: str, seed: int, folder: Path) -> dict[str, Any]:
     return result
 
 
-def make_teacher(cfg: CfgNode, folder: Path) -> dict[str, Any]:
+def make_teacher(cfg: CfgNode, folder: Path, show: Report) -> dict[str, Any]:
     """Return the teacher's result; train it first, unless another run has done or does so."""
 
     def is_made() -> bool:
@@ -131,7 +140,7 @@ def make_teacher(cfg: CfgNode, folder: Path) -> dict[str, Any]:
 
     with claimed_unless_made(folder / RESULT, "training of the teacher", is_made) as to_make:
         if to_make:
-            return run(cfg, "teacher", 0, folder)
+            return run(cfg, "teacher", 0, folder, show)
     return read_result(folder)
 
 
@@ -164,28 +173,6 @@ def evaluations(file: Path, length: int) -> list[dict[str, float]]:
     if length not in found:
         raise UserError(f"{file} has no evaluation at the end of the run; delete {file.parent}")
     return [found[iteration] for iteration in sorted(found)]
-
-
-class ShowProgress(HookBase):
-    """Shows a progress bar with the remaining time."""
-
-    def __init__(self, label: str) -> None:
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-        self.bar = Progress(*columns, TimeRemainingColumn(), console=err)
-        self.task = self.bar.add_task(label)
-
-    def before_train(self) -> None:
-        """Show the bar."""
-        self.bar.update(self.task, total=self.trainer.max_iter, completed=self.trainer.start_iter)
-        self.bar.start()
-
-    def after_step(self) -> None:
-        """Advance the bar."""
-        self.bar.advance(self.task)
-
-    def after_train(self) -> None:
-        """Stop the bar."""
-        self.bar.stop()
 
 
 def picture(configs: dict[str, CfgNode], folders: dict[str, Path], path: Path) -> None:
