@@ -1,15 +1,20 @@
 """The demo compares a student with and without its teacher, and leaves files behind."""
 
+import importlib
 import json
 import re
 import shutil
+import time
 from functools import partial
 
 import pytest
+import torch
+from kd_core.errors import RunError
 
 pytest.importorskip("detectron2")
 from kd_det import demo
-from kd_det.demo_table import gain
+from kd_det.demo_runs import side_by_side
+from kd_det.demo_summary import gain
 from kd_det.synthetic.shapes import register_shapes
 from kd_det.train import main
 
@@ -60,6 +65,16 @@ def test_demo_ends_with_a_table_and_a_picture(small, tmp_path, capsys, monkeypat
     assert main(["--work-dir", "runs/demo", "--seeds", "0", "1", "--resume"]) == 0
     assert (teacher / "model_final.pth").stat().st_mtime_ns == before
     capsys.readouterr()
+    # Runs side by side, in processes, give what runs one by one give.
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert main(["--work-dir", "again/demo", "--seeds", "0"]) == 0
+    for name in ("student", "student_FitNet"):
+        alone, beside = (
+            torch.load(folder / "model_final.pth", weights_only=True)["model"]
+            for folder in (tmp_path / f"runs/demo/{name}/seed-0", tmp_path / f"again/demo/{name}")
+        )
+        assert all(torch.equal(alone[key], beside[key]) for key in alone)
+    capsys.readouterr()
     # Nothing finished is taken for another config's, nor from a damaged file.
     again = ["--work-dir", "runs/demo", "--seeds", "0", "1", "--resume"]
     assert main([*again, "SOLVER.BASE_LR", "0.5"]) == 2
@@ -71,6 +86,32 @@ def test_demo_ends_with_a_table_and_a_picture(small, tmp_path, capsys, monkeypat
     (teacher / "result.json").write_text("null")
     assert main(again) == 2
     assert f"{teacher.name}/result.json: damaged" in capsys.readouterr().err
+
+
+ENDS = """
+import time
+from kd_core.errors import RunError
+from kd_det.running.progress import State
+
+def long(show):
+    for done in range(10_000):
+        show(State("student, seed 0", 0, done, 10_000))
+        time.sleep(0.05)
+
+def failing(show):
+    raise RunError("its loss is not finite")
+"""
+
+
+def test_a_run_that_fails_ends_those_beside_it(tmp_path, monkeypatch):
+    (tmp_path / "ends.py").write_text(ENDS)  # a module that other processes find too
+    monkeypatch.syspath_prepend(tmp_path)
+    ends = importlib.import_module("ends")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    began = time.monotonic()
+    with pytest.raises(RunError, match="its loss is not finite"), side_by_side("cpu", int) as run:
+        run([ends.long, ends.failing])
+    assert time.monotonic() - began < 300  # the other one takes 500 seconds
 
 
 def test_the_gain_is_that_of_each_seed():

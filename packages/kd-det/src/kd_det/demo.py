@@ -13,17 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.detection_utils import read_image
-from detectron2.engine import DefaultPredictor
 from detectron2.utils.env import seed_all_rng
 from kd_core.config.folder import configs_folder
 from kd_core.errors import UserError
 from kd_core.experiment import report
 from kd_core.experiment.results import FILE as RESULT
 from kd_core.experiment.results import read_result
-from kd_core.experiment.seeds import look, read_results, repeat, seed_folder
-from kd_core.experiment.tables.plots import plot_curves
+from kd_core.experiment.seeds import keep_summary, look, read_results, seed_folder
 from kd_core.files.checkpoint import save_json, save_text
 from kd_core.files.claim import claimed_unless_made
 from kd_core.files.workdir import run_folder
@@ -31,13 +27,13 @@ from kd_core.runtime import json_lines
 from kd_core.runtime.console import out
 
 from kd_det.config import read_config
-from kd_det.demo_table import METRICS, gain, table
+from kd_det.demo_runs import side_by_side
+from kd_det.demo_summary import METRICS, draw_curves, draw_examples, gain, table
 from kd_det.deploy import categories
-from kd_det.pictures import Row, draw_predictions, predicted_boxes, true_boxes
 from kd_det.resume import identity
 from kd_det.running.metrics_file import FILE as METRICS_FILE
 from kd_det.running.metrics_file import read_records
-from kd_det.running.progress import ShowProgress
+from kd_det.running.progress import Show, TellProgress
 from kd_det.running.result import peak_memory
 from kd_det.synthetic.shapes import register_shapes
 from kd_det.trainer import DistillationTrainer, student_of
@@ -46,7 +42,6 @@ CONFIGS = configs_folder() / "demo"
 STUDENTS = {"student": "det_student.yaml", "student + FitNet": "det_distilled.yaml"}
 EVALUATIONS = 2  # per run, with the last one
 SEEDS = (0, 1, 2)
-PICTURES = 5
 
 
 def main(args: Namespace) -> None:
@@ -72,29 +67,41 @@ def compare(args: Namespace, work_dir: Path) -> None:
     recipe = hashlib.sha256(teacher_cfg.dump().encode()).hexdigest()[:12]
     teacher_folder = work_dir.parent / "teachers" / f"shapes-{recipe}"
     seeds: Sequence[int] = args.seeds or SEEDS
-    summaries, places = {}, {name: work_dir / name.replace(" + ", "_") for name in students}
+    places = {name: work_dir / name.replace(" + ", "_") for name in students}
     for name, cfg in students.items():  # before the teacher is trained
         if cfg.KD.TERMS:
             cfg.KD.TEACHER.WEIGHTS = str(teacher_folder / "model_final.pth")
         look(partial(finished, cfg), seeds, places[name])
-    teacher = make_teacher(teacher_cfg, teacher_folder)
-    for name, cfg in students.items():
-        one = partial(run, cfg, name)
-        summaries[name] = repeat(one, seeds, places[name], finished=partial(finished, cfg))
+    with side_by_side(device, register_shapes) as results_of:
+        first = [partial(make_teacher, teacher_cfg, teacher_folder)]
+        for name, cfg in students.items():
+            one = partial(run_once, cfg, name)
+            runs = [partial(one, seed, seed_folder(places[name], seed, seeds)) for seed in seeds]
+            results_of([*first, *runs])  # the teacher beside the student alone
+            first = []
+    teacher = read_result(teacher_folder)
+    results = {name: read_results(folder, seeds) for name, folder in places.items()}
+    summaries = {name: keep_summary(found, seeds, places[name]) for name, found in results.items()}
     scores = {"teacher": teacher, "students": summaries}
     save_json(scores, work_dir / "demo.json")
     json_lines.say("result", work_dir=str(work_dir), **scores)
-    results = {name: read_results(folder, seeds) for name, folder in places.items()}
     out.print(table(teacher, summaries, results))
     out.print(gain(*results.values()))
-    draw_curves(students, places, seeds, work_dir / "curves.png")
+    length = next(iter(students.values())).SOLVER.MAX_ITER
+    draw_curves(places, seeds, length, work_dir / "curves.png")
+    out.print(f"curves: {work_dir / 'curves.png'}")
     folders = {name: seed_folder(folder, seeds[0], seeds) for name, folder in places.items()}
     folders["teacher"] = teacher_folder
-    picture({"teacher": teacher_cfg, **students}, folders, work_dir / "predictions.png")
+    draw_examples({"teacher": teacher_cfg, **students}, folders, work_dir / "predictions.png")
     out.print(f"predictions: {work_dir / 'predictions.png'}")
 
 
-def run(cfg: CfgNode, name: str, seed: int, folder: Path) -> dict[str, Any]:
+def run_once(cfg: CfgNode, name: str, seed: int, folder: Path, show: Show) -> dict[str, Any]:
+    """Return the result of a run; train it first, unless it is finished."""
+    return finished(cfg, seed, folder) or run(cfg, name, seed, folder, show)
+
+
+def run(cfg: CfgNode, name: str, seed: int, folder: Path, show: Show) -> dict[str, Any]:
     """Train one detector, or resume it from its folder; return and write its result."""
     cfg = placed(cfg, seed, folder)
     identity.check(cfg)
@@ -106,7 +113,7 @@ def run(cfg: CfgNode, name: str, seed: int, folder: Path) -> dict[str, Any]:
     trainer = DistillationTrainer(cfg)
     trainer.resume_or_load(resume=True)
     label = f"{name}, seed {seed}"
-    trainer.register_hooks([ShowProgress(label, torch.device(cfg.MODEL.DEVICE))])
+    trainer.register_hooks([TellProgress(label, torch.device(cfg.MODEL.DEVICE), show)])
     began = time.perf_counter()
     with (folder / "log.txt").open("a", encoding="utf-8") as file, redirect_stdout(file):
         trainer.train()  # pycocotools prints
@@ -127,7 +134,7 @@ def run(cfg: CfgNode, name: str, seed: int, folder: Path) -> dict[str, Any]:
     return result
 
 
-def make_teacher(cfg: CfgNode, folder: Path) -> dict[str, Any]:
+def make_teacher(cfg: CfgNode, folder: Path, show: Show) -> dict[str, Any]:
     """Return the teacher's result; train it first, unless another run has done or does so."""
 
     def is_made() -> bool:
@@ -135,7 +142,7 @@ def make_teacher(cfg: CfgNode, folder: Path) -> dict[str, Any]:
 
     with claimed_unless_made(folder / RESULT, "training of the teacher", is_made) as to_make:
         if to_make:
-            return run(cfg, "teacher", 0, folder)
+            return run(cfg, "teacher", 0, folder, show)
     return read_result(folder)
 
 
@@ -163,38 +170,6 @@ def evaluations(file: Path, length: int) -> list[dict[str, float]]:
     if length not in found:
         raise UserError(f"{file} has no evaluation at the end; move {file.parent} elsewhere")
     return [found[iteration] for iteration in sorted(found)]
-
-
-def draw_curves(
-    students: dict[str, CfgNode], places: dict[str, Path], seeds: Sequence[int], path: Path
-) -> None:
-    """Draw the AP50 of both students over the iterations."""
-    runs = {
-        name: [
-            read_records(seed_folder(places[name], seed, seeds), cfg.SOLVER.MAX_ITER)
-            for seed in seeds
-        ]
-        for name, cfg in students.items()
-    }
-    plot_curves(runs, "bbox/AP50", path, ylabel="AP50", over="iteration")
-    out.print(f"curves: {path}")
-
-
-def picture(configs: dict[str, CfgNode], folders: dict[str, Path], path: Path) -> None:
-    """Draw the first validation images with true boxes and each detector's."""
-    predictors = {}
-    for name, cfg in configs.items():
-        cfg = cfg.clone()
-        cfg.MODEL.WEIGHTS = str(folders[name] / "model_final.pth")
-        predictors[name] = DefaultPredictor(cfg)
-    rows = []
-    for record in DatasetCatalog.get("shapes_val")[:PICTURES]:
-        image = read_image(record["file_name"], format="BGR")
-        columns = {"ground truth": true_boxes(record)}
-        for name, predict in predictors.items():
-            columns[name] = predicted_boxes(predict(image)["instances"])
-        rows.append(Row(image[:, :, ::-1], columns))
-    draw_predictions(rows, path, MetadataCatalog.get("shapes_val").thing_classes)
 
 
 def _log_to(file: Path) -> None:

@@ -32,10 +32,7 @@ def repeat(run: Run, seeds: Sequence[int], work_dir: Path, *, finished: Finished
     """
     there = look(finished, seeds, work_dir)
     results = [there[seed] or run(seed, seed_folder(work_dir, seed, seeds)) for seed in seeds]
-    summary = summarise(results, seeds)
-    if distributed.rank() == 0 and len(seeds) > 1:
-        checkpoint.save_json(summary, work_dir / "summary.json")
-    return summary
+    return keep_summary(results, seeds, work_dir)
 
 
 def look(
@@ -53,6 +50,16 @@ def read_results(work_dir: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
 def read_histories(work_dir: Path, seeds: Sequence[int]) -> list[list[dict[str, Any]]]:
     """Return the epochs' records of every seed that `repeat` ran."""
     return [read_history(seed_folder(work_dir, seed, seeds)) for seed in seeds]
+
+
+def keep_summary(
+    results: Sequence[dict[str, Any]], seeds: Sequence[int], work_dir: Path
+) -> dict[str, Any]:
+    """Return the summary of all seeds' results; of several, also write `summary.json`."""
+    summary = summarise(results, seeds)
+    if distributed.rank() == 0 and len(seeds) > 1:
+        checkpoint.save_json(summary, work_dir / "summary.json")
+    return summary
 
 
 def summarise(results: Sequence[dict[str, Any]], seeds: Sequence[int]) -> dict[str, Any]:

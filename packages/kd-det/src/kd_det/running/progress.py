@@ -1,6 +1,9 @@
-"""How far a run of the demo is: a bar on a terminal, lines elsewhere."""
+"""How far the runs of the demo are: a bar for each on a terminal, lines elsewhere."""
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from detectron2.engine import HookBase
@@ -9,46 +12,93 @@ from kd_core.training.peak_memory import gpu_memory
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
-class ShowProgress(HookBase):
-    """Shows how many iterations are done, the remaining time and, on a GPU, the memory of steps.
+@dataclass(frozen=True)
+class State:
+    """How far a run is.
+
+    Attributes:
+        label: Of the run.
+        first: The iteration at which this process started.
+        done: Iterations that are done.
+        length: All iterations.
+        memory: On a GPU, what its steps took, for people.
+    """
+
+    label: str
+    first: int
+    done: int
+    length: int
+    memory: str = ""
+
+
+Show = Callable[[State], None]
+
+
+class TellProgress(HookBase):
+    """Tells how far a training run is, after every iteration.
 
     Args:
         label: Of the run.
         device: Where it trains.
-        seconds: Longest silence where no bar is shown.
+        show: What is told.
     """
 
-    def __init__(self, label: str, device: torch.device, *, seconds: float = 60.0) -> None:
-        self.label, self.device, self.seconds = label, device, seconds
-        self._bar: Progress | None = None
-        self._began = self._said = 0.0
+    def __init__(self, label: str, device: torch.device, show: Show) -> None:
+        self._label, self._device, self._show = label, device, show
 
     def before_train(self) -> None:
-        """Start the clock, and show the bar."""
-        self._began = self._said = time.monotonic()
-        if err.is_terminal:
-            self._bar = Progress(
-                *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
-                *(TimeRemainingColumn(), TextColumn("{task.fields[memory]}")),
-                console=err,
-            )
-            total, done = self.trainer.max_iter, self.trainer.start_iter
-            self._bar.add_task(self.label, total=total, completed=done, memory="")
-            self._bar.start()
+        """Tell where the run starts."""
+        self._tell(self.trainer.start_iter)
 
     def after_step(self) -> None:
-        """Move the bar, or break a long silence."""
-        done, total = self.trainer.iter + 1, self.trainer.max_iter
-        if self._bar is not None:
-            memory = gpu_memory(self.device)
-            self._bar.update(self._bar.task_ids[0], completed=done, memory=memory)
-        elif done == total or time.monotonic() - self._said > self.seconds:
-            self._said = time.monotonic()
-            left = time_left(self._said - self._began, done - self.trainer.start_iter, total - done)
-            words = (self.label, f"iteration {done}/{total}", left, gpu_memory(self.device))
-            err.print("  ".join(filter(None, words)))
+        """Tell that an iteration is done."""
+        self._tell(self.trainer.iter + 1)
 
-    def after_train(self) -> None:
-        """Stop the bar."""
-        if self._bar is not None:
-            self._bar.stop()
+    def _tell(self, done: int) -> None:
+        memory = gpu_memory(self._device)
+        first, length = self.trainer.start_iter, self.trainer.max_iter
+        self._show(State(self._label, first, done, length, memory))
+
+
+class Board:
+    """Shows iterations, the remaining time and GPU memory of several runs; a context.
+
+    Args:
+        seconds: Longest silence about a run where no bar is shown.
+    """
+
+    def __init__(self, *, seconds: float = 60.0) -> None:
+        self._seconds = seconds
+        self._bars: Progress | None = None
+        self._tasks: dict[str, Any] = {}
+        self._times: dict[str, tuple[float, float]] = {}  # of the start, and of the last line
+        if err.is_terminal:
+            columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+            more = TimeRemainingColumn(), TextColumn("{task.fields[memory]}")
+            self._bars = Progress(*columns, *more, console=err)
+
+    def __enter__(self) -> "Board":
+        if self._bars is not None:
+            self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def show(self, state: State) -> None:
+        """Move a run's bar, or break a long silence about it."""
+        if self._bars is not None:
+            if state.label not in self._tasks:
+                new = self._bars.add_task(state.label, total=state.length, memory="")
+                self._tasks[state.label] = new
+            task = self._tasks[state.label]
+            self._bars.update(task, completed=state.done, memory=state.memory)
+            return
+        now = time.monotonic()
+        began, said = self._times.setdefault(state.label, (now, now))
+        if state.done == state.length or now - said > self._seconds:
+            self._times[state.label] = began, now
+            left = time_left(now - began, state.done - state.first, state.length - state.done)
+            words = state.label, f"iteration {state.done}/{state.length}", left, state.memory
+            err.print("  ".join(filter(None, words)))

@@ -1,13 +1,23 @@
-"""What the demo prints at its end: a table of all seeds, and the gain by its teacher."""
+"""What the demo shows at its end: a table of all seeds, the gain by its teacher, and pictures."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from kd_core.experiment.seeds import text
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.detection_utils import read_image
+from detectron2.engine import DefaultPredictor
+from kd_core.experiment.seeds import seed_folder, text
+from kd_core.experiment.tables.plots import plot_curves
 from rich.table import Table
 
+from kd_det.pictures import Row, draw_predictions, predicted_boxes, true_boxes
+from kd_det.running.metrics_file import read_records
+
 METRICS = ("AP", "AP50", "AP75")
+PICTURES = 5
 
 Result = Mapping[str, Any]
 
@@ -55,3 +65,36 @@ def gain(alone: Sequence[Result], distilled: Sequence[Result]) -> str:
         f"the teacher adds {mean(gains):+.1f} ± {stdev(gains):.1f} AP50, in {better} of "
         f"{len(gains)} seeds; last iteration, on the validation images"
     )
+
+
+def draw_curves(places: Mapping[str, Path], seeds: Sequence[int], length: int, path: Path) -> None:
+    """Draw the AP50 of every student over the iterations.
+
+    Args:
+        places: Folder of the runs of all seeds, by student.
+        seeds: Those of the runs.
+        length: Iterations of a run.
+        path: File of the picture.
+    """
+    runs = {
+        name: [read_records(seed_folder(place, seed, seeds), length) for seed in seeds]
+        for name, place in places.items()
+    }
+    plot_curves(runs, "bbox/AP50", path, ylabel="AP50", over="iteration")
+
+
+def draw_examples(configs: Mapping[str, CfgNode], folders: Mapping[str, Path], path: Path) -> None:
+    """Draw the first validation images with true boxes and each detector's."""
+    predictors = {}
+    for name, cfg in configs.items():
+        cfg = cfg.clone()
+        cfg.MODEL.WEIGHTS = str(folders[name] / "model_final.pth")
+        predictors[name] = DefaultPredictor(cfg)
+    rows = []
+    for record in DatasetCatalog.get("shapes_val")[:PICTURES]:
+        image = read_image(record["file_name"], format="BGR")
+        columns = {"ground truth": true_boxes(record)}
+        for name, predict in predictors.items():
+            columns[name] = predicted_boxes(predict(image)["instances"])
+        rows.append(Row(image[:, :, ::-1], columns))
+    draw_predictions(rows, path, MetadataCatalog.get("shapes_val").thing_classes)
