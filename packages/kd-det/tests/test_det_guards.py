@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from kd_core.errors import UserError
+from kd_core.networks.activation_checkpointing import has_checkpointed
 
 pytest.importorskip("detectron2")
 import kd_det  # noqa: F401  before Detectron2
@@ -199,3 +200,14 @@ class TestAugmentation:
         impossible = ["TEST.EXPECTED_RESULTS", "[['bbox_TTA', 'AP', 200.0, 1.0]]"]
         with pytest.raises(SystemExit):  # Detectron2's own answer
             main([*given, "--eval-only", *quick, *weights, *impossible])
+
+
+def test_the_student_s_blocks_alone_run_again_and_one_without_is_refused(write, monkeypatch):
+    terms = {"cwd": {"CRITERION": "kd_core.criteria.cwd.CWD"}}
+    cfg = read_config(write("retinanet", terms), ["KD.ACTIVATION_CHECKPOINTING", True])
+    model = DistillationTrainer.build_model(cfg)
+    assert has_checkpointed(model.network.modules())
+    assert not has_checkpointed(model.teachers["teacher"].network.modules())
+    monkeypatch.setattr("kd_core.networks.activation_checkpointing.blocks_of", lambda network: [])
+    with pytest.raises(UserError, match=r"^KD\.ACTIVATION_CHECKPOINTING: RetinaNet has no blocks"):
+        DistillationTrainer.build_model(cfg)
