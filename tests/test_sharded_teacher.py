@@ -6,6 +6,7 @@ import os
 import pytest
 import torch
 from kd_cls import adapter, train  # noqa: F401  what it imports late
+from kd_cls.models import resnet8
 from kd_core.criteria.catkd import CATKD
 from kd_core.criteria.fitnet import FitNet
 from kd_core.distill.distiller import Distiller
@@ -13,7 +14,7 @@ from kd_core.distill.term import Term
 from kd_core.errors import UserError
 from kd_core.experiment import builder, report
 from kd_core.networks.parameters import blocks_of
-from kd_core.networks.sharding import chosen
+from kd_core.networks.sharding import chosen, shard
 from kd_core.networks.task import Task
 from kd_core.training.memory_format import use_channels_last
 from kd_core.training.settings import parse_trainer
@@ -132,6 +133,31 @@ def test_what_does_not_go_together_is_refused(settings, message):
 def test_a_teacher_that_is_not_there_is_refused(wanted, teachers, message):
     with pytest.raises(UserError, match=message):
         chosen(wanted, teachers)
+
+
+def test_a_teacher_without_blocks_is_not_sharded():
+    with pytest.raises(
+        UserError, match=r"teacher 't': trainer\.shard_teachers shards .* Linear has"
+    ):
+        shard(Toy(nn.Linear(1, 1)), "teacher 't'", torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ValueError("a parameter\nis shared"), "^teacher 't': ResNet cannot be sharded: a par"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "memory"),
+    ],
+)
+def test_what_torch_refuses_to_shard_is_one_line(error, message, monkeypatch):
+    def refuses(*given, **options):
+        raise error
+
+    monkeypatch.setattr("torch.distributed.device_mesh.init_device_mesh", lambda *_: None)
+    monkeypatch.setattr("torch.distributed.fsdp.fully_shard", refuses)
+    with pytest.raises(UserError, match=message) as raised:
+        shard(Toy(resnet8(3)), "teacher 't'", torch.device("cpu"))
+    assert "\n" not in str(raised.value)
 
 
 def network():

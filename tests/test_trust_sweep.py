@@ -152,7 +152,7 @@ TABLE: dict[tuple[str, str], tuple[int, str]] = {
         1,
         "values of --cfg-options: literals alone",
     ),
-    ("kd_det/config.py", "import yaml"): (1, "safe_load, and its errors"),
+    ("kd_det/settings/yaml_text.py", "import yaml"): (1, "safe_load and compose, and its errors"),
     ("kd_det/settings/merging.py", "import yaml"): (1, "its errors alone"),
     ("kd_det/settings/imports.py", "import importlib"): (1, "modules that `--import` names"),
     ("kd_det/settings/imports.py", "import pkgutil"): (1, "names of modules, for messages"),

@@ -111,6 +111,8 @@ def test_a_hundred_classes_are_drawn_without_a_legend(arguments):
             ["cam", "tiny.py", "resnet8=random", "--images", "a.png", "--target", "true"],
             "use --target predicted",
         ),
+        (["noise", "gone.py", "a=random", "--json", "."], "no config file gone.py"),
+        (["noise", "tiny.py", "gone=random", "--json", "."], "--json .: is a folder; wanted"),
         (
             ["cam", "tiny.py", "resnet8=random", "--images", "a.png", "--limit", "3"],
             "--limit has no effect beside --images",

@@ -235,6 +235,11 @@ def test_a_dry_run_takes_a_step_of_every_row_and_leaves_nothing(capsys):
         ),
         (["tiny.py", "--rows", "tabel.py"], "no config file tabel.py; did you mean 'table.py'"),
         (["tiny.py", "--rows", "table.py", "--sweep", "optimizr.lr", "1"], "did you mean 'optim"),
+        (
+            ["tiny.py", "--sweep", "optimizer.lr", "1", "1"],
+            "--sweep optimizer.lr names a value twi",
+        ),
+        (["tiny.py", "--sweep", "optimizer.lr"], "--sweep optimizer.lr has no values"),
         (["tiny.py", "--rows", "against.py"], "against: there is no row 'alnoe'; did you mean 'al"),
         (["tiny.py", "--rows", "text.py"], "rows['a']: files: wanted a list of texts, got 'kd.py'"),
     ],

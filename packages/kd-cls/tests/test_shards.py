@@ -10,6 +10,7 @@ from kd_cls.data.shards import samples as samples_module
 from kd_cls.data.shards.loader import _tasks
 from kd_cls.data.shards.order import ShardOrder
 from kd_cls.data.shards.writing import write_shards
+from kd_cls.shards import main
 from kd_core.data.split_loader import data_fingerprint
 from kd_core.errors import UserError
 from PIL import Image
@@ -238,3 +239,8 @@ def test_a_shard_that_is_replaced_while_it_is_used_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"is not what was indexed.*move .*\.pth"):
         epoch(data.train)
     assert data_fingerprint(made(tmp_path, batch_size=2)) != before
+
+
+def test_a_seed_below_0_is_refused(tmp_path, capsys):
+    assert main([str(tmp_path), "out", "--seed", "-1"]) == 2
+    assert "--seed is -1; wanted 0 or more" in capsys.readouterr().err

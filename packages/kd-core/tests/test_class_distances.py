@@ -10,6 +10,7 @@ from kd_core.criteria.class_distances import (
 from kd_core.errors import UserError
 from kd_core.testing.golden_inputs import normal, probe
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 LABELS = torch.tensor([1, 0, 2, 1, 0, 1, 2, 0, 1])  # 3, 4 and 2 images
 LOGITS = normal("distances", 9, 3)
@@ -127,3 +128,49 @@ def test_a_classifier_may_be_a_convolution():
     rows = network[0].weight.detach().flatten(1)
     expected = 1 - torch.cosine_similarity(rows[:, None], rows[None], dim=2)
     torch.testing.assert_close(classifier_distance(network, 3), expected.clamp(min=0))
+
+
+@pytest.mark.parametrize("most", [40, 2**26])
+@pytest.mark.parametrize("shape", [(7, 6, 7), (20, 12, 20)])
+def test_a_few_classes_at_a_time_give_the_bits_of_all_at_once(shape, most, monkeypatch):
+    monkeypatch.setattr(class_distances, "_MOST", most)
+    monkeypatch.setattr(class_distances, "_CENTRED", 3 * shape[1] * shape[2])
+    features = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    kept = torch.arange(shape[1]) % 3 > 0
+    for given, chosen in ((None, features), (kept, features[:, kept])):
+        centred = chosen - chosen.mean(1, keepdim=True)
+        classes, images, _ = chosen.shape
+        products = torch.zeros(classes, classes)
+        for part in centred.split(max(1, most // (classes * images)), 1):
+            grams = (part @ centred.mT).flatten(1)
+            products += grams @ grams.T
+        norms = products.diagonal().sqrt()
+        expected = (1 - products / norms.outer(norms)).clamp(min=0).fill_diagonal_(0)
+        assert torch.equal(cka_distance(features, given), expected)
+
+
+def test_the_product_copies_no_logits(monkeypatch):
+    """Beside the logits there are never more than a few classes of them."""
+    labels = torch.arange(40).repeat(9)
+    labels[-1] = 0  # another class has an image less
+    criterion = ClassDistances(43, torch.cat([labels, torch.tensor([41, 42])]), images=8)
+    monkeypatch.setattr(class_distances, "_CENTRED", 1, raising=False)
+    largest = []
+
+    class Watched(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor):
+                largest.append(out.untyped_storage().nbytes())
+            return out
+
+    criterion.is_filled.fill_(1)
+    kept = criterion.logits.untyped_storage().nbytes()
+    with Watched():
+        criterion.product()
+    assert max(size for size in largest if size != kept) < kept / 3  # a view of them has their size
+
+
+def test_classes_that_are_not_compared_take_no_room():
+    labels = torch.tensor([4, 0, 2, 4, 0, 4, 2, 0, 1])
+    assert len(ClassDistances(900, labels).logits) == 3 * 2 + 1

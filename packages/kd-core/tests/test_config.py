@@ -100,6 +100,28 @@ class TestFiles:
 
 
 class TestFileErrors:
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b"\xef\xbb\xbfa = 1\r\n", "starts with a byte order mark; save it as UTF-8 without"),
+            ("a = 1".encode("utf-16"), "starts with a byte order mark"),
+            (b"a = 1\0", "has null bytes"),
+            (b"a = 1\nb = [{'x': 1, 'y': {1: 2, 1: 3}}]\n", "line 2: 1 stands twice in a dict"),
+        ],
+    )
+    def test_what_editors_spoil_or_would_count_in_part_is_refused(self, write, content, message):
+        path = write("spoilt.py", "")
+        path.write_bytes(content)
+        for file in (path, write("child.py", "_base_ = 'spoilt.py'\n")):
+            with pytest.raises(UserError, match=rf"spoilt\.py.*{message}") as raised:
+                load_config(file)
+            assert "\n" not in str(raised.value)
+
+    def test_windows_lines_and_equal_keys_of_two_dicts_are_read(self, write):
+        path = write("windows.py", "")
+        path.write_bytes(b"a = {'x': 1}\r\nb = {'x': 2, **a}\r\n")
+        assert load_config(path) == {"a": {"x": 1}, "b": {"x": 1}}
+
     def test_missing_file_names_the_nearest_in_its_folder(self, example):
         with pytest.raises(UserError, match=r"no config file .*exmple\.py; did.*'example.py'"):
             load_config(example.with_name("exmple.py"))

@@ -1,6 +1,7 @@
 """`--json`: lines for programs on stdout, all else on stderr."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ from kd_core.experiment.cli import training_main
 from kd_core.experiment.parsers import training_parser
 from kd_core.runtime import json_lines
 from kd_core.runtime.console import err, out
+from kd_core.runtime.failures import during_run
 from kd_core.training.loggers import StdoutLog
 
 
@@ -52,7 +54,20 @@ def test_it_is_refused_where_there_is_no_epoch_and_no_result(capsys, other):
     assert f"leave it out with {other[0]}" in line
 
 
-def test_a_reader_that_left_gives_141(monkeypatch):
+def in_a_run(args):
+    with during_run(Path("runs/x"), 0, ""):
+        json_lines.say("result")
+
+
+def print_in_a_run(args):
+    with during_run(Path("runs/x"), 0, ""):
+        out.print("a table")
+
+
+@pytest.mark.parametrize(
+    ("run", "arguments"), [(train, ["--json"]), (in_a_run, ["--json"]), (print_in_a_run, [])]
+)
+def test_a_reader_that_left_gives_141(monkeypatch, run, arguments):
     class Gone:
         encoding = "utf-8"
 
@@ -66,7 +81,7 @@ def test_a_reader_that_left_gives_141(monkeypatch):
             raise OSError
 
     monkeypatch.setattr("sys.stdout", Gone())
-    assert training_main("Train.", lambda: SimpleNamespace(run=train))(["--json"]) == 141
+    assert training_main("Train.", lambda: SimpleNamespace(run=run))(arguments) == 141
 
 
 def test_help_says_what_each_exit_status_means():

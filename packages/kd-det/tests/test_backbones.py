@@ -7,9 +7,11 @@ from torch import nn
 
 pytest.importorskip("detectron2")
 
+import kd_det  # noqa: F401  before Detectron2
 from detectron2.config import get_cfg
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import build_backbone
+from kd_det.networks import resnet10  # noqa: F401  registers itself
 from kd_det.networks.backbones import MobileNetV2
 
 STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}

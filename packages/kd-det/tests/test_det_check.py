@@ -190,3 +190,11 @@ def detector_with_masks(path):
 def test_an_import_without_a_config_has_no_effect(coco, capsys):
     assert main([*arguments(coco), "--import", "my_module"]) == 2
     assert "--import has no effect without --config-file" in capsys.readouterr().err
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_images_are_read(
+    coco, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("kd_det.data.check.check", None)
+    assert main([*arguments(coco), "--out", str(tmp_path)]) == 2
+    assert "is a folder; wanted the name of a file" in capsys.readouterr().err

@@ -5,11 +5,13 @@ import json
 import pytest
 import torch
 from kd_core.errors import UserError
+from kd_core.networks.activation_checkpointing import has_checkpointed
 
 pytest.importorskip("detectron2")
 import kd_det  # noqa: F401  before Detectron2
 from kd_det.config import read_config
 from kd_det.running.machine import on_cpu
+from kd_det.settings.choices import check_choices
 from kd_det.train import main
 from kd_det.trainer import DistillationTrainer
 
@@ -199,3 +201,61 @@ class TestAugmentation:
         impossible = ["TEST.EXPECTED_RESULTS", "[['bbox_TTA', 'AP', 200.0, 1.0]]"]
         with pytest.raises(SystemExit):  # Detectron2's own answer
             main([*given, "--eval-only", *quick, *weights, *impossible])
+
+
+def test_the_student_s_blocks_alone_run_again_and_one_without_is_refused(write, monkeypatch):
+    terms = {"cwd": {"CRITERION": "kd_core.criteria.cwd.CWD"}}
+    cfg = read_config(write("retinanet", terms), ["KD.ACTIVATION_CHECKPOINTING", True])
+    model = DistillationTrainer.build_model(cfg)
+    assert has_checkpointed(model.network.modules())
+    assert not has_checkpointed(model.teachers["teacher"].network.modules())
+    monkeypatch.setattr("kd_core.networks.activation_checkpointing.blocks_of", lambda network: [])
+    with pytest.raises(UserError, match=r"^KD\.ACTIVATION_CHECKPOINTING: RetinaNet has no blocks"):
+        DistillationTrainer.build_model(cfg)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"SEED: 1\nMODEL: {DEVICE: cpu}\nSEED: 2\n", "line 3: key SEED stands twice"),
+        (b"SOLVER:\n  STEPS: [{A: 1, A: 2}]\n", "line 2: key A stands twice"),
+        ("SEED: 1".encode("utf-16"), "is not a text in UTF-8"),
+        (b"", "wanted keys with values, such as MODEL: ..., got nothing"),
+        (b"- a\n", "got a list"),
+        (b"hello", "got a str"),
+    ],
+)
+def test_a_yaml_of_which_a_part_would_count_is_refused(content, told, tmp_path):
+    path = tmp_path / "spoilt.yaml"
+    path.write_bytes(content)
+    (tmp_path / "child.yaml").write_text("_BASE_: spoilt.yaml\n")
+    for name in ("spoilt.yaml", "child.yaml"):
+        with pytest.raises(UserError, match=r"spoilt\.yaml") as raised:
+            read_config(tmp_path / name)
+        assert told in str(raised.value)
+
+
+def test_marks_windows_lines_and_aliases_of_yaml_are_read(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_bytes(b"\xef\xbb\xbfSOLVER: &s\r\n  MAX_ITER: 7\r\nSEED: 1\r\n")
+    assert read_config(path).SOLVER.MAX_ITER == 7
+
+
+@pytest.mark.parametrize(
+    ("pair", "wanted"),
+    [
+        (("SOLVER.CHECKPOINT_PERIOD", 0), "above 0"),
+        (("SOLVER.MAX_ITER", 0), "above 0"),
+        (("SOLVER.IMS_PER_BATCH", -2), "above 0"),
+        (("INPUT.MIN_SIZE_TRAIN", (64, -5)), "above 0"),
+        (("MODEL.PIXEL_STD", [1.0, 0.0, 1.0]), "above 0"),
+        (("SOLVER.BASE_LR", -0.1), "0 or more"),
+        (("SOLVER.BASE_LR", float("nan")), "0 or more"),
+        (("TEST.EVAL_PERIOD", -1), "0 or more"),
+        (("DATALOADER.NUM_WORKERS", -1), "0 or more"),
+    ],
+)
+def test_numbers_that_detectron2_fails_at_in_its_work_are_refused(pair, wanted, write):
+    cfg = read_config(write("retinanet"), list(pair))
+    with pytest.raises(UserError, match=f"{pair[0]} is .*; wanted {wanted}"):
+        check_choices(cfg)

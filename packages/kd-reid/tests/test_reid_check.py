@@ -128,6 +128,7 @@ def test_wrong_arguments_are_one_line(own, capsys):
         (["nowhere"], "there is no folder or CSV file nowhere"),
         (["nothing.csv"], "there is no folder or CSV file nothing.csv"),
         ([str(own), "--workers", "0"], "--workers 0"),
+        ([str(own), "--workers", "0", "--out", str(own)], "is a folder; wanted the name of a file"),
         ([str(own), "--camera", "("], "not a regular expression"),
     ):
         assert main(wrong) == 2

@@ -300,9 +300,15 @@ class TestSets:
             ([SET, SET], "twice"),
             (["market15:data"], "did you mean 'market1501'"),
             (["nowhere"], "there is no set nowhere"),
+            (["empty.py"], "empty.py: wanted a config with data=dict(type=...)"),
+            (["gone.csv"], "gone.jpg"),
         ],
     )
     def test_unclear_sets_are_refused(self, sets, text, capsys):
+        Path("empty.py").write_text("trainer = dict()")
+        rows = [(name, "1", camera) for name in ("gone.jpg", ZOO) for camera in "12"]
+        self.table(("path", "identity", "camera"), rows)
+        Path("set.csv").rename("gone.csv")
         assert text in refused(capsys, ZOO, *(["--data", *sets] if sets else []))
 
 
@@ -352,6 +358,17 @@ class TestSavedFeatures:
             (lambda: np.save("f.npy", np.zeros((64, 2), int)), "as floats, got int64"),
             (lambda: np.save("f.npy", np.full((64, 2), np.nan)), "not finite"),
             (lambda: Path("f.npy").write_bytes(b"\x93NUMPY\x01\x00v"), "not an array"),
+            (
+                lambda: np.save("f.npy", np.zeros((24, 0))),
+                "wanted features [images, width], got [24, 0]",
+            ),
+            (lambda: np.save("f.npy", np.zeros((64, 2), complex)), "as floats, got complex"),
+            (lambda: Path("f.npy").unlink(), "there is no finished run or file of weights f.npy"),
+            (lambda: in_place_of("f.npy"), "f.npy: cannot be read (Is a directory)"),
+            (lambda: in_place_of("f.csv"), "f.csv: there is no such file"),
+            (lambda: Path("f.csv").write_text(""), "f.csv: is empty"),
+            (lambda: Path("f.csv").write_text("path,path\na,b\n"), "each once, got"),
+            (lambda: Path("f.csv").write_bytes(b"path,identity\n\xff\xfe,\x00\n"), "f.csv"),
             (lambda: Path("f.csv").write_text("path,who\na,b\n"), "column 'who' is not known"),
             (lambda: Path("f.csv").write_text("path,identity\na,\n"), "f.csv:2: identity is empty"),
         ],
@@ -359,6 +376,15 @@ class TestSavedFeatures:
     def test_damaged_files_are_refused(self, spoil, text, saved, capsys):
         spoil()
         assert text in refused(capsys, "f.npy")
+
+    @pytest.mark.parametrize("missing", ["identity", "split", "path"])
+    def test_a_column_that_is_missing_is_named(self, missing, saved, capsys):
+        names = ["path", "identity", "camera", "split"]
+        place = names.index(missing)
+        del names[place]
+        self.write([[*line[:place], *line[place + 1 :]] for line in saved], names)
+        sets = ["--data", SET] if missing == "path" else []
+        assert f"f.csv: has no column '{missing}'" in refused(capsys, "f.npy", *sets)
 
     def test_images_without_one_row_are_refused(self, saved, capsys):
         self.write([("x.jpg", *saved[0][1:]), *saved[1:]])
@@ -382,6 +408,12 @@ class TestSavedFeatures:
     @pytest.mark.parametrize("option", [["--no-distractors"], ["--camera", "c(.)"]])
     def test_options_of_sets_without_a_set_are_refused(self, option, saved, capsys):
         assert f"{option[0]} is for --data" in refused(capsys, "f.npy", *option)
+
+
+def in_place_of(name):
+    """Put a folder where a file was."""
+    Path(name).unlink()
+    Path(name).mkdir()
 
 
 README = Path(__file__).parents[1] / "README.md"

@@ -591,3 +591,11 @@ def test_a_picture_that_fails_costs_no_ranking(capsys, monkeypatch):
     (told,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     assert "search.json has the ranking" in told
     assert json.loads(Path("search.json").read_text())["queries"]
+
+
+def test_a_gallery_of_the_picture_alone_is_refused(capsys):
+    Path("alone").mkdir()
+    shutil.copy(queries()[0], "alone/same.jpg")
+    told = refused(capsys, search, "run", "alone/same.jpg", "alone", "--workers", "0")
+    assert "GALLERY alone: has nothing but the PICTURE itself" in told
+    assert not Path("search.json").exists()

@@ -18,6 +18,8 @@ def _main(arguments: list[str]) -> None:
     args = parser.parse_args(arguments)
     if args.size < 1:
         parser.error(f"--size is {args.size}; wanted 1 or more images in a shard")
+    if args.seed < 0:
+        parser.error(f"--seed is {args.seed}; wanted 0 or more")
     require_paths("folder of images", [args.images])
     from kd_cls.data.shards.writing import write_shards
 

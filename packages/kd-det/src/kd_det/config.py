@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
 from detectron2.config import CfgNode
 from kd_core.config.trusted import trusted_names
 from kd_core.errors import UserError, located, nearest
@@ -11,10 +10,10 @@ from kd_core.files.weight_files import main_file, split_choice
 
 from kd_det.lazy.files import lazy_of
 from kd_det.lazy.reading import read_lazy
-from kd_det.settings.anchors_text import without_expressions
 from kd_det.settings.imports import default_config
 from kd_det.settings.keys import remember, teacher_defaults
 from kd_det.settings.merging import UnknownKeyError, has_key, merge
+from kd_det.settings.yaml_text import read_mapping
 from kd_det.settings.zoo import find_config, is_of_zoo
 from kd_det.teachers.nodes import add_network_keys
 
@@ -138,11 +137,7 @@ def check_teacher(cfg: CfgNode) -> None:
 
 def _check_bases(file: Path, above: tuple[Path, ...]) -> None:
     """Reject a `_BASE_` that is not a local file: Detectron2 would wait at a pipe, or download."""
-    try:
-        node = yaml.safe_load(without_expressions(file.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return  # reported when it is merged
-    bases = node.get("_BASE_", []) if isinstance(node, dict) else []
+    bases = read_mapping(file).get("_BASE_", [])
     for base in bases if isinstance(bases, list) else [bases]:
         if not isinstance(base, str) or "://" in base:
             raise UserError(f"{file}: _BASE_ {base!r}: wanted a YAML file of this machine")

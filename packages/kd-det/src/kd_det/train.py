@@ -53,9 +53,14 @@ def _main(arguments: list[str]) -> None:
         return
     if names and args.config_file:
         raise UserError(f"{names[0]} and --config-file both name a config; leave one of them out")
-    if not args.config_file:  # of a LazyConfig keys are in lower case, as names are
-        more, args.opts = split_names(args.opts)
+    more = _names_between(args)
+    while more and args.opts[:1] and args.opts[0].startswith("-"):  # options behind the names
         names += more
+        before = len(rest) - len(more) - len(args.opts)
+        rest = [*rest[:before], *args.opts]
+        args = argument_parser().parse_args(rest)
+        more = _names_between(args)
+    names += more
     check_pairs(args.opts)
     args.resume |= args.auto_resume
     if args.num_machines == 1 and (started := launchers.adopt()) > 1:
@@ -68,6 +73,14 @@ def _main(arguments: list[str]) -> None:
         if found:
             args.config_file, args.opts = found.file, [*found.options, *args.opts]
         _start(args)
+
+
+def _names_between(args: Namespace) -> list[str]:
+    """Take the names that stand before the KEY VALUE pairs out of them; return the names."""
+    if args.config_file:  # of a LazyConfig keys are in lower case, as names are
+        return []
+    more, args.opts = split_names(args.opts)
+    return more
 
 
 def _start(args: Namespace) -> None:

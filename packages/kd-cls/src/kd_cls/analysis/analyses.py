@@ -15,6 +15,7 @@ from kd_core.experiment.cli import parse_options
 from kd_core.experiment.parsing import NAMES
 from kd_core.files.checkpoint import save_json
 from kd_core.files.leftovers import remove_leftovers
+from kd_core.files.new_files import require_writable
 from kd_core.runtime.console import out
 
 from kd_cls.analysis import cam, cka, correlation, reliability, tables, tsne
@@ -37,9 +38,11 @@ _TEACHER = "teacher"
 
 def run(args: Namespace) -> None:
     """Do what the arguments say; see `kd_cls.analysis.arguments`."""
+    if args.json:
+        require_writable(Path(args.json).expanduser(), "--json")
     numbers = _draw(args) if args.what in PICTURES else _measure(args)
     if args.json:
-        save_json(numbers, Path(args.json), sealed=False)
+        save_json(numbers, Path(args.json).expanduser(), sealed=False)
         out.print(f"wrote {args.json}", markup=False)
 
 

@@ -1,6 +1,7 @@
 """Run a config file, python code, and its bases; nothing else is read as a config."""
 
 import ast
+import codecs
 import errno
 import os
 import traceback
@@ -40,9 +41,33 @@ def read_python(path: Path, edit: Edit) -> dict[str, Any]:
         # By default an `import` in the file would switch mmengine to its lazy syntax.
         with _python_alone(), _edited(path, edit):
             loaded = Config.fromfile(path, lazy_import=False, import_custom_modules=False)
+    except _TextError:
+        raise
     except (Exception, SystemExit) as error:  # a file that exits is not to end the tool in silence
         raise UserError(_explain(path, error)) from error
     return dict(loaded.to_dict())
+
+
+class _TextError(UserError):
+    """A file is not a text, or says a thing twice; the message has its place."""
+
+
+def _check_text(file: Path) -> None:
+    """Reject what is not plain UTF-8, and a key that stands twice in a dict: the last would win."""
+    content = file.read_bytes()
+    if content.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise _TextError(f"{file}: starts with a byte order mark; save it as UTF-8 without one")
+    if b"\0" in content:
+        raise _TextError(f"{file}: has null bytes, so it is not a text; save it as UTF-8")
+    try:
+        nodes = list(ast.walk(ast.parse(content)))
+    except (SyntaxError, ValueError, RecursionError):  # told when the file is run
+        return
+    for node in nodes:
+        keys = [k.value for k in getattr(node, "keys", ()) if isinstance(k, ast.Constant)]
+        if isinstance(node, ast.Dict) and len(keys) > len(set(keys)):
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise _TextError(f"{file}, line {node.lineno}: {twice!r} stands twice in a dict")
 
 
 @contextmanager
@@ -67,8 +92,9 @@ def _edited(path: Path, edit: Edit) -> Iterator[None]:
     read = Config._file2dict
 
     def read_and_edit(filename: Any, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        values, *rest = read(filename, *args, **kwargs)
         file = Path(filename)
+        _check_text(file)
+        values, *rest = read(filename, *args, **kwargs)
         try:
             return edit(file, values), *rest
         except UserError as error:

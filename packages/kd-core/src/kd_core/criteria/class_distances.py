@@ -1,6 +1,6 @@
 """Distances between classes as a teacher sees them: by its logits, or by its weights."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -17,38 +17,54 @@ from kd_core.runtime.console import err
 
 _MOST = 2**26
 """Numbers of the Gram matrices of all classes that are held at once."""
+_CENTRED = 2**22
+"""Numbers of the features that are centred at once."""
 
 
 @full_precision
-def cka_distance(features: Tensor) -> Tensor:
+def cka_distance(features: Tensor, kept: Tensor | None = None) -> Tensor:
     """Return 1 - CKA of every two classes, [C, C]: 0 if their images differ in the same ways.
 
     Linear centred kernel alignment, as WKD (arXiv:2412.08139) takes it. Image m of a class is
     paired with image m of another, so the result depends on the order of the images.
 
     Args:
-        features: Such as logits, of M images of every class: [C, M, D].
+        features: Such as logits, of M images of every class: [C, M, D]. They are not copied whole.
+        kept: Which of the images count, bool [M]; None takes all.
 
     Raises:
         UserError: If they are not, or M is 1.
     """
-    if features.dim() != 3 or features.shape[1] < 2:
+    images = features.shape[1] if kept is None or features.dim() != 3 else int(kept.sum())
+    if features.dim() != 3 or images < 2:
         raise UserError(
             f"distances between classes: features are {list(features.shape)}, wanted [classes, "
             "images, D] with at least two images of every class"
         )
-    classes, images, _ = features.shape
-    centred = features - features.mean(1, keepdim=True)
+    classes = len(features)
     # The squared norm of X'Y is the product of the Gram matrices XX' and YY', taken in parts.
     products = features.new_zeros(classes, classes)
-    for part in centred.split(max(1, _MOST // (classes * images)), 1):
-        grams = (part @ centred.mT).flatten(1)
+    step = max(1, _MOST // (classes * images))
+    for start in range(0, images, step):
+        rows = slice(start, start + step)
+        grams = features.new_empty(classes, min(step, images - start) * images)
+        place = 0
+        for own in _centred(features, kept):
+            grams[place : place + len(own)] = (own[:, rows] @ own.mT).flatten(1)
+            place += len(own)
         products += grams @ grams.T
     norms = products.diagonal().sqrt()
     scale = norms.outer(norms)
     # Equal logits of all images of a class have nothing in common with any other class's.
     distance = 1 - products / scale.where(scale > 0, 1)
     return distance.clamp(min=0).fill_diagonal_(0)
+
+
+def _centred(features: Tensor, kept: Tensor | None) -> Iterator[Tensor]:
+    """Yield the features of a few classes after the other, less the mean of each class."""
+    for some in features.split(max(1, _CENTRED // max(1, features[0].numel()))):
+        own = some if kept is None else some[:, kept]
+        yield own - own.mean(1, keepdim=True)
 
 
 def sharpened(distance: Tensor, sharpness: float) -> Tensor:
@@ -100,7 +116,8 @@ class ClassDistances(Criterion):
     the `cost` of moving probability between classes: `sharpened` distances of `cka_distance`. Every
     class counts with as many images as the smallest one has, in the order of the training set. One
     with fewer than two images counts as far from all others, which is told. The logits take
-    4 * C * C * images bytes: 20 MB for CIFAR-100, 2.9 GB for ImageNet.
+    4 * C * C * images bytes (once C is that of the classes that are compared): 20 MB for CIFAR-100,
+    2.9 GB for ImageNet. The distances are computed a few classes at a time beside them.
 
     Args:
         num_classes: C.
@@ -142,9 +159,9 @@ class ClassDistances(Criterion):
             )
         fewest = min(counts[known].tolist(), default=2)
         self.images, self.sharpness = min(images or fewest, fewest), sharpness
-        rows = num_classes * self.images
+        rows = int(known.sum()) * self.images  # of classes that are compared
         self.register_buffer("is_known", known, persistent=False)
-        self.register_buffer("places", _places(labels, counts, self.images), persistent=False)
+        self.register_buffer("places", _places(labels, known, self.images), persistent=False)
         self.register_buffer("logits", torch.zeros(rows + 1, num_classes))  # the last is for others
         self.register_buffer("is_filled", torch.zeros(rows + 1))
         self.nothing = nn.Parameter(torch.zeros(()))  # an optimizer needs something to move
@@ -164,21 +181,24 @@ class ClassDistances(Criterion):
 
     def product(self) -> dict[str, Tensor]:
         """Return the costs that `WKDLogits` loads, [C, C]."""
-        shape = len(self.is_known), self.images
-        filled = self.is_filled[:-1].view(shape).bool()[self.is_known]
-        # One image that was left out (a last batch of one) leaves out its place in all classes.
-        features = self.logits[:-1].unflatten(0, shape)[self.is_known][:, filled.all(0)]
-        distance = equal_costs(shape[0]).to(features)
-        if len(features):
-            known = self.is_known.nonzero().flatten()
-            distance[known[:, None], known] = cka_distance(features)
+        distance = equal_costs(len(self.is_known)).to(self.logits)
+        known = self.is_known.nonzero().flatten()
+        if len(known):
+            shape = len(known), self.images
+            # One image that was left out (a last batch of one) leaves out its place in all classes.
+            filled = self.is_filled[:-1].view(shape).bool().all(0)
+            features = self.logits[:-1].unflatten(0, shape)
+            distance[known[:, None], known] = cka_distance(features, filled)
         return {"cost": sharpened(distance, self.sharpness)}
 
 
-def _places(labels: Tensor, counts: Tensor, images: int) -> Tensor:
-    """Return the row of each image: a class after the other; the last row for the rest."""
+def _places(labels: Tensor, known: Tensor, images: int) -> Tensor:
+    """Return the row of each image: a known class after the other; the last row for the rest."""
+    counts = labels.bincount(minlength=len(known))
+    first_rows = (known.cumsum(0) - 1) * images
     order = labels.argsort(stable=True)
     rank = torch.empty_like(order)
     firsts = counts.cumsum(0) - counts
     rank[order] = torch.arange(len(labels), device=labels.device) - firsts[labels[order]]
-    return torch.where(rank < images, labels * images + rank, len(counts) * images)
+    is_kept = known[labels] & (rank < images)
+    return torch.where(is_kept, first_rows[labels] + rank, int(known.sum()) * images)

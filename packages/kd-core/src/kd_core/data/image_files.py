@@ -181,12 +181,10 @@ def require_image(file: str) -> None:
         kind = _not_a_file(os.stat(file).st_mode)
     except (OSError, ValueError) as error:
         if os.path.islink(file):
-            raise UserError(
-                f"{file}: is a link to nothing; replace it, or move it elsewhere"
-            ) from error
+            raise UserError(f"{file}: is a link to nothing; replace it, or leave it out") from error
         raise _damaged(file, error) from error
     if kind:
-        raise UserError(f"{file}: is {kind}, not an image file; move it elsewhere")
+        raise UserError(f"{file}: is {kind}, not an image file; leave it out")
 
 
 def _range(image: Image.Image) -> int | None:
@@ -205,7 +203,7 @@ def _open(file: str) -> Iterator[BinaryIO]:
     with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
         found = os.fstat(stream.fileno())
         if kind := _not_a_file(found.st_mode):  # replaced just now
-            raise UserError(f"{file}: is {kind}, not an image file; move it elsewhere")
+            raise UserError(f"{file}: is {kind}, not an image file; leave it out")
         if not found.st_size:
             raise _damaged(file, ValueError("it is empty"))
         yield stream
@@ -240,6 +238,4 @@ def _reduced(size: tuple[int, int], side: int | None) -> tuple[int, int]:
 def _damaged(file: str, error: Exception) -> UserError:
     unknown = isinstance(error, UnidentifiedImageError)  # its text names a Python object
     why = "not a format that Pillow knows" if unknown else error
-    return UserError(
-        f"{file}: cannot be decoded as an image ({why}); replace it, or move it elsewhere"
-    )
+    return UserError(f"{file}: cannot be decoded as an image ({why}); replace it, or leave it out")

@@ -26,6 +26,7 @@ from kd_core.experiment.seeds import repeat, seed_folder, summary_table
 from kd_core.experiment.shared_teacher import check_shareable, train_sharing_teachers
 from kd_core.experiment.spec import RANDOM, Experiment
 from kd_core.experiment.teachers import unfinished
+from kd_core.files.new_files import require_writable
 from kd_core.files.workdir import has_run, run_folder
 from kd_core.runtime import distributed, json_lines
 from kd_core.runtime.console import err, out
@@ -187,6 +188,7 @@ class TrainingTool:
         """Write the logits of the only teacher for all training images; see `save_outputs`."""
         if distributed.is_distributed():
             raise UserError("--save-outputs runs in one process; run it without torchrun")
+        require_writable(Path(args.save_outputs).expanduser(), "--save-outputs")
         last, folder = self._with_teachers(experiment, args)
         if len(last.teachers) != 1:
             names = ", ".join(last.teachers) or "none"

@@ -33,8 +33,10 @@ def require_writable(path: Path, option: str = "--out") -> None:
         option: That names another place.
 
     Raises:
-        UserError: If nothing can be written there.
+        UserError: If it is a folder, or nothing can be written there.
     """
+    if path.is_dir():
+        raise UserError(f"{option} {path}: is a folder; wanted the name of a file")
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     try:
         with tempfile.TemporaryFile(dir=folder):

@@ -16,9 +16,13 @@ _WIDTH = 110  # without a terminal, rich would cut tables at 80 columns
 _ASCII = {"±": "+-"}
 
 
+class ReaderLeftError(BrokenPipeError):
+    """Nobody reads stdout any more, as behind `| head`."""
+
+
 class _Out(Console):
     def on_broken_pipe(self) -> None:
-        raise BrokenPipeError  # rich would exit with status 1
+        raise ReaderLeftError  # rich would exit with status 1
 
 
 class _OnTerminal(Console):

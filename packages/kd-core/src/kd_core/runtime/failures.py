@@ -12,6 +12,7 @@ from typing import Any
 
 from kd_core.errors import RunError, UserError
 from kd_core.runtime import children
+from kd_core.runtime.console import ReaderLeftError
 from kd_core.runtime.system_errors import refused
 
 RESUME = "the same command with --resume continues from the last checkpoint"
@@ -78,6 +79,8 @@ def during_run(folder: Path, seed: int, memory: str) -> Iterator[None]:
     """
     try:
         yield
+    except ReaderLeftError:
+        raise  # the run did not fail
     except Exception as error:
         with children.left_alone():
             told = explain(error, memory)

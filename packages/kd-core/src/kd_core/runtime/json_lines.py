@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, TextIO
 
-from kd_core.runtime.console import errors_ignored
+from kd_core.runtime.console import ReaderLeftError, errors_ignored
 
 _streams: list[TextIO] = []
 
@@ -42,11 +42,17 @@ def say(event: str, **values: Any) -> None:
     Args:
         event: "epoch", "iteration" or "result".
         values: In JSON's types. What is not a finite number, which JSON lacks, becomes null.
+
+    Raises:
+        ReaderLeftError: If nobody reads them any more.
     """
     if _streams:
         line = json.dumps(_strict({"event": event, **values}), allow_nan=False)
-        _streams[-1].write(line + "\n")
-        _streams[-1].flush()
+        try:
+            _streams[-1].write(line + "\n")
+            _streams[-1].flush()
+        except BrokenPipeError as error:
+            raise ReaderLeftError from error
 
 
 def _strict(value: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 from kd_core.errors import UserError
 from kd_core.experiment.data_report import check_workers, print_report, read_all
 from kd_core.files.checkpoint import save_json
+from kd_core.files.new_files import require_writable
 from kd_core.runtime.console import out
 from rich.table import Table
 
@@ -51,11 +52,13 @@ _BOXES = Needs()
 
 def run(args: Namespace) -> int:
     """Print the report of `check`; returns the exit status: 1 if anything is unusable."""
+    if args.out:
+        require_writable(Path(args.out).expanduser())
     cfg = read_config(args.config_file) if args.config_file else None
     needs = Needs.of(cfg, training=not args.evaluation) if cfg else Needs(evaluates=args.evaluation)
     report = check(args.json, args.images, needs, workers=args.workers)
     if args.out:
-        save_json(report, Path(args.out), sealed=False)
+        save_json(report, Path(args.out).expanduser(), sealed=False)
     out.print(_categories_table(report["categories"]))
     counts = {key.replace("_", " "): report[key] for key in _COUNTS}
     shown = {k: title for k, title in UNUSABLE.items() if report[k] or k in _ALWAYS}

@@ -1,4 +1,6 @@
-"""Keys of Detectron2 that take one of a few names, which it looks at in the middle of its work."""
+"""Keys of Detectron2 with values that it fails at in the middle of its work: names, numbers."""
+
+from typing import Any
 
 from detectron2.config import CfgNode
 from kd_core.errors import UserError, nearest
@@ -20,17 +22,36 @@ CHOICES = {
     "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": _LOSSES,
     "MODEL.RETINANET.BBOX_REG_LOSS_TYPE": _LOSSES,
 }
+_ABOVE_0 = (
+    *("SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.IMS_PER_BATCH"),
+    *("INPUT.MIN_SIZE_TRAIN", "INPUT.MAX_SIZE_TRAIN", "MODEL.PIXEL_STD"),
+)
+_NOT_NEGATIVE = (
+    *("SOLVER.BASE_LR", "SOLVER.WARMUP_ITERS", "TEST.EVAL_PERIOD", "DATALOADER.NUM_WORKERS"),
+    *("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"),
+)
+"""Numbers, or lists of numbers, that Detectron2 does not check."""
 
 
 def check_choices(cfg: CfgNode) -> None:
-    """Reject names that Detectron2 would not know.
+    """Reject names that Detectron2 would not know, and numbers that it fails at in its work.
 
     Raises:
-        UserError: Names the key and the nearest name.
+        UserError: Names the key and the nearest name, or the range.
     """
     for key, names in CHOICES.items():
-        value = cfg
-        for part in key.split("."):
-            value = value[part]
+        value = _value(cfg, key)
         if value not in names:
             raise UserError(f"{key} is {value!r}{nearest(str(value), names)}")
+    for key in (*_ABOVE_0, *_NOT_NEGATIVE):
+        value = _value(cfg, key)
+        numbers = value if isinstance(value, list | tuple) else [value]
+        if not all(number > 0 or (number == 0 and key in _NOT_NEGATIVE) for number in numbers):
+            wanted = "0 or more" if key in _NOT_NEGATIVE else "above 0"
+            raise UserError(f"{key} is {value}; wanted {wanted}")
+
+
+def _value(cfg: CfgNode, key: str) -> Any:
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg

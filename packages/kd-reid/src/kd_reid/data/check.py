@@ -10,6 +10,7 @@ from kd_core.errors import UserError
 from kd_core.experiment.data_report import check_workers, print_report, read_all
 from kd_core.files.checkpoint import save_json
 from kd_core.files.fingerprint import hash_of_file
+from kd_core.files.new_files import require_writable
 from kd_core.runtime.console import out
 
 from kd_reid.arguments import reading_of
@@ -29,10 +30,12 @@ UNUSABLE = {
 
 def run(args: Namespace) -> int:
     """Print the report of `check`; returns the exit status: 1 if anything is unusable."""
+    if args.out:
+        require_writable(Path(args.out).expanduser())
     reading = reading_of(args)
     report = check(args.source, workers=args.workers, allow_shared=args.allow_shared, **reading)
     if args.out:
-        save_json(report, Path(args.out), sealed=False)
+        save_json(report, Path(args.out).expanduser(), sealed=False)
     out.print(f"read as {report['form']}", markup=False)
     print_report(report, _rows(report), UNUSABLE)
     out.print(_evaluation_text(report), markup=False)

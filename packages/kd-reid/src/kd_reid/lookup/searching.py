@@ -49,6 +49,8 @@ def run(args: Namespace) -> None:
         require_image(str(Path(file).expanduser()))
     queries, gallery, distance = _embedded(args)
     found = nearest(queries, gallery, distance, args.top_k)
+    if not any(found):
+        raise UserError(f"GALLERY {args.gallery}: has nothing but the PICTURE itself")
     for match in (match for matches in found for match in matches):
         _require_there(match.file, args)
     save_json(_report(args, queries.files, found, distance), beside, sealed=False)

@@ -38,6 +38,9 @@ def row_files(args: Namespace, given: Mapping[str, Any]) -> RowFiles:
     rows = {label: _row(node, label) for label, node in given.get("rows", {}).items()}
     if args.sweep:
         key, *values = args.sweep
+        if len(set(values)) < max(len(values), 1):
+            problem = "names a value twice" if values else "has no values"
+            raise UserError(f"--sweep {key} {problem}; each row has a value of its own")
         rows |= {f"{key} = {value}": ([], [f"{key}={value}"]) for value in values}
     for label in [*given.get("against", {}), *given.get("against", {}).values()]:
         if label not in rows:

@@ -1,0 +1,52 @@
+"""The text of a YAML config: a mapping in UTF-8, in which no key stands twice."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from kd_core.errors import UserError
+
+from kd_det.settings.anchors_text import without_expressions
+
+
+def read_mapping(file: Path) -> dict[Any, Any]:
+    """Return the keys and values of a file; empty where YAML's own error is told by the merge.
+
+    Raises:
+        UserError: If it is not a text, not a mapping, or a key stands twice in a node: YAML's
+            readers take the last one in silence.
+    """
+    try:
+        text = without_expressions(file.read_text(encoding="utf-8"))
+        node = yaml.safe_load(text)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: is not a text in UTF-8; save it as one") from error
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return {}
+    if not isinstance(node, dict):
+        came = "nothing" if node is None else f"a {type(node).__name__}"
+        raise UserError(f"{file}: wanted keys with values, such as MODEL: ..., got {came}")
+    if found := _twice(yaml.compose(text, Loader=yaml.SafeLoader)):
+        raise UserError(f"{file}, line {found[1]}: key {found[0]} stands twice in its node")
+    return node
+
+
+def _twice(node: Any) -> tuple[str, int] | None:
+    """Return a key that stands twice in a node, and the line of the second."""
+    waiting, known = [node], set[int]()
+    while waiting:
+        node = waiting.pop()
+        if not isinstance(node, yaml.CollectionNode) or id(node) in known:
+            continue  # an alias may lead back to itself
+        known.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+            continue
+        seen = set()
+        for key, value in node.value:
+            name = key.value if isinstance(key, yaml.ScalarNode) else None
+            if name is not None and name in seen:
+                return name, key.start_mark.line + 1
+            seen.add(name)
+            waiting.append(value)
+    return None
