@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = ROOT / "docs/notebooks"
 FEW = "'data.limit_per_class=2', 'schedule.warmup_epochs=0', 'trainer.allow_weak_teacher=True'"
 FASTER = {  # what is replaced, so that a notebook takes seconds
-    "distil_a_classifier": {"EPOCHS = 40": "EPOCHS = 3"},
+    "distil_a_classifier": {"EPOCHS = 20, 60": "EPOCHS = 3, 2"},
     "look_into_a_student": {'["trainer.epochs=10",': f'["trainer.epochs=1", {FEW},'},
 }
 
