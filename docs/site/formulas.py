@@ -6,12 +6,12 @@ from typing import Any
 from docutils.nodes import SkipNode
 from latex2mathml.converter import convert
 
-BIG_NORM = re.compile(r"\\[bB]igg?[lr]?\\\|")
+LARGE = re.compile(r"\\[bB]igg?[lrm]?(?![a-zA-Z])")
 
 
 def mathml(formula: str, display: str) -> str:
-    """Return LaTeX as MathML; the converter knows a large norm by its name alone."""
-    return convert(BIG_NORM.sub(r"\\Vert ", " ".join(formula.split())), display=display)
+    """Return LaTeX as MathML, without `\\big`, which browsers would put below the line."""
+    return convert(LARGE.sub("", " ".join(formula.split())), display=display)
 
 
 def inline(translator: Any, node: Any) -> None:
