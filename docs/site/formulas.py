@@ -10,7 +10,7 @@ LARGE = re.compile(r"\\[bB]igg?[lrm]?(?![a-zA-Z])")
 
 
 def mathml(formula: str, display: str) -> str:
-    """Return LaTeX as MathML, without `\\big`, which browsers would put below the line."""
+    """Return LaTeX as MathML, without sizes, which browsers put below the line."""
     return convert(LARGE.sub("", " ".join(formula.split())), display=display)
 
 
