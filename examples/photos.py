@@ -1,9 +1,10 @@
 """Draw photos as phones save them: turned, with the way up in their EXIF data, and a CSV list.
 
-    python examples/photos.py FOLDER
+    python examples/photos.py FOLDER             # photos and photos.csv
+    python examples/photos.py FOLDER --folders   # other photos, in train/CLASS and test/CLASS
 
 Each shows one arrow. Its class is where it points when the photo is upright, so whoever reads the
-files without their EXIF data sees other classes. docs/photos.md continues from here.
+files without their EXIF data sees other classes. docs/photos.md and docs/unlabelled.md continue.
 """
 
 import argparse
@@ -49,23 +50,36 @@ def save(photo: Image.Image, path: Path, orientation: int) -> None:
     stored.save(path, quality=92, exif=exif)
 
 
+def save_all(folder: Path, *, by_class: bool) -> list[tuple[str, str, str]]:
+    """Write all photos; return the name, class and part of each."""
+    ways, rows = list(_STORED), []
+    for part, count in _PARTS.items():
+        for number in range(count * len(CLASSES)):
+            label = list(CLASSES)[number % len(CLASSES)]
+            name = f"{part}_{number:03}.jpg"
+            path = folder / part / label / name if by_class else folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            seed = len(part) * 1000 + number + (500 if by_class else 0)
+            save(draw(label, seed), path, ways[number // 4 % 4])
+            rows.append((name, label, part))
+    return rows
+
+
 def main() -> None:
-    """Write the photos and `photos.csv`, as a spreadsheet does: with semicolons and a mark."""
+    """Write the photos and, unless folders name their classes, `photos.csv`, as a spreadsheet."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
-    folder: Path = parser.parse_args().folder
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "photos.csv").open("w", encoding="utf-8-sig", newline="") as file:
-        rows = csv.writer(file, delimiter=";")
-        rows.writerow(["File", "Class", "Set"])
-        for part, count in _PARTS.items():
-            for number in range(count * len(CLASSES)):
-                label = list(CLASSES)[number % len(CLASSES)]
-                name = f"{part}_{number:03}.jpg"
-                ways = list(_STORED)
-                save(draw(label, len(part) * 1000 + number), folder / name, ways[number // 4 % 4])
-                rows.writerow([name, label, part])
-    print(f"{folder}: photos.csv and its photos")
+    parser.add_argument("--folders", action="store_true", help="one a class, instead of a list")
+    args = parser.parse_args()
+    rows = save_all(args.folder, by_class=args.folders)
+    if args.folders:
+        print(f"{args.folder}: {len(rows)} photos in train/CLASS and test/CLASS")
+        return
+    with (args.folder / "photos.csv").open("w", encoding="utf-8-sig", newline="") as file:
+        table = csv.writer(file, delimiter=";")
+        table.writerow(["File", "Class", "Set"])
+        table.writerows(rows)
+    print(f"{args.folder}: photos.csv and its photos")
 
 
 if __name__ == "__main__":

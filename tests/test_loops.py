@@ -71,3 +71,10 @@ def test_the_page_on_loops_has_a_command_for_each_and_no_other():
         "own_loop",  # in tests/test_examples.py
         *LOOPS,
     ]
+
+
+def test_the_page_shows_the_core_of_the_plain_loop_as_it_is():
+    page = (ROOT / "docs/own_loop.md").read_text(encoding="utf-8")
+    source = (ROOT / "examples/own_loop.py").read_text(encoding="utf-8")
+    [shown] = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert shown in source

@@ -5,6 +5,7 @@ import re
 import runpy
 import shlex
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -65,4 +66,8 @@ def test_photos_with_exif_turns_become_a_student_that_sees_them_upright(
 
     lying = Image.open(photo)
     upright = ImageOps.exif_transpose(lying)
+    assert ["down", "left", "right", "up"][logits_of(upright).argmax()] == "left"
     assert logits_of(upright).argmax() != logits_of(lying).argmax()
+    [shown] = re.findall(r"^ *```python\n(.*?)^ *```$", PAGE, re.MULTILINE | re.DOTALL)
+    exec(textwrap.dedent(shown), {})
+    assert "Prediction(name='left'" in capsys.readouterr().out

@@ -174,8 +174,7 @@ def tracked_files() -> list[str]:
 
 
 def glossary() -> str:
-    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    return page.partition("\n## Words\n")[2].partition("\n## ")[0]
+    return (ROOT / "docs/glossary.md").read_text(encoding="utf-8")
 
 
 def is_defined(place: str) -> bool:

@@ -1,7 +1,7 @@
 """Build the documentation site: `uv run --group docs docs/site/build.py` writes `site/index.html`.
 
-Pages are those of `docs/`, the READMEs, a page for each method and the reference. A warning is an
-error, and so is a link that leads nowhere. The site works from the file system.
+Pages are those of `docs/`, its notebooks, the READMEs, a page for each method and the reference. A
+warning is an error, and so is a link that leads nowhere. The site works from the file system.
 """
 
 import argparse
@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import gallery
 import links
+import notebooks
 import reference
 from sphinx.cmd.build import main as sphinx
 
@@ -31,8 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         source = Path(folder) / "pages"
         links.copy_pages(ROOT, source)
         gallery.write_pages(ROOT, source)
+        notebooks.write_pages(ROOT, source)
         reference.write_pages(ROOT, source)
-        for name in ("conf.py", "index.md", "style.css"):
+        for name in ("conf.py", "index.md", "static/style.css"):
+            (source / name).parent.mkdir(exist_ok=True)
             shutil.copy(Path(__file__).parent / name, source / name)
         options = ["-W", "--keep-going", "-q", "-j", args.jobs, "-d", str(Path(folder) / "trees")]
         return sphinx([*options, str(source), str(args.output)])

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import formulas
 import reference
 
 project = "kd"
@@ -11,11 +12,13 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
 ]
 exclude_patterns = ["files"]
 suppress_warnings = ["ref.python"]  # classes of one name in two packages, in annotations
 html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["style.css"]
+html_math_renderer = "mathml"
 html_copy_source = False
 html_show_sphinx = False
 myst_enable_extensions = ["dollarmath"]
@@ -27,5 +30,7 @@ napoleon_use_ivar = True
 
 
 def setup(app: Any) -> None:
-    """Let docstrings be read as they are written."""
+    """Let docstrings be read as they are written, and formulas be drawn without a script."""
     app.connect("autodoc-process-docstring", reference.as_text, priority=600)
+    app.connect("autodoc-process-signature", reference.without_ranges)
+    app.add_html_math_renderer("mathml", (formulas.inline, None), (formulas.block, None))

@@ -32,8 +32,9 @@ def taps_picture(terms: dict[str, dict[str, Any]]) -> str:
         ".head{font-weight:bold}.criterion rect{stroke-width:2}"
     )
     svg = (
-        f'<svg viewBox="0 0 {WIDTH} {y}" role="img" aria-label="taps of the method" '
-        f'style="max-width:{WIDTH}px;width:100%"><style>{style}</style>{body}</svg>'
+        f'<div class="taps"><svg viewBox="0 0 {WIDTH} {y}" role="img" '
+        f'aria-label="taps of the method" style="max-width:{WIDTH}px;width:100%">'
+        f"<style>{style}</style>{body}</svg></div>"
     )
     return f"```{{raw}} html\n{svg}\n```"
 

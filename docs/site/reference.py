@@ -8,6 +8,7 @@ from kd_core.files.checkpoint import save_text
 
 FOLDER = "reference"
 MARK = re.compile(r"\*(?! )|[|\\]|(?<=\w)_(?=\W|$)")
+ANNOTATED = "Annotated["
 MARKED = r"\\\g<0>"
 PACKAGES = {"kd-core": "kd_core", "kd-cls": "kd_cls", "kd-det": "kd_det", "kd-reid": "kd_reid"}
 
@@ -52,6 +53,35 @@ def as_text(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[
     letters = rest.find("\n\n", rest.find("   "))
     kept, rest = (rest[:letters], rest[letters:]) if formula else ("", "")
     lines[:] = (escaped(text) + formula + kept + escaped(rest)).split("\n")
+
+
+def without_ranges(
+    app: Any,
+    what: str,
+    name: str,
+    obj: Any,
+    options: Any,
+    signature: str | None,
+    returns: str | None,
+) -> tuple[str | None, str | None]:
+    """Write types without what pydantic checks: `float`, not `Annotated[float, FieldInfo(...)]`."""
+    return plain(signature), plain(returns)
+
+
+def plain(signature: str | None) -> str | None:
+    """Return a signature whose `Annotated[type, ...]` are the type alone, also inside others."""
+    start = (signature or "").rfind(ANNOTATED)
+    if signature is None or start < 0:
+        return signature
+    depth, ends = 0, list[int]()  # behind the type, and behind the whole
+    for place, letter in enumerate(signature[start:], start):
+        depth += (letter in "[(") - (letter in "])")
+        if (depth, letter) in ((1, ","), (0, "]")):
+            ends.append(place)
+        if (depth, letter) == (0, "]"):
+            break
+    kept = signature[start + len(ANNOTATED) : ends[0]]
+    return plain(signature[:start] + kept + signature[ends[-1] + 1 :])
 
 
 def escaped(text: str) -> str:

@@ -2,7 +2,7 @@ r"""Hard-label distillation: the teacher's predicted class serves as the label.
 
 .. math::
 
-   L = \mathrm{CE}\big(z^s,\ \arg\max_c z^t_c\big)
+   L = \mathrm{CE}\big(z^s,\ \operatorname{argmax}_c z^t_c\big)
 
 Mean over the batch.
 """
