@@ -1,6 +1,6 @@
 """Teachers with and without a head on the drawn people, some seeds each: a table of docs/reid.md.
 
-uv run benchmarks/reid_table.py                          # 20 minutes on two cores that are free
+uv run benchmarks/reid_table.py                          # half an hour on two cores that are free
 uv run benchmarks/reid_table.py --only crops             # cells whose name contains this
 uv run benchmarks/reid_table.py --table                  # write the table, run nothing
 
