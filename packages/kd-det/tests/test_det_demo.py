@@ -65,16 +65,6 @@ def test_demo_ends_with_a_table_and_a_picture(small, tmp_path, capsys, monkeypat
     assert main(["--work-dir", "runs/demo", "--seeds", "0", "1", "--resume"]) == 0
     assert (teacher / "model_final.pth").stat().st_mtime_ns == before
     capsys.readouterr()
-    # Runs side by side, in processes, give what runs one by one give.
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    assert main(["--work-dir", "again/demo", "--seeds", "0"]) == 0
-    for name in ("student", "student_FitNet"):
-        alone, beside = (
-            torch.load(folder / "model_final.pth", weights_only=True)["model"]
-            for folder in (tmp_path / f"runs/demo/{name}/seed-0", tmp_path / f"again/demo/{name}")
-        )
-        assert all(torch.equal(alone[key], beside[key]) for key in alone)
-    capsys.readouterr()
     # Nothing finished is taken for another config's, nor from a damaged file.
     again = ["--work-dir", "runs/demo", "--seeds", "0", "1", "--resume"]
     assert main([*again, "SOLVER.BASE_LR", "0.5"]) == 2
@@ -86,6 +76,17 @@ def test_demo_ends_with_a_table_and_a_picture(small, tmp_path, capsys, monkeypat
     (teacher / "result.json").write_text("null")
     assert main(again) == 2
     assert f"{teacher.name}/result.json: damaged" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_runs_side_by_side_give_what_runs_one_by_one_give(small, tmp_path, monkeypatch):
+    for threads in (1, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert main(["--work-dir", f"{threads}/demo", "--seeds", "0"]) == 0
+    for name in ("student", "student_FitNet"):
+        files = [tmp_path / f"{threads}/demo/{name}/model_final.pth" for threads in (1, 2)]
+        alone, beside = (torch.load(file, weights_only=True)["model"] for file in files)
+        assert all(torch.equal(alone[key], beside[key]) for key in alone)
 
 
 ENDS = """
