@@ -105,9 +105,10 @@ def failing(show):
 
 
 def test_a_run_that_fails_ends_those_beside_it(tmp_path, monkeypatch):
-    (tmp_path / "ends.py").write_text(ENDS)  # a module that other processes find too
+    file = tmp_path / "ends.py"  # a module that other processes find too
+    file.write_text(ENDS)
     monkeypatch.syspath_prepend(tmp_path)
-    ends = importlib.import_module("ends")
+    ends = importlib.import_module(file.stem)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     began = time.monotonic()
     with pytest.raises(RunError, match="its loss is not finite"), side_by_side("cpu", int) as run:

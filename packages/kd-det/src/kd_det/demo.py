@@ -33,7 +33,7 @@ from kd_det.deploy import categories
 from kd_det.resume import identity
 from kd_det.running.metrics_file import FILE as METRICS_FILE
 from kd_det.running.metrics_file import read_records
-from kd_det.running.progress import Show, TellProgress
+from kd_det.running.progress import ReportProgress, Show
 from kd_det.running.result import peak_memory
 from kd_det.synthetic.shapes import register_shapes
 from kd_det.trainer import DistillationTrainer, student_of
@@ -113,7 +113,7 @@ def run(cfg: CfgNode, name: str, seed: int, folder: Path, show: Show) -> dict[st
     trainer = DistillationTrainer(cfg)
     trainer.resume_or_load(resume=True)
     label = f"{name}, seed {seed}"
-    trainer.register_hooks([TellProgress(label, torch.device(cfg.MODEL.DEVICE), show)])
+    trainer.register_hooks([ReportProgress(label, torch.device(cfg.MODEL.DEVICE), show)])
     began = time.perf_counter()
     with (folder / "log.txt").open("a", encoding="utf-8") as file, redirect_stdout(file):
         trainer.train()  # pycocotools prints

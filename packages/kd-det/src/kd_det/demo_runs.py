@@ -61,7 +61,7 @@ def _results(pool: ProcessPoolExecutor, calls: Sequence[Call]) -> list[dict[str,
 
 
 def _forward(queue: Any, board: Board) -> None:
-    """Show what the processes tell, until None comes."""
+    """Show what the processes report, until None comes."""
     while (state := queue.get()) is not None:
         board.show(state)
 
@@ -85,7 +85,7 @@ class Worker:
     register: Callable[[], object]
 
     def show(self, state: State) -> None:
-        """Tell how far a run is; leave it when the others ended or were killed."""
+        """Report how far a run is; leave it when the others ended or were killed."""
         if os.getppid() != self.parent:
             os._exit(1)  # nobody would ever read the result
         if self.stop.is_set():

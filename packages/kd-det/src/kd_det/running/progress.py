@@ -34,27 +34,27 @@ class State:
 Show = Callable[[State], None]
 
 
-class TellProgress(HookBase):
-    """Tells how far a training run is, after every iteration.
+class ReportProgress(HookBase):
+    """Reports how far a training run is, after every iteration.
 
     Args:
         label: Of the run.
         device: Where it trains.
-        show: What is told.
+        show: Takes what is reported.
     """
 
     def __init__(self, label: str, device: torch.device, show: Show) -> None:
         self._label, self._device, self._show = label, device, show
 
     def before_train(self) -> None:
-        """Tell where the run starts."""
-        self._tell(self.trainer.start_iter)
+        """Report where the run starts."""
+        self._report(self.trainer.start_iter)
 
     def after_step(self) -> None:
-        """Tell that an iteration is done."""
-        self._tell(self.trainer.iter + 1)
+        """Report that an iteration is done."""
+        self._report(self.trainer.iter + 1)
 
-    def _tell(self, done: int) -> None:
+    def _report(self, done: int) -> None:
         memory = gpu_memory(self._device)
         first, length = self.trainer.start_iter, self.trainer.max_iter
         self._show(State(self._label, first, done, length, memory))
