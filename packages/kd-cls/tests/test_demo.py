@@ -16,6 +16,7 @@ from kd_core.files import checkpoint
 SHORT = ["trainer.epochs=2", "schedule.warmup_epochs=1", "distiller.terms.dkd.warmup_epochs=1"]
 SHORT += ["data.train_per_class=173"]  # which leaves few test images
 SHORT += ["trainer.allow_weak_teacher=True"]  # it has random weights
+SEEDS = "seeds 0 1"
 ARGUMENTS = ["--seeds", "0", "1", "--cfg-options", *SHORT]
 
 
@@ -38,7 +39,11 @@ def folder(tmp_path, monkeypatch):
 
 def test_it_ends_with_a_table_curves_and_numbers(capsys):
     assert train.main(ARGUMENTS) == 0
-    shown = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr()
+    parts = [line for line in printed.err.splitlines() if " of 3: " in line]
+    students = [f"1 of 3: student alone, {SEEDS}", f"3 of 3: student + DKD, {SEEDS}"]
+    assert parts == [students[0], "2 of 3: teacher, trained before", students[1]]
+    shown = printed.out.splitlines()
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown if "│" in line]
     assert [row[0] for row in rows] == ["teacher", "student", "student + DKD"]
     assert rows[0][1:] == ["98.70", "272,474", "20.5"]
