@@ -92,3 +92,23 @@ def test_it_can_be_looked_at(option, shown, capsys):
 def test_a_checkpoint_needs_a_config(capsys):
     assert train.main(["--eval-only", "x.pth"]) == 2
     assert "name a CONFIG" in capsys.readouterr().err
+
+
+def test_a_teacher_that_is_missing_is_trained_between_the_students(folder, capsys):
+    few = ["teacher.trainer.epochs=1", "teacher.schedule.warmup_epochs=0"]
+    few += ["teacher.data.limit_per_class=2", "trainer.epochs=1", "schedule.warmup_epochs=0"]
+    few += ["data.limit_per_class=2", "distiller.terms.dkd.warmup_epochs=0"]
+    few += ["trainer.allow_weak_teacher=True", "data.train_per_class=173"]
+    few += ["teacher.data.train_per_class=173"]
+    assert train.main(["--seeds", "0", "--cfg-options", *few]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    shown = [line.partition(",")[0] for line in lines if " of 3: " in line or "epoch 1/1" in line]
+    assert [line if " of 3" in line else "epoch" for line in shown] == [
+        "1 of 3: student alone",
+        "epoch",
+        "2 of 3: teacher",
+        "epoch",
+        "3 of 3: student + DKD",
+        "epoch",
+    ]
+    assert len(list(folder.glob("runs/teachers/*/result.json"))) == 2
