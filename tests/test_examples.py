@@ -7,15 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from kd_cls.compare import main as compare
 from kd_cls.train import main
 from kd_core.errors import UserError
 from kd_core.experiment.adapter import TaskAdapter
 from kd_core.experiment.command_line import TrainingTool
+from kd_core.experiment.tables.products import Products
 from kd_core.testing import check_contract
 
 ROOT = Path(__file__).parents[1]
 HOOKED = "configs/examples/own_hook.py"
 STUDENT = ROOT / "configs/examples/torchvision_student.py"
+GUIDE = (ROOT / "docs/own_method.md").read_text(encoding="utf-8")
 FEW = (
     "data={'_delete_': True, 'type': 'kd_cls.data.synthetic', 'num_classes': 10, 'num_train': 40,"
     " 'num_test': 50, 'image_size': 8, 'batch_size': 20}"
@@ -91,6 +94,28 @@ def test_the_guides_show_them_as_they_are(name):
     for path in re.findall(r"`((?:configs|kd_core)/[\w/]+\.py)`", guide):
         folder = "packages/kd-core/src" if path.startswith("kd_core") else "."
         assert (ROOT / folder / path).is_file()
+
+
+def test_a_method_of_one_s_own_stands_in_a_table_beside_kd(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Products, "draw", lambda self, rows: None)  # curves, which take a while
+    section = GUIDE.partition("## Beside other methods")[2].partition("\n## ")[0]
+    blocks = re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    for name, text in zip(("my_term", "my_table", "my_teacher"), blocks, strict=True):
+        Path(f"{name}.py").write_text(text)
+    criterion = "from kd_core.criteria.kd import KD\n\n\nclass Mine(KD): ...\n"
+    Path("my_method.py").write_text(criterion)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    demo, cifar = re.findall(r"^uv run tools/cls_compare.py (.*)$", section, re.MULTILINE)
+    few = [FEW, "trainer.epochs=1", "schedule.warmup_epochs=0", "teacher.weights=random"]
+    assert compare([*demo.split(), "--cfg-options", *few]) == 0
+    shown = capsys.readouterr()
+    assert [line.split(" | ")[0] for line in shown.out.splitlines()[2:5]] == [
+        "| student alone",
+        "| KD",
+        "| mine",
+    ]
+    assert "task_weight differs: 0.1 in KD; 1 in mine" in shown.err
+    assert compare([*cifar.split(), "--only", "mine"]) == 0
 
 
 def test_a_hook_of_one_s_own_freezes_what_it_is_told_and_is_resumed(tmp_path, monkeypatch, capsys):

@@ -101,6 +101,15 @@ def test_what_is_finished_is_not_run_again_and_what_is_changed_is(capsys):
     assert capsys.readouterr().err.count("epoch 1/1") == 1
 
 
+def test_rows_that_weigh_the_task_otherwise_are_named_once(capsys):
+    Path("table.py").write_text(ROWS.replace("terms.kd.weight=0.1", "task_weight=0.5"))
+    assert main(["tiny.py", "--rows", "table.py", "--seeds", "0", "--dry-run"]) == 0
+    shown = capsys.readouterr().err
+    assert shown.count("task_weight differs: 1 in KD; 0.5 in weak KD\n") == 1
+    assert main(["tiny.py", "--rows", "table.py", "--only", "KD", "alone", "--dry-run"]) == 0
+    assert "task_weight differs" not in capsys.readouterr().err
+
+
 def table_rows(folder="runs/table-table"):
     """Return the labels and the differences in a table."""
     table = cells(Path(folder, "table.md").read_text())

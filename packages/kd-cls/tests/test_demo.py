@@ -16,6 +16,7 @@ from kd_core.files import checkpoint
 SHORT = ["trainer.epochs=2", "schedule.warmup_epochs=1", "distiller.terms.dkd.warmup_epochs=1"]
 SHORT += ["data.train_per_class=173"]  # which leaves few test images
 SHORT += ["trainer.allow_weak_teacher=True"]  # it has random weights
+SEEDS = "seeds 0 1"
 ARGUMENTS = ["--seeds", "0", "1", "--cfg-options", *SHORT]
 
 
@@ -38,7 +39,11 @@ def folder(tmp_path, monkeypatch):
 
 def test_it_ends_with_a_table_curves_and_numbers(capsys):
     assert train.main(ARGUMENTS) == 0
-    shown = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr()
+    parts = [line for line in printed.err.splitlines() if " of 3: " in line]
+    students = [f"1 of 3: student alone, {SEEDS}", f"3 of 3: student + DKD, {SEEDS}"]
+    assert parts == [students[0], "2 of 3: teacher, trained before", students[1]]
+    shown = printed.out.splitlines()
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown if "│" in line]
     assert [row[0] for row in rows] == ["teacher", "student", "student + DKD"]
     assert rows[0][1:] == ["98.70", "272,474", "20.5"]
@@ -87,3 +92,23 @@ def test_it_can_be_looked_at(option, shown, capsys):
 def test_a_checkpoint_needs_a_config(capsys):
     assert train.main(["--eval-only", "x.pth"]) == 2
     assert "name a CONFIG" in capsys.readouterr().err
+
+
+def test_a_teacher_that_is_missing_is_trained_between_the_students(folder, capsys):
+    few = ["teacher.trainer.epochs=1", "teacher.schedule.warmup_epochs=0"]
+    few += ["teacher.data.limit_per_class=2", "trainer.epochs=1", "schedule.warmup_epochs=0"]
+    few += ["data.limit_per_class=2", "distiller.terms.dkd.warmup_epochs=0"]
+    few += ["trainer.allow_weak_teacher=True", "data.train_per_class=173"]
+    few += ["teacher.data.train_per_class=173"]
+    assert train.main(["--seeds", "0", "--cfg-options", *few]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    shown = [line.partition(",")[0] for line in lines if " of 3: " in line or "epoch 1/1" in line]
+    assert [line if " of 3" in line else "epoch" for line in shown] == [
+        "1 of 3: student alone",
+        "epoch",
+        "2 of 3: teacher",
+        "epoch",
+        "3 of 3: student + DKD",
+        "epoch",
+    ]
+    assert len(list(folder.glob("runs/teachers/*/result.json"))) == 2

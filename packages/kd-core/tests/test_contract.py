@@ -217,6 +217,7 @@ class IsExemptForNoReason(Sound):
 
 
 BROKEN = [
+    (contract.loss_is_a_scalar, KeepsTheSamplesApart),
     (contract.gradient_reaches_the_student_only, LeaksIntoTheTeacher),
     (contract.gradient_reaches_the_student_only, IgnoresTheStudent),
     (contract.adapters_receive_gradient, IgnoresItsAdapter),
@@ -230,8 +231,7 @@ BROKEN = [
     (contract.survives_extreme_logits, TakesTheLogarithmOfProbabilities),
     (contract.survives_extreme_logits, DividesSquares),
     (contract.nan_is_not_hidden, HidesNaN),
-    (contract.result_is_a_scalar_in_the_precision_of_the_input, KeepsTheSamplesApart),
-    (contract.result_is_a_scalar_in_the_precision_of_the_input, RoundsToFloat32),
+    (contract.result_has_the_precision_of_the_input, RoundsToFloat32),
     (contract.autocast_loses_nothing, ObeysAutocast),
     (contract.inputs_are_unchanged, OverwritesItsInput),
     (contract.state_dict_keeps_the_value, ForgetsItsState),
@@ -268,6 +268,18 @@ def test_the_whole_contract_in_one_call_names_the_broken_rule():
     with pytest.raises(AssertionError) as caught:
         check_contract(HidesNaN)
     assert caught.value.__notes__ == ["HidesNaN breaks the rule nan_is_not_hidden"]
+
+
+@pytest.mark.parametrize(
+    ("cls", "message"),
+    [
+        (KeepsTheSamplesApart, r"returned a loss of shape \[4\]; wanted a scalar, .*batch_mean"),
+        (DividesByTheBatch, r"a loss of nan of an empty batch; .*batch_mean: a plain .mean\(\)"),
+    ],
+)
+def test_what_a_newcomer_s_loss_lacks_is_told_with_the_remedy(cls, message):
+    with pytest.raises(AssertionError, match=message):
+        check_contract(cls)
 
 
 class Learned(Sound):

@@ -140,6 +140,43 @@ def test_in_training_it_gives_the_student_s_losses_and_one_for_each_term():
     assert all(parameter.grad is not None for parameter in distiller.parameters())
 
 
+class Gives(Gap):
+    """Returns what a criterion must not."""
+
+    def __init__(self, made):
+        super().__init__()
+        self.made = made
+
+    def forward(self, student, teacher, batch):
+        return self.made((student - teacher.detach()).square())
+
+
+@pytest.mark.parametrize(
+    ("made", "came"),
+    [
+        (lambda gaps: gaps.sum(1), r"a loss of shape \[8\]"),
+        (lambda gaps: gaps.mean().reshape(1), r"a loss of shape \[1\]"),
+        (lambda gaps: {"gap": gaps.mean()}, "a dict"),
+        (lambda gaps: 1.0, "a float"),
+        (lambda gaps: None, "None"),
+    ],
+)
+def test_a_criterion_that_returns_no_scalar_is_named_with_its_term(made, came):
+    distiller = make({"smooth": Term(Gives(made))}).train()
+    wanted = f"^term 'smooth': {__name__}.Gives returned {came}; wanted a scalar, .*batch_mean$"
+    with pytest.raises(UserError, match=wanted):
+        distiller(batch())
+
+
+def test_a_criterion_beside_others_in_a_joint_loss_returns_one_loss_for_every_image():
+    class OfImages(Gives):
+        per_image = Gives.forward
+
+    term = Term(OfImages(torch.mean), joint="all")
+    with pytest.raises(UserError, match=r"returned a loss of shape \[\]; wanted one .*, \[N\]"):
+        make({"smooth": term}).train()(batch())
+
+
 def test_in_evaluation_it_predicts_as_the_student_does():
     distiller = make().eval()
     exact(distiller(batch()), distiller.student.network(batch()["image"]))

@@ -98,6 +98,27 @@ def test_the_terms_table_shows_weights_taps_shapes_and_extra_parameters():
     assert report.parameter_count(hint) > 0
 
 
+@pytest.mark.parametrize(
+    ("weight", "rows"),
+    [
+        (0.1, ["task loss 0.1"]),
+        (0, ["task loss 0 (left out)"]),
+        ({"ce": 0.5, "center": 1.0}, ["task loss ce 0.5"]),
+        (1.0, []),
+    ],
+)
+def test_the_terms_table_shows_the_task_s_weight_where_it_is_not_one(weight, rows):
+    distiller = Distiller(toy(4), toy(6), {"kd": Term(KD())}, sample=SAMPLE, task_weight=weight)
+    lines = [" ".join(line.replace("│", " ").split()) for line in table_of(distiller).splitlines()]
+    assert [line for line in lines if line.startswith("task loss")] == rows
+    distiller.train_student = False  # its losses are not computed
+    assert "task loss" not in table_of(distiller)
+
+
+def table_of(distiller):
+    return shown(report.terms_table(distiller))
+
+
 def test_the_listing_shows_every_module_that_runs_as_a_tap():
     text = shown(report.taps_listing(toy(4), SAMPLE))
     for wanted in ("output", "[N, 5]", "1.2", "[N, 4, 8, 8]", "AdaptiveAvgPool2d"):

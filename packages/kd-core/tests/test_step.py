@@ -157,3 +157,9 @@ def test_losses_are_added_in_float32_and_none_at_all_is_an_error():
     assert total == 2050
     with pytest.raises(UserError, match="nothing to learn"):
         sum_losses({})
+
+
+def test_a_loss_of_the_student_s_own_that_is_no_scalar_is_named():
+    losses = {"ce": torch.zeros(()), "each": torch.zeros(16)}
+    with pytest.raises(UserError, match=r"loss 'each' .*shape \[16\]; wanted a scalar"):
+        sum_losses(losses)

@@ -15,7 +15,7 @@ SEEDS = (0, 1, 2, 3, 4)
 
 
 def main(args: Namespace, device: torch.device) -> None:
-    """Train a teacher, then the same student without and with it.
+    """Train a student, then a teacher, then the same student with it.
 
     See `kd_core.experiment.demo.compare`. Ends with a table, `curves.png` and `demo.json`.
     """

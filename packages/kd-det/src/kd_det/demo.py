@@ -45,7 +45,7 @@ SEEDS = (0, 1, 2)
 
 
 def main(args: Namespace) -> None:
-    """Train a teacher, then the same student without and with it, once for every seed.
+    """Train a teacher and a student beside it, then the same student with it, for every seed.
 
     For each seed, both students start from the same weights and get the same images. Ends with a
     table, `predictions.png` and `demo.json`.

@@ -24,7 +24,7 @@ METRICS = {"rank1": "rank-1 %", "mAP": "mAP %"}
 
 
 def main(args: Namespace, device: torch.device) -> None:
-    """Train a teacher, then the same student without and with it.
+    """Train a student, then a teacher, then the same student with it.
 
     See `kd_core.experiment.demo.compare`. Ends with a table, `galleries.png` and `demo.json`.
     """

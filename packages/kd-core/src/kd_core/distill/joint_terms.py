@@ -1,7 +1,7 @@
 """Losses of the terms: one by one, or of several teachers joined image by image."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from kd_core.criteria.criterion import Criterion
 from kd_core.criteria.unic import drop_teachers
 from kd_core.distill.progress import Position
 from kd_core.distill.term import Term
+from kd_core.distill.weighing import shape_problem
 from kd_core.errors import UserError, located
 from kd_core.functional import batch_mean
 from kd_core.networks.task import Batch
@@ -45,15 +46,20 @@ def losses_of(
         batch: The batch.
         position: With the image, it decides what is left out, so that a resumed run leaves out the
             same.
+
+    Raises:
+        UserError: If a criterion returns something else than its loss.
     """
     losses: dict[str, Tensor] = {}
     joint: dict[str, dict[str, Tensor]] = {}
     for name, term in terms.items():
         fed = student_features, teacher_features[sources[name]], batch
         if term.joint is None:
-            losses[name] = _factor(name, term, position) * term.loss(*fed)
+            loss = _checked(name, term, term.loss(*fed))
+            losses[name] = _factor(name, term, position) * loss
         else:
-            joint.setdefault(term.joint, {})[name] = term.losses_of_images(*fed)
+            of_images = _checked(name, term, term.losses_of_images(*fed))
+            joint.setdefault(term.joint, {})[name] = of_images
     for name, of_terms in joint.items():
         first = next(iter(of_terms))
         of_teachers = _by_teacher(of_terms, {term: sources[term] for term in of_terms})
@@ -70,6 +76,14 @@ def losses_of(
         for name, of_images in of_terms.items()
     }
     return losses, reports
+
+
+def _checked(name: str, term: Term, loss: Any) -> Tensor:
+    """Return what a criterion returned, which anybody may have written, if it is a loss."""
+    if problem := shape_problem(loss, each_image=term.joint is not None):
+        kind = type(term.criterion)
+        raise UserError(f"term {name!r}: {kind.__module__}.{kind.__qualname__} {problem}")
+    return cast(Tensor, loss)
 
 
 def _factor(name: str, term: Term, position: Position) -> float | Tensor:

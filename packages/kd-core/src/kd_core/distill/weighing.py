@@ -1,6 +1,7 @@
 """Named losses: weighted by name, added to the one that is minimised."""
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,9 +50,32 @@ def refuse_names(
             raise UserError(f"{where}: {name!r} has the name of a loss of the student; rename it")
 
 
+def shape_problem(loss: Any, *, each_image: bool = False) -> str:
+    """Return what is wrong with a loss that must be a scalar, or [N]; "" if nothing is.
+
+    Args:
+        loss: Whatever was returned as one.
+        each_image: Whether it must be [N], one loss for every image.
+    """
+    if isinstance(loss, Tensor) and loss.ndim == int(each_image):
+        return ""
+    came = "None" if loss is None else f"a {type(loss).__name__}"
+    if isinstance(loss, Tensor):
+        came = f"a loss of shape {list(loss.shape)}"
+    scalar = "a scalar, the mean over the batch, see kd_core.functional.batch_mean"
+    return f"returned {came}; wanted {'one loss for every image, [N]' if each_image else scalar}"
+
+
 def sum_losses(losses: Losses) -> Tensor:
-    """Add the losses to the one that is minimised."""
+    """Add the losses to the one that is minimised.
+
+    Raises:
+        UserError: If there are none, or one is not a scalar.
+    """
     require_losses(len(losses), losses)
+    for name, loss in losses.items():
+        if problem := shape_problem(loss):
+            raise UserError(f"loss {name!r} of the student: the task {problem}")
     return torch.stack([loss.float() for loss in losses.values()]).sum()
 
 

@@ -1,4 +1,4 @@
-"""A demo of distillation: a teacher, then one student trained without and with it."""
+"""A demo of distillation: a student alone, then a teacher, then the same student with it."""
 
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
@@ -18,10 +18,12 @@ from kd_core.experiment.parsing import read_experiment
 from kd_core.experiment.results import read_result
 from kd_core.experiment.runner import Runner
 from kd_core.experiment.seeds import look, repeat, text
-from kd_core.experiment.teachers import teacher_folder
+from kd_core.experiment.spec import Experiment
+from kd_core.experiment.teachers import teacher_folder, unfinished
 from kd_core.files.checkpoint import save_json
 from kd_core.files.workdir import run_folder
 from kd_core.runtime import distributed, json_lines
+from kd_core.runtime.console import err
 
 STUDENT = "student"
 
@@ -71,7 +73,7 @@ def compare(
     method: str,
     seeds: Sequence[int],
 ) -> Iterator[Comparison]:
-    """Train a teacher, then the same student without and with it, over several seeds.
+    """Train a student, then a teacher, then the same student with it, over several seeds.
 
     Both students share initialisation, data order and augmentation in every seed. The folder is
     owned inside the block, where pictures of the runs can be added.
@@ -102,7 +104,12 @@ def compare(
         students, runner = {}, Runner(adapter, device, work_dir.parent)
         for label, config in configs.items():  # before any of them is trained
             look(partial(runner.finished, config), seeds, folders[label])
+        shown = " ".join(map(str, seeds))
         for label, config in configs.items():
+            if config is distilled:
+                _train_teacher(runner, config)
+            place = "1 of 3: student alone" if config is alone else f"3 of 3: {label}"
+            err.print(f"{place}, seed{'s' * (len(seeds) > 1)} {shown}")
             one = partial(runner.train_seed, config, resume=args.resume)
             finished = partial(runner.finished, config)
             students[label] = repeat(one, seeds, folders[label], finished=finished)
@@ -114,3 +121,11 @@ def compare(
         save_json(scores, work_dir / "demo.json")
         json_lines.say("result", work_dir=str(work_dir), **scores)
         yield Comparison(work_dir, seeds, teacher, students, folders)
+
+
+def _train_teacher(runner: Runner, distilled: Experiment) -> None:
+    """Train the demo's teacher, unless an earlier run has done so."""
+    missing = unfinished(distilled.teachers, runner.shared)
+    err.print("2 of 3: teacher" if missing else "2 of 3: teacher, trained before")
+    if missing:  # building what learns from it trains it
+        runner.build(distilled, distilled.seed)

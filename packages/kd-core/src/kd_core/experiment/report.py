@@ -59,7 +59,10 @@ def models_table(networks: Mapping[str, tuple[nn.Module, Tensor]]) -> Table:
 
 
 def terms_table(distiller: Distiller) -> Table:
-    """Show every term: its weight, what it taps with which shapes, its extra parameters."""
+    """Show every term: its weight, what it taps with which shapes, its extra parameters.
+
+    The task's own losses have a row where their weight is not 1.
+    """
     taps = [Column(side, overflow="fold") for side in ("student", "teacher")]  # no name is cut
     table = Table("term", "criterion", "weight", *taps, "extra parameters", title="terms")
     for name, term in distiller.terms.items():
@@ -76,7 +79,18 @@ def terms_table(distiller: Distiller) -> Table:
             taps_text(distiller.tap_shapes[source], tap_list(term.teacher), source),
             f"{parameter_count(term.criterion):,}",
         )
+    for name, weight in _task_weights(distiller).items():
+        table.add_row(name, "", f"{weight:g}" if weight else "0 (left out)", "", "", "")
     return table
+
+
+def _task_weights(distiller: Distiller) -> dict[str, float]:
+    """Return the weights of the task's losses that are not 1, by what the table calls them."""
+    if not distiller.train_student:  # only criteria are trained: these losses are not computed
+        return {}
+    given = distiller.task_weight
+    named = given if isinstance(given, Mapping) else {"": given}
+    return {f"task loss {name}".strip(): weight for name, weight in named.items() if weight != 1}
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kd_core.criteria.criterion import Criterion
+from kd_core.distill.weighing import shape_problem
 from kd_core.functional import tensors
 from kd_core.testing.checks import (
     is_finite,
@@ -54,6 +55,12 @@ def check_contract(cls: Class, **overrides: Any) -> None:
         except Exception as error:
             error.add_note(f"{cls.__name__} breaks the rule {rule.__name__}")
             raise
+
+
+def loss_is_a_scalar(cls: Class, **overrides: Any) -> None:
+    """The loss of a batch is one number, its mean over the images."""
+    problem = shape_problem(value_of(make_seeded(cls, overrides), sample(cls, **overrides)))
+    require(not problem, f"{cls.__name__} {problem}")
 
 
 def gradient_reaches_the_student_only(cls: Class, **overrides: Any) -> None:
@@ -113,14 +120,13 @@ def nan_is_not_hidden(cls: Class, **overrides: Any) -> None:
             require(bool(loss.isnan()), f"{loss.item()} with a NaN in the student")
 
 
-def result_is_a_scalar_in_the_precision_of_the_input(cls: Class, **overrides: Any) -> None:
+def result_has_the_precision_of_the_input(cls: Class, **overrides: Any) -> None:
     """Float32 and float64 stay what they are, and agree."""
     values = []
     for dtype in (torch.float32, torch.float64):
         value = value_of(
             make_seeded(cls, overrides).to(dtype), sample(cls, dtype=dtype, **overrides)
         )
-        require(value.shape == (), f"a result of shape {list(value.shape)}")
         require(value.dtype == dtype, f"{value.dtype} from {dtype}")
         values.append(value.double())
     torch.testing.assert_close(*values, rtol=1e-3, atol=1e-5)
@@ -208,6 +214,7 @@ def exemptions_have_a_rule_and_a_reason(cls: Class, **overrides: Any) -> None:
 
 
 RULES: tuple[Callable[..., None], ...] = (
+    loss_is_a_scalar,
     gradient_reaches_the_student_only,
     adapters_receive_gradient,
     zero_at_identity,
@@ -217,7 +224,7 @@ RULES: tuple[Callable[..., None], ...] = (
     one_class_is_finite,
     survives_extreme_logits,
     nan_is_not_hidden,
-    result_is_a_scalar_in_the_precision_of_the_input,
+    result_has_the_precision_of_the_input,
     autocast_loses_nothing,
     inputs_are_unchanged,
     state_dict_keeps_the_value,

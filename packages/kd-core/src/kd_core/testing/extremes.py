@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from kd_core.criteria.criterion import Criterion
-from kd_core.testing.checks import is_finite, make_seeded, require, require_finite
+from kd_core.testing.checks import is_finite, make_seeded, require, require_finite, value_of
 from kd_core.testing.samples import Inputs, map_tensors, sample
 
 Class = type[Criterion]
@@ -16,7 +16,11 @@ _ENLARGE: tuple[Callable[[Tensor], Tensor], ...] = (lambda x: 50 * x.sign(), lam
 
 def empty_batch_is_finite(cls: Class, **overrides: Any) -> None:
     """An empty batch gives a finite loss with its graph, and leaves finite buffers."""
-    _require_finite_step(cls, sample(cls, size=0, **overrides), overrides)
+    inputs = sample(cls, size=0, **overrides)
+    loss = value_of(make_seeded(cls, overrides), inputs)
+    remedy = "take kd_core.functional.batch_mean: a plain .mean() is NaN there"
+    require(is_finite(loss), f"a loss of {loss.item()} of an empty batch; {remedy}")
+    _require_finite_step(cls, inputs, overrides)
 
 
 def single_sample_is_finite(cls: Class, **overrides: Any) -> None:

@@ -31,6 +31,7 @@ from kd_core.networks.latency import Plan
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err
 
+_NAMED = 4  # rows of a line
 _LONGEST = 100  # characters of a label in a folder's name
 
 
@@ -64,6 +65,8 @@ class ComparisonTool:
             chosen = {label: configs[label] for label in args.only or configs}
             if args.share_teacher:
                 check_shareable(list(chosen.values()))
+            if line := task_weights_line(chosen):
+                print_note(line)
             if args.dry_run:
                 for label, config in chosen.items():
                     err.rule(label)
@@ -144,6 +147,21 @@ def _without_idle_teacher(experiment: Experiment) -> Experiment:
     """Leave out teachers where nothing is learned from them: they would be trained for nothing."""
     idle = not any(phase.terms for phase in experiment.each_phase)
     return experiment.without_teachers() if idle else experiment
+
+
+def task_weights_line(configs: Mapping[str, Experiment]) -> str:
+    """Return how rows with terms weigh the task's own loss; "" if all do it alike."""
+    rows: dict[str, list[str]] = {}
+    for label, config in configs.items():
+        if config.terms:
+            weight = config.distiller.plain().get("task_weight", 1.0)
+            shown = f"{weight:g}" if isinstance(weight, int | float) else str(weight)
+            rows.setdefault(shown, []).append(label)
+    texts = [
+        f"{weight} in {', '.join(labels[:_NAMED])}" + " and others" * (len(labels) > _NAMED)
+        for weight, labels in rows.items()
+    ]
+    return f"task_weight differs: {'; '.join(texts)}" if len(rows) > 1 else ""
 
 
 def _say_nothing(line: str) -> None:
