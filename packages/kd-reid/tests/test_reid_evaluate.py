@@ -18,11 +18,14 @@ from kd_core.files.artifacts import FILE
 from kd_reid import torchreid
 from kd_reid.arguments import add_network, add_passes
 from kd_reid.data.options import Options
+from kd_reid.data.records import Record
 from kd_reid.data.sources import read_source
 from kd_reid.embedder import Embedder
 from kd_reid.evaluate import main
 from kd_reid.evaluation import Evaluation, Features, extract
-from kd_reid.measuring.targets import Target, open_target, read_searching
+from kd_reid.measuring.models import Measured
+from kd_reid.measuring.run import tell_of_own_data
+from kd_reid.measuring.targets import Images, Searching, Target, open_target, read_searching
 from kd_reid.models import build_model
 from kd_reid.neck import attach, neck_of
 from kd_reid.student import facts_of, load_student
@@ -233,6 +236,36 @@ def test_a_damaged_file_is_told_in_one_line(content, capsys):
 )
 def test_results_that_cannot_be_written_are_refused_before_the_work(out, text, capsys):
     assert text in refused(capsys, ZOO, "--data", SET, "--out", out)
+
+
+@pytest.mark.parametrize(
+    ("searched", "same_camera", "texts"),
+    [
+        ({"is_whole": True}, False, ["trained on a part of it", "add --camera 'c(.)'"]),
+        ({"is_whole": False}, False, ["add --camera 'c(.)'"]),
+        ({"is_whole": False}, True, []),
+        ({"is_whole": False, "camera": "1"}, False, []),
+        ({"is_whole": True, "source": "others"}, False, []),
+    ],
+)
+def test_what_differs_from_the_run_s_own_evaluation_is_told(searched, same_camera, texts, capsys):
+    record = Record("a.jpg", "a", searched.get("camera"))
+    images, source = Images([record]), searched.get("source", "./data/people")
+    searching = Searching(source, images, images, is_whole=searched["is_whole"])
+    own = Measured(None, (64, 32), {}, "data/people", "c(.)")
+    tell_of_own_data(searching, own, same_camera=same_camera)
+    told = capsys.readouterr().err
+    assert len(told.splitlines()) == len(texts)
+    assert all(text in told for text in texts)
+
+
+def test_a_set_with_a_part_to_train_on_is_not_searched_as_a_whole():
+    assert not read_searching(SET).is_whole
+    paths = [f"p{n}/{name}.jpg" for n in range(2) for name in "ab"]
+    for path in paths:
+        Path("own", path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 32)).save(Path("own", path))
+    assert read_searching("own").is_whole
 
 
 def test_a_mirror_image_counts_as_much(own):

@@ -41,12 +41,14 @@ class Measured:
         image_size: Height and width that images are read at.
         evaluation: Settings of the run's own evaluation, where it has any.
         source: The run's own data, where they are known.
+        camera: How the run finds a camera in a path, where its config says it.
     """
 
     embedder: Embedder
     image_size: tuple[int, int]
     evaluation: Mapping[str, Any]
     source: str | None = None
+    camera: str | None = None
 
 
 def measured_model(args: Namespace) -> Measured:
@@ -78,7 +80,7 @@ def _finished(args: Namespace, path: Path, described: Path) -> Measured:
     if path.is_file() and path != described:
         load_checkpoint(embedder.network, path)
     size = tuple(args.size or _pair(embedder.size))
-    evaluation, source = _own_settings(described.parent)
+    evaluation, source, camera = _own_settings(described.parent)
     made = type(embedder)(
         embedder.network,
         mean=embedder.mean.flatten().tolist(),
@@ -87,11 +89,11 @@ def _finished(args: Namespace, path: Path, described: Path) -> Measured:
         roles=embedder.roles,
         heads=embedder.heads,
     )
-    return Measured(made.eval(), size, evaluation, source)
+    return Measured(made.eval(), size, evaluation, source, camera)
 
 
-def _own_settings(folder: Path) -> tuple[dict[str, Any], str | None]:
-    """Return a run's `evaluation`, as far as it is of the features, and its own images."""
+def _own_settings(folder: Path) -> tuple[dict[str, Any], str | None, str | None]:
+    """Return a run's `evaluation`, as far as it is of the features, its images and cameras."""
     kept = identity.read(folder) if (folder / identity.FILE).is_file() else None
     config = kept["config"] if kept else {}
     node, data = (config.get(name) for name in ("evaluation", "data"))
@@ -100,8 +102,9 @@ def _own_settings(folder: Path) -> tuple[dict[str, Any], str | None]:
     for name, values in known.items():
         if isinstance(node, dict) and name in node and node[name] in values:
             found[name] = node[name]
-    source = data.get("source") if isinstance(data, dict) else None
-    return found, source if isinstance(source, str) else None
+    own = [data.get(name) if isinstance(data, dict) else None for name in ("source", "camera")]
+    source, camera = (text if isinstance(text, str) else None for text in own)
+    return found, source, camera
 
 
 def _pair(size: Any) -> tuple[int, int]:
