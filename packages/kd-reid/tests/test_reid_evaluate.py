@@ -238,6 +238,15 @@ def test_results_that_cannot_be_written_are_refused_before_the_work(out, text, c
     assert text in refused(capsys, ZOO, "--data", SET, "--out", out)
 
 
+def test_a_run_that_has_not_ended_is_told_how_to_continue_it(capsys):
+    Path("begun").mkdir()
+    for name in ("config.json", "config.py", "best.pth"):
+        Path("begun", name).write_bytes(b"")
+    for model in ("begun", "begun/best.pth"):
+        told = refused(capsys, model, "--data", SET)
+        assert "not finished; the same command with --resume continues it" in told
+
+
 @pytest.mark.parametrize(
     ("searched", "same_camera", "texts"),
     [
@@ -332,7 +341,8 @@ class TestSets:
             ([], "name the sets that are searched"),
             ([SET, SET], "twice"),
             (["market15:data"], "did you mean 'market1501'"),
-            (["nowhere"], "there is no set nowhere"),
+            (["nowhere"], "there is no set nowhere; valid names: data, empty.py, gone.csv"),
+            (["market1501"], "there is no set market1501: a public set is named with its folder"),
             (["empty.py"], "empty.py: wanted a config with data=dict(type=...)"),
             (["gone.csv"], "gone.jpg"),
         ],
