@@ -12,7 +12,13 @@ from kd_core.errors import UserError
 from kd_core.experiment import identity
 from kd_core.files.artifacts import FILE
 from kd_core.files.weight_facts import metadata_of
-from kd_core.files.weight_files import described_by, main_file, split_choice
+from kd_core.files.weight_files import (
+    NOT_FINISHED,
+    described_by,
+    is_unfinished_run,
+    main_file,
+    split_choice,
+)
 from kd_core.runtime.console import err
 
 from kd_reid.data.options import Options
@@ -138,6 +144,10 @@ def _named_in(file: Path) -> str:
     fitting = [
         name for name in model_names() if re.match(rf"{re.escape(name)}(?![a-z0-9])", file.name)
     ]
+    if not fitting and is_unfinished_run(file.parent):
+        raise UserError(
+            f"{file}: {NOT_FINISHED}, and its folder is the MODEL then; or add --network NAME"
+        )
     if not fitting:
         raise UserError(
             f"{file}: does not say of which network it is; add --network NAME, such as osnet_x1_0 "
