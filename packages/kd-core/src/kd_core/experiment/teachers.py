@@ -165,6 +165,8 @@ def teacher_scores(
         elif found is None:
             why = "knows other classes" if has_labels(built.data) else "gets images without labels"
             text = f"{why}, so its accuracy cannot be measured here"
+            if name in random:
+                text += "; its weights are random, so a score against it says nothing"
         else:
             scores[name], score = found, found[metric]
             text = f"{metric} {score:.2f} on the test set"
