@@ -86,6 +86,56 @@ def test_a_pair_of_other_data_has_a_teacher_of_these_data_and_no_published_value
     assert any("no values for the pair cifar10_resnet32x4_resnet8x4" in line for line in told)
 
 
+@pytest.mark.parametrize(
+    ("line", "adapter", "options"),
+    [
+        ("people resnet18,osnet_x0_25 rkd_kd", REID, {"data.source": "mine", "data.camera": "c"}),
+        ("image_folder timm:a,timm:b kd", CLASSIFICATION, {"data.root": "mine"}),
+        ("image_folder timm:a,timm:b kd", CLASSIFICATION, {"data": {"root": "mine"}, "seed": 3}),
+    ],
+)
+def test_a_teacher_that_is_trained_first_has_the_data_of_the_command(line, adapter, options):
+    known = known_names(adapter)
+    given = {**options, "data.no.such": 1}  # what cannot be set is told of the student's data
+    sources = sources_of(line.split(), adapter.catalogue, known=known, note=str, options=given)
+    config = load_config(sources, options, known=known)
+    of_teacher = config["teacher"]["config"]["data"]
+    same = ("type", "source", "camera", "root")  # a recipe has its own batch size
+    assert [of_teacher.get(key) for key in same] == [config["data"].get(key) for key in same]
+    assert "mine" in of_teacher.values()
+    assert "seed" not in config["teacher"]["config"]
+
+
+def test_data_of_another_kind_behind_the_pair_are_the_student_s_alone():
+    Path("crops.py").write_text('data = dict(type="kd_reid.data.crops", root="crops")')
+    line, known = ["people", "resnet18,osnet_x0_25", "crops.py"], known_names(REID)
+    options = {"data.root": "mine"}
+    sources = sources_of(line, OF_REID, known=known, note=str, options=options)
+    config = load_config(sources, options, known=known)
+    assert config["data"]["root"] == "mine"
+    assert "root" not in config["teacher"]["config"]["data"]
+
+
+@pytest.mark.parametrize(
+    ("options", "training", "is_told"),
+    [({}, True, True), ({}, False, False), ({"teacher.weights": "t.pth"}, True, False)],
+)
+def test_only_a_teacher_that_will_be_trained_is_told_so(options, training, is_told):
+    told, known = [], known_names(CLASSIFICATION)
+    line = ["digits", "resnet14,resnet8", "kd"]
+    given = {"known": known, "note": told.append, "options": options, "training": training}
+    sources_of(line, CLS, **given)
+    assert any("is trained first" in text for text in told) is is_told
+
+
+def test_an_error_of_a_teacher_s_own_training_says_whose_it_is(capsys):
+    folder = ["type=kd_cls.data.image_folder", "root=nowhere", "image_size=8"]
+    options = [f"teacher.data.{text}" for text in folder]
+    assert train_classifier(["digits", "resnet14,resnet8", "kd", "--cfg-options", *options]) == 2
+    told = capsys.readouterr().err
+    assert "error: training of teacher (its options begin with teacher.): data: nowhere" in told
+
+
 def test_any_two_networks_make_a_pair():
     _, config = composed("digits timm:convnext_tiny,MobileNetV2 kd")
     assert config["student"]["network"]["name"] == "MobileNetV2"

@@ -137,7 +137,11 @@ def test_predicted_teacher_features_give_cosine_and_relative_error(capsys):
     assert run("fitnet", "fitnet", *options) == 0
     found = result("fitnet")
     assert found["metric"] == "cosine"
-    assert "the best epoch is that of the largest cosine" in capsys.readouterr().err
+    assert found["best"]["chosen_on"] == "held-out images"
+    said = " ".join((shown := capsys.readouterr()).err.split())
+    assert "the best epoch is that of the largest cosine" in said
+    assert "its weights are random, so a score against it says nothing" in said
+    assert "best on held-out images" in shown.out
     assert -1 <= found["last"]["cosine"] <= 1
     assert found["last"]["relative_error"] > 0
     assert {"cka", "effective_rank"} < set(found["last"])

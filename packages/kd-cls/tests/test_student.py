@@ -17,6 +17,7 @@ from kd_cls.student import find_student, load_student, read_facts
 from kd_core.config.trusted import trusting
 from kd_core.errors import UserError
 from kd_core.files import checkpoint
+from kd_core.files.weight_files import main_file
 from torch import nn
 from torchvision.models import shufflenet_v2_x0_5
 
@@ -121,6 +122,18 @@ class TestErrors:
     def test_an_unfinished_run_is_named(self, tmp_path):
         with pytest.raises(UserError, match=r"has no student\.safetensors; a run writes it"):
             find_student(tmp_path)
+
+    def test_a_run_that_has_not_ended_is_told_how_to_continue_it(self, tmp_path):
+        for name in ("config.json", "config.py", "best.pth"):
+            (tmp_path / name).write_bytes(b"")
+        for path in (tmp_path, tmp_path / "best.pth"):
+            with pytest.raises(UserError, match=r"student\.safetensors .*yet: .*--resume"):
+                find_student(path)
+        with pytest.raises(UserError, match="not finished; the same command with --resume"):
+            main_file(tmp_path)
+        (tmp_path / "result.json").write_bytes(b"")
+        with pytest.raises(UserError, match=r"without student\.safetensors"):
+            main_file(tmp_path)
 
     def test_a_missing_path_is_named(self, tmp_path):
         with pytest.raises(UserError, match=r"runs/x is neither"):

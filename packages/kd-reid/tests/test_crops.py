@@ -182,6 +182,7 @@ class TestARun:
         told = capsys.readouterr().err
         assert "evaluation has no effect: without data.evaluate_on" in told
         assert "the best epoch is that of the largest cosine" in told
+        assert result("cosine")["best"]["chosen_on"] == "held-out images"
         last = result("cosine")["last"]
         assert set(last) == {"epoch", "cosine", "relative_error", "cka", "effective_rank"}
         # Of directions: the squared distance of unit vectors is 2 - 2 cosine.

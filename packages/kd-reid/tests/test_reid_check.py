@@ -42,7 +42,7 @@ def market(tmp_path):
 def test_a_sound_set_passes_and_is_counted(own, capsys):
     assert main([str(own), "--camera", r"c(\d)"]) == 0
     shown = capsys.readouterr().out
-    assert "all usable\nevaluation is possible: 1 identities can be searched for" in shown
+    assert "all usable\nevaluation is possible: 1 identity can be searched for" in shown
     report = check(own, r"c(\d)")
     assert (report["images"], report["identities"], report["cameras"]) == (5, 3, 3)
     assert (report["one_image"], report["one_camera"]) == (1, 2)
@@ -72,6 +72,40 @@ def test_it_tells_when_evaluation_is_not_possible(names, arguments, text, tmp_pa
     assert f"evaluation is not possible: there is no identity with {text}" in (
         capsys.readouterr().out
     )
+
+
+def test_images_by_one_camera_are_sound_but_not_called_usable(tmp_path, capsys):
+    paint(tmp_path, "a/c1_1.png", "a/c1_2.png")
+    assert main([str(tmp_path), "--camera", "c(.)"]) == 1
+    shown = capsys.readouterr().out
+    assert "all images can be read\nevaluation is not possible" in shown
+    assert "all usable" not in shown
+
+
+@pytest.mark.parametrize(
+    ("names", "arguments", "hint"),
+    [
+        (["a/c1_1.png", "a/c2_1.png"], [], r"names begin with c1_ and c2_: are these cameras? "),
+        (["a/Cam1_1.png", "b/x/Cam2_1.png", "b/Cam2_2.png"], [], r"--camera 'Cam(\d+)'"),
+        (["a/c1_1.png", "a/c2_1.png"], ["--same-camera"], None),
+        (["a/c1_1.png", "a/c2_1.png"], ["--camera", r"c(\d)"], None),
+        (["a/c1_1.png", "a/c1_2.png"], [], None),
+        (["a/c1.png", "a/c2.png"], [], None),
+        (["a/c1_1.png", "a/c2_1.png", "b/1.png"], [], None),
+        (["a/c1_1.png", "a/cam2_1.png"], [], None),
+    ],
+)
+def test_names_that_seem_to_begin_with_cameras_are_told(names, arguments, hint, tmp_path, capsys):
+    paint(tmp_path, *names)
+    main([str(tmp_path), *arguments])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert hint in shown if hint else "are these cameras" not in shown
+
+
+def test_the_help_says_what_the_exit_statuses_of_a_check_mean(capsys):
+    assert main(["--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "exit status: 0 the set can be used; 1 it cannot, or a bug; 2 refused" in shown
 
 
 def test_the_layout_of_market_1501_is_counted_by_its_folders(market):

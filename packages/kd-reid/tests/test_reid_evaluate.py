@@ -18,11 +18,14 @@ from kd_core.files.artifacts import FILE
 from kd_reid import torchreid
 from kd_reid.arguments import add_network, add_passes
 from kd_reid.data.options import Options
+from kd_reid.data.records import Record
 from kd_reid.data.sources import read_source
 from kd_reid.embedder import Embedder
 from kd_reid.evaluate import main
 from kd_reid.evaluation import Evaluation, Features, extract
-from kd_reid.measuring.targets import Target, open_target, read_searching
+from kd_reid.measuring.models import Measured
+from kd_reid.measuring.run import tell_of_own_data
+from kd_reid.measuring.targets import Images, Searching, Target, open_target, read_searching
 from kd_reid.models import build_model
 from kd_reid.neck import attach, neck_of
 from kd_reid.student import facts_of, load_student
@@ -235,6 +238,45 @@ def test_results_that_cannot_be_written_are_refused_before_the_work(out, text, c
     assert text in refused(capsys, ZOO, "--data", SET, "--out", out)
 
 
+def test_a_run_that_has_not_ended_is_told_how_to_continue_it(capsys):
+    Path("begun").mkdir()
+    for name in ("config.json", "config.py", "best.pth"):
+        Path("begun", name).write_bytes(b"")
+    for model in ("begun", "begun/best.pth"):
+        told = refused(capsys, model, "--data", SET)
+        assert "not finished; the same command with --resume continues it" in told
+
+
+@pytest.mark.parametrize(
+    ("searched", "same_camera", "texts"),
+    [
+        ({"is_whole": True}, False, ["trained on a part of it", "add --camera 'c(.)'"]),
+        ({"is_whole": False}, False, ["add --camera 'c(.)'"]),
+        ({"is_whole": False}, True, []),
+        ({"is_whole": False, "camera": "1"}, False, []),
+        ({"is_whole": True, "source": "others"}, False, []),
+    ],
+)
+def test_what_differs_from_the_run_s_own_evaluation_is_told(searched, same_camera, texts, capsys):
+    record = Record("a.jpg", "a", searched.get("camera"))
+    images, source = Images([record]), searched.get("source", "./data/people")
+    searching = Searching(source, images, images, is_whole=searched["is_whole"])
+    own = Measured(None, (64, 32), {}, "data/people", "c(.)")
+    tell_of_own_data(searching, own, same_camera=same_camera)
+    told = capsys.readouterr().err
+    assert len(told.splitlines()) == len(texts)
+    assert all(text in told for text in texts)
+
+
+def test_a_set_with_a_part_to_train_on_is_not_searched_as_a_whole():
+    assert not read_searching(SET).is_whole
+    paths = [f"p{n}/{name}.jpg" for n in range(2) for name in "ab"]
+    for path in paths:
+        Path("own", path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 32)).save(Path("own", path))
+    assert read_searching("own").is_whole
+
+
 def test_a_mirror_image_counts_as_much(own):
     once, target = own.features, own.target
     target.query.loader.images, target.gallery.loader.images = (
@@ -299,7 +341,8 @@ class TestSets:
             ([], "name the sets that are searched"),
             ([SET, SET], "twice"),
             (["market15:data"], "did you mean 'market1501'"),
-            (["nowhere"], "there is no set nowhere"),
+            (["nowhere"], "there is no set nowhere; valid names: data, empty.py, gone.csv"),
+            (["market1501"], "there is no set market1501: a public set is named with its folder"),
             (["empty.py"], "empty.py: wanted a config with data=dict(type=...)"),
             (["gone.csv"], "gone.jpg"),
         ],

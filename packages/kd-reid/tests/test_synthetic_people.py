@@ -41,6 +41,14 @@ def test_a_seed_gives_the_same_files_and_another_seed_others(made, tmp_path):
     assert not set(again.values()) & set(other.values())
 
 
+def test_a_line_says_where_people_are_drawn_and_only_once(tmp_path, capsys):
+    folder = tmp_path / "set"
+    synthetic_people(folder, **SMALL)
+    assert f"drawing people into {folder}, once" in capsys.readouterr().err.replace("\n", "")
+    synthetic_people(folder, **SMALL)
+    assert "drawing" not in capsys.readouterr().err
+
+
 def test_no_two_images_are_equal(made):
     assert max(Counter(contents(made).values()).values()) == 1
 

@@ -178,7 +178,8 @@ class ClassificationAdapter(TaskAdapter):
             )
         measure = LabelFree.of(distiller, data)
         tell(f"the best epoch is that of the largest {measure.metric}")
-        return Measures(measure, None, measure.metric)
+        on = "held-out images" if data.queries is None else "test data"
+        return Measures(measure, None, measure.metric, on)
 
     def data_stand_in(self, data: Node) -> Node:
         """Replace a known data set by random images."""

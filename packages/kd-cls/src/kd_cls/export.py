@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(arguments: list[str]) -> None:
     args = _parser().parse_args(arguments)
     check_latency(args)
-    require_paths("finished run", [args.student])
+    require_paths("finished run", [args.student], suffix=".safetensors")
     from kd_cls.deployment import export_all
 
     normalise = args.with_normalization

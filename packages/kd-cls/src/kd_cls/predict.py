@@ -14,7 +14,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> None:
     args = _parser().parse_args(arguments)
-    require_paths("finished run", [args.student])
+    require_paths("finished run", [args.student], suffix=".safetensors")
     require_paths("image", args.images)
     from kd_cls.prediction import show
 

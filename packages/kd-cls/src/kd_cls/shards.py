@@ -20,7 +20,7 @@ def _main(arguments: list[str]) -> None:
         parser.error(f"--size is {args.size}; wanted 1 or more images in a shard")
     if args.seed < 0:
         parser.error(f"--seed is {args.seed}; wanted 0 or more")
-    require_paths("folder of images", [args.images])
+    require_paths("folder of images", [args.images], suffix=())
     from kd_cls.data.shards.writing import write_shards
 
     counts = write_shards(args.images, Path(args.shards), size=args.size, seed=args.seed)

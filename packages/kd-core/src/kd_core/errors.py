@@ -48,6 +48,8 @@ def located(place: str) -> Iterator[None]:
     """Prefix the message of a UserError raised inside with its place."""
     try:
         yield
+    except ToldElsewhereError:
+        raise
     except UserError as error:
         raise (RunError if isinstance(error, RunError) else UserError)(
             f"{place}: {error}"

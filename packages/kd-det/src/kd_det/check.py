@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from kd_core.errors import UserError
 from kd_core.experiment.cli import run_main
-from kd_core.experiment.parsers import ToolParser, add_general_options
+from kd_core.experiment.parsers import CHECK_STATUSES, ToolParser, add_general_options
 from kd_core.runtime.paths import require_paths
 
 from kd_det.arguments import add_imports
@@ -18,8 +18,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> int:
     args = _parser().parse_args(arguments)
-    require_paths("annotation file", [args.json])
-    require_paths("folder of images", [args.images])
+    require_paths("annotation file", [args.json], suffix=".json")
+    require_paths("folder of images", [args.images], suffix=())
     if args.config_file:
         find_config(args.config_file)
     elif args.imports:
@@ -32,7 +32,7 @@ def _main(arguments: list[str]) -> int:
 
 
 def _parser() -> ToolParser:
-    parser = ToolParser(description=__doc__)
+    parser = ToolParser(description=__doc__, statuses=CHECK_STATUSES)
     parser.add_argument("json", metavar="JSON", help="a COCO instances file")
     parser.add_argument("images", metavar="IMAGES", help="folder that its file names start from")
     parser.add_argument(

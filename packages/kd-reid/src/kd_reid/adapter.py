@@ -156,7 +156,8 @@ class ReidAdapter(TaskAdapter):
                 tell("evaluation has no effect: without data.evaluate_on nothing is searched")
             measure = LabelFree.of(distiller, data, settings)
             tell(f"the best epoch is that of the largest {measure.metric}")
-            return Measures(measure, None, measure.metric)
+            on = "held-out images" if data.searched is None else "test data"
+            return Measures(measure, None, measure.metric, on)
         if distiller.train_student and distiller.task_weight != 0:
             require_loss(distiller.student, "student")
         for name, peer in distiller.peers.items():

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from kd_core.experiment.cli import run_main
-from kd_core.experiment.parsers import ToolParser, add_general_options
+from kd_core.experiment.parsers import CHECK_STATUSES, ToolParser, add_general_options
 from kd_core.runtime.paths import require_paths
 
 from kd_reid.arguments import add_reading
@@ -16,14 +16,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> int:
     args = _parser().parse_args(arguments)
-    require_paths("folder or CSV file", [args.source])
+    require_paths("folder or CSV file", [args.source], suffix=(".csv", ".tsv", ".txt"))
     from kd_reid.data.check import run
 
     return run(args)
 
 
 def _parser() -> ToolParser:
-    parser = ToolParser(description=__doc__)
+    parser = ToolParser(description=__doc__, statuses=CHECK_STATUSES)
     parser.add_argument(
         "source",
         metavar="SOURCE",

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(arguments: list[str]) -> None:
     args = _parser().parse_args(arguments)
     check_network(args)
-    require_paths("folder", [args.folder])
+    require_paths("folder", [args.folder], suffix=())
     args.folder = str(Path(args.folder).expanduser())
     if not Path(args.folder).is_dir():
         raise UserError(f"FOLDER {args.folder}: is a file; wanted a folder of pictures")

@@ -1,7 +1,9 @@
 """Measure a network or saved features on any set, without training: `tools/reid_evaluate.py`."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from kd_core.errors import UserError
 from kd_core.experiment.cli import run_main
 from kd_core.experiment.parsers import ToolParser, add_general_options
 from kd_core.runtime.paths import require_paths
@@ -16,6 +18,8 @@ from kd_reid.arguments import (
     count_to,
 )
 
+_PUBLIC = ("market1501", "msmt17", "cuhk03")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit status."""
@@ -25,10 +29,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(arguments: list[str]) -> None:
     args = _parser().parse_args(arguments)
     check_network(args)
-    require_paths("set", [source for source in args.data if ":" not in source])
+    _require_sets([source for source in args.data if ":" not in source])
     from kd_reid.measuring.run import run
 
     run(args)
+
+
+def _require_sets(sources: Sequence[str]) -> None:
+    for source in sources:
+        if source in _PUBLIC and not Path(source).exists():
+            raise UserError(
+                f"there is no set {source}: a public set is named with its folder, {source}:FOLDER"
+            )
+    require_paths("set", sources, suffix=(".csv", ".tsv", ".txt", ".py"))
 
 
 def _parser() -> ToolParser:

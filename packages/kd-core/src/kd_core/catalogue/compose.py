@@ -1,20 +1,28 @@
 """From what a command line names as CONFIG to the sources of one config, left to right."""
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kd_core.catalogue.line import Part, data_of, read_line
 from kd_core.catalogue.names import Catalogue, Source
-from kd_core.config.reading import load_config
+from kd_core.config.reading import load_config, override
+from kd_core.errors import UserError
 
 Note = Callable[[str], object]
 
 
 def sources_of(
-    texts: Sequence[str], catalogue: Catalogue | None, *, known: Collection[str], note: Note
+    texts: Sequence[str],
+    catalogue: Catalogue | None,
+    *,
+    known: Collection[str],
+    note: Note,
+    options: Mapping[str, Any] | None = None,
+    training: bool = True,
 ) -> list[Source]:
     """Return files, and what stands for networks that have none; see `load_config`.
 
@@ -23,13 +31,17 @@ def sources_of(
         catalogue: Of the task; without one, all are files.
         known: The top-level names of the task's configs.
         note: Takes a line on each pair, and on each name that stands for a longer one.
+        options: Of the command line. Those of the data are of a pair's teacher too, where it is
+            trained first on the same data.
+        training: Whether the command trains anything.
 
     Raises:
         UserError: See `read_line`.
     """
     if catalogue is None:
         return list(texts)
-    return _Composer(catalogue, read_line(texts, catalogue), known, note).sources()
+    composer = _Composer(catalogue, read_line(texts, catalogue), known, note, options or {})
+    return composer.sources(training=training)
 
 
 def run_name(text: str) -> str:
@@ -45,12 +57,16 @@ class _Composer:
     parts: Sequence[Part]
     known: Collection[str]
     note: Note
+    options: Mapping[str, Any]
     before: list[Source] = field(default_factory=list)
+    made: dict[str, Any] = field(default_factory=dict)  # the node of a teacher that has no file
 
-    def sources(self) -> list[Source]:
+    def sources(self, *, training: bool) -> list[Source]:
         """Return the sources of all parts."""
         for part in self.parts:
             self.before += self._of(part)
+        if self.made:
+            self._settle_teacher(training=training)
         return self.before
 
     def _of(self, part: Part) -> list[Source]:
@@ -82,12 +98,33 @@ class _Composer:
             values["teacher"] = {key: node[key] for key in node if key not in new_head}
             values["student"] = {**dict.fromkeys(new_head, False), "weights": "random"}
             told = f"{teacher} is not trained on {data}, {student} starts at random"
+            self.note(f"{part.text}: {told}")
         else:
             sources = [*self.before, *self._recipe(teacher), *of_teacher]
-            values["teacher"] = {"config": load_config(sources, known=self.known)}
-            told = f"{teacher} is trained first, unless teacher.weights names a file"
-        self.note(f"{part.text}: {told}")
+            self.made = {"config": load_config(sources, known=self.known)}
+            values["teacher"] = self.made
         return [*of_student, values]
+
+    def _settle_teacher(self, *, training: bool) -> None:
+        """Give the teacher that is trained first the options of the data, and tell of it.
+
+        Not where a later file has other data, which are then the student's alone.
+        """
+        config = load_config(self.before, known=self.known)
+        if not isinstance(config.get("teacher"), Mapping):
+            return
+        if _type_of_data(config) == _type_of_data(self.made["config"]):
+            for option, value in self.options.items():
+                if option.split(".")[0] == "data":
+                    with suppress(UserError):  # told, or of what only the student's data have
+                        changed = override(self.made["config"], {option: value}, known=self.known)
+                        self.made["config"] = changed
+        if training and not (
+            self.options.get("teacher.weights") or config["teacher"].get("weights")
+        ):
+            pair = next(part for part in self.parts if part.kind == "pairs")
+            told = f"{pair.networks[0]} is trained first, unless teacher.weights names a file"
+            self.note(f"{pair.text}: {told}")
 
     def _method(self, part: Part) -> Source:
         """Return a method's file: that with the values for these data, if there is one."""
@@ -119,3 +156,8 @@ class _Composer:
         """Return whether files of the user, before the network, say how to train it."""
         own = any(part.kind == "" for part in self.parts)
         return own and "optimizer" in load_config(self.before, known=self.known)
+
+
+def _type_of_data(config: Mapping[str, Any]) -> Any:
+    data = config.get("data")
+    return data.get("type") if isinstance(data, Mapping) else None

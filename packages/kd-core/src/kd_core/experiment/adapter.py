@@ -50,11 +50,13 @@ class Measures(NamedTuple):
         test: On the test set.
         val: On the validation set, if there is one.
         metric: Defines the best epoch; larger is better.
+        measured_on: What `test` looks at.
     """
 
     test: Evaluate
     val: Evaluate | None
     metric: str
+    measured_on: str = "test data"
 
 
 class TaskAdapter(ABC):

@@ -19,7 +19,7 @@ from kd_core.experiment import curves, outputs, report
 from kd_core.experiment.adapter import TaskAdapter
 from kd_core.experiment.builder import build_distiller
 from kd_core.experiment.cli import parse_options, training_main
-from kd_core.experiment.parsing import known_names, read_experiment
+from kd_core.experiment.parsing import Config, known_names, read_experiment
 from kd_core.experiment.run import build_trainer
 from kd_core.experiment.runner import Runner, print_tables
 from kd_core.experiment.seeds import repeat, seed_folder, summary_table
@@ -66,19 +66,24 @@ class TrainingTool:
 
     def _read(self, args: Namespace) -> Experiment:
         """Return the experiment that the arguments name, or that of the demo."""
-        paths = self.sources(args.configs, print_note) or self.adapter.demo_config
-        if not paths:
-            raise UserError("name a CONFIG: the python file of what to train")
         needs_training = not (args.eval_only or args.list_taps or args.save_outputs)
         options = parse_options(args.cfg_options)
+        paths = self.sources(args.configs, print_note, options, training=needs_training)
+        paths = paths or self.adapter.demo_config
+        if not paths:
+            raise UserError("name a CONFIG: the python file of what to train")
         return read_experiment(
             self.adapter, paths, options, training=needs_training, note=print_note
         )
 
-    def sources(self, configs: Sequence[str], note: Note) -> list[Source]:
-        """Return what files and short names of a command line stand for."""
-        known = known_names(self.adapter)
-        return sources_of(configs, self.adapter.catalogue, known=known, note=note)
+    def sources(
+        self, configs: Sequence[str], note: Note, options: Config, *, training: bool = True
+    ) -> list[Source]:
+        """Return what files and short names of a command line stand for; see `sources_of`."""
+        known, catalogue = known_names(self.adapter), self.adapter.catalogue
+        return sources_of(
+            configs, catalogue, known=known, note=note, options=options, training=training
+        )
 
     def _run_experiment(
         self, experiment: Experiment, args: Namespace, device: torch.device

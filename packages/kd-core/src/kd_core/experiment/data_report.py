@@ -43,7 +43,11 @@ def read_all(
 
 
 def print_report(
-    report: Mapping[str, Any], counts: Mapping[str, int | None], unusable: Mapping[str, str]
+    report: Mapping[str, Any],
+    counts: Mapping[str, int | None],
+    unusable: Mapping[str, str],
+    *,
+    praise: str = "all usable",
 ) -> None:
     """Print a table of the contents of a set and its unusable parts, then the first examples.
 
@@ -52,6 +56,7 @@ def print_report(
             in the place of a list says what is wrong with each entry.
         counts: Rows of the table by name; None is a number that is not known.
         unusable: Names of the parts of the report that make a set unusable.
+        praise: Said of a usable one.
     """
     table = Table("", title="data set")
     table.add_column("count", justify="right")
@@ -65,7 +70,7 @@ def print_report(
         if report[key]:
             out.print(f"{name}: {_first_of(report[key])}")
     if report["usable"]:
-        out.print("all usable")
+        out.print(praise)
 
 
 def _first_of(found: Sequence[Any] | Mapping[Any, str]) -> str:

@@ -10,10 +10,14 @@ from kd_core.errors import UserError, nearest
 from kd_core.runtime.versions import versions
 
 MOST_SEEDS = 2**32  # as many as NumPy's generator takes
-EXIT_STATUSES = (
-    "exit status: 0 done; 1 failed after a run had begun, or a bug; 2 refused before any work; "
-    "130 Ctrl-C; 141 the reader of stdout left; 143 SIGTERM. docs/faults.md says more"
+_REFUSED_OR_ENDED = (
+    "2 refused before any work; 130 Ctrl-C; 141 the reader of stdout left; 143 SIGTERM. "
+    "docs/faults.md says more"
 )
+EXIT_STATUSES = (
+    f"exit status: 0 done; 1 failed after a run had begun, or a bug; {_REFUSED_OR_ENDED}"
+)
+CHECK_STATUSES = f"exit status: 0 the set can be used; 1 it cannot, or a bug; {_REFUSED_OR_ENDED}"
 _HELP = "; --help lists the arguments"
 P = TypeVar("P", bound=ArgumentParser)
 
@@ -22,11 +26,12 @@ class ToolParser(ArgumentParser):
     """Takes CONFIG files on either side of options; a mistake is one line, as all errors are.
 
     Args:
+        statuses: Which exit statuses the tool has.
         options: See `ArgumentParser`; abbreviated options are not taken unless these say so.
     """
 
-    def __init__(self, **options: Any) -> None:
-        epilog = "\n\n".join(filter(None, [options.get("epilog"), EXIT_STATUSES]))
+    def __init__(self, *, statuses: str = EXIT_STATUSES, **options: Any) -> None:
+        epilog = "\n\n".join(filter(None, [options.get("epilog"), statuses]))
         super().__init__(**{"allow_abbrev": False, **options, "epilog": epilog})
         self._given: list[str] = []
 

@@ -20,6 +20,7 @@ class Parts:
         metric: Name of the metric that defines the best epoch; larger is better.
         metadata: What a user of the exported weights must know, as text.
         sample: A small training batch, to try things on.
+        measured_on: What `test` looks at.
     """
 
     distiller: Distiller
@@ -29,3 +30,9 @@ class Parts:
     val: Evaluate | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     sample: Batch | None = None
+    measured_on: str = "test data"
+
+    @property
+    def chosen_on(self) -> str:
+        """What the best epoch is chosen on."""
+        return "validation split" if self.val else self.measured_on

@@ -3,11 +3,12 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kd_core.errors import UserError
+from kd_core.errors import UserError, located
 from kd_core.experiment import identity
 from kd_core.experiment.differences import essence
 from kd_core.experiment.results import check_products
@@ -46,6 +47,15 @@ def ensure(folder: Path, config: Mapping[str, Any], make: Callable[[], Any], tit
             make()
     if not is_finished(folder, config):
         raise UserError(f"{title} ended without its product {product}")
+
+
+def in_training_of(where: str) -> AbstractContextManager[None]:
+    """Say of an error inside that it is of a teacher's own training, whose places are the same.
+
+    Args:
+        where: Place of the teacher in the student's config.
+    """
+    return located(f"training of {where} (its options begin with {where}.)")
 
 
 def is_finished(folder: Path, config: Mapping[str, Any]) -> bool:

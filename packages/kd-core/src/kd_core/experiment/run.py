@@ -152,7 +152,11 @@ def _build_hooks(parts: Parts, settings: TrainerSettings) -> list[Hook]:
     hooks += build_each(settings.hooks, "trainer.hooks", HOOK)
     if settings.early_stop is not None:  # after the evaluation, before what is written
         stop = parse_early_stop(settings.early_stop)
-        hooks.append(stop.build(evaluate=evaluate, default=parts.metric, prefix=prefix))
+        hooks.append(
+            stop.build(
+                evaluate=evaluate, default=parts.metric, prefix=prefix, chosen_on=parts.chosen_on
+            )
+        )
     if distributed.rank() == 0:
         progress = ProgressLog(prefix + parts.metric, device=parts.distiller.steps.device)
         hooks += [JsonLog(), StdoutLog(), progress]
@@ -209,14 +213,14 @@ def _scores(trainer: Trainer, parts: Parts) -> dict[str, Any]:
     best_epoch = trainer.best["epoch"]
     if parts.val is None:
         last = {k: v for k, v in trainer.history[-1].items() if k in trainer.best}
-        best = {**trainer.best, "chosen_on": "test data"}
+        best = {**trainer.best, "chosen_on": parts.chosen_on}
     else:
         model = trainer.predictor()
         last = {"epoch": trainer.epoch, **parts.test(model)}
         network = network_of(model)
         final = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         load_weights(network, trainer.work_dir / "best.pth")
-        best = {"epoch": best_epoch, **parts.test(model), "chosen_on": "validation split"}
+        best = {"epoch": best_epoch, **parts.test(model), "chosen_on": parts.chosen_on}
         network.load_state_dict(final)
     return {
         "metric": parts.metric,

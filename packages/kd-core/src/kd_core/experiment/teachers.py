@@ -16,7 +16,7 @@ from kd_core.experiment import outputs
 from kd_core.experiment.adapter import TaskAdapter
 from kd_core.experiment.builder import BuiltExperiment
 from kd_core.experiment.differences import with_contents
-from kd_core.experiment.phases import ensure, is_finished, key_of
+from kd_core.experiment.phases import ensure, in_training_of, is_finished, key_of
 from kd_core.experiment.spec import RANDOM, Experiment, TeacherSpec
 from kd_core.networks.task import Task
 from kd_core.runtime import distributed
@@ -70,7 +70,8 @@ def build_teachers(
             continue
         other = None
         if own_data is not None and spec.to_train and _missing(spec, folder):
-            other = own_data(spec.to_train)
+            with in_training_of(spec.where):
+                other = own_data(spec.to_train)
         model = spec.untrained().model if untrained else spec.model
         seed_everything(mix(seed, 0))  # whether or not another was trained just now
         built[name] = adapter.build_model(data if other is None else other, spec.where, **model)
@@ -164,6 +165,8 @@ def teacher_scores(
         elif found is None:
             why = "knows other classes" if has_labels(built.data) else "gets images without labels"
             text = f"{why}, so its accuracy cannot be measured here"
+            if name in random:
+                text += "; its weights are random, so a score against it says nothing"
         else:
             scores[name], score = found, found[metric]
             text = f"{metric} {score:.2f} on the test set"
@@ -237,7 +240,8 @@ def _trained(
     assert spec.experiment is not None, "its caller looked"
     product, made_by = _place(spec.experiment, folder)
     training = partial(train, spec.experiment, product)
-    ensure(product, made_by, training, f"training of {spec.where}")
+    with in_training_of(spec.where):
+        ensure(product, made_by, training, f"training of {spec.where}")
     # The config is ours; its product need not be.
     with trusting(*names_in(spec.experiment.student)):
         teacher = adapter.load_finished(product, spec.own)

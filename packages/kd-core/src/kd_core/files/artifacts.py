@@ -14,6 +14,7 @@ from torch import nn
 
 from kd_core.errors import UserError, nearest
 from kd_core.files.checkpoint import load_safetensors
+from kd_core.files.weight_files import NOT_FINISHED, is_unfinished_run
 
 FILE = "student.safetensors"
 _MOST_PIXELS = 16384  # of a side
@@ -32,11 +33,15 @@ def find_student(path: str | Path) -> Path:
     if path.is_dir():
         if (path / FILE).is_file():
             return path / FILE
+        if is_unfinished_run(path):
+            raise UserError(f"{path} has no {FILE} yet: {NOT_FINISHED}")
         others = [str(file.parent) for file in path.glob(f"**/{FILE}")]
         hint = nearest("", others) or "; a run writes it at its end"
         raise UserError(f"{path} has no {FILE}{hint}")
     if not path.is_file():
         raise UserError(f"{path} is neither a run's folder nor a {FILE}")
+    if path.suffix != ".safetensors" and is_unfinished_run(path.parent):
+        raise UserError(f"{path} has no {FILE} beside it yet: {NOT_FINISHED}")
     if path.suffix != ".safetensors":
         raise UserError(
             f"{path}: wanted a run's folder or its {FILE}, since only that file names the network "

@@ -21,6 +21,7 @@ _IN_FOLDERS = (
     ("pytorch_model.bin", f"pytorch_model.bin{_INDEX}"),
 )
 _OF_RUNS = ("student.pth", "best.pth", "last.pth")
+NOT_FINISHED = "its run is not finished; the same command with --resume continues it"
 _MOST_OF_INDEX = 64 * 2**20  # bytes; the largest models have 1/10 of it
 
 
@@ -49,6 +50,8 @@ def main_file(path: Path) -> Path:
             raise UserError(f"{path} has both {' and '.join(names)}; name one of them")
         if there:
             return there[0]
+    if is_unfinished_run(path):
+        raise UserError(f"no weights file {str(path)!r} yet: {NOT_FINISHED}")
     wanted = ", ".join(names[0] for names in _IN_FOLDERS)
     raise UserError(
         f"no weights file {str(path)!r}, it is a folder without {wanted}; name a file in it"
@@ -75,6 +78,12 @@ def described_by(file: Path) -> list[Path]:
     else:
         names = []
     return [file.with_name(name) for name in names if file.with_name(name).is_file()]
+
+
+def is_unfinished_run(folder: Path) -> bool:
+    """Return whether a folder is of a run of ours that has begun and not ended."""
+    begun = (folder / "config.json").is_file() and (folder / "config.py").is_file()
+    return begun and not (folder / "result.json").is_file()
 
 
 def is_index(file: Path) -> bool:

@@ -10,7 +10,7 @@ from kd_core.runtime import distributed
 from kd_core.runtime.console import err
 from kd_core.training.hooks import Evaluate, Hook, TrainerLike
 
-_FOR_IT = ("evaluate", "default", "prefix")
+_FOR_IT = ("evaluate", "default", "prefix", "chosen_on")
 
 
 class EarlyStop(Hook):
@@ -29,6 +29,7 @@ class EarlyStop(Hook):
         evaluate: Gives the metrics, of the validation set if there is one.
         default: The metric that defines the best epoch; larger is better.
         prefix: Of the metrics' names in the record, "val_" for a validation set.
+        chosen_on: What the end is chosen on.
 
     Raises:
         UserError: If `metric` comes without `mode`, or the other way round.
@@ -46,15 +47,11 @@ class EarlyStop(Hook):
         evaluate: Evaluate,
         default: str,
         prefix: str = "",
+        chosen_on: str = "test data",
     ) -> None:
         self.patience, self.min_delta, self.evaluate = patience, min_delta, evaluate
         self.sign = -1.0 if mode == "min" else 1.0
-        self.own, self.prefix, self.metric = metric, prefix, prefix + (metric or default)
-
-    @property
-    def chosen_on(self) -> str:
-        """What the end is chosen on."""
-        return "validation split" if self.prefix else "test data"
+        self.own, self.metric, self.chosen_on = metric, prefix + (metric or default), chosen_on
 
     def before_train(self, trainer: TrainerLike) -> None:
         """Print what is looked at, and end a training that had ended before."""

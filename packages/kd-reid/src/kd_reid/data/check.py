@@ -1,7 +1,9 @@
 """Check a whole re-identification set: which files are unusable, and whether evaluation works."""
 
+import re
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ UNUSABLE = {
     "identical_files": "identical files in two places",
 }
 """Parts of the report that make a data set unusable, with their titles."""
+_CAMERA = re.compile(r"(c|cam|camera)\d+_", re.IGNORECASE)
 
 
 def run(args: Namespace) -> int:
@@ -37,8 +40,12 @@ def run(args: Namespace) -> int:
     if args.out:
         save_json(report, Path(args.out).expanduser(), sealed=False)
     out.print(f"read as {report['form']}", markup=False)
-    print_report(report, _rows(report), UNUSABLE)
+    praise = "all usable" if report["evaluation_possible"] else "all images can be read"
+    print_report(report, _rows(report), UNUSABLE, praise=praise)
     out.print(_evaluation_text(report), markup=False)
+    if report["cameras"] is None and not reading["same_camera"]:
+        for hint in camera_hint(args.source, reading):
+            out.print(hint, markup=False)
     return int(not (report["usable"] and report["evaluation_possible"]))
 
 
@@ -94,6 +101,22 @@ def check(
     }
     report["usable"] = not any(report[key] for key in UNUSABLE)
     return report
+
+
+def camera_hint(source: str | Path, reading: Mapping[str, Any]) -> list[str]:
+    """Return a line on cameras that the names of all images seem to begin with; none otherwise."""
+    with suppress(UserError):  # of a set that takes no expression, such as a list
+        splits = read_set(source, Reading(**reading)).splits
+        begins = [_CAMERA.match(Path(r.path).name) for part in splits for r in part]
+        found = {begin[1]: begin[0] for begin in begins if begin}
+        if len(found) != 1 or not all(begins):
+            return []
+        expression = rf"{re.escape(next(iter(found)))}(\d+)"
+        splits = read_set(source, Reading(**{**reading, "camera": expression})).splits
+        if len({record.camera for part in splits for record in part}) > 1:
+            names = " and ".join(sorted({begin[0] for begin in begins if begin})[:2])
+            return [f"names begin with {names}: are these cameras? --camera '{expression}'"]
+    return []
 
 
 def _counts(records: Sequence[Record], found: Found) -> dict[str, Any]:
@@ -156,4 +179,5 @@ def _evaluation_text(report: dict[str, Any]) -> str:
     if not report["evaluation_possible"]:
         return f"evaluation is not possible: {report['reason']}"
     count = report["searchable_identities"]
-    return f"evaluation is possible: {count:,} identities can be searched for ({needed})"
+    who = "identity" if count == 1 else "identities"
+    return f"evaluation is possible: {count:,} {who} can be searched for ({needed})"

@@ -12,7 +12,13 @@ from kd_core.errors import UserError
 from kd_core.experiment import identity
 from kd_core.files.artifacts import FILE
 from kd_core.files.weight_facts import metadata_of
-from kd_core.files.weight_files import described_by, main_file, split_choice
+from kd_core.files.weight_files import (
+    NOT_FINISHED,
+    described_by,
+    is_unfinished_run,
+    main_file,
+    split_choice,
+)
 from kd_core.runtime.console import err
 
 from kd_reid.data.options import Options
@@ -41,12 +47,14 @@ class Measured:
         image_size: Height and width that images are read at.
         evaluation: Settings of the run's own evaluation, where it has any.
         source: The run's own data, where they are known.
+        camera: How the run finds a camera in a path, where its config says it.
     """
 
     embedder: Embedder
     image_size: tuple[int, int]
     evaluation: Mapping[str, Any]
     source: str | None = None
+    camera: str | None = None
 
 
 def measured_model(args: Namespace) -> Measured:
@@ -78,7 +86,7 @@ def _finished(args: Namespace, path: Path, described: Path) -> Measured:
     if path.is_file() and path != described:
         load_checkpoint(embedder.network, path)
     size = tuple(args.size or _pair(embedder.size))
-    evaluation, source = _own_settings(described.parent)
+    evaluation, source, camera = _own_settings(described.parent)
     made = type(embedder)(
         embedder.network,
         mean=embedder.mean.flatten().tolist(),
@@ -87,11 +95,11 @@ def _finished(args: Namespace, path: Path, described: Path) -> Measured:
         roles=embedder.roles,
         heads=embedder.heads,
     )
-    return Measured(made.eval(), size, evaluation, source)
+    return Measured(made.eval(), size, evaluation, source, camera)
 
 
-def _own_settings(folder: Path) -> tuple[dict[str, Any], str | None]:
-    """Return a run's `evaluation`, as far as it is of the features, and its own images."""
+def _own_settings(folder: Path) -> tuple[dict[str, Any], str | None, str | None]:
+    """Return a run's `evaluation`, as far as it is of the features, its images and cameras."""
     kept = identity.read(folder) if (folder / identity.FILE).is_file() else None
     config = kept["config"] if kept else {}
     node, data = (config.get(name) for name in ("evaluation", "data"))
@@ -100,8 +108,9 @@ def _own_settings(folder: Path) -> tuple[dict[str, Any], str | None]:
     for name, values in known.items():
         if isinstance(node, dict) and name in node and node[name] in values:
             found[name] = node[name]
-    source = data.get("source") if isinstance(data, dict) else None
-    return found, source if isinstance(source, str) else None
+    own = [data.get(name) if isinstance(data, dict) else None for name in ("source", "camera")]
+    source, camera = (text if isinstance(text, str) else None for text in own)
+    return found, source, camera
 
 
 def _pair(size: Any) -> tuple[int, int]:
@@ -135,6 +144,10 @@ def _named_in(file: Path) -> str:
     fitting = [
         name for name in model_names() if re.match(rf"{re.escape(name)}(?![a-z0-9])", file.name)
     ]
+    if not fitting and is_unfinished_run(file.parent):
+        raise UserError(
+            f"{file}: {NOT_FINISHED}, and its folder is the MODEL then; or add --network NAME"
+        )
     if not fitting:
         raise UserError(
             f"{file}: does not say of which network it is; add --network NAME, such as osnet_x1_0 "

@@ -84,18 +84,33 @@ def _of_network(
 ) -> Iterator[tuple[str, Found]]:
     options = Options(**passes_of(args))
     for name, searching in _sets(args):
-        if searching.source == measured.source:
-            err.print(
-                f"{searching.source}: the run was trained on a part of it, and all its people are "
-                "searched for here; its config.py as --data keeps to the others",
-                markup=False,
-            )
+        tell_of_own_data(searching, measured, same_camera=args.same_camera)
         with located(searching.source):
             target = open_target(searching, measured.image_size, options)
             check_searched(args, target)
             target.to(device)
             features = extract(measured.embedder, target, flip=shared["flip"])
             yield name, _facts(args, target, features, shared)
+
+
+def tell_of_own_data(searching: Searching, measured: Measured, *, same_camera: bool) -> None:
+    """Print what differs from the run's own evaluation, where its own data are searched."""
+    source = searching.source
+    if measured.source is None or Path(source).resolve() != Path(measured.source).resolve():
+        return
+    if searching.is_whole:
+        err.print(
+            f"{source}: the run was trained on a part of it, and all its people are searched for "
+            "here; its config.py as --data keeps to the others",
+            markup=False,
+        )
+    known = any(record.camera is not None for record in searching.query.records)
+    if measured.camera is not None and not (known or same_camera):
+        err.print(
+            f"{source}: no cameras are known, so matches by the same camera count; the run has "
+            f"data.camera={measured.camera}: add --camera '{measured.camera}'",
+            markup=False,
+        )
 
 
 def _of_saved(args: Namespace, saved: Saved) -> Iterator[tuple[str, Found]]:

@@ -63,6 +63,7 @@ class Searching:
     query: Images
     gallery: Images
     node: Node | None = None  # of a config, which makes its own loaders
+    is_whole: bool = False  # the set has no part of its own to train on
 
 
 def read_searching(source: str, **reading: Any) -> Searching:
@@ -82,7 +83,7 @@ def read_searching(source: str, **reading: Any) -> Searching:
         return Searching(source, Images([]), Images([]), _data_node(source))
     found = one_spelling(read_source(source, **reading), source)
     query, gallery = Images(found.query), Images(found.gallery)
-    searching = Searching(source, query, gallery)
+    searching = Searching(source, query, gallery, is_whole=not found.train)
     require_searchable(searching)
     require_files([*query.records, *gallery.records])
     return searching
