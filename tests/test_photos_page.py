@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kd_cls import export, predict, prediction, train
+from kd_core.config.build import build
 from PIL import Image, ImageOps
 
 ROOT = Path(__file__).parents[1]
@@ -73,7 +74,7 @@ def test_photos_with_exif_turns_become_a_student_that_sees_them_upright(
 
 def check_the_code_of_the_page(photo, capsys):
     """Run the page's code; its answers are those of the tool, for a photo that is not square."""
-    without, with_this = (
+    without, with_this, by_hand, of_folders = (
         textwrap.dedent(code)
         for code in re.findall(r"^ *```python\n(.*?)^ *```$", PAGE, re.MULTILINE | re.DOTALL)
     )
@@ -89,3 +90,19 @@ def check_the_code_of_the_page(photo, capsys):
     assert given == pytest.approx(found[0].probability, abs=1e-4)
     exec(with_this, {})
     assert "Prediction(name='left'" in capsys.readouterr().out
+    exec(by_hand.replace(", 64)", ", 32)"), names)  # the test's image_size
+    assert names["probabilities"].max().item() == pytest.approx(found[0].probability, abs=1e-4)
+    check_the_folders_of_the_page(of_folders)
+
+
+def check_the_folders_of_the_page(code):
+    config = {}
+    exec(code, config)
+    for part, count in (("train", 4), ("test", 2)):
+        for label in ("cat", "ant"):
+            (folder := Path(config["data"]["root"], part, label)).mkdir(parents=True)
+            for number in range(count):
+                Image.new("RGB", (30, 40), (number, 0, 0)).save(folder / f"{number}.jpg")
+    data = build(config["data"], "data", data_seed=0, batch_size=2)
+    assert data.classes == ("ant", "cat")
+    assert next(data.train.epoch(0))["image"].shape[1:] == (3, 224, 224)
