@@ -51,9 +51,7 @@ def test_weights_of_timm_are_tried_once_and_the_line_says_what_to_do(asked):
         "file as well: student.weights=FILE"
     )
     assert len(asked) == 1
-    with pytest.raises(
-        UserError, match=r"name a file: teacher\.network\.pretrained=False "
-    ):
+    with pytest.raises(UserError, match=r"name a file: teacher\.network\.pretrained=False "):
         build("teacher", network=network)
 
 

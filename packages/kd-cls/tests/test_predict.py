@@ -121,6 +121,15 @@ def test_an_image_that_cannot_be_read_is_named(run, image, tmp_path, capsys, con
     assert printed.out == ""
 
 
+def test_only_images_are_offered_for_one_that_is_missing(run, image, tmp_path, capsys):
+    assert main([str(run), str(tmp_path / "two.png")]) == 2
+    assert "there is no image" in (said := capsys.readouterr().err)
+    assert "one.png" in said
+    assert "run" not in said.partition(";")[2]
+    assert main([str(run), str(tmp_path / "rum/two.png")]) == 2
+    assert "did you mean 'run'?" in capsys.readouterr().err
+
+
 def test_an_impossible_number_of_classes_is_refused(run, image):
     with pytest.raises(UserError, match="--top 0"):
         predict(run, [image], top=0)
