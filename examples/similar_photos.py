@@ -6,11 +6,11 @@ RUN is the folder of a finished run without labels; see docs/unlabelled.md.
 """
 
 import argparse
-from pathlib import Path
 
 import torch
 from kd_cls.prediction import load_image
-from kd_cls.student import load_student
+from kd_cls.student import find_student, load_student, read_facts, sides_of
+from kd_core.data.image_listing import list_images
 
 
 def main() -> None:
@@ -18,17 +18,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("run")
     parser.add_argument("photo")
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder")
     args = parser.parse_args()
-    student = load_student(args.run)
+    file = find_student(args.run)
+    student, sides = load_student(file), sides_of(read_facts(file), file)
 
     @torch.inference_mode()
-    def features(photo: str | Path) -> torch.Tensor:
-        image = load_image(str(photo), student.size)
+    def features(photo: str) -> torch.Tensor:
+        image = load_image(photo, *sides)
         return torch.nn.functional.normalize(student({"image": image[None]}), dim=1)[0]
 
     wanted = features(args.photo)
-    cosines = {path: float(wanted @ features(path)) for path in args.folder.rglob("*.jpg")}
+    cosines = {path: float(wanted @ features(path)) for path in list_images(args.folder)}
     for path in sorted(cosines, key=cosines.__getitem__, reverse=True)[:5]:
         print(f"{cosines[path]:.3f}  {path}")
 

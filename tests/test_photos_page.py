@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kd_cls import export, predict, prediction, train
+from kd_core.config.build import build
 from PIL import Image, ImageOps
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/photos.md").read_text(encoding="utf-8")
+OWN_DATA = (ROOT / "docs/own_data.md").read_text(encoding="utf-8")
 COMMANDS = [shlex.split(line) for line in re.findall(r"^ *uv run (.*)$", PAGE, re.MULTILINE)]
 TOOLS = {"tools/cls_export.py": export.main, "tools/cls_predict.py": predict.main}
 NO_DOWNLOAD = {
@@ -68,6 +70,54 @@ def test_photos_with_exif_turns_become_a_student_that_sees_them_upright(
     upright = ImageOps.exif_transpose(lying)
     assert ["down", "left", "right", "up"][logits_of(upright).argmax()] == "left"
     assert logits_of(upright).argmax() != logits_of(lying).argmax()
-    [shown] = re.findall(r"^ *```python\n(.*?)^ *```$", PAGE, re.MULTILINE | re.DOTALL)
-    exec(textwrap.dedent(shown), {})
+    check_the_code_of_the_page(photo, capsys)
+
+
+def check_the_code_of_the_page(photo, capsys):
+    """Run the page's code; its answers are those of the tool, for a photo that is not square."""
+    without, with_this, by_hand, of_folders = (
+        textwrap.dedent(code)
+        for code in re.findall(r"^ *```python\n(.*?)^ *```$", PAGE, re.MULTILINE | re.DOTALL)
+    )
+    wide, tall = Image.open(photo).size
+    assert wide != tall
+    found = prediction.predict("runs/photos_student", [photo])[photo]
+    capsys.readouterr()
+    names = {}
+    exec(without, names)
+    assert capsys.readouterr().out == f"{found[0].name}\n" == "left\n"
+    logits = names["logits"].astype(float)
+    given = np.exp(logits - np.logaddexp.reduce(logits)).max()
+    assert given == pytest.approx(found[0].probability, abs=1e-4)
+    exec(with_this, {})
     assert "Prediction(name='left'" in capsys.readouterr().out
+    exec(by_hand.replace(", 64)", ", 32)"), names)  # the test's image_size
+    assert names["probabilities"].max().item() == pytest.approx(found[0].probability, abs=1e-4)
+    check_the_folders_of_the_page(of_folders)
+
+
+def check_the_folders_of_the_page(code):
+    config = {}
+    exec(code, config)
+    for part, count in (("train", 4), ("test", 2)):
+        for label in ("cat", "ant"):
+            (folder := Path(config["data"]["root"], part, label)).mkdir(parents=True)
+            for number in range(count):
+                Image.new("RGB", (30, 40), (number, 0, 0)).save(folder / f"{number}.jpg")
+    data = build(config["data"], "data", data_seed=0, batch_size=2)
+    assert data.classes == ("ant", "cat")
+    assert next(data.train.epoch(0))["image"].shape[1:] == (3, 224, 224)
+
+
+def test_every_broken_image_is_found_by_the_code_of_the_page(folder, capsys):
+    [code] = re.findall(r"^## Broken images.*?^```python\n(.*?)^```$", OWN_DATA, re.M | re.S)
+    (images := Path("data/images/train/cat")).mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(images / "good.jpg")
+    for name in ("one.jpg", "two.png"):
+        (images / name).write_bytes(b"not an image")
+    exec(code, {})
+    told = capsys.readouterr().out.splitlines()
+    assert [line.partition(": cannot be decoded")[0] for line in told] == [
+        str(images / name) for name in ("one.jpg", "two.png")
+    ]
+    assert all('docs/own_data.md, "Broken images"' in line for line in told)

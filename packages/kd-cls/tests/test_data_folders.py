@@ -77,6 +77,21 @@ class TestImageFolder:
         with pytest.raises(UserError, match=r"no folder 'test'.*did you mean 'tests'.*<class>"):
             data.image_folder(str(tmp_path), image_size=8)
 
+    @pytest.mark.parametrize("part", ["train", "test"])
+    def test_the_folder_of_one_part_names_the_one_above(self, tmp_path, part, monkeypatch):
+        write_folders(tmp_path / "photos", splits=(part,))
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(UserError) as told:
+            data.image_folder(f"photos/{part}/", image_size=8)
+        assert str(told.value) == (
+            f"photos/{part}: has the class folders of one part (cat, dog, owl); name the folder "
+            "above it, photos"
+        )
+
+    def test_a_set_that_is_called_train_is_read(self, tmp_path):
+        write_folders(tmp_path / "train")
+        assert data.image_folder(str(tmp_path / "train"), image_size=8).classes == CLASSES
+
     def test_an_empty_class_folder_is_named(self, tmp_path):
         write_folders(tmp_path)
         (tmp_path / "train" / "eel").mkdir()
@@ -110,6 +125,7 @@ class TestImageFolder:
                 data.image_folder(str(tmp_path), image_size=8, **allowed)
             shown.append(str(caught.value))
         assert "train/owl: no image in this class folder" in shown[0]
+        assert "; add images, remove the folder, or allow" in shown[0]
         assert shown[0].endswith("it with --cfg-options data.allow_missing_classes=True")
         options = {"allow_missing_classes": True, "val_fraction": 0.3, "balanced": True}
         splits = data.image_folder(str(tmp_path), image_size=8, **options)

@@ -141,6 +141,20 @@ def test_a_file_says_what_its_user_must_know(run, kind, tmp_path):
     assert facts["std"] == pytest.approx([0.4, 0.5, 0.6])
     assert facts["image_size"] == 8
     assert facts["with_normalization"] is False
+    assert facts["range"] == "(pixels / 255 - mean) / std"
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_file_says_how_a_photo_becomes_its_input(run, kind, inside):
+    assert (
+        main([str(run), "--format", kind, "--no-latency", *["--with-normalization"] * inside]) == 0
+    )
+    facts, told = facts_of(run / f"student.{kind}"), json.loads((run / "export.json").read_text())
+    rule = "shorter side to 8 pixels, bilinear, antialiased; centre crop of 8 x 8 pixels"
+    for said in (facts, told):
+        assert said["resize"] == f"turned upright as EXIF says; {rule}"
+        assert ("mean" in said, "std" in said) == (not inside, not inside)
+        assert (said["range"] == "0 to 1") == inside
 
 
 def test_both_files_are_written_to_the_folder_asked_for(run, tmp_path):

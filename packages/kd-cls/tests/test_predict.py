@@ -6,16 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from kd_cls import prediction
 from kd_cls.adapter import ADAPTER
 from kd_cls.classifier import Classifier
 from kd_cls.data import synthetic
+from kd_cls.data.file_options import FileOptions
 from kd_cls.models import build_model
 from kd_cls.predict import main
 from kd_cls.prediction import load_image, predict
+from kd_cls.student import size_facts
+from kd_core.data.image_files import read_image
 from kd_core.errors import UserError
 from kd_core.files import checkpoint
 from kd_core.files.checkpoint import load_safetensors
 from PIL import Image
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 PROBABILITIES = [0.25, 0.6, 0.15]
 
@@ -77,6 +82,34 @@ def test_the_centre_of_an_image_is_what_the_network_sees(image):
     assert pixels[1].eq(0).all()
 
 
+def test_a_photo_is_cropped_as_in_the_evaluation_of_the_run(tmp_path, image):
+    data = synthetic(image_size=8, num_classes=2)
+    data.shorter_side = 16
+    assert size_facts(None, data) == {"image_size": 8, "shorter_side": 16}
+    assert size_facts(4, data) == {"image_size": 4, "shorter_side": 8}
+    data.shorter_side = 8
+    assert size_facts(None, data) == {"image_size": 8}
+    reading = FileOptions(image_size=8, resize=16)
+    shown = pil_to_tensor(reading.central(read_image(image)))
+    torch.testing.assert_close(load_image(image, 8, 16), shown)
+    assert not torch.equal(load_image(image, 8), shown)
+
+
+def test_a_student_of_a_crop_predicts_from_that_crop(run, image, monkeypatch):
+    file = run / "student.safetensors"
+    state, facts = load_safetensors(file)
+    checkpoint.export(state, file.with_suffix(""), {**facts, "shorter_side": "16"})
+    seen = []
+
+    def loaded(*given):
+        seen.append(given[1:])
+        return load_image(*given)
+
+    monkeypatch.setattr(prediction, "load_image", loaded)
+    predict(run, [image])
+    assert seen == [(8, 16)]
+
+
 @pytest.mark.parametrize("contents", [None, b"", b"\x89PNG\r\n\x1a\n broken"])
 def test_an_image_that_cannot_be_read_is_named(run, image, tmp_path, capsys, contents):
     broken = tmp_path / "broken.png"
@@ -86,6 +119,15 @@ def test_an_image_that_cannot_be_read_is_named(run, image, tmp_path, capsys, con
     printed = capsys.readouterr()
     assert "broken.png" in printed.err
     assert printed.out == ""
+
+
+def test_only_images_are_offered_for_one_that_is_missing(run, image, tmp_path, capsys):
+    assert main([str(run), str(tmp_path / "two.png")]) == 2
+    assert "there is no image" in (said := capsys.readouterr().err)
+    assert "one.png" in said
+    assert "run" not in said.partition(";")[2]
+    assert main([str(run), str(tmp_path / "rum/two.png")]) == 2
+    assert "did you mean 'run'?" in capsys.readouterr().err
 
 
 def test_an_impossible_number_of_classes_is_refused(run, image):

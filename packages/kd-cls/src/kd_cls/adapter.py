@@ -40,7 +40,7 @@ from kd_cls.networks import (
     parse_classifier,
 )
 from kd_cls.stand_ins import data_stand_in, model_stand_in
-from kd_cls.student import load_student
+from kd_cls.student import load_student, size_facts
 from kd_cls.trained import Trained
 
 _HEADLESS = "kd_core.criteria.headless.without_head"
@@ -158,7 +158,7 @@ class ClassificationAdapter(TaskAdapter):
             **_ends_in(student, data),
             "mean": student.mean.flatten().tolist(),
             "std": student.std.flatten().tolist(),
-            "image_size": student.size or data.image_size,
+            **size_facts(student.size, data),
             **({"multi_label": True} if student.multi_label else {}),
         }
         if student.output is not None:

@@ -15,6 +15,8 @@ from kd_core.runtime.console import err
 from kd_cls.exporting import PACKAGE, Exported, exportable
 from kd_cls.student import load_student, read_facts
 
+_SAID = ("with_normalization", "classes", "image_size", "resize", "range", "mean", "std")
+
 
 def export_all(
     student: str,
@@ -37,7 +39,7 @@ def export_all(
     file = find_student(student)
     what = exportable(file, with_normalization=with_normalization)
     folder = Path(output) if output else file.parent
-    said = {"with_normalization": with_normalization}
+    said = {name: what.facts[name] for name in _SAID if name in what.facts}
     write_files(what, kinds, folder, plan=plan, said=said)
 
 

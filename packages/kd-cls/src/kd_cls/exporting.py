@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kd_cls.classifier import Classifier
 from kd_cls.feature_network import FeatureNetwork
 from kd_cls.libraries.outputs import logits_in
-from kd_cls.student import find_student, load_student, read_facts, square_side
+from kd_cls.student import find_student, load_student, read_facts, resize_rule, sides_of
 
 PACKAGE = "kd-cls"
 
@@ -60,7 +60,8 @@ def exportable(student: str | Path, *, with_normalization: bool = False) -> Expo
     """Return what is written of a student.
 
     Its outputs are "logits", or "features" of a student that ends in them; of a student that kept
-    its head also "embedding".
+    its head also "embedding". The facts say how a photo becomes its input; mean and std are among
+    them only where they are still to be applied.
 
     Args:
         student: Folder of a finished run, or its `student.safetensors`.
@@ -69,13 +70,16 @@ def exportable(student: str | Path, *, with_normalization: bool = False) -> Expo
     """
     file = find_student(student)
     facts = {**read_facts(file), "with_normalization": with_normalization}
-    side = facts["image_size"] = square_side(facts["image_size"], file)
+    channels, (side, shorter) = len(facts["mean"]), sides_of(facts, file)
+    facts.pop("shorter_side", None)
+    facts |= {"image_size": side, "resize": resize_rule(side, shorter)}
+    facts["range"] = "0 to 1" if with_normalization else "(pixels / 255 - mean) / std"
+    if with_normalization:  # nobody is to do it again
+        del facts["mean"], facts["std"]
     classifier = load_student(file)
     network = Exported(classifier, with_normalization=with_normalization).eval()
     title = type(classifier.network).__name__
-    return Exportable(
-        network, (len(facts["mean"]), side, side), network.names, facts, title, PACKAGE
-    )
+    return Exportable(network, (channels, side, side), network.names, facts, title, PACKAGE)
 
 
 def export(student: str | Path, path: Path, *, with_normalization: bool = False) -> Check:

@@ -1,6 +1,7 @@
 """A network that ends in features: a student of images without labels, and its teachers."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,6 @@ from kd_core.experiment.models import (
     tell,
     weights_file,
 )
-from kd_core.experiment.spec import RANDOM
 from kd_core.networks.batch_names import by_our_names
 from kd_core.networks.image_channels import input_channels, statistics_for
 from kd_core.networks.image_task import ImageTask, height_and_width
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from kd_cls.classifier import Classifier
 from kd_cls.data import DataSplits
+from kd_cls.libraries.downloads import loads_pretrained, require_hub
 from kd_cls.libraries.feature_fitting import FeatureFitting
 from kd_cls.libraries.fitting import key_of
 from kd_cls.libraries.pretrained import pretrained_facts
@@ -147,7 +148,15 @@ def build_feature_network(
         return made
 
     given = {} if is_pretrained(network) else {"num_classes": 1}
-    made = build_task(network, where, pretrained=weights != RANDOM, prepare=fit, wrap=wrap, **given)
+    made = build_task(
+        network,
+        where,
+        pretrained=loads_pretrained(network, weights),
+        prepare=fit,
+        wrap=wrap,
+        reach=partial(require_hub, network),
+        **given,
+    )
     if removed and ends_in_features:
         tell(f"{where}: its classifier ({', '.join(removed)}) is left out; it ends in features")
     return made

@@ -1,6 +1,7 @@
 """Build classifiers from the student and teacher nodes of a config."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,6 @@ from kd_core.config.values import (
 from kd_core.data.loader_set import has_labels
 from kd_core.errors import UserError, located
 from kd_core.experiment.models import build_task, is_pretrained, require_logits, weights_file
-from kd_core.experiment.spec import RANDOM
 from kd_core.networks.class_order import renamed
 from kd_core.networks.image_channels import statistics_for
 from kd_core.networks.image_task import height_and_width
@@ -36,6 +36,7 @@ from kd_cls.feature_network import (
     check_features,
     refuse_of_labels,
 )
+from kd_cls.libraries.downloads import loads_pretrained, require_hub
 from kd_cls.libraries.fitting import Fitting, key_of
 from kd_cls.libraries.pretrained import pretrained_facts, torchvision_weights
 from kd_cls.libraries.timm_names import resolved
@@ -175,7 +176,13 @@ def build_classifier(
 
     given = {} if new_head or is_pretrained(network) else {"num_classes": count}
     return build_task(
-        network, where, pretrained=weights != RANDOM, prepare=fitting.fit, wrap=wrap, **given
+        network,
+        where,
+        pretrained=loads_pretrained(network, weights),
+        prepare=fitting.fit,
+        wrap=wrap,
+        reach=partial(require_hub, network),
+        **given,
     )
 
 

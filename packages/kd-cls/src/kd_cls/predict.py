@@ -15,10 +15,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(arguments: list[str]) -> None:
     args = _parser().parse_args(arguments)
     require_paths("finished run", [args.student], suffix=".safetensors")
-    require_paths("image", args.images)
+    require_paths("image", args.images, is_file=_is_image)
     from kd_cls.prediction import show
 
     show(args.student, args.images, top=args.top, as_json=args.json)
+
+
+def _is_image(name: str) -> bool:
+    from kd_core.data.image_listing import is_image
+
+    return is_image(name)
 
 
 def _parser() -> ToolParser:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as vision
 
 from kd_cls.classifier import Classifier
-from kd_cls.student import classes_of, find_student, load_student, read_facts, square_side
+from kd_cls.student import classes_of, find_student, load_student, read_facts, sides_of
 
 
 class Prediction(NamedTuple):
@@ -54,11 +54,11 @@ def predict(
     file = find_student(student)
     facts = read_facts(file)
     names = classes_of(facts, file)
-    side = square_side(facts["image_size"], file)
+    side, shorter = sides_of(facts, file)
     classifier = load_student(file)
     predictions = {}
     for image in images:
-        pixels = load_image(image, side)
+        pixels = load_image(image, side, shorter)
         with located(str(file)), _told():
             found = probabilities(classifier, pixels)
         if len(found) != len(names):
@@ -74,13 +74,20 @@ def predict(
     return predictions
 
 
-def load_image(file: str, size: int) -> Tensor:
-    """Read an image, scale its shorter side to `size` pixels, crop the centre; uint8 [3, H, W].
+def load_image(file: str, size: int, shorter_side: int | None = None) -> Tensor:
+    """Read an image upright, scale it, crop the centre of `size` pixels; uint8 [3, H, W].
+
+    `resize_rule` says it in words.
+
+    Args:
+        file: The image.
+        size: Of the crop.
+        shorter_side: Of the image before the crop; None is `size`.
 
     Raises:
         UserError: If the file is missing or damaged.
     """
-    image = vision.resize(read_image(file), [size])
+    image = vision.resize(read_image(file), [shorter_side or size])
     return vision.pil_to_tensor(vision.center_crop(image, [size]))
 
 

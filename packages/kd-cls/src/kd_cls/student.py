@@ -17,6 +17,7 @@ from kd_core.networks.probe import materialise
 from torch import nn
 
 from kd_cls.classifier import Classifier
+from kd_cls.data import DataSplits
 from kd_cls.feature_network import FeatureNetwork, feature_roles
 from kd_cls.known_networks import KNOWN
 from kd_cls.libraries.heads import renew_as_in
@@ -32,6 +33,7 @@ FACTS = {
 }
 OPTIONAL = {
     "features": artifacts.COUNT,
+    "shorter_side": artifacts.SIZE,
     "output": artifacts.KEY,
     "multi_label": artifacts.FLAG,
 }
@@ -80,7 +82,8 @@ def read_facts(file: Path) -> dict[str, Any]:
     Returns:
         `network` (its config node), `classes` (names) or, of a student that ends in features, their
         number as `features`, `mean` and `std` (of each channel, in
-        [0, 1]), `image_size` (pixels of a side, or height and width); `output` if the network
+        [0, 1]), `image_size` (pixels of a side, or height and width), `shorter_side` (of an image
+        before the central crop, if it is another); `output` if the network
         returns its logits among others, `multi_label` if an image may have several classes.
 
     Raises:
@@ -116,6 +119,38 @@ def square_side(image_size: Any, file: Path) -> int:
     if height != width:
         raise UserError(f"{file}: its images are {height} x {width}; here they must be square")
     return int(height)
+
+
+def size_facts(size: int | tuple[int, int] | None, data: DataSplits) -> dict[str, Any]:
+    """Return what a student's file says of sizes: its images', and a photo's before the crop.
+
+    Args:
+        size: That the student resizes its images to, if it does.
+        data: What it was trained on.
+    """
+    side, shorter = size or data.image_size, data.shorter_side
+    if shorter is None or shorter == data.image_size:
+        return {"image_size": side}
+    scaled = round(shorter * min(height_and_width(side)) / data.image_size)
+    return {"image_size": side, "shorter_side": scaled}
+
+
+def sides_of(facts: Mapping[str, Any], file: Path) -> tuple[int, int]:
+    """Return the side of a student's images, and the shorter side of a photo before the crop.
+
+    Raises:
+        UserError: If its images are not square.
+    """
+    side = square_side(facts["image_size"], file)
+    return side, square_side(facts.get("shorter_side", side), file)
+
+
+def resize_rule(side: int, shorter_side: int) -> str:
+    """Return in words how a photo becomes the square that a student takes."""
+    return (
+        f"turned upright as EXIF says; shorter side to {shorter_side} pixels, bilinear, "
+        f"antialiased; centre crop of {side} x {side} pixels"
+    )
 
 
 def _build(

@@ -161,7 +161,8 @@ def _test_images(subject: Subject, limit: int | None) -> Shown:
 
 def _files(subject: Subject, files: Sequence[str]) -> Shown:
     _require_few(len(files))
-    images = torch.stack([load_image(file, subject.data.image_size) for file in files])
+    data = subject.data
+    images = torch.stack([load_image(file, data.image_size, data.shorter_side) for file in files])
     return Shown(images.to(subject.test.device), [Path(file).name for file in files], None)
 
 

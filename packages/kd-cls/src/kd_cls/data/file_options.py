@@ -128,6 +128,7 @@ def splits_of_files(
         mean=mean,
         std=std,
         image_size=reading.image_size,
+        shorter_side=reading.shorter_side,
     )
 
 

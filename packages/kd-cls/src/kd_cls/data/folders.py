@@ -93,8 +93,10 @@ def check_missing(
     if len(missing) == len(classes):
         raise UserError(text)
     if not allow_missing:
+        remove = "remove the folder, " if folders and missing[0] in folders else ""
         raise UserError(
-            f"{text}; add images, or allow it with --cfg-options data.allow_missing_classes=True"
+            f"{text}; add images, {remove}or allow it with --cfg-options "
+            "data.allow_missing_classes=True"
         )
     if distributed.rank() == 0:
         err.print(f"warning: {text}; data.allow_missing_classes allows it", markup=False)

@@ -6,6 +6,7 @@ from kd_core.config.values import NonNegative, NonNegativeInt, Pixels
 from kd_core.data.image_files import Transform
 from kd_core.data.image_listing import require_folder
 from kd_core.data.workers import WORKER_TIMEOUT
+from kd_core.errors import UserError
 
 from kd_cls.data.augment import Flip, Rotate
 from kd_cls.data.file_options import FileOptions, splits_of_files, with_file_options
@@ -13,6 +14,7 @@ from kd_cls.data.folders import class_names, scan, scan_annotated
 from kd_cls.data.options import Options, with_options
 from kd_cls.data.splits import DataSplits
 
+_PARTS = ("train", "test", "val")
 _TINY_IMAGENET = ((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262))
 
 
@@ -125,11 +127,27 @@ def parts_of(root: str) -> tuple[Path, Path]:
         UserError: If one is missing.
     """
     layout = f"{root}/train/<class>/<images> and {root}/test/<class>/<images>"
+    _refuse_a_part(Path(root))
     train = require_folder(Path(root, "train"), layout)
     has_val = Path(root, "val").is_dir() and not Path(root, "test").is_dir()
     return train, require_folder(
         Path(root, "val" if has_val else "test"), f"{layout} (or {root}/val)"
     )
+
+
+def _refuse_a_part(root: Path) -> None:
+    """Reject the folder of one part, such as `train`, where that of the set is wanted."""
+    here = root.absolute()
+    if here.name not in _PARTS or any(Path(root, part).is_dir() for part in _PARTS):
+        return
+    if root.is_dir():
+        names = class_names(root)
+        more = ", ..." if len(names) > 3 else ""
+        above = root.parent if root.name else here.parent
+        raise UserError(
+            f"{root}: has the class folders of one part ({', '.join(names[:3])}{more}); name the "
+            f"folder above it, {above}"
+        )
 
 
 def _of_folders(train: Path, test: Path, options: Options, reading: FileOptions) -> DataSplits:

@@ -118,4 +118,5 @@ def webdataset(
         mean=IMAGENET[0],
         std=IMAGENET[1],
         image_size=image_size,
+        shorter_side=resize,
     )

@@ -33,6 +33,7 @@ class DataSplits(LoaderSet):
         mean: Mean of pixels in [0, 1], one for each channel; the classifier subtracts it.
         std: Standard deviation likewise.
         image_size: Side of the images in pixels.
+        shorter_side: That of an image before the central crop in evaluation; None is `image_size`.
     """
 
     test: SplitLoader
@@ -41,6 +42,7 @@ class DataSplits(LoaderSet):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     image_size: int
+    shorter_side: int | None = None
 
     @property
     def num_classes(self) -> int:
@@ -64,6 +66,7 @@ def make_splits(
     mean: Statistics,
     std: Statistics,
     image_size: int,
+    shorter_side: int | None = None,
 ) -> DataSplits:
     """Hold out a part of the training set and make the loaders.
 
@@ -77,6 +80,7 @@ def make_splits(
         mean: Mean of the data set.
         std: Standard deviation of the data set.
         image_size: Side of the images in pixels.
+        shorter_side: See `DataSplits`.
     """
     if train[1].dim() == 2:
         require_label_sets(train[1], test[1], classes, options)
@@ -98,6 +102,7 @@ def make_splits(
         mean=tuple(options.mean or mean),
         std=tuple(options.std or std),
         image_size=image_size,
+        shorter_side=shorter_side,
     )
 
 

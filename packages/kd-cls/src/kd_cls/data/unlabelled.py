@@ -123,6 +123,7 @@ def unlabelled(
         mean=tuple(options.mean or IMAGENET[0]),
         std=tuple(options.std or IMAGENET[1]),
         image_size=reading.image_size,
+        shorter_side=reading.shorter_side,
         known=loader(*known, training=False) if probed else None,
         queries=loader(*queries, training=False) if probed else None,
         known_classes=known_classes,

@@ -13,6 +13,7 @@ from kd_core.config.node import Node, parse
 from kd_core.errors import UserError, nearest
 from kd_core.runtime.failures import first_line
 
+from kd_cls.libraries.hub import reach
 from kd_cls.libraries.hugging_face import is_of_transformers, require_library
 
 _OF_BUILDER = {
@@ -92,6 +93,8 @@ def _description(name: str, where: str, cache: Any) -> dict[str, Any]:
     source, _, path = name.partition(":")
     try:
         folder = source == "local-dir"
+        if not folder:
+            reach(path, cache)
         file = f"{path}/config.json" if folder else hub.download_from_hf(path, "config.json", cache)
         told = json.loads(Path(file).read_text(encoding="utf-8"))
         if not isinstance(told, dict) or not {"architecture", "model_type"} & {*told}:

@@ -1,12 +1,14 @@
 """What tasks share in building a student or teacher from its node in a config."""
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 from torch import nn
 
 from kd_core.config.build import build_network
 from kd_core.errors import UserError, located
+from kd_core.experiment.downloads import download_told
 from kd_core.experiment.spec import RANDOM
 from kd_core.networks.image_task import ImageTask
 from kd_core.networks.task import Task
@@ -27,6 +29,7 @@ def build_task(
     pretrained: bool,
     prepare: Callable[[nn.Module], nn.Module],
     wrap: Callable[[nn.Module], Made],
+    reach: Callable[[], None] | None = None,
     **provided: Any,
 ) -> Made:
     """Build the network of a student or teacher, change and load it, and wrap it with its task.
@@ -37,10 +40,14 @@ def build_task(
         pretrained: Whether the network may load the weights that its node asks its library for.
         prepare: Changes the plain network, loads weights from a file, and returns what is wrapped.
         wrap: Returns the task of the prepared network.
+        reach: Tries whether the server of pretrained weights is reached; raises if not.
         provided: Arguments that the network receives if it names them, such as `num_classes`.
     """
     node = network if pretrained else without_pretrained(network)
-    built = build_network(node, f"{where}.network", **provided)
+    with download_told(node, where) if is_pretrained(node) else nullcontext():
+        if reach is not None and is_pretrained(node):
+            reach()
+        built = build_network(node, f"{where}.network", **provided)
     with located(where):
         return wrap(prepare(built))
 

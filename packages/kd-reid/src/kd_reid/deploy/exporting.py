@@ -68,6 +68,9 @@ def exportable(network: ExportedEmbedder, image_size: tuple[int, int]) -> Export
     facts = {
         "network": title,
         "image_size": list(image_size),
+        "resize": "to {} x {} pixels (height x width), bilinear, antialiased; no crop".format(
+            *image_size
+        ),
         "channels": "RGB" if len(mean) == 3 else "grey",
         "mean": mean,
         "std": std,
