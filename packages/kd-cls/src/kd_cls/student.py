@@ -1,6 +1,6 @@
 """Rebuild the classifier of a finished run from its exported file."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,7 @@ def square_side(image_size: Any, file: Path) -> int:
     return int(height)
 
 
-def size_facts(size: int | tuple[int, int] | None, data: DataSplits) -> dict[str, Any]:
+def size_facts(size: int | Sequence[int] | None, data: DataSplits) -> dict[str, Any]:
     """Return what a student's file says of sizes: its images', and a photo's before the crop.
 
     Args:

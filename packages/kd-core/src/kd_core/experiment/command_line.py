@@ -68,8 +68,8 @@ class TrainingTool:
         """Return the experiment that the arguments name, or that of the demo."""
         needs_training = not (args.eval_only or args.list_taps or args.save_outputs)
         options = parse_options(args.cfg_options)
-        paths = self.sources(args.configs, print_note, options, training=needs_training)
-        paths = paths or self.adapter.demo_config
+        named = self.sources(args.configs, print_note, options, training=needs_training)
+        paths = named or self.adapter.demo_config
         if not paths:
             raise UserError("name a CONFIG: the python file of what to train")
         return read_experiment(

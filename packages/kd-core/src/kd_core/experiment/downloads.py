@@ -17,11 +17,12 @@ _OF_CONNECTIONS = {
 def why_not_reached(error: BaseException) -> str | None:
     """Return why a server was not reached, if an exception, or what led to it, is about that."""
     reason, seen = None, set[int]()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if {kind.__name__ for kind in type(error).__mro__} & _OF_CONNECTIONS:
-            reason = str(getattr(error, "reason", "")) or first_line(error) or type(error).__name__
-        error = error.__cause__ or error.__context__
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        if {kind.__name__ for kind in type(one).__mro__} & _OF_CONNECTIONS:
+            reason = str(getattr(one, "reason", "")) or first_line(one) or type(one).__name__
+        one = one.__cause__ or one.__context__
     return reason
 
 

@@ -91,8 +91,8 @@ class ComparisonTool:
         Raises:
             UserError: If there are no rows, or a label that was asked for is not one of them.
         """
-        options = parse_options(args.cfg_options)
-        files = self.tool.sources(args.configs, print_note, options) or given.get("files", [])
+        told = parse_options(args.cfg_options)
+        files = self.tool.sources(args.configs, print_note, told) or given.get("files", [])
         rows = row_files(args, given)
         if unknown := [label for label in args.only or [] if label not in rows]:
             raise UserError(f"--only: there is no row {unknown[0]!r}{nearest(unknown[0], rows)}")
