@@ -125,7 +125,7 @@ class TestImageFolder:
                 data.image_folder(str(tmp_path), image_size=8, **allowed)
             shown.append(str(caught.value))
         assert "train/owl: no image in this class folder" in shown[0]
-        assert "; add images, remove the folder, or allow" in shown[0]
+        assert "; add images, move the folder elsewhere, or allow" in shown[0]
         assert shown[0].endswith("it with --cfg-options data.allow_missing_classes=True")
         options = {"allow_missing_classes": True, "val_fraction": 0.3, "balanced": True}
         splits = data.image_folder(str(tmp_path), image_size=8, **options)

@@ -93,9 +93,9 @@ def check_missing(
     if len(missing) == len(classes):
         raise UserError(text)
     if not allow_missing:
-        remove = "remove the folder, " if folders and missing[0] in folders else ""
+        move = "move the folder elsewhere, " if folders and missing[0] in folders else ""
         raise UserError(
-            f"{text}; add images, {remove}or allow it with --cfg-options "
+            f"{text}; add images, {move}or allow it with --cfg-options "
             "data.allow_missing_classes=True"
         )
     if distributed.rank() == 0:
