@@ -44,6 +44,11 @@ def sources_of(
     return composer.sources(training=training)
 
 
+def concerns_teacher(option: str) -> bool:
+    """Return whether a pair's teacher that is trained first depends on an option of the student."""
+    return option.split(".")[0] == "data" or option == "teacher.weights"
+
+
 def run_name(text: str) -> str:
     """Return what a CONFIG adds to the name of a run's folder."""
     return text if "," in text or not text.endswith(".py") else Path(text).stem

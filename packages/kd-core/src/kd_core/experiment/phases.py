@@ -50,7 +50,7 @@ def ensure(folder: Path, config: Mapping[str, Any], make: Callable[[], Any], tit
 
 
 def in_training_of(where: str) -> AbstractContextManager[None]:
-    """Prefix errors inside: they are of a teacher's own training, whose places are the same.
+    """Report an error inside as one of a teacher's own training, whose places are the same.
 
     Args:
         where: Place of the teacher in the student's config.
