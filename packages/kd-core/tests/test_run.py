@@ -128,9 +128,10 @@ def test_resuming_a_finished_run_trains_nothing_and_writes_the_results_again(tmp
     for name in ("student.pth", "student.safetensors", "result.json"):
         (tmp_path / name).unlink()
     again, _ = run_once(tmp_path, make_parts(scripted()), resume=True)
-    assert again == first
     assert (tmp_path / "student.pth").read_bytes() == exported
-    assert load_json(tmp_path / "result.json") == first
+    assert load_json(tmp_path / "result.json") == again
+    again["peak_memory"] = first["peak_memory"]  # of the process, which only grows
+    assert again == first
 
 
 def test_resume_without_a_checkpoint_starts(tmp_path, capsys):
