@@ -57,7 +57,7 @@ class TestMachine:
         [
             (3, 2, 0, "a multiple of the 2 processes, such as 2"),
             (1, 2, 0, "the 2 processes, such as 2"),
-            (0, 1, 0, "such as 1"),
+            (0, 1, 0, "SOLVER.IMS_PER_BATCH is 0; wanted above 0"),
             (6, 2, 4, "a multiple of SOLVER.REFERENCE_WORLD_SIZE 4, such as 4"),
         ],
     )

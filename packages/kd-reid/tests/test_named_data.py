@@ -327,7 +327,7 @@ class TestThroughTorchreid:
         viper(tmp_path / "old")
         read_named("viper", tmp_path / "old")
         (tmp_path / "old").rename(tmp_path / "new")
-        with pytest.raises(UserError, match=r"remove torchreid's splits\.json: .*no such image"):
+        with pytest.raises(UserError, match=r"move torchreid's splits\.json .*no such image"):
             read_named("viper", tmp_path / "new")
 
     def test_what_torchreid_stumbles_over_is_told(self, tmp_path):
