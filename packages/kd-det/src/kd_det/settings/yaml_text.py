@@ -17,8 +17,7 @@ def read_mapping(file: Path) -> dict[Any, Any]:
             readers take the last one in silence.
     """
     try:
-        text = without_expressions(file.read_text(encoding="utf-8"))
-        node = yaml.safe_load(text)
+        node, found = _loaded(without_expressions(file.read_text(encoding="utf-8")))
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: is not a text in UTF-8; save it as one") from error
     except (yaml.YAMLError, ValueError, RecursionError):
@@ -26,9 +25,20 @@ def read_mapping(file: Path) -> dict[Any, Any]:
     if not isinstance(node, dict):
         came = "nothing" if node is None else f"a {type(node).__name__}"
         raise UserError(f"{file}: wanted keys with values, such as MODEL: ..., got {came}")
-    if found := _twice(yaml.compose(text, Loader=yaml.SafeLoader)):
+    if found:
         raise UserError(f"{file}, line {found[1]}: key {found[0]} stands twice in its node")
     return node
+
+
+def _loaded(text: str) -> tuple[Any, tuple[str, int] | None]:
+    """Return what a text says, and what `_twice` finds in it; the text is parsed once."""
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        found = _twice(node)  # before the merge keys are written into the nodes
+        return (None if node is None else loader.construct_document(node)), found
+    finally:
+        loader.dispose()
 
 
 def _twice(node: Any) -> tuple[str, int] | None:
