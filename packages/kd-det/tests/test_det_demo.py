@@ -2,8 +2,11 @@
 
 import importlib
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 from functools import partial
 
@@ -114,6 +117,51 @@ def test_a_run_that_fails_ends_those_beside_it(tmp_path, monkeypatch):
     with pytest.raises(RunError, match="its loss is not finite"), side_by_side("cpu", int) as run:
         run([ends.long, ends.failing])
     assert time.monotonic() - began < 300  # the other one takes 500 seconds
+
+
+KILLED = """
+import time
+from kd_det.demo_runs import side_by_side
+from kd_det.running.progress import State
+
+def told(show):
+    print(os.getpid(), flush=True)
+    show(State("student, seed 0", 0, 0, 1))
+    return {}
+
+def long(show):
+    print(os.getpid(), flush=True)
+    time.sleep(1000)
+
+if __name__ == "__main__":
+    import torch
+
+    torch.set_num_threads(2)
+    with side_by_side("cpu", int) as run:
+        run([told, long])
+"""
+
+
+@pytest.mark.slow
+def test_processes_end_with_the_one_that_waits_for_them_whether_they_work_or_not(tmp_path):
+    (tmp_path / "killed.py").write_text("import os" + KILLED)
+    with subprocess.Popen(
+        [sys.executable, "killed.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        children = [int(parent.stdout.readline()) for _ in range(2)]  # one is idle, one at work
+        parent.kill()
+    ends = time.monotonic() + 60
+    while any(map(is_there, children)):
+        assert time.monotonic() < ends
+        time.sleep(0.1)
+
+
+def is_there(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_the_gain_is_that_of_each_seed():

@@ -1,5 +1,6 @@
 """Runs of the demo side by side: on CPUs one run a core is faster than one run on all cores."""
 
+import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -7,6 +8,7 @@ from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
+from multiprocessing.connection import wait as wait_for
 from typing import Any
 
 import torch
@@ -39,7 +41,7 @@ def side_by_side(
             return
         context = get_context("spawn")
         queue, stop = context.SimpleQueue(), context.Event()
-        worker = Worker(queue, stop, os.getpid(), json_lines.is_wanted(), register)
+        worker = Worker(queue, stop, json_lines.is_wanted(), register)
         forward = threading.Thread(target=_forward, args=(queue, board), daemon=True)
         pool = ProcessPoolExecutor(count, context, initializer=_begin, initargs=(worker,))
         forward.start()
@@ -73,21 +75,17 @@ class Worker:
     Attributes:
         queue: Takes the states of its runs.
         stop: Is set when the others end.
-        parent: Number of the process that waits for the results.
         json_lines: Whether programs read this command's stdout.
         register: See `side_by_side`.
     """
 
     queue: Any
     stop: Any
-    parent: int
     json_lines: bool
     register: Callable[[], object]
 
     def show(self, state: State) -> None:
-        """Report how far a run is; leave it when the others ended or were killed."""
-        if os.getppid() != self.parent:
-            os._exit(1)  # nobody would ever read the result
+        """Report how far a run is; leave it when the others ended."""
         if self.stop.is_set():
             raise RunError(f"{state.label}: stopped, since another run failed or was stopped")
         self.queue.put(state)
@@ -98,10 +96,19 @@ _worker: list[Worker] = []
 
 
 def _begin(worker: Worker) -> None:
-    """Prepare a process of the pool."""
+    """Prepare a process of the pool, which ends when the one that reads its results is killed."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     worker.register()
     _worker.append(worker)
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of the parent, then end: the pool itself would wait for work forever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "this is a process of a pool"
+    wait_for([parent.sentinel])
+    os._exit(1)
 
 
 def _do(call: Call) -> dict[str, Any]:
