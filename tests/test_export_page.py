@@ -56,7 +56,7 @@ def test_a_comparison_is_exported_and_looked_at(folder, capsys):
 
 def check_comparison(folder):
     """Compare the files of a comparison with those that the page names."""
-    named = set(re.findall(r"^\| `([\w.]+)` \|", PAGE, re.MULTILINE))
+    named = set(re.findall(r"^\| `(\w+\.\w+)` \|", PAGE, re.MULTILINE))
     assert {path.name for path in folder.iterdir() if path.is_file()} - {".claim"} == named
     assert "ONNX Runtime, batch 32: p50 / p95, ms" in (folder / "table.md").read_text()
 

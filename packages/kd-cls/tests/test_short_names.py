@@ -192,7 +192,8 @@ class TestSources:
         assert run(network, "student.new_head=True") == 2
         lines = capsys.readouterr().err.strip().splitlines()
         assert lines[-1].startswith("error: student.network: ")
-        assert "check your connection" in lines[-1]
+        assert "could not be downloaded (" in lines[-1]
+        assert lines[-1].endswith("or name a file as well: student.weights=FILE")
 
 
 class TestTransformers:

@@ -102,7 +102,7 @@ def test_the_terms_table_shows_weights_taps_shapes_and_extra_parameters():
     ("weight", "rows"),
     [
         (0.1, ["task loss 0.1"]),
-        (0, ["task loss 0 (left out)"]),
+        (0, ["task loss 0 (off)"]),
         ({"ce": 0.5, "center": 1.0}, ["task loss ce 0.5"]),
         (1.0, []),
     ],

@@ -80,7 +80,7 @@ def terms_table(distiller: Distiller) -> Table:
             f"{parameter_count(term.criterion):,}",
         )
     for name, weight in _task_weights(distiller).items():
-        table.add_row(name, "", f"{weight:g}" if weight else "0 (left out)", "", "", "")
+        table.add_row(name, "", f"{weight:g}" if weight else "0 (off)", "", "", "")
     return table
 
 
