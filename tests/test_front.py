@@ -76,6 +76,7 @@ def test_help_names_every_tool_of_every_task(kd):
         ("convert cls", "kd convert has no task 'cls'; valid names: det"),
         ("list networs", "invalid choice: 'networs'"),
         ("list rns", "invalid choice: 'rns'"),
+        ("exampels", "did you mean 'examples'?"),
         ("list --trust a.b runs", "kd list: put runs before its options"),
         ("list runs no/such", "there is no folder no/such"),
         ("list pairs clas", "there is no task 'clas'; did you mean 'cls'?"),
@@ -93,6 +94,40 @@ def test_a_mistake_is_one_line(kd, line, said):
     assert (status, out) == (2, "")
     (told,) = err.splitlines()
     assert said in told
+
+
+class TestExamples:
+    def test_the_files_of_the_tutorials_are_written_once(self, kd, tmp_path):
+        folder = tmp_path / "new"
+        assert kd(f"examples {folder}")[0] == 0
+        (folder / "examples/own_loop.py").unlink()
+        before = (folder / "examples/photos.py").stat().st_mtime_ns
+        assert kd(f"examples {folder}")[0] == 0
+        assert (folder / "examples/photos.py").stat().st_mtime_ns == before
+        for name in ("examples", "configs/examples"):
+            written = {path.name: path.read_bytes() for path in (folder / name).iterdir()}
+            assert written == {p.name: p.read_bytes() for p in (ROOT / name).glob("*.py")}
+
+    @pytest.mark.parametrize("is_folder", [False, True])
+    def test_what_a_user_has_changed_is_not_overwritten(self, kd, tmp_path, is_folder):
+        own = tmp_path / "examples/photos.py"
+        own.parent.mkdir()
+        own.mkdir() if is_folder else own.write_text("mine")
+        status, _, err = kd(f"examples {tmp_path}")
+        assert status == 2
+        assert "photos.py is there and is not the example of this version" in err
+        assert len(err.splitlines()) == 1
+        assert [path.name for path in tmp_path.rglob("*")] == ["examples", "photos.py"]
+
+    def test_a_folder_that_cannot_be_written_is_one_line(self, kd, tmp_path):
+        (tmp_path / "file").write_text("")
+        status, _, err = kd(f"examples {tmp_path}/file")
+        assert status == 2
+        assert "a part of the path is a file" in err
+
+    def test_an_empty_name_is_refused(self, capsys):
+        assert main(["examples", ""]) == 2
+        assert "FOLDER is empty" in capsys.readouterr().err
 
 
 def test_a_task_that_is_not_installed_is_named_with_its_package(kd, installed, monkeypatch):
@@ -194,17 +229,18 @@ def test_every_package_carries_the_licence_and_says_where_it_runs():
 @pytest.mark.parametrize(
     ("version", "target", "expected"),
     [
-        ("standard", "wheel", "kd_core/configs"),
-        ("standard", "sdist", "src/kd_core/configs"),
+        ("standard", "wheel", "kd_core/"),
+        ("standard", "sdist", "src/kd_core/"),
         ("editable", "wheel", None),
     ],
 )
-def test_what_is_built_carries_all_configs_but_an_editable_one(version, target, expected):
+def test_what_is_built_carries_configs_and_examples_but_an_editable_one(version, target, expected):
     built = {"force_include": {}}
     hook = build_hook()
     hook.root, hook.target_name = str(ROOT / "packages/kd-core"), target
     hook.initialize(version, built)
-    assert built["force_include"] == ({str(ROOT / "configs"): expected} if expected else {})
+    names = ("configs", "examples") if expected else ()
+    assert built["force_include"] == {str(ROOT / name): f"{expected}{name}" for name in names}
 
 
 def build_hook():
@@ -214,7 +250,7 @@ def build_hook():
     assert line in source
     names = {"BuildHookInterface": object}
     exec(source.replace(line, ""), names)
-    return names["Configs"]()
+    return names["Folders"]()
 
 
 def test_configs_inside_the_package_go_before_those_of_a_checkout(tmp_path, monkeypatch):

@@ -113,9 +113,10 @@ def test_export_and_predict_commands_work_on_a_run(monkeypatch, tmp_path, capsys
     assert main(student) == 0
     assert export.main([str(run), "--format", "pt2"]) == 0
     assert (run / "student.pt2").is_file()
-    image = next(image_folders(tmp_path).rglob("*.png"))
+    image = next(image_folders(tmp_path).rglob("*.png")).relative_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
     assert predict.main([str(run), str(image)]) == 0
-    assert image.name in capsys.readouterr().out
+    assert str(image) in capsys.readouterr().out
 
 
 def test_every_file_and_folder_that_is_named_exists():

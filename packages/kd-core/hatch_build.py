@@ -1,20 +1,23 @@
-"""Put `configs/`, the one place where configs are edited, into the wheel and the sdist."""
+"""Put `configs/` and `examples/`, which are edited at the root, into the wheel and the sdist."""
 
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-_INSIDE = "kd_core/configs"
+_FOLDERS = ("configs", "examples")
 
 
-class Configs(BuildHookInterface):
-    """Adds the folder, unless it is there: what is built from an sdist has it already."""
+class Folders(BuildHookInterface):
+    """Adds the folders, unless they are there: what is built from an sdist has them already."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Add the folder to what is built; an editable installation reads the checkout's."""
+        """Add the folders to what is built; an editable installation reads the checkout's."""
         root = Path(self.root)
-        if version == "editable" or (root / "src" / _INSIDE).is_dir():
+        if version == "editable":
             return
-        target = f"src/{_INSIDE}" if self.target_name == "sdist" else _INSIDE
-        build_data["force_include"][str(root.parents[1] / "configs")] = target
+        for name in _FOLDERS:
+            inside = f"kd_core/{name}"
+            if not (root / "src" / inside).is_dir():
+                target = f"src/{inside}" if self.target_name == "sdist" else inside
+                build_data["force_include"][str(root.parents[1] / name)] = target

@@ -1,4 +1,4 @@
-"""The folder of all configs: in a wheel beside the code, in a checkout its `configs/`."""
+"""Folders that are not code: in a wheel inside `kd_core`, in a checkout at its root."""
 
 from functools import cache
 from pathlib import Path
@@ -15,13 +15,27 @@ def configs_folder() -> Path:
     Raises:
         UserError: If this installation has none.
     """
+    return _folder(_NAME, "cls")
+
+
+def examples_folder() -> Path:
+    """Return the folder of the examples, which the tutorials name.
+
+    Raises:
+        UserError: If this installation has none.
+    """
+    return _folder("examples", "photos.py")
+
+
+def _folder(name: str, has: str) -> Path:
+    """Return the folder of this name, known by a file or folder that it has."""
     package = Path(__file__).resolve().parents[1]
-    inside = package / _NAME
-    checkout = package.parents[3] / _NAME if len(package.parents) > 3 else inside
+    inside = package / name
+    checkout = package.parents[3] / name if len(package.parents) > 3 else inside
     for folder in (inside, checkout):
-        if (folder / "cls").is_dir():
+        if (folder / has).exists():
             return folder
-    raise UserError(f"{inside} is missing: this kd-core was built without configs; reinstall it")
+    raise UserError(f"{inside} is missing: this kd-core was built without {name}; reinstall it")
 
 
 def our_config(text: str | Path) -> Path | None:

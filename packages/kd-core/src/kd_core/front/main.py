@@ -9,6 +9,7 @@ from kd_core.catalogue.names import LISTED
 from kd_core.errors import UserError, nearest
 from kd_core.experiment.cli import run_main
 from kd_core.experiment.parsers import EXIT_STATUSES, ToolParser, add_general_options
+from kd_core.front.examples import write_examples
 from kd_core.front.tools import Tools, installed_tools, missing_tasks, takes_file
 from kd_core.runtime.paths import require_paths
 from kd_core.runtime.versions import versions
@@ -17,6 +18,14 @@ _HELP = ("-h", "--help")
 _ANSWERED = (*_HELP, "--version")
 """What a tool answers, whatever else the command line has."""
 _RUNS = "runs"
+_EXAMPLES = "examples"
+_USAGE = (
+    "COMMAND TASK ...",
+    "list WHAT [TASK]",
+    "list runs [FOLDER]",
+    "examples [FOLDER]",
+    "--version",
+)
 _DOES = {
     "train": "train a model, alone or with teachers; without CONFIG, a demo",
     "compare": "train the rows of a table over several seeds",
@@ -48,6 +57,8 @@ def _main(arguments: list[str]) -> int:
     if first == "list":
         with _called("kd list"):
             return _list(rest, tools)
+    if first == _EXAMPLES:
+        return _write_examples(rest)
     if first not in tools.by_command:
         raise _no_command(first, tools)
     if rest[:1] == ["--version"]:
@@ -77,7 +88,7 @@ def _no_command(name: str, tools: Tools) -> UserError:
         return UserError(f"kd {name} needs a task that is not installed: install {packages}")
     if name in ("--debug", "--trust"):
         return UserError(f"kd {name}: options stand behind COMMAND TASK; kd --help lists both")
-    known = [*tools.by_command, "list", "--help", "--version"]
+    known = [*tools.by_command, "list", _EXAMPLES, "--help", "--version"]
     return UserError(f"kd has no command {name!r}{nearest(name, known)}")
 
 
@@ -87,10 +98,10 @@ def _help(tools: Tools) -> str:
     rows += [(c, " ".join(tools.by_command[c]), _DOES.get(c, "")) for c in tools.by_command]
     rows += [("list", "[TASK]", f"short names: kd list {'|'.join(LISTED)}")]
     rows += [("list", "runs", "finished and stopped runs: kd list runs [FOLDER]")]
+    rows += [(_EXAMPLES, "[FOLDER]", "write the files that the tutorials name")]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     lines = [f"  {c:<{widths[0]}}  {t:<{widths[1]}}  {text}".rstrip() for c, t, text in rows]
-    lines_of_usage = ("COMMAND TASK ...", "list WHAT [TASK]", "list runs [FOLDER]", "--version")
-    usage = "usage: " + "\n       ".join(f"kd {line}" for line in lines_of_usage) + "\n"
+    usage = "usage: " + "\n       ".join(f"kd {line}" for line in _USAGE) + "\n"
     if not tools.tasks:
         lines.append("\nNo task is installed: install the package kd-cls, kd-det or kd-reid.")
     example = "kd train cls digits resnet20,resnet8 dkd"
@@ -136,6 +147,23 @@ def _list_runs(arguments: list[str]) -> int:
     from kd_core.front.run_table import list_runs
 
     list_runs(folder, as_json=args.json)
+    return 0
+
+
+def _write_examples(arguments: list[str]) -> int:
+    """Write the examples into a folder, and print what is there."""
+    parser = ToolParser(
+        prog=f"kd {_EXAMPLES}",
+        description="Write examples/ and configs/examples/, the files that the tutorials name.",
+    )
+    text = "where to write them; default: here"
+    parser.add_argument("folder", metavar="FOLDER", nargs="?", default=".", help=text)
+    args = add_general_options(parser).parse_args(arguments)
+    if not args.folder.strip():
+        raise UserError(f"kd {_EXAMPLES}: FOLDER is empty; leave it out to write them here")
+    folder = Path(args.folder).expanduser()
+    for name, count in write_examples(folder).items():
+        print(f"{folder / name}: {count} files")
     return 0
 
 
