@@ -99,6 +99,11 @@ class TestLocate:
         with pytest.raises(UserError, match=message):
             locate(path)
 
+    def test_a_library_of_networks_that_is_not_installed_is_named(self, monkeypatch):
+        monkeypatch.setattr("kd_core.config.locate._import_module", lambda name: None)
+        with pytest.raises(UserError, match="timm is not installed: pip install timm$"):
+            locate("timm.create_model")
+
     def test_missing_dependency_of_a_module_is_not_a_missing_module(self, modules):
         modules(export="import nothing_of_this_name.inside\n", broken="from torch import Tensro\n")
         message = r"madeup\.export needs nothing_of_this_name, which is not installed"

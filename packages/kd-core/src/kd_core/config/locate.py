@@ -9,6 +9,9 @@ from typing import Any
 
 from kd_core.errors import UserError, nearest
 
+_OF_NETWORKS = ("timm", "torchreid", "torchvision", "transformers")
+"""Libraries of networks that not every installation has; each is installed by its own name."""
+
 
 def locate(path: str) -> Any:
     """Import the object that a dotted path names, such as `torch.optim.SGD`.
@@ -20,6 +23,10 @@ def locate(path: str) -> Any:
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
         raise UserError(f"{path!r} is not an import path such as 'torch.optim.SGD'")
     owner: Any = _import_module(parts[0])
+    if owner is None and parts[0] in _OF_NETWORKS:
+        raise UserError(
+            f"{path!r}: the library {parts[0]} is not installed: pip install {parts[0]}"
+        )
     if owner is None:
         hint = _hint(parts[0], [module.name for module in pkgutil.iter_modules()])
         raise UserError(
