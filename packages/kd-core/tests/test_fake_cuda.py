@@ -1,5 +1,7 @@
 """What FakeCuda refuses and what it lets pass; its backward pass is that of autograd."""
 
+from unittest import SkipTest
+
 import pytest
 import torch
 from kd_core.testing import HostReadError, fake_backward
@@ -137,3 +139,10 @@ def test_its_gradients_are_those_of_autograd():
 def test_a_loss_without_a_graph_has_no_gradient():
     with pytest.raises(RuntimeError, match="does not require grad"):
         fake_backward.backward(torch.ones(()))
+
+
+def test_a_torch_that_cannot_do_without_the_driver_is_skipped(monkeypatch):
+    monkeypatch.delattr("torch._C._ensureCUDADeviceGuardSet")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SkipTest, match="needs a GPU"), FakeCuda():
+        pass

@@ -1,20 +1,25 @@
 """What a run tells about itself: tables, environment, curves."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
+from kd_core.config.node import Node
 from kd_core.criteria.fitnet import FitNet
 from kd_core.criteria.kd import KD
 from kd_core.distill.distiller import Distiller
 from kd_core.distill.term import Term
 from kd_core.errors import UserError
 from kd_core.experiment import report
+from kd_core.experiment.spec import Experiment
 from kd_core.experiment.tables import plots
 from kd_core.experiment.tables.plots import plot_curves
 from kd_core.networks.task import Task
+from kd_core.training.schedule import multi_step
 from rich.console import Console
 from torch import nn
+from torch.optim import SGD
 
 
 class Toy(Task):
@@ -117,6 +122,22 @@ def test_the_terms_table_shows_the_task_s_weight_where_it_is_not_one(weight, row
 
 def table_of(distiller):
     return shown(report.terms_table(distiller))
+
+
+def test_the_recipe_is_one_line_of_what_the_config_says():
+    experiment = Experiment(
+        data=Node(dict, {"type": "x", "batch_size": 64, "root": "photos"}),
+        student=Node(dict),
+        distiller=Node(dict),
+        optimizer=Node(SGD, {"lr": 0.05, "param_groups": [{"lr": 1.0}]}, type="torch.optim.SGD"),
+        schedule=Node(dict, {"milestones": (60, 80)}, type=multi_step),
+        trainer=Node(dict, {"epochs": 100, "loggers": [], "precision": "bf16", "hooks": [object]}),
+    )
+    wanted = "SGD lr=0.05; multi_step milestones=(60,80); batch_size=64 epochs=100 precision=bf16"
+    assert report.recipe_line(experiment) == wanted
+    assert report.recipe_line(replace(experiment, optimizer=None, trainer=None)) == (
+        "multi_step milestones=(60,80); batch_size=64"
+    )
 
 
 def test_the_listing_shows_every_module_that_runs_as_a_tap():

@@ -249,8 +249,11 @@ def test_two_processes_end_with_equal_weights_also_when_resumed(command, tmp_pat
 
 
 def test_dry_run_reads_no_data(command, capsys):
-    assert command("DATASETS.TRAIN", "('nowhere',)", flags=["--dry-run"]) == 0
-    assert "one training step done" in capsys.readouterr().out
+    options = ["DATASETS.TRAIN", "('nowhere',)", "SOLVER.IMS_PER_BATCH", 6, "SOLVER.MAX_ITER", 90]
+    assert command(*options, "SOLVER.BASE_LR", 0.03, flags=["--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "recipe: SGD lr=0.03; 90 iterations of 6 images; fp32" in shown
+    assert "one training step done" in shown
 
 
 def test_dry_run_of_a_detector_on_proposals(command, capsys):

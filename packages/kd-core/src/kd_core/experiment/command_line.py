@@ -157,6 +157,7 @@ class TrainingTool:
                 built.distiller.train()
                 trainer.meter.update(trainer.step([next(trainer.loader.epoch(0))]))
                 trainer.check_finite()
+            out.print(f"recipe: {report.recipe_line(phase)}")
             out.print("dry run: one training step done")
 
     def _with_stand_ins(self, phase: Experiment) -> Experiment:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from kd_core.criteria.tap_advice import described, is_shape
 from kd_core.distill.distiller import Distiller
+from kd_core.experiment.spec import Experiment
 from kd_core.networks.probe import shapes, untouched
 from kd_core.networks.roles import tap_list
 from kd_core.networks.sharding import is_sharded
@@ -91,6 +92,31 @@ def _task_weights(distiller: Distiller) -> dict[str, float]:
     given = distiller.task_weight
     named = given if isinstance(given, Mapping) else {"": given}
     return {f"task loss {name}".strip(): weight for name, weight in named.items() if weight != 1}
+
+
+def recipe_line(experiment: Experiment) -> str:
+    """Return how the student of a phase is trained, in one line, by what its config says."""
+    batch = {"batch_size": experiment.data.get("batch_size")}
+    nodes = (experiment.optimizer, experiment.schedule)
+    parts = [f"{_short(node.get('type'))} {_values(node)}".strip() for node in nodes if node]
+    return "; ".join([*parts, _values({**batch, **(experiment.trainer or {})})])
+
+
+def _short(kind: Any) -> str:
+    """Return the last part of an import path, or the name of what it stands for."""
+    return str(getattr(kind, "__name__", kind)).rpartition(".")[2]
+
+
+def _values(given: Mapping[str, Any]) -> str:
+    """Return the numbers and texts of a mapping; nested nodes are left to the config's file."""
+    plain = {key: value for key, value in given.items() if key != "type" and _is_plain(value)}
+    return " ".join(f"{key}={value}".replace(" ", "") for key, value in plain.items())
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return bool(value) and all(isinstance(one, int | float) for one in value)
+    return isinstance(value, str | int | float)
 
 
 def environment(device: torch.device) -> dict[str, Any]:

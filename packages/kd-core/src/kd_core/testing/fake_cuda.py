@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Self
+from unittest import SkipTest
 from unittest.mock import patch
 
 import torch
@@ -18,6 +19,8 @@ _JOIN = ("cat", "stack")  # they do not take even numbers of the host
 _IN_PLACE = ("_fused_", "_amp_")  # operators that have a kernel alone, and return nothing new
 _COMPARE = ("_to_copy", "lt", "le", "gt", "ge")  # what optimizers do with a rate that is a tensor
 _CPU = torch.device("cpu")
+_NO_DRIVER = "_ensureCUDADeviceGuardSet"
+"""What `FakeTensorMode` calls to do without CUDA's driver; torch 2.6 does not have it."""
 
 
 class WrongDeviceError(AssertionError):
@@ -41,6 +44,7 @@ class FakeCuda(NoHostReads):
     It sees no kernel and no value, no memory, streams and graphs, and not autograd's engine.
 
     Raises:
+        SkipTest: Where torch cannot do that: an old release, built for CUDA, without a GPU.
         WrongDeviceError: Where tensors of several devices meet.
         HostReadError: At a host read, a shape that depends on data, or a copy from the host that
             the host waits for; see `waiting`.
@@ -54,6 +58,8 @@ class FakeCuda(NoHostReads):
         self._entered = ExitStack()
 
     def __enter__(self) -> Self:
+        if not (hasattr(torch._C, _NO_DRIVER) or torch.cuda.is_available()):
+            raise SkipTest(f"torch {torch.__version__} needs a GPU for fake tensors on one")
         for name, value in _PATCHES.items():
             self._entered.enter_context(patch(name, value))
         self._entered.enter_context(self._tensors)

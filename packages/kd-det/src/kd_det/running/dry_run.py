@@ -36,8 +36,19 @@ def dry_run(cfg: CfgNode) -> None:
     optimizer.step()
     if isinstance(model, DetectionDistiller):
         out.print(report.terms_table(model))
+    out.print(f"recipe: {_recipe(cfg, optimizer)}")
     shown = "  ".join(f"{name} {loss.item():.4g}" for name, loss in losses.items())
     out.print(f"dry run: one training step done: {shown}")
+
+
+def _recipe(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> str:
+    """Return how the student is trained, in one line."""
+    solver = cfg.SOLVER
+    precision = "mixed precision" if solver.AMP.ENABLED else "fp32"
+    return (
+        f"{type(optimizer).__name__} lr={optimizer.param_groups[0]['lr']:g}; "
+        f"{solver.MAX_ITER} iterations of {solver.IMS_PER_BATCH} images; {precision}"
+    )
 
 
 def without_weights(cfg: CfgNode) -> None:
