@@ -16,7 +16,6 @@ from PIL import Image, ImageOps
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/photos.md").read_text(encoding="utf-8")
-OWN_DATA = (ROOT / "docs/own_data.md").read_text(encoding="utf-8")
 COMMANDS = [shlex.split(line) for line in re.findall(r"^ *uv run (.*)$", PAGE, re.MULTILINE)]
 TOOLS = {"tools/cls_export.py": export.main, "tools/cls_predict.py": predict.main}
 NO_DOWNLOAD = {
@@ -107,17 +106,3 @@ def check_the_folders_of_the_page(code):
     data = build(config["data"], "data", data_seed=0, batch_size=2)
     assert data.classes == ("ant", "cat")
     assert next(data.train.epoch(0))["image"].shape[1:] == (3, 224, 224)
-
-
-def test_every_broken_image_is_found_by_the_code_of_the_page(folder, capsys):
-    [code] = re.findall(r"^## Broken images.*?^```python\n(.*?)^```$", OWN_DATA, re.M | re.S)
-    (images := Path("data/images/train/cat")).mkdir(parents=True)
-    Image.new("RGB", (8, 8)).save(images / "good.jpg")
-    for name in ("one.jpg", "two.png"):
-        (images / name).write_bytes(b"not an image")
-    exec(code, {})
-    told = capsys.readouterr().out.splitlines()
-    assert [line.partition(": cannot be decoded")[0] for line in told] == [
-        str(images / name) for name in ("one.jpg", "two.png")
-    ]
-    assert all('docs/own_data.md, "Broken images"' in line for line in told)

@@ -235,6 +235,31 @@ class TestFolderLoader:
         assert str(error.value).startswith(f"{damaged}: cannot be decoded as an image (")
         assert "\n" not in str(error.value)
 
+    @pytest.mark.parametrize("resident", [True, False])
+    def test_one_run_names_all_damaged_images_of_a_part(self, tmp_path, resident):
+        write_folders(tmp_path)
+        damaged = [tmp_path / "train" / name for name in ("dog/1.png", "owl/0.png", "owl/2.png")]
+        for file in damaged:
+            file.write_bytes(b"broken")
+
+        def read():
+            splits = data.image_folder(str(tmp_path), image_size=8, workers=0, resident=resident)
+            list(splits.train.epoch(0))
+
+        with pytest.raises(UserError) as error:
+            read()
+        told = str(error.value)
+        assert all(str(file) in told for file in damaged)
+        assert "; of 9 images 2 more cannot be read: " in told
+
+    def test_the_search_for_more_damaged_images_ends_in_time(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("kd_core.data.samples.image_samples._SECONDS", 0)
+        write_folders(tmp_path)
+        for name in ("dog/1.png", "owl/0.png"):
+            (tmp_path / "train" / name).write_bytes(b"broken")
+        with pytest.raises(UserError, match=r"1\.png: .* leave it out$"):
+            data.image_folder(str(tmp_path), image_size=8)
+
     def test_a_transform_of_another_size_is_refused(self, tmp_path):
         write_folders(tmp_path, splits=("train", "val"))
         splits = data.imagenet(

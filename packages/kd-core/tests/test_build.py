@@ -101,7 +101,7 @@ class TestLocate:
 
     def test_a_library_of_networks_that_is_not_installed_is_named(self, monkeypatch):
         monkeypatch.setattr("kd_core.config.locate._import_module", lambda name: None)
-        with pytest.raises(UserError, match="timm is not installed: pip install timm$"):
+        with pytest.raises(UserError, match=r"timm is not installed: pip install timm$"):
             locate("timm.create_model")
 
     def test_missing_dependency_of_a_module_is_not_a_missing_module(self, modules):

@@ -238,7 +238,4 @@ def _reduced(size: tuple[int, int], side: int | None) -> tuple[int, int]:
 def _damaged(file: str, error: Exception) -> UserError:
     unknown = isinstance(error, UnidentifiedImageError)  # its text names a Python object
     why = "not a format that Pillow knows" if unknown else error
-    return UserError(
-        f"{file}: cannot be decoded as an image ({why}); replace it, or leave it out; "
-        'docs/own_data.md, "Broken images", finds all of them at once'
-    )
+    return UserError(f"{file}: cannot be decoded as an image ({why}); replace it, or leave it out")

@@ -92,7 +92,7 @@ class WorkerLoader(SplitLoader):
         for part, images in zip(parts, self._started(), strict=True):
             if isinstance(images, str):
                 self._loader = None  # ends the workers before a traceback keeps references to them
-                raise UserError(images)
+                raise UserError(images + self.samples.more_broken(images))
             batch = self._batch(self._to_device(images), order[part] % len(self.labels))
             yield apply(self.augment, batch, sampling[part])
 

@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,10 @@ from kd_core.files.fingerprint import fingerprint
 from kd_core.runtime.failures import first_line
 
 _LOOKED_AT = 64  # files that are read for a fingerprint, where there are many
+_READERS = 8  # threads: decoders release Python's lock
+_SECONDS = 30.0  # to look for more broken files
+_AT_ONCE = 256  # files, between looks at the clock
+_TOLD = 5  # of them by name
 _READ_WHOLE = 64 * 2**20  # bytes of a set whose files are all read for the hash of its contents
 
 
@@ -52,6 +58,30 @@ class ImageFiles(Samples):
         image: Any = read_image(file) if self.pixels is None else as_image(self.pixels(file))
         return transformed(image, self.transform, self.size, file)
 
+    def more_broken(self, problem: str) -> str:
+        """Return what else cannot be read, so that one run tells of all; "" if nothing is found.
+
+        All files are decoded, for half a minute at most.
+
+        Args:
+            problem: Of the first one; nothing is looked for unless that image is broken.
+        """
+        files = list(dict.fromkeys(map(os.fsdecode, self.files)))
+        first = next((file for file in files if problem.startswith(f"{file}:")), None)
+        if first is None or not broken(first):
+            return ""
+        end, looked_at, found = time.monotonic() + _SECONDS, 0, list[str]()
+        with ThreadPoolExecutor(_READERS) as readers:
+            while looked_at < len(files) and time.monotonic() < end:
+                some = files[looked_at : looked_at + _AT_ONCE]
+                told = zip(some, readers.map(broken, some), strict=True)
+                found += [file for file, why in told if why and file != first]
+                looked_at += len(some)
+        if not found:
+            return ""
+        names = ", ".join(found[:_TOLD]) + ", ..." * (len(found) > _TOLD)
+        return f"; of {looked_at:,} images {len(found):,} more cannot be read: {names}"
+
     def fingerprint(self) -> str:
         """Return a hash of all files' and their folders' names, and of some contents."""
         paths = [Path(os.fsdecode(path)) for path in self.files]
@@ -81,6 +111,15 @@ class ImageFiles(Samples):
         split = map(os.path.split, paths)
         names = [f"{places[folder][beyond:]}/{name}".replace(os.sep, "/") for folder, name in split]
         return fingerprint(*names, *map(str, sizes), *read)
+
+
+def broken(file: str) -> str:
+    """Return why an image file cannot be decoded; "" if it can be."""
+    try:
+        read_image(file)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def transformed(

@@ -50,6 +50,14 @@ class Samples(Dataset[Any]):
                     return str(error)
         return images
 
+    def more_broken(self, problem: str) -> str:
+        """Return what is to be said of other samples that cannot be read, where one cannot.
+
+        Args:
+            problem: What is wrong with the first one.
+        """
+        return ""
+
     def fingerprint(self) -> str:
         """Return a hash that differs for other samples."""
         raise NotImplementedError

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from rich.progress import track
 
-from kd_core.data.image_files import USUAL_ENDINGS, read_image
+from kd_core.data.image_files import USUAL_ENDINGS
 from kd_core.data.image_listing import LeftOut, list_images, require_folder
+from kd_core.data.samples.image_samples import broken
 from kd_core.errors import UserError
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err
@@ -42,7 +43,7 @@ def without_broken(files: Sequence[str], where: str) -> list[str]:
     """
     with ThreadPoolExecutor(_READERS) as readers:
         shown = track(
-            readers.map(_problem, files),
+            readers.map(broken, files),
             f"looking for broken images among {len(files):,}",
             total=len(files),
             console=err,
@@ -50,10 +51,10 @@ def without_broken(files: Sequence[str], where: str) -> list[str]:
             transient=True,
         )
         problems = list(shown)
-    broken = [problem for problem in problems if problem]
-    if broken and distributed.rank() == 0:
-        err.print(f"{where}: left out {len(broken):,} broken images ({broken[0]})", markup=False)
-    if len(broken) == len(files):
+    told = [problem for problem in problems if problem]
+    if told and distributed.rank() == 0:
+        err.print(f"{where}: left out {len(told):,} broken images ({told[0]})", markup=False)
+    if len(told) == len(files):
         raise UserError(f"{where}: none of its {len(files):,} images can be decoded")
     return [file for file, problem in zip(files, problems, strict=True) if not problem]
 
@@ -71,14 +72,6 @@ def each_once(files: Sequence[str], left_out: LeftOut) -> list[str]:
             seen.add(place)
             found.append(file)
     return found
-
-
-def _problem(file: str) -> str:
-    try:
-        read_image(file)
-    except UserError as error:
-        return str(error)
-    return ""
 
 
 def _flattened(folder: Path, files: Sequence[str]) -> str:
