@@ -30,11 +30,11 @@ def find_config(name: str) -> Path:
         return path
     if ours := our_config(name) or our_config(f"configs/det/{name}.yaml"):
         return ours
+    if path.is_dir():
+        raise UserError(folder_told(name))
     folder = zoo_folder()
     if folder is not None and not path.is_absolute() and (folder / name).is_file():
         return folder / name
-    if path.is_dir():
-        raise UserError(folder_told(name))
     raise UserError(f"there is no config file {name}{_hint(name, path, folder)}")
 
 
