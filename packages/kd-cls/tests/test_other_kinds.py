@@ -175,7 +175,7 @@ SECTION = (
     .partition("## Teacher and student of different kinds")[2]
     .partition("\n## ")[0]
 )
-COMMANDS = re.findall(r"^python tools/cls_train\.py (.*)$", SECTION, re.MULTILINE)
+COMMANDS = re.findall(r"^uv run tools/cls_train\.py (.*)$", SECTION, re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=["other kinds", "kept head"])
