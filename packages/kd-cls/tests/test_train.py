@@ -1,7 +1,9 @@
 """The training tool, run in this process on tiny images: what it does and what it leaves."""
 
 import json
+import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -282,6 +284,57 @@ class TestDistillation:
         assert train.main(["recipe.py", "--cfg-options", *options]) == 2
         assert "optimizer.groups.0: names 'student.fcc.*'" in capsys.readouterr().err
         assert runs == []
+
+    @pytest.mark.parametrize(
+        ("own", "message"),
+        [
+            ("EachImage", r"EachImage returned a loss of shape \[\d+\]"),
+            ("Fails", "KeyError: 'gone'"),
+        ],
+    )
+    def test_a_criterion_that_fails_is_found_before_the_teacher_is_trained(
+        self, own, message, runs, capsys, monkeypatch
+    ):
+        assert train_by(own, monkeypatch) > 0
+        assert re.search(message, capsys.readouterr().err)
+        assert runs == []
+
+    def test_a_criterion_may_ask_for_gradients_in_that_trial(self, runs, monkeypatch):
+        assert train_by("Slope", monkeypatch) == 0
+        assert [name for name, _, _ in runs] == ["teacher", "recipe"]
+
+
+def train_by(criterion, monkeypatch):
+    """Train with a criterion of `OWN_LOSSES`."""
+    Path("own_losses.py").write_text(OWN_LOSSES)
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    monkeypatch.delitem(sys.modules, "own_losses", raising=False)
+    node = f"{{'type':'own_losses.{criterion}','_delete_':True}}"
+    return train.main(["recipe.py", "--cfg-options", f"distiller.terms.dkd.criterion={node}"])
+
+
+OWN_LOSSES = """
+import torch
+from kd_core import Criterion
+
+
+class EachImage(Criterion):
+    takes = "logits"
+
+    def forward(self, student, teacher, batch):
+        return (student - teacher).square().mean(1)
+
+
+class Fails(EachImage):
+    def forward(self, student, teacher, batch):
+        return batch["gone"]
+
+
+class Slope(EachImage):
+    def forward(self, student, teacher, batch):
+        (slope,) = torch.autograd.grad(student.logsumexp(1).sum(), student, create_graph=True)
+        return slope.square().mean()
+"""
 
 
 class TestStages:

@@ -54,6 +54,23 @@ def test_unfit_shapes_are_refused_with_what_was_wanted_and_what_came(
 
 
 @pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({}, r"Own: its class attribute `takes` is missing; .*logits, vectors"),
+        ({"takes": "logit"}, "`takes` is 'logit'"),
+        ({"takes": ["vectors"]}, r"`takes` is \['vectors'\]"),
+        ({"takes": ()}, "`takes` is missing"),
+        ({"takes": None}, "`takes` is missing"),
+        ({"takes": ("vectors", "map")}, r"`takes` is \('vectors', 'map'\)"),
+        ({"takes": "logits", "teacher_takes": "vector"}, "`teacher_takes` is 'vector'"),
+    ],
+)
+def test_a_class_that_does_not_say_what_it_is_fed_is_refused(own, message):
+    with pytest.raises(UserError, match=message):
+        type("Own", (Criterion,), own)()
+
+
+@pytest.mark.parametrize(
     ("criterion", "shapes"),
     [(KD(), ((2,),)), (KD(standardize=True), ((3,),)), (Maps(), MAPS)],
 )

@@ -97,6 +97,10 @@ class Criterion(nn.Module):
     exempt: ClassVar[Mapping[str, str]] = {}
     """Rules of `kd_core.testing.contract` that cannot hold here, each with the reason."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.check_takes()
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls):  # checks the hyper-parameters, whoever constructs it
@@ -134,6 +138,24 @@ class Criterion(nn.Module):
                 raise UserError(
                     f"{name}: student has {one[-1]} classes, teacher {other[-1]}: logit "
                     "terms need the same classes; use such a teacher, or a criterion on features"
+                )
+
+    @classmethod
+    def check_takes(cls) -> None:
+        """Reject a class that does not say what it is fed, in the words of `KINDS`.
+
+        Raises:
+            UserError: Names the attribute.
+        """
+        for name in ("takes", "teacher_takes"):
+            given = getattr(cls, name, "")
+            kinds = given if isinstance(given, tuple) and given else (given,)
+            known = all(isinstance(kind, str) and kind in KINDS for kind in kinds)
+            if not known and (given is not None or name == "takes"):
+                came = f"is {given!r}" if given else "is missing"
+                raise UserError(
+                    f"{cls.__module__}.{cls.__qualname__}: its class attribute `{name}` {came}; it "
+                    f"says what the criterion is fed: {', '.join(KINDS)}, or a tuple of these"
                 )
 
     @classmethod

@@ -185,12 +185,14 @@ def _build_term(
     if source not in teachers:
         raise UserError(f"{where}: there is no teacher {source!r}{nearest(source, teachers)}")
     given = {}
+    criterion_class = _class_of(node["criterion"])
+    with located(f"{where}.criterion"):
+        criterion_class.check_takes()
     sides: tuple[tuple[Side, nn.Module], ...] = ("student", student), ("teacher", teachers[source])
     for side, model in sides:
         with located(f"{where}.{side}"):
             taps = node.get(side, "@logits")
             require_output(taps, model)
-            criterion_class = _class_of(node["criterion"])
             given[f"{side}_shapes"] = _shapes(model, taps, sample, criterion_class, side)
     with located(where):
         _require_known(node["criterion"], provided)

@@ -25,13 +25,13 @@ from kd_core.experiment.teachers import (
     teacher_scores,
     unfinished,
 )
+from kd_core.experiment.trial import try_out
 from kd_core.files import checkpoint
 from kd_core.networks.task import network_of
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err
 from kd_core.runtime.data_parallel import require_synced_batchnorm
 from kd_core.runtime.failures import during_run, memory_remedy, memory_told
-from kd_core.training.optimizer import build_optimizer
 from kd_core.training.trainer import Trainer
 
 
@@ -109,7 +109,7 @@ class Runner:
     def run_earlier_phases(self, experiment: Experiment, seed: int, work_dir: Path) -> Experiment:
         """Run all phases of an experiment but the last, which is returned."""
         for later in experiment.without_products()[1:]:
-            require_parameters(later, self.build(later, seed, untrained=True))
+            try_out(later, self.build(later, seed, untrained=True))
 
         def earlier(phase: Experiment, folder: Path) -> None:
             # What serves every student must not depend on the seed of the first.
@@ -190,7 +190,7 @@ class Runner:
         if not untrained and unfinished(specs, self.shared):
             # With the classes of the teacher's own data, which may differ from the student's.
             tried = put_together(get_teachers(untrained=True, own_data=data_of))
-            require_parameters(experiment, tried)
+            try_out(experiment, tried)
         return put_together(get_teachers(untrained=untrained))
 
     def _data(self, experiment: Experiment, seed: int, device: torch.device) -> Any:
@@ -211,16 +211,6 @@ class Runner:
                 resume_training(ready.trainer)  # no run has failed yet if it cannot
         with during_run(work_dir, seed, memory):
             return run(ready.trainer, ready.built.parts, ready.facts)
-
-
-def require_parameters(experiment: Experiment, tried: BuiltExperiment) -> None:
-    """Reject an optimizer's rules that fit no parameter, of what was built for its checks alone.
-
-    Mistakes that only a built network shows, such as a misspelt tap, must be told before the hours
-    that a teacher or an earlier phase takes.
-    """
-    if experiment.optimizer is not None:
-        build_optimizer(experiment.optimizer, tried.distiller)
 
 
 def memory_of(experiment: Experiment) -> str:
