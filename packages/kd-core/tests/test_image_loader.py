@@ -1,5 +1,8 @@
 """Loaders of image files, on the device or read in each epoch, and the set that they make up."""
 
+import multiprocessing
+import signal
+import subprocess
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +46,17 @@ def test_both_ways_give_the_same_batches(resident, files):
     for batch in (first, second):
         assert torch.equal(batch["image"][:, 1, 0, 0].long(), 2 * batch["index"])
         assert torch.equal(batch["label"], batch["index"])
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="this system cannot ask who")
+def test_a_signal_to_all_processes_of_a_run_does_not_end_its_workers(files):
+    others = set(multiprocessing.active_children())
+    options = {"image_size": 4, "workers": 2, "batch_size": 1}
+    batches = FolderLoader(files, torch.arange(6), lambda image: image, **options).epoch(0)
+    next(batches)
+    for worker in set(multiprocessing.active_children()) - others:
+        subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
+    assert len(list(batches)) == 5
 
 
 @pytest.mark.parametrize(

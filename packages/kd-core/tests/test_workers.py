@@ -7,8 +7,9 @@ import time
 
 import pytest
 import torch
-from kd_core.data.workers import Watched, checked_timeout
+from kd_core.data.workers import Watched, checked_timeout, outlive_stop_signals
 from kd_core.errors import RunError, UserError
+from kd_core.runtime import children
 from torch.utils.data import DataLoader, Dataset
 
 
@@ -52,6 +53,20 @@ def test_a_lost_worker_is_named_in_time_and_none_is_left(number, seconds, wanted
         child.join(5)
     assert time.monotonic() - started < 30
     assert set(multiprocessing.active_children()) <= others
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="this system cannot ask who")
+def test_sigterm_ends_a_worker_only_if_its_parent_sends_it():
+    options = {"num_workers": 1, "worker_init_fn": outlive_stop_signals}
+    assert len(list(Watched(DataLoader(Slow(signal.SIGTERM), **options), 30, "x"))) == 6
+    others = set(multiprocessing.active_children())
+    batches = iter(DataLoader(Slow(0), **options))
+    next(batches)
+    (worker,) = set(multiprocessing.active_children()) - others
+    with children.left_alone():
+        worker.terminate()
+        worker.join(5)
+    assert worker.exitcode == 128 + signal.SIGTERM
 
 
 def test_what_all_workers_give_arrives():

@@ -1,6 +1,7 @@
 """Training batches are a function of seed and iteration."""
 
 import random
+import signal
 from itertools import islice
 from types import SimpleNamespace
 
@@ -110,3 +111,16 @@ def test_batch_that_processes_cannot_share_is_refused(images, batches, monkeypat
     monkeypatch.setattr("kd_det.data.loader.comm", SimpleNamespace(get_world_size=lambda: 2))
     with pytest.raises(UserError, match=rf"IMS_PER_BATCH is {images}.*multiple of the 2 processes"):
         batches("SOLVER.IMS_PER_BATCH", images)
+
+
+def test_a_signal_to_all_processes_of_a_run_does_not_end_its_workers(batches):
+    cut_short = batches("DATALOADER.NUM_WORKERS", 2, count=2, mapper=Terminated())
+    assert len(cut_short) == 2
+
+
+class Terminated(Mapper):
+    """Sends SIGTERM to the worker that reads a sample."""
+
+    def __call__(self, sample):
+        signal.raise_signal(signal.SIGTERM)
+        return super().__call__(sample)

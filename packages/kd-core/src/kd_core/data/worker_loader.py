@@ -14,7 +14,7 @@ from kd_core.data.prefetch import copier
 from kd_core.data.samples.sampled import Samples
 from kd_core.data.sampling import Sampling
 from kd_core.data.split_loader import SplitLoader
-from kd_core.data.workers import WORKER_TIMEOUT, Watched, checked_timeout
+from kd_core.data.workers import WORKER_TIMEOUT, Watched, checked_timeout, outlive_stop_signals
 from kd_core.errors import UserError
 from kd_core.files.fingerprint import fingerprint
 from kd_core.networks.task import Batch
@@ -106,6 +106,7 @@ class WorkerLoader(SplitLoader):
                 persistent_workers=self.workers > 0,
                 prefetch_factor=self._ahead if self.workers else None,
                 collate_fn=_as_it_is,
+                worker_init_fn=outlive_stop_signals,
                 pin_memory=self.device.type == "cuda",
                 generator=torch.Generator(),  # else each epoch draws from torch's global one
             )

@@ -2,6 +2,7 @@
 
 import math
 import multiprocessing
+import os
 import signal
 import threading
 import time
@@ -28,6 +29,26 @@ def checked_timeout(seconds: float) -> float:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e9:
         raise UserError(f"worker_timeout is {seconds!r}; wanted seconds, or 0 to wait forever")
     return float(seconds)
+
+
+def outlive_stop_signals(worker: int) -> None:
+    """Let a worker ignore SIGTERM, unless its parent sends it; a `worker_init_fn`.
+
+    SLURM sends it to all processes of a run, as `kill` does to those of a group. The run then
+    finishes its step, is saved, and ends its workers itself.
+
+    Args:
+        worker: Its number.
+    """
+    if hasattr(signal, "sigwaitinfo"):  # not on every system
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_for, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_for(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(128 + signal.SIGTERM)
 
 
 class Watched:

@@ -13,6 +13,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, DatasetMapper, build_detection_train_loader
 from detectron2.data.build import _train_loader_from_config, trivial_batch_collator
 from detectron2.utils import comm
+from kd_core.data.workers import outlive_stop_signals
 from kd_core.errors import UserError
 from kd_core.runtime.seed import mix
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
@@ -69,6 +70,7 @@ def build_train_loader(
         batch_sampler=Batches(parts["sampler"], batch_size, groups=groups, start=start),
         num_workers=parts["num_workers"],
         collate_fn=trivial_batch_collator,
+        worker_init_fn=outlive_stop_signals,
     )
 
 
