@@ -38,16 +38,15 @@ def folded_copy(
         The copy and the number of BatchNorms folded; the model itself and 0 if there is none, if
         another module reads a convolution's output, or if the model cannot be copied or changed.
     """
-    pairs = [(c, n) for c, n in _pairs(model, run) if f"{n}:in" not in kept]
+    found, wanted = _pairs(model, run)
+    pairs = [(c, n) for c, n in found if f"{n}:in" not in kept]
     pairs = [(c, n) for c, n in pairs if c not in kept or _inside(c, n)]
     if not pairs or (folded := sharing_copy(model)) is None:
         return model, 0
-    wanted = run(model)
     try:
         _fold_all(folded, pairs)
-        if not _agree(wanted, folded, run):
+        if not _agrees_in_place(wanted, folded, run):
             return model, 0
-        _set_in_place(folded, wanted, run)
     except Exception:  # a network may do anything with its layers; unfolded it is right too
         return model, 0
     return folded, len(pairs)
@@ -96,8 +95,10 @@ def _inside(convolution: str, norm: str) -> bool:
     return norm == f"{convolution}.norm"
 
 
-def _pairs(model: nn.Module, run: Callable[[nn.Module], object]) -> list[tuple[str, str]]:
-    """Return paths of convolutions and of the BatchNorms that follow them."""
+def _pairs(
+    model: nn.Module, run: Callable[[nn.Module], object]
+) -> tuple[list[tuple[str, str]], object]:
+    """Return paths of convolutions and of the BatchNorms that follow them, and the outputs."""
     made: dict[int, tuple[str, int]] = {}  # the convolution that made a tensor, and its version
     alive: list[Tensor] = []  # keeps the tensors: an id is unique only while its tensor exists
     calls: dict[str, int] = {}
@@ -125,12 +126,12 @@ def _pairs(model: nn.Module, run: Callable[[nn.Module], object]) -> list[tuple[s
         and (type(module) is nn.Conv2d or _is_norm(module) or _holds_norm(module))
     ]
     try:
-        run(model)
+        outputs = run(model)
     finally:
         for handle in handles:
             handle.remove()
     once = [pair for pair in found if all(calls.get(name) == 1 for name in pair)]
-    return [(c, n) for c, n in once if model.get_submodule(n).running_var is not None]
+    return [(c, n) for c, n in once if model.get_submodule(n).running_var is not None], outputs
 
 
 @torch.no_grad()
@@ -150,14 +151,21 @@ def _fold(convolution: nn.Conv2d, norm: Any) -> None:
     convolution.bias = nn.Parameter(bias.to(weight.dtype), requires_grad=False)
 
 
-def _set_in_place(model: nn.Module, wanted: object, run: Callable[[nn.Module], object]) -> None:
-    """Let ReLUs overwrite their input, which halves the memory traffic."""
+def _agrees_in_place(
+    wanted: object, model: nn.Module, run: Callable[[nn.Module], object]
+) -> bool:
+    """Return whether the outputs are those that are wanted.
+
+    ReLUs then overwrite their input, which halves the memory traffic, unless that changes them.
+    """
     changed = [m for m in model.modules() if type(m) is nn.ReLU and not m.inplace]
     for relu in changed:
         relu.inplace = True
-    if not _agree(wanted, model, run):
-        for relu in changed:
-            relu.inplace = False
+    if _agree(wanted, model, run):
+        return True
+    for relu in changed:
+        relu.inplace = False
+    return bool(changed) and _agree(wanted, model, run)
 
 
 def _agree(wanted: object, model: nn.Module, run: Callable[[nn.Module], object]) -> bool:

@@ -21,7 +21,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
     """Put the model in eval mode under no_grad; restore modes and generators afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     state = rng_state()
-    model.eval()
+    if any(training for _, training in modes):
+        model.eval()
     try:
         with torch.no_grad():
             yield
@@ -29,7 +30,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
         torch.clear_autocast_cache()  # torch 2.6 reuses what was cast without gradient
         set_rng_state(state)
         for module, mode in modes:
-            module.training = mode
+            if module.training != mode:  # to set one is slow
+                module.training = mode
 
 
 @contextmanager
