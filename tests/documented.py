@@ -1,4 +1,4 @@
-"""The commands that configs document, and networks of fewer blocks to run them with."""
+"""The commands that configs document, and smaller networks to run them with."""
 
 import ast
 import functools
@@ -13,6 +13,7 @@ from kd_cls.models.wideresnet import WideResNet
 from kd_reid import torchreid
 from timm.models.regnet import RegStage
 from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 from torchvision.models import resnet
 
 ROOT = Path(__file__).parents[1]
@@ -48,10 +49,11 @@ def smaller(names):
     return ["data.image_size=64"] if files & large else []
 
 
-def make_shallow(monkeypatch):
-    """Let networks have fewer blocks; they have the same taps and widths."""
-    for network, argument, fewer in SHALLOW:
-        monkeypatch.setattr(network, "__init__", changed(network.__init__, argument, fewer))
+def make_small(monkeypatch):
+    """Let networks have fewer blocks, and wide ones fewer channels; they have the same taps."""
+    for network, method, argument, fewer in SMALLER:
+        monkeypatch.setattr(network, method, changed(getattr(network, method), argument, fewer))
+    monkeypatch.setattr(resnet.ResNet, "__init__", with_fitting_head(resnet.ResNet.__init__))
 
 
 def two_at_most(numbers):
@@ -66,29 +68,51 @@ def root_of(rest):
     return lambda depth: 6 * ceil(sqrt((depth - rest) // 6)) + rest
 
 
-SHALLOW = [
-    (resnet.ResNet, "layers", two_at_most),
-    (torchreid.models.resnet.ResNet, "layers", two_at_most),
-    (torchreid.models.pcb.PCB, "layers", two_at_most),
-    (torchreid.models.osnet.OSNet, "layers", lambda numbers: [1 for _ in numbers]),
-    (ResNet, "depth", root_of(2)),
-    (WideResNet, "depth", root_of(4)),
-    (RegStage, "depth", lambda depth: min(depth, 2)),
-    (VisionTransformer, "depth", lambda depth: min(depth, 6)),
+def quarter(channels):
+    return channels // 4
+
+
+def quarters(widths):
+    """Return a quarter of the channels of `resnet32x4` and its like; the others are narrow."""
+    return tuple(map(quarter, widths)) if widths[-1] > 64 else widths
+
+
+SMALLER = [
+    (resnet.ResNet, "__init__", "layers", two_at_most),
+    (resnet.ResNet, "_make_layer", "planes", quarter),
+    (torchreid.models.resnet.ResNet, "__init__", "layers", two_at_most),
+    (torchreid.models.pcb.PCB, "__init__", "layers", two_at_most),
+    (torchreid.models.osnet.OSNet, "__init__", "layers", lambda numbers: [1 for _ in numbers]),
+    (ResNet, "__init__", "depth", root_of(2)),
+    (ResNet, "__init__", "widths", quarters),
+    (WideResNet, "__init__", "depth", root_of(4)),
+    (RegStage, "__init__", "depth", lambda depth: min(depth, 2)),
+    (VisionTransformer, "__init__", "depth", lambda depth: min(depth, 6)),
 ]
-"""Networks whose blocks are repeated, and the argument that says how often: fewer of them have the
-same taps and widths."""
+"""Methods that build networks of repeated blocks, and the argument that says how many of them, or
+how many channels."""
 
 
 def changed(build, argument, change):
-    """Return a constructor one of whose arguments, if it is given, is changed."""
+    """Return a method one of whose arguments, if it is given, is changed."""
     signature = inspect.signature(build)
 
     @functools.wraps(build)
-    def init(*args, **kwargs):
+    def method(*args, **kwargs):
         given = signature.bind(*args, **kwargs)
         given.apply_defaults()
         given.arguments[argument] = change(given.arguments[argument])
-        build(*given.args, **given.kwargs)
+        return build(*given.args, **given.kwargs)
+
+    return method
+
+
+def with_fitting_head(build):
+    """Return torchvision's constructor of ResNets, whose head takes what the last block gives."""
+
+    @functools.wraps(build)
+    def init(self, *args, **kwargs):
+        build(self, *args, **kwargs)
+        self.fc = nn.Linear(self.inplanes, self.fc.out_features)
 
     return init

@@ -17,7 +17,7 @@ from kd_reid.train import main as train_embedder
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
-from documented import QUICK, SYSTEMS, documented, make_shallow, smaller
+from documented import QUICK, SYSTEMS, documented, make_small, smaller
 
 pytestmark = pytest.mark.spread
 
@@ -51,20 +51,22 @@ def named(command):
     return "+".join(Path(name).stem for name in command[1:] if name.endswith(".py"))
 
 
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory):
+@pytest.fixture(scope="module", autouse=True)
+def quick(pytestconfig):
+    """Let CIFAR's stand-in have smaller images; unless `--slow`, networks are smaller too."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setitem(SHAPES, "cifar100", (16, 100))
+        if not pytestconfig.getoption("--slow"):
+            make_small(monkeypatch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory, quick):
     """Return a file with the weights of a student, for commands that start from one."""
     file = tmp_path_factory.mktemp("weights") / "student.pth"
     torch.save(build_model("resnet8x4", num_classes=100).state_dict(), file)
     return file
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch, pytestconfig):
-    """Let CIFAR's stand-in have smaller images, and networks fewer blocks, unless `--slow`."""
-    monkeypatch.setitem(SHAPES, "cifar100", (16, 100))
-    if not pytestconfig.getoption("--slow"):
-        make_shallow(monkeypatch)
 
 
 def draw_images(folder, number):

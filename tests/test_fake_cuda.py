@@ -34,7 +34,7 @@ from kd_core.training.teacher_cache import CachedTeachers
 from kd_reid.adapter import ADAPTER as REID
 
 sys.path.insert(0, str(Path(__file__).parent))
-from documented import QUICK, documented, make_shallow, smaller
+from documented import QUICK, documented, make_small, smaller
 
 ROOT = Path(__file__).parents[1]
 ADAPTERS = {"cls": CLASSIFICATION, "reid": REID}
@@ -49,8 +49,8 @@ READS = {"kdsvd"}  # its solver reads its own error code back
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """Work from the root of the project, with shallow networks and small images."""
-    make_shallow(monkeypatch)
+    """Work from the root of the project, with small networks and images."""
+    make_small(monkeypatch)
     monkeypatch.setitem(SHAPES, "cifar100", (16, 100))
     monkeypatch.setattr("kd_core.training.trainer.not_finite", lambda module: ([], []))
     monkeypatch.chdir(ROOT)
