@@ -151,9 +151,7 @@ def _fold(convolution: nn.Conv2d, norm: Any) -> None:
     convolution.bias = nn.Parameter(bias.to(weight.dtype), requires_grad=False)
 
 
-def _agrees_in_place(
-    wanted: object, model: nn.Module, run: Callable[[nn.Module], object]
-) -> bool:
+def _agrees_in_place(wanted: object, model: nn.Module, run: Callable[[nn.Module], object]) -> bool:
     """Return whether the outputs are those that are wanted.
 
     ReLUs then overwrite their input, which halves the memory traffic, unless that changes them.
