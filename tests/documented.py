@@ -5,7 +5,6 @@ import functools
 import inspect
 import re
 import shlex
-from math import ceil, sqrt
 from pathlib import Path
 
 from kd_cls.models.resnet import ResNet
@@ -56,16 +55,16 @@ def make_small(monkeypatch):
     monkeypatch.setattr(resnet.ResNet, "__init__", with_fitting_head(resnet.ResNet.__init__))
 
 
-def two_at_most(numbers):
-    return [min(number, 2) for number in numbers]
+def one_each(numbers):
+    return [1 for _ in numbers]
 
 
-def root_of(rest):
-    """Return what makes a depth of 6 n + rest one of as many blocks as n's root, rounded up.
+def few_for(rest):
+    """Return what makes a depth of 6 n + rest one of about log2(n) blocks.
 
     So networks of 9 and of 3 blocks a stage still have different numbers of them.
     """
-    return lambda depth: 6 * ceil(sqrt((depth - rest) // 6)) + rest
+    return lambda depth: 6 * max(1, ((depth - rest) // 6).bit_length() - 1) + rest
 
 
 def quarter(channels):
@@ -78,16 +77,16 @@ def quarters(widths):
 
 
 SMALLER = [
-    (resnet.ResNet, "__init__", "layers", two_at_most),
+    (resnet.ResNet, "__init__", "layers", one_each),
     (resnet.ResNet, "_make_layer", "planes", quarter),
-    (torchreid.models.resnet.ResNet, "__init__", "layers", two_at_most),
-    (torchreid.models.pcb.PCB, "__init__", "layers", two_at_most),
-    (torchreid.models.osnet.OSNet, "__init__", "layers", lambda numbers: [1 for _ in numbers]),
-    (ResNet, "__init__", "depth", root_of(2)),
+    (torchreid.models.resnet.ResNet, "__init__", "layers", one_each),
+    (torchreid.models.pcb.PCB, "__init__", "layers", one_each),
+    (torchreid.models.osnet.OSNet, "__init__", "layers", one_each),
+    (ResNet, "__init__", "depth", few_for(2)),
     (ResNet, "__init__", "widths", quarters),
-    (WideResNet, "__init__", "depth", root_of(4)),
-    (RegStage, "__init__", "depth", lambda depth: min(depth, 2)),
-    (VisionTransformer, "__init__", "depth", lambda depth: min(depth, 6)),
+    (WideResNet, "__init__", "depth", few_for(4)),
+    (RegStage, "__init__", "depth", lambda depth: 1),
+    (VisionTransformer, "__init__", "depth", lambda depth: min(depth, 4)),
 ]
 """Methods that build networks of repeated blocks, and the argument that says how many of them, or
 how many channels."""
