@@ -12,13 +12,22 @@ from pathlib import Path
 import pytest
 import torch
 
+sys.path.insert(0, str(Path(__file__).parent))
+from documented import make_small
+
 SPEED = Path(__file__).parents[1] / "docs/speed.md"
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SMALL = ["--pair", "resnet56_resnet20", "--batch-size", "2"]
 
 
 @pytest.fixture
-def run(monkeypatch, tmp_path):
+def small_networks(monkeypatch):
+    """Let networks have fewer blocks and channels."""
+    make_small(monkeypatch)
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, small_networks):
     """Return what runs a benchmark and gives its JSON."""
 
     def run(name, *options):
@@ -171,6 +180,7 @@ sys.exit(1)
     assert record["result"] == {"tests": 3, "skipped": 1, "failed": ["b"]}
 
 
+@pytest.mark.usefixtures("small_networks")
 def test_the_whole_call_runs_in_tiny_sizes(gpu, monkeypatch, tmp_path):
     """All scripts of the benchmarks with the arguments of a dry run, in this process."""
     if torch.cuda.is_available():

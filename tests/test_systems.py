@@ -7,6 +7,7 @@ others, on random images in the files of CIFAR-100.
 import pickle
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ import torch
 import torchvision
 from kd_cls.models import build_model
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))
+from documented import make_small
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/systems.md").read_text(encoding="utf-8")
@@ -65,7 +69,15 @@ def test_what_is_named_exists():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def small_networks():
+    """Let networks have fewer blocks and channels."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        make_small(monkeypatch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, small_networks):
     """Make a folder with random images as CIFAR-100, a teacher's weights and two finished runs."""
     from kd_cls.train import main
 
