@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 import traceback
@@ -258,26 +257,6 @@ def pytest_sessionfinish():
 def forks():
     """Return what starts functions in processes of their own."""
     return _forks
-
-
-@pytest.fixture(scope="session")
-def torchrun():
-    """Return a function that runs a script in a folder, in two processes on the CPU."""
-
-    def run(folder, *command):
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        done = subprocess.run(
-            [*launcher, "--nproc-per-node", "2", *command],
-            cwd=folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    return run
 
 
 @pytest.fixture

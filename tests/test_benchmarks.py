@@ -181,6 +181,7 @@ def reid_ranking(monkeypatch):
     return importlib.import_module("reid_ranking")
 
 
+@pytest.mark.usefixtures("scripts_are_forked")
 def test_ranking_is_measured_beside_torchreid(reid_ranking, monkeypatch, tmp_path, capsys):
     out = tmp_path / "report.json"
     options = ["--small", "--repeats", "1", "--out", str(out)]

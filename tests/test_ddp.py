@@ -1,10 +1,14 @@
-"""Two processes under torchrun train one student."""
+"""Two processes, as torchrun starts them, train one student."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from kd_cls.train import main
+from kd_core.experiment import runner
+from kd_core.networks.task import network_of
 
 CONFIG = """
 data = dict(type="kd_cls.data.synthetic", num_train=26, num_test=7, num_classes=3, batch_size=8)
@@ -17,39 +21,37 @@ trainer = dict(
     epochs=3, ema=0.9, loggers=[], precision="fp16", early_stop=dict(patience=1, min_delta=100.0)
 )
 """
-SCRIPT = """
-import os, sys
-import torch
-from kd_cls import train
-from kd_core.experiment import runner
-from kd_core.networks.task import network_of
 
-run = runner.run
 
-def run_and_keep(trainer, parts, facts):
-    result = run(trainer, parts, facts)
-    state = {
-        "student": network_of(trainer.distiller.student).state_dict(),
-        "deployed": network_of(trainer.predictor()).state_dict(),
-        "result": {name: result[name] for name in ("last", "best")},
-        "scale": trainer.loss_scale.state_dict(),
-        "history": [record["loss_ce"] for record in trainer.history],
-    }
-    torch.save(state, f"rank{os.environ['RANK']}.pt")
-    return result
+def train_and_keep(*arguments):
+    """Run the tool's `main`, and leave what this process ended with in a file of its rank."""
+    run = runner.run
 
-runner.run = run_and_keep
-sys.exit(train.main(sys.argv[1:]))
-"""
+    def run_and_keep(trainer, parts, facts):
+        result = run(trainer, parts, facts)
+        state = {
+            "student": network_of(trainer.distiller.student).state_dict(),
+            "deployed": network_of(trainer.predictor()).state_dict(),
+            "result": {name: result[name] for name in ("last", "best")},
+            "scale": trainer.loss_scale.state_dict(),
+            "history": [record["loss_ce"] for record in trainer.history],
+        }
+        torch.save(state, f"rank{os.environ['RANK']}.pt")
+        return result
+
+    runner.run = run_and_keep
+    return main([*arguments])
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, torchrun):
-    """Run the tool's `main` in two processes; each leaves what it ended with."""
+def folder(tmp_path_factory, forks):
+    """Train in two processes; each leaves what it ended with."""
     folder = tmp_path_factory.mktemp("ddp")
     (folder / "config.py").write_text(CONFIG)
-    (folder / "script.py").write_text(SCRIPT)
-    torchrun(folder, "script.py", "config.py", "--work-dir", "run")
+    arguments = "config.py", "--work-dir", "run"
+    ranks = forks.start_ranks(train_and_keep, *arguments, folder=folder)
+    for status, said in [rank.end() for rank in ranks]:
+        assert status == 0, said
     return folder
 
 

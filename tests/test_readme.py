@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,20 @@ from kd_cls.train import main
 from kd_core.catalogue.names import LISTED
 from kd_core.experiment.parsers import comparison_parser, training_parser
 
+sys.path.insert(0, str(Path(__file__).parent))
+from documented import make_small
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 SHOWN = ["examples/loss_only.py", "examples/own_loop.py", "configs/examples/torchvision_student.py"]
 TOOL = "tools/cls_train.py"
+
+
+@pytest.fixture
+def small_networks(monkeypatch):
+    """Let networks have fewer blocks and channels."""
+    make_small(monkeypatch)
 
 
 def commands():
@@ -49,7 +59,7 @@ def test_examples_are_shown_as_they_are(path):
 
 
 @pytest.mark.parametrize("command", [c for c in commands() if TOOL in c and ".." not in c])
-def test_training_commands_run(command, monkeypatch, tmp_path):
+def test_training_commands_run(command, small_networks, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     given, few = arguments(command), ["data.batch_size=2"]
     if {"image_folder.py", "cifar10_small.py"} & {Path(argument).name for argument in given}:
@@ -70,7 +80,7 @@ def test_detection_commands_run(command, monkeypatch):
 
 
 @pytest.mark.parametrize("command", [c for c in commands() if "tools/reid_train.py " in c])
-def test_reid_commands_run(command, monkeypatch):
+def test_reid_commands_run(command, small_networks, monkeypatch):
     pytest.importorskip("torchreid")
     from kd_reid import train
 
@@ -107,6 +117,7 @@ def test_every_command_is_one_that_these_tests_know():
 
 def test_export_and_predict_commands_work_on_a_run(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("COLUMNS", "200")  # long paths stay in one line
     options = ["trainer.epochs=1", "schedule.warmup_epochs=0", "data.limit_per_class=2"]
     run = tmp_path / "run"
     student = ["configs/demo/student.py", "--work-dir", str(run), "--cfg-options", *options]
