@@ -117,7 +117,6 @@ def test_every_command_is_one_that_these_tests_know():
 
 def test_export_and_predict_commands_work_on_a_run(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("COLUMNS", "200")  # long paths stay in one line
     options = ["trainer.epochs=1", "schedule.warmup_epochs=0", "data.limit_per_class=2"]
     run = tmp_path / "run"
     student = ["configs/demo/student.py", "--work-dir", str(run), "--cfg-options", *options]
