@@ -2,15 +2,20 @@
 
     uv run pytest tests/test_cells.py --slow
 
-runs every cell of CIFAR-100 and ImageNet; without `--slow` ReviewKD alone, with all pairs.
+runs every cell of CIFAR-100 and ImageNet; without `--slow` ReviewKD alone, with all pairs, whose
+networks have fewer blocks and channels.
 """
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 from kd_cls.train import main
 from kd_core.config.reading import load_config
+
+sys.path.insert(0, str(Path(__file__).parent))
+from documented import make_small
 
 CONFIGS = Path(__file__).parents[1] / "configs/cls"
 METHODS = [path.stem for path in sorted(CONFIGS.glob("methods/*.py"))]
@@ -138,6 +143,14 @@ def value(config, path):
     return config
 
 
+@pytest.fixture
+def small_networks(monkeypatch, pytestconfig):
+    """Let networks have fewer blocks and channels, unless `--slow`."""
+    if not pytestconfig.getoption("--slow"):
+        make_small(monkeypatch)
+
+
+@pytest.mark.usefixtures("small_networks")
 @pytest.mark.parametrize(("row", "column"), list(cells()))
 def test_cell_takes_a_step_or_says_what_does_not_fit(row, column, capsys):
     options = ["data.batch_size=2"]
