@@ -6,6 +6,7 @@ import torch
 from kd_core.config.build import build
 from kd_core.config.locate import locate
 from kd_core.config.node import Node, parse, parse_call
+from kd_core.config.parameters import parameters_of
 from kd_core.config.places import NetworkNode
 from kd_core.errors import UserError
 from torch import nn
@@ -319,3 +320,13 @@ class TestPlaces:
         found = parse_call(self.holder, {"either": value})["either"]
         (node,) = found.values() if isinstance(found, dict) else found
         assert node.function is Silent
+
+
+def test_what_a_callable_without_a_hash_takes_is_known_too():
+    class Unhashable:
+        __hash__ = None
+
+        def __call__(self, box, *, label=""):
+            raise NotImplementedError
+
+    assert parameters_of(Unhashable()).names == ("box", "label")

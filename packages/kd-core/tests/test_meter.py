@@ -103,3 +103,14 @@ def test_a_mask_that_is_no_part_of_the_state_does_not_count():
     network = nn.Linear(2, 2)
     network.register_buffer("mask", torch.tensor([0.0, -math.inf]), persistent=False)
     check_weights(network, step=7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e5m2])
+def test_weights_of_every_precision_are_looked_through_and_empty_ones_are_finite(dtype):
+    network = nn.Module()
+    network.empty = nn.Parameter(torch.empty(0, 3, dtype=dtype), requires_grad=False)
+    network.weight = nn.Parameter(torch.ones(4).to(dtype), requires_grad=False)
+    check_weights(network, step=7)
+    network.weight[2] = math.nan
+    with pytest.raises(NonFiniteLossError, match="parameter 'weight' is not finite"):
+        check_weights(network, step=7)

@@ -256,6 +256,18 @@ def test_relus_work_in_place_where_nothing_else_reads_their_input(network, paths
     assert relus == [[False], [inplace]]
 
 
+@pytest.mark.parametrize(("paths", "passes"), [(["output"], 2), (["1"], 3)])
+def test_folding_takes_two_passes_and_a_third_where_a_relu_in_place_does_harm(paths, passes):
+    network = net()
+    network[2].inplace = False
+    teacher = Teacher(Logits(trained(network)))
+    teacher.infer_shapes(paths, batch())
+    ran = []
+    teacher.network.register_forward_pre_hook(lambda *_: ran.append(1))  # its copy has it too
+    assert teacher.accelerate(batch()) == 1
+    assert len(ran) == passes
+
+
 class Holder(nn.Conv2d):
     """A convolution with its own norm, as Detectron2's."""
 

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -23,7 +24,15 @@ class Parameters(NamedTuple):
 
 
 def parameters_of(function: Callable[..., Any]) -> Parameters:
-    """Return what a callable takes."""
+    """Return what a callable takes; of the last few hundred it is remembered."""
+    try:
+        return _parameters_of(function)
+    except TypeError:  # it has no hash
+        return _parameters_of.__wrapped__(function)
+
+
+@lru_cache(maxsize=512)
+def _parameters_of(function: Callable[..., Any]) -> Parameters:
     # A module without constructor inherits `(*args, **kwargs)`, and then refuses all of them.
     if getattr(function, "__init__", None) is nn.Module.__init__:
         return Parameters((), (), open=False)
