@@ -80,6 +80,8 @@ SMALLER = [
     (resnet.ResNet, "__init__", "layers", one_each),
     (resnet.ResNet, "_make_layer", "planes", quarter),
     (torchreid.models.resnet.ResNet, "__init__", "layers", one_each),
+    (torchreid.models.resnet.ResNet, "_make_layer", "planes", quarter),
+    (torchreid.models.resnet.ResNet, "_construct_fc_layer", "input_dim", quarter),
     (torchreid.models.pcb.PCB, "__init__", "layers", one_each),
     (torchreid.models.osnet.OSNet, "__init__", "layers", one_each),
     (ResNet, "__init__", "depth", few_for(2)),
