@@ -28,6 +28,7 @@ def try_out(experiment: Experiment, built: BuiltExperiment) -> None:
         build_optimizer(experiment.optimizer, built.distiller)
     if not built.distiller.terms:
         return
+    built.distiller.begin(1, 1)  # or terms that warm up know no epoch
     built.distiller.was_started = True  # so that it is the run that tells of what drifts
     with borrowed_generators(), torch.no_grad():  # which takes less memory than a step
         batch = next(iter(built.data.train.epoch(0)))
