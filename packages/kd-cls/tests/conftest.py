@@ -2,6 +2,18 @@
 
 import pytest
 from kd_core.distill.teacher import Teacher
+from kd_core.experiment.tables.products import Products
+
+
+@pytest.fixture
+def curves():
+    """Let a comparison draw its curves, which takes a while and few tests need."""
+
+
+@pytest.fixture(autouse=True)
+def _without_curves(request, monkeypatch):
+    if "curves" not in request.fixturenames:
+        monkeypatch.setattr(Products, "draw", lambda self, rows: None)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from kd_core.errors import RunError
 from kd_core.experiment.adapter import TaskAdapter
 from kd_core.experiment.runner import Runner
 from kd_core.experiment.tables.formats import markdown
-from kd_core.experiment.tables.products import Products
 from kd_core.experiment.tables.table import tabulate
 from kd_core.files.checkpoint import load_json
 from kd_core.files.claim import claimed
@@ -21,7 +20,7 @@ from kd_core.runtime.processes import this_process
 
 TINY = """
 data = dict(
-    type="kd_cls.data.synthetic", num_train=16, num_test=8, batch_size=8, image_size=32, augment=[]
+    type="kd_cls.data.synthetic", num_train=16, num_test=8, batch_size=8, image_size=8, augment=[]
 )
 student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
 teacher = dict(
@@ -47,17 +46,6 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, text in {"tiny": TINY, "kd": KD, "table": ROWS}.items():
         Path(f"{name}.py").write_text(text)
-
-
-@pytest.fixture
-def curves(folder):
-    """Let a comparison draw its curves, which takes a while and here few tests need."""
-
-
-@pytest.fixture(autouse=True)
-def _without_curves(request, monkeypatch):
-    if "curves" not in request.fixturenames:
-        monkeypatch.setattr(Products, "draw", lambda self, rows: None)
 
 
 def cells(text):

@@ -12,7 +12,7 @@ from kd_core.training.step import TrainStep
 from kd_core.training.trainer import Trainer
 
 TINY = """
-data = dict(type="kd_cls.data.synthetic", num_train=24, num_test=8, batch_size=8, image_size=32)
+data = dict(type="kd_cls.data.synthetic", num_train=24, num_test=8, batch_size=8, image_size=8)
 data_seed = 5
 student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
 teacher = dict(
@@ -197,7 +197,7 @@ def test_without_a_data_seed_it_is_refused_before_any_work(capsys):
         ("data_seed=6", "data_seed"),
         ("trainer.precision=bf16", "trainer.precision"),
         ("trainer.accumulate=2", "trainer.accumulate"),
-        ("teacher.size=32", "teacher"),
+        ("teacher.size=8", "teacher"),
     ],
 )
 def test_rows_that_differ_in_what_is_shared_are_refused(option, name, capsys):

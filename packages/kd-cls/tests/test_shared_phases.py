@@ -11,7 +11,7 @@ from kd_core.training.step import TrainStep
 CONFIGS = Path(__file__).parents[3] / "configs/cls"
 TINY = """
 data = dict(
-    type="kd_cls.data.synthetic", num_train=24, num_test=8, batch_size=8, image_size=32, augment=[]
+    type="kd_cls.data.synthetic", num_train=24, num_test=8, batch_size=8, image_size=8, augment=[]
 )
 student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
 teacher = dict(

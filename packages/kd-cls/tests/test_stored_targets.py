@@ -12,7 +12,7 @@ from kd_cls.train import main
 from PIL import Image
 
 CONFIG = """
-data = dict(type="kd_cls.data.image_folder", root="set", image_size=24, resident=False, workers=0,
+data = dict(type="kd_cls.data.image_folder", root="set", image_size=8, resident=False, workers=0,
             batch_size=5, augment=[dict(type="kd_cls.data.augment.Flip"),
                                    dict(type="kd_cls.data.augment.Mixup")])
 data_seed = 3
@@ -82,8 +82,8 @@ def test_a_second_run_on_cropped_flipped_and_mixed_files_needs_no_teacher_pass(p
 
 OTHERS = {
     "data_seed=4": "data_seed is 3 there and 4 here",
-    "data.image_size=16": "transform.size is [24, 24] there and [16, 16] here",
-    "data.transform={'type': 'torchvision.transforms.v2.RandomResizedCrop', 'size': 24, "
+    "data.image_size=16": "transform.size is [8, 8] there and [16, 16] here",
+    "data.transform={'type': 'torchvision.transforms.v2.RandomResizedCrop', 'size': 8, "
     "'scale': (0.5, 1.0)}": "transform.scale is [0.08, 1] there and [0.5, 1] here",
     "data.augment=[]": "augment.0 is kd_core.data.augment.Flip there and not set here",
     "data.limit_per_class=4": "samples is 24 there and 8 here",

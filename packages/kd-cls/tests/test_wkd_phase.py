@@ -11,7 +11,7 @@ from kd_core.criteria.class_distances import cka_distance, sharpened
 
 METHODS = Path(__file__).parents[3] / "configs/cls/methods"
 DATA = """
-data = dict(type="kd_cls.data.synthetic", num_classes=4, num_train=41, batch_size=8)
+data = dict(type="kd_cls.data.synthetic", num_classes=4, num_train=41, batch_size=8, image_size=8)
 optimizer = dict(type="torch.optim.SGD", lr=0.01)
 schedule = dict(type="kd_core.training.schedule.cosine")
 trainer = dict(epochs=1, loggers=[], allow_weak_teacher=True)
@@ -42,7 +42,7 @@ def test_both_seeds_take_the_distances_of_one_phase(folder):
 
 
 def test_the_distances_are_those_of_unchanged_images_of_equal_number(folder):
-    data = synthetic(num_classes=4, num_train=41, batch_size=41, augment=[])
+    data = synthetic(num_classes=4, num_train=41, batch_size=41, image_size=8, augment=[])
     network = build_model("resnet8", num_classes=4)
     network.load_state_dict(torch.load(folder / "teacher.pth"))
     mean, std = (torch.tensor(value)[:, None, None] for value in (data.mean, data.std))
