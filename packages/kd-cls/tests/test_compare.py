@@ -22,9 +22,9 @@ TINY = """
 data = dict(
     type="kd_cls.data.synthetic", num_train=16, num_test=8, batch_size=8, image_size=8, augment=[]
 )
-student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
+student = dict(network=dict(type="kd_cls.models.build_model", name="tiny"))
 teacher = dict(
-    network=dict(type="kd_cls.models.build_model", name="resnet8"), weights="random"
+    network=dict(type="kd_cls.models.build_model", name="tiny"), weights="random"
 )
 optimizer = dict(type="torch.optim.SGD", lr=0.01)
 schedule = dict(type="kd_core.training.schedule.constant")

@@ -16,9 +16,9 @@ data = dict(type="kd_cls.data.image_folder", root="set", image_size=8, resident=
             batch_size=5, augment=[dict(type="kd_cls.data.augment.Flip"),
                                    dict(type="kd_cls.data.augment.Mixup")])
 data_seed = 3
-student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
+student = dict(network=dict(type="kd_cls.models.build_model", name="tiny"))
 teacher = dict(
-    network=dict(type="kd_cls.models.build_model", name="resnet8"), weights="teacher.pth"
+    network=dict(type="kd_cls.models.build_model", name="tiny"), weights="teacher.pth"
 )
 distiller = dict(terms=dict(kd=dict(criterion=dict(type="kd_core.criteria.kd.KD"))))
 optimizer = dict(type="torch.optim.SGD", lr=0.01)
@@ -40,7 +40,7 @@ def prepared(tmp_path_factory):
         pixels = rng.integers(256, size=(6, 8, 3), dtype=np.uint8)
         Image.fromarray(pixels).resize((48, 40)).save(place)
     torch.manual_seed(0)
-    torch.save(build_model("resnet8", num_classes=2).state_dict(), folder / "teacher.pth")
+    torch.save(build_model("tiny", num_classes=2).state_dict(), folder / "teacher.pth")
     (folder / "config.py").write_text(CONFIG)
     return folder
 
