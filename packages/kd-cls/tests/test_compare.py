@@ -117,7 +117,7 @@ def test_left_overs_of_killed_runs_beside_the_teachers_go():
     assert not list(folder.glob(".*.tmp"))
 
 
-def test_a_row_alone_keeps_the_others_in_their_order(capsys, curves):
+def test_a_row_alone_keeps_the_others_in_their_order(capsys, table_curves):
     compare()
     before, files = results(), sorted(Path("runs").rglob("*.pth"))
     names = ("table.md", "table.csv", "table.tex", "curves.png")
@@ -255,7 +255,7 @@ def test_an_unknown_metric_names_the_nearest(capsys):
     assert "there is no 'eec'; did you mean 'ece'" in capsys.readouterr().err
 
 
-def test_a_table_is_written_in_every_format_with_the_curves_of_its_rows(capsys, curves):
+def test_a_table_is_written_in_every_format_with_the_curves_of_its_rows(capsys, table_curves):
     compare(only=["alone", "KD"], seeds=["0", "1"])
     folder = Path("runs/table-table")
     head, *rows = csv.reader((folder / "table.csv").read_text().splitlines())
@@ -269,7 +269,9 @@ def test_a_table_is_written_in_every_format_with_the_curves_of_its_rows(capsys, 
     )
 
 
-def test_curves_that_cannot_be_drawn_are_told_and_the_tables_are_there(capsys, monkeypatch, curves):
+def test_curves_that_cannot_be_drawn_are_told_and_the_tables_are_there(
+    capsys, monkeypatch, table_curves
+):
     compare(only=["alone", "KD"])
     (log,) = Path("runs/table-table").glob("kd-*/log.jsonl")
     log.write_text("{")

@@ -61,7 +61,7 @@ def run(tmp_path_factory):
 
 def embedded(run, student):
     """Return the trained head of the criterion on the student's own vectors."""
-    head = torch.nn.Linear(16, 16)
+    head = torch.nn.Linear(32, 32)
     head.load_state_dict(
         {
             name.removeprefix("head."): value
@@ -115,7 +115,7 @@ def test_it_teaches_in_its_embedding(run):
     student = Classifier(build_model("tiny", num_classes=3), roles={"pooled": "fc:in"})
     batch = {"image": IMAGES, "label": torch.tensor([0, 1, 2])}
     distiller = Distiller(student, load_student(run), {"rkd": term}, sample=batch)
-    assert distiller.tap_shapes["teacher"] == {"head": (16,)}
+    assert distiller.tap_shapes["teacher"] == {"head": (32,)}
     distiller.train()(batch)["rkd"].backward()
     assert student.network.conv1.weight.grad.any()
 
@@ -133,7 +133,7 @@ def test_one_vector_of_tokens_may_be_what_the_head_gets(tap, path, tmp_path):
     assert train(tmp_path, student=VIT, tap=tap) == 0
     student = load_student(tmp_path / "run")
     assert student.network.tap == path
-    assert student.embed({"image": IMAGES}).shape == (3, 16)
+    assert student.embed({"image": IMAGES}).shape == (3, 32)
 
 
 def test_two_heads_are_refused_before_training(tmp_path, capsys):
@@ -197,8 +197,8 @@ def test_a_student_of_features_keeps_its_head_too(tmp_path):
     (tmp_path / "config.py").write_text(f"{text[:start]}{data}\n{text[end:]}")
     assert main([str(tmp_path / "config.py"), "--work-dir", str(tmp_path / "run")]) == 0
     student = load_student(tmp_path / "run")
-    assert student({"image": IMAGES}).shape == (3, 16)
-    assert student.embed({"image": IMAGES}).shape == (3, 16)
+    assert student({"image": IMAGES}).shape == (3, 32)
+    assert student.embed({"image": IMAGES}).shape == (3, 32)
     export(tmp_path / "run", tmp_path / "student.pt2")
     assert len(torch.export.load(tmp_path / "student.pt2").module()(torch.zeros(1, 3, 32, 32))) == 2
 

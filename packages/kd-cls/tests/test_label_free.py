@@ -85,7 +85,7 @@ def refused(capsys, name, *options):
 
 def test_a_folder_of_images_gives_a_student_whose_file_says_that_it_ends_in_features():
     facts = read_facts(file := Path("runs/pkt/student.safetensors"))
-    assert facts["features"] == 16
+    assert facts["features"] == 32
     assert "classes" not in facts
     assert facts["network"]["type"] == "kd_core.criteria.headless.without_head"
     student = load_student(file)
@@ -199,7 +199,7 @@ def test_what_needs_labels_is_refused_by_name_before_training(name, options, mes
 
 def test_a_student_of_features_predicts_no_classes_and_is_exported_as_features(capsys):
     assert predict.main(["runs/pkt", "photos/0.png"]) == 2
-    assert "ends in 16 features and has no classes" in capsys.readouterr().err
+    assert "ends in 32 features and has no classes" in capsys.readouterr().err
     assert export.main(["runs/pkt", "--format", "onnx", "--no-latency"]) == 0
     (output,) = onnx.load_model("runs/pkt/student.onnx").graph.output
     assert output.name == "features"

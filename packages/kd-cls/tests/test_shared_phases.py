@@ -116,4 +116,4 @@ def test_the_method_below_takes_no_part_in_the_analysis(steps):
     assert run("both", extra=["configs/cls/methods/at.py"]) == 0
     assert [set(losses) for losses in (taken[0], taken[-1])] == [{"analysis"}, {"ce", "at", "mag"}]
     result = json.loads(Path("both/result.json").read_text())
-    assert result["student_parameters"] == 1586
+    assert result["student_parameters"] == 6418

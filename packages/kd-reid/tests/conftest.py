@@ -1,6 +1,7 @@
 """What several test modules build."""
 
 import pytest
+from kd_core.experiment import curves, report  # noqa: F401 - a fixture of all tests finds them
 from kd_reid import torchreid
 from torchreid.reid.models.osnet import ConvLayer, OSNet
 
