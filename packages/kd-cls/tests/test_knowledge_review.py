@@ -86,6 +86,7 @@ def test_the_last_but_one_block_keeps_its_activation():
     torch.testing.assert_close(last, seen["layer4.1.relu:in[*][-1]"].relu())
 
 
+@pytest.mark.usefixtures("zeros")
 @pytest.mark.parametrize("name", ["resnet50_mobilenet_v2", "resnet50_resnet18"])
 def test_ofd_takes_the_same_pairs(name, tmp_path, capsys):
     files = [str(file) for file in (DATA, pair(name), CONFIGS / "methods/ofd.py")]
