@@ -87,7 +87,7 @@ def test_the_config_may_be_changed_and_the_images_limited(arguments):
 
 
 def test_a_hundred_classes_are_drawn_without_a_legend(arguments):
-    many = ["--cfg-options", "data.num_classes=100", "data.num_test=200"]
+    many = ["--cfg-options", "data.num_classes=100", "data.num_test=100"]
     for what in ("tsne", "correlation"):
         assert main([what, "tiny.py", "resnet8=random", *TEACHER, *many]) == 0
         with Image.open(f"{what}.png") as image:

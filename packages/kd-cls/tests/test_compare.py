@@ -12,7 +12,6 @@ from kd_core.errors import RunError
 from kd_core.experiment.adapter import TaskAdapter
 from kd_core.experiment.runner import Runner
 from kd_core.experiment.tables.formats import markdown
-from kd_core.experiment.tables.products import Products
 from kd_core.experiment.tables.table import tabulate
 from kd_core.files.checkpoint import load_json
 from kd_core.files.claim import claimed
@@ -21,11 +20,11 @@ from kd_core.runtime.processes import this_process
 
 TINY = """
 data = dict(
-    type="kd_cls.data.synthetic", num_train=16, num_test=8, batch_size=8, image_size=32, augment=[]
+    type="kd_cls.data.synthetic", num_train=16, num_test=8, batch_size=8, image_size=8, augment=[]
 )
-student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
+student = dict(network=dict(type="kd_cls.models.build_model", name="tiny"))
 teacher = dict(
-    network=dict(type="kd_cls.models.build_model", name="resnet8"), weights="random"
+    network=dict(type="kd_cls.models.build_model", name="tiny"), weights="random"
 )
 optimizer = dict(type="torch.optim.SGD", lr=0.01)
 schedule = dict(type="kd_core.training.schedule.constant")
@@ -47,17 +46,6 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, text in {"tiny": TINY, "kd": KD, "table": ROWS}.items():
         Path(f"{name}.py").write_text(text)
-
-
-@pytest.fixture
-def curves(folder):
-    """Let a comparison draw its curves, which takes a while and here few tests need."""
-
-
-@pytest.fixture(autouse=True)
-def _without_curves(request, monkeypatch):
-    if "curves" not in request.fixturenames:
-        monkeypatch.setattr(Products, "draw", lambda self, rows: None)
 
 
 def cells(text):
@@ -129,7 +117,7 @@ def test_left_overs_of_killed_runs_beside_the_teachers_go():
     assert not list(folder.glob(".*.tmp"))
 
 
-def test_a_row_alone_keeps_the_others_in_their_order(capsys, curves):
+def test_a_row_alone_keeps_the_others_in_their_order(capsys, table_curves):
     compare()
     before, files = results(), sorted(Path("runs").rglob("*.pth"))
     names = ("table.md", "table.csv", "table.tex", "curves.png")
@@ -267,7 +255,7 @@ def test_an_unknown_metric_names_the_nearest(capsys):
     assert "there is no 'eec'; did you mean 'ece'" in capsys.readouterr().err
 
 
-def test_a_table_is_written_in_every_format_with_the_curves_of_its_rows(capsys, curves):
+def test_a_table_is_written_in_every_format_with_the_curves_of_its_rows(capsys, table_curves):
     compare(only=["alone", "KD"], seeds=["0", "1"])
     folder = Path("runs/table-table")
     head, *rows = csv.reader((folder / "table.csv").read_text().splitlines())
@@ -281,7 +269,9 @@ def test_a_table_is_written_in_every_format_with_the_curves_of_its_rows(capsys, 
     )
 
 
-def test_curves_that_cannot_be_drawn_are_told_and_the_tables_are_there(capsys, monkeypatch, curves):
+def test_curves_that_cannot_be_drawn_are_told_and_the_tables_are_there(
+    capsys, monkeypatch, table_curves
+):
     compare(only=["alone", "KD"])
     (log,) = Path("runs/table-table").glob("kd-*/log.jsonl")
     log.write_text("{")

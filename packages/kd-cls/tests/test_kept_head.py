@@ -26,7 +26,7 @@ CONFIG = """
 data = dict(type="kd_cls.data.synthetic", image_size=32, num_train=8, num_test=4, num_classes=3,
     batch_size=4)
 student = dict(network={student})
-teacher = dict(network=dict(type="kd_cls.models.build_model", name="resnet14"), weights="random")
+teacher = dict(network=dict(type="kd_cls.models.build_model", name="tiny"), weights="random")
 distiller = dict(task_weight=0, terms=dict(
     queue=dict(
         criterion=dict(type="kd_core.criteria.queue_kl.QueueKL", queue_size=None,
@@ -38,7 +38,7 @@ optimizer = dict(type="torch.optim.SGD", lr=0.05)
 schedule = dict(type="kd_core.training.schedule.cosine")
 trainer = dict(epochs=1, loggers=[])
 """
-RESNET = {"type": "kd_cls.models.build_model", "name": "resnet8"}
+RESNET = {"type": "kd_cls.models.build_model", "name": "tiny"}
 VIT = {
     **{"type": "timm.create_model", "model_name": "vit_tiny_patch16_224", "img_size": 32},
     **{"patch_size": 8, "embed_dim": 16, "depth": 4, "num_heads": 2},
@@ -61,7 +61,7 @@ def run(tmp_path_factory):
 
 def embedded(run, student):
     """Return the trained head of the criterion on the student's own vectors."""
-    head = torch.nn.Linear(64, 64)
+    head = torch.nn.Linear(32, 32)
     head.load_state_dict(
         {
             name.removeprefix("head."): value
@@ -112,10 +112,10 @@ def test_classes_are_predicted_as_before(run, tmp_path, capsys):
 
 def test_it_teaches_in_its_embedding(run):
     term = Term(RKD(), student="@pooled", teacher="@embedding")
-    student = Classifier(build_model("resnet8", num_classes=3), roles={"pooled": "fc:in"})
+    student = Classifier(build_model("tiny", num_classes=3), roles={"pooled": "fc:in"})
     batch = {"image": IMAGES, "label": torch.tensor([0, 1, 2])}
     distiller = Distiller(student, load_student(run), {"rkd": term}, sample=batch)
-    assert distiller.tap_shapes["teacher"] == {"head": (64,)}
+    assert distiller.tap_shapes["teacher"] == {"head": (32,)}
     distiller.train()(batch)["rkd"].backward()
     assert student.network.conv1.weight.grad.any()
 
@@ -133,7 +133,7 @@ def test_one_vector_of_tokens_may_be_what_the_head_gets(tap, path, tmp_path):
     assert train(tmp_path, student=VIT, tap=tap) == 0
     student = load_student(tmp_path / "run")
     assert student.network.tap == path
-    assert student.embed({"image": IMAGES}).shape == (3, 64)
+    assert student.embed({"image": IMAGES}).shape == (3, 32)
 
 
 def test_two_heads_are_refused_before_training(tmp_path, capsys):
@@ -197,8 +197,8 @@ def test_a_student_of_features_keeps_its_head_too(tmp_path):
     (tmp_path / "config.py").write_text(f"{text[:start]}{data}\n{text[end:]}")
     assert main([str(tmp_path / "config.py"), "--work-dir", str(tmp_path / "run")]) == 0
     student = load_student(tmp_path / "run")
-    assert student({"image": IMAGES}).shape == (3, 64)
-    assert student.embed({"image": IMAGES}).shape == (3, 64)
+    assert student({"image": IMAGES}).shape == (3, 32)
+    assert student.embed({"image": IMAGES}).shape == (3, 32)
     export(tmp_path / "run", tmp_path / "student.pt2")
     assert len(torch.export.load(tmp_path / "student.pt2").module()(torch.zeros(1, 3, 32, 32))) == 2
 

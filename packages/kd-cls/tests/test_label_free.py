@@ -22,8 +22,8 @@ from PIL import Image
 CONFIG = """
 data = dict(type="kd_cls.data.unlabelled", root="photos", image_size=8, batch_size=8,
             held_out=0.25)
-student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
-teacher = dict(network=dict(type="kd_cls.models.build_model", name="resnet14"), weights="random")
+student = dict(network=dict(type="kd_cls.models.build_model", name="tiny"))
+teacher = dict(network=dict(type="kd_cls.models.build_model", name="tiny"), weights="random")
 optimizer = dict(type="torch.optim.SGD", lr=0.01, momentum=0.9)
 schedule = dict(type="kd_core.training.schedule.cosine")
 trainer = dict(epochs=2, loggers=[])
@@ -85,13 +85,13 @@ def refused(capsys, name, *options):
 
 def test_a_folder_of_images_gives_a_student_whose_file_says_that_it_ends_in_features():
     facts = read_facts(file := Path("runs/pkt/student.safetensors"))
-    assert facts["features"] == 64
+    assert facts["features"] == 32
     assert "classes" not in facts
     assert facts["network"]["type"] == "kd_core.criteria.headless.without_head"
     student = load_student(file)
     assert isinstance(student, FeatureNetwork)
     images = torch.rand(3, 3, 8, 8)
-    whole = build_model("resnet8", num_classes=5)
+    whole = build_model("tiny", num_classes=5)
     whole.load_state_dict(read_state_dict(file), strict=False)
     whole.eval()
     whole.fc = torch.nn.Identity()
@@ -155,7 +155,7 @@ def test_the_mean_and_each_teacher_are_told_where_there_are_several():
 _base_ = "alone.py"
 hint = dict(type="kd_core.criteria.fitnet.FitNet")
 taps = dict(student="@stages[-1]", teacher="@stages[-1]")
-node = dict(network=dict(type="kd_cls.models.build_model", name="resnet14"), weights="random")
+node = dict(network=dict(type="kd_cls.models.build_model", name="tiny"), weights="random")
 teacher = None
 teachers = dict(a=node, b=node)
 distiller = dict(terms={name: dict(criterion=hint, source=name, **taps) for name in "ab"})
@@ -199,7 +199,7 @@ def test_what_needs_labels_is_refused_by_name_before_training(name, options, mes
 
 def test_a_student_of_features_predicts_no_classes_and_is_exported_as_features(capsys):
     assert predict.main(["runs/pkt", "photos/0.png"]) == 2
-    assert "ends in 64 features and has no classes" in capsys.readouterr().err
+    assert "ends in 32 features and has no classes" in capsys.readouterr().err
     assert export.main(["runs/pkt", "--format", "onnx", "--no-latency"]) == 0
     (output,) = onnx.load_model("runs/pkt/student.onnx").graph.output
     assert output.name == "features"
@@ -207,7 +207,7 @@ def test_a_student_of_features_predicts_no_classes_and_is_exported_as_features(c
 
 def test_a_head_is_trained_on_the_features_of_a_finished_student():
     data = image_folder("labelled", image_size=8)
-    node = {"type": build_model, "name": "resnet8"}
+    node = {"type": build_model, "name": "tiny"}
     file = "runs/pkt/student.safetensors"
     trained = read_state_dict(file)
     for how in ("new_head", "linear_probe"):

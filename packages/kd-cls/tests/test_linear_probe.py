@@ -17,7 +17,8 @@ from kd_core.training.optimizer import build_optimizer
 
 RECIPE = Path(__file__).parents[3] / "configs/cls/recipes/linear_probe.py"
 PRETRAINING = """
-data = dict(type="kd_cls.data.synthetic", num_train=24, num_test=8, num_classes=7, batch_size=8)
+data = dict(type="kd_cls.data.synthetic", num_train=24, num_test=8, num_classes=7, batch_size=8,
+            image_size=16)
 optimizer = dict(type="torch.optim.SGD", lr=0.01)
 schedule = dict(type="kd_core.training.schedule.constant")
 trainer = dict(epochs=1, loggers=[])

@@ -15,7 +15,7 @@ data = dict(
     type="kd_cls.data.synthetic", num_train=16, num_test=8, num_classes=3, image_size=8,
     batch_size=8, augment=[]
 )
-student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
+student = dict(network=dict(type="kd_cls.models.build_model", name="tiny"))
 optimizer = dict(type="torch.optim.SGD", lr=0.1, momentum=0.9)
 schedule = dict(type="kd_core.training.schedule.constant")
 trainer = dict(epochs=2, loggers=[])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from kd_cls.data import webdataset
+from kd_cls.data.shards import addresses
 from kd_cls.data.shards import index as index_module
 from kd_cls.shards import main
 from kd_core.config.trusted import trusting
@@ -85,7 +86,7 @@ def test_compressed_shards_are_unpacked(folder, ending):
         ),
         ("trian-0.tar", r"did you mean 'train-0\.tar'"),
         ("train-{0..1.tar", "its braces do not match"),
-        ("train-{0..9999999}.tar", "more than 1,000,000 shards"),
+        ("train-{0..1000}.tar", "more than 1,000 shards"),
         ("train-7*.tar", "no file has such a name"),
         ([], "an empty list"),
         ("", "wanted the path or URL of a shard"),
@@ -111,7 +112,8 @@ def test_compressed_shards_are_unpacked(folder, ending):
         ("apart.tar", r"the key '0000' is there twice .*side by side"),
     ],
 )
-def test_wrong_shards_are_refused_in_a_line(folder, train, told):
+def test_wrong_shards_are_refused_in_a_line(folder, train, told, monkeypatch):
+    monkeypatch.setattr(addresses, "_MOST", 1000)
     (folder / "empty.txt").write_text("# nothing\n")
     (folder / "empty").mkdir()
     os.mkfifo(folder / "fifo.tar")

@@ -12,11 +12,11 @@ from kd_core.training.step import TrainStep
 from kd_core.training.trainer import Trainer
 
 TINY = """
-data = dict(type="kd_cls.data.synthetic", num_train=24, num_test=8, batch_size=8, image_size=32)
+data = dict(type="kd_cls.data.synthetic", num_train=24, num_test=8, batch_size=8, image_size=8)
 data_seed = 5
-student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
+student = dict(network=dict(type="kd_cls.models.build_model", name="tiny"))
 teacher = dict(
-    network=dict(type="kd_cls.models.build_model", name="resnet8"), weights="teacher.pth"
+    network=dict(type="kd_cls.models.build_model", name="tiny"), weights="teacher.pth"
 )
 optimizer = dict(type="torch.optim.SGD", lr=0.01, momentum=0.9)
 schedule = dict(type="kd_core.training.schedule.constant")
@@ -46,7 +46,7 @@ def folder(tmp_path, monkeypatch):
     for name, text in {"tiny": TINY, "table": TABLE, **METHODS}.items():
         Path(f"{name}.py").write_text(text)
     torch.manual_seed(0)
-    torch.save(build_model("resnet8", num_classes=10).state_dict(), "teacher.pth")
+    torch.save(build_model("tiny", num_classes=10).state_dict(), "teacher.pth")
     return tmp_path
 
 
@@ -197,7 +197,7 @@ def test_without_a_data_seed_it_is_refused_before_any_work(capsys):
         ("data_seed=6", "data_seed"),
         ("trainer.precision=bf16", "trainer.precision"),
         ("trainer.accumulate=2", "trainer.accumulate"),
-        ("teacher.size=32", "teacher"),
+        ("teacher.size=8", "teacher"),
     ],
 )
 def test_rows_that_differ_in_what_is_shared_are_refused(option, name, capsys):

@@ -11,11 +11,11 @@ from kd_core.training.step import TrainStep
 CONFIGS = Path(__file__).parents[3] / "configs/cls"
 TINY = """
 data = dict(
-    type="kd_cls.data.synthetic", num_train=24, num_test=8, batch_size=8, image_size=32, augment=[]
+    type="kd_cls.data.synthetic", num_train=24, num_test=8, batch_size=8, image_size=8, augment=[]
 )
-student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
+student = dict(network=dict(type="kd_cls.models.build_model", name="tiny"))
 teacher = dict(
-    network=dict(type="kd_cls.models.build_model", name="resnet8"), weights="teacher.pth"
+    network=dict(type="kd_cls.models.build_model", name="tiny"), weights="teacher.pth"
 )
 optimizer = dict(type="torch.optim.SGD", lr=0.01, momentum=0.9)
 schedule = dict(type="kd_core.training.schedule.constant")
@@ -33,7 +33,7 @@ def folder(tmp_path, monkeypatch):
     Path("configs").symlink_to(CONFIGS.parent)
     Path("tiny.py").write_text(TINY)
     torch.manual_seed(0)
-    torch.save(build_model("resnet8", num_classes=10).state_dict(), "teacher.pth")
+    torch.save(build_model("tiny", num_classes=10).state_dict(), "teacher.pth")
 
 
 @pytest.fixture
@@ -116,4 +116,4 @@ def test_the_method_below_takes_no_part_in_the_analysis(steps):
     assert run("both", extra=["configs/cls/methods/at.py"]) == 0
     assert [set(losses) for losses in (taken[0], taken[-1])] == [{"analysis"}, {"ce", "at", "mag"}]
     result = json.loads(Path("both/result.json").read_text())
-    assert result["student_parameters"] == 78042
+    assert result["student_parameters"] == 6418

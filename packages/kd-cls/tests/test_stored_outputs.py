@@ -14,8 +14,8 @@ from kd_core.files.outputs import read_outputs
 TINY = """
 data = dict(type="kd_cls.data.synthetic", num_train=24, num_test=8, num_classes=3, image_size=8,
             batch_size=8, augment=[])
-student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
-teacher = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"), weights="t.pth")
+student = dict(network=dict(type="kd_cls.models.build_model", name="tiny"))
+teacher = dict(network=dict(type="kd_cls.models.build_model", name="tiny"), weights="t.pth")
 distiller = dict(terms=dict(kd=dict(criterion=dict(type="kd_core.criteria.kd.KD"))))
 optimizer = dict(type="torch.optim.SGD", lr=0.01)
 schedule = dict(type="kd_core.training.schedule.constant")
@@ -31,7 +31,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("tiny.py").write_text(TINY)
     torch.manual_seed(0)
-    torch.save(build_model("resnet8", num_classes=3).state_dict(), "t.pth")
+    torch.save(build_model("tiny", num_classes=3).state_dict(), "t.pth")
     return tmp_path
 
 
@@ -74,7 +74,7 @@ def test_a_student_learns_the_same_from_the_file_as_from_the_network(file, capsy
 
 
 def test_it_teaches_in_an_ensemble_with_weights_and_several_seeds_and_a_cache(file, capsys):
-    network = "'net': {'network': {'type': 'kd_cls.models.build_model', 'name': 'resnet8'}, "
+    network = "'net': {'network': {'type': 'kd_cls.models.build_model', 'name': 'tiny'}, "
     teachers = "{" + network + f"'weights': 't.pth'}}, 'file': {{'outputs': '{file}'}} }}"
     options = ["teacher=None", f"teachers={teachers}", "data_seed=0", "trainer.epochs=1"]
     options += ["distiller.ensembles={'mean': {'net': 1, 'file': 3}}"]
@@ -141,9 +141,7 @@ def test_a_file_in_another_order_is_refused(capsys):
 
 
 def test_a_config_of_several_teachers_has_no_file(capsys):
-    node = (
-        "{'network': {'type': 'kd_cls.models.build_model', 'name': 'resnet8'}, 'weights': 't.pth'}"
-    )
+    node = "{'network': {'type': 'kd_cls.models.build_model', 'name': 'tiny'}, 'weights': 't.pth'}"
     options = ["teacher=None", f"teachers={{'a': {node}, 'b': {node}}}"]
     assert run(*options, extra=["--save-outputs", "x.safetensors"]) == 2
     assert "wants a config with one teacher; here are a, b" in capsys.readouterr().err

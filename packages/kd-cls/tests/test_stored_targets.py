@@ -12,13 +12,13 @@ from kd_cls.train import main
 from PIL import Image
 
 CONFIG = """
-data = dict(type="kd_cls.data.image_folder", root="set", image_size=24, resident=False, workers=0,
+data = dict(type="kd_cls.data.image_folder", root="set", image_size=8, resident=False, workers=0,
             batch_size=5, augment=[dict(type="kd_cls.data.augment.Flip"),
                                    dict(type="kd_cls.data.augment.Mixup")])
 data_seed = 3
-student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
+student = dict(network=dict(type="kd_cls.models.build_model", name="tiny"))
 teacher = dict(
-    network=dict(type="kd_cls.models.build_model", name="resnet8"), weights="teacher.pth"
+    network=dict(type="kd_cls.models.build_model", name="tiny"), weights="teacher.pth"
 )
 distiller = dict(terms=dict(kd=dict(criterion=dict(type="kd_core.criteria.kd.KD"))))
 optimizer = dict(type="torch.optim.SGD", lr=0.01)
@@ -40,7 +40,7 @@ def prepared(tmp_path_factory):
         pixels = rng.integers(256, size=(6, 8, 3), dtype=np.uint8)
         Image.fromarray(pixels).resize((48, 40)).save(place)
     torch.manual_seed(0)
-    torch.save(build_model("resnet8", num_classes=2).state_dict(), folder / "teacher.pth")
+    torch.save(build_model("tiny", num_classes=2).state_dict(), folder / "teacher.pth")
     (folder / "config.py").write_text(CONFIG)
     return folder
 
@@ -82,8 +82,8 @@ def test_a_second_run_on_cropped_flipped_and_mixed_files_needs_no_teacher_pass(p
 
 OTHERS = {
     "data_seed=4": "data_seed is 3 there and 4 here",
-    "data.image_size=16": "transform.size is [24, 24] there and [16, 16] here",
-    "data.transform={'type': 'torchvision.transforms.v2.RandomResizedCrop', 'size': 24, "
+    "data.image_size=16": "transform.size is [8, 8] there and [16, 16] here",
+    "data.transform={'type': 'torchvision.transforms.v2.RandomResizedCrop', 'size': 8, "
     "'scale': (0.5, 1.0)}": "transform.scale is [0.08, 1] there and [0.5, 1] here",
     "data.augment=[]": "augment.0 is kd_core.data.augment.Flip there and not set here",
     "data.limit_per_class=4": "samples is 24 there and 8 here",

@@ -18,8 +18,8 @@ from kd_core.front import main as front
 ALONE = """
 data = dict(type="kd_cls.data.synthetic", num_train=24, num_test=9, num_classes=3, image_size=8,
             batch_size=8)
-student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
-optimizer = dict(type="torch.optim.SGD", lr=0.05, momentum=0.9)
+student = dict(network=dict(type="kd_cls.models.build_model", name="tiny"))
+optimizer = dict(type="torch.optim.SGD", lr=0.2, momentum=0.9)
 schedule = dict(type="kd_core.training.schedule.cosine")
 trainer = dict(epochs=2, loggers=[])
 """
@@ -51,7 +51,7 @@ distiller = dict(
 RECIPE = """
 _base_ = "dkd.py"
 teacher = dict(_delete_=True, config="alone.py")
-student = dict(network=dict(name="resnet14"))
+student = dict(network=dict(name="tiny"))
 """
 PHASES = """
 _base_ = "fitnet.py"
@@ -184,7 +184,7 @@ class TestAlone:
         assert losses[-1] < losses[0] / 2
 
     def test_the_plain_network_loads_the_student(self):
-        network = build_model("resnet8", num_classes=3)
+        network = build_model("tiny", num_classes=3)
         network.load_state_dict(torch.load("runs/alone/student.pth", weights_only=True))
         assert same(network.state_dict(), read_state_dict("runs/alone/student.safetensors"))
 

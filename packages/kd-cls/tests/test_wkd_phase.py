@@ -11,13 +11,13 @@ from kd_core.criteria.class_distances import cka_distance, sharpened
 
 METHODS = Path(__file__).parents[3] / "configs/cls/methods"
 DATA = """
-data = dict(type="kd_cls.data.synthetic", num_classes=4, num_train=41, batch_size=8)
+data = dict(type="kd_cls.data.synthetic", num_classes=4, num_train=41, batch_size=8, image_size=8)
 optimizer = dict(type="torch.optim.SGD", lr=0.01)
 schedule = dict(type="kd_core.training.schedule.cosine")
 trainer = dict(epochs=1, loggers=[], allow_weak_teacher=True)
-student = dict(network=dict(type="kd_cls.models.build_model", name="resnet8"))
+student = dict(network=dict(type="kd_cls.models.build_model", name="tiny"))
 teacher = dict(
-    network=dict(type="kd_cls.models.build_model", name="resnet8"), weights="{weights}"
+    network=dict(type="kd_cls.models.build_model", name="tiny"), weights="{weights}"
 )
 """
 
@@ -26,7 +26,7 @@ teacher = dict(
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wkd")
     torch.manual_seed(0)
-    torch.save(build_model("resnet8", num_classes=4).state_dict(), folder / "teacher.pth")
+    torch.save(build_model("tiny", num_classes=4).state_dict(), folder / "teacher.pth")
     (folder / "data.py").write_text(DATA.format(weights=folder / "teacher.pth"))
     arguments = [str(folder / "data.py"), str(METHODS / "wkd_logits.py")]
     assert main([*arguments, "--work-dir", str(folder / "run"), "--seeds", "0", "1"]) == 0
@@ -42,8 +42,8 @@ def test_both_seeds_take_the_distances_of_one_phase(folder):
 
 
 def test_the_distances_are_those_of_unchanged_images_of_equal_number(folder):
-    data = synthetic(num_classes=4, num_train=41, batch_size=41, augment=[])
-    network = build_model("resnet8", num_classes=4)
+    data = synthetic(num_classes=4, num_train=41, batch_size=41, image_size=8, augment=[])
+    network = build_model("tiny", num_classes=4)
     network.load_state_dict(torch.load(folder / "teacher.pth"))
     mean, std = (torch.tensor(value)[:, None, None] for value in (data.mean, data.std))
     batch = next(data.train.epoch(0))

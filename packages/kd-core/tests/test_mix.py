@@ -1,5 +1,6 @@
 """Images mixed with one another: by how much, with whom, and what their labels then are."""
 
+import functools
 import math
 
 import pytest
@@ -31,13 +32,14 @@ def batch_of(count, first=0):
     return {"image": image, "label": index + 100, "index": index}
 
 
-def mixed(mix, count=8, first=0, seed=0, epoch=0):
+def mixed(mix, count=8, first=0, seed=0, epoch=0, batch_of=batch_of):
     batch = batch_of(count, first)
     return mix(batch, Sampling(batch["index"], seed, epoch)[0:count])
 
 
 def many(mix, number=400, count=4):
-    return [mixed(mix, count, first=count * k % 200, epoch=k) for k in range(number)]
+    made = functools.cache(batch_of)
+    return [mixed(mix, count, count * k % 200, epoch=k, batch_of=made) for k in range(number)]
 
 
 every_mix = pytest.mark.parametrize("mix", MIXES, ids=named)

@@ -55,6 +55,8 @@ def test_draws_are_the_same_on_every_machine():
 def test_a_draw_depends_on_its_index_alone_not_on_its_neighbours():
     order = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
     drawn = random_bits(INDEX[:1000], 5, 2)
+    both = random_bits(INDEX[:1000], 5, torch.tensor([[2], [3]]))
+    assert torch.equal(both, torch.stack([drawn, random_bits(INDEX[:1000], 5, 3)]))
     assert torch.equal(random_bits(order, 5, 2), drawn[order])
     assert torch.equal(random_bits(order[:1], 5, 2), drawn[order[:1]])
 

@@ -173,12 +173,13 @@ def test_one_process_continues_with_the_means_of_two(saved, kind, tmp_path):
 def changes(state):
     """List what can be done to a state: a path, a name of the change, and the change."""
     found = []
+    every = {repr(value): value for value in OTHERS}
     for path in list(places(state))[1:]:
         now = state
         for name in path:
             now = now[name]
-        others = {repr(value): value for value in OTHERS if repr(value) != repr(now)}
-        found += [(path, name, value) for name, value in others.items()]
+        own = repr(now)
+        found += [(path, name, value) for name, value in every.items() if name != own]
         found += [(path, "missing", MISSING)]
         if isinstance(now, torch.Tensor):
             found += [(path, f"tensor {n}", change) for n, change in enumerate(TENSORS)]

@@ -26,7 +26,7 @@ from kd_reid.synthetic.people import synthetic_people
 
 SOURCE = """
 data = dict(type="kd_reid.data.market1501", root="set", image_size=(32, 16), batch_size=8)
-student = dict(network=dict(type="kd_reid.models.build_model", name="osnet_x0_25"), bnneck=True)
+student = dict(network=dict(type="kd_reid.models.build_model", name="osnet_tiny"), bnneck=True)
 optimizer = dict(type="torch.optim.Adam", lr=0.001)
 schedule = dict(type="kd_core.training.schedule.cosine")
 trainer = dict(epochs=2, loggers=[])

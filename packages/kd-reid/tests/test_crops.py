@@ -30,7 +30,7 @@ trainer = dict(epochs=1, loggers=[])
 """
 OSNET = """
 _base_ = "rkd.py"
-student = dict(network=dict(_delete_=True, type="kd_reid.models.build_model", name="osnet_x0_25"))
+student = dict(network=dict(_delete_=True, type="kd_reid.models.build_model", name="osnet_tiny"))
 """
 PEOPLE = """
 _base_ = "cosine.py"
@@ -152,7 +152,7 @@ class TestARun:
         assert not [name for name in read_state_dict(file) if name.startswith("classifier")]
         student = load_student(file)
         images = torch.rand(3, 3, 32, 16)
-        whole = build_model("osnet_x0_25", 5)
+        whole = build_model("osnet_tiny", 5)
         whole.load_state_dict(read_state_dict(file), strict=False)
         with torch.no_grad():
             found = student({"image": images})

@@ -10,7 +10,7 @@ from kd_reid.models import build_model
 
 @pytest.fixture(scope="module")
 def embedder():
-    found = Embedder(build_model("osnet_x0_25", 3), size=(32, 16)).eval()
+    found = Embedder(build_model("osnet_tiny", 3), size=(32, 16)).eval()
     refuse_others(found)
     return found
 

@@ -5,7 +5,7 @@ from kd_core.errors import UserError
 from kd_core.experiment.parsing import parse_experiment
 from kd_reid.adapter import ADAPTER
 
-NETWORK = {"type": "kd_reid.models.build_model", "name": "osnet_x0_25"}
+NETWORK = {"type": "kd_reid.models.build_model", "name": "osnet_tiny"}
 UNIC = {"type": "kd_core.criteria.unic.UNICVectors"}
 
 

@@ -20,7 +20,7 @@ from kd_reid.train import main
 from pytorch_metric_learning import losses
 from torch import nn
 
-OSNET = {"type": "kd_reid.models.build_model", "name": "osnet_x0_25"}
+OSNET = {"type": "kd_reid.models.build_model", "name": "osnet_tiny"}
 PLACE = "student.metric_losses"
 
 
@@ -55,7 +55,7 @@ def doubles():
 @pytest.mark.usefixtures("doubles")
 def test_four_steps_are_those_of_torchreid():
     torch.manual_seed(0)
-    network = build_model("osnet_x0_25", 5)
+    network = build_model("osnet_tiny", 5)
     embedder = Embedder(
         copy.deepcopy(network), label_smoothing=0.1, metric_losses={"triplet": BatchHardTriplet()}
     )

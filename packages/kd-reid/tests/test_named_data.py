@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from scipy.io import savemat
 
 pytest.importorskip("torchreid")
 from kd_reid import torchreid
-from kd_reid.data import named
+from kd_reid.data import identities, named
 from kd_reid.data.folders import MARKET_FOLDERS
 from kd_reid.data.named import OPTIONS, THROUGH_TORCHREID, read_named
 from kd_reid.data.records import Splits, by_identity, relabel
@@ -60,8 +61,8 @@ def market(folder, people=(4, 3), train=48, query=9, gallery=18, distractors=7, 
     return folder
 
 
-def msmt17(folder, halves=("train", "test"), people=(4, 3), sizes=(20, 8, 12, 18), files=True):
-    """Write MSMT17: its lists, and its images or only their folders."""
+def msmt17(folder, halves=("train", "test"), people=(4, 3), sizes=(20, 8, 12, 18)):
+    """Write MSMT17: its lists and its images."""
     for images, count, names in zip(
         halves, people, (list(MSMT17)[:2], list(MSMT17)[2:]), strict=True
     ):
@@ -75,8 +76,7 @@ def msmt17(folder, halves=("train", "test"), people=(4, 3), sizes=(20, 8, 12, 18
             ]
             number += size
             (folder / f"list_{name}.txt").write_text("\n".join(lines) + "\n")
-            if files:
-                touch(folder / images, [line.split()[0] for line in lines])
+            touch(folder / images, [line.split()[0] for line in lines])
     return folder
 
 
@@ -117,19 +117,36 @@ def cuhk03_np(folder, names):
 
 
 class TestOfficialStatistics:
-    def test_market1501(self, tmp_path):
+    @pytest.fixture(autouse=True)
+    def listed(self, monkeypatch):
+        """Paths by folder; no file is made: smaller tests show that each is looked for."""
+        paths = defaultdict(list)
+
+        def name(folder, names):
+            folder.mkdir(parents=True, exist_ok=True)
+            paths[folder] += [f"{folder}/{name}" for name in names]
+
+        monkeypatch.setitem(globals(), "touch", name)
+        monkeypatch.setattr(identities, "list_images", lambda folder, _: sorted(paths[folder]))
+        return paths
+
+    @pytest.fixture(autouse=True)
+    def checked(self, monkeypatch):
+        """Records whose files are looked for."""
+        records = []
+        monkeypatch.setattr(named, "require_files", records.extend)
+        return records
+
+    def test_market1501(self, tmp_path, listed):
         sizes = dict(train=12936, query=3368, gallery=13115, distractors=2798, junk=3819)
         folder = market(tmp_path / "market1501/Market-1501-v15.09.15", (751, 750), **sizes)
-        assert len(list((folder / "bounding_box_test").iterdir())) == 19732
+        assert len(listed[folder / "bounding_box_test"]) == 19732
         splits = read_named("market1501", tmp_path)
         assert statistics(splits) == ((12936, 751), (3368, 750), (15913, 751), 6)
         assert len(by_identity(splits.gallery)["0000"]) == 2798
 
-    def test_msmt17(self, tmp_path, monkeypatch):
-        # 126,441 files would take half a minute; smaller tests show that each is looked for
-        checked = []
-        monkeypatch.setattr(named, "require_files", checked.extend)
-        msmt17(tmp_path / "MSMT17_V1", people=(1041, 3060), sizes=(*MSMT17.values(),), files=False)
+    def test_msmt17(self, tmp_path, checked):
+        msmt17(tmp_path / "MSMT17_V1", people=(1041, 3060), sizes=(*MSMT17.values(),))
         splits = read_named("msmt17", tmp_path)
         assert statistics(splits) == ((32621, 1041), (11659, 3060), (82161, 3060), 15)
         assert len(checked) == 126441
@@ -137,11 +154,12 @@ class TestOfficialStatistics:
         assert len(read_named("msmt17", tmp_path, validation=False).train) == 30248
 
     @pytest.mark.parametrize("boxes", CUHK03)
-    def test_cuhk03_as_torchreid_prepares_it(self, boxes, tmp_path):
+    def test_cuhk03_as_torchreid_prepares_it(self, boxes, tmp_path, checked):
         cuhk03_lists(tmp_path, boxes, cuhk03_names(sizes=CUHK03[boxes]))
         splits = read_named("cuhk03", tmp_path, labeled=boxes == "labeled")
         train, query, gallery = CUHK03[boxes]
         assert statistics(splits) == ((train, 767), (query, 700), (gallery, 700), 2)
+        assert len(checked) == train + query + gallery
 
     def test_cuhk03_as_zhong_et_al_hand_it_out(self, tmp_path):
         cuhk03_np(tmp_path / "cuhk03-np/labeled", cuhk03_names(sizes=CUHK03["labeled"]))

@@ -11,7 +11,8 @@ from kd_reid.adapter import ADAPTER
 from PIL import Image
 
 FEW = ["data.num_train_ids=10", "data.num_test_ids=6", "data.num_cameras=2"]
-SHORT = ["trainer.epochs=1", "schedule.warmup_epochs=0", "data.batch_size=16", *FEW]
+TINY = "student.network.name=osnet_tiny"
+SHORT = [TINY, "trainer.epochs=1", "schedule.warmup_epochs=0", "data.batch_size=16", *FEW]
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +29,7 @@ RECIPE = {
     "data": "num_train_ids=10, num_test_ids=6, num_cameras=2, batch_size=16",
     "trainer": "epochs=1",
     "schedule": "warmup_epochs=0",
+    "student": "network=dict(name='osnet_tiny')",
 }
 
 

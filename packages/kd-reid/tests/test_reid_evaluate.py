@@ -32,7 +32,7 @@ from kd_reid.student import facts_of, load_student
 from kd_reid.synthetic.people import synthetic_people
 from PIL import Image
 
-NAME = "osnet_x0_25"
+NAME = "osnet_tiny"
 ZOO, SET = f"{NAME}_market1501.pth", "data/market1501"
 SIZE = ["--size", "64", "32", "--workers", "0"]
 

@@ -30,7 +30,7 @@ from kd_reid.student import facts_of, load_student
 from kd_reid.synthetic.people import synthetic_people
 from PIL import Image
 
-NAME = "osnet_x0_25"
+NAME = "osnet_tiny"
 ZOO, SET, SIZE = f"{NAME}.pth", "data/market1501", ["--size", "32", "16"]
 CROPS = f"{SET}/bounding_box_test"
 

@@ -259,7 +259,7 @@ def test_training_refuses_before_anything_is_trained(tmp_path, monkeypatch, caps
     Path("run.py").write_text(
         "data = dict(type='kd_reid.data.people', source='set', camera=r'c(\\d)', batch_size=4,\n"
         "            image_size=(32, 16))\n"
-        "student = dict(network=dict(type='kd_reid.models.build_model', name='osnet_x0_25'))\n"
+        "student = dict(network=dict(type='kd_reid.models.build_model', name='osnet_tiny'))\n"
         "optimizer = dict(type='torch.optim.Adam', lr=0.001)\n"
         "schedule = dict(type='kd_core.training.schedule.cosine')\n"
         "trainer = dict(epochs=1, loggers=[])\n"

@@ -20,7 +20,7 @@ from kd_reid.weights import identities_in
 
 ALONE = """
 data = dict(type="kd_reid.data.market1501", root="set", image_size=(32, 16), batch_size=8)
-student = dict(network=dict(type="kd_reid.models.build_model", name="osnet_x0_25"))
+student = dict(network=dict(type="kd_reid.models.build_model", name="osnet_tiny"))
 optimizer = dict(type="torch.optim.Adam", lr=0.001)
 schedule = dict(type="kd_core.training.schedule.cosine")
 trainer = dict(epochs=2, loggers=[])
@@ -108,7 +108,7 @@ def read(path):
 
 def plain_network(identities=5):
     return torchreid.models.build_model(
-        "osnet_x0_25", identities, loss="softmax", pretrained=False, use_gpu=False
+        "osnet_tiny", identities, loss="softmax", pretrained=False, use_gpu=False
     )
 
 
@@ -297,7 +297,7 @@ class TestDistillation:
 
     def test_a_teacher_of_other_people_teaches_by_embeddings_only(self, capsys):
         node = "teacher = dict(weights='random', network=dict("
-        node += "type='kd_reid.models.build_model', name='resnet18', num_classes=9))"
+        node += "type='kd_reid.models.build_model', name='osnet_tiny', num_classes=9))"
         both = DISTILLED.replace('teacher = dict(config="tricks.py")', node)
         Path("both.py").write_text(both)
         assert train.main(["both.py", "--cfg-options", "trainer.epochs=1"]) == 2
@@ -336,7 +336,7 @@ class TestDistillation:
         stage = "train_student=False, terms=dict(fit=dict(student='@map', teacher='@map', "
         stage += "criterion=dict(type='kd_core.criteria.fitnet.FitNet'))))"
         node = "dict(weights='random', network=dict(type='kd_reid.models.build_model', "
-        node += "name='osnet_x0_25'))"
+        node += "name='osnet_tiny'))"
         text = f"_base_ = 'fixed.py'\nteacher = {node}\ndistiller = dict({stage}\n"
         Path("criteria.py").write_text(text)
         assert train.main(["criteria.py"]) == 0
@@ -369,7 +369,7 @@ def test_what_the_readme_does_with_a_run_works(copied):
     copied("tricks").rename("runs/NAME")
     for block in blocks:
         scope = {"images": torch.zeros(2, 3, 32, 16, dtype=torch.uint8)}
-        exec(block.replace("751", "5"), scope)
+        exec(block.replace("751", "5").replace("osnet_x0_25", "osnet_tiny"), scope)
         assert "mean_ap" in scope or "network" in scope or scope["embeddings"].shape == (2, 512)
 
 

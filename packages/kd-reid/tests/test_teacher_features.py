@@ -33,7 +33,7 @@ HUGGING_FACE = {
         "patch_size": 8,
     },
 }
-OSNET = {"type": "kd_reid.models.build_model", "name": "osnet_x0_25"}
+OSNET = {"type": "kd_reid.models.build_model", "name": "osnet_tiny"}
 TERMS = {
     "rkd": ("kd_core.criteria.rkd.RKD", "@embedding"),
     "similarity": ("kd_reid.criteria.similarity.Similarity", "@embedding"),
@@ -137,7 +137,7 @@ def solider():
 
 def without_classifier():
     torch.manual_seed(1)
-    network = build_model("osnet_x0_25", 7).eval()
+    network = build_model("osnet_tiny", 7).eval()
     state = network.state_dict()
     return {k: v for k, v in state.items() if not k.startswith("classifier")}, network
 

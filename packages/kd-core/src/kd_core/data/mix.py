@@ -1,7 +1,8 @@
 """Augmentations that mix the images of a batch with one another, on its device."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from kd_core.data.sampling import Sampling, SymmetricBeta
 from kd_core.errors import UserError
 from kd_core.networks.task import Batch
 from kd_core.runtime.seed import random_bits
+
+_DRAWS = 14  # of RICAP, which needs most
 
 
 class Mix(ABC):
@@ -185,8 +188,7 @@ class _Numbers:
     """Random numbers of one batch, all from one draw; every call returns new ones."""
 
     def __init__(self, sampling: Sampling) -> None:
-        self._key = sampling.below(2**31)
-        self._calls = 0
+        self._draws = _draws(sampling.below(2**31))
 
     def below(self, limit: Tensor | int) -> Tensor:
         """Draw one integer in [0, limit), int64 []."""
@@ -201,8 +203,14 @@ class _Numbers:
         return self._bits().argsort(stable=True)
 
     def _bits(self) -> Tensor:
-        self._calls += 1
-        return random_bits(self._key, self._calls)
+        return next(self._draws)
+
+
+def _draws(key: Tensor) -> Iterator[Tensor]:
+    """Draw bits again and again, int64 [N]: many at once cost as many operations as one."""
+    for first in count(1, _DRAWS):
+        calls = torch.arange(first, first + _DRAWS, device=key.device)
+        yield from random_bits(key, calls[:, None])
 
 
 def _averaged(image: Tensor, share: Tensor, order: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """Seeds, saved generator states, and randomness as a pure function of counters."""
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,14 +35,10 @@ def set_rng_state(state: dict[str, Any]) -> None:
 
 def mix(*counters: int) -> int:
     """Hash integers into one 31-bit seed; the same on every machine, unlike `hash`."""
-    value = 0x9E3779B9
-    for counter in counters:
-        for word in (counter & _MASK, (counter >> 32) & _MASK):
-            value = _scramble(value ^ word)
-    return value & 0x7FFFFFFF
+    return int(_hashed(counters))
 
 
-def random_bits(index: Tensor, *counters: int) -> Tensor:
+def random_bits(index: Tensor, *counters: int | Tensor) -> Tensor:
     """Return 31 random bits for every index, as a function of (counters, index) alone.
 
     No generator is used, so any sample of any epoch can be computed again. Exact resume, caches
@@ -49,12 +46,13 @@ def random_bits(index: Tensor, *counters: int) -> Tensor:
 
     Args:
         index: Sample indices, int64 [N], on any device.
-        counters: Whatever else the draw depends on: data seed, epoch, number of the draw.
+        counters: Whatever else the draw depends on: data seed, epoch, number of the draw; int64
+            [K, 1] for K draws at once.
 
     Returns:
-        int64 [N] with values in [0, 2^31).
+        int64 [N], or [K, N], with values in [0, 2^31).
     """
-    return _scramble(_scramble(index & _MASK) ^ mix(*counters)) & 0x7FFFFFFF
+    return _scramble(_scramble(index & _MASK) ^ _hashed(counters)) & 0x7FFFFFFF
 
 
 def random_below(limit: int, index: Tensor, *counters: int) -> Tensor:
@@ -65,6 +63,15 @@ def random_below(limit: int, index: Tensor, *counters: int) -> Tensor:
 def random_uniform(index: Tensor, *counters: int) -> Tensor:
     """Draw numbers in [0, 1) for every index, float32 [N]; see `random_bits`."""
     return (random_bits(index, *counters) >> 7).float() * 2.0**-24
+
+
+def _hashed(counters: Sequence[Any]) -> Any:
+    """Hash ints, or int64 tensors, into 31 bits."""
+    value: Any = 0x9E3779B9
+    for counter in counters:
+        for word in (counter & _MASK, (counter >> 32) & _MASK):
+            value = _scramble(value ^ word)
+    return value & 0x7FFFFFFF
 
 
 def _scramble(value: Any) -> Any:

@@ -13,7 +13,7 @@ from kd_core.testing.samples import Inputs, make
 def make_seeded(cls: type[Criterion], overrides: dict[str, Any], seed: int = 0) -> Criterion:
     """Construct a criterion whose initialisation is the same every time."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # the GPU's is not restored
         return make(cls, **overrides)
 
 

@@ -226,7 +226,7 @@ def require_files(records: Iterable[Record]) -> None:
     Raises:
         UserError: Names the first of them.
     """
-    odd = [record.path for record in records if not Path(record.path).is_file()]
+    odd = [record.path for record in records if not os.path.isfile(record.path)]
     if odd and os.path.lexists(odd[0]):
         require_image(odd[0])  # the error says what it is
     if odd:

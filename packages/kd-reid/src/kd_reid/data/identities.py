@@ -33,14 +33,13 @@ def read_people(folder: Path, reading: Reading, part: str | None = None) -> list
     """
     left_out = LeftOut()
     paths = [Path(path) for path in list_images(folder, left_out)]
-    inner = {path: path.relative_to(folder) for path in paths}
     if reading.identity is not None:
-        records = [_by_expression(path, inner[path], reading) for path in paths]
-    elif nested := [path for path in paths if len(inner[path].parts) > 1]:
-        _check_folders(folder, {inner[path].parts[:-1] for path in nested})
+        records = [_by_expression(path, path.relative_to(folder), reading) for path in paths]
+    elif nested := {path: path.relative_to(folder) for path in paths if path.parent != folder}:
+        _check_folders(folder, {inner.parts[:-1] for inner in nested.values()})
         for path in set(paths) - set(nested):
             left_out.add("in no folder", path.name)
-        records = [_by_folder(path, inner[path], reading) for path in nested]
+        records = [_by_folder(path, inner, reading) for path, inner in nested.items()]
     else:
         records = _by_names(folder, paths, reading, part)
     left_out.tell(folder)

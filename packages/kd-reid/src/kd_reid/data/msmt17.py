@@ -1,5 +1,6 @@
 """MSMT17, whose parts and identities are in its lists."""
 
+import os
 import re
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def _read(folder: Path, name: str, images: Path, half: str) -> list[Record]:
     file = folder / LISTS[name]
     if not file.is_file():
         raise UserError(f"{file}: there is no such file; it belongs to MSMT17")
-    records = []
+    records, inside = [], str(images)
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         match = _LINE.fullmatch(line.strip())
         if match is None:
@@ -52,5 +53,5 @@ def _read(folder: Path, name: str, images: Path, half: str) -> list[Record]:
                 f"'0000/0000_000_01_0303morning_0008_0.jpg 0', got {line!r}"
             )
         path, camera, identity = match[1], int(match[2]), int(match[3])
-        records.append(Record(str(images / path), f"{half}_{identity:04d}", str(camera)))
+        records.append(Record(os.path.join(inside, path), f"{half}_{identity:04d}", str(camera)))
     return records
