@@ -1,8 +1,10 @@
 """Tiny detectors, a tiny data set in COCO's format, and a batch."""
 
 import copy
+import functools
+import io
 import json
-from pathlib import Path
+import sys
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ CLASSES = 3
 MODELS = {
     "faster_rcnn": {
         "META_ARCHITECTURE": "GeneralizedRCNN",
-        "BACKBONE": {"NAME": "build_resnet_fpn_backbone", "FREEZE_AT": 0},
+        "BACKBONE": {"NAME": "build_resnet10_fpn_backbone", "FREEZE_AT": 0},
         "RESNETS": {"OUT_FEATURES": ["res2", "res3", "res4", "res5"]},
         "FPN": {"IN_FEATURES": ["res2", "res3", "res4", "res5"]},
         "ANCHOR_GENERATOR": {"SIZES": [[8], [16], [32], [64], [128]]},
@@ -36,7 +38,7 @@ MODELS = {
     },
     "retinanet": {
         "META_ARCHITECTURE": "RetinaNet",
-        "BACKBONE": {"NAME": "build_retinanet_resnet_fpn_backbone", "FREEZE_AT": 0},
+        "BACKBONE": {"NAME": "build_retinanet_resnet10_fpn_backbone", "FREEZE_AT": 0},
         "RESNETS": {"OUT_FEATURES": ["res3", "res4", "res5"]},
         "FPN": {"IN_FEATURES": ["res3", "res4", "res5"]},
         "ANCHOR_GENERATOR": {"SIZES": [[16], [32], [64], [128], [256]]},
@@ -110,6 +112,34 @@ def detector(kind, width=16, name="shapes_tiny_train"):
     }
 
 
+@pytest.fixture(autouse=True)
+def shapes_are_seen_on_small_images(monkeypatch):
+    """Infer shapes on images of half the height and width, which suffices for tiny detectors."""
+    if "detectron2" in sys.modules:
+        from kd_det import distiller
+
+        small = functools.partial(distiller.sample_batch, size=64)
+        monkeypatch.setattr(distiller, "sample_batch", small)
+
+
+@pytest.fixture(autouse=True)
+def curves_are_not_drawn(request, monkeypatch):
+    """Draw no curves at the end of a run, but for tests that ask for `drawn_curves`."""
+    runs_end = sys.modules.get("kd_det.running.metrics_file")
+    if runs_end and "drawn_curves" not in request.fixturenames:
+        monkeypatch.setattr(runs_end, "draw", lambda folder, scores, length: None)
+
+
+@pytest.fixture
+def drawn_curves():
+    """Let runs draw their curves, as they do for users."""
+
+
+def as_yaml(config):
+    """Return the text of a config as `yaml.safe_dump` gives it, sooner where libyaml is there."""
+    return yaml.dump(config, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper))
+
+
 @pytest.fixture
 def models():
     """Return the nodes MODEL of all kinds of detectors."""
@@ -124,11 +154,11 @@ def write(tmp_path):
         config = detector(kind, width) | nodes
         if terms is not None:
             file = tmp_path / "teacher.yaml"
-            file.write_text(yaml.safe_dump(detector(teacher or kind)))
+            file.write_text(as_yaml(detector(teacher or kind)))
             named = {"CONFIG": file.name, "WEIGHTS": "random"}
             config["KD"] = {"TEACHER": named, "TERMS": terms} | nodes.get("KD", {})
         path = tmp_path / f"{kind}.yaml"
-        path.write_text(yaml.safe_dump(config))
+        path.write_text(as_yaml(config))
         return path
 
     return write
@@ -179,23 +209,34 @@ def storage():
 @pytest.fixture
 def coco(tmp_path):
     """Write eight images with a coloured rectangle each; return the JSON and the folder."""
-    rng, folder = np.random.default_rng(0), tmp_path / "images"
+    files, text = coloured_rectangles()
+    folder, file = tmp_path / "images", tmp_path / "boxes.json"
     folder.mkdir()
-    images, annotations = [], []
+    for name, contents in files.items():
+        (folder / name).write_bytes(contents)
+    file.write_text(text)
+    return file, folder
+
+
+@functools.cache
+def coloured_rectangles():
+    """Return what the images' files hold, by their names, and the JSON."""
+    rng = np.random.default_rng(0)
+    files, images, annotations = {}, [], []
     for number in range(1, 9):
         pixels = rng.integers(0, 100, (64, 80, 3), dtype=np.uint8)
         x, y, w, h = (int(v) for v in rng.integers([2, 2, 20, 20], [40, 30, 36, 32]))
         category = number % CLASSES + 1
         pixels[y : y + h, x : x + w, category - 1] = 250
-        Image.fromarray(pixels).save(folder / f"{number}.png")
+        contents = io.BytesIO()
+        Image.fromarray(pixels).save(contents, "png")
+        files[f"{number}.png"] = contents.getvalue()
         images.append({"id": number, "file_name": f"{number}.png", "height": 64, "width": 80})
         box = {"bbox": [x, y, w, h], "area": w * h, "iscrowd": 0}
         annotations.append({"id": number, "image_id": number, "category_id": category, **box})
     categories = [{"id": i, "name": name} for i, name in enumerate(("red", "green", "blue"), 1)]
-    file = tmp_path / "boxes.json"
     parts = {"images": images, "annotations": annotations, "categories": categories}
-    file.write_text(json.dumps(parts))
-    return Path(file), folder
+    return files, json.dumps(parts)
 
 
 MASK_HEAD = {"NAME": "MaskRCNNConvUpsampleHead", "NUM_CONV": 1, "CONV_DIM": 8}
@@ -273,7 +314,7 @@ def finished_run(tmp_path_factory, tiny_backbone):
         named = {"CONFIG": "teacher.yaml", "WEIGHTS": "gone.pth"}  # neither is there any more
         terms = {"fitnet": {"CRITERION": "kd_core.criteria.fitnet.FitNet"}}
         config["KD"] = {"TEACHER": named, "TERMS": terms}
-        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        (folder / "config.yaml").write_text(as_yaml(config))
         torch.manual_seed(0)
         network = build_detector(read_config(folder / "config.yaml"))
         for name, parameter in network.named_parameters():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -12,10 +13,14 @@ import torch
 import yaml
 
 pytest.importorskip("detectron2")
+import kd_det  # noqa: F401  before Detectron2
+from detectron2.utils import comm
 from kd_core.files.checkpoint import load_json
 from kd_core.testing.damage import full_disk
 from kd_det.config import read_config
-from kd_det.train import main
+from kd_det.release.compat import launch_on_cpu
+from kd_det.resume.last_checkpoint import write_last
+from kd_det.train import argument_parser, main
 
 TERMS = {
     "review": {"CRITERION": "kd_core.criteria.reviewkd.ReviewKD", "WARMUP_ITERS": 3},
@@ -198,20 +203,9 @@ def test_evaluation_alone(command, tmp_path, capsys):
     assert (tmp_path / "eval/inference").is_dir()
 
 
-TWO_PROCESSES = """
-import sys
-from pathlib import Path
-
-import torch
-import yaml
-from kd_det.release.compat import launch_on_cpu
-from kd_det.runner import register
-from kd_det.train import argument_parser
-from kd_det.config import read_config
-from kd_det.resume.last_checkpoint import write_last
-
-def work(args):
-    from detectron2.utils import comm
+def train_and_resume(args):
+    """Train, then resume after the first step, as one of two processes; keep what came out."""
+    from kd_det.runner import register
     from kd_det.trainer import DistillationTrainer
 
     register(args)
@@ -227,18 +221,24 @@ def work(args):
             write_last(Path(cfg.OUTPUT_DIR), "model_0000000.pth")
         comm.synchronize()
 
-if __name__ == "__main__":
-    launch_on_cpu(work, 2, (argument_parser().parse_args(),))
-"""
+
+def in_two_processes(arguments):
+    """Launch both; they are forked, so that none imports torch, but get what spawned ones get."""
+
+    def forked(function, args, nprocs):
+        function, args = pickle.loads(pickle.dumps((function, args)))
+        torch.multiprocessing.start_processes(function, args, nprocs, start_method="fork")
+
+    torch.multiprocessing.spawn = forked
+    launch_on_cpu(train_and_resume, 2, (argument_parser().parse_args(arguments),))
 
 
-def test_two_processes_end_with_equal_weights_also_when_resumed(command, tmp_path):
-    (tmp_path / "two.py").write_text(TWO_PROCESSES)
+def test_two_processes_end_with_equal_weights_also_when_resumed(command, tmp_path, forks):
     options = ["OUTPUT_DIR", str(tmp_path), "SOLVER.MAX_ITER", "2", "DATASETS.TEST", "()"]
     options += ["SOLVER.CHECKPOINT_PERIOD", "1", "SOLVER.STEPS", "()", "SOLVER.WARMUP_ITERS", "0"]
-    run = [sys.executable, str(tmp_path / "two.py"), *command.arguments, *options]
-    done = subprocess.run(run, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    launched = forks.start(in_two_processes, [*command.arguments, *options], folder=tmp_path)
+    status, said = launched.end()
+    assert status == 0, said
     first, second = (torch.load(tmp_path / f"whole{rank}.pt") for rank in (0, 1))
     for rank, whole in enumerate((first, second)):  # with its own BatchNorm statistics
         resumed = torch.load(tmp_path / f"resumed{rank}.pt")
@@ -246,6 +246,7 @@ def test_two_processes_end_with_equal_weights_also_when_resumed(command, tmp_pat
     parameters = [key for key in first if "running" not in key]  # BatchNorm's are each rank's own
     assert any(key.startswith("criteria.") for key in parameters)
     assert all(torch.equal(first[key], second[key]) for key in parameters)
+    assert not all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_dry_run_reads_no_data(command, capsys):
