@@ -112,10 +112,15 @@ def detector(kind, width=16, name="shapes_tiny_train"):
     }
 
 
+@pytest.fixture
+def full_samples():
+    """Let shapes be inferred on images of 128 pixels, for tests in which all strides matter."""
+
+
 @pytest.fixture(autouse=True)
-def shapes_are_seen_on_small_images(monkeypatch):
+def shapes_are_seen_on_small_images(request, monkeypatch):
     """Infer shapes on images of half the height and width, which suffices for tiny detectors."""
-    if "detectron2" in sys.modules:
+    if "detectron2" in sys.modules and "full_samples" not in request.fixturenames:
         from kd_det import distiller
 
         small = functools.partial(distiller.sample_batch, size=64)
@@ -150,18 +155,20 @@ def models():
 def write(tmp_path):
     """Write a config with a KD node and its teacher; return the path."""
 
-    def write(kind, terms=None, *, width=16, teacher=None, **nodes):
-        config = detector(kind, width) | nodes
-        if terms is not None:
-            file = tmp_path / "teacher.yaml"
-            file.write_text(as_yaml(detector(teacher or kind)))
-            named = {"CONFIG": file.name, "WEIGHTS": "random"}
-            config["KD"] = {"TEACHER": named, "TERMS": terms} | nodes.get("KD", {})
-        path = tmp_path / f"{kind}.yaml"
-        path.write_text(as_yaml(config))
-        return path
+    return functools.partial(write_config, tmp_path)
 
-    return write
+
+def write_config(folder, kind, terms=None, *, width=16, teacher=None, **nodes):
+    """Write a config with a KD node and its teacher into a folder; return the path."""
+    config = detector(kind, width) | nodes
+    if terms is not None:
+        file = folder / "teacher.yaml"
+        file.write_text(as_yaml(detector(teacher or kind)))
+        named = {"CONFIG": file.name, "WEIGHTS": "random"}
+        config["KD"] = {"TEACHER": named, "TERMS": terms} | nodes.get("KD", {})
+    path = folder / f"{kind}.yaml"
+    path.write_text(as_yaml(config))
+    return path
 
 
 @pytest.fixture
@@ -209,13 +216,18 @@ def storage():
 @pytest.fixture
 def coco(tmp_path):
     """Write eight images with a coloured rectangle each; return the JSON and the folder."""
+    return write_coco(tmp_path)
+
+
+def write_coco(folder):
+    """Write the images and the JSON into a folder; return the JSON and the folder of images."""
     files, text = coloured_rectangles()
-    folder, file = tmp_path / "images", tmp_path / "boxes.json"
-    folder.mkdir()
+    images, file = folder / "images", folder / "boxes.json"
+    images.mkdir()
     for name, contents in files.items():
-        (folder / name).write_bytes(contents)
+        (images / name).write_bytes(contents)
     file.write_text(text)
-    return file, folder
+    return file, images
 
 
 @functools.cache
@@ -256,6 +268,12 @@ def merged(node, more):
     if not isinstance(more, dict):
         return more
     return node | {key: merged(node.get(key, {}), value) for key, value in more.items()}
+
+
+@pytest.fixture(scope="session")
+def writers():
+    """Return what writes a config, and what writes the images, into any folder."""
+    return write_config, write_coco
 
 
 @pytest.fixture(scope="session")

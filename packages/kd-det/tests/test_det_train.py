@@ -6,6 +6,7 @@ import pickle
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,21 +33,41 @@ TERMS = {
 }
 
 
+class Tool:
+    """Runs the tool on the tiny data, with a config beside them."""
+
+    def __init__(self, name, write, coco):
+        json_file, images = coco
+        self.path = write("faster_rcnn", TERMS, DATASETS={"TRAIN": [name], "TEST": [name]})
+        registered = ["--register", f"{name}={json_file}:{images}"]
+        self.arguments = [*registered, "--config-file", str(self.path)]
+
+    def __call__(self, *options, flags=(), file=None):
+        named = [*self.arguments[:-1], str(file or self.path)]
+        return main([*named, *flags, *map(str, options)])
+
+
 @pytest.fixture
 def command(write, coco, tmp_path, monkeypatch):
     """Return a function that runs the tool on the tiny data, and the path of its config."""
-    json_file, images = coco
-    name = f"set_{tmp_path.name}"
-    path = write("faster_rcnn", TERMS, DATASETS={"TRAIN": [name], "TEST": [name]})
     monkeypatch.chdir(tmp_path)
+    return Tool(f"set_{tmp_path.name}", write, coco)
 
-    def command(*options, flags=(), file=path):
-        registered = ["--register", f"{name}={json_file}:{images}"]
-        return main([*registered, "--config-file", str(file), *flags, *map(str, options)])
 
-    command.path = path
-    command.arguments = ["--register", f"{name}={json_file}:{images}", "--config-file", str(path)]
-    return command
+@pytest.fixture(scope="module")
+def finished(writers, tmp_path_factory):
+    """Return the tool, whose `run` is the folder of a run that has ended: not to be changed.
+
+    Its network is one that Detectron2 has without us.
+    """
+    folder = tmp_path_factory.mktemp("finished")
+    write, coco = writers
+    tool = Tool(f"set_{folder.name}", partial(write, folder), coco(folder))
+    text = tool.path.read_text()
+    tool.path.write_text(text.replace("build_resnet10_fpn", "build_resnet_fpn"))
+    tool.run = folder / "run"
+    assert tool("OUTPUT_DIR", tool.run) == 0
+    return tool
 
 
 def checkpoint(folder, name="model_final"):
@@ -103,7 +124,9 @@ def test_resume_rejects_another_config_and_trains_more_iterations(command, tmp_p
     assert "but no config.json" in capsys.readouterr().err
 
 
-def test_programs_get_lines_of_json_alone_and_the_folder_has_curves(command, tmp_path, capsys):
+def test_programs_get_lines_of_json_alone_and_the_folder_has_curves(
+    command, tmp_path, capsys, drawn_curves
+):
     run = tmp_path / "run"
     length = ["SOLVER.MAX_ITER", 4, "TEST.EVAL_PERIOD", 2, "KD.TERMS.review.WARMUP_ITERS", 1]
     assert command("OUTPUT_DIR", run, *length, flags=["--json"]) == 0
@@ -159,23 +182,22 @@ torch.save(boxes, out)
 """
 
 
-def test_checkpoint_is_a_plain_detectors(command, tmp_path, capsys):
+def test_checkpoint_is_a_plain_detectors(finished, tmp_path, capsys):
     from detectron2.engine import DefaultPredictor
     from kd_det.distiller import build_distiller
     from kd_det.weights import SafeCheckpointer
 
-    assert command("OUTPUT_DIR", tmp_path / "run") == 0
-    file = tmp_path / "run/model_final.pth"
+    file, config = finished.run / "model_final.pth", finished.run / "student.yaml"
     (tmp_path / "plain.py").write_text(PLAIN)
     image = torch.randint(256, (64, 80, 3), dtype=torch.uint8)
     torch.save(image, tmp_path / "image.pt")
-    names = ("plain.py", "run/student.yaml", "image.pt", "boxes.pt")
-    given = [str(tmp_path / name) for name in names]
+    given = [str(tmp_path / "plain.py"), str(config)]
+    given += [str(tmp_path / name) for name in ("image.pt", "boxes.pt")]
     done = subprocess.run([sys.executable, *given], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    student = build_distiller(read_config(command.path)).network
+    student = build_distiller(read_config(finished.path)).network
     SafeCheckpointer(student).load(str(file))
-    predictor = DefaultPredictor(read_config(tmp_path / "run/student.yaml"))
+    predictor = DefaultPredictor(read_config(config))
     predictor.model = student.eval()
     student.roi_heads.box_predictor.test_score_thresh = 0.0
     ours = predictor(image.numpy())["instances"].pred_boxes.tensor
@@ -183,12 +205,13 @@ def test_checkpoint_is_a_plain_detectors(command, tmp_path, capsys):
     assert torch.equal(torch.load(tmp_path / "boxes.pt"), ours)
 
 
-def test_distilled_student_can_teach(command, tmp_path, capsys):
+def test_distilled_student_can_teach(finished):
     from kd_det.distiller import build_distiller
 
-    file = tmp_path / "run/model_final.pth"
-    assert command("OUTPUT_DIR", file.parent) == 0
-    cfg = read_config(command.path, ["KD.TEACHER.WEIGHTS", str(file)])
+    file = finished.run / "model_final.pth"
+    student = str(finished.run / "student.yaml")
+    teacher = ["KD.TEACHER.WEIGHTS", str(file), "KD.TEACHER.CONFIG", student]
+    cfg = read_config(finished.path, teacher)
     teacher = build_distiller(cfg).teachers["teacher"].network.state_dict()
     taught = torch.load(file, weights_only=True)["model"]
     names = [name for name in taught if not name.endswith("num_batches_tracked")]
@@ -196,10 +219,9 @@ def test_distilled_student_can_teach(command, tmp_path, capsys):
     assert all(torch.equal(teacher[name], taught[name]) for name in names)
 
 
-def test_evaluation_alone(command, tmp_path, capsys):
-    assert command("OUTPUT_DIR", tmp_path / "run") == 0
-    weights = ["MODEL.WEIGHTS", tmp_path / "run/model_final.pth"]
-    assert command("OUTPUT_DIR", tmp_path / "eval", *weights, flags=["--eval-only"]) == 0
+def test_evaluation_alone(finished, tmp_path, capsys):
+    weights = ["MODEL.WEIGHTS", finished.run / "model_final.pth"]
+    assert finished("OUTPUT_DIR", tmp_path / "eval", *weights, flags=["--eval-only"]) == 0
     assert (tmp_path / "eval/inference").is_dir()
 
 

@@ -18,6 +18,8 @@ from kd_det.teachers.levels import measure, pair, sizes_for, strides_of
 from kd_det.teachers.network import Geometry, Level, LevelNetwork
 
 timm = pytest.importorskip("timm")
+pytestmark = pytest.mark.usefixtures("full_samples")
+
 PKD = {"CRITERION": "kd_core.criteria.pkd.PKD"}
 FITNET = {"CRITERION": "kd_core.criteria.fitnet.FitNet"}
 VIT = {"NETWORK": "timm:test_vit", "WEIGHTS": "random"}
