@@ -263,6 +263,21 @@ DEPLOYED = {
 }
 
 
+FEW_LEVELS = {  # tracing, and what reads the trace, take their time by the level too
+    "RetinaNet": {
+        "FPN": {"IN_FEATURES": ["res4", "res5"]},
+        "RETINANET": {"IN_FEATURES": ["p4", "p5", "p6"]},
+        "ANCHOR_GENERATOR": {"SIZES": [[32], [64], [128]]},
+    },
+    "GeneralizedRCNN": {
+        "FPN": {"IN_FEATURES": ["res4", "res5"]},
+        "RPN": {"IN_FEATURES": ["p4", "p5", "p6"]},
+        "ROI_HEADS": {"IN_FEATURES": ["p4", "p5"]},
+        "ANCHOR_GENERATOR": {"SIZES": [[32], [64], [128]]},
+    },
+}
+
+
 def merged(node, more):
     """Return a node with another merged over it."""
     if not isinstance(more, dict):
@@ -328,6 +343,7 @@ def finished_run(tmp_path_factory, tiny_backbone):
         kind, more = DEPLOYED[kind]
         config = merged(detector(kind, name="nowhere"), {"MODEL": more})
         config["MODEL"]["BACKBONE"] = {"NAME": tiny_backbone}
+        config["MODEL"] = merged(config["MODEL"], FEW_LEVELS[config["MODEL"]["META_ARCHITECTURE"]])
         config["TEST"] = {"DETECTIONS_PER_IMAGE": 12}
         named = {"CONFIG": "teacher.yaml", "WEIGHTS": "gone.pth"}  # neither is there any more
         terms = {"fitnet": {"CRITERION": "kd_core.criteria.fitnet.FitNet"}}
