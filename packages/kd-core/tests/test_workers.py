@@ -1,9 +1,11 @@
 """Workers that are killed or stopped end the wait for them."""
 
+import gc
 import multiprocessing
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -73,6 +75,20 @@ def test_what_all_workers_give_arrives():
     loader = Watched(DataLoader(Slow(0), num_workers=2, persistent_workers=True), 30, "x")
     assert [len(list(loader)) for _ in range(2)] == [6, 6]
     assert len(loader) == 6
+
+
+def test_workers_end_at_once_with_a_trainer_that_is_garbage_in_a_cycle():
+    others = set(multiprocessing.active_children())
+    loader = Watched(DataLoader(Slow(0), num_workers=2), 30, "x")
+    trainer = SimpleNamespace(loader=loader, batches=iter(loader))
+    trainer.hook = SimpleNamespace(trainer=trainer)
+    next(trainer.batches)
+    assert len(set(multiprocessing.active_children()) - others) == 2
+    del loader, trainer
+    started = time.monotonic()
+    gc.collect()
+    assert time.monotonic() - started < 4  # torch waits 5 s for each, then kills it
+    assert set(multiprocessing.active_children()) <= others
 
 
 @pytest.mark.parametrize("wrong", [-1, float("nan"), float("inf"), "5", True, None])

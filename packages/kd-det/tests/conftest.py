@@ -1,8 +1,10 @@
 """Tiny detectors, a tiny data set in COCO's format, and a batch."""
 
 import copy
+import functools
+import io
 import json
-from pathlib import Path
+import sys
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ CLASSES = 3
 MODELS = {
     "faster_rcnn": {
         "META_ARCHITECTURE": "GeneralizedRCNN",
-        "BACKBONE": {"NAME": "build_resnet_fpn_backbone", "FREEZE_AT": 0},
+        "BACKBONE": {"NAME": "build_resnet10_fpn_backbone", "FREEZE_AT": 0},
         "RESNETS": {"OUT_FEATURES": ["res2", "res3", "res4", "res5"]},
         "FPN": {"IN_FEATURES": ["res2", "res3", "res4", "res5"]},
         "ANCHOR_GENERATOR": {"SIZES": [[8], [16], [32], [64], [128]]},
@@ -36,7 +38,7 @@ MODELS = {
     },
     "retinanet": {
         "META_ARCHITECTURE": "RetinaNet",
-        "BACKBONE": {"NAME": "build_retinanet_resnet_fpn_backbone", "FREEZE_AT": 0},
+        "BACKBONE": {"NAME": "build_retinanet_resnet10_fpn_backbone", "FREEZE_AT": 0},
         "RESNETS": {"OUT_FEATURES": ["res3", "res4", "res5"]},
         "FPN": {"IN_FEATURES": ["res3", "res4", "res5"]},
         "ANCHOR_GENERATOR": {"SIZES": [[16], [32], [64], [128], [256]]},
@@ -107,7 +109,41 @@ def detector(kind, width=16, name="shapes_tiny_train"):
         "SOLVER": solver,
         "DATALOADER": {"NUM_WORKERS": 0, "ASPECT_RATIO_GROUPING": False},
         "DATASETS": {"TRAIN": [name], "TEST": [name]},
+        "TEST": {"DETECTIONS_PER_IMAGE": 10},  # an untrained detector finds as many as it may
     }
+
+
+@pytest.fixture
+def full_samples():
+    """Let shapes be inferred on images of 128 pixels, for tests in which all strides matter."""
+
+
+@pytest.fixture(autouse=True)
+def shapes_are_seen_on_small_images(request, monkeypatch):
+    """Infer shapes on images of half the height and width, which suffices for tiny detectors."""
+    if "detectron2" in sys.modules and "full_samples" not in request.fixturenames:
+        from kd_det import distiller
+
+        small = functools.partial(distiller.sample_batch, size=64)
+        monkeypatch.setattr(distiller, "sample_batch", small)
+
+
+@pytest.fixture(autouse=True)
+def curves_are_not_drawn(request, monkeypatch):
+    """Draw no curves at the end of a run, but for tests that ask for `drawn_curves`."""
+    runs_end = sys.modules.get("kd_det.running.metrics_file")
+    if runs_end and "drawn_curves" not in request.fixturenames:
+        monkeypatch.setattr(runs_end, "draw", lambda folder, scores, length: None)
+
+
+@pytest.fixture
+def drawn_curves():
+    """Let runs draw their curves, as they do for users."""
+
+
+def as_yaml(config):
+    """Return the text of a config as `yaml.safe_dump` gives it, sooner where libyaml is there."""
+    return yaml.dump(config, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper))
 
 
 @pytest.fixture
@@ -120,18 +156,20 @@ def models():
 def write(tmp_path):
     """Write a config with a KD node and its teacher; return the path."""
 
-    def write(kind, terms=None, *, width=16, teacher=None, **nodes):
-        config = detector(kind, width) | nodes
-        if terms is not None:
-            file = tmp_path / "teacher.yaml"
-            file.write_text(yaml.safe_dump(detector(teacher or kind)))
-            named = {"CONFIG": file.name, "WEIGHTS": "random"}
-            config["KD"] = {"TEACHER": named, "TERMS": terms} | nodes.get("KD", {})
-        path = tmp_path / f"{kind}.yaml"
-        path.write_text(yaml.safe_dump(config))
-        return path
+    return functools.partial(write_config, tmp_path)
 
-    return write
+
+def write_config(folder, kind, terms=None, *, width=16, teacher=None, **nodes):
+    """Write a config with a KD node and its teacher into a folder; return the path."""
+    config = detector(kind, width) | nodes
+    if terms is not None:
+        file = folder / "teacher.yaml"
+        file.write_text(as_yaml(detector(teacher or kind)))
+        named = {"CONFIG": file.name, "WEIGHTS": "random"}
+        config["KD"] = {"TEACHER": named, "TERMS": terms} | nodes.get("KD", {})
+    path = folder / f"{kind}.yaml"
+    path.write_text(as_yaml(config))
+    return path
 
 
 @pytest.fixture
@@ -179,23 +217,39 @@ def storage():
 @pytest.fixture
 def coco(tmp_path):
     """Write eight images with a coloured rectangle each; return the JSON and the folder."""
-    rng, folder = np.random.default_rng(0), tmp_path / "images"
-    folder.mkdir()
-    images, annotations = [], []
+    return write_coco(tmp_path)
+
+
+def write_coco(folder):
+    """Write the images and the JSON into a folder; return the JSON and the folder of images."""
+    files, text = coloured_rectangles()
+    images, file = folder / "images", folder / "boxes.json"
+    images.mkdir()
+    for name, contents in files.items():
+        (images / name).write_bytes(contents)
+    file.write_text(text)
+    return file, images
+
+
+@functools.cache
+def coloured_rectangles():
+    """Return what the images' files hold, by their names, and the JSON."""
+    rng = np.random.default_rng(0)
+    files, images, annotations = {}, [], []
     for number in range(1, 9):
         pixels = rng.integers(0, 100, (64, 80, 3), dtype=np.uint8)
         x, y, w, h = (int(v) for v in rng.integers([2, 2, 20, 20], [40, 30, 36, 32]))
         category = number % CLASSES + 1
         pixels[y : y + h, x : x + w, category - 1] = 250
-        Image.fromarray(pixels).save(folder / f"{number}.png")
+        contents = io.BytesIO()
+        Image.fromarray(pixels).save(contents, "png")
+        files[f"{number}.png"] = contents.getvalue()
         images.append({"id": number, "file_name": f"{number}.png", "height": 64, "width": 80})
         box = {"bbox": [x, y, w, h], "area": w * h, "iscrowd": 0}
         annotations.append({"id": number, "image_id": number, "category_id": category, **box})
     categories = [{"id": i, "name": name} for i, name in enumerate(("red", "green", "blue"), 1)]
-    file = tmp_path / "boxes.json"
     parts = {"images": images, "annotations": annotations, "categories": categories}
-    file.write_text(json.dumps(parts))
-    return Path(file), folder
+    return files, json.dumps(parts)
 
 
 MASK_HEAD = {"NAME": "MaskRCNNConvUpsampleHead", "NUM_CONV": 1, "CONV_DIM": 8}
@@ -210,11 +264,32 @@ DEPLOYED = {
 }
 
 
+FEW_LEVELS = {  # tracing, and what reads the trace, take their time by the level too
+    "RetinaNet": {
+        "FPN": {"IN_FEATURES": ["res4", "res5"]},
+        "RETINANET": {"IN_FEATURES": ["p4", "p5", "p6"]},
+        "ANCHOR_GENERATOR": {"SIZES": [[32], [64], [128]]},
+    },
+    "GeneralizedRCNN": {
+        "FPN": {"IN_FEATURES": ["res4", "res5"]},
+        "RPN": {"IN_FEATURES": ["p4", "p5", "p6"]},
+        "ROI_HEADS": {"IN_FEATURES": ["p4", "p5"]},
+        "ANCHOR_GENERATOR": {"SIZES": [[32], [64], [128]]},
+    },
+}
+
+
 def merged(node, more):
     """Return a node with another merged over it."""
     if not isinstance(more, dict):
         return more
     return node | {key: merged(node.get(key, {}), value) for key, value in more.items()}
+
+
+@pytest.fixture(scope="session")
+def writers():
+    """Return what writes a config, and what writes the images, into any folder."""
+    return write_config, write_coco
 
 
 @pytest.fixture(scope="session")
@@ -269,11 +344,12 @@ def finished_run(tmp_path_factory, tiny_backbone):
         kind, more = DEPLOYED[kind]
         config = merged(detector(kind, name="nowhere"), {"MODEL": more})
         config["MODEL"]["BACKBONE"] = {"NAME": tiny_backbone}
+        config["MODEL"] = merged(config["MODEL"], FEW_LEVELS[config["MODEL"]["META_ARCHITECTURE"]])
         config["TEST"] = {"DETECTIONS_PER_IMAGE": 12}
         named = {"CONFIG": "teacher.yaml", "WEIGHTS": "gone.pth"}  # neither is there any more
         terms = {"fitnet": {"CRITERION": "kd_core.criteria.fitnet.FitNet"}}
         config["KD"] = {"TEACHER": named, "TERMS": terms}
-        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        (folder / "config.yaml").write_text(as_yaml(config))
         torch.manual_seed(0)
         network = build_detector(read_config(folder / "config.yaml"))
         for name, parameter in network.named_parameters():

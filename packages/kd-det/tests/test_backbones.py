@@ -127,3 +127,13 @@ def test_resnet10_has_one_block_a_stage_and_the_width_of_the_config(width):
     trained = {name for name, one in backbone.named_parameters() if one.requires_grad}
     assert not any(name.startswith(("bottom_up.stem", "bottom_up.res2")) for name in trained)
     assert any(name.startswith("bottom_up.res3") for name in trained)
+
+
+def test_resnet10_gives_a_retinanet_its_maps():
+    backbone = build_backbone(
+        config("build_retinanet_resnet10_fpn_backbone", list(STRIDES)[1:], norm="BN")
+    )
+    with torch.no_grad():
+        maps = backbone(torch.zeros(1, 3, 64, 64))
+    sizes = {"p3": 8, "p4": 4, "p5": 2, "p6": 1, "p7": 1}
+    assert shapes(maps) == {name: (1, 8, size, size) for name, size in sizes.items()}

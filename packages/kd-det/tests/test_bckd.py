@@ -1,10 +1,7 @@
 """BCKD: its functions, the whole criterion, and two RetinaNets or two FCOS of Detectron2."""
 
 import math
-import subprocess
-import sys
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import torch
@@ -314,6 +311,7 @@ def loss_of(rank):
 
 
 def in_two_processes(folder, rank):
+    """Write the loss that a process has beside the other one."""
     torch.distributed.init_process_group(
         "gloo",
         init_method=f"file://{folder}/meeting",
@@ -321,21 +319,15 @@ def in_two_processes(folder, rank):
         world_size=2,
         timeout=timedelta(seconds=60),
     )
-    try:
-        return loss_of(rank)
-    finally:
-        torch.distributed.destroy_process_group()
+    (folder / f"loss{rank}").write_text(repr(loss_of(rank)))
+    torch.distributed.destroy_process_group()
 
 
-def test_the_divisor_is_the_mean_over_the_processes(tmp_path):
+def test_the_divisor_is_the_mean_over_the_processes(tmp_path, forks):
     alone = loss_of(0), loss_of(1)
-    command = [sys.executable, __file__, tmp_path]
-    other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    first = in_two_processes(tmp_path, 0)
-    second = float(other.communicate(timeout=60)[0])
+    both = [forks.start(in_two_processes, tmp_path, rank, folder=tmp_path) for rank in (0, 1)]
+    for status, said in [one.end(100) for one in both]:
+        assert status == 0, said
+    first, second = (float((tmp_path / f"loss{rank}").read_text()) for rank in (0, 1))
     assert first == pytest.approx(alone[0] * 4 / 3, rel=1e-6)  # of 4 and 2, the mean is 3
     assert second == pytest.approx(alone[1] * 2 / 3, rel=1e-6)
-
-
-if __name__ == "__main__":
-    print(in_two_processes(Path(sys.argv[1]), 1))

@@ -118,6 +118,24 @@ def test_focal_loss_of_a_run_rounds_as_it_is_written(detectron2):
     assert retinanet.sigmoid_focal_loss_jit is scripted
 
 
+def test_keys_are_read_as_detectron2_reads_them(detectron2):
+    from detectron2.config import get_cfg
+    from detectron2.engine import defaults
+    from kd_det.release.compat import keys_read_directly
+    from omegaconf import OmegaConf
+
+    config = get_cfg()
+    config.SEED, config.OUTPUT_DIR = 3, "7"
+    lazy = OmegaConf.create({"train": {"seed": 4}})
+    asked = [(config, "OUTPUT_DIR", "output_dir", "train.output_dir"), (config, "train.seed")]
+    asked += [(config, "SEED", "train.seed"), (lazy, "SEED", "train.seed"), (config, "nowhere")]
+    theirs = [defaults._try_get_key(*one, default=-1) for one in asked]
+    with keys_read_directly():
+        ours = [defaults._try_get_key(*one, default=-1) for one in asked]
+    assert ours == theirs == ["7", -1, 3, 4, -1]
+    assert [defaults._try_get_key(*one, default=-1) for one in asked] == theirs
+
+
 class TestStandIn:
     @pytest.fixture(autouse=True)
     def skip_where_the_extension_is_real(self, detectron2):

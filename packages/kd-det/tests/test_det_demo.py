@@ -9,13 +9,14 @@ import subprocess
 import sys
 import time
 from functools import partial
+from multiprocessing import get_context, set_forkserver_preload
 
 import pytest
 import torch
 from kd_core.errors import RunError
 
 pytest.importorskip("detectron2")
-from kd_det import demo
+from kd_det import demo, demo_runs
 from kd_det.demo_runs import side_by_side
 from kd_det.demo_summary import gain
 from kd_det.synthetic.shapes import register_shapes
@@ -48,7 +49,7 @@ def forget():
             MetadataCatalog.remove(name)
 
 
-def test_demo_ends_with_a_table_and_a_picture(small, tmp_path, capsys, monkeypatch):
+def test_demo_ends_with_a_table_and_a_picture(small, tmp_path, capsys, monkeypatch, drawn_curves):
     monkeypatch.setattr("kd_det.running.progress.gpu_memory", lambda device: "2 GB")
     assert main(["--work-dir", "runs/demo", "--seeds", "0", "1"]) == 0
     shown, told = capsys.readouterr()
@@ -113,6 +114,9 @@ def test_a_run_that_fails_ends_those_beside_it(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     ends = importlib.import_module(file.stem)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    # Processes that get what spawned ones do, of which only one imports torch, for both.
+    monkeypatch.setattr(demo_runs, "get_context", lambda kind: get_context("forkserver"))
+    set_forkserver_preload([demo_runs.__name__])
     began = time.monotonic()
     with pytest.raises(RunError, match="its loss is not finite"), side_by_side("cpu", int) as run:
         run([ends.long, ends.failing])

@@ -107,7 +107,8 @@ class TestMachine:
         ],
     )
     def test_a_value_that_detectron2_cannot_build(self, write, build, key, value, told):
-        cfg = read_config(write("retinanet"), [key, value, "INPUT.CROP.ENABLED", True])
+        options = ["MODEL.BACKBONE.NAME", "build_retinanet_resnet_fpn_backbone", key, value]
+        cfg = read_config(write("retinanet"), [*options, "INPUT.CROP.ENABLED", True])
         more = [torch.nn.Linear(1, 1)] if build == "optimizer" else []
         more = [torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), 1.0)] * ("lr" in build) or more
         with pytest.raises(UserError, match=told):

@@ -12,6 +12,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from kd_det.config import read_config
 from kd_det.matching.categories import known_categories, reorder_classes
 
+pytestmark = pytest.mark.usefixtures("full_samples")
+
 PKD = {"CRITERION": "kd_core.criteria.pkd.PKD"}
 KD = {"CRITERION": "kd_core.criteria.kd.KD", "STUDENT": "@roi_logits", "TEACHER": "@roi_logits"}
 THREE = ("red", "green", "blue")

@@ -2,9 +2,11 @@
 
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,14 @@ import torch
 import yaml
 
 pytest.importorskip("detectron2")
+import kd_det  # noqa: F401  before Detectron2
+from detectron2.utils import comm
 from kd_core.files.checkpoint import load_json
 from kd_core.testing.damage import full_disk
 from kd_det.config import read_config
-from kd_det.train import main
+from kd_det.release.compat import launch_on_cpu
+from kd_det.resume.last_checkpoint import write_last
+from kd_det.train import argument_parser, main
 
 TERMS = {
     "review": {"CRITERION": "kd_core.criteria.reviewkd.ReviewKD", "WARMUP_ITERS": 3},
@@ -27,21 +33,41 @@ TERMS = {
 }
 
 
+class Tool:
+    """Runs the tool on the tiny data, with a config beside them."""
+
+    def __init__(self, name, write, coco):
+        json_file, images = coco
+        self.path = write("faster_rcnn", TERMS, DATASETS={"TRAIN": [name], "TEST": [name]})
+        registered = ["--register", f"{name}={json_file}:{images}"]
+        self.arguments = [*registered, "--config-file", str(self.path)]
+
+    def __call__(self, *options, flags=(), file=None):
+        named = [*self.arguments[:-1], str(file or self.path)]
+        return main([*named, *flags, *map(str, options)])
+
+
 @pytest.fixture
 def command(write, coco, tmp_path, monkeypatch):
     """Return a function that runs the tool on the tiny data, and the path of its config."""
-    json_file, images = coco
-    name = f"set_{tmp_path.name}"
-    path = write("faster_rcnn", TERMS, DATASETS={"TRAIN": [name], "TEST": [name]})
     monkeypatch.chdir(tmp_path)
+    return Tool(f"set_{tmp_path.name}", write, coco)
 
-    def command(*options, flags=(), file=path):
-        registered = ["--register", f"{name}={json_file}:{images}"]
-        return main([*registered, "--config-file", str(file), *flags, *map(str, options)])
 
-    command.path = path
-    command.arguments = ["--register", f"{name}={json_file}:{images}", "--config-file", str(path)]
-    return command
+@pytest.fixture(scope="module")
+def finished(writers, tmp_path_factory):
+    """Return the tool, whose `run` is the folder of a run that has ended: not to be changed.
+
+    Its network is one that Detectron2 has without us.
+    """
+    folder = tmp_path_factory.mktemp("finished")
+    write, coco = writers
+    tool = Tool(f"set_{folder.name}", partial(write, folder), coco(folder))
+    text = tool.path.read_text()
+    tool.path.write_text(text.replace("build_resnet10_fpn", "build_resnet_fpn"))
+    tool.run = folder / "run"
+    assert tool("OUTPUT_DIR", tool.run) == 0
+    return tool
 
 
 def checkpoint(folder, name="model_final"):
@@ -98,7 +124,9 @@ def test_resume_rejects_another_config_and_trains_more_iterations(command, tmp_p
     assert "but no config.json" in capsys.readouterr().err
 
 
-def test_programs_get_lines_of_json_alone_and_the_folder_has_curves(command, tmp_path, capsys):
+def test_programs_get_lines_of_json_alone_and_the_folder_has_curves(
+    command, tmp_path, capsys, drawn_curves
+):
     run = tmp_path / "run"
     length = ["SOLVER.MAX_ITER", 4, "TEST.EVAL_PERIOD", 2, "KD.TERMS.review.WARMUP_ITERS", 1]
     assert command("OUTPUT_DIR", run, *length, flags=["--json"]) == 0
@@ -154,23 +182,22 @@ torch.save(boxes, out)
 """
 
 
-def test_checkpoint_is_a_plain_detectors(command, tmp_path, capsys):
+def test_checkpoint_is_a_plain_detectors(finished, tmp_path, capsys):
     from detectron2.engine import DefaultPredictor
     from kd_det.distiller import build_distiller
     from kd_det.weights import SafeCheckpointer
 
-    assert command("OUTPUT_DIR", tmp_path / "run") == 0
-    file = tmp_path / "run/model_final.pth"
+    file, config = finished.run / "model_final.pth", finished.run / "student.yaml"
     (tmp_path / "plain.py").write_text(PLAIN)
     image = torch.randint(256, (64, 80, 3), dtype=torch.uint8)
     torch.save(image, tmp_path / "image.pt")
-    names = ("plain.py", "run/student.yaml", "image.pt", "boxes.pt")
-    given = [str(tmp_path / name) for name in names]
+    given = [str(tmp_path / "plain.py"), str(config)]
+    given += [str(tmp_path / name) for name in ("image.pt", "boxes.pt")]
     done = subprocess.run([sys.executable, *given], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    student = build_distiller(read_config(command.path)).network
+    student = build_distiller(read_config(finished.path)).network
     SafeCheckpointer(student).load(str(file))
-    predictor = DefaultPredictor(read_config(tmp_path / "run/student.yaml"))
+    predictor = DefaultPredictor(read_config(config))
     predictor.model = student.eval()
     student.roi_heads.box_predictor.test_score_thresh = 0.0
     ours = predictor(image.numpy())["instances"].pred_boxes.tensor
@@ -178,12 +205,13 @@ def test_checkpoint_is_a_plain_detectors(command, tmp_path, capsys):
     assert torch.equal(torch.load(tmp_path / "boxes.pt"), ours)
 
 
-def test_distilled_student_can_teach(command, tmp_path, capsys):
+def test_distilled_student_can_teach(finished):
     from kd_det.distiller import build_distiller
 
-    file = tmp_path / "run/model_final.pth"
-    assert command("OUTPUT_DIR", file.parent) == 0
-    cfg = read_config(command.path, ["KD.TEACHER.WEIGHTS", str(file)])
+    file = finished.run / "model_final.pth"
+    student = str(finished.run / "student.yaml")
+    teacher = ["KD.TEACHER.WEIGHTS", str(file), "KD.TEACHER.CONFIG", student]
+    cfg = read_config(finished.path, teacher)
     teacher = build_distiller(cfg).teachers["teacher"].network.state_dict()
     taught = torch.load(file, weights_only=True)["model"]
     names = [name for name in taught if not name.endswith("num_batches_tracked")]
@@ -191,27 +219,15 @@ def test_distilled_student_can_teach(command, tmp_path, capsys):
     assert all(torch.equal(teacher[name], taught[name]) for name in names)
 
 
-def test_evaluation_alone(command, tmp_path, capsys):
-    assert command("OUTPUT_DIR", tmp_path / "run") == 0
-    weights = ["MODEL.WEIGHTS", tmp_path / "run/model_final.pth"]
-    assert command("OUTPUT_DIR", tmp_path / "eval", *weights, flags=["--eval-only"]) == 0
+def test_evaluation_alone(finished, tmp_path, capsys):
+    weights = ["MODEL.WEIGHTS", finished.run / "model_final.pth"]
+    assert finished("OUTPUT_DIR", tmp_path / "eval", *weights, flags=["--eval-only"]) == 0
     assert (tmp_path / "eval/inference").is_dir()
 
 
-TWO_PROCESSES = """
-import sys
-from pathlib import Path
-
-import torch
-import yaml
-from kd_det.release.compat import launch_on_cpu
-from kd_det.runner import register
-from kd_det.train import argument_parser
-from kd_det.config import read_config
-from kd_det.resume.last_checkpoint import write_last
-
-def work(args):
-    from detectron2.utils import comm
+def train_and_resume(args):
+    """Train, then resume after the first step, as one of two processes; keep what came out."""
+    from kd_det.runner import register
     from kd_det.trainer import DistillationTrainer
 
     register(args)
@@ -227,18 +243,24 @@ def work(args):
             write_last(Path(cfg.OUTPUT_DIR), "model_0000000.pth")
         comm.synchronize()
 
-if __name__ == "__main__":
-    launch_on_cpu(work, 2, (argument_parser().parse_args(),))
-"""
+
+def in_two_processes(arguments):
+    """Launch both; they are forked, so that none imports torch, but get what spawned ones get."""
+
+    def forked(function, args, nprocs):
+        function, args = pickle.loads(pickle.dumps((function, args)))
+        torch.multiprocessing.start_processes(function, args, nprocs, start_method="fork")
+
+    torch.multiprocessing.spawn = forked
+    launch_on_cpu(train_and_resume, 2, (argument_parser().parse_args(arguments),))
 
 
-def test_two_processes_end_with_equal_weights_also_when_resumed(command, tmp_path):
-    (tmp_path / "two.py").write_text(TWO_PROCESSES)
+def test_two_processes_end_with_equal_weights_also_when_resumed(command, tmp_path, forks):
     options = ["OUTPUT_DIR", str(tmp_path), "SOLVER.MAX_ITER", "2", "DATASETS.TEST", "()"]
     options += ["SOLVER.CHECKPOINT_PERIOD", "1", "SOLVER.STEPS", "()", "SOLVER.WARMUP_ITERS", "0"]
-    run = [sys.executable, str(tmp_path / "two.py"), *command.arguments, *options]
-    done = subprocess.run(run, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    launched = forks.start(in_two_processes, [*command.arguments, *options], folder=tmp_path)
+    status, said = launched.end()
+    assert status == 0, said
     first, second = (torch.load(tmp_path / f"whole{rank}.pt") for rank in (0, 1))
     for rank, whole in enumerate((first, second)):  # with its own BatchNorm statistics
         resumed = torch.load(tmp_path / f"resumed{rank}.pt")
@@ -246,6 +268,7 @@ def test_two_processes_end_with_equal_weights_also_when_resumed(command, tmp_pat
     parameters = [key for key in first if "running" not in key]  # BatchNorm's are each rank's own
     assert any(key.startswith("criteria.") for key in parameters)
     assert all(torch.equal(first[key], second[key]) for key in parameters)
+    assert not all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_dry_run_reads_no_data(command, capsys):

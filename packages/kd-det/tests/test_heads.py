@@ -85,7 +85,7 @@ def unequal(distiller):
     generator = torch.Generator().manual_seed(1)
     for parameter in distiller.network.parameters():
         noise = torch.randn(parameter.shape, generator=generator)
-        parameter.data += 0.1 * parameter.abs().mean() * noise
+        parameter.data += 0.1 * parameter.abs().mean().clamp(min=0.1) * noise
     return distiller
 
 

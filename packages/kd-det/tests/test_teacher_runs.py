@@ -37,7 +37,10 @@ def run(write, coco, tmp_path, monkeypatch):
 
 
 HEADS = {
-    "keypoints": ["MODEL.KEYPOINT_ON", True, "MODEL.ROI_HEADS.NUM_CLASSES", 1],
+    "keypoints": [
+        *("MODEL.KEYPOINT_ON", True, "MODEL.ROI_HEADS.NUM_CLASSES", 1),
+        *("MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", [8]),
+    ],
     "semantic": ["MODEL.META_ARCHITECTURE", "SemanticSegmentor"],
 }
 LABEL_FREE = ["DATASETS.TRAIN", "('PHOTOS',)", "KD.TASK_WEIGHT", "0.0"]

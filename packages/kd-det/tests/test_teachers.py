@@ -18,6 +18,8 @@ from kd_det.teachers.levels import measure, pair, sizes_for, strides_of
 from kd_det.teachers.network import Geometry, Level, LevelNetwork
 
 timm = pytest.importorskip("timm")
+pytestmark = pytest.mark.usefixtures("full_samples")
+
 PKD = {"CRITERION": "kd_core.criteria.pkd.PKD"}
 FITNET = {"CRITERION": "kd_core.criteria.fitnet.FitNet"}
 VIT = {"NETWORK": "timm:test_vit", "WEIGHTS": "random"}
@@ -123,6 +125,7 @@ class TestTorchvision:
         model = {"RESNETS.DEPTH": 18, "RESNETS.RES2_OUT_CHANNELS": 64, "RESNETS.NORM": "FrozenBN"}
         model |= {"RESNETS.STEM_OUT_CHANNELS": 64, "RESNETS.WIDTH_PER_GROUP": 64}
         model |= {"RESNETS.STRIDE_IN_1X1": False, "FPN.OUT_CHANNELS": 256}
+        model |= {"BACKBONE.NAME": "build_resnet_fpn_backbone"}
         model |= {"PIXEL_MEAN": [123.675, 116.28, 103.53], "PIXEL_STD": [58.395, 57.12, 57.375]}
         options = [part for key, value in model.items() for part in (f"MODEL.{key}", str(value))]
         teacher = {"NETWORK": "nets_of_a_teacher.rcnn", "WEIGHTS": "random"}

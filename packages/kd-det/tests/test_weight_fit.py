@@ -22,6 +22,8 @@ from kd_det.weights import SafeCheckpointer, load_teacher
 
 FITNET = {"hint": {"CRITERION": "kd_core.criteria.fitnet.FitNet"}}
 BOTTOM = "backbone.bottom_up."
+R_50 = ("MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone")
+R_101 = (*R_50, "MODEL.RESNETS.DEPTH", 101)
 
 
 @pytest.fixture
@@ -42,10 +44,16 @@ def other(write):
 
 
 @pytest.fixture
-def load(model, tmp_path):
-    """Save contents to a file and load them into the model."""
+def deeper(other):
+    """Return a detector on a ResNet-50, and the weights of one on a ResNet-101."""
+    return {"model": other(*R_50), "state": other(*R_101).state_dict()}
 
-    def load(contents, *, whole=False, name="w.pth", choice=""):
+
+@pytest.fixture
+def load(model, tmp_path):
+    """Save contents to a file and load them into the model, or into another."""
+
+    def load(contents, *, whole=False, name="w.pth", choice="", into=model):
         file = tmp_path / name
         if name.endswith(".pkl"):
             file.write_bytes(pickle.dumps(contents))
@@ -53,7 +61,7 @@ def load(model, tmp_path):
             save_file(contents, file)
         else:
             torch.save(contents, file)
-        SafeCheckpointer(model, whole=whole).load(f"{file}{choice}")
+        SafeCheckpointer(into, whole=whole).load(f"{file}{choice}")
 
     return load
 
@@ -130,7 +138,6 @@ class TestWholeDetector:
     @pytest.mark.parametrize(
         ("change", "told"),
         [
-            (("MODEL.RESNETS.DEPTH", 101), "unexpected (backbone.bottom_up.res4.6"),
             (("MODEL.RESNETS.NORM", ""), "missing (backbone.bottom_up.stem.conv1.norm."),
             (("MODEL.ROI_HEADS.NUM_CLASSES", 5), "4 of another shape (roi_heads.box_predictor"),
             (("MODEL.FPN.OUT_CHANNELS", 8), "of another shape (backbone.fpn_lateral2"),
@@ -140,6 +147,14 @@ class TestWholeDetector:
     def test_another_one_is_refused(self, other, load, change, told):
         state = other(*change).state_dict()
         refused(lambda: load(state, whole=True), "w.pth: does not fit", told, "give the config")
+
+    def test_a_deeper_one_is_refused(self, deeper, load):
+        refused(
+            lambda: load(deeper["state"], into=deeper["model"], whole=True),
+            "w.pth: does not fit",
+            "unexpected (backbone.bottom_up.res4.6",
+            "give the config",
+        )
 
     def test_another_architecture_is_refused(self, other, load):
         state = other(kind="retinanet").state_dict()
@@ -172,7 +187,9 @@ class TestStart:
         assert "starts random: backbone.fpn_lateral2, " in said
         assert said.count("\n") == 1
 
-    def test_names_without_their_prefix_are_matched_by_detectron2(self, other, load, capsys):
+    def test_names_without_their_prefix_are_matched_by_detectron2(
+        self, other, deeper, load, capsys
+    ):
         state = other().state_dict()
         short = {
             n.removeprefix(BOTTOM): v.numpy() for n, v in state.items() if n.startswith(BOTTOM)
@@ -180,12 +197,16 @@ class TestStart:
         contents = {"model": short, "__author__": "me", "matching_heuristics": True}
         load(contents, name="w.pkl")
         assert "starts random: backbone.fpn_" in capsys.readouterr().err
-        deeper = other("MODEL.RESNETS.DEPTH", 101).state_dict()
         short = {
-            n.removeprefix(BOTTOM): v.numpy() for n, v in deeper.items() if n.startswith(BOTTOM)
+            n.removeprefix(BOTTOM): v.numpy()
+            for n, v in deeper["state"].items()
+            if n.startswith(BOTTOM)
         }
         contents = {"model": short, "__author__": "me", "matching_heuristics": True}
-        refused(lambda: load(contents, name="w.pkl"), "unexpected (backbone.bottom_up.res4.")
+        refused(
+            lambda: load(contents, name="w.pkl", into=deeper["model"]),
+            "unexpected (backbone.bottom_up.res4.",
+        )
 
     def test_other_classes_leave_the_last_layers_random(self, model, other, load, capsys):
         state = other("MODEL.ROI_HEADS.NUM_CLASSES", 5).state_dict()
@@ -199,7 +220,6 @@ class TestStart:
     @pytest.mark.parametrize(
         ("change", "told"),
         [
-            (("MODEL.RESNETS.DEPTH", 101), "unexpected (backbone.bottom_up.res4.6"),
             (("MODEL.RESNETS.NORM", ""), "missing (backbone.bottom_up.stem"),
             (("MODEL.FPN.OUT_CHANNELS", 8), "of another shape (backbone.fpn_output2"),
             (("MODEL.RESNETS.RES2_OUT_CHANNELS", 32), "of another shape (backbone.fpn_lateral2"),
@@ -208,6 +228,13 @@ class TestStart:
     )
     def test_what_fits_in_part_is_refused(self, other, load, change, told):
         refused(lambda: load(other(*change).state_dict()), told, "MODEL.WEIGHTS may be")
+
+    def test_a_deeper_one_is_refused(self, deeper, load):
+        refused(
+            lambda: load(deeper["state"], into=deeper["model"]),
+            "unexpected (backbone.bottom_up.res4.6",
+            "MODEL.WEIGHTS may be",
+        )
 
     def test_a_part_of_the_backbone_is_refused(self, other, load):
         state = {n: v for n, v in other().state_dict().items() if ".res5." not in n}
@@ -227,10 +254,10 @@ class TestStart:
         said = capsys.readouterr().err
         assert "starts random: backbone.fpn_" in said
         assert "bottom_up" not in said
-        del blobs["res4_1_branch2b_w"]
+        del blobs["res4_0_branch2b_w"]
         refused(
             lambda: load({"blobs": blobs}, name="w.pkl"),
-            "1 missing (backbone.bottom_up.res4.1.conv2.weight)",
+            "1 missing (backbone.bottom_up.res4.0.conv2.weight)",
         )
 
     def test_caffe2_s_batchnorms_do_not_go_into_other_norms(self, model, load):

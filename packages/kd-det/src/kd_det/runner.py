@@ -29,7 +29,7 @@ from kd_det.distiller import DetectionDistiller
 from kd_det.lazy.files import lazy_of
 from kd_det.lazy.reading import in_own_names, require_student
 from kd_det.lazy.trainer import trainer_of
-from kd_det.release.compat import launch_on_cpu
+from kd_det.release.compat import keys_read_directly, launch_on_cpu
 from kd_det.resume import identity
 from kd_det.running.augmented import check_augmentation
 from kd_det.running.dry_run import dry_run
@@ -151,7 +151,8 @@ def work(cfg: CfgNode, args: Namespace) -> Any:
 
 
 def _train_or_evaluate(cfg: CfgNode, args: Namespace) -> Any:
-    default_setup(cfg, args)
+    with keys_read_directly():
+        default_setup(cfg, args)
     memory = memory_remedy(cfg)
     with memory_told(memory):
         if args.eval_only:

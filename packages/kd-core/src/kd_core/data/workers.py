@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -85,14 +85,18 @@ class Watched:
             arguments = weakref.ref(self), min(1.0, self.seconds / 10)
             self._clock = threading.Thread(target=_tick, args=arguments, daemon=True)
             self._clock.start()
-        return self._each(batches)
+        held = [batches]
+        each = self._each(held)
+        # If a trainer is garbage in a cycle, Python would close the queues of its workers before
+        # torch ends them: five seconds of waiting for each. So its loader is not part of the cycle.
+        weakref.finalize(each, held.clear).atexit = False
+        return each
 
-    def _each(self, batches: Iterable[Any]) -> Iterator[Any]:
-        batches = iter(batches)
+    def _each(self, held: list[Iterator[Any]]) -> Iterator[Any]:
         while True:
             with self._watch():
                 try:
-                    batch = next(batches)
+                    batch = next(held[0])
                 except StopIteration:
                     return
             yield batch

@@ -83,6 +83,14 @@ def _names(value: Any, key: str) -> str:
     return nearest(key, value._fields) if hasattr(value, "_fields") else ""
 
 
+def _has_module(network: nn.Module, path: str) -> bool:
+    """Return whether a network has a module of this name below it."""
+    module: nn.Module | None = network
+    for part in path.split("."):
+        module = module._modules.get(part) if module is not None else None
+    return module is not None
+
+
 def parse(name: str, network: nn.Module) -> TapPath:
     """Parse a tap of a network.
 
@@ -100,8 +108,8 @@ def parse(name: str, network: nn.Module) -> TapPath:
     if path == "output":
         layout = parse_layout(match["layout"] or "", name, network, "")
         return TapPath(name, "", is_input, every_call, key, layout)
-    modules = [module for module, _ in network.named_modules(remove_duplicate=False) if module]
-    if path not in modules:
+    if not _has_module(network, path):
+        modules = [module for module, _ in network.named_modules(remove_duplicate=False) if module]
         raise UserError(
             f"tap {name!r}: {type(network).__name__} has no module {path!r}"
             f"{nearest(path, [*modules, 'output'])}"

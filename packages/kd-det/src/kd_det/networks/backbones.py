@@ -77,7 +77,7 @@ class MobileNetV2(Backbone):
 @BACKBONE_REGISTRY.register()
 def build_mobilenetv2_fpn_backbone(cfg: Any, input_shape: ShapeSpec) -> FPN:
     """Build MobileNetV2 with maps p2 to p6, for R-CNNs; reads the config as for a ResNet."""
-    return _pyramid(cfg, _mobilenetv2(cfg), LastLevelMaxPool())
+    return pyramid(cfg, _mobilenetv2(cfg), LastLevelMaxPool())
 
 
 @BACKBONE_REGISTRY.register()
@@ -85,7 +85,7 @@ def build_retinanet_mobilenetv2_fpn_backbone(cfg: Any, input_shape: ShapeSpec) -
     """Build MobileNetV2 with maps p3 to p7, for RetinaNet; reads the config as for a ResNet."""
     bottom_up = _mobilenetv2(cfg)
     channels = bottom_up.output_shape()["res5"].channels
-    return _pyramid(cfg, bottom_up, LastLevelP6P7(channels, cfg.MODEL.FPN.OUT_CHANNELS))
+    return pyramid(cfg, bottom_up, LastLevelP6P7(channels, cfg.MODEL.FPN.OUT_CHANNELS))
 
 
 def _mobilenetv2(cfg: Any) -> MobileNetV2:
@@ -93,7 +93,8 @@ def _mobilenetv2(cfg: Any) -> MobileNetV2:
     return MobileNetV2(resnets.NORM, resnets.OUT_FEATURES, cfg.MODEL.BACKBONE.FREEZE_AT)
 
 
-def _pyramid(cfg: Any, bottom_up: Backbone, top_block: nn.Module) -> FPN:
+def pyramid(cfg: Any, bottom_up: Backbone, top_block: nn.Module) -> FPN:
+    """Return the FPN of a config over the maps of a network."""
     fpn = cfg.MODEL.FPN
     return FPN(
         bottom_up,

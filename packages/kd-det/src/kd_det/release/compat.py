@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from detectron2.config import CfgNode
 from detectron2.structures import ImageList
 from fvcore.nn import sigmoid_focal_loss
 from kd_core.runtime import ranks
@@ -96,6 +97,26 @@ class _Unscaled:
     @staticmethod
     def apply(value: torch.Tensor, _: float) -> torch.Tensor:
         return value
+
+
+@contextmanager
+def keys_read_directly() -> Iterator[None]:
+    """Let `default_setup` read a config's keys: it would parse the whole as YAML for each."""
+    from detectron2.engine import defaults
+
+    before = defaults._try_get_key
+
+    def found(cfg: Any, *keys: str, default: Any = None) -> Any:
+        if not isinstance(cfg, CfgNode):
+            return before(cfg, *keys, default=default)
+        known = [key for key in keys if key in cfg]  # nodes have capitals, LazyConfigs dots
+        return cfg[known[0]] if known else default
+
+    defaults._try_get_key = found
+    try:
+        yield
+    finally:
+        defaults._try_get_key = before
 
 
 def launch_on_cpu(main: Callable[..., None], processes: int, args: tuple[Any, ...]) -> None:
