@@ -117,6 +117,18 @@ def trace_nothing(setattr=setattr):
         setattr(report, "flops", lambda network, image: None)
 
 
+def draw_nothing():
+    """Let the curves of this process be an empty file: matplotlib takes longer than most runs."""
+    if curves := sys.modules.get("kd_core.experiment.curves"):
+        curves.plot_curves = write_nothing
+
+
+def write_nothing(runs, metric, path, **options):
+    """Write an empty picture, as `kd_core.experiment.tables.plots.plot_curves` writes one."""
+    with sys.modules["kd_core.files.checkpoint"].atomic_path(path) as temporary:
+        temporary.touch()
+
+
 class Forks:
     """Runs functions in processes of their own, forked off one that has all tests imported.
 
@@ -194,6 +206,7 @@ class Forked:
 def serve(line):
     """Fork processes off, as words ask for them, until nobody is there to ask."""
     trace_nothing()
+    draw_nothing()
     if "torch" in sys.modules:
         sys.modules["torch"].cuda.is_available = lambda: False
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kd_core.experiment import report
+from kd_core.experiment import curves, report  # noqa: F401 - what forked processes draw with
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
