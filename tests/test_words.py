@@ -1,5 +1,6 @@
 """The project is written in the field's words; each rule is also shown to catch a violation."""
 
+import functools
 import io
 import re
 import subprocess
@@ -59,8 +60,12 @@ NAMES = [  # of variables, functions, classes, modules and arguments
     Rule(r"(\w+_)?take_leave(_\w+)?", "remove", "take_leave(child)"),
 ]
 
-ANY_NAME = re.compile(rf"\b(?:{'|'.join(f'(?:{rule.old})' for rule in NAMES)})\b")
-"""What a file has somewhere if one of its names may be old: to take it apart is slow."""
+
+@functools.cache
+def any_name(places: frozenset[str]) -> re.Pattern[str]:
+    """Return what a file has somewhere if a name may be old: to take it apart is slow."""
+    return re.compile(rf"\b(?:{'|'.join(f'(?:{r.old})' for r in NAMES if r.where in places)})\b")
+
 
 PHRASES = [  # of prose, messages, config keys and options
     Rule("--together", "--share-teacher", "cls_train.py --together"),
@@ -121,6 +126,12 @@ PHRASES = [  # of prose, messages, config keys and options
     ),
 ]
 
+_STARTS = r"(?i)\b"
+ANY_PHRASE = re.compile(
+    rf"\b(?:{'|'.join(r.old.removeprefix(_STARTS) for r in PHRASES if r.old.startswith(_STARTS))})"
+)
+"""What a text in small letters has somewhere if one of these phrases is in it: faster than each."""
+
 
 def names(source: str) -> Iterator[tuple[str, int]]:
     """Yield the names in a python source, with their lines."""
@@ -148,7 +159,8 @@ def in_one_line(text: str) -> tuple[str, list[int]]:
 def word_errors(path: str, text: str) -> list[str]:
     """Name the old words in a file, and what to write instead."""
     errors = []
-    if path.endswith(".py") and ANY_NAME.search(text):
+    places = frozenset(where for where in {rule.where for rule in NAMES} if re.match(where, path))
+    if path.endswith(".py") and any_name(places).search(text):
         found = list(names(text))
         distinct = {name for name, _ in found}
         for rule in NAMES:
@@ -157,7 +169,10 @@ def word_errors(path: str, text: str) -> list[str]:
                 lines = [line for name, line in found if name in old]
                 errors += [f"line {line}: {rule.old!r}; write {rule.instead}" for line in lines]
     joined, lines = in_one_line(text)
+    found_one = ANY_PHRASE.search(joined.lower())
     for rule in PHRASES:
+        if rule.old.startswith(_STARTS) and not found_one:
+            continue
         if re.match(rule.where, path):
             errors += [
                 f"line {lines[match.start()]}: {match[0]!r}; write {rule.instead}"
