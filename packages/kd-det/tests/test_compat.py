@@ -136,6 +136,15 @@ def test_keys_are_read_as_detectron2_reads_them(detectron2):
     assert [defaults._try_get_key(*one, default=-1) for one in asked] == theirs
 
 
+def test_a_detectron2_that_reads_its_keys_otherwise_is_left_as_it_is(detectron2, monkeypatch):
+    from detectron2.engine import defaults
+    from kd_det.release.compat import keys_read_directly
+
+    monkeypatch.delattr(defaults, "_try_get_key")
+    with keys_read_directly():
+        assert not hasattr(defaults, "_try_get_key")
+
+
 class TestStandIn:
     @pytest.fixture(autouse=True)
     def skip_where_the_extension_is_real(self, detectron2):

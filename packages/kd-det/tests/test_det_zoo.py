@@ -89,3 +89,11 @@ def test_the_anchors_of_retinanets_base_are_read_and_nothing_is_evaluated(zoo, c
         with pytest.raises(UserError, match="not plain YAML"):
             read_config(NAME)
     assert capsys.readouterr().out == ""
+
+
+def test_a_folder_is_told_before_the_zoo_is_looked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "kd_det.settings.zoo.zoo_folder", lambda: pytest.fail("Detectron2 is asked")
+    )
+    with pytest.raises(UserError, match="is a folder, not a config file"):
+        find_config(str(tmp_path))

@@ -5,6 +5,7 @@ import torch
 from kd_core.data.sampling import borrowed_generators
 from kd_core.experiment.builder import BuiltExperiment
 from kd_core.experiment.spec import Experiment
+from kd_core.runtime import distributed
 from kd_core.training.optimizer import build_optimizer
 
 _NO_GRADIENTS = "require grad"
@@ -15,7 +16,7 @@ def try_out(experiment: Experiment, built: BuiltExperiment) -> None:
     """Find mistakes that show in nothing but built networks and their losses.
 
     Rules of the optimizer that fit no parameter; a criterion that fails, or gives something else
-    than a loss, on the first batch.
+    than a loss, on as many images as a process has in a step.
 
     Args:
         experiment: Without phases.
@@ -28,10 +29,11 @@ def try_out(experiment: Experiment, built: BuiltExperiment) -> None:
         build_optimizer(experiment.optimizer, built.distiller)
     if not built.distiller.terms:
         return
+    loader = built.data.train
     built.distiller.begin(1, 1)  # or terms that warm up know no epoch
     built.distiller.was_started = True  # so that it is the run that tells of what drifts
     with borrowed_generators(), torch.no_grad():  # which takes less memory than a step
-        batch = next(iter(built.data.train.epoch(0)))
+        batch = loader.sample(max(loader.batch_size // distributed.world_size(), 1))
         try:
             built.distiller.train()(batch)
         except RuntimeError as error:
