@@ -12,7 +12,7 @@ from kd_core.distill.compared import Watched
 from kd_core.distill.distiller import Distiller
 from kd_core.errors import UserError
 from kd_core.experiment.adapter import Measures, TaskAdapter
-from kd_core.experiment.models import as_teacher, is_pretrained, tell, without_pretrained
+from kd_core.experiment.models import as_teacher, is_pretrained, without_pretrained
 from kd_core.experiment.spec import Experiment
 from kd_core.files.artifacts import find_student
 from kd_core.files.weight_facts import facts_of
@@ -177,7 +177,7 @@ class ClassificationAdapter(TaskAdapter):
                 "criterion on logits, such as KD"
             )
         measure = LabelFree.of(distiller, data)
-        tell(f"the best epoch is that of the largest {measure.metric}")
+        distributed.print_note(f"the best epoch is that of the largest {measure.metric}")
         on = "held-out images" if data.queries is None else "test data"
         return Measures(measure, None, measure.metric, on)
 
@@ -217,7 +217,7 @@ class ClassificationAdapter(TaskAdapter):
         if names is None or not isinstance(model, Classifier):
             return
         if done := match_classes(model, names, data):
-            tell(f"{path}{done}")
+            distributed.print_note(f"{path}{done}")
         if model.other_classes:
             raise UserError(f"{path} {model.other_classes}; measure it on data of these")
 
@@ -231,7 +231,9 @@ class ClassificationAdapter(TaskAdapter):
         """Measure a model, and how often it agrees with every teacher of the same classes."""
         if not isinstance(data, UnlabelledSplits):
             return evaluate(model, distributed.shard(data.test), teachers, data.classes)
-        tell("cosine and relative error need the criteria of the run: its result.json has them")
+        distributed.print_note(
+            "cosine and relative error need the criteria of the run: its result.json has them"
+        )
         return LabelFree(model, teachers, {}, {}, data)(model)
 
 

@@ -14,7 +14,6 @@ from kd_core.metrics import (
 )
 from kd_core.networks.batch_names import by_our_names
 from kd_core.runtime import distributed
-from kd_core.runtime.console import err
 from torch import Tensor, nn
 
 from kd_cls.data import SplitLoader
@@ -113,8 +112,8 @@ def evaluate(
     """
     logits, label = predict(model, loader)
     result = {} if label is None else measure(logits, label, classes)
-    if label is None and distributed.rank() == 0:
-        err.print(f"the batches have no 'label': {_UNKNOWN}")
+    if label is None:
+        distributed.print_note(f"the batches have no 'label': {_UNKNOWN}")
     for name, teacher in teachers.items():
         shown = predict(teacher, loader)[0]
         if shown.shape == logits.shape:

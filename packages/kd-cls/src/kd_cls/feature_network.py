@@ -11,7 +11,6 @@ from kd_core.experiment.models import (
     build_task,
     is_pretrained,
     is_trained_here,
-    tell,
     weights_file,
 )
 from kd_core.networks.batch_names import by_our_names
@@ -22,6 +21,7 @@ from kd_core.networks.probe import first_pass, training_pass, untouched
 from kd_core.networks.roles import tap_list
 from kd_core.networks.taps import FeatureTap
 from kd_core.networks.task import Batch
+from kd_core.runtime import distributed
 from torch import Tensor, nn
 
 from kd_cls.classifier import Classifier
@@ -158,7 +158,9 @@ def build_feature_network(
         **given,
     )
     if removed and ends_in_features:
-        tell(f"{where}: its classifier ({', '.join(removed)}) is left out; it ends in features")
+        distributed.print_note(
+            f"{where}: its classifier ({', '.join(removed)}) is left out; it ends in features"
+        )
     return made
 
 

@@ -7,7 +7,6 @@ from kd_core.errors import UserError
 from kd_core.networks.probe import first_pass
 from kd_core.networks.task import Batch, Task
 from kd_core.runtime import distributed
-from kd_core.runtime.console import err
 from torch import Tensor, nn
 
 _LOOKED_AT = 8  # images
@@ -51,8 +50,8 @@ def check_logits_are_raw(task: Task, batch: Batch) -> None:
             f"{network} ends in a {ends_in}: it gives probabilities, and the losses would apply "
             "another one; take the network without it (torch.nn.Identity in its place)"
         )
-    if ends_in and distributed.rank() == 0:
-        err.print(_TOLD[ends_in].format(network=network), markup=False)
+    if ends_in:
+        distributed.print_note(_TOLD[ends_in].format(network=network))
 
 
 _TOLD = {

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kd_core.errors import UserError, located
-from kd_core.experiment.models import is_pretrained, is_trained_here, tell, weights_file
+from kd_core.experiment.models import is_pretrained, is_trained_here, weights_file
 from kd_core.experiment.spec import RANDOM
 from kd_core.files.weight_facts import WeightFacts, class_names, facts_of
+from kd_core.runtime import distributed
 
 from kd_cls.class_names import doubt, match_classes
 from kd_cls.classifier import Classifier
@@ -112,13 +113,13 @@ class Trained:
                 "says; set classes to them, in their order"
             )
         elif weights_file(self.weights) and not self.new_head and (why := doubt(data.classes)):
-            tell(f"{self.where}: {self.weights} {why}")
+            distributed.print_note(f"{self.where}: {self.weights} {why}")
         if weights_file(self.weights) and not (self.own_statistics or self.facts.mean):
             shown = (classifier.mean.flatten().tolist(), classifier.std.flatten().tolist())
             if usual := other_statistics(classifier.network, *shown):
-                tell(f"{self.where}: {self.weights} {usual}")
+                distributed.print_note(f"{self.where}: {self.weights} {usual}")
         if self.facts.source or done:
-            tell(f"{self.where}: {self._taken()}{done}")
+            distributed.print_note(f"{self.where}: {self._taken()}{done}")
 
     def _taken(self) -> str:
         facts = self.facts

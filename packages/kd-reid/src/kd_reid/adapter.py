@@ -12,10 +12,11 @@ from kd_core.config.parameters import parameters_of
 from kd_core.distill.distiller import Distiller
 from kd_core.errors import UserError, located
 from kd_core.experiment.adapter import Measures, TaskAdapter
-from kd_core.experiment.models import as_teacher, is_pretrained, tell
+from kd_core.experiment.models import as_teacher, is_pretrained
 from kd_core.experiment.spec import RANDOM, Experiment
 from kd_core.networks.latency import Timed
 from kd_core.networks.task import Batch, network_of
+from kd_core.runtime import distributed
 from kd_core.training.hooks import Evaluate
 from torch import nn
 
@@ -153,9 +154,11 @@ class ReidAdapter(TaskAdapter):
         settings = experiment.extra["evaluation"]
         if isinstance(data, CropSplits):
             if data.searched is None and settings:
-                tell("evaluation has no effect: without data.evaluate_on nothing is searched")
+                distributed.print_note(
+                    "evaluation has no effect: without data.evaluate_on nothing is searched"
+                )
             measure = LabelFree.of(distiller, data, settings)
-            tell(f"the best epoch is that of the largest {measure.metric}")
+            distributed.print_note(f"the best epoch is that of the largest {measure.metric}")
             on = "held-out images" if data.searched is None else "test data"
             return Measures(measure, None, measure.metric, on)
         if distiller.train_student and distiller.task_weight != 0:
@@ -174,7 +177,9 @@ class ReidAdapter(TaskAdapter):
         """Measure a model for `--eval-only`."""
         if not isinstance(data, CropSplits):
             return super().evaluate(model, experiment, data, teachers)
-        tell("cosine and relative error need the criteria of the run: its result.json has them")
+        distributed.print_note(
+            "cosine and relative error need the criteria of the run: its result.json has them"
+        )
         settings = experiment.extra["evaluation"]
         found: dict[str, float] = LabelFree(model, teachers, {}, {}, data, settings)(model)
         return found

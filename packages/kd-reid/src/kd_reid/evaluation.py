@@ -11,7 +11,6 @@ from kd_core.errors import UserError
 from kd_core.networks.image_task import ImageTask
 from kd_core.networks.task import Batch
 from kd_core.runtime import distributed
-from kd_core.runtime.console import err
 from torch import Tensor, nn
 
 from kd_reid.data.records import Record
@@ -128,8 +127,7 @@ class Evaluation:
 
     def _announce(self, seconds: float) -> None:
         images = len(self.data.query.records) + len(self.data.gallery.records)
-        if distributed.rank() == 0:
-            err.print(f"re-ranking {images:,} images takes about {in_words(seconds)}")
+        distributed.print_note(f"re-ranking {images:,} images takes about {in_words(seconds)}")
 
 
 def _scores(blocks: Iterable[Tensor], labels: Labels) -> dict[str, float]:

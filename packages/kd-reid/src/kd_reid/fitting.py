@@ -9,11 +9,12 @@ import torch
 from kd_core.config.build import build_network
 from kd_core.data.loader_set import has_labels
 from kd_core.errors import UserError
-from kd_core.experiment.models import is_pretrained, is_trained_here, tell, without_pretrained
+from kd_core.experiment.models import is_pretrained, is_trained_here, without_pretrained
 from kd_core.files.weight_facts import WeightFacts, facts_in, facts_of
 from kd_core.files.weights import matching_state
 from kd_core.networks.image_channels import input_channels, statistics_for
 from kd_core.networks.probe import untouched
+from kd_core.runtime import distributed
 from kd_core.runtime.failures import first_line
 from torch import Tensor, nn
 
@@ -142,7 +143,9 @@ class EmbedderFitting:
             self.size = (found, found) if isinstance(found, int) else tuple(found)
             if self.size != tuple(self.data.image_size):
                 height, width = self.size
-                tell(f"{self.where}: its images are resized to {height} x {width}, from {source}")
+                distributed.print_note(
+                    f"{self.where}: its images are resized to {height} x {width}, from {source}"
+                )
 
     def _statistics(self, network: nn.Module) -> Statistics:
         if self.statistics is not None:
@@ -153,7 +156,7 @@ class EmbedderFitting:
             facts = facts_in(settings, f"pretrained_cfg of {type(network).__name__}", ["classes"])
         found = facts.mean or self.data.mean, facts.std or self.data.std
         if facts.mean and not is_trained_here(self.where):
-            tell(f"{self.where}: mean and std from {facts.source}")
+            distributed.print_note(f"{self.where}: mean and std from {facts.source}")
         return statistics_for(network, found, self.where)
 
     @property
@@ -193,7 +196,7 @@ class EmbedderFitting:
         fitting = FeatureFitting(self.where, images, file, is_student=own)
         network = fitting.fit(network, paths)
         for line in fitting.told:
-            tell(f"{self.where}: {line}")
+            distributed.print_note(f"{self.where}: {line}")
         self.left_out = paths
         return network
 

@@ -8,7 +8,7 @@ from typing import Any
 from kd_core.config.kinds import MODULE
 from kd_core.config.node import Node, parse
 from kd_core.errors import UserError, located, nearest
-from kd_core.experiment.models import tell
+from kd_core.runtime import distributed
 from torch import nn
 
 from kd_reid.data.sampler import IdentitySampler
@@ -158,7 +158,7 @@ def check_batches(data: DataSplits, where: str) -> None:
         raise UserError(f"{where}: the training set has one identity alone")
     sampler = data.train.sampler
     if not isinstance(sampler, IdentitySampler):
-        tell(
+        distributed.print_note(
             f"{where}: data.instances is not set, so a batch has several images of a person by "
             "chance alone; set it, such as data.instances=4"
         )

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from kd_core.files.weights import read_state_dict
 from kd_core.runtime import distributed
-from kd_core.runtime.console import err
 from torch import nn
 
 
@@ -34,9 +33,7 @@ def fit_heads(network: nn.Module, path: str | Path, identities: int) -> None:
             parent, _, last = name.rpartition(".")
             head = nn.Linear(module.in_features, len(weight), bias=bias, **place)
             setattr(network.get_submodule(parent), last, head)
-            if distributed.rank() == 0:
-                err.print(
-                    f"{path}: was trained on {len(weight):,} people, the data has {identities:,}; "
-                    "the embeddings are evaluated",
-                    markup=False,
-                )
+            distributed.print_note(
+                f"{path}: was trained on {len(weight):,} people, the data has {identities:,}; "
+                "the embeddings are evaluated"
+            )

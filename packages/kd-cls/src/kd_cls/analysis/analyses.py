@@ -43,7 +43,7 @@ def run(args: Namespace) -> None:
     numbers = _draw(args) if args.what in PICTURES else _measure(args)
     if args.json:
         save_json(numbers, Path(args.json).expanduser(), sealed=False)
-        out.print(f"wrote {args.json}", markup=False)
+        out.print(f"wrote {args.json}")
 
 
 def read_subject(args: Namespace) -> Subject:
@@ -88,5 +88,5 @@ def _draw(args: Namespace) -> dict[str, Any]:
     own = {name: getattr(args, name) for name in args.own}
     remove_leftovers(path.parent)
     numbers = _DRAW[args.what](read_subject(args), path, limit=args.limit, **own)
-    out.print(f"wrote {path}", markup=False)
+    out.print(f"wrote {path}")
     return numbers

@@ -195,6 +195,5 @@ def _compare_classes(spec: str, trained: Iterable[str], shown: Sequence[str]) ->
         ours, theirs = pairs[0]
         err.print(
             f"warning: {spec} calls a class {ours!r} that the data calls {theirs!r} "
-            f"({len(pairs)} differ); its order must be the same",
-            markup=False,
+            f"({len(pairs)} differ); its order must be the same"
         )

@@ -11,7 +11,6 @@ from kd_core.data.image_listing import LeftOut, entries_of, is_hidden, is_image,
 from kd_core.data.image_loader import packed
 from kd_core.errors import UserError, nearest
 from kd_core.runtime import distributed
-from kd_core.runtime.console import err
 from torch import Tensor
 
 Files = tuple[np.ndarray, Tensor]  # paths as bytes [N], labels int64 [N]
@@ -57,7 +56,7 @@ def scan(folder: Path, classes: list[str], *, allow_missing: bool) -> Files:
             reason = "images in no class folder" if is_image(entry.name) else "not images"
             left_out.add(reason, entry.name)
     images = [list_images(folder / name, left_out) if name in found else [] for name in classes]
-    left_out.tell(folder)
+    left_out.print(folder)
     labels = torch.tensor(
         [label for label, files in enumerate(images) for _ in files], dtype=torch.int64
     )
@@ -98,8 +97,7 @@ def check_missing(
             f"{text}; add images, {move}or allow it with --cfg-options "
             "data.allow_missing_classes=True"
         )
-    if distributed.rank() == 0:
-        err.print(f"warning: {text}; data.allow_missing_classes allows it", markup=False)
+    distributed.print_note(f"warning: {text}; data.allow_missing_classes allows it")
 
 
 def _absence(name: str, where: str, folders: Sequence[str] | None) -> str:

@@ -8,7 +8,6 @@ from typing import NamedTuple
 from kd_core.data.image_files import require_image
 from kd_core.errors import UserError
 from kd_core.runtime import distributed
-from kd_core.runtime.console import err
 
 from kd_cls.data.list_columns import Entry
 
@@ -47,9 +46,9 @@ def found_files(entries: Sequence[Entry], folder: Path, outside: bool) -> list[L
         if image.place == entry.place and not os.path.isfile(path):
             missing.append((entry, path))
     _refuse_missing(missing, len(images), folder)
-    if (twice := len(entries) - len(images)) and distributed.rank() == 0:
+    if twice := len(entries) - len(images):
         where = entries[0].place.rpartition(":")[0]
-        err.print(f"{where}: {twice:,} lines repeat an image, which counts once", markup=False)
+        distributed.print_note(f"{where}: {twice:,} lines repeat an image, which counts once")
     return list(images.values())
 
 

@@ -27,7 +27,7 @@ def images_listed(csv: str, root: str | None, column: str | None, *, outside: bo
     folder, left_out = Path(csv).parent if root is None else Path(root), LeftOut()
     listed = found_files(_entries(csv, column), folder, outside)
     found = each_once([image.path for image in listed], left_out)
-    left_out.tell(csv)
+    left_out.print(csv)
     return found
 
 

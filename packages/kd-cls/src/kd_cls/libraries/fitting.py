@@ -60,8 +60,7 @@ class Fitting:
         if without_auxiliary(network) or off:
             err.print(
                 f"{type(network).__name__}: its auxiliary classifiers are switched off; only its "
-                "logits are trained",
-                markup=False,
+                "logits are trained"
             )
         return network
 

@@ -98,7 +98,6 @@ def _statistics(name: str) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError) as error:
         err.print(
             f"{name}: its {file.name} is not there or does not name mean and std "
-            f"({type(error).__name__}); those of the data are used, or set `mean` and `std`",
-            markup=False,
+            f"({type(error).__name__}); those of the data are used, or set `mean` and `std`"
         )
         return None

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 from kd_core.runtime import distributed
-from kd_core.runtime.console import err
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
@@ -40,13 +39,11 @@ def with_positions(network: nn.Module, state: State) -> State:
         return state
     if any(name not in made or _differs(made[name], own[name]) for name in other):
         return state
-    if distributed.rank() == 0:
-        name = other[0]
-        err.print(
-            f"{type(network).__name__}: positions of another image size are interpolated, as its "
-            f"library does ({name}: {list(state[name].shape)} to {list(made[name].shape)})",
-            markup=False,
-        )
+    name = other[0]
+    distributed.print_note(
+        f"{type(network).__name__}: positions of another image size are interpolated, as its "
+        f"library does ({name}: {list(state[name].shape)} to {list(made[name].shape)})"
+    )
     return {**state, **{name: made[name] for name in other}}
 
 

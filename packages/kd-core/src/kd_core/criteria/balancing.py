@@ -7,10 +7,9 @@ from torch import Tensor, nn
 
 from kd_core.config.values import Positive, PositiveInt, checked
 from kd_core.errors import UserError
-from kd_core.runtime.console import err
-from kd_core.runtime.distributed import rank, reduce_sum
+from kd_core.runtime.distributed import print_note, reduce_sum
 
-_told: set[int] = set()
+_noted: set[int] = set()
 
 
 class RunningStandardizer(nn.Module):
@@ -167,9 +166,9 @@ def _bordered(prime: int) -> Tensor:
 
 
 def _random_orthogonal(size: int) -> Tensor:
-    if size not in _told and rank() == 0:
-        _told.add(size)
-        err.print(
+    if size not in _noted:
+        _noted.add(size)
+        print_note(
             f"PHI-S: no Hadamard matrix of size {size} can be built here, so a random rotation "
             "takes its place; the variances of channels are then about 1, not exactly"
         )

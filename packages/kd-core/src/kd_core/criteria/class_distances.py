@@ -13,7 +13,6 @@ from kd_core.errors import UserError
 from kd_core.functional import full_precision
 from kd_core.networks.sharding import whole
 from kd_core.runtime import distributed
-from kd_core.runtime.console import err
 
 _MOST = 2**26
 """Numbers of the Gram matrices of all classes that are held at once."""
@@ -152,8 +151,8 @@ class ClassDistances(Criterion):
             raise UserError("ClassDistances needs one label an image, these are [N, C]")
         counts = labels.bincount(minlength=num_classes)
         known = counts >= 2
-        if (few := int((~known).sum())) and distributed.rank() == 0:
-            err.print(
+        if few := int((~known).sum()):
+            distributed.print_note(
                 f"ClassDistances: {few} of {num_classes} classes have fewer than two training "
                 "images; they count as far from all others"
             )

@@ -29,8 +29,7 @@ from kd_core.criteria.queues import (
     write_round,
 )
 from kd_core.criteria.similarities import queue_kl, seed, token_relation
-from kd_core.runtime.console import err
-from kd_core.runtime.distributed import gather_rows, rank
+from kd_core.runtime.distributed import gather_rows, print_note
 
 _MOST_TOKENS = 1024
 
@@ -146,8 +145,8 @@ class QueueTokenKL(QueueKL):
         channels, height, width = teacher_shapes[1]
         self.local_head = linear(student_shapes[1][0], channels)
         self.local_temperature, self.local_weight = local_temperature, local_weight
-        if height * width > _MOST_TOKENS and rank() == 0:
-            err.print(
+        if height * width > _MOST_TOKENS:
+            print_note(
                 f"QueueTokenKL: the teacher's map has {height} x {width} positions, and the "
                 f"relation has {(height * width) ** 2:,} numbers an image; above {_MOST_TOKENS} "
                 "positions it is slow: tap a smaller map, or set a smaller `size` of the teacher"

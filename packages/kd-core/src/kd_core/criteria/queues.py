@@ -5,8 +5,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor
 
 from kd_core.errors import UserError
-from kd_core.runtime.console import err
-from kd_core.runtime.distributed import rank
+from kd_core.runtime.distributed import print_note
 
 LONGEST = 8192
 """Rows for a data set of more than 20,000 images."""
@@ -51,8 +50,8 @@ def ring_length(wanted: int | None, num_samples: int | None) -> int:
 
     See `queue_length`; its authors have 65,536 rows whatever the data set, so this is allowed.
     """
-    if wanted is not None and num_samples is not None and wanted > num_samples and rank() == 0:
-        err.print(
+    if wanted is not None and num_samples is not None and wanted > num_samples:
+        print_note(
             f"SEED: a ring of {wanted} vectors is longer than the data set of {num_samples} "
             f"images, so it holds images several times; set "
             f"queue_size={suited_length(num_samples)}, or None, which chooses it by the data set"

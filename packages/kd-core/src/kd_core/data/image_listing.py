@@ -6,7 +6,6 @@ from pathlib import Path
 from kd_core.data.image_files import image_endings, require_image
 from kd_core.errors import UserError, nearest
 from kd_core.runtime import distributed
-from kd_core.runtime.console import err
 
 _OF_SYSTEMS = {
     *("@eadir", "__macosx", "__pycache__", "lost+found", "#recycle", "#snapshot"),
@@ -26,15 +25,15 @@ class LeftOut:
         count, first = self.found.get(reason, (0, name))
         self.found[reason] = (count + 1, first)
 
-    def tell(self, folder: str | os.PathLike[str]) -> None:
+    def print(self, folder: str | os.PathLike[str]) -> None:
         """Print one line if anything was left out."""
-        if not self.found or distributed.rank() > 0:
+        if not self.found:
             return
         texts = [
             f"{count:,} {reason} ({'such as ' * (count > 1)}{first!r})"
             for reason, (count, first) in self.found.items()
         ]
-        err.print(f"{os.fspath(folder)}: left out {', '.join(texts)}", markup=False)
+        distributed.print_note(f"{os.fspath(folder)}: left out {', '.join(texts)}")
 
 
 def require_folder(folder: Path, expected: str) -> Path:

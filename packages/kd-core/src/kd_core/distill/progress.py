@@ -45,12 +45,10 @@ def tell_of_schedules(terms: Mapping[str, Term], length: int, unit: str = "epoch
             err.print(
                 f"term {name!r}: its warm-up of {term.warmup_epochs:g} {unit} is longer than the "
                 f"run of {length}, so it ends at {share:.0%} of its weight; shorten the warm-up, "
-                "or train longer",
-                markup=False,
+                "or train longer"
             )
         if term.decay_after is not None and term.decay_after >= length:
             err.print(
                 f"term {name!r}: its weight is to fall after {term.decay_after:g} {unit}, which a "
-                f"run of {length} does not reach; set a smaller decay_after, or None to keep it",
-                markup=False,
+                f"run of {length} does not reach; set a smaller decay_after, or None to keep it"
             )

@@ -24,7 +24,6 @@ from kd_core.networks.copying import copied
 from kd_core.networks.sharding import chosen, is_sharded, shard
 from kd_core.networks.task import Batch, Task
 from kd_core.runtime import distributed
-from kd_core.runtime.console import err
 from kd_core.runtime.failures import explain, first_line
 from kd_core.runtime.seed import mix, rng_state, seed_everything, set_rng_state
 
@@ -113,8 +112,7 @@ def _place_teachers(
     for name, teacher in teachers.items():
         if name in to_shard and not is_sharded(teacher):
             told = shard(teacher, f"teacher {name!r}", device)
-            if distributed.rank() == 0:
-                err.print(f"teacher {name!r}: {told}")
+            distributed.print_note(f"teacher {name!r}: {told}")
         else:
             teacher.to(device)
 
@@ -127,8 +125,10 @@ def without_labels(experiment: Experiment, settings: Mapping[str, Any]) -> dict[
     """
     if experiment.peers:
         raise UserError("peers: they learn from labels too, and this data has none; take a teacher")
-    if settings.get("task_weight", 1.0) and distributed.rank() == 0:
-        err.print("no labels: the student's own loss is left out, as with task_weight=0")
+    if settings.get("task_weight", 1.0):
+        distributed.print_note(
+            "no labels: the student's own loss is left out, as with task_weight=0"
+        )
     return {**settings, "task_weight": 0}
 
 

@@ -68,12 +68,12 @@ class TrainingTool:
         """Return the experiment that the arguments name, or that of the demo."""
         needs_training = not (args.eval_only or args.list_taps or args.save_outputs)
         options = parse_options(args.cfg_options)
-        named = self.sources(args.configs, print_note, options, training=needs_training)
+        named = self.sources(args.configs, distributed.print_note, options, training=needs_training)
         paths = named or self.adapter.demo_config
         if not paths:
             raise UserError("name a CONFIG: the python file of what to train")
         return read_experiment(
-            self.adapter, paths, options, training=needs_training, note=print_note
+            self.adapter, paths, options, training=needs_training, note=distributed.print_note
         )
 
     def sources(
@@ -109,8 +109,8 @@ class TrainingTool:
         names = [run_name(text) for text in args.configs]
         patient = args.auto_resume
         with run_folder(args.work_dir, names, resume=args.resume, patient=patient) as work_dir:
-            if args.auto_resume and distributed.rank() == 0 and not has_run(work_dir):
-                err.print(f"{work_dir} has no run to resume: this one starts")
+            if args.auto_resume and not has_run(work_dir):
+                distributed.print_note(f"{work_dir} has no run to resume: this one starts")
             return self._train_in(work_dir, experiment, args, device)
 
     def _train_in(
@@ -216,14 +216,3 @@ class TrainingTool:
                 "or --work-dir to the folder of the run"
             )
         return last, folder
-
-
-def print_note(line: str, *, row: str = "") -> None:
-    """Print, once for all processes, which values a config has for its pair.
-
-    Args:
-        line: See `kd_core.config.reading.load_config`.
-        row: Of a table, the label.
-    """
-    if distributed.rank() == 0:
-        err.print(f"{row}: {line}" if row else line)

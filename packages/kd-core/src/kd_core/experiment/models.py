@@ -12,8 +12,6 @@ from kd_core.experiment.downloads import download_told
 from kd_core.experiment.spec import RANDOM
 from kd_core.networks.image_task import ImageTask
 from kd_core.networks.task import Task
-from kd_core.runtime import distributed
-from kd_core.runtime.console import err
 
 Made = TypeVar("Made", bound=Task)
 MadeOfImages = TypeVar("MadeOfImages", bound=ImageTask)
@@ -76,12 +74,6 @@ def as_teacher(
 def is_trained_here(where: str) -> bool:
     """Return whether a node is trained here: then the size of its images is its config's."""
     return where.partition(".")[0] in ("student", "peers")
-
-
-def tell(line: str) -> None:
-    """Print a line, of one process alone."""
-    if distributed.rank() == 0:
-        err.print(line, markup=False)
 
 
 def weights_file(weights: str | None) -> str | None:

@@ -18,7 +18,6 @@ from kd_core.files.outputs import KINDS, Outputs, read_outputs, write_outputs
 from kd_core.files.weight_facts import class_names
 from kd_core.networks.class_order import places_of, renamed
 from kd_core.runtime import distributed
-from kd_core.runtime.console import err
 from kd_core.runtime.paths import nearest_path
 
 
@@ -61,11 +60,10 @@ def build_stored(
         found = replace(found, classes=class_names(classes) or found.classes)
         logits = _by_name(found, class_map, data, path)
     augment = [type(each).__name__ for each in data.train.augment]
-    if augment and distributed.rank() == 0:
-        err.print(
+    if augment:
+        distributed.print_note(
             f"{where}: {path} has one output for each image, but the student sees images changed "
-            f"by {', '.join(augment)}; data.augment=[] shows it the images as they are",
-            markup=False,
+            f"by {', '.join(augment)}; data.augment=[] shows it the images as they are"
         )
     return StoredOutputs(logits)
 

@@ -72,8 +72,8 @@ def build_trainer(
     require_losses(parts.distiller.task_weight, parts.distiller.terms)
     _prepare_networks(parts, given)
     built = build_optimizer(optimizer, parts.distiller)
-    if distributed.rank() == 0 and (text := groups_text(built, parts.distiller)):
-        err.print(text)
+    if text := groups_text(built, parts.distiller):
+        distributed.print_note(text)
     step = _build_step(parts.distiller, built, given)
     _accelerate_teachers(parts, given)
     loader = with_cache(
@@ -191,9 +191,8 @@ def resume_training(trainer: Trainer) -> None:
     last = trainer.work_dir / "last.pth"
     if last.is_file():
         trainer.resume(last)
-        if distributed.rank() == 0:
-            where = f"after {trainer.epoch} epochs and {trainer.step_in_epoch} steps"
-            err.print(f"resumed {last} {where}")
+        where = f"after {trainer.epoch} epochs and {trainer.step_in_epoch} steps"
+        distributed.print_note(f"resumed {last} {where}")
 
 
 def finish(trainer: Trainer, parts: Parts, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from kd_core.experiment.phases import ensure, in_training_of, is_finished, key_o
 from kd_core.experiment.spec import RANDOM, Experiment, TeacherSpec
 from kd_core.networks.task import Task
 from kd_core.runtime import distributed
-from kd_core.runtime.console import err
 from kd_core.runtime.seed import mix, seed_everything
 
 Train = Callable[[Experiment, Path], Any]
@@ -172,8 +171,7 @@ def teacher_scores(
             text = f"{metric} {score:.2f} on the test set"
             if chance is not None and score <= chance and name not in random:
                 raise UserError(_no_better(name, score, chance))
-        if distributed.rank() == 0:
-            err.print(f"teacher {name!r}: {text}")
+        distributed.print_note(f"teacher {name!r}: {text}")
     return scores
 
 

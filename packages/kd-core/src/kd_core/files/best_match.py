@@ -34,7 +34,7 @@ class Match(NamedTuple):
         """Return whether a network can be loaded from it, nothing missing and nothing too much."""
         return not str(Mismatch.between(self.state, own))
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """Return in one line where the tensors are, and what is left out."""
         parts = Counter(name.partition(".")[0] for name in self.left)
         left = ", ".join(f"{part} ({count})" for part, count in parts.most_common(3))

@@ -15,7 +15,6 @@ from kd_core.files.sound_weights import unsound
 from kd_core.files.torch_files import read_torch_file
 from kd_core.files.weight_files import IN_ORDER, is_index, main_file, read_index, split_choice
 from kd_core.runtime import distributed
-from kd_core.runtime.console import err
 
 _WRAPPERS = ("model", "state_dict", "net", "model_state_dict")
 _PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and DDP, of torch.compile
@@ -133,20 +132,15 @@ def matching_state(
         if choice == IN_ORDER:
             renamed, text = match_in_order(main_file(file), contents, own)
             if not silent:
-                _tell(file, text)
+                distributed.print_note(f"{file}: {text}")
             return renamed.state
         match = choose(matches(contents, own), own, choice)
     if match is None:
         return read_state_dict(path)  # which says what is wrong
     _require_tensors(match.state, file)
     if (match.place or match.left) and not silent:
-        _tell(file, match.told())
+        distributed.print_note(f"{file}: {match.summary()}")
     return match.state
-
-
-def _tell(file: Path, text: str) -> None:
-    if distributed.rank() == 0:
-        err.print(f"{file}: {text}", markup=False)
 
 
 def check_values(path: str | Path, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:

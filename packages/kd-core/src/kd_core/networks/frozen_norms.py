@@ -6,7 +6,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from kd_core.runtime import distributed
-from kd_core.runtime.console import err
 
 
 def drifting_norms(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -35,11 +34,10 @@ def tell_of_drift(network: nn.Module, what: str) -> None:
         what: Its name.
     """
     names = [name or "(the whole)" for name, _ in drifting_norms(network)]
-    if names and distributed.rank() == 0:
+    if names:
         others = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        err.print(
+        distributed.print_note(
             f"{what}: BatchNorm {names[0]}{others} in a frozen part: the weights stay, but the "
             "running statistics still follow the batches; hold_frozen_norms=True of a classifier "
-            "keeps them, or eval() of these modules after train()",
-            markup=False,
+            "keeps them, or eval() of these modules after train()"
         )

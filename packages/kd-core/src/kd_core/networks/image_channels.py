@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from kd_core.errors import UserError
 from kd_core.runtime import distributed
-from kd_core.runtime.console import err
 
 GREY = (0.299, 0.587, 0.114)
 """Red, green and blue in a grey value: the luminance of ITU-R BT.601, as Pillow has it."""
@@ -69,11 +68,10 @@ def statistics_for(
     """
     channels = input_channels(network)
     mean, std = (_of_channels(values, channels) for values in found)
-    if channels == 1 and len(found[0]) == 3 and distributed.rank() == 0:
-        err.print(
+    if channels == 1 and len(found[0]) == 3:
+        distributed.print_note(
             f"{where}: the network takes one channel, so images become grey ({GREY_TEXT}), with "
-            f"mean {mean[0]:g} and std {std[0]:g}; others: {where}.mean=[...] {where}.std=[...]",
-            markup=False,
+            f"mean {mean[0]:g} and std {std[0]:g}; others: {where}.mean=[...] {where}.std=[...]"
         )
     return mean, std
 

@@ -5,7 +5,6 @@ from torch import Tensor
 
 from kd_core.errors import UserError
 from kd_core.runtime import distributed
-from kd_core.runtime.console import err
 
 _OVERSHOOT = 0.25  # what resampling with negative weights may add to [0, 1]
 _BYTES = 8.0  # no normalised image is so bright
@@ -28,8 +27,9 @@ def check_range(images: Tensor, *, normalised: bool) -> None:
     are_bytes = high > _BYTES and low >= -_OVERSHOOT
     text = f"images are floats from {low:.3g} to {high:.3g}"
     if are_bytes and not normalised:
-        if distributed.rank() == 0:
-            err.print(f"{text}, and no mean and std are set: is the network made for 0 to 255?")
+        distributed.print_note(
+            f"{text}, and no mean and std are set: is the network made for 0 to 255?"
+        )
     elif are_bytes:
         raise UserError(f"{text}; wanted uint8, or floats in [0, 1]: divide them by 255")
     elif normalised and (low < -_OVERSHOOT or high > 1 + _OVERSHOOT):

@@ -98,6 +98,12 @@ def joined() -> Iterator[torch.device]:
         stop()
 
 
+def print_note(line: str) -> None:
+    """Print a line to stderr, in rank 0 alone."""
+    if rank() == 0:
+        err.print(line)
+
+
 def wait_for_all() -> None:
     """Wait until all processes are here, so that all can read what one of them wrote."""
     if is_distributed():

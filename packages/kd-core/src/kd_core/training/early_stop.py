@@ -7,7 +7,6 @@ from kd_core.config.node import Node, parse_call
 from kd_core.config.values import NonNegative, PositiveInt
 from kd_core.errors import UserError, nearest
 from kd_core.runtime import distributed
-from kd_core.runtime.console import err
 from kd_core.training.hooks import Evaluate, Hook, TrainerLike
 
 _FOR_IT = ("evaluate", "default", "prefix", "chosen_on")
@@ -62,11 +61,10 @@ class EarlyStop(Hook):
                     f"trainer.early_stop.metric: the evaluation gives no {self.own!r}"
                     f"{nearest(self.own, names)}"
                 )
-        if distributed.rank() == 0:
-            err.print(
-                f"early stop: after {self.patience} epochs in which {self.metric} has not "
-                f"improved; the end is chosen on the {self.chosen_on}, as the best epoch is"
-            )
+        distributed.print_note(
+            f"early stop: after {self.patience} epochs in which {self.metric} has not "
+            f"improved; the end is chosen on the {self.chosen_on}, as the best epoch is"
+        )
         if trainer.history:
             self._look(trainer)
 
@@ -82,8 +80,8 @@ class EarlyStop(Hook):
         if not distributed.any_process(ends, trainer.distiller.steps.device):
             return
         trainer.stopped = True
-        if distributed.rank() == 0 and trainer.epoch < trainer.epochs:
-            err.print(
+        if trainer.epoch < trainer.epochs:
+            distributed.print_note(
                 f"early stop after epoch {trainer.epoch} of {trainer.epochs}: {self.metric} has "
                 f"not improved since epoch {best}"
             )

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from kd_core.runtime import distributed
-from kd_core.runtime.console import err
 from kd_core.training.cuda_graph import WARM_UP
 from kd_core.training.hooks import Hook, TrainerLike
 
@@ -44,8 +43,7 @@ class PeakMemory:
         self._steps += 1
         if self._steps == self._told_after and self.on_gpu:
             self.note()
-            if distributed.rank() == 0:
-                err.print(f"peak memory of a step: {self._text()}")
+            distributed.print_note(f"peak memory of a step: {self._text()}")
 
     def note(self) -> None:
         """Note the most that was taken since what others took was forgotten."""

@@ -54,7 +54,7 @@ def check_contents(cfg: CfgNode, train: Sequence[str]) -> None:
             "alone, or no visible keypoints; DATALOADER.FILTER_EMPTY_ANNOTATIONS False keeps them"
         )
     for name, told in passed.items():
-        err.print(f"data set {name!r}: {told}", markup=False)
+        err.print(f"data set {name!r}: {told}")
 
 
 def _check_files(name: str, root: Path, content: Mapping[str, Any]) -> None:

@@ -42,7 +42,7 @@ def register_images(name: str, folder: str | Path) -> None:
         if known.get(_MARK) != mark or known.get("image_root") != str(root):
             raise UserError(f"data set {name!r} is registered already; choose another name")
         return
-    left_out.tell(root)
+    left_out.print(root)
     DatasetCatalog.register(name, partial(_entries, files))
     MetadataCatalog.get(name).set(image_root=str(root), **{_MARK: mark})
 

@@ -68,8 +68,7 @@ def load_finished(
     if found is None:
         err.print(
             f"{path}: the names of its {count} classes are not known, so they are numbers; "
-            "--register the data set that it was trained on",
-            markup=False,
+            "--register the data set that it was trained on"
         )
     return Finished(network.eval(), cfg, found or numbered(count), file)
 

@@ -65,7 +65,7 @@ def run(args: Namespace, plan: Plan | None) -> int:
                 _measure(detecting, pixels, plan)
     if not args.json:
         out.print(table)
-    err.print(f"{folder}: {len(files) - damaged} pictures with boxes, and {FILE}", markup=False)
+    err.print(f"{folder}: {len(files) - damaged} pictures with boxes, and {FILE}")
     return int(damaged > 0)
 
 
@@ -81,7 +81,7 @@ def pictures_of(given: Sequence[str]) -> list[str]:
         if os.path.isdir(os.path.expanduser(text)):
             left_out = LeftOut()
             files = list_images(os.path.expanduser(text), left_out)
-            left_out.tell(text)
+            left_out.print(text)
             if not files:
                 raise UserError(f"{text}: has no images")
         for file in files:
@@ -176,5 +176,5 @@ def _told(file: str) -> Iterator[list[str]]:
     try:
         yield failed
     except UserError as error:
-        err.print(f"left out: {error}", markup=False)
+        err.print(f"left out: {error}")
         failed.append(file)

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 from kd_core.errors import UserError
 from kd_core.files.mismatch import COUNTER, Mismatch, few
 from kd_core.runtime import distributed
-from kd_core.runtime.console import err
 
 _STATISTICS = ("running_mean", "running_var")
 _CONTAINERS = ("backbone.bottom_up", "backbone", "roi_heads")  # of a detector's parts
@@ -180,8 +179,8 @@ def without_statistics(fit: Fit, names: Collection[str]) -> Fit:
 
 def tell(fit: Fit, file: str) -> None:
     """Print what stays random and what is left out, in the first process."""
-    if (told := fit.told()) and distributed.rank() == 0:
-        err.print(f"{file}: {told}", markup=False)
+    if told := fit.told():
+        distributed.print_note(f"{file}: {told}")
 
 
 def require(fit: Fit, where: str, *, whole: bool, advice: str) -> None:

@@ -8,7 +8,6 @@ from kd_core.errors import UserError, located
 from kd_core.files.best_match import Match, choose, matches, same_tensors
 from kd_core.files.weights import read_contents
 from kd_core.runtime import distributed
-from kd_core.runtime.console import err
 from torch import Tensor
 
 from kd_det.loading import foreign
@@ -55,15 +54,12 @@ def state_of(
         if not choice and usual.fits(own):
             others = [m for m in found if m.fits(own) and not same_tensors(m, usual)]
             if others:
-                _tell(f"{file}: took 'model'; others fit too: FILE#{others[0].place} takes them")
+                distributed.print_note(
+                    f"{file}: took 'model'; others fit too: FILE#{others[0].place} takes them"
+                )
             return plain
         match = choose(found, own, choice)
     if match is None or match.place == ("" if plain is contents else "model"):
         return plain
-    _tell(f"{file}: {match.told()}")
+    distributed.print_note(f"{file}: {match.summary()}")
     return match.state
-
-
-def _tell(text: str) -> None:
-    if distributed.rank() == 0:
-        err.print(text, markup=False)

@@ -13,7 +13,6 @@ from kd_core.distill.term_spec import TermSpec
 from kd_core.errors import UserError
 from kd_core.networks.roles import tap_list
 from kd_core.runtime import distributed
-from kd_core.runtime.console import err
 from torch import nn
 
 from kd_det.networks.detector import Detector
@@ -42,7 +41,7 @@ def pair_levels(
         if both == [ALL_MAPS, ALL_MAPS] and mine and theirs and _values(mine) != _values(theirs):
             taps = _common(mine, theirs, f"{where}.{name}")
             call = call.changed(**dict(zip(_SIDES, taps, strict=True)))
-            _tell(
+            distributed.print_note(
                 f"{where}.{name}: @fpn has the strides {_shown(mine)} in the student, "
                 f"{_shown(theirs)} in the teacher; paired by stride: {_pairs(*taps)}"
             )
@@ -85,7 +84,7 @@ def check_levels(specs: Specs, distiller: Distiller, where: str = "KD.TERMS") ->
                         f"{text}; name maps of one stride, such as @fpn on both sides, which "
                         "pairs them by stride, or the modules themselves, if this is meant"
                     )
-                _tell(f"{text}; as both are named, this is taken as meant")
+                distributed.print_note(f"{text}; as both are named, this is taken as meant")
 
 
 _SIDES = ("student", "teacher")
@@ -152,8 +151,3 @@ def _on_regions(network: nn.Module, taps: Sequence[str]) -> bool:
 
 def _network(student: nn.Module) -> nn.Module:
     return student.network if isinstance(student, Detector) else student
-
-
-def _tell(text: str) -> None:
-    if distributed.rank() == 0:
-        err.print(text, markup=False)

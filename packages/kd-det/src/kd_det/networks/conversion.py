@@ -39,7 +39,7 @@ def write(architecture: str, weights: str | None, out_file: str) -> None:
     state = read_weights(weights) if weights else _download(architecture)
     converted = convert(state, architecture)
     checkpoint.save({"model": converted, "__author__": "torchvision"}, path)
-    out.print(f"{path}: {len(converted)} tensors. {_SETTINGS}", markup=False)
+    out.print(f"{path}: {len(converted)} tensors. {_SETTINGS}")
 
 
 def convert(state: Mapping[str, Tensor], architecture: str) -> dict[str, Tensor]:

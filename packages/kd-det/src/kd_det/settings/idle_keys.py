@@ -50,8 +50,7 @@ def tell_of_size(cfg: CfgNode, teacher: CfgNode | None) -> None:
     if size > largest:
         err.print(
             f"the teacher is shown the student's images, of {largest} pixels (INPUT.MIN_SIZE_TRAIN)"
-            f", and not of {size}, its own INPUT.MIN_SIZE_TEST",
-            markup=False,
+            f", and not of {size}, its own INPUT.MIN_SIZE_TEST"
         )
 
 

@@ -39,13 +39,13 @@ def run(args: Namespace) -> int:
     report = check(args.source, workers=args.workers, allow_shared=args.allow_shared, **reading)
     if args.out:
         save_json(report, Path(args.out).expanduser(), sealed=False)
-    out.print(f"read as {report['form']}", markup=False)
+    out.print(f"read as {report['form']}")
     praise = "all usable" if report["evaluation_possible"] else "all images can be read"
     print_report(report, _rows(report), UNUSABLE, praise=praise)
-    out.print(_evaluation_text(report), markup=False)
+    out.print(_evaluation_text(report))
     if report["cameras"] is None and not reading["same_camera"]:
         for hint in camera_hint(args.source, reading):
-            out.print(hint, markup=False)
+            out.print(hint)
     return int(not (report["usable"] and report["evaluation_possible"]))
 
 

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 from kd_core.data.image_files import require_image
 from kd_core.errors import UserError
+from kd_core.runtime import distributed
 
 from kd_reid.data.identities import read_people
 from kd_reid.data.lists import ENDINGS, read_list
 from kd_reid.data.msmt17 import LISTS, read_msmt17
-from kd_reid.data.names import identity_meaning, tell
+from kd_reid.data.names import identity_meaning
 from kd_reid.data.parts import STYLES, check_others, find_parts, require_folder
 from kd_reid.data.reading import PARTS, Kind, Reading, option
 from kd_reid.data.records import (
@@ -160,7 +161,7 @@ def _settled(splits: Splits, source: str | Path, reading: Reading) -> Splits:
     if all(known) and not reading.same_camera:
         return splits
     if any(known) and not all(known):
-        tell(
+        distributed.print_note(
             f"{source}: cameras are not known: only {sum(known):,} of {len(known):,} names of "
             f"images tell one; others: {option('camera', 'REGEX')}"
         )
@@ -196,7 +197,7 @@ def _tell_of_nobody(found: Found, source: str | Path) -> None:
         counts["distractors, which are in the gallery alone"] = nobody
     if counts:
         shown = ", ".join(f"{count:,} {name}" for name, count in counts.items())
-        tell(
+        distributed.print_note(
             f"{source}: images of nobody are not people to train on or to search for (identity -1 "
             f"is junk, 0000 a distractor): {shown}; if 0000 is a person: "
             f"{option('distractors', 'False')}"

@@ -42,7 +42,7 @@ def read_people(folder: Path, reading: Reading, part: str | None = None) -> list
         records = [_by_folder(path, inner, reading) for path, inner in nested.items()]
     else:
         records = _by_names(folder, paths, reading, part)
-    left_out.tell(folder)
+    left_out.print(folder)
     return in_order(records)
 
 

@@ -3,9 +3,6 @@
 import re
 import unicodedata
 
-from kd_core.runtime import distributed
-from kd_core.runtime.console import err
-
 Key = tuple[list[tuple[int, str]], str]
 """Of `natural`."""
 MARKET_NAME = re.compile(r"(-1|[0-9]+)_c([0-9]+)")
@@ -43,12 +40,6 @@ def natural(text: str) -> Key:
     numbers = [piece.lstrip("0") if place % 2 else "" for place, piece in enumerate(pieces)]
     texts = ["" if place % 2 else piece for place, piece in enumerate(pieces)]
     return [(len(n), n or t) for n, t in zip(numbers, texts, strict=True)], text
-
-
-def tell(text: str) -> None:
-    """Print one line, in one process of several."""
-    if distributed.rank() == 0:
-        err.print(text, markup=False)
 
 
 def _composed(name: str) -> str:

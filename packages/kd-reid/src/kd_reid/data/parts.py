@@ -6,8 +6,8 @@ from pathlib import Path
 
 from kd_core.data.image_listing import entries_of, is_hidden
 from kd_core.errors import UserError, nearest
+from kd_core.runtime import distributed
 
-from kd_reid.data.names import tell
 from kd_reid.data.reading import option
 
 NAMES = {
@@ -97,7 +97,9 @@ def check_others(root: Path, parts: Mapping[str, Path]) -> None:
         raise _unclear(root, [*rivals, *unclear])
     if others:
         names = ", ".join(others[:3]) + ", ..." * (len(others) > 3)
-        tell(f"{root}: left out {len(others):,} folders that are not a part of the set ({names})")
+        distributed.print_note(
+            f"{root}: left out {len(others):,} folders that are not a part of the set ({names})"
+        )
 
 
 def require_folder(folder: Path) -> Path:

@@ -4,7 +4,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from kd_reid.data.names import camera_meaning, identity_meaning, tell
+from kd_core.runtime import distributed
+
+from kd_reid.data.names import camera_meaning, identity_meaning
 from kd_reid.data.records import Record, Splits
 
 
@@ -29,7 +31,7 @@ def one_spelling(splits: Splits, where: str) -> Splits:
     for kind, ways in (("identities", identities), ("cameras", cameras)):
         if ways.several:
             example = " and ".join(map(repr, ways.several[0]))
-            tell(
+            distributed.print_note(
                 f"{where}: {len(ways.several):,} {kind} are written in several ways, such as "
                 f"{example}; each counts as one"
             )
@@ -62,4 +64,6 @@ def _tell_of_case(identities: _Ways, where: str) -> None:
     alike = _ways(set(identities.chosen.values()), str.casefold).several
     if alike:
         example = " and ".join(map(repr, alike[0]))
-        tell(f"{where}: {example} differ in capitals alone and count as different identities")
+        distributed.print_note(
+            f"{where}: {example} differ in capitals alone and count as different identities"
+        )

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kd_core.errors import UserError
+from kd_core.runtime import distributed
 
-from kd_reid.data.names import camera_meaning, identity_meaning, tell
+from kd_reid.data.names import camera_meaning, identity_meaning
 from kd_reid.data.records import Record
 
 _LISTS = {"train": "name_train.txt", "query": "name_query.txt", "gallery": "name_test.txt"}
@@ -39,7 +40,9 @@ def listed(root: Path, part: str, records: Sequence[Record]) -> list[Record]:
             f"{missing[0]!r}; get them, or move the list elsewhere, and all that is there is read"
         )
     if others := len(records) - len(found):
-        tell(f"{file}: left out {others:,} images of the folder that the list does not name")
+        distributed.print_note(
+            f"{file}: left out {others:,} images of the folder that the list does not name"
+        )
     return found
 
 

@@ -27,8 +27,7 @@ def run(args: Namespace, plan: Plan | None) -> None:
     if measured.evaluation.get("flip") and not args.flip:
         err.print(
             f"{args.model}: its own evaluation takes the mean of mirror images, and the file does "
-            "not; --flip writes one that does",
-            markup=False,
+            "not; --flip writes one that does"
         )
     said = {
         name: getattr(args, name)

@@ -44,7 +44,7 @@ def run(args: Namespace) -> None:
         if distributed.rank() == 0:
             write_stored(path, Stored(rows, files, made_by), names, args.folder)
             count, width = rows.shape
-            out.print(f"wrote {path} ({count:,} x {width}), with .csv and .json", markup=False)
+            out.print(f"wrote {path} ({count:,} x {width}), with .csv and .json")
 
 
 def opened_model(

@@ -9,7 +9,6 @@ from kd_core.data.worker_loader import default_workers
 from kd_core.errors import UserError
 from kd_core.experiment.data_report import read_all
 from kd_core.runtime import distributed
-from kd_core.runtime.console import err
 
 _SHOWN = 5  # names of broken pictures in a line
 
@@ -27,7 +26,7 @@ def pictures_in(folder: str, *, skip_broken: bool = False) -> list[str]:
     """
     left_out = LeftOut()
     files = list_images(folder, left_out, skip_broken=skip_broken)
-    left_out.tell(folder)
+    left_out.print(folder)
     if not files:
         raise UserError(f"{folder}: no pictures in it; wanted files such as {USUAL_ENDINGS}")
     return _sound(folder, files) if skip_broken else files
@@ -54,13 +53,12 @@ def names_in(folder: str, files: Sequence[str]) -> list[str]:
 def _sound(folder: str, files: Sequence[str]) -> list[str]:
     """Leave out and tell what cannot be decoded."""
     broken = [file for file, fails in read_all(files, _fails, default_workers()) if fails]
-    if broken and distributed.rank() == 0:
+    if broken:
         names = ", ".join(os.path.relpath(file, folder) for file in broken[:_SHOWN])
         more = f" and {len(broken) - _SHOWN:,} more" if len(broken) > _SHOWN else ""
-        err.print(
+        distributed.print_note(
             f"{folder}: left out {len(broken):,} of {len(files):,} pictures, which cannot be "
-            f"decoded: {names}{more}",
-            markup=False,
+            f"decoded: {names}{more}"
         )
     if len(broken) == len(files):
         raise UserError(f"{folder}: none of {len(files):,} pictures can be decoded")

@@ -54,12 +54,12 @@ def run(args: Namespace) -> None:
     for match in (match for matches in found for match in matches):
         _require_there(match.file, args)
     save_json(_report(args, queries.files, found, distance), beside, sealed=False)
-    out.print(f"wrote {beside}", markup=False)
+    out.print(f"wrote {beside}")
     try:
         _draw(queries.files, found, path, distance)
     except (UserError, OSError) as error:
         raise RunError(f"{explain(error) or error}; {beside} has the ranking") from error
-    out.print(f"wrote {path}", markup=False)
+    out.print(f"wrote {path}")
 
 
 def nearest(

@@ -9,7 +9,6 @@ from kd_core.files.mismatch import Mismatch, few
 from kd_core.files.weight_files import split_choice
 from kd_core.files.weights import check_values, read_contents, read_state_dict
 from kd_core.runtime import distributed
-from kd_core.runtime.console import err
 from torch import Tensor, nn
 
 from kd_reid.neck import CLASSIFIER, attach, neck_of
@@ -55,8 +54,8 @@ def _found(path: str, body: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], di
     match = choose(matches(contents, body), body, choice)
     if match is None:
         return read_state_dict(path), {}
-    if match.place and distributed.rank() == 0:
-        err.print(f"{file}: took the weights under {match.place!r}", markup=False)
+    if match.place:
+        distributed.print_note(f"{file}: took the weights under {match.place!r}")
     return match.state, _left_in(contents, match)
 
 
@@ -88,10 +87,10 @@ def _take_neck(network: nn.Module, path: str, others: Mapping[str, Tensor]) -> N
         )
     if necks:
         _attach(network, path, necks[0], others)
-    if distributed.rank() == 0 and (necks or rest):
+    if necks or rest:
         used = f"the embedding is taken behind its neck {necks[0]!r}" if necks else ""
         left = f"left out, as evaluation needs no classifier: {few(rest)}" if rest else ""
-        err.print(f"{path}: {'; '.join(filter(None, (used, left)))}", markup=False)
+        distributed.print_note(f"{path}: {'; '.join(filter(None, (used, left)))}")
 
 
 @torch.no_grad()

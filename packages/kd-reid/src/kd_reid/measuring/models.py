@@ -154,5 +154,5 @@ def _named_in(file: Path) -> str:
             "(kd_reid.models.model_names() lists them)"
         )
     name = max(fitting, key=len)
-    err.print(f"{file}: its name says {name}", markup=False)
+    err.print(f"{file}: its name says {name}")
     return name

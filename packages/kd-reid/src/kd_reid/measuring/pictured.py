@@ -94,12 +94,12 @@ def _draw(args: Namespace, data: Searched, features: Features, settings: Mapping
     if args.galleries is not None:
         path = Path(args.galleries).expanduser()
         _draw_galleries(path, data, features, settings, (args.queries, args.top_k))
-        out.print(f"wrote {path}", markup=False)
+        out.print(f"wrote {path}")
     if args.tsne is not None:
         path = Path(args.tsne).expanduser()
         title = Path(args.model).name
         _draw_plane(path, data, features, settings, (args.people, args.perplexity), title)
-        out.print(f"wrote {path} and {path.with_suffix('.csv').name}", markup=False)
+        out.print(f"wrote {path} and {path.with_suffix('.csv').name}")
 
 
 def _draw_galleries(

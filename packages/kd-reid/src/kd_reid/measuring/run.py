@@ -101,15 +101,13 @@ def tell_of_own_data(searching: Searching, measured: Measured, *, same_camera: b
     if searching.is_whole:
         err.print(
             f"{source}: the run was trained on a part of it, and all its people are searched for "
-            "here; its config.py as --data keeps to the others",
-            markup=False,
+            "here; its config.py as --data keeps to the others"
         )
     known = any(record.camera is not None for record in searching.query.records)
     if measured.camera is not None and not (known or same_camera):
         err.print(
             f"{source}: no cameras are known, so matches by the same camera count; the run has "
-            f"data.camera={measured.camera}: add --camera '{measured.camera}'",
-            markup=False,
+            f"data.camera={measured.camera}: add --camera '{measured.camera}'"
         )
 
 

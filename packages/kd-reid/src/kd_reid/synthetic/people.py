@@ -111,7 +111,7 @@ def synthetic_people(
     name = "_".join(["synthetic_people", *map(str, settings.values())])
     folder = cache_folder() / name if folder is None else Path(folder)
     if not folder.exists():
-        err.print(f"drawing people into {folder}, once", markup=False)
+        err.print(f"drawing people into {folder}, once")
         _write(folder, settings)
     _check(folder, settings)
     return folder

@@ -13,8 +13,8 @@ from kd_core.data.split_loader import SplitLoader
 from kd_core.data.unlabelled.found_images import images_below, without_broken
 from kd_core.data.unlabelled.parts import chosen, divided, tell_of_parts, tell_of_shared
 from kd_core.errors import UserError, located
-from kd_core.experiment.models import tell
 from kd_core.networks.image_task import height_and_width
+from kd_core.runtime import distributed
 from torchvision.transforms import v2
 
 from kd_reid.data.options import Options, with_options
@@ -151,14 +151,14 @@ def _large_enough(
         return files
     shown = f"{len(small):,} of {len(files):,} crops are smaller than {height} x {width} pixels"
     if least is None:
-        tell(
+        distributed.print_note(
             f"{root}: {shown}, a part of {_SMALL} of the images' sides, such as {small[0]}; "
             f"data.min_size=[{height},{width}] leaves them out"
         )
         return files
     if len(small) == len(files):
         raise UserError(f"{root}: all {len(files):,} crops are smaller than {height} x {width}")
-    tell(f"{root}: {shown}, such as {small[0]}; they are left out")
+    distributed.print_note(f"{root}: {shown}, such as {small[0]}; they are left out")
     return [file for file, one in zip(files, fits, strict=True) if one]
 
 

@@ -108,7 +108,7 @@ class ShardLoader(WorkerLoader):
                 raise UserError(f"{text} ({counted})")
             if len(self.broken) <= _TOLD or count & (count - 1) == 0:
                 done = "another takes its place" if self.samples.replace else "left out"
-                err.print(f"{text}; {done} ({counted})", markup=False)
+                err.print(f"{text}; {done} ({counted})")
 
 
 def _tasks(

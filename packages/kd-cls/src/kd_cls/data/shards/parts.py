@@ -84,8 +84,7 @@ def tell_shared(tables: Mapping[str, ShardTable]) -> None:
             first = int(np.flatnonzero(_known_by(table) == both[0])[0])
             err.print(
                 f"warning: {len(both):,} samples of data.{part} seem to be training samples too, "
-                f"by key and size, such as {table.name(first)}",
-                markup=False,
+                f"by key and size, such as {table.name(first)}"
             )
 
 

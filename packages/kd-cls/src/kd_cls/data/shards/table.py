@@ -11,7 +11,6 @@ import torch
 from kd_core.errors import UserError
 from kd_core.files.fingerprint import fingerprint
 from kd_core.runtime import distributed
-from kd_core.runtime.console import err
 from torch import Tensor
 
 from kd_cls.data.shards.index import ShardIndex, index_file, index_shards
@@ -123,9 +122,9 @@ def _check_problems(addresses: Sequence[str], found: Sequence[ShardIndex], most_
         raise UserError(
             f"{broken[0]} ({len(broken):,} broken samples; data.max_broken allows {most_broken:,})"
         )
-    if broken and distributed.rank() == 0:
+    if broken:
         text = f"left out {len(broken):,} broken samples, of at most {most_broken:,}"
-        err.print(f"{broken[0]}; {text}", markup=False)
+        distributed.print_note(f"{broken[0]}; {text}")
     return len(broken)
 
 
@@ -134,10 +133,9 @@ def _tell_repeated(table: ShardTable) -> None:
     order = np.lexsort((table.places[:, 2].numpy(), table.keys))
     keys, sizes = table.keys[order], table.places[:, 2].numpy()[order]
     same = np.flatnonzero((keys[1:] == keys[:-1]) & (sizes[1:] == sizes[:-1]))
-    if len(same) and distributed.rank() == 0:
+    if len(same):
         first, again = order[same[0]], order[same[0] + 1]
-        err.print(
+        distributed.print_note(
             f"warning: {len(same):,} samples seem to be in two shards, by key and size, such as "
-            f"{table.name(first)}, also in {table.addresses[int(table.shard[again])]}",
-            markup=False,
+            f"{table.name(first)}, also in {table.addresses[int(table.shard[again])]}"
         )

@@ -27,11 +27,11 @@ def images_below(root: str) -> list[str]:
     """
     folder, left_out = require_folder(Path(root), f"{root}/<images>, in folders or not"), LeftOut()
     found = each_once(list_images(folder, left_out), left_out)
-    left_out.tell(folder)
+    left_out.print(folder)
     if not found:
         raise UserError(f"{folder}: no image in this folder; images end in {USUAL_ENDINGS}, ...")
-    if distributed.rank() == 0 and (text := _flattened(folder, found)):
-        err.print(f"{folder}: {text}", markup=False)
+    if text := _flattened(folder, found):
+        distributed.print_note(f"{folder}: {text}")
     return found
 
 
@@ -52,8 +52,8 @@ def without_broken(files: Sequence[str], where: str) -> list[str]:
         )
         problems = list(shown)
     told = [problem for problem in problems if problem]
-    if told and distributed.rank() == 0:
-        err.print(f"{where}: left out {len(told):,} broken images ({told[0]})", markup=False)
+    if told:
+        distributed.print_note(f"{where}: left out {len(told):,} broken images ({told[0]})")
     if len(told) == len(files):
         raise UserError(f"{where}: none of its {len(files):,} images can be decoded")
     return [file for file, problem in zip(files, problems, strict=True) if not problem]

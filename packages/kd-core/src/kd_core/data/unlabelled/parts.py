@@ -47,12 +47,9 @@ def divided(files: np.ndarray, share: float, data_seed: int) -> tuple[np.ndarray
 
 def tell_of_parts(where: str, train: np.ndarray, held_out: np.ndarray) -> None:
     """Print how many images are trained on, and how many are not."""
-    if distributed.rank() == 0:
-        err.print(
-            f"{where}: {len(train):,} images to train on, {len(held_out):,} held out, without"
-            " labels",
-            markup=False,
-        )
+    distributed.print_note(
+        f"{where}: {len(train):,} images to train on, {len(held_out):,} held out, without labels"
+    )
 
 
 def tell_of_shared(files: Sequence[str], labelled: Mapping[str, Sequence[str]]) -> None:
@@ -71,8 +68,7 @@ def tell_of_shared(files: Sequence[str], labelled: Mapping[str, Sequence[str]]) 
     if told:
         err.print(
             f"evaluate_on: {' and '.join(told)} are also among the images without labels, which the"
-            " student learns from; what is measured there is of images that it has seen",
-            markup=False,
+            " student learns from; what is measured there is of images that it has seen"
         )
 
 

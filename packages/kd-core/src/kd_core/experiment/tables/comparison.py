@@ -12,7 +12,7 @@ import torch
 from kd_core.catalogue.compose import run_name
 from kd_core.errors import UserError, nearest
 from kd_core.experiment.cli import comparison_main, parse_options
-from kd_core.experiment.command_line import TrainingTool, print_note
+from kd_core.experiment.command_line import TrainingTool
 from kd_core.experiment.parsing import read_experiment
 from kd_core.experiment.phases import key_of
 from kd_core.experiment.runner import Runner
@@ -66,7 +66,7 @@ class ComparisonTool:
             if args.share_teacher:
                 check_shareable(list(chosen.values()))
             if line := task_weights_line(chosen):
-                print_note(line)
+                distributed.print_note(line)
             if args.dry_run:
                 for label, config in chosen.items():
                     err.rule(label)
@@ -91,8 +91,9 @@ class ComparisonTool:
         Raises:
             UserError: If there are no rows, or a label that was asked for is not one of them.
         """
-        told = parse_options(args.cfg_options)
-        files = self.tool.sources(args.configs, print_note, told) or given.get("files", [])
+        of_line = parse_options(args.cfg_options)
+        files = self.tool.sources(args.configs, distributed.print_note, of_line)
+        files = files or given.get("files", [])
         rows = row_files(args, given)
         if unknown := [label for label in args.only or [] if label not in rows]:
             raise UserError(f"--only: there is no row {unknown[0]!r}{nearest(unknown[0], rows)}")
@@ -101,7 +102,7 @@ class ComparisonTool:
         configs = {}
         for label, (own, options) in rows.items():
             changed = parse_options([*options, *args.cfg_options])
-            note = partial(print_note, row=label) if label in (args.only or rows) else _say_nothing
+            note = partial(_note_row, label) if label in (args.only or rows) else _say_nothing
             experiment = read_experiment(self.adapter, [*files, *own], changed, note=note)
             configs[label] = _without_idle_teacher(experiment)
         return configs
@@ -163,6 +164,11 @@ def task_weights_line(configs: Mapping[str, Experiment]) -> str:
         for weight, labels in rows.items()
     ]
     return f"task_weight differs: {'; '.join(texts)}" if len(rows) > 1 else ""
+
+
+def _note_row(label: str, line: str) -> None:
+    """Print a note on a row, such as the values that its config has for the pair."""
+    distributed.print_note(f"{label}: {line}")
 
 
 def _say_nothing(line: str) -> None:

@@ -17,7 +17,6 @@ from kd_core.errors import UserError
 from kd_core.networks.roles import tap_list
 from kd_core.networks.task import Task
 from kd_core.runtime import distributed
-from kd_core.runtime.console import err
 from kd_core.training.targets.stored import StoredTargets
 from kd_core.training.teacher_cache import CachedTeachers, has_few_views
 
@@ -127,8 +126,7 @@ def with_cache(
             f"{_WHERE} cannot be used here: {type(loader).__name__} is not a SplitLoader, so "
             "nothing says that its images depend on seed, epoch and place alone; leave it out"
         )
-    if distributed.rank() == 0:
-        err.print(text, markup=False)
+    distributed.print_note(text)
     return cached
 
 

@@ -201,7 +201,7 @@ def _tell_of_others(folder: Path, place: Path, identity: Mapping[str, str]) -> N
             found = identity_in(other)
             if all(found.get(name) == identity[name] for name in ("teacher", "tap")):
                 text = listed(differences(found, identity))
-                err.print(f"{other} is not used: {text}", markup=False)
+                err.print(f"{other} is not used: {text}")
                 return
 
 
