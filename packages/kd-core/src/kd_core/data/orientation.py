@@ -20,8 +20,8 @@ def orientation(image: Any) -> int:
 def upright_size(image: Any, late: bool) -> tuple[int, int]:
     """Return width and height after `as_rgb`, decoding no pixels where the header says enough."""
     width, height = image.size
-    told = late or "exif" in image.info or any(key in image.info for key in _XMP)
-    if width == height or (image.format == "PNG" and not told):  # else Pillow would decode it
+    may_turn = late or "exif" in image.info or any(key in image.info for key in _XMP)
+    if width == height or (image.format == "PNG" and not may_turn):  # else Pillow would decode it
         return width, height
     # Of a TIFF file, Pillow has swapped the sides already.
     done = getattr(image, "tag_v2", {}).get(_ORIENTATION) in _SIDES_SWAPPED

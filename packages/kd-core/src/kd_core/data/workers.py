@@ -108,13 +108,13 @@ class Watched:
             yield
         except BaseException as error:
             with children.left_alone():  # also after Ctrl-C they have to end
-                told = self._late or self._ended(error)
-                for worker in self._workers if told else ():
+                reason = self._late or self._ended(error)
+                for worker in self._workers if reason else ():
                     worker.kill()
                     worker.join(5)
-            if not told or not isinstance(error, Exception):
+            if not reason or not isinstance(error, Exception):
                 raise
-            raise RunError(told) from error
+            raise RunError(reason) from error
         finally:
             self._due = math.inf
 

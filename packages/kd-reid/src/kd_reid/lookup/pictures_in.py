@@ -3,7 +3,8 @@
 import os
 from collections.abc import Sequence
 
-from kd_core.data.image_files import USUAL_ENDINGS, read_image
+from kd_core.data.broken_images import why_broken
+from kd_core.data.image_files import USUAL_ENDINGS
 from kd_core.data.image_listing import LeftOut, list_images
 from kd_core.data.worker_loader import default_workers
 from kd_core.errors import UserError
@@ -17,8 +18,8 @@ def pictures_in(folder: str, *, skip_broken: bool = False) -> list[str]:
     """Return the paths of a folder's pictures, and of those below it, in the order of names.
 
     Args:
-        folder: Its path; hidden files and those that are not pictures are left out, and told.
-        skip_broken: Whether to decode them all, and to leave out, and tell, those that cannot be;
+        folder: Its path; hidden files and those that are not pictures are left out, and counted.
+        skip_broken: Whether to decode them all, and to leave out, and name, those that cannot be;
             else the first that is met later is an error.
 
     Raises:
@@ -51,8 +52,8 @@ def names_in(folder: str, files: Sequence[str]) -> list[str]:
 
 
 def _sound(folder: str, files: Sequence[str]) -> list[str]:
-    """Leave out and tell what cannot be decoded."""
-    broken = [file for file, fails in read_all(files, _fails, default_workers()) if fails]
+    """Leave out and name what cannot be decoded."""
+    broken = [file for file, fails in read_all(files, why_broken, default_workers()) if fails]
     if broken:
         names = ", ".join(os.path.relpath(file, folder) for file in broken[:_SHOWN])
         more = f" and {len(broken) - _SHOWN:,} more" if len(broken) > _SHOWN else ""
@@ -64,12 +65,3 @@ def _sound(folder: str, files: Sequence[str]) -> list[str]:
         raise UserError(f"{folder}: none of {len(files):,} pictures can be decoded")
     lost = set(broken)
     return [file for file in files if file not in lost]
-
-
-def _fails(file: str) -> bool:
-    """Return whether a picture cannot be decoded."""
-    try:
-        read_image(file)
-    except UserError:
-        return True
-    return False

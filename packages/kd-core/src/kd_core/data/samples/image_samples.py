@@ -2,9 +2,7 @@
 
 import hashlib
 import os
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kd_core.data.broken_images import each_problem, why_broken
 from kd_core.data.image_files import Pixels, Transform, as_image, as_tensor, read_image
 from kd_core.data.samples.sampled import Samples
 from kd_core.errors import UserError
@@ -19,10 +18,8 @@ from kd_core.files.fingerprint import fingerprint
 from kd_core.runtime.failures import first_line
 
 _LOOKED_AT = 64  # files that are read for a fingerprint, where there are many
-_READERS = 8  # threads: decoders release Python's lock
 _SECONDS = 30.0  # to look for more broken files
-_AT_ONCE = 256  # files, between looks at the clock
-_TOLD = 5  # of them by name
+_NAMED = 5  # of them
 _READ_WHOLE = 64 * 2**20  # bytes of a set whose files are all read for the hash of its contents
 
 
@@ -59,7 +56,7 @@ class ImageFiles(Samples):
         return transformed(image, self.transform, self.size, file)
 
     def more_broken(self, problem: str) -> str:
-        """Return what else cannot be read, so that one run tells of all; "" if nothing is found.
+        """Return what else cannot be read, so that one run reports all; "" if nothing is found.
 
         All files are decoded, for half a minute at most.
 
@@ -68,19 +65,15 @@ class ImageFiles(Samples):
         """
         files = list(dict.fromkeys(map(os.fsdecode, self.files)))
         first = next((file for file in files if problem.startswith(f"{file}:")), None)
-        if first is None or not broken(first):
+        if first is None or not why_broken(first):
             return ""
-        end, looked_at, found = time.monotonic() + _SECONDS, 0, list[str]()
-        with ThreadPoolExecutor(_READERS) as readers:
-            while looked_at < len(files) and time.monotonic() < end:
-                some = files[looked_at : looked_at + _AT_ONCE]
-                told = zip(some, readers.map(broken, some), strict=True)
-                found += [file for file, why in told if why and file != first]
-                looked_at += len(some)
+        problems = list(each_problem(files, _SECONDS))  # of the first files, if time is short
+        tried = zip(files, problems, strict=False)
+        found = [file for file, why in tried if why and file != first]
         if not found:
             return ""
-        names = ", ".join(found[:_TOLD]) + ", ..." * (len(found) > _TOLD)
-        return f"; of {looked_at:,} images {len(found):,} more cannot be read: {names}"
+        names = ", ".join(found[:_NAMED]) + ", ..." * (len(found) > _NAMED)
+        return f"; of {len(problems):,} images {len(found):,} more cannot be read: {names}"
 
     def fingerprint(self) -> str:
         """Return a hash of all files' and their folders' names, and of some contents."""
@@ -111,15 +104,6 @@ class ImageFiles(Samples):
         split = map(os.path.split, paths)
         names = [f"{places[folder][beyond:]}/{name}".replace(os.sep, "/") for folder, name in split]
         return fingerprint(*names, *map(str, sizes), *read)
-
-
-def broken(file: str) -> str:
-    """Return why an image file cannot be decoded; "" if it can be."""
-    try:
-        read_image(file)
-    except UserError as error:
-        return str(error)
-    return ""
 
 
 def transformed(

@@ -2,25 +2,23 @@
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.progress import track
 
+from kd_core.data.broken_images import each_problem
 from kd_core.data.image_files import USUAL_ENDINGS
 from kd_core.data.image_listing import LeftOut, list_images, require_folder
-from kd_core.data.samples.image_samples import broken
 from kd_core.errors import UserError
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err
 
-_READERS = 8  # threads: decoders release Python's lock
 _FEW = 2000  # images without a progress bar
 _PARTS = ("train", "test", "val")  # folders of a set with labels
 
 
 def images_below(root: str) -> list[str]:
-    """Return all images below a folder, at any depth; what is left out, and its form, is told.
+    """Return all images below a folder, at any depth; what is left out is printed, and its form.
 
     Raises:
         UserError: If there is no such folder, or no image in it.
@@ -36,25 +34,24 @@ def images_below(root: str) -> list[str]:
 
 
 def without_broken(files: Sequence[str], where: str) -> list[str]:
-    """Decode every image once and return those that can be; one line tells of the others.
+    """Decode every image once and return those that can be; a line counts the others.
 
     Raises:
         UserError: If none can be decoded.
     """
-    with ThreadPoolExecutor(_READERS) as readers:
-        shown = track(
-            readers.map(broken, files),
-            f"looking for broken images among {len(files):,}",
-            total=len(files),
-            console=err,
-            disable=len(files) <= _FEW or distributed.rank() > 0,
-            transient=True,
-        )
-        problems = list(shown)
-    told = [problem for problem in problems if problem]
-    if told:
-        distributed.print_note(f"{where}: left out {len(told):,} broken images ({told[0]})")
-    if len(told) == len(files):
+    shown = track(
+        each_problem(files),
+        f"looking for broken images among {len(files):,}",
+        total=len(files),
+        console=err,
+        disable=len(files) <= _FEW or distributed.rank() > 0,
+        transient=True,
+    )
+    problems = list(shown)
+    found = [problem for problem in problems if problem]
+    if found:
+        distributed.print_note(f"{where}: left out {len(found):,} broken images ({found[0]})")
+    if len(found) == len(files):
         raise UserError(f"{where}: none of its {len(files):,} images can be decoded")
     return [file for file, problem in zip(files, problems, strict=True) if not problem]
 
@@ -75,7 +72,7 @@ def each_once(files: Sequence[str], left_out: LeftOut) -> list[str]:
 
 
 def _flattened(folder: Path, files: Sequence[str]) -> str:
-    """Return what is told of the folders inside; "" for a flat one."""
+    """Return what is printed of the folders inside; "" for a flat one."""
     inside = {os.path.relpath(os.path.dirname(file), folder) for file in files}
     if inside == {os.curdir}:
         return ""

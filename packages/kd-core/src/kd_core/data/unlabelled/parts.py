@@ -45,14 +45,14 @@ def divided(files: np.ndarray, share: float, data_seed: int) -> tuple[np.ndarray
     return files[~held], files[held]
 
 
-def tell_of_parts(where: str, train: np.ndarray, held_out: np.ndarray) -> None:
+def note_parts(where: str, train: np.ndarray, held_out: np.ndarray) -> None:
     """Print how many images are trained on, and how many are not."""
     distributed.print_note(
         f"{where}: {len(train):,} images to train on, {len(held_out):,} held out, without labels"
     )
 
 
-def tell_of_shared(files: Sequence[str], labelled: Mapping[str, Sequence[str]]) -> None:
+def note_shared(files: Sequence[str], labelled: Mapping[str, Sequence[str]]) -> None:
     """Print how many labelled images are among those without labels, train and held out.
 
     Args:
@@ -61,14 +61,14 @@ def tell_of_shared(files: Sequence[str], labelled: Mapping[str, Sequence[str]]) 
     """
     if distributed.rank() > 0:
         return
-    told = []
+    shared = []
     for what, others in labelled.items():
         if found := shared_images(others, files):
-            told.append(f"{len(found):,} of its {len(others):,} {what} images ({found[0][0]})")
-    if told:
+            shared.append(f"{len(found):,} of its {len(others):,} {what} images ({found[0][0]})")
+    if shared:
         err.print(
-            f"evaluate_on: {' and '.join(told)} are also among the images without labels, which the"
-            " student learns from; what is measured there is of images that it has seen"
+            f"evaluate_on: {' and '.join(shared)} are also among the images without labels, which "
+            "the student learns from; what is measured there is of images that it has seen"
         )
 
 
