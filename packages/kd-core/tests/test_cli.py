@@ -3,7 +3,7 @@ import subprocess
 import sys
 
 import pytest
-from kd_core.errors import RunError, ToldElsewhereError, UserError
+from kd_core.errors import ReportedElsewhereError, RunError, UserError
 from kd_core.experiment.cli import run_main, training_main
 from kd_core.experiment.parsers import training_parser
 
@@ -55,7 +55,7 @@ class TestRunMain:
 
     def test_what_another_process_told_is_not_told_again(self, capsys):
         def told(arguments: list[str]) -> None:
-            raise ToldElsewhereError(UserError("no such tap"))
+            raise ReportedElsewhereError(UserError("no such tap"))
 
         assert run_main(told, []) == 2
         assert capsys.readouterr().err == ""

@@ -119,7 +119,7 @@ def test_what_the_network_does_not_say_can_be_told(options):
 @pytest.mark.parametrize(
     ("tap", "message"),
     [
-        ("late:map", "39 tokens are not 1 and 4x9 of the image; tell their number"),
+        ("late:map", "39 tokens are not 1 and 4x9 of the image"),
         ("late:map(prefix=2)", "39 tokens are not 2 and 4x9"),
         ("early:map(prefix=3)", "36 tokens are not 3 and 4x9"),
         ("late:map(prefix=3,grid=6x7)", "39 tokens are not 3 and 6x7"),

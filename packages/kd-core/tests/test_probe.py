@@ -7,9 +7,9 @@ import torch
 from kd_core.errors import UserError
 from kd_core.networks.probe import (
     calibrate_batchnorm,
+    explained,
     shapes,
     tap_values,
-    telling,
     training_pass,
     untouched,
 )
@@ -154,7 +154,7 @@ class TestFirstPass:
     batch: ClassVar = {"image": torch.rand(2, 3, 4, 4)}
 
     def test_a_failure_says_which_network_was_fed_what_and_said_what(self):
-        with pytest.raises(UserError) as caught, telling(Plain(Failing()), self.batch):
+        with pytest.raises(UserError) as caught, explained(Plain(Failing()), self.batch):
             Plain(Failing())(self.batch)
         for part in ("Failing failed", "[2, 3, 4, 4]", "float32", "expected 1 channel, got 3"):
             assert part in str(caught.value)
@@ -166,7 +166,7 @@ class TestFirstPass:
             tap_values(Plain(network), FeatureTap(network, "output"), self.batch)
 
     def test_a_lack_of_memory_is_not_the_network_s(self):
-        with pytest.raises(MemoryError), telling(Plain(Failing()), self.batch):
+        with pytest.raises(MemoryError), explained(Plain(Failing()), self.batch):
             raise MemoryError
 
     def test_what_fails_in_training_only_is_found_and_leaves_no_trace(self):

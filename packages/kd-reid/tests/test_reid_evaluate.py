@@ -24,7 +24,7 @@ from kd_reid.embedder import Embedder
 from kd_reid.evaluate import main
 from kd_reid.evaluation import Evaluation, Features, extract
 from kd_reid.measuring.models import Measured
-from kd_reid.measuring.run import tell_of_own_data
+from kd_reid.measuring.run import note_own_data
 from kd_reid.measuring.targets import Images, Searching, Target, open_target, read_searching
 from kd_reid.models import build_model
 from kd_reid.neck import attach, neck_of
@@ -262,7 +262,7 @@ def test_what_differs_from_the_run_s_own_evaluation_is_told(searched, same_camer
     images, source = Images([record]), searched.get("source", "./data/people")
     searching = Searching(source, images, images, is_whole=searched["is_whole"])
     own = Measured(None, (64, 32), {}, "data/people", "c(.)")
-    tell_of_own_data(searching, own, same_camera=same_camera)
+    note_own_data(searching, own, same_camera=same_camera)
     told = capsys.readouterr().err
     assert len(told.splitlines()) == len(texts)
     assert all(text in told for text in texts)

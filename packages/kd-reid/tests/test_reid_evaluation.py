@@ -9,7 +9,7 @@ from kd_reid.data.records import Record
 from kd_reid.embedder import Embedding
 from kd_reid.evaluation import Evaluation, Features, extract, labels_in
 from kd_reid.metrics import evaluate_rank, rerank
-from kd_reid.pictures import draw_galleries, ranked, telling_queries
+from kd_reid.pictures import differing_queries, draw_galleries, ranked
 from PIL import Image
 
 
@@ -124,8 +124,8 @@ class TestGalleries:
         right[person[:, None] == person] = 0
         wrong = right.clone()
         wrong[20] = 1 - wrong[20]
-        assert telling_queries([right, wrong], people, 1) == [20]
-        assert telling_queries([right, wrong], people, 99) == list(range(0, 32, 4))
+        assert differing_queries([right, wrong], people, 1) == [20]
+        assert differing_queries([right, wrong], people, 99) == list(range(0, 32, 4))
 
     def test_the_picture_frames_hits_and_misses(self, people, tmp_path):
         Image.new("RGB", (16, 32), "blue").save(tmp_path / "x.png")

@@ -166,7 +166,7 @@ class ClassificationAdapter(TaskAdapter):
         return {name: json.dumps(value) for name, value in facts.items()}
 
     def measures(self, experiment: Experiment, data: DataSplits, distiller: Distiller) -> Measures:
-        """Without labels, measure features; the best epoch is told by a metric that there is."""
+        """Without labels, measure features; the best epoch is that of a metric that there is."""
         if not isinstance(data, UnlabelledSplits):
             return super().measures(experiment, data, distiller)
         criteria = [term.criterion for term in distiller.terms.values()]

@@ -108,7 +108,7 @@ def evaluate(
     """Measure a model and, for every teacher with the same classes, how often they agree.
 
     Of several labels an image, that is the share of all yes and no that are the same. Without
-    labels, there is only agreement, and what is missing is told.
+    labels, there is only agreement, and a line says what is missing.
     """
     logits, label = predict(model, loader)
     result = {} if label is None else measure(logits, label, classes)

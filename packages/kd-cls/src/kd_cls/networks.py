@@ -81,7 +81,7 @@ def build_classifier(
         network: Node of any `nn.Module` from images to logits; `num_classes` is filled in, unless
             the network is pretrained or gets a new head.
         weights: File or folder with the network's weights; or "random", which omits pretrained
-            ones. What it says of classes and statistics (see `WeightFacts`) is taken, and told,
+            ones. What it says of classes and statistics (see `WeightFacts`) is taken, and printed,
             unless the node says otherwise; a teacher also takes the size of its images.
         classes: Names of the classes in the order of the weights' logits, which are then brought
             into the data's order; classes that the data lacks are left out. A list, or a text file

@@ -59,7 +59,7 @@ def predict(
     predictions = {}
     for image in images:
         pixels = load_image(image, side, shorter)
-        with located(str(file)), _told():
+        with located(str(file)), _explained():
             found = probabilities(classifier, pixels)
         if len(found) != len(names):
             raise UserError(
@@ -102,7 +102,7 @@ def probabilities(classifier: Classifier, image: Tensor) -> Tensor:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _explained() -> Iterator[None]:
     """Explain in one line that the network of a file fails: it may come from anybody."""
     try:
         yield

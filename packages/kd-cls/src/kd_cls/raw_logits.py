@@ -19,7 +19,7 @@ def check_logits_are_raw(task: Task, batch: Batch) -> None:
     """Look at a few outputs of a network; reads them from the device.
 
     After a softmax or sigmoid the loss would apply another one. A log-softmax only shifts logits,
-    which matters to criteria that compare them one by one; so it is told, and so is what looks
+    which matters to criteria that compare them one by one; so it is printed, and so is what looks
     like a sigmoid that is not a module.
 
     Args:
@@ -51,10 +51,10 @@ def check_logits_are_raw(task: Task, batch: Batch) -> None:
             "another one; take the network without it (torch.nn.Identity in its place)"
         )
     if ends_in:
-        distributed.print_note(_TOLD[ends_in].format(network=network))
+        distributed.print_note(_NOTES[ends_in].format(network=network))
 
 
-_TOLD = {
+_NOTES = {
     "log_softmax": "{network} ends in a log_softmax, which losses with a softmax do not see; but "
     "criteria that compare logits one by one see other values: better take it out",
     "sigmoid": "{network} gives values in (0, 1) only: does it end in a sigmoid? Losses would "

@@ -23,7 +23,7 @@ class RunError(UserError):
     """Whether the same command may succeed once the cause is removed."""
 
 
-class ToldElsewhereError(UserError):
+class ReportedElsewhereError(UserError):
     """A failure that another process has printed already."""
 
     def __init__(self, error: BaseException) -> None:
@@ -48,7 +48,7 @@ def located(place: str) -> Iterator[None]:
     """Prefix the message of a UserError raised inside with its place."""
     try:
         yield
-    except ToldElsewhereError:
+    except ReportedElsewhereError:
         raise
     except UserError as error:
         raise (RunError if isinstance(error, RunError) else UserError)(

@@ -7,7 +7,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.structures import Boxes, Instances
 from kd_core import Distiller
-from kd_core.distill.progress import tell_of_schedules
+from kd_core.distill.progress import note_schedules
 from kd_core.distill.term import build_terms
 from kd_core.distill.term_spec import TermSpec
 from kd_core.errors import UserError, located
@@ -31,7 +31,7 @@ from kd_det.matching.pairing import check_levels, pair_levels
 from kd_det.matching.regions import Pairs, RegionTerm, check_anchors, paired, watched, with_labels
 from kd_det.networks.detector import Detector, TeacherDetector, build_detector
 from kd_det.networks.parts import module_path, parts_of
-from kd_det.settings.idle_keys import tell_of_size
+from kd_det.settings.idle_keys import note_size
 from kd_det.teachers.building import map_teacher
 from kd_det.teachers.detectron2 import teacher_detector
 from kd_det.teachers.network import MapTeacher
@@ -185,8 +185,8 @@ def build_distiller(cfg: CfgNode) -> DetectionDistiller:
         training_pass(distiller, sample)  # refuses criteria that read boxes
     distiller.begin(steps_per_epoch=1)  # Detectron2 counts iterations, and so do warm-ups here
     if distributed.rank() == 0:
-        tell_of_size(cfg, teacher_cfg)
-        tell_of_schedules(terms, cfg.SOLVER.MAX_ITER, "iterations")
+        note_size(cfg, teacher_cfg)
+        note_schedules(terms, cfg.SOLVER.MAX_ITER, "iterations")
     return distiller.to(cfg.MODEL.DEVICE)
 
 

@@ -16,7 +16,7 @@ from kd_core.files.weight_files import split_choice
 from kd_core.files.workdir import named_folder
 from kd_core.runtime import distributed, json_lines
 from kd_core.runtime.console import out
-from kd_core.runtime.failures import during_run, memory_told
+from kd_core.runtime.failures import during_run, memory_explained
 
 from kd_det import demo
 from kd_det.config import check_teacher, read_config
@@ -36,7 +36,7 @@ from kd_det.running.dry_run import dry_run
 from kd_det.running.listing import list_taps
 from kd_det.running.logs import without_tracebacks
 from kd_det.running.machine import check_machine, on_cpu
-from kd_det.running.result import forget_result, keep_result, tell_scores
+from kd_det.running.result import forget_result, keep_result, print_scores
 from kd_det.settings.choices import check_choices
 from kd_det.settings.idle_keys import check_keys
 from kd_det.settings.imports import importing
@@ -154,10 +154,10 @@ def _train_or_evaluate(cfg: CfgNode, args: Namespace) -> Any:
     with keys_read_directly():
         default_setup(cfg, args)
     memory = memory_remedy(cfg)
-    with memory_told(memory):
+    with memory_explained(memory):
         if args.eval_only:
             found = trainer_of(cfg).evaluate(cfg, resume=args.resume)
-            tell_scores(found, cfg.OUTPUT_DIR if args.resume else cfg.MODEL.WEIGHTS)
+            print_scores(found, cfg.OUTPUT_DIR if args.resume else cfg.MODEL.WEIGHTS)
             return found
         trainer = trainer_of(cfg)(cfg)
         trainer.resume_or_load(resume=args.resume)

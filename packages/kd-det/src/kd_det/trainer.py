@@ -35,7 +35,7 @@ from kd_det.resume.hooks import add_ours, forget_metrics
 from kd_det.resume.state import DistillerState, ModelState, RunSeed, with_options
 from kd_det.running.augmented import check_augmentation, evaluate_augmented, with_last_evaluation
 from kd_det.running.clipping import clipping, clips
-from kd_det.running.divergence import told_divergence
+from kd_det.running.divergence import divergence_explained
 from kd_det.running.machine import check_precision
 from kd_det.running.metrics_file import StdoutWriter
 from kd_det.settings.idle_keys import check_keys
@@ -214,7 +214,7 @@ class DistillationTrainer(DefaultTrainer):
         """Train to `SOLVER.MAX_ITER`; return and verify the results of evaluation."""
         if isinstance(self.distiller, DetectionDistiller):
             self.distiller.accelerate_teachers()
-        with as_written(), told_divergence(self):
+        with as_written(), divergence_explained(self):
             return super().train()
 
     def after_train(self) -> None:

@@ -16,7 +16,7 @@ from kd_core.files.weights import check_values, read_state_dict
 from torch import Tensor, nn
 
 from kd_det.loading import foreign
-from kd_det.loading.fit import Fit, require, tell, without_statistics
+from kd_det.loading.fit import Fit, print_summary, require, without_statistics
 from kd_det.loading.places import read_places, state_of
 from kd_det.resume.last_checkpoint import read_last
 
@@ -194,7 +194,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             fit = without_statistics(fit, names)
         where = f"{self._file}: does not fit {type(plain).__name__}"
         require(fit, where, whole=self.whole, advice=foreign.advice(names))
-        tell(fit, self._file)
+        print_summary(fit, self._file)
         return incompatible
 
     def get_checkpoint_file(self) -> str:

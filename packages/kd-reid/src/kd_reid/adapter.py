@@ -150,7 +150,7 @@ class ReidAdapter(TaskAdapter):
         return BeforeAndAfter(evaluation, source), None
 
     def measures(self, experiment: Experiment, data: TrainingSet, distiller: Distiller) -> Measures:
-        """Without identities, measure embeddings; the best epoch is told by what there is."""
+        """Without identities, measure embeddings, one of whose measures has the best epoch."""
         settings = experiment.extra["evaluation"]
         if isinstance(data, CropSplits):
             if data.searched is None and settings:

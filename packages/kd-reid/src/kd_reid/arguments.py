@@ -94,7 +94,7 @@ def add_skip_broken(parser: ToolParser) -> None:
     parser.add_argument(
         "--skip-broken",
         action="store_true",
-        help="leave out, and tell, pictures that cannot be decoded; each is read twice",
+        help="leave out, and name, pictures that cannot be decoded; each is read twice",
     )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kd_reid.adapter import ADAPTER
 from kd_reid.evaluation import Evaluation, extract
-from kd_reid.pictures import draw_galleries, telling_queries
+from kd_reid.pictures import differing_queries, draw_galleries
 from kd_reid.student import load_student
 
 SEEDS = (0, 1)
@@ -44,6 +44,6 @@ def draw(found: Comparison, experiment: Experiment, path: Path) -> None:
         run = seed_folder(found.folders[label], found.seeds[0], found.seeds)
         evaluation = Evaluation(data, **experiment.extra["evaluation"])
         distances[label] = evaluation.distances(extract(load_student(run), data))
-    queries = telling_queries(list(distances.values()), data, ROWS)
+    queries = differing_queries(list(distances.values()), data, ROWS)
     chosen = {label: distance[queries] for label, distance in distances.items()}
     draw_galleries(chosen, data, path, queries=queries)

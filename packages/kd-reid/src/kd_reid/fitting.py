@@ -176,7 +176,7 @@ class EmbedderFitting:
     def _learns_features_alone(self, network: nn.Module, images: Tensor) -> bool:
         """Return whether a student gives an embedding and no logits.
 
-        Where there are labels, that must be clear: else what is wrong is told by its first pass.
+        Where there are labels, that must be clear: else its first pass reports what is wrong.
         """
         if self.heads.gives_pair or self.of_identities:
             return False
@@ -195,7 +195,7 @@ class EmbedderFitting:
         file = self.file or (self.backbone if own else None)
         fitting = FeatureFitting(self.where, images, file, is_student=own)
         network = fitting.fit(network, paths)
-        for line in fitting.told:
+        for line in fitting.notes:
             distributed.print_note(f"{self.where}: {line}")
         self.left_out = paths
         return network

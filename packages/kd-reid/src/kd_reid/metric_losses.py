@@ -149,7 +149,7 @@ def _needed(function: Any) -> set[str]:
 
 
 def check_batches(data: DataSplits, where: str) -> None:
-    """Reject batches without pairs of one person and pairs of two; tell of batches by chance.
+    """Reject batches without pairs of one person and pairs of two; note batches by chance.
 
     Raises:
         UserError: If no batch can have both.

@@ -16,7 +16,7 @@ from kd_core.experiment.models import (
     require_logits,
     weights_file,
 )
-from kd_core.networks.probe import telling, training_pass, untouched
+from kd_core.networks.probe import explained, training_pass, untouched
 from kd_core.networks.task import Batch
 from torch import Tensor, nn
 
@@ -135,7 +135,7 @@ def check_identities(embedder: nn.Module, batch: Batch, data: TrainingSet, where
         return
     assert isinstance(data, DataSplits), "what has labels"
     network, images = embedder.network, batch["image"]
-    with located(where), untouched(embedder), telling(embedder, batch):
+    with located(where), untouched(embedder), explained(embedder, batch):
         found, own = embedder.embed(images), embedder({"image": images})
     advice = (
         "identities; leave num_classes out of the network's node, and give weights that were "
@@ -164,7 +164,7 @@ def require_loss(embedder: nn.Module, where: str) -> None:
 
 def _check_embedding(embedder: Embedder, batch: Batch, where: str) -> None:
     """Reject a student that does not give vectors, or fails in training."""
-    with located(where), untouched(embedder), telling(embedder, batch):
+    with located(where), untouched(embedder), explained(embedder, batch):
         shape = list(embedder({"image": batch["image"]}).embedding.shape)
     if len(shape) != 2:
         raise UserError(

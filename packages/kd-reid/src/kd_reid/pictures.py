@@ -120,7 +120,7 @@ def has_match(labels: Labels, query: int) -> bool:
     return bool((same & ~gone).any())
 
 
-def telling_queries(distances: Sequence[Tensor], data: Searched, count: int) -> list[int]:
+def differing_queries(distances: Sequence[Tensor], data: Searched, count: int) -> list[int]:
     """Choose queries of different people on which networks differ, then others, in order.
 
     Args:

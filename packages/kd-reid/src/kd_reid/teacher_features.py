@@ -84,14 +84,14 @@ class FeatureFitting:
         images: Prepared, float [N, C, H, W].
         file: Weights, or None.
         is_student: Whether it is trained.
-        told: What was done, line by line.
+        notes: What was done, line by line.
     """
 
     where: str
     images: Tensor
     file: str | None = None
     is_student: bool = False
-    told: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def fit(self, network: nn.Module, heads: tuple[str, ...]) -> nn.Module:
         """Return the network, changed in place.
@@ -126,7 +126,7 @@ class FeatureFitting:
             )
         if left:
             what = "it ends in its embedding" if self.is_student else "it teaches by its features"
-            self.told.append(f"{', '.join(left)} left out: {what}")
+            self.notes.append(f"{', '.join(left)} left out: {what}")
         return network
 
 

@@ -1,4 +1,4 @@
-"""The analyses by name, and what they are told by the arguments of `tools/cls_analyse.py`."""
+"""The analyses by name, and what they take from the arguments of `tools/cls_analyse.py`."""
 
 from argparse import Namespace
 from collections.abc import Callable

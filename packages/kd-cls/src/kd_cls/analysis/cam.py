@@ -122,14 +122,14 @@ def draw(shown: Shown, seen: Mapping[str, Seen], path: Path) -> None:
         first, *others = axes[row + 1]
         _show(first, picture, name)
         for panel, found in zip(others, seen.values(), strict=True):
-            _show(panel, picture, _told(found.classes[row], found.probability[row]))
+            _show(panel, picture, _label(found.classes[row], found.probability[row]))
             heat = found.heat[row].cpu().numpy()
             panel.imshow(heat, cmap="jet", vmin=0, vmax=1, alpha=0.45)
     add_height_of_titles(figure, axes)
     save_png(figure, path)
 
 
-def _told(name: str, probability: float) -> str:
+def _label(name: str, probability: float) -> str:
     """Return a title in which a long name, which is cut, leaves the probability."""
     gap = " " if len(name) <= _SHORT else "\n"
     return f"{name}{gap}{probability:.2f}"

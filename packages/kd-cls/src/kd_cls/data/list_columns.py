@@ -46,7 +46,7 @@ def read_entries(file: str, given: Mapping[str, str | None]) -> list[Entry]:
         given: Names of columns where they are not usual or not clear, by `path`, `label`, `split`.
 
     Raises:
-        UserError: If columns cannot be told, or a cell is empty or not a known part.
+        UserError: If columns are not known, or a cell is empty or not a known part.
     """
     table = read_table(file, lambda rows: _has_names(rows, given) or _has_none(rows, given))
     if _has_names(table.rows, given) or not _has_none(table.rows, given):

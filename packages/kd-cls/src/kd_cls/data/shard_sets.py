@@ -14,7 +14,7 @@ from kd_cls.data.folders import check_missing
 from kd_cls.data.options import Options, with_options
 from kd_cls.data.shards.addresses import shard_addresses
 from kd_cls.data.shards.classes import Classes, class_names, class_numbers
-from kd_cls.data.shards.parts import Parts, check_apart, tell_shared
+from kd_cls.data.shards.parts import Parts, check_apart, warn_of_shared
 from kd_cls.data.shards.sample_files import Wanted
 from kd_cls.data.shards.table import Rows, read_table
 from kd_cls.data.shards.transforms import ResizedCrop
@@ -66,7 +66,7 @@ def webdataset(
         num_classes: Number of classes where labels are numbers; None takes those that occur.
         classes: Text file with the name of a class a line, in their order.
         max_broken: Samples of each part that may be broken: without image or label, or not to be
-            decoded. Each is told. In training the next one of its shard takes its place.
+            decoded. Each is printed. In training the next one of its shard takes its place.
         streams: Shards that are read side by side, by all processes and workers together; best a
             multiple of their number. More mix samples better.
         index: Folder for the indices of shards; None takes `shards` in `$KD_CACHE`.
@@ -94,7 +94,7 @@ def webdataset(
     for part, numbers in labels.items():
         where = f"{addresses[part][0]} and the other {part} shards"
         check_missing(numbers, named.names, where, allow_missing_classes)
-    tell_shared(tables)
+    warn_of_shared(tables)
     reading = Parts(
         options,
         image_size,

@@ -13,8 +13,8 @@ from kd_core.data.unlabelled.parts import (
     as_text,
     chosen,
     divided,
-    tell_of_parts,
-    tell_of_shared,
+    note_parts,
+    note_shared,
 )
 from kd_core.errors import UserError, located
 from kd_core.files.weight_facts import class_names
@@ -106,14 +106,14 @@ def unlabelled(
     known, queries, known_classes = _labelled(evaluate_on, options, reading)
     _check_shots(shots, known[1])
     labelled = {"training": as_text(known[0]), "test": as_text(queries[0])}
-    tell_of_shared(found, labelled if len(queries[0]) else {})
+    note_shared(found, labelled if len(queries[0]) else {})
     parts = [train, kept_out, *(files for files, _ in (known, queries) if len(files))]
     loader = loader_of_files(np.concatenate(parts), options, reading)
 
     def plain(files: np.ndarray, *, training: bool) -> SplitLoader:
         return loader(files, torch.zeros(len(files)).long(), training=training, labelled=False)
 
-    tell_of_parts(str(csv or root), train, kept_out)
+    note_parts(str(csv or root), train, kept_out)
     probed = len(known_classes) > 0
     return UnlabelledSplits(
         train=plain(train, training=True),

@@ -82,7 +82,7 @@ def distinct(network: nn.Module) -> Iterator[None]:
     """Give vectors of weights that are nearly 0 other values inside the `with`.
 
     Such scales (of a layer, of the last BatchNorm of a block) make a new network's blocks return
-    what they get, so that taps could not be told from one another.
+    what they get, so that taps could not be distinguished.
     """
     kept = []
     for parameter in network.parameters():

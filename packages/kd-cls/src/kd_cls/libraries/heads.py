@@ -108,8 +108,8 @@ def renew_as_in(network: nn.Module, state: Mapping[str, Tensor], num_classes: in
 
 def own_heads(network: Any) -> tuple[str, ...]:
     """Return the paths of the layers inside what `get_classifier` of a network returns."""
-    told = network.get_classifier()
-    inside = {id(layer) for module in _modules(told) for layer in module.modules()}
+    heads = network.get_classifier()
+    inside = {id(layer) for module in _modules(heads) for layer in module.modules()}
     return tuple(
         path
         for path, layer in network.named_modules()
@@ -117,8 +117,8 @@ def own_heads(network: Any) -> tuple[str, ...]:
     )
 
 
-def _modules(told: Any) -> list[nn.Module]:
-    several = told if isinstance(told, tuple | list) else (told,)
+def _modules(found: Any) -> list[nn.Module]:
+    several = found if isinstance(found, tuple | list) else (found,)
     return [module for module in several if isinstance(module, nn.Module)]
 
 

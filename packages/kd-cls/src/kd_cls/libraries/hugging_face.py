@@ -53,8 +53,8 @@ def from_settings(settings: Mapping[str, Any], num_classes: int | None = None) -
 
 def settings_of(network: Any) -> dict[str, Any]:
     """Return the settings from which `from_settings` builds a network again."""
-    told = network.config.to_diff_dict()
-    kept = {key: value for key, value in told.items() if key not in _NOT_SETTINGS}
+    settings = network.config.to_diff_dict()
+    kept = {key: value for key, value in settings.items() if key not in _NOT_SETTINGS}
     return {**kept, "model_type": network.config.model_type}
 
 
@@ -93,8 +93,8 @@ def _statistics(name: str) -> dict[str, Any] | None:
     file = Path(name) / "preprocessor_config.json"
     try:
         path = file if file.parent.is_dir() else hf_hub_download(name, file.name)
-        told = json.loads(Path(path).read_text(encoding="utf-8"))
-        return {"mean": told["image_mean"], "std": told["image_std"]}
+        facts = json.loads(Path(path).read_text(encoding="utf-8"))
+        return {"mean": facts["image_mean"], "std": facts["image_std"]}
     except (OSError, ValueError, KeyError) as error:
         err.print(
             f"{name}: its {file.name} is not there or does not name mean and std "

@@ -46,12 +46,12 @@ def exported_node(node: Mapping[str, Any], network: nn.Module) -> dict[str, Any]
     name = str(node.get("model_name"))
     if ":" not in name:
         return kept
-    told = getattr(network, "pretrained_cfg", None) or {}
+    facts = getattr(network, "pretrained_cfg", None) or {}
     arguments = getattr(network, "_model_args", None)
-    if arguments is None or not told.get("architecture"):
+    if arguments is None or not facts.get("architecture"):
         raise UserError(
             f"{name}: this timm does not keep a model's arguments; take 1.0.23 or later"
         )
     own = {key: value for key, value in node.items() if key not in _OF_SOURCE}
     of_source = {key: value for key, value in arguments.items() if key not in _OF_SOURCE}
-    return {**of_source, **own, "type": node["type"], "model_name": told["architecture"]}
+    return {**of_source, **own, "type": node["type"], "model_name": facts["architecture"]}

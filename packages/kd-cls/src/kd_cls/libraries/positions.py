@@ -20,7 +20,7 @@ def with_positions(network: nn.Module, state: State) -> State:
 
     timm's and torchvision's own functions do it, those that they call for their pretrained weights;
     what they cannot bring to the network's shapes stays as it is, and is refused by whoever loads
-    it. One line tells what was interpolated.
+    it. A line says what was interpolated.
 
     Args:
         network: Built for the size of its images, such as timm's with `img_size=96`.

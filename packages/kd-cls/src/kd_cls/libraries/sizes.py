@@ -11,9 +11,9 @@ _OF_TORCHVISION = {Inception3: 299}
 
 def usual_side(network: Any) -> int | None:
     """Return the side of the images that a network was made for, in pixels; None if unknown."""
-    told = getattr(network, "pretrained_cfg", None)
-    if isinstance(told, dict) and told.get("input_size"):
-        return _side_of_embedding(network) or int(told["input_size"][-1])
+    facts = getattr(network, "pretrained_cfg", None)
+    if isinstance(facts, dict) and facts.get("input_size"):
+        return _side_of_embedding(network) or int(facts["input_size"][-1])
     of_transformer = getattr(network, "image_size", None)  # torchvision's
     if type(of_transformer) is int:
         return of_transformer

@@ -96,10 +96,10 @@ def _description(name: str, where: str, cache: Any) -> dict[str, Any]:
         if not folder:
             reach(path, cache)
         file = f"{path}/config.json" if folder else hub.download_from_hf(path, "config.json", cache)
-        told = json.loads(Path(file).read_text(encoding="utf-8"))
-        if not isinstance(told, dict) or not {"architecture", "model_type"} & {*told}:
+        facts = json.loads(Path(file).read_text(encoding="utf-8"))
+        if not isinstance(facts, dict) or not {"architecture", "model_type"} & {*facts}:
             raise ValueError("it names no architecture")
-        return told
+        return facts
     except Exception as error:  # of the network, of the files; several libraries raise their own
         raise UserError(
             f"{where}: {name}: its config.json cannot be had or is not of timm or transformers "

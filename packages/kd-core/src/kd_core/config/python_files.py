@@ -61,7 +61,7 @@ def _check_text(file: Path) -> None:
         raise _TextError(f"{file}: has null bytes, so it is not a text; save it as UTF-8")
     try:
         nodes = list(ast.walk(ast.parse(content)))
-    except (SyntaxError, ValueError, RecursionError):  # told when the file is run
+    except (SyntaxError, ValueError, RecursionError):  # reported when the file is run
         return
     for node in nodes:
         keys = [k.value for k in getattr(node, "keys", ()) if isinstance(k, ast.Constant)]

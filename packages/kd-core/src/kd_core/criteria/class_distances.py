@@ -85,7 +85,7 @@ def classifier_distance(network: nn.Module, num_classes: int) -> Tensor:
             return (1 - rows @ rows.T).clamp(min=0)
     raise UserError(
         f"{type(network).__name__} has no linear layer of {num_classes} outputs, whose weights "
-        "would tell how far classes are apart; make the cost by a phase with ClassDistances "
+        "would say how far classes are apart; make the cost by a phase with ClassDistances "
         "(configs/cls/methods/wkd_logits.py)"
     )
 
@@ -114,7 +114,7 @@ class ClassDistances(Criterion):
     Nothing is trained. One epoch of unchanged images (`data.augment=[]`) is enough. The product has
     the `cost` of moving probability between classes: `sharpened` distances of `cka_distance`. Every
     class counts with as many images as the smallest one has, in the order of the training set. One
-    with fewer than two images counts as far from all others, which is told. The logits take
+    with fewer than two images counts as far from all others, which is printed. The logits take
     4 * C * C * images bytes (once C is that of the classes that are compared): 20 MB for CIFAR-100,
     2.9 GB for ImageNet. The distances are computed a few classes at a time beside them.
 

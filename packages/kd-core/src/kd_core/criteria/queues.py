@@ -46,7 +46,7 @@ def queue_length(name: str, wanted: int | None, num_samples: int | None) -> int:
 
 
 def ring_length(wanted: int | None, num_samples: int | None) -> int:
-    """Return the length of SEED's ring, and tell if it holds all images several times.
+    """Return the length of SEED's ring, and print if it holds all images several times.
 
     See `queue_length`; its authors have 65,536 rows whatever the data set, so this is allowed.
     """

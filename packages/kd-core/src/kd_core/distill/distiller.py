@@ -26,7 +26,7 @@ from kd_core.distill.token_grids import check_token_grids
 from kd_core.distill.weighing import weigh
 from kd_core.errors import UserError, located
 from kd_core.networks.batch_names import by_our_names
-from kd_core.networks.frozen_norms import tell_of_drift
+from kd_core.networks.frozen_norms import note_drift
 from kd_core.networks.map_layout import map_values
 from kd_core.networks.probe import shapes
 from kd_core.networks.roles import tap_list
@@ -106,7 +106,7 @@ class Distiller(nn.Module):
             return self.predictor().eval()(batch)
         if not self.tap_shapes:
             self.infer_shapes(batch)
-            self._tell_of_drift()
+            self._note_drift()
         # Teachers run first, while no maps of the student wait for the backward pass: less memory.
         teacher_features = {} if self.student_first else self.run_teachers(batch)
         losses, student_features = self._run_student(batch)
@@ -129,13 +129,13 @@ class Distiller(nn.Module):
         if not self.train_student:
             self.student.eval()
         elif mode:
-            self._tell_of_drift()
+            self._note_drift()
         return self
 
-    def _tell_of_drift(self) -> None:
+    def _note_drift(self) -> None:
         """Look at the first training, with its modes, for frozen parts that are not quite."""
         if self.train_student and not self.was_started:
-            tell_of_drift(network_of(self.student), "student")
+            note_drift(network_of(self.student), "student")
         self.was_started = True
 
     def run_teacher(

@@ -66,7 +66,7 @@ class LabelFree:
         return cls(distiller.student, teachers, distiller.terms, sources, *more, **named)
 
     def labelled(self, model: nn.Module) -> dict[str, float]:
-        """Return what labelled images tell of the student, if there are any."""
+        """Return what is measured of the student on labelled images, if there are any."""
         return {}
 
     def agreed(self, predictions: Mapping[str, Any]) -> Rows:

@@ -37,7 +37,7 @@ def with_progress(batch: Batch, position: Position) -> Batch:
     return batch
 
 
-def tell_of_schedules(terms: Mapping[str, Term], length: int, unit: str = "epochs") -> None:
+def note_schedules(terms: Mapping[str, Term], length: int, unit: str = "epochs") -> None:
     """Print which terms do not reach their weight, or its fall, in a run of this length."""
     for name, term in terms.items():
         if term.warmup_epochs > length:

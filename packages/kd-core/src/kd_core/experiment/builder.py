@@ -111,8 +111,8 @@ def _place_teachers(
     to_shard = chosen(wanted, teachers)
     for name, teacher in teachers.items():
         if name in to_shard and not is_sharded(teacher):
-            told = shard(teacher, f"teacher {name!r}", device)
-            distributed.print_note(f"teacher {name!r}: {told}")
+            note = shard(teacher, f"teacher {name!r}", device)
+            distributed.print_note(f"teacher {name!r}: {note}")
         else:
             teacher.to(device)
 
@@ -138,7 +138,7 @@ def without_single(distiller: Distiller, loader: Any) -> tuple[Any, str]:
     BatchNorm has nothing to average in it, where its maps have one pixel.
 
     Returns:
-        The loader, and what is to be told; "" if nothing is left out.
+        The loader, and a line to print; "" if nothing is left out.
 
     Raises:
         UserError: If all batches are such.

@@ -17,7 +17,7 @@ from kd_core.catalogue.line import one_file, read_line
 from kd_core.catalogue.names import LISTED, Catalogue
 from kd_core.config.paths import require_configs
 from kd_core.config.trusted import trusting
-from kd_core.errors import ToldElsewhereError, UserError
+from kd_core.errors import ReportedElsewhereError, UserError
 from kd_core.experiment.parsers import comparison_parser, training_parser
 from kd_core.runtime import children, console, json_lines, launchers
 from kd_core.runtime.failures import bug, explain
@@ -87,12 +87,12 @@ def _see_working_folder() -> None:
 
 def _report(error: Exception, *, debug: bool) -> int:
     """Print what ended the program; return its exit status."""
-    told = explain(error) or bug(error)
+    explained = explain(error) or bug(error)
     if debug:
         console.complain("".join(traceback.format_exception(error)))
-    elif not isinstance(told, ToldElsewhereError):
-        console.complain(f"error: {console.in_one_line(str(told))}\n")
-    return told.status
+    elif not isinstance(explained, ReportedElsewhereError):
+        console.complain(f"error: {console.in_one_line(str(explained))}\n")
+    return explained.status
 
 
 def _status_of(function: Callable[[list[str]], int | None], arguments: list[str]) -> int:

@@ -233,7 +233,7 @@ def _hash_of_weights(value: str) -> str | None:
     try:
         main = main_file(path)
         files = [*files_of(path), *described_by(main)]
-    except (UserError, OSError, ValueError):  # told where they are read
+    except (UserError, OSError, ValueError):  # reported where they are read
         return None
     if files == [path] and not choice:
         return None

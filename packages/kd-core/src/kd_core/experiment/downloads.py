@@ -27,7 +27,7 @@ def why_not_reached(error: BaseException) -> str | None:
 
 
 @contextmanager
-def download_told(node: Mapping[str, Any], where: str) -> Iterator[None]:
+def download_explained(node: Mapping[str, Any], where: str) -> Iterator[None]:
     """Turn a failed connection inside into one line that says what to do without it.
 
     Args:

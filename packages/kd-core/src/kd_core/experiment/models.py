@@ -8,7 +8,7 @@ from torch import nn
 
 from kd_core.config.build import build_network
 from kd_core.errors import UserError, located
-from kd_core.experiment.downloads import download_told
+from kd_core.experiment.downloads import download_explained
 from kd_core.experiment.spec import RANDOM
 from kd_core.networks.image_task import ImageTask
 from kd_core.networks.task import Task
@@ -42,7 +42,7 @@ def build_task(
         provided: Arguments that the network receives if it names them, such as `num_classes`.
     """
     node = network if pretrained else without_pretrained(network)
-    with download_told(node, where) if is_pretrained(node) else nullcontext():
+    with download_explained(node, where) if is_pretrained(node) else nullcontext():
         if reach is not None and is_pretrained(node):
             reach()
         built = build_network(node, f"{where}.network", **provided)

@@ -31,7 +31,7 @@ from kd_core.networks.task import network_of
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err
 from kd_core.runtime.data_parallel import require_synced_batchnorm
-from kd_core.runtime.failures import during_run, memory_remedy, memory_told
+from kd_core.runtime.failures import during_run, memory_explained, memory_remedy
 from kd_core.training.trainer import Trainer
 
 
@@ -205,7 +205,7 @@ class Runner:
         self, experiment: Experiment, work_dir: Path, *, seed: int, resume: bool
     ) -> dict[str, Any]:
         memory = memory_of(experiment)
-        with memory_told(memory):
+        with memory_explained(memory):
             ready = self.prepare(experiment, work_dir, seed=seed)
             if resume:
                 resume_training(ready.trainer)  # no run has failed yet if it cannot

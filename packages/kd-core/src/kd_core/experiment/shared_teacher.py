@@ -62,8 +62,8 @@ def _train(runner: Runner, left: Sequence[Run], *, resume: bool) -> None:
         ready.append(runner.prepare(experiment, folder, seed=seed, like=like, shared=True))
         if resume:
             resume_training(ready[-1].trainer)
-        told = during_run(folder, seed, memory_of(experiment))
-        turns.append(Turn(ready[-1].trainer, _steps(ready[-1], told), rng_state()))
+        reporting = during_run(folder, seed, memory_of(experiment))
+        turns.append(Turn(ready[-1].trainer, _steps(ready[-1], reporting), rng_state()))
     if ready:
         _share(ready, last[0][0].training(), runner.shared)
     train_in_turns(turns)
@@ -103,8 +103,8 @@ def _differences(
     return differ + (["teacher"] if other.teachers not in ({}, teachers) else [])
 
 
-def _steps(ready: Prepared, told: AbstractContextManager[None]) -> Iterator[None]:
-    with told:
+def _steps(ready: Prepared, reporting: AbstractContextManager[None]) -> Iterator[None]:
+    with reporting:
         yield from ready.trainer.steps()
         finish(ready.trainer, ready.built.parts, ready.facts)
 

@@ -31,7 +31,7 @@ def try_out(experiment: Experiment, built: BuiltExperiment) -> None:
         return
     loader = built.data.train
     built.distiller.begin(1, 1)  # or terms that warm up know no epoch
-    built.distiller.was_started = True  # so that it is the run that tells of what drifts
+    built.distiller.was_started = True  # so that it is the run that reports what drifts
     with borrowed_generators(), torch.no_grad():  # which takes less memory than a step
         batch = loader.sample(max(loader.batch_size // distributed.world_size(), 1))
         try:

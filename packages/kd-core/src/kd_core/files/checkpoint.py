@@ -49,10 +49,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except Exception as error:
-        told = cannot_write(path, error)
-        if told is None:
+        refusal = cannot_write(path, error)
+        if refusal is None:
             raise
-        raise told from error
+        raise refusal from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -133,8 +133,8 @@ def take(folder: Path) -> Claim | Owner:
     except (OSError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        told = cannot_write(folder, error)
-        raise told or UserError(f"{str(folder)!r} cannot be a folder ({error})") from error
+        refusal = cannot_write(folder, error)
+        raise refusal or UserError(f"{str(folder)!r} cannot be a folder ({error})") from error
 
 
 def claims_in(folder: Path) -> list[int]:

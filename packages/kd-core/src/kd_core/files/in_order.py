@@ -56,7 +56,7 @@ def match_in_order(file: Path, contents: Any, own: Mapping[str, Tensor]) -> tupl
             f"holds several weights that fit this network in order, and they differ: {places}; "
             "save one of them alone"
         )
-    return several[0], _told(next(iter(found.values())), several[0].state)
+    return several[0], _text(next(iter(found.values())), several[0].state)
 
 
 def other_way(file: Path, contents: Any, own: Mapping[str, Tensor]) -> str:
@@ -81,7 +81,7 @@ def _renamed(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[s
     return dict(zip(_counted(own, tensors), values, strict=True))
 
 
-def _told(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+def _text(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
     old, new = list(_counted(tensors, state)), list(state)
     ends = ", ..., ".join(f"{old[n]} as {new[n]}" for n in (0, -1))
     return f"took the {len(new)} tensors in their order: {ends}"

@@ -42,8 +42,8 @@ def require_writable(path: Path, option: str = "--out") -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        told = cannot_write(path, error)
-        raise UserError(f"{told}; {option} FILE{path.suffix} names another place") from error
+        refusal = cannot_write(path, error)
+        raise UserError(f"{refusal}; {option} FILE{path.suffix} names another place") from error
 
 
 def require_suffix(path: Path, suffix: str, option: str = "--out") -> None:

@@ -26,7 +26,7 @@ def drifting_norms(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
 
 
-def tell_of_drift(network: nn.Module, what: str) -> None:
+def note_drift(network: nn.Module, what: str) -> None:
     """Print, in one line, which BatchNorms of frozen parts still follow the batches.
 
     Args:

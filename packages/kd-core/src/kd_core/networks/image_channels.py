@@ -56,7 +56,7 @@ def with_channels(images: Tensor, channels: int) -> Tensor:
 def statistics_for(
     network: nn.Module, found: tuple[Statistics, Statistics], where: str
 ) -> tuple[Statistics, Statistics]:
-    """Return mean and std for the channels that a network takes; tell it if it takes grey images.
+    """Return mean and std for the channels that a network takes; print those of grey images.
 
     Those of colour become one by `GREY`: the mean exactly, the deviation as if the colours rose and
     fell together. One number holds for each colour.

@@ -16,7 +16,7 @@ def check_range(images: Tensor, *, normalised: bool) -> None:
     Args:
         images: Of a first batch; bytes are always right.
         normalised: Whether mean and std are applied to them. Otherwise they may be anything, and
-            only the range of bytes is told.
+            only the range of bytes is printed.
 
     Raises:
         UserError: If mean and std are applied to floats from 0 to 255, or to normalised ones.

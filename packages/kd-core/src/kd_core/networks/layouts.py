@@ -92,12 +92,12 @@ class Layout:
             # A network may add its class token in later blocks: before them there is no prefix.
             if found != prefix and (self.exact or found != 0):
                 raise self._error(
-                    f"{count} tokens are not {prefix} and {grid[0]}x{grid[1]} of the image; tell "
-                    "their number, as in :tokens(prefix=1,grid=7x7)"
+                    f"{count} tokens are not {prefix} and {grid[0]}x{grid[1]} of the image; say "
+                    "how many, as in :tokens(prefix=1,grid=7x7)"
                 )
             prefix = found
         if prefix > count or (self.wanted == "cls" and not prefix):
-            raise self._error(f"{count} tokens without {self._missing()}; tell their number")
+            raise self._error(f"{count} tokens without {self._missing()}; say how many")
         if self.wanted == "cls":
             return value[:, 0]
         tokens = value[:, prefix:]

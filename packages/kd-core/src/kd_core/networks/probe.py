@@ -35,7 +35,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def telling(model: nn.Module, batch: Batch) -> Iterator[None]:
+def explained(model: nn.Module, batch: Batch) -> Iterator[None]:
     """Turn an error of a network into a UserError that names network, input and error."""
     try:
         yield
@@ -56,7 +56,7 @@ def telling(model: nn.Module, batch: Batch) -> Iterator[None]:
 
 def first_pass(model: nn.Module, batch: Batch) -> Any:
     """Return the prediction of a model for a batch; modes and generators are as before."""
-    with untouched(model), telling(model, batch):
+    with untouched(model), explained(model, batch):
         return model(batch)
 
 
@@ -118,7 +118,7 @@ def training_pass(model: nn.Module, batch: Batch) -> None:
     with untouched(model), torch.enable_grad():
         model.train()
         try:
-            with telling(model, batch):  # the batch need not have labels
+            with explained(model, batch):  # the batch need not have labels
                 model.run_for_taps(batch) if isinstance(model, Task) else model(batch)
         finally:
             with torch.no_grad():
@@ -140,7 +140,7 @@ def tap_values(
         for dropout in dropouts:
             dropout.train()
         try:
-            with telling(model, batch), tap as seen:
+            with explained(model, batch), tap as seen:
                 model(batch)
         except OverwrittenTapError as error:
             tap = FeatureTap(tap.network, tap.paths, copy=(*tap.copy, *error.paths))

@@ -56,7 +56,7 @@ def shard(model: nn.Module, where: str, device: torch.device) -> str:
         device: Where it will run.
 
     Returns:
-        What is to be told.
+        A line to print.
 
     Raises:
         UserError: If it has no blocks, or they cannot be sharded.

@@ -82,7 +82,7 @@ def stop() -> None:
 def joined() -> Iterator[torch.device]:
     """Join the process group if there is one, and leave it at the end; yields the device.
 
-    Only one process reports an error inside; see `ranks.one_tells`.
+    Only one process reports an error inside; see `ranks.one_reports`.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -92,7 +92,7 @@ def joined() -> Iterator[torch.device]:
                 f"this process runs alone, and {idle} more tasks of the SLURM job are idle; srun "
                 "starts all of them"
             )
-        with ranks.one_tells() if is_distributed() else nullcontext():
+        with ranks.one_reports() if is_distributed() else nullcontext():
             yield device
     finally:
         stop()

@@ -40,9 +40,9 @@ def explain(error: BaseException, memory: str = "") -> UserError | None:
     """
     out_of_memory = partial(_memory, remedy=memory)
     for kind in (_own, _spawned, out_of_memory, _worker, refused, _nul, _half):
-        told = kind(error)
-        if told is not None:
-            return told
+        explained = kind(error)
+        if explained is not None:
+            return explained
     return explain(error.__cause__, memory) if error.__cause__ is not None else None
 
 
@@ -83,28 +83,28 @@ def during_run(folder: Path, seed: int, memory: str) -> Iterator[None]:
         raise  # the run did not fail
     except Exception as error:
         with children.left_alone():
-            told = explain(error, memory)
-        if told is None:
+            explained = explain(error, memory)
+        if explained is None:
             raise
-        told_where = str(told).startswith(str(folder))
-        where = f"seed {seed}" if told_where else f"{folder} (seed {seed})"
-        resumable = getattr(told, "resumable", True) and any(
+        has_place = str(explained).startswith(str(folder))
+        where = f"seed {seed}" if has_place else f"{folder} (seed {seed})"
+        resumable = getattr(explained, "resumable", True) and any(
             (folder / name).is_file() for name in ("last.pth", "last_checkpoint")
         )
-        again = f"; then {RESUME}" if resumable and RESUME not in str(told) else ""
-        raise RunError(f"{where}: {told}{again}") from error
+        again = f"; then {RESUME}" if resumable and RESUME not in str(explained) else ""
+        raise RunError(f"{where}: {explained}{again}") from error
 
 
 @contextmanager
-def memory_told(memory: str) -> Iterator[None]:
+def memory_explained(memory: str) -> Iterator[None]:
     """Turn a lack of memory inside into a `RunError` that says what to change."""
     try:
         yield
     except Exception as error:
-        told = _memory(error, memory)
-        if told is None:
+        explained = _memory(error, memory)
+        if explained is None:
             raise
-        raise told from error
+        raise explained from error
 
 
 def memory_remedy(batch_size: object, accumulate: object, precision: object) -> str:
@@ -164,8 +164,8 @@ def _memory(error: BaseException, remedy: str) -> UserError | None:
     text = str(error)
     of_torch = _is_torch(error, "OutOfMemoryError")
     kind = isinstance(error, MemoryError) or of_torch
-    told = isinstance(error, RuntimeError) and _NO_MEMORY.search(text)
-    if not (kind or told or (isinstance(error, OSError) and error.errno == errno.ENOMEM)):
+    by_text = isinstance(error, RuntimeError) and _NO_MEMORY.search(text)
+    if not (kind or by_text or (isinstance(error, OSError) and error.errno == errno.ENOMEM)):
         return None
     on_device = of_torch or "CU" in text
     where = "of the GPU" if on_device else "of the host"

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import torch.distributed as dist
 
-from kd_core.errors import RunError, ToldElsewhereError, UserError
+from kd_core.errors import ReportedElsewhereError, RunError, UserError
 from kd_core.runtime.failures import RESUME, bug, explain
 from kd_core.runtime.processes import ENDED, state_and_start
 
@@ -54,12 +54,12 @@ def timeout() -> timedelta:
 
 
 @contextmanager
-def one_tells() -> Iterator[None]:
+def one_reports() -> Iterator[None]:
     """Let only the first process of a group that fails inside report why; the others are silent.
 
     Raises:
         RunError: If another process was lost; names that process.
-        ToldElsewhereError: If another process has reported already.
+        ReportedElsewhereError: If another process has reported already.
     """
     store = _Store()
     before = after = _on_sigterm(_terminate)
@@ -71,7 +71,7 @@ def one_tells() -> Iterator[None]:
         after = signal.SIG_IGN if before is not None else None
         _on_sigterm(after)
         if not store.is_first():
-            raise ToldElsewhereError(error) from error
+            raise ReportedElsewhereError(error) from error
         lost = _lost(error, store)
         if lost is None:
             raise

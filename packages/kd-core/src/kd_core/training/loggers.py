@@ -95,12 +95,12 @@ class TensorBoardLog(Logger):
     def before_train(self, trainer: TrainerLike) -> None:
         """Open the event file; steps after the resumed one are hidden."""
         folder = trainer.work_dir / "tensorboard"
-        with _told(folder):
+        with _explained(folder):
             self._writer = self._writer_class(str(folder), purge_step=trainer.epoch + 1)
 
     def after_epoch(self, trainer: TrainerLike) -> None:
         """Write the record."""
-        with _told(trainer.work_dir / "tensorboard"):
+        with _explained(trainer.work_dir / "tensorboard"):
             for name, value in trainer.record.items():
                 self._writer.add_scalar(name, value, trainer.epoch)
             self._writer.flush()  # its thread writes; an error of the thread shows here
@@ -108,7 +108,7 @@ class TensorBoardLog(Logger):
     def close(self) -> None:
         """Close the event file."""
         if self._writer is not None:
-            with _told(Path(self._writer.get_logdir())):
+            with _explained(Path(self._writer.get_logdir())):
                 self._writer.close()
 
 
@@ -148,7 +148,7 @@ class WandbLog(Logger):
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
+def _explained(folder: Path) -> Iterator[None]:
     """Name the folder that cannot be written."""
     try:
         yield

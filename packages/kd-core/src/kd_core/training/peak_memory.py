@@ -19,7 +19,7 @@ FIRST_STEPS = WARM_UP + 2
 
 
 class PeakMemory:
-    """Measures the memory of training steps, and tells it once, on a GPU.
+    """Measures the memory of training steps, and prints it once, on a GPU.
 
     It reads what the allocator counted, and waits for nothing.
 
@@ -31,7 +31,7 @@ class PeakMemory:
     def __init__(self, device: torch.device, steps: int) -> None:
         self.on_gpu, self.device = device.type == "cuda", device
         self._steps, self._bytes = 0, 0
-        self._told_after = min(FIRST_STEPS, steps)
+        self._printed_after = min(FIRST_STEPS, steps)
 
     def forget_others(self) -> None:
         """Forget what something else than steps took, such as an evaluation."""
@@ -39,9 +39,9 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self.device)
 
     def step(self) -> None:
-        """Count a step; tell what one takes after the first few, or the last of fewer."""
+        """Count a step; print what one takes after the first few, or the last of fewer."""
         self._steps += 1
-        if self._steps == self._told_after and self.on_gpu:
+        if self._steps == self._printed_after and self.on_gpu:
             self.note()
             distributed.print_note(f"peak memory of a step: {self._text()}")
 

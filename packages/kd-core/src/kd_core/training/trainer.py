@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from kd_core.data.loader import Loader
 from kd_core.distill.distiller import Distiller
-from kd_core.distill.progress import tell_of_schedules
+from kd_core.distill.progress import note_schedules
 from kd_core.errors import UserError, located
 from kd_core.files import checkpoint
 from kd_core.files.sound_weights import not_finite
@@ -100,7 +100,7 @@ class Trainer:
         self.stop = StopSignal()
         distiller.begin(self.steps_per_epoch, epochs)
         if distributed.rank() == 0:
-            tell_of_schedules(distiller.terms, epochs)
+            note_schedules(distiller.terms, epochs)
 
     @property
     def total_steps(self) -> int:
@@ -144,7 +144,7 @@ class Trainer:
                 self._call("after_train")
         except BaseException:
             for hook in self.hooks:
-                with suppress(Exception):  # what failed first is what has to be told
+                with suppress(Exception):  # what failed first is what has to be reported
                     hook.close()
             raise
         for hook in self.hooks:

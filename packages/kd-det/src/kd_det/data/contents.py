@@ -47,14 +47,14 @@ def check_contents(cfg: CfgNode, train: Sequence[str]) -> None:
         if training and contents[file]["images"] and found.pop("nothing_to_learn", None):
             empty.append(name)
         _refuse(name, file, root, found)
-        passed |= {name: told} if training and (told := _told(found)) else {}
+        passed |= {name: text} if training and (text := _passed_over(found)) else {}
     if empty and len(empty) == len(train):
         raise UserError(
             f"data set {empty[0]!r}: no image has an object that training uses: none, or crowds "
             "alone, or no visible keypoints; DATALOADER.FILTER_EMPTY_ANNOTATIONS False keeps them"
         )
-    for name, told in passed.items():
-        err.print(f"data set {name!r}: {told}")
+    for name, text in passed.items():
+        err.print(f"data set {name!r}: {text}")
 
 
 def _check_files(name: str, root: Path, content: Mapping[str, Any]) -> None:
@@ -80,7 +80,7 @@ def _refuse(name: str, file: str, root: str, found: Found) -> None:
             )
 
 
-def _told(found: Found) -> str:
+def _passed_over(found: Found) -> str:
     """Return in one line what Detectron2 passes over, "" if there is nothing."""
     said = [
         f"{title}, {effect}: {_listed(found[kind])}"

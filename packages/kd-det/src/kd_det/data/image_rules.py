@@ -30,13 +30,13 @@ def deep_mode(file: str) -> str:
         return image.mode if image.mode.startswith(_DEEP) else ""
 
 
-def deep_told(mode: str) -> str:
+def deep_text(mode: str) -> str:
     """Return what is wrong with an image of such a mode, and what to do."""
     what = "floats" if mode.startswith("F") else f"numbers of more than 8 bits ({mode})"
     return f"has {what}, which Detectron2 would cut at 255; save it with 8 bits a channel"
 
 
-def size_told(file: str, entry: Mapping[str, Any]) -> str:
+def size_text(file: str, entry: Mapping[str, Any]) -> str:
     """Return what is wrong with an image of another size than its entry says."""
     with Image.open(file) as image:
         turned = orientation(image) not in _UNTURNED
@@ -64,10 +64,10 @@ def image_problem(file: Path, entry: Mapping[str, Any]) -> tuple[str, str]:
     try:
         require_image(str(file))
         if mode := deep_mode(str(file)):
-            return "deep_images", deep_told(mode)
+            return "deep_images", deep_text(mode)
         check_image_size(dict(entry), read_image(str(file), "BGR"))
     except SizeMismatchError as error:
-        return "wrong_sizes", f"{size_told(str(file), entry)}; {error}"
+        return "wrong_sizes", f"{size_text(str(file), entry)}; {error}"
     except UserError as error:
         return "unreadable_files", str(error).removeprefix(f"{file}: ")
     except Exception as error:  # decoders raise many types
@@ -112,4 +112,4 @@ def require_readable(file: str) -> None:
     except (OSError, SyntaxError, ValueError):
         return  # Detectron2's reader says what it is
     if mode:
-        raise UserError(f"{file}: {deep_told(mode)}")
+        raise UserError(f"{file}: {deep_text(mode)}")

@@ -11,7 +11,7 @@ from kd_core.data.workers import Watched
 from kd_core.errors import UserError
 from kd_core.runtime.failures import explain, first_line
 
-from kd_det.data.image_rules import is_url, require_readable, size_told
+from kd_det.data.image_rules import is_url, require_readable, size_text
 
 
 class TellingMapper(DatasetMapper):
@@ -36,10 +36,10 @@ class TellingMapper(DatasetMapper):
 
 
 def _what(file: str, entry: dict[str, Any], error: Exception) -> str:
-    told = explain(error)
-    what = str(told) if told else f"{type(error).__name__}: {first_line(error)}"
+    explained = explain(error)
+    what = str(explained) if explained else f"{type(error).__name__}: {first_line(error)}"
     if isinstance(error, SizeMismatchError) and not is_url(file):
-        what = size_told(file, entry)
+        what = size_text(file, entry)
     return f"cannot be read, or differs from its annotation ({what}); repair it, or drop its entry"
 
 

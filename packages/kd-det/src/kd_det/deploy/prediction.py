@@ -50,7 +50,7 @@ def run(args: Namespace, plan: Plan | None) -> int:
     table = Table("picture", "objects", "best")
     with atomic_path(folder / FILE) as temporary, temporary.open("w", encoding="utf-8") as lines:
         for file, place in zip(files, places_of(files), strict=True):
-            with _told(file) as failed:
+            with _explained(file) as failed:
                 pixels = read_pixels(file)
             if failed:
                 damaged += 1
@@ -170,7 +170,7 @@ def _free_folder(given: str | None) -> Path:
 
 
 @contextmanager
-def _told(file: str) -> Iterator[list[str]]:
+def _explained(file: str) -> Iterator[list[str]]:
     """Print an error of one file, and put it into the list, so that the others are done."""
     failed: list[str] = []
     try:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
-from kd_det.settings.imports import told_with_place
+from kd_det.settings.imports import with_place
 
 ARCHITECTURE = "build_lazy_model"
 """`MODEL.META_ARCHITECTURE` of the config that stands for a LazyConfig."""
@@ -79,13 +79,13 @@ class LazyFile:
             UserError: If it cannot be built.
         """
         log = logging.getLogger("detectron2.config.instantiate")
-        before, log.disabled = log.disabled, True  # it tells of what is raised here
+        before, log.disabled = log.disabled, True  # it reports what is raised here
         try:
             return instantiate(node)
         except (UserError, MemoryError):
             raise
         except Exception as error:  # of any constructor
-            raise UserError(f"{self.path}: {what}: {told_with_place(error)}") from error
+            raise UserError(f"{self.path}: {what}: {with_place(error)}") from error
         finally:
             log.disabled = before
 
@@ -132,7 +132,7 @@ def _read(path: str) -> DictConfig:
         return LazyConfig.load(path)
     except (Exception, SystemExit) as error:
         cause = error.__cause__ if isinstance(error.__cause__, SyntaxError) else error
-        raise UserError(f"{path}: {told_with_place(cause)}") from error
+        raise UserError(f"{path}: {with_place(cause)}") from error
     finally:
         builtins.__import__ = before  # Detectron2 leaves its own if the file fails
 

@@ -44,7 +44,7 @@ _OWN = {theirs: ours for ours, theirs in _SAME.items()} | {
     "DATASETS.TRAIN": "dataloader.train.dataset.names",
     "DATASETS.TEST": "dataloader.test.dataset.names",
 }
-"""Keys of YAML, and those of a LazyConfig: what users of one are told."""
+"""Keys of YAML, and those of a LazyConfig: what messages to users of one say."""
 _DEFAULTS = {"dataloader.train.dataset.min_keypoints": 0}  # others than those of YAML
 
 _TRAIN: tuple[str, ...] = (

@@ -80,7 +80,7 @@ class LazyTrainer(DistillationTrainer):
     def build_train_mapper(cls, cfg: CfgNode) -> Mapper:
         """Return the file's mapper."""
         lazy = _lazy(cfg)
-        mapper: Mapper = lazy.build(_telling(lazy.copy().dataloader.train).mapper, "mapper")
+        mapper: Mapper = lazy.build(_naming_files(lazy.copy().dataloader.train).mapper, "mapper")
         return mapper
 
     @classmethod
@@ -100,7 +100,7 @@ class LazyTrainer(DistillationTrainer):
         """Return the file's data for evaluation."""
         lazy = _lazy(cfg)
         node = lazy.copy().dataloader
-        _telling(node.test)
+        _naming_files(node.test)
         return watch_workers(lazy.build(node.test, "dataloader.test"), cfg)
 
     @classmethod
@@ -152,7 +152,7 @@ def _groups(lazy: LazyFile, params: DictConfig, model: nn.Module) -> list[dict[s
     return [dict(group) for group in lazy.build(node, "optimizer.params")]
 
 
-def _telling(loader: DictConfig) -> DictConfig:
+def _naming_files(loader: DictConfig) -> DictConfig:
     """Return a loader whose mapper, if it is Detectron2's, names the files that it cannot read."""
     if loader.mapper._target_ is DatasetMapper:
         loader.mapper._target_ = TellingMapper

@@ -80,7 +80,7 @@ class Fit(NamedTuple):
         """Whether the backbone, or a network without one, got nothing at all."""
         return not any(name.startswith(self._bottom()) for name in self._loaded())
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """Return in one line what stays random, and what is left out; "" if nothing is."""
         untouched = [*self.missing, *self.reshaped]
         loaded = {_part(name) for name in self._loaded()}
@@ -177,10 +177,10 @@ def without_statistics(fit: Fit, names: Collection[str]) -> Fit:
     return fit._replace(missing=[name for name in fit.missing if not is_folded(name)])
 
 
-def tell(fit: Fit, file: str) -> None:
+def print_summary(fit: Fit, file: str) -> None:
     """Print what stays random and what is left out, in the first process."""
-    if told := fit.told():
-        distributed.print_note(f"{file}: {told}")
+    if text := fit.summary():
+        distributed.print_note(f"{file}: {text}")
 
 
 def require(fit: Fit, where: str, *, whole: bool, advice: str) -> None:

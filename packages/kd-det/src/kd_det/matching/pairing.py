@@ -53,7 +53,7 @@ def check_levels(specs: Specs, distiller: Distiller, where: str = "KD.TERMS") ->
     """Compare the maps that terms pair, as the sample passes have shown them.
 
     Maps of other strides are an error where a role such as `@fpn[:4]` names them. Where both sides
-    name modules, it is told: some methods learn from a map of another resolution.
+    name modules, a line says so: some methods learn from a map of another resolution.
 
     Args:
         specs: The terms as they are written; those of `distiller` begin with `loss_`.

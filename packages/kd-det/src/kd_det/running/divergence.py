@@ -11,7 +11,7 @@ _NOT_FINITE = re.compile(r"'([^']+)': [\w.]*\(?(?:nan|-?inf)\b")
 
 
 @contextmanager
-def told_divergence(trainer: Any) -> Iterator[None]:
+def divergence_explained(trainer: Any) -> Iterator[None]:
     """Report which losses of Detectron2's trainer stopped being finite, and what can be done.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from detectron2.config import CfgNode
 from kd_core.experiment import report
-from kd_core.networks.probe import shapes, tap_values, telling
+from kd_core.networks.probe import explained, shapes, tap_values
 from kd_core.networks.roles import tap_list
 from kd_core.networks.taps import FeatureTap
 from kd_core.networks.task import Batch
@@ -28,7 +28,7 @@ def list_taps(cfg: CfgNode) -> None:
         sample = sample_batch(detector.network)
         out.print(f"{side}, of 128 x 128 pixels; N is the number of images, or of regions:")
         out.print(_roles_table(detector, sample))
-        with telling(detector, sample):
+        with explained(detector, sample):
             out.print(report.taps_listing(detector, sample))
     if cfg.KD.TERMS and cfg.KD.TEACHER.NETWORK:
         out.print(_maps_table(cfg))

@@ -76,7 +76,7 @@ def keep_result(trainer: Any, student: nn.Module, seconds: float) -> None:
     json_lines.say("result", work_dir=cfg.OUTPUT_DIR, **result)
 
 
-def tell_scores(scores: Any, checkpoint_file: str) -> None:
+def print_scores(scores: Any, checkpoint_file: str) -> None:
     """Write the line of an evaluation that a program asked for; all processes may call it."""
     if comm.is_main_process():
         json_lines.say("result", checkpoint=checkpoint_file, scores=_flat(scores))

@@ -37,7 +37,7 @@ def check_keys(cfg: CfgNode) -> None:
             )
 
 
-def tell_of_size(cfg: CfgNode, teacher: CfgNode | None) -> None:
+def note_size(cfg: CfgNode, teacher: CfgNode | None) -> None:
     """Print that a teacher's own images are larger than those that it is shown, if they are.
 
     Args:

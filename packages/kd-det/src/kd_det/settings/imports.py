@@ -65,7 +65,7 @@ def default_config() -> CfgNode:
             try:
                 add_config(cfg)
             except Exception as error:
-                raise UserError(f"--import {name}: {told_with_place(error)}") from error
+                raise UserError(f"--import {name}: {with_place(error)}") from error
     return cfg
 
 
@@ -98,10 +98,10 @@ def _not_imported(path: str, error: BaseException) -> str:
             hint = nearest(path, found)
             return f"there is no module {error.name!r} here or on PYTHONPATH{hint}"
         return f"it needs {error.name}, which is not installed"
-    return told_with_place(error)
+    return with_place(error)
 
 
-def told_with_place(error: BaseException) -> str:
+def with_place(error: BaseException) -> str:
     """Return an exception of a user's code in one line, with its place in their file."""
     said = f"{type(error).__name__}: {first_line(error)}"
     if isinstance(error, SyntaxError):

@@ -14,7 +14,7 @@ from kd_core.errors import UserError, nearest
 from kd_core.runtime.paths import nearest_path
 
 from kd_det.catalogue import CATALOGUE
-from kd_det.settings.zoo import find_config, folder_told
+from kd_det.settings.zoo import find_config, folder_text
 
 _KEY = re.compile(r"[A-Z][A-Z0-9_]*(\..*)?")
 _CONFIGS = (".yaml", ".yml", ".py")
@@ -104,7 +104,7 @@ def _check(names: Sequence[str], teacher: str | None, student: str) -> None:
 
 def _no_network(name: str) -> UserError:
     if Path(name).expanduser().is_dir():
-        return UserError(folder_told(name))
+        return UserError(folder_text(name))
     if "/" in name or name.endswith(_CONFIGS):
         return UserError(f"there is no config file {name}{nearest_path(Path(name).expanduser())}")
     if name in CATALOGUE.distilled:

@@ -10,7 +10,7 @@ from kd_det.settings.anchors_text import without_expressions
 
 
 def read_mapping(file: Path) -> dict[Any, Any]:
-    """Return the keys and values of a file; empty where YAML's own error is told by the merge.
+    """Return the keys and values of a file; empty where YAML's own error is reported by the merge.
 
     Raises:
         UserError: If it is not a text, not a mapping, or a key stands twice in a node: YAML's

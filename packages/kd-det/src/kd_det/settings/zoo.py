@@ -31,14 +31,14 @@ def find_config(name: str) -> Path:
     if ours := our_config(name) or our_config(f"configs/det/{name}.yaml"):
         return ours
     if path.is_dir():
-        raise UserError(folder_told(name))
+        raise UserError(folder_text(name))
     folder = zoo_folder()
     if folder is not None and not path.is_absolute() and (folder / name).is_file():
         return folder / name
     raise UserError(f"there is no config file {name}{_hint(name, path, folder)}")
 
 
-def folder_told(name: str) -> str:
+def folder_text(name: str) -> str:
     """Return what is wrong with a folder in place of a config, and how its images are named."""
     return (
         f"{name} is a folder, not a config file; to train on its images, register them: "

@@ -32,7 +32,7 @@ class InputFormat:
 
 
 def input_format(network: nn.Module, call: Mapping[str, Any], node: CfgNode) -> InputFormat:
-    """Return the format that the config tells, or else the network itself.
+    """Return the format that the config says, or else the network itself.
 
     Args:
         network: Detectors of torchvision and networks of timm know it.
@@ -43,20 +43,20 @@ def input_format(network: nn.Module, call: Mapping[str, Any], node: CfgNode) -> 
         UserError: If neither says it, or what is said does not make sense.
     """
     known = _known(network, call)
-    told: dict[str, Any] = {
+    given: dict[str, Any] = {
         "FORMAT": node.FORMAT or known.get("FORMAT"),
         "RANGE": node.RANGE or known.get("RANGE"),
         "PIXEL_MEAN": list(node.PIXEL_MEAN) or known.get("PIXEL_MEAN"),
         "PIXEL_STD": list(node.PIXEL_STD) or known.get("PIXEL_STD"),
     }
-    if missing := [f"{_WHERE}.{key}" for key, value in told.items() if not value]:
+    if missing := [f"{_WHERE}.{key}" for key, value in given.items() if not value]:
         raise UserError(
             f"{', '.join(missing)}: {type(network).__name__} does not say which images it was "
             "trained with; set FORMAT (RGB or BGR), RANGE (1 or 255), PIXEL_MEAN and PIXEL_STD"
         )
-    _check(told)
+    _check(given)
     return InputFormat(
-        told["FORMAT"], told["RANGE"], tuple(told["PIXEL_MEAN"]), tuple(told["PIXEL_STD"])
+        given["FORMAT"], given["RANGE"], tuple(given["PIXEL_MEAN"]), tuple(given["PIXEL_STD"])
     )
 
 
@@ -89,20 +89,20 @@ def _known(network: Any, call: Mapping[str, Any]) -> dict[str, Any]:
     return {"FORMAT": "RGB", "RANGE": 1, "PIXEL_MEAN": list(mean), "PIXEL_STD": list(std)}
 
 
-def _check(told: Mapping[str, Any]) -> None:
-    if told["FORMAT"] not in _ORDERS:
-        raise UserError(f"{_WHERE}.FORMAT is {told['FORMAT']!r}; wanted RGB or BGR")
-    if told["RANGE"] not in (1, 255):
-        raise UserError(f"{_WHERE}.RANGE is {told['RANGE']!r}; wanted 1 or 255")
+def _check(given: Mapping[str, Any]) -> None:
+    if given["FORMAT"] not in _ORDERS:
+        raise UserError(f"{_WHERE}.FORMAT is {given['FORMAT']!r}; wanted RGB or BGR")
+    if given["RANGE"] not in (1, 255):
+        raise UserError(f"{_WHERE}.RANGE is {given['RANGE']!r}; wanted 1 or 255")
     for key in ("PIXEL_MEAN", "PIXEL_STD"):
-        values = told[key]
+        values = given[key]
         if len(values) != 3 or not all(isinstance(value, int | float) for value in values):
             raise UserError(f"{_WHERE}.{key} is {values!r:.80}; wanted three numbers")
-    if min(told["PIXEL_STD"]) <= 0:
-        raise UserError(f"{_WHERE}.PIXEL_STD is {told['PIXEL_STD']}; wanted numbers above 0")
-    largest = max(map(abs, told["PIXEL_MEAN"]))
-    if largest > told["RANGE"] or (told["RANGE"] == 255 and 0 < largest < 1):
+    if min(given["PIXEL_STD"]) <= 0:
+        raise UserError(f"{_WHERE}.PIXEL_STD is {given['PIXEL_STD']}; wanted numbers above 0")
+    largest = max(map(abs, given["PIXEL_MEAN"]))
+    if largest > given["RANGE"] or (given["RANGE"] == 255 and 0 < largest < 1):
         raise UserError(
-            f"{_WHERE}.PIXEL_MEAN is {told['PIXEL_MEAN']}, but pixels go from 0 to "
-            f"{told['RANGE']} ({_WHERE}.RANGE): give both in one unit"
+            f"{_WHERE}.PIXEL_MEAN is {given['PIXEL_MEAN']}, but pixels go from 0 to "
+            f"{given['RANGE']} ({_WHERE}.RANGE): give both in one unit"
         )

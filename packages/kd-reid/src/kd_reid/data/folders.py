@@ -92,7 +92,7 @@ def read_splits(
             f"{said[0]}: {source} is split already ({found.form}), so it has no effect; leave it "
             "out"
         )
-    _tell_of_nobody(found, source)
+    _note_images_of_nobody(found, source)
     return divide(found, train_fraction=train_fraction, seed=seed)
 
 
@@ -163,7 +163,7 @@ def _settled(splits: Splits, source: str | Path, reading: Reading) -> Splits:
     if any(known) and not all(known):
         distributed.print_note(
             f"{source}: cameras are not known: only {sum(known):,} of {len(known):,} names of "
-            f"images tell one; others: {option('camera', 'REGEX')}"
+            f"images say one; others: {option('camera', 'REGEX')}"
         )
     return without_cameras(splits)
 
@@ -183,7 +183,7 @@ def _cleaned(form: str, kind: Kind, splits: Splits, reading: Reading) -> Found:
     return Found(form, kind, Splits(**kept), nobody, left)
 
 
-def _tell_of_nobody(found: Found, source: str | Path) -> None:
+def _note_images_of_nobody(found: Found, source: str | Path) -> None:
     """Report what is not trained on or searched for, though it is in the set."""
     own = found.kind == "people"
     counts = {

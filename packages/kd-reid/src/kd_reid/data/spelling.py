@@ -35,7 +35,7 @@ def one_spelling(splits: Splits, where: str) -> Splits:
                 f"{where}: {len(ways.several):,} {kind} are written in several ways, such as "
                 f"{example}; each counts as one"
             )
-    _tell_of_case(identities, where)
+    _note_case(identities, where)
     if not (identities.several or cameras.several):
         return splits
 
@@ -59,7 +59,7 @@ def _rank(name: str) -> tuple[int, int, str]:
     return -len(name.partition(".")[0]), len(name), name
 
 
-def _tell_of_case(identities: _Ways, where: str) -> None:
+def _note_case(identities: _Ways, where: str) -> None:
     """Report which identities differ in capitals alone: they stay apart."""
     alike = _ways(set(identities.chosen.values()), str.casefold).several
     if alike:

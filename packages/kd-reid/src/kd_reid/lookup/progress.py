@@ -24,11 +24,11 @@ def watched(batches: Iterable[Batch], total: int) -> Iterator[Batch]:
 
 
 def _with_lines(batches: Iterable[Batch], total: int) -> Iterator[Batch]:
-    started = told = time.monotonic()
+    started = printed = time.monotonic()
     for done, batch in enumerate(batches, 1):
         yield batch
         now = time.monotonic()
-        if now - told >= _SECONDS and done < total:
+        if now - printed >= _SECONDS and done < total:
             left = in_words((now - started) * (total - done) / done)
             err.print(f"embedded {done / total:.0%}, about {left} left")
-            told = now
+            printed = now

@@ -19,9 +19,9 @@ _NECK = ("weight", "bias", "running_mean", "running_var")
 def load_body(network: nn.Module, path: str) -> None:
     """Load all but the classifier from a file, whatever stands before the names in it.
 
-    The classifier of other people, or another library's, is left out and told. A BatchNorm of the
-    embedding's width beside the body is a neck (`bottleneck` of the strong baseline,
-    `classifier.bn` of a run of ours): the search takes the embedding behind it.
+    The classifier of other people, or another library's, is left out, which is printed. A
+    BatchNorm of the embedding's width beside the body is a neck (`bottleneck` of the strong
+    baseline, `classifier.bn` of a run of ours): the search takes the embedding behind it.
 
     Args:
         network: Of torchreid, with a classifier.
@@ -69,7 +69,7 @@ def _left_in(contents: object, match: Match) -> dict[str, Tensor]:
 
 
 def _take_neck(network: nn.Module, path: str, others: Mapping[str, Tensor]) -> None:
-    """Put the neck of a file into the network, and tell what else is left out."""
+    """Put the neck of a file into the network, and print what else is left out."""
     normed = sorted({n.rpartition(".")[0] for n in others if n.endswith(".running_mean")})
     width = _width(network)
     necks = [name for name in normed if others[f"{name}.running_mean"].shape == (width,)]

@@ -84,7 +84,7 @@ def _of_network(
 ) -> Iterator[tuple[str, Found]]:
     options = Options(**passes_of(args))
     for name, searching in _sets(args):
-        tell_of_own_data(searching, measured, same_camera=args.same_camera)
+        note_own_data(searching, measured, same_camera=args.same_camera)
         with located(searching.source):
             target = open_target(searching, measured.image_size, options)
             check_searched(args, target)
@@ -93,7 +93,7 @@ def _of_network(
             yield name, _facts(args, target, features, shared)
 
 
-def tell_of_own_data(searching: Searching, measured: Measured, *, same_camera: bool) -> None:
+def note_own_data(searching: Searching, measured: Measured, *, same_camera: bool) -> None:
     """Print what differs from the run's own evaluation, where its own data are searched."""
     source = searching.source
     if measured.source is None or Path(source).resolve() != Path(measured.source).resolve():

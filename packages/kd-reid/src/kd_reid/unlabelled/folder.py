@@ -11,7 +11,7 @@ from kd_core.data.image_files import size_of_pixels
 from kd_core.data.image_loader import image_loader, is_resident, packed
 from kd_core.data.split_loader import SplitLoader
 from kd_core.data.unlabelled.found_images import images_below, without_broken
-from kd_core.data.unlabelled.parts import chosen, divided, tell_of_parts, tell_of_shared
+from kd_core.data.unlabelled.parts import chosen, divided, note_parts, note_shared
 from kd_core.errors import UserError, located
 from kd_core.networks.image_task import height_and_width
 from kd_core.runtime import distributed
@@ -86,7 +86,7 @@ def crops(
     train, kept_out = divided(packed(found), held_out, options.data_seed)
     records = [] if searching is None else [*searching.query.records, *searching.gallery.records]
     if records:
-        tell_of_shared(found, {"query and gallery": [record.path for record in records]})
+        note_shared(found, {"query and gallery": [record.path for record in records]})
     resident = is_resident(options.resident, len(found) + len(records), size, RESIDENT_BYTES)
     reading = {
         "image_size": size,
@@ -100,7 +100,7 @@ def crops(
         arguments |= {"resident": resident, "reading": reading, "labelled": False}
         return image_loader(files, numbers, v2.Resize(size), **arguments)
 
-    tell_of_parts(root, train, kept_out)
+    note_parts(root, train, kept_out)
     shown = replace(options, resident=resident)
     return CropSplits(
         train=loader(train, training=True),
@@ -131,7 +131,7 @@ def _searching(source: str, options: Options) -> Searching:
 def _large_enough(
     files: list[str], least: Sequence[int] | None, size: tuple[int, int], root: str
 ) -> list[str]:
-    """Leave small crops out, or tell of them.
+    """Leave small crops out, or print how many there are.
 
     Args:
         files: Their paths.
@@ -163,7 +163,7 @@ def _large_enough(
 
 
 def _size(file: str) -> tuple[int, int] | None:
-    """Return height and width; None of a broken file, which is told of where it is decoded."""
+    """Return height and width; None of a broken file, which is reported where it is decoded."""
     try:
         return size_of_pixels(file)
     except UserError:

@@ -15,7 +15,7 @@ from torch import Tensor
 from kd_cls.data.shards.order import ShardOrder
 from kd_cls.data.shards.samples import Read, ShardSamples
 
-_TOLD = 10  # broken samples, each in its line; of more, only some
+_PRINTED = 10  # broken samples, each in its line; of more, only some
 
 
 class ShardLoader(WorkerLoader):
@@ -25,7 +25,7 @@ class ShardLoader(WorkerLoader):
         samples: The images.
         labels: int64 [N].
         streams: See `ShardOrder`.
-        most_broken: Samples that may be broken; each is told, and one more ends the run.
+        most_broken: Samples that may be broken; each is printed, and one more ends the run.
         broken: How many are known already.
         shuffle: Whether this is for training.
         options: See `WorkerLoader`.
@@ -82,7 +82,7 @@ class ShardLoader(WorkerLoader):
             yield apply(self.augment, batch, sampling[part])
 
     def _checked(self, found: Sequence[Read | str]) -> list[Read]:
-        """Return the pieces of a batch; tell of broken samples."""
+        """Return the pieces of a batch; print broken samples."""
         reads = [read for read in found if not isinstance(read, str)]
         try:
             for text in found:
@@ -106,7 +106,7 @@ class ShardLoader(WorkerLoader):
             )
             if count > self.most_broken:
                 raise UserError(f"{text} ({counted})")
-            if len(self.broken) <= _TOLD or count & (count - 1) == 0:
+            if len(self.broken) <= _PRINTED or count & (count - 1) == 0:
                 done = "another takes its place" if self.samples.replace else "left out"
                 err.print(f"{text}; {done} ({counted})")
 

@@ -73,7 +73,7 @@ def check_apart(addresses: Mapping[str, Sequence[str]]) -> None:
                 )
 
 
-def tell_shared(tables: Mapping[str, ShardTable]) -> None:
+def warn_of_shared(tables: Mapping[str, ShardTable]) -> None:
     """Warn of training samples that seem to be in another part, by key and size of the image."""
     train = tables["train"]
     for part, table in tables.items():

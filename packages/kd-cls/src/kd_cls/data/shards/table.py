@@ -1,4 +1,4 @@
-"""All samples of some shards in one table, and what is told of broken and repeated ones."""
+"""All samples of some shards in one table, and what is printed of broken and repeated ones."""
 
 import os
 from collections.abc import Sequence
@@ -77,7 +77,7 @@ def read_table(
     most_broken: int,
     part: str,
 ) -> ShardTable:
-    """Index shards and join their samples; what is broken or there twice is told in a line.
+    """Index shards and join their samples; what is broken or repeated is printed in a line.
 
     Args:
         addresses: See `index_shards`.
@@ -108,7 +108,7 @@ def read_table(
         any(index.copied for index in found),
         broken,
     )
-    _tell_repeated(table)
+    _warn_of_repeated(table)
     return table
 
 
@@ -128,7 +128,7 @@ def _check_problems(addresses: Sequence[str], found: Sequence[ShardIndex], most_
     return len(broken)
 
 
-def _tell_repeated(table: ShardTable) -> None:
+def _warn_of_repeated(table: ShardTable) -> None:
     """Warn of samples that shards share: of the same key, and images of the same size."""
     order = np.lexsort((table.places[:, 2].numpy(), table.keys))
     keys, sizes = table.keys[order], table.places[:, 2].numpy()[order]

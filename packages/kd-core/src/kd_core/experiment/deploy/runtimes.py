@@ -12,7 +12,7 @@ PYTORCH, ONNX = "PyTorch", "ONNX Runtime"
 
 Outputs = Tensor | Sequence[Tensor]
 Run = Callable[[Tensor], Outputs]
-_FATAL_ALONE = 4  # errors come as exceptions too, which are told in one line
+_FATAL_ALONE = 4  # errors come as exceptions too, which take one line
 
 
 def require_onnx(package: str, instead: str) -> None:

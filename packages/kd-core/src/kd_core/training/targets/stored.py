@@ -82,7 +82,7 @@ class StoredTargets:
                 whole = {"tap": tap, **form.described(), **own}
                 place = folder / (name_of(name, tap) if named else _hashed(whole))
                 if not named:
-                    _tell_of_others(folder, place, whole)
+                    _note_others(folder, place, whole)
                 stores[tap] = TapStore(place, whole, form, rows)
             if stores:
                 self._targets.append(_TeacherTargets(name, teacher, stores, autocast))
@@ -192,7 +192,7 @@ def _hashed(identity: Mapping[str, str]) -> str:
     return f"targets-{fingerprint(*(f'{name}={identity[name]}' for name in sorted(identity)))}"
 
 
-def _tell_of_others(folder: Path, place: Path, identity: Mapping[str, str]) -> None:
+def _note_others(folder: Path, place: Path, identity: Mapping[str, str]) -> None:
     """Print what is different in the targets of this teacher and tap that are there already."""
     if place.exists() or distributed.rank() > 0:
         return
