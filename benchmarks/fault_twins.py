@@ -59,7 +59,7 @@ def unlike(
         ended: How both ended.
         found: What they left.
         reference: What one left, undisturbed.
-        most_in_one: Where both were told the same folder, how many may end well; else every one
+        most_in_one: Where both were given the same folder, how many may end well; else every one
             has a folder of its own.
     """
     for one in ended:

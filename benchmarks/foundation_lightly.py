@@ -3,7 +3,7 @@
 python benchmarks/foundation_lightly.py JOB.json
 
 lightly-train is AGPL: nothing of it is copied here, and nothing of this project needs it. Only its
-documented interface is used: `pretrain`, and models of one's own with `forward_features`,
+documented interface is used: `pretrain`, and models of your own with `forward_features`,
 `forward_pool`, `feature_dim` and `get_model`. It keeps its own recipe (loss, optimizer, schedule,
 augmentations, mixed images); only images, their size, batch size and epochs are those of the
 other arms. Its versions 1 and 2 of the method take DINO alone; version 3, the default, any model.

@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             continue
         states[part.name] = run_part(part, args.out, end, dry=args.dry)
         print(f"{part.name}: {states[part.name]}", flush=True)
-    return tell(args.call, states, args.out)
+    return print_states(args.call, states, args.out)
 
 
 def run_part(part: Part, out: Path, end: float, *, dry: bool) -> str:
@@ -137,7 +137,7 @@ def _tags(case: ElementTree.Element) -> set[str]:
     return {re.sub(r"\W", "", child.tag) for child in case}
 
 
-def tell(call: str, states: dict[str, str], out: Path) -> int:
+def print_states(call: str, states: dict[str, str], out: Path) -> int:
     """Write and print what became of all parts; return the exit status."""
     save_json({"call": call, "parts": states}, out / f"{call}.summary.json")
     if any("fail" in state for state in states.values()):

@@ -54,7 +54,7 @@ class Problem:
         self.normalised = (self.image.float() / 255 - mean) / std
 
     def copies(self) -> tuple[nn.Module, nn.Module]:
-        """Return a student and a teacher of one's own."""
+        """Return a student and a teacher of its own."""
         return copy.deepcopy(self.student), copy.deepcopy(self.teacher)
 
 

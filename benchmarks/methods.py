@@ -1,6 +1,6 @@
 """The measured table: one student, every method, one small budget.
 
-uv run benchmarks/methods.py --seeds 0 1 2            # resnet20 -> resnet8, a tenth of CIFAR-10
+uv run benchmarks/methods.py --seeds 0 1 2            # resnet20 -> resnet8, a fifth of CIFAR-10
 uv run benchmarks/methods.py --methods kd dkd at      # some of the methods
 uv run benchmarks/methods.py --table                  # print what is there
 

@@ -67,7 +67,7 @@ def test_a_loop_trains_the_student_alone(name, capfd):
 
 def test_the_page_on_loops_has_a_command_for_each_and_no_other():
     page = (ROOT / "docs/own_loop.md").read_text(encoding="utf-8")
-    assert re.findall(r"^uv run python examples/(\w+)\.py$", page, re.MULTILINE) == [
+    assert re.findall(r"^uv run examples/(\w+)\.py$", page, re.MULTILINE) == [
         "own_loop",  # in tests/test_examples.py
         *LOOPS,
     ]

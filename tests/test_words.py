@@ -34,6 +34,7 @@ class Rule(NamedTuple):
 
 DISTILL = r"packages/kd-core/src/kd_core/distill/"
 TRAINING = r"packages/kd-core/src/kd_core/training/"
+NOT_TESTS = r"(?!.*tests/)"
 NOT_UNIC = r"(?!.*/(test_)?(unic|joint_terms)\.py$)"  # whose `draws` is a name of its own
 
 NAMES = [  # of variables, functions, classes, modules and arguments
@@ -58,6 +59,7 @@ NAMES = [  # of variables, functions, classes, modules and arguments
     Rule(r"(\w+_)?anew(_\w+)?", "restart", "def begin_anew(self): ..."),
     Rule(r"(\w+_)?give_back(_\w+)?", "release", "claim.give_back()"),
     Rule(r"(\w+_)?take_leave(_\w+)?", "remove", "take_leave(child)"),
+    Rule(r"(\w*_)?(tells?|telling|told)(_\w+)?", "print, report", "tell_of(told)", NOT_TESTS),
 ]
 
 
@@ -98,6 +100,9 @@ PHRASES = [  # of prose, messages, config keys and options
     Rule(r"\"\"\"Refuse\b", "Reject", 'def f():\n    """Refuse a map."""'),
     Rule(r"(?i)\b(tells?|telling|told) whether\b", "return whether", "Tell whether it fits."),
     Rule(r"\"\"\"(Tell|Say)\b", "Return, Print, Report", 'def f():\n    """Tell a place."""'),
+    Rule(r"(?i)\btold\b", "said, printed, reported", "All of it is told.", NOT_TESTS),
+    Rule(r"(?i)\bof one's own\b", "of yours, a user's", "A network of one's own."),
+    Rule(r"(?i)\bfor want of\b", "since there is not", "Small data for want of a GPU."),
     Rule(r"(?i)\bin parts of the time\b", "relative to (lower is better)", "in parts of the time"),
     Rule(r"(?i)\bthe (house|room)\b", "the package, the module", "the rest of the house"),
     Rule(

@@ -1,4 +1,4 @@
-"""A network of one's own learns a zoo network's logits and last map; see docs/own_network.md.
+"""A network of your own learns a zoo network's logits and last map; see docs/own_network.md.
 
 python tools/cls_train.py configs/examples/own_network.py
 """

@@ -1,4 +1,4 @@
-"""A tenth of CIFAR-10, as an image folder: what two CPU cores can train on in minutes.
+"""A fifth of CIFAR-10, as an image folder: what two CPU cores can train on in minutes.
 
 python tools/cls_train.py configs/cls/data/cifar10_small.py configs/cls/networks/resnet20.py
 """

@@ -12,7 +12,7 @@ python tools/cls_train.py configs/cls/data/cifar100.py configs/cls/recipes/mixup
 python tools/cls_train.py configs/cls/data/cifar100.py configs/cls/recipes/mixup.py \
     configs/cls/networks/resnet20.py configs/cls/methods/sl_kd.py
 
-Beware of terms that read labels (DKD, NKD, WSLD, SDD): they are told the class of one of the mixed
+Beware of terms that read labels (DKD, NKD, WSLD, SDD): they get the class of one of the mixed
 images only. KD, which reads none, is right. A list of augmentations replaces another, so this has
 the crop too; where it was made before, as on ImageNet, put a flip in its place:
 

@@ -1,4 +1,4 @@
-r"""Labels of every kind on a tenth of CIFAR-10: the measured table of docs/tables.md.
+r"""Labels of every kind on a fifth of CIFAR-10: the measured table of docs/tables.md.
 
 python tools/cls_compare.py --rows configs/cls/tables/labels_cifar10.py
 

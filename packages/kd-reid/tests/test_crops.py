@@ -72,7 +72,7 @@ class Pair(nn.Module):
         seen = self.body(images)
         return (self.head(seen), seen) if self.training else seen
 """
-"""Networks of one's own, of which `Plain` gives an embedding alone."""
+"""Networks of users, of which `Plain` gives an embedding alone."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Networks of one's own are searched as they search themselves, and trained by their own heads."""
+"""Networks of users are searched as they search themselves, and trained by their own heads."""
 
 import pytest
 import torch

@@ -63,7 +63,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _inside(place, tmp_path, monkeypatch):
-    """Work in a folder of one's own with the set and the file."""
+    """Work in a folder of its own with the set and the file."""
     (tmp_path / "data").symlink_to(place / "data")
     (tmp_path / ZOO).symlink_to(place / ZOO)
     shutil.copytree(place / "run", tmp_path / "run")

@@ -64,7 +64,7 @@ def embedded(place):
 
 @pytest.fixture(autouse=True)
 def _inside(place, embedded, tmp_path, monkeypatch):
-    """Work in a folder of one's own, where all of this is."""
+    """Work in a folder of its own, where all of this is."""
     for name in ("data", "run", ZOO):
         (tmp_path / name).symlink_to(place / name)
     for file in embedded.iterdir():

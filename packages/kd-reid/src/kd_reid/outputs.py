@@ -21,7 +21,7 @@ _WITH_FLAG = {
 class Embedding(NamedTuple):
     """Output of a network for images.
 
-    In evaluation, a network of one's own may give the embedding alone. Logits and features are
+    In evaluation, a user's network may give the embedding alone. Logits and features are
     empty then; `Embedder.embed` runs it again for them.
     """
 
@@ -115,7 +115,7 @@ def pair_in(given: Any) -> Pair | None:
 
 
 def in_evaluation(given: Any, network: nn.Module) -> Embedding:
-    """Return what a network of one's own gave in evaluation: an embedding, or as in training.
+    """Return what a user's network gave in evaluation: an embedding, or as in training.
 
     Raises:
         UserError: If it gave anything else.

@@ -62,7 +62,7 @@ class Measures(NamedTuple):
 class TaskAdapter(ABC):
     """How one task builds its models, measures them and exports them.
 
-    A task of one's own writes `build_model` and `evaluators`, and names `title` and `metric`;
+    A task of yours writes `build_model` and `evaluators`, and names `title` and `metric`;
     `examples/own_task.py` is one, whole. Everything else has a default that a task may override:
     `load_finished` for teachers that are trained first, `check_student` and `metadata` next.
 

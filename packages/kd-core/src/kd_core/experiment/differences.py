@@ -98,7 +98,7 @@ def with_contents(value: Any, key: str = "") -> Any:
 def essence(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of a config can change its result, by dotted path; files by their hashes.
 
-    The place of the data counts here, for want of a look at the data.
+    The place of the data counts here, since the data itself is not read.
     """
     return {
         path: _value_of(value)

@@ -1,4 +1,4 @@
-"""`kd examples`: the files that the tutorials name, for who has no checkout."""
+"""`kd examples`: the files that the tutorials name, for those who have no checkout."""
 
 from pathlib import Path
 

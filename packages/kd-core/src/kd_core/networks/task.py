@@ -14,14 +14,14 @@ class Batch(TypedDict, total=False):
     """What a loader gives to a model, and what is added on the way to the criteria.
 
     Every task fills its part; nothing else is needed of a batch than what its model and criteria
-    read. N is the number of images of one view, V that of views. A task of one's own may add keys.
+    read. N is the number of images of one view, V that of views. A task of yours may add keys.
     """
 
     image: Tensor
     """uint8, or floats in [0, 1], [V * N, 3, H, W], view-major; each network normalises itself."""
     label: Tensor
     """int64 [N]; of multi-label data floats [N, C], 0, 1, or -1 where unknown; of detection's
-    regions [R], background included; of one's own task anything."""
+    regions [R], background included; of a task of yours anything."""
     index: Tensor
     """Place of every image in the training set, int64 [N]."""
     crop_id: Tensor

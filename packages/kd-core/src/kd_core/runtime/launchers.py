@@ -38,7 +38,7 @@ _HYDRA = _Names("mpiexec", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID")
 def adopt() -> int:
     """Return how many processes were started together; let torch know of them.
 
-    torchrun's variables, or one's own of these names, win over all others. A job's script and an
+    torchrun's variables, or a user's of these names, win over all others. A job's script and an
     interactive shell are one process, however many tasks the job has.
 
     Raises:

@@ -85,7 +85,7 @@ def _run(
         return (None,) * len(node.next_functions)
     outputs = node._input_metadata
     values = [gradients.get(place) for place in range(len(outputs))]
-    if isinstance(node, BackwardCFunction):  # one's own function gets zeros for outputs not used
+    if isinstance(node, BackwardCFunction):  # a user's function gets zeros for outputs not used
         pairs = zip(values, outputs, strict=True)
         values = [_zeros(meta) if value is None else value for value, meta in pairs]
         run = node.apply

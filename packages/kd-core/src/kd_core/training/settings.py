@@ -51,7 +51,7 @@ class TrainerSettings:
             `StoredTargets`: True where the tool keeps teachers, or in a folder, or as
             `CacheOptions` says.
         allow_weak_teacher: Train with a teacher that is at or below chance on the test set too;
-            one with `weights="random"` needs no leave.
+            one with `weights="random"` is always allowed.
         capture: Record the step as a CUDA graph, where it can be; see `CapturedStep`.
         compile: Compile the losses with `torch.compile`, which takes minutes at first.
         eval_every: Epochs between evaluations; a student that is not trained has one, at the end.

@@ -89,7 +89,7 @@ def _width(
     images = batch_of(2, channels, image_size)
     try:
         return network(images).shape[1]
-    except Exception as error:  # networks of one's own raise many types
+    except Exception as error:  # networks of users raise many types
         if explain(error) is not None:
             raise
         raise UserError(
