@@ -51,7 +51,7 @@ class Command:
 
     Args:
         tool: Name of the tool's file, see `TOOLS`.
-        arguments: What stands behind it.
+        arguments: What comes after it.
     """
 
     tool: str

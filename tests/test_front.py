@@ -84,9 +84,9 @@ def test_help_names_every_tool_of_every_task(kd):
         ("evaluate cls runs/no.pth cifar100 resnet20", "there is no checkpoint runs/no.pth"),
         ("evaluate cls", "the checkpoint is missing; write kd evaluate cls CHECKPOINT CONFIG"),
         ("evaluate cls --trust a.b", "the checkpoint is missing"),
-        ("--version train", "--version stands alone"),
-        ("--trust a.b train cls", "options stand behind COMMAND TASK"),
-        ("train --trust a.b", "options stand behind it; TASK is one of cls, det, reid"),
+        ("--version train", "--version is used alone"),
+        ("--trust a.b train cls", "options come after COMMAND TASK"),
+        ("train --trust a.b", "options come after it; TASK is one of cls, det, reid"),
     ],
 )
 def test_a_mistake_is_one_line(kd, line, said):

@@ -103,6 +103,8 @@ PHRASES = [  # of prose, messages, config keys and options
     Rule(r"(?i)\btold\b", "said, printed, reported", "All of it is told.", NOT_TESTS),
     Rule(r"(?i)\bof one's own\b", "of yours, a user's", "A network of one's own."),
     Rule(r"(?i)\bfor want of\b", "since there is not", "Small data for want of a GPU."),
+    Rule(r"(?i)\bstands? (twice|behind|alone)\b", "is repeated, comes after", "SEED stands twice"),
+    Rule(r"(?i)\bcan(not)? be had\b", "be read, is available", "Weights cannot be had."),
     Rule(r"(?i)\bin parts of the time\b", "relative to (lower is better)", "in parts of the time"),
     Rule(r"(?i)\bthe (house|room)\b", "the package, the module", "the rest of the house"),
     Rule(

@@ -7,7 +7,7 @@ python tools/cls_train.py configs/cls/data/cifar100.py \
     configs/cls/pairs/resnet56_resnet20.py configs/cls/methods/sl_ens.py
 
 The authors' code has no SL-Ens. Logits are averaged because with the mean of the probabilities
-it would be SL-KD (sl_kd.py) but for a factor, and the published results differ. Finished teachers
+it would be SL-KD (sl_kd.py) up to a factor, and the published results differ. Finished teachers
 are named with teachers.first.weights=FILE; a file after this one can give other configs, or a third
 teacher, and then also the longer list. A dict in the place of the list says how much each counts:
 --cfg-options "distiller.ensembles.mean={'first': 2, 'second': 1}".

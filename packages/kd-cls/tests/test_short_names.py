@@ -178,8 +178,8 @@ class TestSources:
     @pytest.mark.parametrize(
         ("network", "message"),
         [
-            ("hf-hub:org/other", r"hf-hub:org/other: its config\.json cannot be had .*HF_HUB"),
-            ("local-dir:nowhere", r"local-dir:nowhere: its config\.json cannot be had"),
+            ("hf-hub:org/other", r"hf-hub:org/other: its config\.json cannot be read .*HF_HUB"),
+            ("local-dir:nowhere", r"local-dir:nowhere: its config\.json cannot be read"),
         ],
     )
     def test_what_is_not_there_is_told_before_anything_is_built(self, saved, network, message):

@@ -106,7 +106,7 @@ class TestFileErrors:
             (b"\xef\xbb\xbfa = 1\r\n", "starts with a byte order mark; save it as UTF-8 without"),
             ("a = 1".encode("utf-16"), "starts with a byte order mark"),
             (b"a = 1\0", "has null bytes"),
-            (b"a = 1\nb = [{'x': 1, 'y': {1: 2, 1: 3}}]\n", "line 2: 1 stands twice in a dict"),
+            (b"a = 1\nb = [{'x': 1, 'y': {1: 2, 1: 3}}]\n", "line 2: 1 is repeated in a dict"),
         ],
     )
     def test_what_editors_spoil_or_would_count_in_part_is_refused(self, write, content, message):

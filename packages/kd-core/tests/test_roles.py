@@ -62,7 +62,7 @@ def test_without_a_model_nothing_is_looked_up():
         ("@stages[]", "there are 3 of them"),
         ("@stages[a]", "write a role such as"),
         ("@stages.1", "write a role such as"),
-        ("@stages:pooled", "a layout behind it if wanted: :tokens, :map, :cls or :mean"),
+        ("@stages:pooled", "a layout after it if wanted: :tokens, :map, :cls or :mean"),
         ("@stages:mean[0]", "write a role such as"),
     ],
 )

@@ -49,7 +49,7 @@ def test_it_is_not_done_without_being_asked_for_but_offered(tmp_path):
         load_weights(loaded, tmp_path / "w.pth")
     assert all(torch.equal(value, before[name]) for name, value in loaded.state_dict().items())
     # Some tasks take a teacher of any number of classes, so it is offered too.
-    with pytest.raises(UserError, match=r"shapes but for another number of classes.*in-order'$"):
+    with pytest.raises(UserError, match=r"shapes except for another number of classes.*in-order'$"):
         load_weights(network(classes=5), tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"made for$"):  # another network: nothing to offer
         load_weights(nn.Sequential(nn.Conv2d(3, 5, 1)), tmp_path / "w.pth")

@@ -57,12 +57,12 @@ def test_a_command_line_means_what_it_means_to_detectron2(line):
         ("--json --list data", "leave it out with --list"),
         ("--auto-resume", "--auto-resume of the demo needs --work-dir"),
         ("--config-file nowhere.yaml", "there is no config file nowhere.yaml"),
-        ("MODEL.DEVICE cpu --resume", "--resume stands behind MODEL.DEVICE"),
+        ("MODEL.DEVICE cpu --resume", "--resume comes after MODEL.DEVICE"),
         ("MODEL.DEVICE", "'MODEL.DEVICE' has no value"),
         ("config.yaml", "there is no config file config.yaml"),
         ("--register birds MODEL.DEVICE cpu", "--register: 'birds': wanted NAME=JSON:IMAGES"),
         ("--register a=b:c MODEL.DEVICE", "'MODEL.DEVICE' has no value"),
-        ("--register a=b:c MODEL.DEVICE cpu --resume", "--resume stands behind MODEL.DEVICE"),
+        ("--register a=b:c MODEL.DEVICE cpu --resume", "--resume comes after MODEL.DEVICE"),
     ],
 )
 def test_a_mistake_is_one_line(line, message, capsys):

@@ -218,8 +218,8 @@ def test_the_student_s_blocks_alone_run_again_and_one_without_is_refused(write, 
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"SEED: 1\nMODEL: {DEVICE: cpu}\nSEED: 2\n", "line 3: key SEED stands twice"),
-        (b"SOLVER:\n  STEPS: [{A: 1, A: 2}]\n", "line 2: key A stands twice"),
+        (b"SEED: 1\nMODEL: {DEVICE: cpu}\nSEED: 2\n", "line 3: key SEED is repeated"),
+        (b"SOLVER:\n  STEPS: [{A: 1, A: 2}]\n", "line 2: key A is repeated"),
         ("SEED: 1".encode("utf-16"), "is not a text in UTF-8"),
         (b"", "wanted keys with values, such as MODEL: ..., got nothing"),
         (b"- a\n", "got a list"),

@@ -92,7 +92,7 @@ def test_methods_compose_and_a_library_s_network_teaches(tmp_path, monkeypatch):
         (f"{R_18} --config-file {R_18}", "both name a config"),
         (f"--num-gpus 1 {R_18} --dry-run --list-taps", "are two things to do"),
         (f"--num-gpus 1 {R_101},{R_18} --dry-run kdd SEED 1", "no method 'kdd'"),
-        (f"--num-gpus 1 {R_18} --dry-run SEED 1 --list-taps", "--list-taps stands behind SEED"),
+        (f"--num-gpus 1 {R_18} --dry-run SEED 1 --list-taps", "--list-taps comes after SEED"),
         (f"--num-gpus 2 {R_101},{R_18} kdd", "no method 'kdd'"),
         (f"{R_101},{R_18} kd MODEL.DEVICE", "has no value"),
         ("retinanet_R_101_FPN,retinanet_R_18_FPN kd_rpn --config-fil x", "both name a config"),

@@ -11,7 +11,7 @@ from kd_core.experiment.parsers import P, ToolParser
 
 
 class PairsParser(ToolParser):
-    """Takes KEY VALUE pairs after all options, also right behind an option with several values.
+    """Takes KEY VALUE pairs after all options, also right after an option with several values.
 
     argparse gives such an option all that follows; here it gets what fits, and the first at least:
     `--register a=a.json:images MODEL.DEVICE cpu`.
@@ -55,15 +55,15 @@ class PairsParser(ToolParser):
 
 
 def check_pairs(opts: Sequence[str]) -> None:
-    """Reject options behind the KEY VALUE pairs, and a key without value."""
+    """Reject options after the KEY VALUE pairs, and a key without value."""
     if misplaced := [key for key in opts[::2] if key.startswith("--")]:
         raise UserError(
-            f"{misplaced[0]} stands behind {opts[0]}; options go before the KEY VALUE pairs"
+            f"{misplaced[0]} comes after {opts[0]}; options go before the KEY VALUE pairs"
         )
     if len(opts) % 2:
         raise UserError(
             f"{opts[-1]!r} has no value; wanted KEY VALUE pairs such as MODEL.DEVICE cpu, and the "
-            "config behind --config-file"
+            "config after --config-file"
         )
 
 

@@ -54,7 +54,7 @@ def _main(arguments: list[str]) -> None:
     if names and args.config_file:
         raise UserError(f"{names[0]} and --config-file both name a config; leave one of them out")
     more = _names_between(args)
-    while more and args.opts[:1] and args.opts[0].startswith("-"):  # options behind the names
+    while more and args.opts[:1] and args.opts[0].startswith("-"):  # options after the names
         names += more
         before = len(rest) - len(more) - len(args.opts)
         rest = [*rest[:before], *args.opts]
@@ -76,7 +76,7 @@ def _main(arguments: list[str]) -> None:
 
 
 def _names_between(args: Namespace) -> list[str]:
-    """Take the names that stand before the KEY VALUE pairs out of them; return the names."""
+    """Take the names that come before the KEY VALUE pairs out of them; return the names."""
     if args.config_file:  # of a LazyConfig keys are in lower case, as names are
         return []
     more, args.opts = split_names(args.opts)

@@ -12,7 +12,7 @@ _WHOLE = re.compile(r"-?\d+")
 
 
 class Placed(Protocol):
-    """An entry of a list: its label, and where it stands."""
+    """An entry of a list: its label, and its place."""
 
     @property
     def label(self) -> str:

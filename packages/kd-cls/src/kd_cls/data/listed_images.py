@@ -1,4 +1,4 @@
-"""The image files of a set without labels that stand in a list, each once."""
+"""The image files of a set without labels that are in a list, each once."""
 
 from collections.abc import Sequence
 from pathlib import Path

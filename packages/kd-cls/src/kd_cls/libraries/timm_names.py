@@ -102,7 +102,7 @@ def _description(name: str, where: str, cache: Any) -> dict[str, Any]:
         return facts
     except Exception as error:  # of the network, of the files; several libraries raise their own
         raise UserError(
-            f"{where}: {name}: its config.json cannot be had or is not of timm or transformers "
+            f"{where}: {name}: its config.json cannot be read or is not of timm or transformers "
             f"({type(error).__name__}: {first_line(error):.200}); is the name right, and is the "
             "Hub reached (HF_HUB_OFFLINE, HF_HOME)? A downloaded folder is named local-dir:FOLDER"
         ) from error

@@ -81,7 +81,7 @@ class _Composer:
     def _pair(self, part: Part) -> list[Source]:
         """Return the file of a pair with published values for the data, else two networks.
 
-        Their teacher is trained first, on all that stands before the pair.
+        Their teacher is trained first, on all that comes before the pair.
         """
         (teacher, student), data = part.networks, data_of(self.parts)
         file = self.catalogue.tuned(data, teacher, student)

@@ -150,7 +150,7 @@ def _check_order(parts: Sequence[Part]) -> None:
         if _ORDER[first.kind] > _ORDER[second.kind] and (first.is_name or second.is_name):
             right = sorted(parts, key=lambda part: _ORDER.get(part.kind, 0))
             raise UserError(
-                f"{second.text} stands behind {first.text}; the order is data, networks, method: "
+                f"{second.text} comes after {first.text}; the order is data, networks, method: "
                 f"{' '.join(part.text for part in right)}"
             )
 

@@ -34,7 +34,7 @@ class Catalogue:
     Args:
         task: Its folder below `configs/`.
         zoo: Returns the networks that need no file: one line on each, by name.
-        zoo_node: Node of such a network, but for its `name`.
+        zoo_node: Node of such a network, without its `name`.
         library: Beginning of names of network files that may be left out: `torchvision_`.
         library_model: Of the model of a library's network, what its node has besides `network`.
         untrained_on: Data on which a teacher is not trained first: it has weights already.

@@ -30,7 +30,7 @@ class Node(Mapping[str, Any]):
 
     Args:
         function: What will be called.
-        arguments: Its arguments by name; a `Node` stands where the config has one.
+        arguments: Its arguments by name; a `Node` where the config has one.
         where: Its place in the config, for messages.
         type: The import path, as it was written; None where the place decides what is called.
     """
@@ -96,7 +96,7 @@ def parse(
 ) -> Node:
     """Return a config's node as a checked call; nothing is called.
 
-    A dict with `type` is a node wherever it stands: as an argument or inside dicts, lists and
+    A dict with `type` is a node in any place: as an argument or inside dicts, lists and
     tuples. For a node that comes from a file of weights this is not enough: see
     `kd_core.config.trust`.
 

@@ -53,7 +53,7 @@ class _TextError(UserError):
 
 
 def _check_text(file: Path) -> None:
-    """Reject what is not plain UTF-8, and a key that stands twice in a dict: the last would win."""
+    """Reject what is not plain UTF-8, and a key that is repeated in a dict: the last would win."""
     content = file.read_bytes()
     if content.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise _TextError(f"{file}: starts with a byte order mark; save it as UTF-8 without one")
@@ -67,7 +67,7 @@ def _check_text(file: Path) -> None:
         keys = [k.value for k in getattr(node, "keys", ()) if isinstance(k, ast.Constant)]
         if isinstance(node, ast.Dict) and len(keys) > len(set(keys)):
             twice = next(key for key in keys if keys.count(key) > 1)
-            raise _TextError(f"{file}, line {node.lineno}: {twice!r} stands twice in a dict")
+            raise _TextError(f"{file}, line {node.lineno}: {twice!r} is repeated in a dict")
 
 
 @contextmanager

@@ -157,7 +157,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _is_misplaced(value: Any, annotation: Any) -> bool:
-    """Return whether a node stands where only numbers, texts and the like can be."""
+    """Return whether a node is where only numbers, texts and the like can be."""
     return isinstance(value, Mapping) and _is_simple(annotation)
 
 

@@ -53,7 +53,7 @@ class FitNet(Criterion):
     """
 
     takes = "maps"
-    exempt: ClassVar = {"zero_at_identity": "a regressor stands between the two maps"}
+    exempt: ClassVar = {"zero_at_identity": "a regressor is between the two maps"}
 
     def __init__(
         self, student_shapes: Shapes, teacher_shapes: Shapes, *, linear: bool = False

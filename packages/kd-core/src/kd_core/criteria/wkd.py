@@ -205,7 +205,7 @@ class WKDFeatures(Criterion):
 
     takes = "maps"
     example: ClassVar = (((4, 8, 8),), ((6, 4, 4),))
-    exempt: ClassVar = {"zero_at_identity": "a regressor stands between the two maps"}
+    exempt: ClassVar = {"zero_at_identity": "a regressor is between the two maps"}
 
     def __init__(
         self,

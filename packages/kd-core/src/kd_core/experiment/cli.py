@@ -76,7 +76,7 @@ def run_main(function: Callable[[list[str]], int | None], argv: Sequence[str] | 
 
 
 def _see_working_folder() -> None:
-    """Find a user's own modules too, behind all others."""
+    """Find a user's own modules too, after all others."""
     try:
         here = os.getcwd()
     except FileNotFoundError as error:

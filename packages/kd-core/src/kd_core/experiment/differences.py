@@ -67,15 +67,15 @@ _MOST = 3  # differing keys that a message names
 
 
 def with_contents(value: Any, key: str = "") -> Any:
-    """Return a config in JSON's types, where a file's name stands beside the hash of its content.
+    """Return a config in JSON's types, where a file's name is beside the hash of its content.
 
-    A weights file or a list thus counts by what is in it, wherever it lies; `~` is the home folder.
+    A weights file or a list thus counts by what is in it, at any place; `~` is the home folder.
     So do weights in a folder, in shards or in a part of a file, and what is beside them and says
     what they were trained on.
 
     Args:
         value: The config, or a part of it.
-        key: Under which it stands; `weights` may be more than a file.
+        key: Under which it is; `weights` may be more than a file.
     """
     if _is_file(value):
         return value  # done before

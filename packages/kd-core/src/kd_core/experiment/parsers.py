@@ -76,7 +76,7 @@ class CommandParser(ToolParser):
     """The parser of a subcommand, which names the nearest of its own options."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse the arguments behind the subcommand; reject unknown ones."""
+        """Parse the arguments after the subcommand; reject unknown ones."""
         parsed, unknown = super().parse_known_args(args, namespace)
         self.reject(unknown)
         return parsed, unknown

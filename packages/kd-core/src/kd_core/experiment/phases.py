@@ -21,7 +21,7 @@ from kd_core.runtime.console import err
 def key_of(settings: Mapping[str, Any]) -> str:
     """Return a short name that changes with the settings, and with the content of files in them.
 
-    A teacher's weights thus count by what is in the file, wherever it lies. What cannot change a
+    A teacher's weights thus count by what is in the file, at any place. What cannot change a
     result (see `kd_core.experiment.differences`) leaves the name as it is.
     """
     text = json.dumps(essence(settings), sort_keys=True)

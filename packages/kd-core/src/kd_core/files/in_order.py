@@ -60,12 +60,12 @@ def match_in_order(file: Path, contents: Any, own: Mapping[str, Tensor]) -> tupl
 
 
 def other_way(file: Path, contents: Any, own: Mapping[str, Tensor]) -> str:
-    """Return what to do with a file that fits but for the names of its tensors; "" for others."""
+    """Return what to do with a file that fits except for its names; "" for others."""
     try:
         match, _ = match_in_order(file, contents, own)
     except UserError:
         return ""
-    but = "" if match.fits(own) else " but for another number of classes"
+    but = "" if match.fits(own) else " except for another number of classes"
     return (
         f"; its tensors have the network's shapes{but}, in the same order: if only the names "
         f"differ, write weights='FILE{CHOICE}{IN_ORDER}'"

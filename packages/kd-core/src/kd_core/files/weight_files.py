@@ -92,7 +92,7 @@ def is_index(file: Path) -> bool:
 
 
 def keeps_order(file: Path) -> bool:
-    """Return whether tensors stand in a file as they were saved; safetensors sorts them."""
+    """Return whether a file keeps the order in which tensors were saved; safetensors sorts them."""
     return file.suffix != ".safetensors" and not is_index(file)
 
 

@@ -51,7 +51,7 @@ def _main(arguments: list[str]) -> int:
     tools = installed_tools()
     if first in _ANSWERED:
         if rest:
-            raise UserError(f"kd {first} {' '.join(rest)}: {first} stands alone, or at the end")
+            raise UserError(f"kd {first} {' '.join(rest)}: {first} is used alone, or at the end")
         print(versions() if first == "--version" else _help(tools))
         return 0
     if first == "list":
@@ -75,7 +75,7 @@ def _main(arguments: list[str]) -> int:
     elif leading and takes_file(task) and (not rest or rest[0].startswith("-")):
         raise UserError(
             f"kd {first} {task}: the checkpoint is missing; write kd {first} {task} CHECKPOINT "
-            "CONFIG ..., options behind it"
+            "CONFIG ..., options after it"
         )
     with _called(f"kd {first} {task}"):
         return int(tool.load()([*leading, *rest]))
@@ -87,7 +87,7 @@ def _no_command(name: str, tools: Tools) -> UserError:
         packages = " or ".join(f"kd-{task}" for task in missing)
         return UserError(f"kd {name} needs a task that is not installed: install {packages}")
     if name in ("--debug", "--trust"):
-        return UserError(f"kd {name}: options stand behind COMMAND TASK; kd --help lists both")
+        return UserError(f"kd {name}: options come after COMMAND TASK; kd --help lists both")
     known = [*tools.by_command, "list", _EXAMPLES, "--help", "--version"]
     return UserError(f"kd has no command {name!r}{nearest(name, known)}")
 

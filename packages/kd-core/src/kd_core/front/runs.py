@@ -42,7 +42,7 @@ class Run:
         best: Of the best one.
         date: When its newest file was written, in ISO 8601.
         problem: What is damaged.
-        key: Hash of the config but for the seed.
+        key: Hash of the config without the seed.
     """
 
     folder: str

@@ -51,7 +51,7 @@ class Tools(NamedTuple):
 
     def _unknown(self, said: str, task: str, known: dict[str, EntryPoint]) -> UserError:
         if task.startswith("-"):
-            return UserError(f"{said}; options stand behind it; TASK is one of {', '.join(known)}")
+            return UserError(f"{said}; options come after it; TASK is one of {', '.join(known)}")
         if task in _OURS and task not in self.tasks:
             return UserError(f"{said}; install the package kd-{task}")
         return UserError(f"{said}{nearest(task, known)}")

@@ -87,7 +87,7 @@ def _outermost(network: nn.Module, patterns: Sequence[str]) -> list[str]:
 
 
 def _in_list(network: nn.Module, name: str, pattern: str) -> bool:
-    """Return whether a pattern matches the list that a module stands in."""
+    """Return whether a pattern matches the list that a module is in."""
     parent = name.rpartition(".")[0]
     is_listed = bool(parent) and isinstance(network.get_submodule(parent), _LISTS)
     return is_listed and fnmatchcase(parent, pattern)
@@ -95,7 +95,7 @@ def _in_list(network: nn.Module, name: str, pattern: str) -> bool:
 
 def _convert(block: nn.Module, place: str) -> None:
     if isinstance(block, _Checkpointing):
-        return  # it is shared by two networks, or stands in one twice
+        return  # it is shared by two networks, or is in one twice
     if isinstance(block, torch.jit.ScriptModule) or "forward" in vars(block):
         kind = "scripted" if isinstance(block, torch.jit.ScriptModule) else "patched"
         raise UserError(

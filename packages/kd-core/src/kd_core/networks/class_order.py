@@ -18,7 +18,7 @@ def places_of(wanted: Sequence[str], known: Sequence[str]) -> list[int]:
     """Return the place of every wanted class among those that a network knows.
 
     Raises:
-        UserError: If some are missing, or a name that is wanted stands there twice.
+        UserError: If some are missing, or a name that is wanted is there twice.
     """
     places = {name: place for place, name in enumerate(known)}
     missing = [name for name in wanted if name not in places]

@@ -9,7 +9,7 @@ from kd_core.errors import UserError
 from kd_core.networks.tokens import Size, known_tokens
 
 LAYOUTS = ("nhwc", "nchw", "tokens", "map", "cls", "vector", "mean")
-"""What may stand behind a tap, after a colon."""
+"""What may follow a tap, after a colon."""
 
 _GRAMMAR = re.compile(
     r"(?::(?P<order>nhwc|nchw))?(?::(?P<wanted>tokens|map|cls|vector|mean)(?:\((?P<options>.*)\))?)?"

@@ -53,7 +53,7 @@ def _paths(text: str, model: nn.Module) -> Sequence[str]:
     if match is None:
         raise UserError(
             f"tap {text!r}: write a role such as @stages, @stages[-1] or @stages[1:], and a layout "
-            "behind it if wanted: :tokens, :map, :cls or :mean, as in @map:mean"
+            "after it if wanted: :tokens, :map, :cls or :mean, as in @map:mean"
         )
     if not roles.get(match["role"]):
         hint = nearest(match["role"], [name for name, paths in roles.items() if paths])

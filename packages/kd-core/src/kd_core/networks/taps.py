@@ -143,7 +143,7 @@ class FeatureTap:
 
     @property
     def hooked(self) -> set[str]:
-        """Paths of the modules whose output is read; with an `in` behind them, whose input is."""
+        """Paths of the modules whose output is read; with an `in` after them, whose input is."""
         return {tap.hooked for tap in self._taps}
 
     def of(self, network: nn.Module, *, stop: bool = False) -> "FeatureTap":

@@ -136,5 +136,5 @@ def parse_trainer(node: Mapping[str, Any]) -> TrainerSettings:
 
 
 def build_each(nodes: Sequence[Mapping[str, Any]], where: str, kind: Kind) -> list[Any]:
-    """Build all nodes of a list, which stands in a place of a config."""
+    """Build all nodes of a list in a config."""
     return [build(node, f"{where}.{n}", kind=kind) for n, node in enumerate(nodes)]

@@ -123,7 +123,7 @@ class Trainer:
         return self._rates.first(max(self.steps_done - 1, 0), self.total_steps)
 
     def train(self) -> None:
-        """Train from where the run stands to the end.
+        """Train from where the run is to the end.
 
         Raises:
             NonFiniteLossError: If a loss or a weight became NaN or infinite.

@@ -35,7 +35,7 @@ class Agreement(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """Whether the two are the same but for rounding."""
+        """Whether the two are the same except for rounding."""
         return self.unmatched <= MAY_FLIP * self.objects
 
 

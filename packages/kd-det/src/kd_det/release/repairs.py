@@ -155,7 +155,7 @@ def _resource_file(package: str, name: str) -> str:
 
 
 def _explain_caffe2(module: Any) -> None:
-    """Leave a module empty, but for an explanation of what it would have."""
+    """Leave a module empty, except for an explanation of what it would have."""
 
     def missing(name: str) -> Any:
         if name.startswith("__"):

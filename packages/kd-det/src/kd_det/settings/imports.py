@@ -16,7 +16,7 @@ from kd_core.errors import UserError, nearest
 from kd_core.runtime.failures import first_line
 
 HOOK = "add_config"
-"""Function of a module that adds its keys to a config; another is named behind a colon."""
+"""Function of a module that adds its keys to a config; another is named after a colon."""
 
 
 class Imported(NamedTuple):

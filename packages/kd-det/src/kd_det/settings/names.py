@@ -90,7 +90,7 @@ def _check(names: Sequence[str], teacher: str | None, student: str) -> None:
         if not CATALOGUE.has_network(network):
             raise _no_network(network)
     if is_of_library(student):
-        raise UserError(f"{student} is not a detector; as a teacher it stands before the comma")
+        raise UserError(f"{student} is not a detector; as a teacher it comes before the comma")
     for name in methods:
         if name not in CATALOGUE.methods:
             raise UserError(f"there is no method {name!r}{nearest(name, CATALOGUE.methods)}")

@@ -1,4 +1,4 @@
-"""The text of a YAML config: a mapping in UTF-8, in which no key stands twice."""
+"""The text of a YAML config: a mapping in UTF-8, in which no key is repeated."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ def read_mapping(file: Path) -> dict[Any, Any]:
     """Return the keys and values of a file; empty where YAML's own error is reported by the merge.
 
     Raises:
-        UserError: If it is not a text, not a mapping, or a key stands twice in a node: YAML's
+        UserError: If it is not a text, not a mapping, or a key is repeated in a node: YAML's
             readers take the last one in silence.
     """
     try:
@@ -26,7 +26,7 @@ def read_mapping(file: Path) -> dict[Any, Any]:
         came = "nothing" if node is None else f"a {type(node).__name__}"
         raise UserError(f"{file}: wanted keys with values, such as MODEL: ..., got {came}")
     if found:
-        raise UserError(f"{file}, line {found[1]}: key {found[0]} stands twice in its node")
+        raise UserError(f"{file}, line {found[1]}: key {found[0]} is repeated in its node")
     return node
 
 
@@ -45,7 +45,7 @@ def _loaded(text: str) -> tuple[Any, tuple[str, int] | None]:
 
 
 def _twice(node: Any) -> tuple[str, int] | None:
-    """Return a key that stands twice in a node, and the line of the second."""
+    """Return a key that is repeated in a node, and the line of the second."""
     waiting, known = [node], set[int]()
     while waiting:
         node = waiting.pop()

@@ -58,7 +58,7 @@ def opened_model(
         flip: Whether mirror images count; None takes what the user or the run says.
 
     Raises:
-        UserError: If it cannot be had; see `measured_model`.
+        UserError: If it cannot be built; see `measured_model`.
     """
     if Path(args.model).suffix == SUFFIX:
         raise UserError(f"{args.model}: has embeddings; MODEL is what makes them")

@@ -17,7 +17,7 @@ _NECK = ("weight", "bias", "running_mean", "running_var")
 
 
 def load_body(network: nn.Module, path: str) -> None:
-    """Load all but the classifier from a file, whatever stands before the names in it.
+    """Load all but the classifier from a file, whatever comes before the names in it.
 
     The classifier of other people, or another library's, is left out, which is printed. A
     BatchNorm of the embedding's width beside the body is a neck (`bottleneck` of the strong
@@ -46,7 +46,7 @@ def load_body(network: nn.Module, path: str) -> None:
 
 
 def _found(path: str, body: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return what has the body's names, with all behind their prefix, and what is beside that."""
+    """Return what has the body's names, with all after their prefix, and what is beside that."""
     file, choice = split_choice(path)
     contents = read_contents(file)
     if isinstance(contents, Mapping) and isinstance(contents.get("distiller"), Mapping):

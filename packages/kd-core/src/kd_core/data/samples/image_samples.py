@@ -84,7 +84,7 @@ class ImageFiles(Samples):
         return fingerprint(*names, *read)
 
     def contents(self) -> str:
-        """Return a hash of the files, the same wherever the set lies.
+        """Return a hash of the files, the same at any place of the set.
 
         Their names below the folder that all have in common, their order and sizes, and what is in
         them: in all of a small set, in some of a large one.
