@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from kd_cls.analysis.cam import MOST_IMAGES, Seen, Shown, analyse, as_heat, draw
+from kd_cls.analysis.cam import MOST_IMAGES, Grid, Heat, analyse, as_heat, draw
 from kd_cls.analysis.class_maps import activation_maps, class_maps, gradient_maps
 from kd_cls.analysis.subject import Subject
 from kd_cls.classifier import Classifier
@@ -179,9 +179,9 @@ class TestGrid:
         long = "tench, Tinca tinca, of the family Cyprinidae " * 4
         names = [long, "cat", "W" * 60]
         images = torch.zeros(3, 3, 8, 8, dtype=torch.uint8)
-        seen = Seen(torch.rand(3, 8, 8), names, [0.25] * 3)
+        seen = Heat(torch.rand(3, 8, 8), names, [0.25] * 3)
         labels = ["resnet32x4 distilled with KD from resnet110, seed 0", "$_\\frac$", "M" * 50]
-        draw(Shown(images, names, None), dict.fromkeys(labels, seen), tmp_path / "a.png")
+        draw(Grid(images, names, None), dict.fromkeys(labels, seen), tmp_path / "a.png")
         (figure,) = figures
         titles = [panel.title for panel in figure.axes]
         boxes = [title.get_window_extent() for title in titles]

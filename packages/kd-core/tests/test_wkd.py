@@ -197,16 +197,16 @@ def test_cells_are_those_of_adaptive_pooling():
 
 
 @pytest.mark.parametrize(
-    ("size", "grid", "way_on"),
+    ("size", "grid", "remedy"),
     [
         ((4, 4), 4, "grid to at most 3"),
         ((1, 1), 1, "tap a larger map"),
         ((1, 7), 8, "grid to at most 6"),
     ],
 )
-def test_a_cell_of_one_position_is_refused(size, grid, way_on):
+def test_a_cell_of_one_position_is_refused(size, grid, remedy):
     maps = torch.zeros(2, 3, *size)
-    with pytest.raises(UserError, match=f"cells of a single position.*{way_on}"):
+    with pytest.raises(UserError, match=f"cells of a single position.*{remedy}"):
         wkd_features(maps, maps, grid=grid)
     with pytest.raises(UserError, match="single position"):
         WKDFeatures(((3, *size),), ((3, *size),), grid=grid)

@@ -19,7 +19,7 @@ from detectron2.utils.events import EventStorage
 from kd_det.config import read_config
 from kd_det.data.check import check
 from kd_det.data.instance_rules import CUT, LEFT_OUT, Needs
-from kd_det.data.reading import TellingMapper
+from kd_det.data.reading import FileNamingMapper
 from kd_det.data.register import check_data, register_coco
 from kd_det.networks.detector import build_detector
 
@@ -118,7 +118,7 @@ def trains(coco, cfg, network):
     try:
         register_coco("agreed", *coco)
         check_data(cfg)
-        return "", learned(cfg, network, TellingMapper(cfg, True))
+        return "", learned(cfg, network, FileNamingMapper(cfg, True))
     except UserError as error:
         return str(error), 0
 

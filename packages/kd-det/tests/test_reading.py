@@ -7,7 +7,7 @@ from detectron2.config import get_cfg
 from kd_core.data.workers import Watched
 from kd_core.errors import UserError
 from kd_det.config import add_kd_config
-from kd_det.data.reading import TellingMapper, watch_workers
+from kd_det.data.reading import FileNamingMapper, watch_workers
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -38,7 +38,7 @@ def test_an_image_that_cannot_be_read_is_named(cfg, tmp_path, kind, wanted):
         Image.new("RGB", (8, 8)).save(file)
     entry = {"file_name": str(file), "height": 9, "width": 7, "image_id": 1, "annotations": []}
     with pytest.raises(UserError, match=wanted) as caught:
-        TellingMapper(cfg, True)(entry)
+        FileNamingMapper(cfg, True)(entry)
     assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
 

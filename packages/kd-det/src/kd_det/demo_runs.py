@@ -56,7 +56,7 @@ def side_by_side(
 
 def _results(pool: ProcessPoolExecutor, calls: Sequence[Call]) -> list[dict[str, Any]]:
     """Return the results of calls that the pool does; raise the first error as soon as it comes."""
-    futures = [pool.submit(_do, call) for call in calls]
+    futures = [pool.submit(_train_run, call) for call in calls]
     for future in wait(futures, return_when=FIRST_EXCEPTION).done:
         future.result()
     return [future.result() for future in futures]
@@ -111,7 +111,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _do(call: Call) -> dict[str, Any]:
+def _train_run(call: Call) -> dict[str, Any]:
     """Do one run in a process of the pool."""
     with json_lines.on_stdout(_worker[0].json_lines):
         return call(_worker[0].show)

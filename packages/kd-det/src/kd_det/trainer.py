@@ -23,7 +23,7 @@ from kd_det.data.evaluation import numbered_from_one
 from kd_det.data.evaluators import evaluator_of
 from kd_det.data.loader import Mapper, build_train_loader
 from kd_det.data.proposals import read_proposals_safely
-from kd_det.data.reading import TellingMapper, reading_sets, watch_workers
+from kd_det.data.reading import FileNamingMapper, reading_sets, watch_workers
 from kd_det.data.unlabelled import learns_without_labels
 from kd_det.distiller import DetectionDistiller, build_distiller, inherit
 from kd_det.lazy.files import lazy_of
@@ -115,7 +115,7 @@ class DistillationTrainer(DefaultTrainer):
         if learns_without_labels(cfg):
             cfg = with_options(cfg, "MODEL.KEYPOINT_ON", False)  # names of keypoints are not known
         with building(node="INPUT"):
-            return TellingMapper(cfg, True)
+            return FileNamingMapper(cfg, True)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode, start: int = 0) -> Any:
@@ -127,7 +127,7 @@ class DistillationTrainer(DefaultTrainer):
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
         """Return Detectron2's loader of a data set for evaluation."""
         with reading_sets([dataset_name]):
-            loader = build_detection_test_loader(cfg, dataset_name, TellingMapper(cfg, False))
+            loader = build_detection_test_loader(cfg, dataset_name, FileNamingMapper(cfg, False))
         return watch_workers(loader, cfg)
 
     @classmethod

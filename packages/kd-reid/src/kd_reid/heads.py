@@ -66,7 +66,7 @@ def find_heads(network: nn.Module, images: Tensor) -> Heads:
     try:
         with untouched(network), all_outputs(network), torch.enable_grad():
             pair = pair_in(network(images))
-            behind = () if pair is None else _behind(network, pair)
+            behind = () if pair is None else _of_logits_alone(network, pair)
     except UserError:
         raise
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError):
@@ -79,7 +79,7 @@ def find_heads(network: nn.Module, images: Tensor) -> Heads:
     return Heads(paths, tuple(dict.fromkeys((*paths, *behind))), pair is not None)
 
 
-def _behind(network: nn.Module, pair: Pair) -> tuple[str, ...]:
+def _of_logits_alone(network: nn.Module, pair: Pair) -> tuple[str, ...]:
     """Return the layers with parameters that logits depend on, and features do not."""
     named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
     used = [_depends(side, [parameter for _, parameter in named]) for side in pair]

@@ -25,7 +25,7 @@ _PANEL = 1.45  # inches
 _SHORT = 14  # characters of a name beside which a number has room
 
 
-class Shown(NamedTuple):
+class Grid(NamedTuple):
     """Images of the grid.
 
     Attributes:
@@ -39,7 +39,7 @@ class Shown(NamedTuple):
     label: Tensor | None
 
 
-class Seen(NamedTuple):
+class Heat(NamedTuple):
     """Result of a model: heat in [0, 1], [N, H, W]; classes and their probabilities."""
 
     heat: Tensor
@@ -101,7 +101,7 @@ def as_heat(maps: Tensor, size: Sequence[int]) -> Tensor:
     return heat / heat.amax((1, 2), keepdim=True).clamp(min=1e-12)
 
 
-def draw(shown: Shown, seen: Mapping[str, Seen], path: Path) -> None:
+def draw(shown: Grid, seen: Mapping[str, Heat], path: Path) -> None:
     """Draw a row for each image and a column for each model, after the column of images.
 
     Args:
@@ -143,27 +143,27 @@ def _show(panel: "Axes", picture: Any, title: str) -> None:
 
 def _seen(
     maps: Tensor, logits: Tensor, wanted: Tensor | None, images: Tensor, classes: Sequence[str]
-) -> Seen:
+) -> Heat:
     chosen = logits.argmax(1) if wanted is None else wanted
     probability = logits.float().softmax(1).gather(1, chosen[:, None])[:, 0]
     names = [classes[number] for number in chosen.tolist()]
-    return Seen(as_heat(maps, images.shape[-2:]), names, probability.tolist())
+    return Heat(as_heat(maps, images.shape[-2:]), names, probability.tolist())
 
 
-def _test_images(subject: Subject, limit: int | None) -> Shown:
+def _test_images(subject: Subject, limit: int | None) -> Grid:
     part = choose(subject.test, limit)
     count = len(part.labels) if part.sampler is None else len(part.sampler)
     _require_few(count)
     batch = part.sample(count)
     names = [subject.data.classes[label] for label in batch["label"].tolist()]
-    return Shown(batch["image"], names, batch["label"])
+    return Grid(batch["image"], names, batch["label"])
 
 
-def _files(subject: Subject, files: Sequence[str]) -> Shown:
+def _files(subject: Subject, files: Sequence[str]) -> Grid:
     _require_few(len(files))
     data = subject.data
     images = torch.stack([load_image(file, data.image_size, data.shorter_side) for file in files])
-    return Shown(images.to(subject.test.device), [Path(file).name for file in files], None)
+    return Grid(images.to(subject.test.device), [Path(file).name for file in files], None)
 
 
 def _require_few(count: int) -> None:

@@ -49,7 +49,7 @@ def class_maps(
     """
     images = images.clone()  # tensors of inference mode cannot have a gradient
     if method != "gradcam" and layer is None:
-        found = _before_the_head(classifier, images)
+        found = _class_activation_maps(classifier, images)
         if found is not None:
             maps, logits = found
             rows = torch.arange(len(images), device=images.device)
@@ -115,7 +115,7 @@ def gradient_maps(
     return (weight * maps).sum(1).relu().detach(), logits.detach()
 
 
-def _before_the_head(classifier: Classifier, images: Tensor) -> tuple[Tensor, Tensor] | None:
+def _class_activation_maps(classifier: Classifier, images: Tensor) -> tuple[Tensor, Tensor] | None:
     """Return the class-activation maps [N, C, h, w] and logits of a network that has them."""
     if not classifier.roles.get("map"):
         return None

@@ -66,7 +66,7 @@ class _Composer:
         for part in self.parts:
             self.before += self._of(part)
         if self.made:
-            self._settle_teacher(training=training)
+            self._complete_teacher(training=training)
         return self.before
 
     def _of(self, part: Part) -> list[Source]:
@@ -105,7 +105,7 @@ class _Composer:
             values["teacher"] = self.made
         return [*of_student, values]
 
-    def _settle_teacher(self, *, training: bool) -> None:
+    def _complete_teacher(self, *, training: bool) -> None:
         """Give the teacher that is trained first the options of the data, and print a note.
 
         Not where a later file has other data, which are then the student's alone.

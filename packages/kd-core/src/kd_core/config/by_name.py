@@ -108,11 +108,11 @@ class ByName:
             missed = [table.file for table in tables if name not in table.entries]
             if missed:
                 files = ", ".join(dict.fromkeys(missed))
-                hint = "" if len(missed) < len(tables) else _pointed_out(name, tables)
+                hint = "" if len(missed) < len(tables) else _nearest_hint(name, tables)
                 yield f"no values for the {kind} {name} in {files}: its defaults hold{hint}"
 
 
-def _pointed_out(name: str, tables: Sequence[_Table]) -> str:
+def _nearest_hint(name: str, tables: Sequence[_Table]) -> str:
     offered = [known for table in tables for known in table.entries]
     alike = get_close_matches(name, offered, n=1, cutoff=_MISSPELT)
     return f"; nearest name there: {alike[0]!r}" if alike else ""

@@ -133,13 +133,13 @@ def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
         return {}  # annotations for a type checker only, or a callable written in C
     several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return {
-        p.name: p.annotation | None if _hides_none(p) else p.annotation
+        p.name: p.annotation | None if _may_be_none(p) else p.annotation
         for p in parameters
         if p.kind not in several and p.annotation is not p.empty
     }
 
 
-def _hides_none(parameter: inspect.Parameter) -> bool:
+def _may_be_none(parameter: inspect.Parameter) -> bool:
     """Return whether a parameter is written `x: int = None`, as older code has it."""
     hint = parameter.annotation
     return parameter.default is None and inspect.isclass(hint) and hint is not type(None)

@@ -47,10 +47,10 @@ def require_large_cells(size: Sequence[int], grid: int) -> None:
     if _smallest(size, grid) > 1:
         return
     most = max((cells for cells in range(1, grid) if _smallest(size, cells) > 1), default=0)
-    way_on = f"set grid to at most {most}" if most else "tap a larger map"
+    remedy = f"set grid to at most {most}" if most else "tap a larger map"
     raise UserError(
         f"a {size[0]}x{size[1]} map in {grid}x{grid} cells has cells of a single position, where "
-        f"nothing varies; {way_on}"
+        f"nothing varies; {remedy}"
     )
 
 

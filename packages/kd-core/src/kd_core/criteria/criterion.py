@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from kd_core.config.values import checked
 from kd_core.criteria.guarded import guarded
-from kd_core.criteria.tap_advice import described, is_shape, way_on
+from kd_core.criteria.tap_advice import described, is_shape, tap_hint
 from kd_core.errors import UserError
 from kd_core.functional import full_precision
 
@@ -242,5 +242,5 @@ class Criterion(nn.Module):
             if not is_shape(shape) or len(shape) not in ranks:
                 raise UserError(
                     f"{name} takes {kind} {form}, but a tap of the {side} gives "
-                    f"{described(shape)}; {way_on(kind, shape)}"
+                    f"{described(shape)}; {tap_hint(kind, shape)}"
                 )

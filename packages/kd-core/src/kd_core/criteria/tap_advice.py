@@ -11,7 +11,7 @@ def is_shape(value: Any) -> bool:
     return isinstance(value, Sequence) and all(isinstance(size, int) for size in value)
 
 
-def way_on(kind: str, shape: Any) -> str:
+def tap_hint(kind: str, shape: Any) -> str:
     """Return how to tap what a criterion of this kind takes, where a tap gives such a shape."""
     other = "tap another module, or use another criterion"
     if not is_shape(shape):
@@ -48,7 +48,7 @@ def require_tensors(name: str, kind: str, shapes: Mapping[str, Any]) -> None:
         if not is_shape(shape):
             raise UserError(
                 f"{name} takes one tensor of each tap, but {tap!r} gives {described(shape)}; "
-                f"{way_on(kind, shape)}"
+                f"{tap_hint(kind, shape)}"
             )
 
 

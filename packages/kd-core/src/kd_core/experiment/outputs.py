@@ -109,7 +109,7 @@ def score(teacher: nn.Module, data: Any) -> float | None:
 
 def images_of(data: Any) -> str:
     """Return the fingerprint of the training images in their order."""
-    return data_fingerprint(_Alone(data))
+    return data_fingerprint(_TrainingPart(data))
 
 
 @torch.no_grad()
@@ -141,7 +141,7 @@ def in_order(data: Any) -> SplitLoader:
     return loader
 
 
-class _Alone:
+class _TrainingPart:
     """A data set's training part alone, as `data_fingerprint` wants it."""
 
     def __init__(self, data: Any) -> None:

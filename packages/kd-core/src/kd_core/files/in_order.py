@@ -59,7 +59,7 @@ def match_in_order(file: Path, contents: Any, own: Mapping[str, Tensor]) -> tupl
     return several[0], _text(next(iter(found.values())), several[0].state)
 
 
-def other_way(file: Path, contents: Any, own: Mapping[str, Tensor]) -> str:
+def in_order_hint(file: Path, contents: Any, own: Mapping[str, Tensor]) -> str:
     """Return what to do with a file that fits except for its names; "" for others."""
     try:
         match, _ = match_in_order(file, contents, own)

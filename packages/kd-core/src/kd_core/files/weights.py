@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from kd_core.errors import UserError, located, nearest
 from kd_core.files.best_match import choose, matches, state_dicts
 from kd_core.files.checkpoint import load_safetensors
-from kd_core.files.in_order import match_in_order, other_way
+from kd_core.files.in_order import in_order_hint, match_in_order
 from kd_core.files.mismatch import Mismatch, few
 from kd_core.files.sound_weights import unsound
 from kd_core.files.torch_files import read_torch_file
@@ -210,7 +210,7 @@ def _parts_in(state: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[str, 
 
 def _other_way(path: str | Path, own: Mapping[str, Tensor]) -> str:
     file, choice = split_choice(path)
-    return "" if choice else other_way(main_file(file), read_contents(file), own)
+    return "" if choice else in_order_hint(main_file(file), read_contents(file), own)
 
 
 def _guess(wrong: Mismatch) -> str:

@@ -32,7 +32,7 @@ class OverwrittenTapError(UserError):
         )
 
 
-class _AllSeen(BaseException):  # not an error, and not one that a network may catch
+class _AllTapsFired(BaseException):  # not an error, and not one that a network may catch
     """Ends a forward pass once all taps have fired."""
 
 
@@ -131,7 +131,7 @@ class FeatureTap:
             handle.remove()
         self._handles.clear()
         seen, versions, self._seen, self._versions = self._seen, self._versions, {}, {}
-        stopped = kind is _AllSeen and error is not None and error.args[0] is self
+        stopped = kind is _AllTapsFired and error is not None and error.args[0] is self
         if kind is None or stopped:
             self._check(seen, versions)
             for tap in self._taps:
@@ -185,7 +185,7 @@ class FeatureTap:
         self._versions.setdefault(tap.name, []).extend(tracked)
         self._seen[tap.name] = (*self._seen.get(tap.name, ()), value) if several else value
         if self._stops and len(self._seen) == len(self.paths):
-            raise _AllSeen(self)
+            raise _AllTapsFired(self)
 
     def _check(self, seen: dict[str, Any], versions: dict[str, list[tuple[Tensor, int]]]) -> None:
         silent = [path for path in self.paths if path not in seen]

@@ -39,7 +39,7 @@ def explain(error: BaseException, memory: str = "") -> UserError | None:
         memory: What the user can change to take less memory.
     """
     out_of_memory = partial(_memory, remedy=memory)
-    for kind in (_own, _spawned, out_of_memory, _worker, refused, _nul, _half):
+    for kind in (_own, _spawned, out_of_memory, _worker, refused, _nul_in_path, _half):
         explained = kind(error)
         if explained is not None:
             return explained
@@ -199,7 +199,7 @@ def _worker(error: BaseException) -> UserError | None:
     )
 
 
-def _nul(error: BaseException) -> UserError | None:
+def _nul_in_path(error: BaseException) -> UserError | None:
     if isinstance(error, ValueError) and "embedded null" in str(error):
         return UserError("a path has a NUL character, which no file can have; leave it out")
     return None

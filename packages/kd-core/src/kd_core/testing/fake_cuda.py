@@ -79,7 +79,7 @@ class FakeCuda(NoHostReads):
         finally:
             self._may_wait = before
 
-    def met(self, what: str, args: tuple[Any, ...]) -> None:
+    def on_host_read(self, what: str, args: tuple[Any, ...]) -> None:
         """Raise at a host read of what is on the GPU."""
         if not self._may_wait and any(isinstance(x, FakeTensor) for x in tree_leaves(args)):
             raise HostReadError(what)

@@ -90,7 +90,7 @@ class CapturedStep(Hook):
     def _warm_up(self, batches: Sequence[Batch], *, watch: bool) -> Losses:
         # Not the first step is watched: some work is done only there.
         noting = NotedHostReads(self.device.type) if watch else None
-        with _beside(self.device), noting or nullcontext():
+        with _on_side_stream(self.device), noting or nullcontext():
             losses = self.step(batches)
         if noting and noting.host_reads:
             self.reason = f"the step makes the host wait: {noting.host_reads[0]}"
@@ -179,7 +179,7 @@ def why_not_capturable(
     return ""
 
 
-def _beside(device: torch.device) -> Any:
+def _on_side_stream(device: torch.device) -> Any:
     """Run CUDA work on a side stream, which a recording needs before it; other streams wait."""
     return _SideStream() if device.type == "cuda" else nullcontext()
 

@@ -64,12 +64,12 @@ class NoHostReads(TorchDispatchMode):
         """Run an operator unless it reads values back."""
         name = func.overloadpacket.__name__
         if name in _REFUSED and not _has_output_size(name, kwargs):
-            self.met(f"aten.{name}: {_REFUSED[name]}", args)
+            self.on_host_read(f"aten.{name}: {_REFUSED[name]}", args)
         if name in INDEXING and any(_is_mask(index) for index in args[1]):
-            self.met(f"aten.{name} with a boolean index: {_SHAPE}", args)
+            self.on_host_read(f"aten.{name} with a boolean index: {_SHAPE}", args)
         return func(*args, **(kwargs or {}))
 
-    def met(self, what: str, args: tuple[Any, ...]) -> None:
+    def on_host_read(self, what: str, args: tuple[Any, ...]) -> None:
         """Handle a host read."""
         raise HostReadError(what)
 
@@ -85,7 +85,7 @@ class NotedHostReads(NoHostReads):
         super().__init__()
         self.device, self.host_reads = device, list[str]()
 
-    def met(self, what: str, args: tuple[Any, ...]) -> None:
+    def on_host_read(self, what: str, args: tuple[Any, ...]) -> None:
         """Record it."""
         if any(tensor.device.type == self.device for tensor in tensors(args)):
             self.host_reads.append(what)
@@ -102,7 +102,7 @@ class _Copies(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         if func in _COPIES:
-            self.mode.met(f"Tensor.{func.__name__} copies a tensor to the host", args)
+            self.mode.on_host_read(f"Tensor.{func.__name__} copies a tensor to the host", args)
         return func(*args, **(kwargs or {}))
 
 

@@ -89,7 +89,7 @@ def problems(content: Mapping[str, Any], folder: Path, needs: Needs) -> Found:
         for kind in _of(annotation, image, needs, used=used):
             found[kind].append(annotation["id"])
     names = [image["file_name"] for image in content["images"]]
-    found["outside_files"] = [name for name in names if _leads_out(name, str(folder))]
+    found["outside_files"] = [name for name in names if _leaves_folder(name, str(folder))]
     if not images:
         found["nothing_to_learn"] = ["the list of images is empty"]
     elif not kept:
@@ -165,7 +165,7 @@ def _keypoint_problems(annotation: Mapping[str, Any], needs: Needs) -> Iterator[
         yield "uncounted_keypoints"
 
 
-def _leads_out(name: str, folder: str) -> bool:
+def _leaves_folder(name: str, folder: str) -> bool:
     inside = os.path.normpath(folder)
     path = os.path.normpath(os.path.join(inside, name))  # an absolute name stays
     return not path.startswith(os.path.join(inside, "")) and inside != "."

@@ -14,7 +14,7 @@ from kd_core.runtime.failures import explain, first_line
 from kd_det.data.image_rules import is_url, require_readable, size_text
 
 
-class TellingMapper(DatasetMapper):
+class FileNamingMapper(DatasetMapper):
     """Detectron2's mapper with errors of one line that names the file."""
 
     def __call__(self, dataset_dict: dict[str, Any]) -> Any:

@@ -21,7 +21,7 @@ from torch import nn
 
 from kd_det.data.evaluation import numbered_from_one
 from kd_det.data.loader import Mapper, build_train_loader, drawn_from
-from kd_det.data.reading import TellingMapper, watch_workers
+from kd_det.data.reading import FileNamingMapper, watch_workers
 from kd_det.distiller import DetectionDistiller
 from kd_det.lazy.files import LazyFile, lazy_of
 from kd_det.release.preparation import has_extension
@@ -155,7 +155,7 @@ def _groups(lazy: LazyFile, params: DictConfig, model: nn.Module) -> list[dict[s
 def _naming_files(loader: DictConfig) -> DictConfig:
     """Return a loader whose mapper, if it is Detectron2's, names the files that it cannot read."""
     if loader.mapper._target_ is DatasetMapper:
-        loader.mapper._target_ = TellingMapper
+        loader.mapper._target_ = FileNamingMapper
     return loader
 
 

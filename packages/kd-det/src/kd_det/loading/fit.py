@@ -51,7 +51,7 @@ class Fit(NamedTuple):
         )
         return cls([n for n in own if not passed_over.search(n)], missing, more, shapes)
 
-    def wrong_as_whole(self) -> str:
+    def why_not_evaluated(self) -> str:
         """Return why the detector cannot be evaluated; "" if it can.
 
         A file may have whole parts more, such as a mask head.
@@ -59,7 +59,7 @@ class Fit(NamedTuple):
         more = [name for name in self._in_place() if not self._is_spare(name)]
         return self._text(self.missing, more, self.reshaped)
 
-    def wrong_as_start(self) -> str:
+    def why_not_started(self) -> str:
         """Return why training cannot start from it; "" if it can.
 
         Whole parts may be missing, or too much, but not of the backbone. Where only the number of
@@ -195,7 +195,7 @@ def require(fit: Fit, where: str, *, whole: bool, advice: str) -> None:
     Raises:
         UserError: If they do not fit.
     """
-    if wrong := fit.wrong_as_whole() if whole else fit.wrong_as_start():
+    if wrong := fit.why_not_evaluated() if whole else fit.why_not_started():
         remedy = advice if fit.nothing and advice else _WHOLE if whole else _START
         raise UserError(f"{where}: {wrong}; {remedy}")
 

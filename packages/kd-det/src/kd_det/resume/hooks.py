@@ -57,7 +57,7 @@ class GatherState(HookBase):
             self.state.others = comm.gather(self.state.own())[1:]
 
 
-class MissedFinal(HookBase):
+class WriteMissedFinal(HookBase):
     """Writes the `model_final.pth` that a kill prevented, after the last iteration's checkpoint.
 
     Detectron2 writes both after the last step; a resumed run has no step left.
@@ -146,7 +146,7 @@ def add_ours(made: list[HookBase], trainer: Any, state: ModelState) -> list[Hook
         found.append(hook)
         if isinstance(hook, hooks.EvalHook):
             found.append(MissedEvaluation(hook, cfg.TEST.EVAL_PERIOD, cfg.OUTPUT_DIR))
-    first: list[HookBase] = [MissedFinal(state), SeedSteps(), PeakMemoryHook()]
+    first: list[HookBase] = [WriteMissedFinal(state), SeedSteps(), PeakMemoryHook()]
     if isinstance(trainer.distiller, Distiller):
         first.append(CountSteps(trainer.distiller))
     readers = hooks.PeriodicCheckpointer, hooks.EvalHook  # only the first process has this hook

@@ -23,7 +23,7 @@ def without_tracebacks() -> Iterator[None]:
     try:
         yield
     finally:
-        _give_up_full_files()
+        _close_full_files()
         logging.raiseExceptions = before
         loop.removeFilter(_has_no_traceback)
 
@@ -32,7 +32,7 @@ def _has_no_traceback(record: logging.LogRecord) -> bool:
     return not record.exc_info
 
 
-def _give_up_full_files() -> None:
+def _close_full_files() -> None:
     """Close files whose last lines cannot be written, so that nothing tries again."""
     for name in _NAMES:
         log = logging.getLogger(name)

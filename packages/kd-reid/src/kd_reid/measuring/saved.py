@@ -41,12 +41,12 @@ class Saved:
         for column in ("identity", "split"):
             if column not in self.columns:
                 raise UserError(
-                    f"{_beside(self.file)}: has no column {column!r}, so it does not say who is "
+                    f"{_csv_of(self.file)}: has no column {column!r}, so it does not say who is "
                     "searched for; add it, or name the set with --data"
                 )
         if wrong := sorted(set(self.columns["split"]) - set(_PARTS)):
             raise UserError(
-                f"{_beside(self.file)}: split is query or gallery, got {wrong[0]!r:.40}"
+                f"{_csv_of(self.file)}: split is query or gallery, got {wrong[0]!r:.40}"
             )
         count = len(self.rows)
         cameras: Sequence[str | None] = self.columns.get("camera", [])
@@ -70,7 +70,7 @@ class Saved:
         """
         if "path" not in self.columns:
             raise UserError(
-                f"{_beside(self.file)}: has no column 'path', by which the images of --data are "
+                f"{_csv_of(self.file)}: has no column 'path', by which the images of --data are "
                 "found; add it"
             )
         known: dict[str, list[tuple[tuple[str, ...], int]]] = {}
@@ -92,7 +92,7 @@ class Saved:
         if len(rows) != 1:
             count = "several rows" if rows else "no row"
             raise UserError(
-                f"{_beside(self.file)}: has {count} for {path}; its column path has the end of "
+                f"{_csv_of(self.file)}: has {count} for {path}; its column path has the end of "
                 "each image's path, once"
             )
         return rows[0]
@@ -110,7 +110,7 @@ def read_saved(path: str) -> Saved:
     lengths = {len(values) for values in columns.values()}
     if lengths != {len(rows)}:
         raise UserError(
-            f"{file}: has {len(rows):,} features, and {_beside(file).name} {max(lengths):,} rows; "
+            f"{file}: has {len(rows):,} features, and {_csv_of(file).name} {max(lengths):,} rows; "
             "each feature has one row, in order"
         )
     return Saved(file, rows, columns)
@@ -134,7 +134,7 @@ def _read_array(file: Path) -> Tensor:
     return rows
 
 
-def _beside(file: Path) -> Path:
+def _csv_of(file: Path) -> Path:
     return file.with_suffix(".csv")
 
 
@@ -143,7 +143,7 @@ def _read_columns(file: Path) -> dict[str, list[str]]:
         head = {cell.lower() for cell in rows[0].cells} if rows else set()
         return len(head) > 1 and head <= set(COLUMNS)  # one column has no separator
 
-    beside = _beside(file)
+    beside = _csv_of(file)
     if not beside.is_file():
         raise UserError(
             f"{beside}: there is no such file; it says of each row of {file.name} which image it "

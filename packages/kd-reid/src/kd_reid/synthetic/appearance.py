@@ -75,10 +75,10 @@ def _pick(rng: np.random.Generator, options: Sequence[Any]) -> Any:
 
 def _dyed(rng: np.random.Generator, palette: Sequence[Colour]) -> Colour:
     """Choose a colour about one of a palette's."""
-    return lit(np.array(_pick(rng, palette)) + rng.normal(0, _SHADE, 3), 1)
+    return brightened(np.array(_pick(rng, palette)) + rng.normal(0, _SHADE, 3), 1)
 
 
-def lit(colour: Sequence[float] | np.ndarray, light: float) -> Colour:
+def brightened(colour: Sequence[float] | np.ndarray, light: float) -> Colour:
     """Return a colour that is this many times as bright."""
     red, green, blue = (light * np.asarray(colour)).clip(0, 255).astype(int).tolist()
     return red, green, blue

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from kd_reid.synthetic.appearance import Appearance, Colour, lit
+from kd_reid.synthetic.appearance import Appearance, Colour, brightened
 
 Point = tuple[float, float]
 
@@ -79,11 +79,11 @@ class _Body:
         knee = self._swung(hip, angle, half)
         ankle = self._swung(knee, lower, half - 0.03)
         thick = 0.075 * look.width
-        cloth, skin = lit(look.lower, light), lit(look.skin, light)
+        cloth, skin = brightened(look.lower, light), brightened(look.skin, light)
         self._limb(hip, knee, thick, skin if look.legwear == "skirt" else cloth)
         self._limb(knee, ankle, 0.8 * thick, cloth if look.legwear == "trousers" else skin)
         toe = (ankle[0] + 0.045 * self.side, ankle[1] + 0.015)
-        self._limb(ankle, toe, 0.045, lit(look.shoes, light))
+        self._limb(ankle, toe, 0.045, brightened(look.shoes, light))
 
     def arm(self, which: int, light: float = 1) -> None:
         look = self.look
@@ -93,7 +93,7 @@ class _Body:
         elbow = (elbow[0] + which * 0.02 * self.front, elbow[1])
         hand = self._swung(elbow, angle + 0.25, 0.15)
         thick = 0.05 * look.width
-        cloth, skin = lit(look.upper, light), lit(look.skin, light)
+        cloth, skin = brightened(look.upper, light), brightened(look.skin, light)
         self._limb(elbow, hand, 0.75 * thick, skin)
         self._limb(shoulder, elbow, thick, cloth)
         if look.long_sleeves:

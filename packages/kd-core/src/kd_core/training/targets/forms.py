@@ -33,7 +33,7 @@ class Form(ABC):
         """Return the values, float32 [V * N, ...] on a device."""
 
     @abstractmethod
-    def beside(self, rows: np.ndarray, value: Tensor) -> tuple[Tensor, Tensor]:
+    def kept_and_new(self, rows: np.ndarray, value: Tensor) -> tuple[Tensor, Tensor]:
         """Return kept numbers and, in the same form, those of a tap's values [V * N, ...]."""
 
     @abstractmethod
@@ -61,7 +61,7 @@ class Whole(Form):
         values = torch.from_numpy(rows).to(device, non_blocking=True).float()
         return _view_major(values, self.views).reshape(-1, *self.shape)
 
-    def beside(self, rows: np.ndarray, value: Tensor) -> tuple[Tensor, Tensor]:
+    def kept_and_new(self, rows: np.ndarray, value: Tensor) -> tuple[Tensor, Tensor]:
         """Return the values themselves."""
         return self.decode(rows, value.device), value.float()
 
@@ -102,7 +102,7 @@ class TopK(Form):
         labels = spread(index, value, num_classes=self.num_classes)
         return labels.clamp(min=_LEAST).log() * self.temperature
 
-    def beside(self, rows: np.ndarray, value: Tensor) -> tuple[Tensor, Tensor]:
+    def kept_and_new(self, rows: np.ndarray, value: Tensor) -> tuple[Tensor, Tensor]:
         """Return the probabilities of the classes that were kept."""
         index, kept = self._pairs(rows, value.device)
         return kept, (value.float() / self.temperature).softmax(1).gather(1, index)

@@ -178,7 +178,7 @@ class _TeacherTargets:
         """Compare a few rows with the teacher: the identity covers names and numbers, not code."""
         store = self.stores[tap]
         chosen = value.unflatten(0, (-1, count))[:, torch.from_numpy(places)].flatten(0, 1)
-        one, other = store.form.beside(kept, chosen)
+        one, other = store.form.kept_and_new(kept, chosen)
         gap, largest = (one - other).abs().max().item(), other.abs().max().item()
         if not gap <= ALIKE * largest:
             raise UserError(
