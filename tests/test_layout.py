@@ -42,7 +42,7 @@ FLOORS = (  # of kd_core, from the ground; an import points down
     {"front"},
 )
 ROLES = {  # modules of a task package by what they are for; the packages that have them all
-    "adapter networks student known_networks evaluation compare": {"kd_cls", "kd_reid"},
+    "adapter networks student known_networks evaluation compare label_free": {"kd_cls", "kd_reid"},
     "data/splits data/options data/folders data/augment": {"kd_cls", "kd_reid"},
     "weights pictures": {"kd_det", "kd_reid"},
     "train demo roles catalogue": TASKS,

@@ -29,12 +29,12 @@ from kd_reid.data import DataSplits
 from kd_reid.data.splits import TrainingSet
 from kd_reid.embedder import ID, Embedder
 from kd_reid.evaluation import Evaluation
+from kd_reid.label_free import LabelFree
 from kd_reid.networks import build_embedder, check_identities, parse_embedder, require_loss
 from kd_reid.other_people import fit_heads
 from kd_reid.student import HEADLESS, embeddings, facts_of, load_student
 from kd_reid.teacher_features import FeatureEmbedder
 from kd_reid.unlabelled import CropSplits
-from kd_reid.unlabelled.measures import LabelFree
 from kd_reid.weights import load_checkpoint
 
 _NAMED = [f"kd_reid.data.{name}" for name in ("market1501", "public", "merged", "generated")]
