@@ -156,7 +156,7 @@ def _check_order(parts: Sequence[Part]) -> None:
 
 
 def _check_networks(part: Part, catalogue: Catalogue, data: str) -> None:
-    """Reject names of networks that there are not, nor a pair of these."""
+    """Reject names of networks that do not exist, alone or in a pair."""
     if part.kind != "pairs" or part.file or catalogue.tuned(data, *part.networks):
         return
     for name in part.networks:

@@ -62,7 +62,7 @@ class Catalogue:
         return {**self.zoo(), **found} if kind == "networks" else found
 
     def kind_of(self, name: str) -> str:
-        """Return of which of `LISTED` a bare name is; "" if of none."""
+        """Return the kind of a short name, one of `LISTED`; "" if it has none."""
         kinds = [kind for kind in LISTED if name in self.files(kind)]
         return kinds[0] if kinds else "networks" if self.has_network(name) else ""
 
@@ -109,7 +109,7 @@ class Catalogue:
         return UserError(f"{text} is a folder, not a config file{way}")
 
     def unknown(self, name: str, kinds: tuple[str, ...] = LISTED) -> UserError:
-        """Return the error of a name that there is not."""
+        """Return the error for a name that does not exist."""
         for kind in KINDS:
             if kind not in LISTED and name in self.files(kind):
                 return UserError(f"{name!r} is one of {kind}; write {kind}/{name}")

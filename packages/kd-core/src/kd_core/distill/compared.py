@@ -17,7 +17,7 @@ Pairs = Sequence[tuple[Tensor, Tensor]]
 
 
 class Watched:
-    """A model that is run with taps, some of its values being overwritten later or not.
+    """A model that is run with taps; values that its network overwrites later are copied.
 
     Args:
         model: Called with a batch.

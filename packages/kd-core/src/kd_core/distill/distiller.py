@@ -133,7 +133,7 @@ class Distiller(nn.Module):
         return self
 
     def _note_drift(self) -> None:
-        """Look at the first training, with its modes, for frozen parts that are not quite."""
+        """At the first training, print which frozen parts still change by their BatchNorms."""
         if self.train_student and not self.was_started:
             note_drift(network_of(self.student), "student")
         self.was_started = True

@@ -78,7 +78,7 @@ class LabelFree:
         return {}
 
     def vector(self, prediction: Any, values: Mapping[str, Any], name: str) -> Tensor | None:
-        """Return a network's features [N, D]: tapped, else what it gives; None if neither is such.
+        """Return a network's features [N, D]: tapped, else its output; None if that is not [N, D].
 
         Args:
             prediction: What the network gives.

@@ -93,7 +93,7 @@ class MutualDistiller(Distiller):
         for name, member in self.members.items():
             learns = torch.is_grad_enabled() and self._only in (None, name)
             with torch.set_grad_enabled(learns):
-                own[name], teacher_features[name] = self._show(name, member, batch)
+                own[name], teacher_features[name] = self._outputs(name, member, batch)
         losses: dict[str, Tensor] = {}
         for name in [self._only] if self._only is not None else self.members:
             losses |= {_named(loss, name): value for loss, value in own[name].items()}
@@ -104,7 +104,7 @@ class MutualDistiller(Distiller):
         """Return the losses of one member only from now on; None returns those of all."""
         self._only = name
 
-    def _show(self, name: str, member: nn.Module, batch: Batch) -> tuple[Any, list[Tensor]]:
+    def _outputs(self, name: str, member: nn.Module, batch: Batch) -> tuple[Any, list[Tensor]]:
         """Return a member's own losses, and its outputs for the others: logits, then codes."""
         taps = logits_of(member) + (pooled_of(member) if self.encoders else [])
         tap = FeatureTap(network_of(member), taps)

@@ -1,4 +1,4 @@
-"""How much of a run is done: what criteria learn of it, and weights that do not get there."""
+"""How much of a run is done: for criteria that ask, and for weights that change over it."""
 
 from collections.abc import Mapping
 from typing import NamedTuple

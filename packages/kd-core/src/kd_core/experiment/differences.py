@@ -189,7 +189,7 @@ def _value(leaves: Mapping[str, Any], path: str) -> Any:
 
 
 def _is_filled(path: str, leaves: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
-    """Return whether a node is empty on one side, and the other side has entries to be named."""
+    """Return whether a node is empty here, and has entries on the other side."""
     if leaves.get(path) not in ({}, []):
         return False
     return any(other.startswith(f"{path}." if path else "") and other != path for other in others)
@@ -228,7 +228,7 @@ def _is_file(value: Any) -> bool:
 
 
 def _hash_of_weights(value: str) -> str | None:
-    """Return a hash of weights that are not one file which says all; None for others."""
+    """Return a hash of weights in several files, or in a part of one; None for others."""
     path, choice = split_choice(value)
     try:
         main = main_file(path)

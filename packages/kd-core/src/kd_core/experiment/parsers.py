@@ -219,7 +219,7 @@ def _add_share_teacher(parser: ArgumentParser, what: str) -> None:
 
 
 class _Seeds(Action):
-    """Refuses seeds of which no run of its own can be made."""
+    """Rejects seeds that are repeated or out of range."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
         for seed in values:

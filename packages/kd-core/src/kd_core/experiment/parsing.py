@@ -78,7 +78,7 @@ def known_names(adapter: TaskAdapter) -> tuple[str, ...]:
 
 @dataclass
 class _Parser:
-    """Parses the configs of a command, each teacher's but once.
+    """Parses the configs of a command, that of each teacher only once.
 
     Args:
         adapter: Of the task.

@@ -214,7 +214,7 @@ class Runner:
 
 
 def memory_of(experiment: Experiment) -> str:
-    """Return what takes less memory in a run."""
+    """Return which options lower the memory of a run, for messages."""
     trainer, batch_size = experiment.training(), experiment.data.get("batch_size", "its default")
     return memory_remedy(batch_size, trainer.get("accumulate", 1), trainer.get("precision", "fp32"))
 

@@ -214,7 +214,7 @@ def _other_way(path: str | Path, own: Mapping[str, Tensor]) -> str:
 
 
 def _guess(wrong: Mismatch) -> str:
-    """Return what may be the matter where all tensors that do not fit are of one module."""
+    """Return the likely cause where all tensors that do not fit are of one module."""
     modules = {name.rpartition(".")[0] for name in wrong.reshaped}
     alone = not wrong.missing and not wrong.unexpected and len(modules) == 1
     return " (other number of classes?)" if alone else ""

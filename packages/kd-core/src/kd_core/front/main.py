@@ -82,7 +82,7 @@ def _main(arguments: list[str]) -> int:
 
 
 def _no_command(name: str, tools: Tools) -> UserError:
-    """Return the error of a command that there is not."""
+    """Return the error for a command that does not exist."""
     if name in _DOES and (missing := missing_tasks(tools)):
         packages = " or ".join(f"kd-{task}" for task in missing)
         return UserError(f"kd {name} needs a task that is not installed: install {packages}")

@@ -159,7 +159,7 @@ class _Before:
         self.moved: list[tuple[nn.Module, str, Tensor]] = []
 
     def keep_what_moved(self) -> None:
-        """Look, after the pass, which buffers have to be set back; forget the others."""
+        """Find, after the pass, which buffers have to be restored; forget the others."""
         self._require_inputs()
         self.moved = [
             (module, name, copy)

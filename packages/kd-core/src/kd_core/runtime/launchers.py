@@ -64,7 +64,7 @@ def adopt() -> int:
 
 
 def _is_of_hydra(given: Mapping[str, str]) -> bool:
-    """Return whether an `mpiexec` started this process that says no rank on the machine.
+    """Return whether an `mpiexec` that does not give local ranks started this process.
 
     srun sets the same variables for MPI's own use (`--mpi=pmi2`), beside those of its own.
     """
@@ -73,7 +73,7 @@ def _is_of_hydra(given: Mapping[str, str]) -> bool:
 
 
 def idle_tasks() -> int:
-    """Return how many tasks a SLURM job has that this process, one alone, leaves idle."""
+    """Return how many tasks of a SLURM job are idle, since this process runs alone."""
     given = _nonempty(os.environ)
     alone = "RANK" not in given and "SLURM_JOB_ID" in given and "SLURM_STEP_ID" not in given
     tasks = given.get(_SRUN.size, "1")

@@ -50,7 +50,7 @@ def unused_part(store: dist.Store, rank: int, size: int, timeout: timedelta) -> 
 
 
 def _answer_all(store: dist.Store, name: str, size: int, timeout: timedelta) -> None:
-    """Give the name to every process until it has it; words may be of the last attempt."""
+    """Give the name to every process until it has it; words may be of an earlier attempt."""
     missing, answered = set(range(1, size)), dict[int, str]()
     deadline = time.monotonic() + timeout.total_seconds()
     while missing:

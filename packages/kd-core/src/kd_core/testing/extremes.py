@@ -29,7 +29,7 @@ def single_sample_is_finite(cls: Class, **overrides: Any) -> None:
 
 
 def one_class_is_finite(cls: Class, **overrides: Any) -> None:
-    """So does a batch of one class, with different images or one repeated."""
+    """A batch of one class, of different images or one repeated, gives a finite loss."""
     inputs = student, teacher, batch = sample(cls, **overrides)
     repeated = map_tensors(lambda tensor: _repeat_first(tensor, cls.views), inputs)
     one_label = {**batch, "label": repeated[2]["label"]}
@@ -38,7 +38,7 @@ def one_class_is_finite(cls: Class, **overrides: Any) -> None:
 
 
 def survives_extreme_logits(cls: Class, **overrides: Any) -> None:
-    """So do logits (vectors, maps) of +-50 and 1000: equal, opposed, or of one side only."""
+    """Logits (vectors, maps) of +-50 and 1000 give a finite loss: equal, opposed, on one side."""
     student, teacher, batch = sample(cls, **overrides)
     alike = _as_student(student, teacher)
     for enlarge in _ENLARGE:

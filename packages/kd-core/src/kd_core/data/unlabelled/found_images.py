@@ -57,7 +57,7 @@ def without_broken(files: Sequence[str], where: str) -> list[str]:
 
 
 def each_once(files: Sequence[str], left_out: LeftOut) -> list[str]:
-    """Return the files without further names, by links of any kind, of one that is there."""
+    """Return the files, each once: a link of any kind to one of them is left out."""
     seen: set[tuple[int, int]] = set()
     found = []
     for file in files:
