@@ -19,7 +19,7 @@ from kd_cls.probes import Labelled, few_label_accuracy, knn_accuracy, linear_acc
 
 
 class LabelFree(label_free.LabelFree):
-    """Measures a student on held-out images without labels, and by probes if there are such.
+    """Measures a student on held-out images without labels, and by probes if some have labels.
 
     See `kd_core.distill.label_free.LabelFree`. The features are the output, or the vector that a
     classifier gets. Of a student with classes: `agreement` with the teachers' arg-max, in percent.

@@ -28,8 +28,8 @@ def _parser() -> ToolParser:
         "source",
         metavar="SOURCE",
         help="a folder with a folder for each identity, or with train/, query/ and gallery/ or "
-        "train/ and test/ in which such are, also named as in Market-1501 or VeRi-776; or a CSV "
-        "file of path, identity and, if known, camera and split",
+        "train/ and test/ with such folders in them, also named as in Market-1501 or VeRi-776; or "
+        "a CSV file of path, identity and, if known, camera and split",
     )
     add_reading(parser)
     parser.add_argument(

@@ -15,7 +15,7 @@ from kd_reid.metrics.labels import Labels, left_out
 HIT, MISS, QUERY, INK = "#1a9850", "#d73027", "#4d4d4d", "black"
 _HEIGHT, _WIDTH, _FRAME, _GAP, _TITLE = 128, 64, 4, 6, 22  # pixels
 _TEXT, _FONT = 16, 12  # pixels of a text below an image
-_LETTERS = 10  # of such a text
+_LETTERS = 10  # of a text below an image
 MOST_ROWS = 100  # of a picture; with 50 images each it takes 200 MB of memory
 
 

@@ -78,7 +78,7 @@ def check_missing(
         classes: Names of all classes.
         where: The part, for messages.
         allow_missing: Whether they are allowed.
-        folders: Names of the class folders, if there are such.
+        folders: Names of the class folders, if there are any.
 
     Raises:
         UserError: If a class is missing and that is not allowed, or all are.

@@ -42,7 +42,7 @@ def check_numbers(entries: Sequence[Placed]) -> None:
 
 
 def class_order(labels: Collection[str]) -> list[str]:
-    """Return the classes in order: of whole numbers where all are such, else of names."""
+    """Return the classes in order: by number where all are whole numbers, else by name."""
     if all(_WHOLE.fullmatch(label) for label in labels):
         return sorted(labels, key=int)
     return sorted(labels)

@@ -69,7 +69,7 @@ def other_statistics(network: nn.Module, mean: Sequence[float], std: Sequence[fl
     numbers = " and ".join(f"{name}={value}" for name, value in usual.items())
     return (
         "does not say how images were shown to it, so mean and std are the data's; timm's own "
-        f"weights of this network have {numbers}: set these if the file is such"
+        f"weights of this network have {numbers}: set these if the file is of timm"
     )
 
 

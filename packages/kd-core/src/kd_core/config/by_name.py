@@ -12,7 +12,7 @@ KINDS = ("pair", "recipe")
 KEYS = (*KINDS, *(f"by_{kind}" for kind in KINDS))
 """The top-level names of a config that give such a name, or have values for one."""
 _MISSPELT = 0.9
-"""How alike two names of pairs are, many of which share a network, before one is pointed out."""
+"""How alike two names of pairs are, many of which share a network, before a message names one."""
 
 
 class _Table(NamedTuple):

@@ -87,8 +87,8 @@ class Criterion(nn.Module):
     """Images of the data set in the tests; more where the default arguments need more."""
 
     multi_label: ClassVar[bool] = False
-    """Whether it is for labels [N, C] of 0 and 1, and logits as a sigmoid takes them. Others are
-    refused such data if they take logits, as those of a softmax, or read `label`, as [N]."""
+    """Whether it is for labels [N, C] of 0 and 1, and logits as a sigmoid takes them. If not, data
+    with such labels is refused where it takes logits, or reads `label`, which it takes as [N]."""
 
     trained_before: Sequence[str] = ()
     """What an earlier phase makes, by the names of submodules and buffers; a term without `weights`

@@ -45,7 +45,7 @@ class SplitLoader:
         sampler: Gives the order instead of a shuffle.
         copies: How often every sample is in an epoch, unless a sampler decides; each copy gets its
             own augmentation.
-        labelled: Whether the labels are such; otherwise batches have no `label`.
+        labelled: Whether the labels are known; otherwise batches have no `label`.
     """
 
     def __init__(

@@ -141,7 +141,7 @@ def without_single(distiller: Distiller, loader: Any) -> tuple[Any, str]:
         The loader, and a line to print; "" if nothing is left out.
 
     Raises:
-        UserError: If all batches are such.
+        UserError: If all batches have one image a process.
     """
     processes = distributed.world_size()
     if _smallest(loader, processes) != 1 or not (why := _why_not_single(distiller, loader)):

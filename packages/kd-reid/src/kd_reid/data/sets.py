@@ -81,7 +81,7 @@ def people(
             folders or images with Market-1501's names; or a CSV file of path, identity and, if
             known, camera and split. What has parts keeps them.
         camera: Regular expression whose only group is the camera in a path below an identity's
-            folder; None takes names as in Market-1501, if all images have such.
+            folder; None takes Market-1501's names, if all images have them.
         identity: Likewise the identity, in a path below the set or its part; None takes the name of
             the folder.
         parts: Folders of the parts by `train`, `query`, `gallery` or `test`, if they are not clear.

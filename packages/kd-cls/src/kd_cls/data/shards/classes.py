@@ -84,7 +84,7 @@ def class_names(file: str) -> list[str]:
 def class_numbers(table: ShardTable, classes: Classes, part: str) -> Tensor:
     """Return the class of each sample, int64 [N].
 
-    Labels are names of classes if all that occur are such; otherwise they are numbers.
+    Labels are names of classes if all that occur are names; otherwise they are numbers.
 
     Raises:
         UserError: If a label is not a class; names a sample that has it.

@@ -18,7 +18,7 @@ _PARTS = ("train", "test", "val")  # folders of a set with labels
 
 
 def images_below(root: str) -> list[str]:
-    """Return all images below a folder, at any depth; what is left out is printed, and its form.
+    """Return all images below a folder, at any depth; print its form, and what is left out.
 
     Raises:
         UserError: If there is no such folder, or no image in it.

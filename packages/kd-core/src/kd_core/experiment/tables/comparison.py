@@ -86,7 +86,7 @@ class ComparisonTool:
         return Products(work_dir, self.adapter.metric, headings, tuple(titles), against)
 
     def rows(self, args: Namespace, given: Mapping[str, Any]) -> dict[str, Experiment]:
-        """Return every row's experiment by label, whichever will run.
+        """Return every row's experiment by label, also of those that will not run.
 
         Raises:
             UserError: If there are no rows, or a label that was asked for is not one of them.
