@@ -75,7 +75,7 @@ def test_hadamard_matrices_are_orthogonal_and_of_one_size_of_entry(size):
 def test_a_size_without_a_construction_gets_the_same_random_rotation_and_says_so_once(
     size, capsys, monkeypatch
 ):
-    monkeypatch.setattr(balancing, "_told", set())
+    monkeypatch.setattr(balancing, "_noted", set())
     torch.manual_seed(0)
     first = hadamard(size)
     torch.manual_seed(1)
