@@ -32,7 +32,7 @@ def sources_of(
         known: The top-level names of the task's configs.
         note: Takes a line on each pair, and on each name that stands for a longer one.
         options: Of the command line. Those of the data are of a pair's teacher too, where it is
-            trained first on the same data; the others are not used here.
+            trained first on the same data.
         training: Whether the command trains anything.
 
     Raises:
@@ -42,6 +42,11 @@ def sources_of(
         return list(texts)
     composer = _Composer(catalogue, read_line(texts, catalogue), known, note, options or {})
     return composer.sources(training=training)
+
+
+def concerns_teacher(option: str) -> bool:
+    """Return whether a pair's teacher that is trained first depends on an option of the student."""
+    return option.split(".")[0] == "data" or option == "teacher.weights"
 
 
 def run_name(text: str) -> str:
@@ -97,8 +102,8 @@ class _Composer:
             node = load_config(of_teacher, known=self.known)["student"]
             values["teacher"] = {key: node[key] for key in node if key not in new_head}
             values["student"] = {**dict.fromkeys(new_head, False), "weights": "random"}
-            line = f"{teacher} is not trained on {data}, {student} starts at random"
-            self.note(f"{part.text}: {line}")
+            told = f"{teacher} is not trained on {data}, {student} starts at random"
+            self.note(f"{part.text}: {told}")
         else:
             sources = [*self.before, *self._recipe(teacher), *of_teacher]
             self.made = {"config": load_config(sources, known=self.known)}
@@ -116,15 +121,15 @@ class _Composer:
         if _type_of_data(config) == _type_of_data(self.made["config"]):
             for option, value in self.options.items():
                 if option.split(".")[0] == "data":
-                    with suppress(UserError):  # reported, or of what only the student's data have
+                    with suppress(UserError):  # told, or of what only the student's data have
                         changed = override(self.made["config"], {option: value}, known=self.known)
                         self.made["config"] = changed
         if training and not (
             self.options.get("teacher.weights") or config["teacher"].get("weights")
         ):
             pair = next(part for part in self.parts if part.kind == "pairs")
-            line = f"{pair.networks[0]} is trained first, unless teacher.weights names a file"
-            self.note(f"{pair.text}: {line}")
+            told = f"{pair.networks[0]} is trained first, unless teacher.weights names a file"
+            self.note(f"{pair.text}: {told}")
 
     def _method(self, part: Part) -> Source:
         """Return a method's file: that with the values for these data, if there is one."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from kd_core.catalogue.compose import Note, run_name, sources_of
+from kd_core.catalogue.compose import Note, concerns_teacher, run_name, sources_of
 from kd_core.catalogue.names import Source
 from kd_core.config.node import Node
 from kd_core.distill.stored_outputs import knows_only_training_images
@@ -81,8 +81,10 @@ class TrainingTool:
     ) -> list[Source]:
         """Return what files and short names of a command line stand for; see `sources_of`."""
         known, catalogue = known_names(self.adapter), self.adapter.catalogue
+        # The others are not needed there: a value enters few files (tests/test_walk.py).
+        of_pair = {name: value for name, value in options.items() if concerns_teacher(name)}
         return sources_of(
-            configs, catalogue, known=known, note=note, options=options, training=training
+            configs, catalogue, known=known, note=note, options=of_pair, training=training
         )
 
     def _run_experiment(
