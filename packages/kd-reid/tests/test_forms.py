@@ -133,7 +133,7 @@ class TestParts:
         assert who(read_splits(touch(tmp_path, *names), train_fraction=0))[1] == [("0003", "1")]
         touch(tmp_path, "0004/x.jpg")
         assert read_splits(tmp_path, train_fraction=0).query[0].camera is None
-        assert "only 2 of 3 names of images tell one" in capsys.readouterr().err
+        assert "only 2 of 3 names of images say one" in capsys.readouterr().err
         with pytest.raises(UserError, match="its folder says identity '0005', its name '0003'"):
             read_splits(touch(tmp_path, "0005/0003_c1s1_1.jpg"))
 
