@@ -455,7 +455,7 @@ def test_a_file_that_does_not_say_how_images_were_shown_is_told_what_timm_shows(
         ADAPTER.build_model(data, "teacher", network=timms, weights=weights, **statistics)
         return capsys.readouterr().err
 
-    assert "w.pth does not say how images were shown to it" in (text := told(other))
+    assert "w.pth does not say how its images were normalised" in (text := told(other))
     assert "timm's own weights of this network have mean=[0.485, 0.456, 0.406] and" in text
     for silent in (told(alike), told(other, **own), told(other, weights="random")):
         assert "does not say" not in silent

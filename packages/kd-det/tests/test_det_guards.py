@@ -144,7 +144,7 @@ class TestTeacher:
         build("retinanet", PKD)
         assert "INPUT.MIN_SIZE_TEST" not in capsys.readouterr().err
         build("retinanet", PKD, ["INPUT.MIN_SIZE_TRAIN", (48, 56)])
-        told = "shown the student's images, of 56 pixels (INPUT.MIN_SIZE_TRAIN), and not of 64"
+        told = "gets the student's images, of 56 pixels (INPUT.MIN_SIZE_TRAIN), and not of 64"
         assert told in capsys.readouterr().err
 
     @pytest.mark.parametrize("flags", [(), ("--dry-run",)])

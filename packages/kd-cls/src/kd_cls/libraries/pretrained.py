@@ -58,7 +58,7 @@ def torchvision_weights(node: Mapping[str, Any]) -> Any:
 def other_statistics(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> str:
     """Return in what way images are shown otherwise than to timm's own weights; "" if alike.
 
-    For weights from a file that does not say how images were shown in its training.
+    For weights from a file that does not say how images were normalised in its training.
     """
     settings = getattr(network, "pretrained_cfg", None)
     if not isinstance(settings, Mapping):
@@ -68,7 +68,7 @@ def other_statistics(network: nn.Module, mean: Sequence[float], std: Sequence[fl
         return ""
     numbers = " and ".join(f"{name}={value}" for name, value in usual.items())
     return (
-        "does not say how images were shown to it, so mean and std are the data's; timm's own "
+        "does not say how its images were normalised, so mean and std are the data's; timm's own "
         f"weights of this network have {numbers}: set these if the file is of timm"
     )
 

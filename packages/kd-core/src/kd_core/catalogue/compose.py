@@ -102,8 +102,8 @@ class _Composer:
             node = load_config(of_teacher, known=self.known)["student"]
             values["teacher"] = {key: node[key] for key in node if key not in new_head}
             values["student"] = {**dict.fromkeys(new_head, False), "weights": "random"}
-            told = f"{teacher} is not trained on {data}, {student} starts at random"
-            self.note(f"{part.text}: {told}")
+            line = f"{teacher} is not trained on {data}, {student} starts at random"
+            self.note(f"{part.text}: {line}")
         else:
             sources = [*self.before, *self._recipe(teacher), *of_teacher]
             self.made = {"config": load_config(sources, known=self.known)}
@@ -121,15 +121,15 @@ class _Composer:
         if _type_of_data(config) == _type_of_data(self.made["config"]):
             for option, value in self.options.items():
                 if option.split(".")[0] == "data":
-                    with suppress(UserError):  # told, or of what only the student's data have
+                    with suppress(UserError):  # reported, or of what only the student's data have
                         changed = override(self.made["config"], {option: value}, known=self.known)
                         self.made["config"] = changed
         if training and not (
             self.options.get("teacher.weights") or config["teacher"].get("weights")
         ):
             pair = next(part for part in self.parts if part.kind == "pairs")
-            told = f"{pair.networks[0]} is trained first, unless teacher.weights names a file"
-            self.note(f"{pair.text}: {told}")
+            line = f"{pair.networks[0]} is trained first, unless teacher.weights names a file"
+            self.note(f"{pair.text}: {line}")
 
     def _method(self, part: Part) -> Source:
         """Return a method's file: that with the values for these data, if there is one."""

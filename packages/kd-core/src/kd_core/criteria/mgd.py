@@ -4,7 +4,7 @@ r"""MGD: the teacher's whole map, generated from a masked one of the student.
 
    L = \tfrac1N\big\|G\big(m\odot r(F^s)\big)-F^t\big\|^2
 
-m hides positions or channels by chance, r is a convolution to the teacher's channels, G two more.
+m hides positions or channels at random, r is a convolution to the teacher's channels, G two more.
 """
 
 from collections.abc import Mapping, Sequence

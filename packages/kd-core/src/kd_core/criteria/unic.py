@@ -5,7 +5,7 @@ r"""UNIC: match the class vector and the patch tokens of one or several teachers
    L = \tfrac12\,(1-\cos(h(s),t))+\tfrac12\ \mathrm{smooth}_{L_1}(h(s),t)
 
 Of the class vector and of every token, h is a head; of several teachers, all but the one with an
-image's largest loss are dropped by chance.
+image's largest loss are dropped at random.
 """
 
 from collections.abc import Mapping, Sequence
@@ -59,7 +59,7 @@ def unic(
 def drop_teachers(
     losses: Tensor, *, probability: float = 0.5, draws: Tensor | None = None
 ) -> Tensor:
-    """Average losses over images and teachers, leaving teachers of an image out by chance.
+    """Average losses over images and teachers, leaving teachers of an image out at random.
 
     The teacher with the largest loss of an image stays; every other one is left out with a
     probability, for each image by itself. All that stay count the same, as in UNIC's code: an image

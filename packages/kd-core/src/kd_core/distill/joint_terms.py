@@ -35,7 +35,7 @@ def losses_of(
     """Return the weighted losses by name, and what is only reported.
 
     Terms with the same `joint` have one loss, of this name. For every image, the mean loss of each
-    teacher's terms is taken, and teachers are left out by chance; see `drop_teachers`. Reported is
+    teacher's terms is taken, and teachers are left out at random; see `drop_teachers`. Reported is
     the mean of each of these terms before that, without weight, by the name of the term.
 
     Args:

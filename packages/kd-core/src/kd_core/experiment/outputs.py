@@ -63,7 +63,7 @@ def build_stored(
     if augment:
         distributed.print_note(
             f"{where}: {path} has one output for each image, but the student sees images changed "
-            f"by {', '.join(augment)}; data.augment=[] shows it the images as they are"
+            f"by {', '.join(augment)}; data.augment=[] gives it the images as they are"
         )
     return StoredOutputs(logits)
 
@@ -118,7 +118,7 @@ def save_outputs(teacher: nn.Module, data: Any, path: Path) -> None:
 
     Args:
         teacher: A classifier.
-        data: Its training images; they are shown as those of the test set are.
+        data: Its training images; they are prepared as those of the test set are.
         path: A `.safetensors` file.
 
     Raises:
@@ -134,7 +134,7 @@ def save_outputs(teacher: nn.Module, data: Any, path: Path) -> None:
 
 
 def in_order(data: Any) -> SplitLoader:
-    """Return a loader of the training images once each, shown as those of the test set are."""
+    """Return a loader of the training images once each, prepared as those of the test set are."""
     loader: SplitLoader = data.train.shard(0, 1)
     loader.sampler, loader.shuffle, loader.drop_last, loader.copies = None, False, False, 1
     loader.augment = getattr(getattr(data, "test", None), "augment", ())

@@ -92,7 +92,7 @@ class LossScale:
 
 
 def require_scale(step: object, precision: str) -> None:
-    """Reject a training step of somebody's own that would lose the gradients of fp16.
+    """Reject a training step of a user that would lose the gradients of fp16.
 
     Raises:
         UserError: If it scales no loss.

@@ -1,4 +1,4 @@
-"""Read a COCO instances file; what Detectron2 would misread, or die of, is refused in one line."""
+"""Read a COCO instances file; what Detectron2 would misread, or fail on, is refused in one line."""
 
 import json
 import math

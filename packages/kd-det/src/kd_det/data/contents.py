@@ -20,7 +20,7 @@ _COCO = ("coco", "coco_panoptic_seg")  # evaluators of sets that are read from a
 
 
 def check_contents(cfg: CfgNode, train: Sequence[str]) -> None:
-    """Reject data sets that training or evaluation would die of, or misread; say what is left out.
+    """Reject data sets that training or evaluation would fail on, or misread; say what is left out.
 
     Sets that are not read from COCO files are not checked here.
 

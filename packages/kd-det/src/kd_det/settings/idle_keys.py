@@ -49,7 +49,7 @@ def note_size(cfg: CfgNode, teacher: CfgNode | None) -> None:
     size, largest = teacher.INPUT.MIN_SIZE_TEST, max(cfg.INPUT.MIN_SIZE_TRAIN)
     if size > largest:
         err.print(
-            f"the teacher is shown the student's images, of {largest} pixels (INPUT.MIN_SIZE_TRAIN)"
+            f"the teacher gets the student's images, of {largest} pixels (INPUT.MIN_SIZE_TRAIN)"
             f", and not of {size}, its own INPUT.MIN_SIZE_TEST"
         )
 

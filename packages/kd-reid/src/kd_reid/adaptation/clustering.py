@@ -18,7 +18,7 @@ class Clustering:
     """Clusters images by DBSCAN on the Jaccard distances of their neighbours.
 
     Args:
-        k1: Number of nearest images that reciprocal neighbours are sought among.
+        k1: Number of nearest images that reciprocal neighbours are searched for among.
         k2: Number of nearest images that an image's neighbours are averaged over.
         pair_share: Share of all pairs, the nearest ones, whose mean distance becomes the radius;
             about as many as pairs of one person.

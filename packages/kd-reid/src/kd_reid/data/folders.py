@@ -41,7 +41,8 @@ class Found(NamedTuple):
             whom are in `gallery`.
         splits: Without what `left_out` counts.
         distractor: Identity of its distractors, which are in `gallery` alone; None if it has none.
-        left_out: Images of nobody, by kind and part: junk, and distractors outside of the gallery.
+        left_out: Images without a person, by kind and part: junk, and distractors outside of the
+            gallery.
     """
 
     form: str
@@ -92,7 +93,7 @@ def read_splits(
             f"{said[0]}: {source} is split already ({found.form}), so it has no effect; leave it "
             "out"
         )
-    _note_images_of_nobody(found, source)
+    _note_left_out(found, source)
     return divide(found, train_fraction=train_fraction, seed=seed)
 
 
@@ -169,7 +170,7 @@ def _settled(splits: Splits, source: str | Path, reading: Reading) -> Splits:
 
 
 def _cleaned(form: str, kind: Kind, splits: Splits, reading: Reading) -> Found:
-    """Leave out images of nobody."""
+    """Leave out images without a person."""
     names = {record.identity for part in splits for record in part}
     zeros = (name for name in names if name.startswith(DISTRACTOR) and not name.strip("0"))
     nobody = next(zeros, DISTRACTOR) if reading.distractors else None
@@ -183,7 +184,7 @@ def _cleaned(form: str, kind: Kind, splits: Splits, reading: Reading) -> Found:
     return Found(form, kind, Splits(**kept), nobody, left)
 
 
-def _note_images_of_nobody(found: Found, source: str | Path) -> None:
+def _note_left_out(found: Found, source: str | Path) -> None:
     """Report what is not trained on or searched for, though it is in the set."""
     own = found.kind == "people"
     counts = {
@@ -198,7 +199,7 @@ def _note_images_of_nobody(found: Found, source: str | Path) -> None:
     if counts:
         shown = ", ".join(f"{count:,} {name}" for name, count in counts.items())
         distributed.print_note(
-            f"{source}: images of nobody are not people to train on or to search for (identity -1 "
+            f"{source}: images without a person are not trained on or searched for (identity -1 "
             f"is junk, 0000 a distractor): {shown}; if 0000 is a person: "
             f"{option('distractors', 'False')}"
         )

@@ -19,7 +19,7 @@ class Record(NamedTuple):
 
 
 DISTRACTOR = "0000"
-"""Identity of Market-1501's distractors, images of other people or of nobody."""
+"""Identity of Market-1501's distractors, images of other people or without a person."""
 JUNK = "-1"
 """Identity of images that count neither as right nor as wrong."""
 

@@ -38,7 +38,7 @@ def rerank(
         query_query: Plain distances, not squared, [Q, Q]; roots of `squared_euclidean`.
         query_gallery: The same, [Q, G].
         gallery_gallery: The same, [G, G].
-        k1: Number of nearest images that reciprocal neighbours are sought among.
+        k1: Number of nearest images that reciprocal neighbours are searched for among.
         k2: Number of nearest images, the image included, that its encoding is averaged over.
         lambda_value: Share of the distances in the mixture; the rest is the Jaccard distances'.
         squared_twice: Take the fourth power of the distances instead of the second.
