@@ -467,3 +467,10 @@ class TestOneProcess:
             monkeypatch.setenv("WORLD_SIZE", world)
         assert distributed.start(torch.device("cpu")) == torch.device("cpu")
         assert not dist.is_initialized()
+
+
+@pytest.mark.parametrize(("rank", "printed"), [(0, "data/[a]: 3 left out\n"), (1, "")])
+def test_a_note_is_printed_as_it_is_in_rank_0_alone(rank, printed, monkeypatch, capsys):
+    monkeypatch.setattr(distributed, "rank", lambda: rank)
+    distributed.print_note("data/[a]: 3 left out")
+    assert capsys.readouterr().err == printed
