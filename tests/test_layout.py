@@ -264,6 +264,14 @@ class TestProject:
     def test_configs_name_things_by_import_path(self):
         assert failing(lambda path, text: import_errors(text, ()), "configs") == {}
 
+    def test_contributing_names_modules_that_exist(self):
+        text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+        found = {path.stem for path in ROOT.glob("packages/*/src/**/*.py")}
+        cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("| ")]
+        named = {name for cell in cells for name in re.findall(r"`(\w+)(?:\.py)?`", cell)}
+        assert len(named) > 200
+        assert named - found == set()
+
     def test_sources_are_short(self):
         folders = ("packages/*/src", "tools", "benchmarks")
         assert failing(lambda path, text: length_errors(text), *folders) == {}

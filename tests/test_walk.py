@@ -1,5 +1,6 @@
 """A key's walk from the command line to the constructor that takes its value enters few files."""
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ import pytest
 from kd_cls.train import main
 from kd_core.criteria.dkd import DKD
 
+ROOT = Path(__file__).parents[1]
 VALUE = 4.0625  # nothing else has it
 MOST = 12
 
@@ -66,10 +68,18 @@ def walk():
     return trace
 
 
-def test_a_key_enters_at_most_twelve_files(walk, monkeypatch, tmp_path):
+def listed():
+    """Return the files of the walk in CONTRIBUTING.md."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = text.partition("### The way of a config key")[2].partition("\n### ")[0]
+    return re.findall(r"^\d+\. `(\w+/\w+\.py)`:", section, re.MULTILINE)
+
+
+def test_a_key_enters_at_most_twelve_files_those_of_contributing(walk, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     option = f"distiller.terms.dkd.criterion.beta={VALUE}"
     files = walk("--dry-run", "--cfg-options", option)
+    assert files == listed()
     assert files[0].startswith("experiment/")
     assert files[-1] == "criteria/dkd.py"
     assert len(files) <= MOST, "\n".join(files)
