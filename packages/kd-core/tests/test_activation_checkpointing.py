@@ -137,6 +137,43 @@ def kept_bytes(network, image):
     return sum(kept.values()), output
 
 
+class Branches(nn.Module):
+    """A network of several resolutions: its blocks change the list that they are given."""
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convs = nn.ModuleList(nn.Conv2d(3, 3, 1) for _ in range(2))
+
+        def forward(self, maps, *, seen):
+            for number, conv in enumerate(self.convs):
+                maps[number] = conv(maps[number]).sigmoid()
+            seen["sum"] = maps[0] + maps[1]
+            return maps
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.Sequential(self.Block(), self.Block())
+
+    def forward(self, x):
+        maps, seen = [x, 2 * x], {}
+        for block in self.blocks:
+            maps = block(maps, seen=seen)
+        return maps[0].square().sum() + seen["sum"].sum()
+
+
+def test_a_block_that_changes_the_list_it_is_given_has_the_gradients_of_the_plain_one():
+    torch.manual_seed(0)
+    plain = Branches()
+    network = copy.deepcopy(plain)
+    assert checkpoint_activations([network], True) == 2
+    for each in (plain, network):
+        loss = each(BATCH["image"])
+        loss.backward(retain_graph=True)
+        loss.backward()  # runs the blocks a third time
+    assert_equal([p.grad for p in network.parameters()], [p.grad for p in plain.parameters()])
+
+
 def test_a_pass_keeps_less_for_the_backward():
     torch.manual_seed(0)
     network = Network()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import checkpoint
 
 from kd_core.errors import UserError, nearest
@@ -122,10 +123,12 @@ def _checkpointing(kind: type[nn.Module]) -> type[nn.Module]:
 
 def _run(block: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     before = _Before(block, (args, kwargs))
+    # A block may put others into a list that it was given (HRNet): each pass has containers of its
+    # own, but the first one those of the caller, who may look into them.
+    given, first = _with_own_containers((args, kwargs)), [(args, kwargs)]
 
-    def run() -> (
-        Any
-    ):  # without arguments, so that it is `_Before` that looks after inputs and random states
+    def run() -> Any:  # without arguments: `_Before` looks after inputs and random states
+        args, kwargs = first.pop() if first else _with_own_containers(given)
         return forward(block, *args, **kwargs)
 
     output = checkpoint(
@@ -136,6 +139,10 @@ def _run(block: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) 
     )
     before.keep_what_moved()
     return output
+
+
+def _with_own_containers(inputs: Any) -> Any:
+    return tree_map(lambda value: value, inputs)
 
 
 class _Before:
