@@ -2,11 +2,13 @@
 
 import gzip
 import http.server
+import io
 import json
 import os
 import pickle
 import runpy
 import shutil
+import tarfile
 import threading
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,7 @@ from kd_cls.data.shards import addresses
 from kd_cls.data.shards import index as index_module
 from kd_cls.shards import main
 from kd_core.config.trusted import trusting
-from kd_core.errors import RunError, UserError
+from kd_core.errors import UserError
 
 pytest.importorskip("webdataset")
 FILES = runpy.run_path(str(Path(__file__).with_name("shard_files.py")))
@@ -109,7 +111,13 @@ def test_compressed_shards_are_unpacked(folder, ending):
         ("cut.tar.gz", "damaged"),
         ("void.tar", r"data\.train: no sample in 1 shards"),
         ("twice.tar", r"twice\.tar: the key '0000' is there twice \(0000\.jpg\)"),
-        ("apart.tar", r"the key '0000' is there twice .*side by side"),
+        ("apart.tar", r"the files of sample '0000' are not side by side .*--sort=name"),
+        ("t-{0..99999999999999}.tar", "more than 1,000 shards"),
+        ("two.tar", r"two\.tar: files follow its end of archive"),
+        ("two.tar.gz", r"two\.tar\.gz: files follow its end of archive"),
+        ("hole.tar", r"hole\.tar: files follow its end of archive"),
+        ("zst", r"train\.tar\.zst: packed by zstd, which is not read"),
+        ("zip.tar", "packed by zip, which is not read"),
     ],
 )
 def test_wrong_shards_are_refused_in_a_line(folder, train, told, monkeypatch):
@@ -130,9 +138,43 @@ def test_wrong_shards_are_refused_in_a_line(folder, train, told, monkeypatch):
     first, second = samples([0]), samples([1])
     write(folder / "twice.tar", [*first, first[0]])
     write(folder / "apart.tar", [first[0], *second, first[1]])
+    (folder / "two.tar").write_bytes(whole * 2)
+    (folder / "two.tar.gz").write_bytes(gzip.compress(whole) * 2)
+    start = whole.index(b"ustar", 600) // 512 * 512  # of the second header
+    (folder / "hole.tar").write_bytes(whole[:start] + bytes(1024) + whole[start + 1024 :])
+    (folder / "zst").mkdir()
+    (folder / "zst/train.tar.zst").write_bytes(b"\x28\xb5\x2f\xfd" + bytes(99))
+    (folder / "zip.tar").write_bytes(b"PK\x03\x04" + bytes(999))
     with pytest.raises(UserError, match=told) as caught:
         made(train)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_what_follows_the_end_of_an_archive_and_is_none_is_not_read(folder):
+    for name, more in (("train-0.tar", bytes(99_999)), ("train-1.tar", b"ustar " * 1000)):
+        with (folder / name).open("ab") as file:
+            file.write(more)
+    assert images(made()) == 6
+
+
+@pytest.mark.parametrize("broken", ["0009.jpg", "0009.cls"])
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [(tarfile.LNKTYPE, "is a link"), (tarfile.SYMTYPE, "is a link"), (b"S", "is packed with holes")],
+)
+def test_a_link_or_holes_in_the_place_of_a_file_are_told(folder, broken, kind, told):
+    odd = tarfile.TarInfo(broken)
+    odd.type, odd.linkname = kind, "0003" + broken[4:]
+    write(folder / "own.tar", samples([3]))
+    with tarfile.open(folder / "own.tar", "a") as archive:
+        for name, content in samples([4, 9]):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(*((odd,) if name == broken else (member, io.BytesIO(content))))
+    with pytest.raises(UserError, match=rf"sample '0009': its .{broken[5:]} {told}.*1 broken"):
+        made("own.tar")
+    sound = made("own.tar", max_broken=1, num_classes=3, allow_missing_classes=True)
+    assert images(sound) == 2
 
 
 @pytest.mark.parametrize("command", ["pipe:touch canary; cat train-0.tar", "PIPE:touch canary"])
@@ -150,8 +192,9 @@ def test_a_shard_that_is_a_command_is_not_run(folder, monkeypatch, command, how)
 def test_a_trusted_command_is_run_and_its_failure_told(folder):
     with trusting(COMMANDS):
         assert images(made(["pipe:cat train-0.tar", "pipe:cat train-1.tar"])) == 6
-        with pytest.raises(RunError, match=r"pipe:false: cannot be read .*status 1"):
+        with pytest.raises(UserError, match=r"pipe:false: cannot be read .*status 1") as caught:
             made("pipe:false")
+        assert caught.value.status == 2  # nothing has begun
 
 
 def test_nothing_but_image_and_label_is_decoded(folder):
@@ -191,6 +234,25 @@ def test_labels_are_numbers_names_or_fields_of_json(folder):
     assert made(own, _copy(own)).train.labels.tolist() == [1, 0, 1]
     data = made(own, _copy(own), label_key="json:label", num_classes=3, allow_missing_classes=True)
     assert data.num_classes == 3
+    texts = [json.dumps({"a": {"b": {"c": n}}, "a.b": 5}) for n in (1, 0)]
+    own = labelled(folder, *texts, ending="json")
+    assert made(own, _copy(own), label_key="json:a.b.c").train.labels.tolist() == [1, 0]
+    with pytest.raises(UserError, match=r"has the fields a\.b, a\.b; name that"):
+        made(own, _copy(own), label_key="json:a.x")
+
+
+def test_labels_of_all_parts_are_names_or_numbers_alike(folder):
+    (folder / "names.txt").write_text("1\n2\n3\n")
+    (folder / "words.txt").write_text("cat\ndog\n")
+    own = labelled(folder, "0", "1", "2")
+    test = _copy(labelled(folder, "1", "2"))
+    own = labelled(folder, "0", "1", "2")
+    data = made(own, test, classes="names.txt", allow_missing_classes=True)
+    assert data.test.labels.tolist() == [1, 2]  # as in training, though both are names here
+    own = labelled(folder, "cat", "dog")
+    for options in ({}, {"classes": "words.txt"}):
+        with pytest.raises(UserError, match=r"label 'cat' is not a number, but others are"):
+            made(own, test, allow_missing_classes=True, **options)
 
 
 def _copy(path):
@@ -218,6 +280,9 @@ def _copy(path):
         (["0", "1"], {"label_key": "cla"}, r"no label: it has no \.cla \(it has jpg, cls\)"),
         (["0", "1"], {"image_key": "png"}, r"no image among its files"),
         (["0", "0"], {}, "has the class '0' alone"),
+        (["0,1", "1,2"], {}, r"label '0,1' is not one whole number.*data\.classes"),
+        (["0.0", "1.0"], {}, r"label '0\.0' is not one whole number"),
+        (["0", "1"], {"label_key": "cls:x"}, "only json has fields"),
     ],
 )
 def test_wrong_labels_are_refused_in_a_line(folder, labels, options, told):
@@ -239,6 +304,7 @@ def test_wrong_labels_are_refused_in_a_line(folder, labels, options, told):
         ('{"label": 1, "class": 2}', "has the fields label, class"),
         ('{"label": [0, 1]}', "wanted one class"),
         ('{"label": true}', "wanted one class"),
+        ('{"label": 0, "label": 1}', "has a field twice"),
     ],
 )
 def test_wrong_json_is_a_broken_sample(folder, text, told):
@@ -301,15 +367,17 @@ def test_shards_at_a_url_are_read_and_a_missing_or_changed_one_told(folder, serv
     write(folder / "train-0.tar", samples(range(20, 23)))
     with pytest.raises(UserError, match=r"is not what was indexed"):
         images(made(f"{server}/train-{{0..1}}.tar"))
-    with pytest.raises(
-        RunError, match=r"none\.tar: cannot be read \(its program ended with status 22"
-    ):
+    write(folder / "train-0.tar", samples(range(3), label=lambda number: (number + 1) % 3))
+    with pytest.raises(UserError, match=r"train-0\.tar: is not what was indexed, its content"):
+        images(made(f"{server}/train-{{0..1}}.tar"))
+    with pytest.raises(UserError, match=r"none\.tar: cannot be read .*status 22, .* missing") as no:
         made(f"{server}/none.tar")
+    assert no.value.status == 2  # nothing has begun
 
 
 def test_a_url_that_gives_nothing_is_not_waited_for(folder, monkeypatch):
     monkeypatch.setattr("kd_cls.data.shards.opening._TRIES", 1)
-    with trusting(COMMANDS), pytest.raises(RunError, match=r"gave nothing for 0\.2 s"):
+    with trusting(COMMANDS), pytest.raises(UserError, match=r"gave nothing for 0\.2 s"):
         made("pipe:sleep 60", worker_timeout=0.2)
 
 

@@ -61,8 +61,8 @@ def webdataset(
         transform: Transform of a training image, from PIL image to `image_size`; None takes
             RandomResizedCrop, computed on tensors.
         image_key: Ending of the image where a sample has several, or a choice: `jpg;png`.
-        label_key: Ending of the label's file, or `json:FIELD`; None takes `cls`, or a usual field
-            of `json`.
+        label_key: Ending of the label's file, or `json:FIELD` (`json:outer.inner`); None takes
+            `cls`, or a usual field of `json`.
         num_classes: Number of classes where labels are numbers; None takes those that occur.
         classes: Text file with the name of a class a line, in their order.
         max_broken: Samples of each part that may be broken: without image or label, or not to be
@@ -90,7 +90,7 @@ def webdataset(
     }
     named = Classes(num_classes, None if classes is None else class_names(classes))
     named = named.completed(tables["train"])
-    labels = {part: class_numbers(table, named, part) for part, table in tables.items()}
+    labels = class_numbers(tables, named)
     for part, numbers in labels.items():
         where = f"{addresses[part][0]} and the other {part} shards"
         check_missing(numbers, named.names, where, allow_missing_classes)

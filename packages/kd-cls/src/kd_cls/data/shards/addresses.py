@@ -14,8 +14,14 @@ SCHEMES = ("http", "https", "sftp", "ftps", "scp", "gs", "htgs", "hf", "ais")
 """What the library reads by a program of its own choice, with the URL as one argument."""
 COMMANDS = "webdataset.gopen.gopen_pipe"
 """The library's function for addresses that begin with `pipe`, which it runs in a shell."""
-ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+ENDINGS = (
+    ".tar",
+    *(f".tar.{packed}" for packed in ("gz", "bz2", "xz", "zst", "lz4")),
+    *(".tgz", ".tbz", ".tbz2", ".txz", ".tzst"),
+)
+"""Of shards in a folder; those packed in a way that is not read are told, not left out."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_RANGE = re.compile(r"\{(-?\d{1,18})\.\.(-?\d{1,18})(\.\.-?\d+)?\}")
 _MOST = 1_000_000  # shards: braces multiply
 
 
@@ -109,14 +115,16 @@ def _expanded(item: str, option: str) -> Iterator[str]:
 
     if "${" in item and _scheme(item) != "pipe":
         raise UserError(f"{option}: {item}: variables are not filled in; write the path in full")
+    ranges = ((int(found[1]), int(found[2])) for found in _RANGE.finditer(item))
+    too_many = any(abs(low - high) > _MOST for low, high in ranges)  # listed whole before any name
     try:
         literal = os.path.exists(item) or (_scheme(item) == "pipe" and "{" not in item)
-        names = [item] if literal else list(islice(braceexpand(item), _MOST + 1))
+        names = [item] if literal or too_many else list(islice(braceexpand(item), _MOST + 1))
     except ValueError as error:
         raise UserError(
             f"{option}: {item}: its braces do not match; wanted such as {{0000..0146}} or {{a,b}}"
         ) from error
-    if len(names) > _MOST:
+    if too_many or len(names) > _MOST:
         raise UserError(f"{option}: {item}: more than {_MOST:,} shards; shorten the range")
     for name in names:
         if name.lower().startswith("file:"):

@@ -1,6 +1,7 @@
 """From the labels of shards, which are texts, to classes."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from kd_cls.data.shards.table import ShardTable
 
+_NUMBERS = re.compile(r"[-+]?[\d.]+([\s,;]+[-+]?[\d.]+)*")
 _MOST = 1_000_000  # classes: a larger label is something else
 
 
@@ -50,7 +52,8 @@ class Classes:
             return self
         texts = np.unique(table.labels)
         if not all(map(_is_number, texts)):
-            _check_kinds(table, texts)
+            _check_kinds({str(text): table for text in texts})
+            _check_names(table, texts)
             return Classes(given=sorted(map(str, texts)))
         largest = max(texts, key=int)
         if int(largest) >= _MOST:
@@ -81,46 +84,60 @@ def class_names(file: str) -> list[str]:
     return names
 
 
-def class_numbers(table: ShardTable, classes: Classes, part: str) -> Tensor:
-    """Return the class of each sample, int64 [N].
+def class_numbers(tables: Mapping[str, ShardTable], classes: Classes) -> dict[str, Tensor]:
+    """Return the class of each sample of each part, int64 [N].
 
-    Labels are names of classes if all that occur are names; otherwise they are numbers.
+    Labels are names of classes if all that occur in any part are names; otherwise they are numbers.
 
     Raises:
         UserError: If a label is not a class; names a sample that has it.
     """
-    texts, where = np.unique(table.labels, return_inverse=True)
+    found = {p: np.unique(table.labels, return_inverse=True) for p, table in tables.items()}
     names = classes.names
     number = {name: n for n, name in enumerate(names)}
-    by_name = classes.given is not None and all(str(text) in number for text in texts)
+    where = {str(text): tables[part] for part, (texts, _) in found.items() for text in texts}
+    by_name = classes.given is not None and where.keys() <= number.keys()
     if not by_name:
-        _check_kinds(table, texts)
-    values = []
-    for text in map(str, texts):
-        value = number.get(text, -1) if by_name or not _is_number(text) else int(text)
-        if not 0 <= value < len(names):
-            known = nearest(text, names) if not _is_number(text) else ""
-            raise UserError(
-                f"{_first(table, text)}: label {text!r} of this {part} sample is not one of the "
-                f"{len(names):,} classes{known or f' 0 to {len(names) - 1}'}"
-            )
-        values.append(value)
-    return torch.tensor(values, dtype=torch.int64)[torch.from_numpy(where.reshape(-1))]
+        _check_kinds(where)
+    known = {t: number.get(t, -1) if by_name or not _is_number(t) else int(t) for t in where}
+    for part, (texts, _) in found.items():
+        for text in map(str, texts):
+            if not 0 <= known[text] < len(names):
+                hint = nearest(text, names) if not _is_number(text) else ""
+                raise UserError(
+                    f"{_first(tables[part], text)}: label {text!r} of this {part} sample is not "
+                    f"one of the {len(names):,} classes{hint or f' 0 to {len(names) - 1}'}"
+                )
+    return {
+        part: torch.tensor([known[str(text)] for text in texts])[
+            torch.from_numpy(inverse).flatten()
+        ]
+        for part, (texts, inverse) in found.items()
+    }
 
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 16
 
 
-def _check_kinds(table: ShardTable, texts: Iterable[str]) -> None:
-    """Reject numbers beside names."""
-    numbers = [str(text) for text in texts if _is_number(text)]
-    others = [str(text) for text in texts if not _is_number(text)]
+def _check_kinds(where: Mapping[str, ShardTable]) -> None:
+    """Reject numbers beside names; `where` has a table for each label."""
+    numbers = [text for text in where if _is_number(text)]
+    others = [text for text in where if not _is_number(text)]
     if numbers and others:
         raise UserError(
-            f"{_first(table, others[0])}: label {others[0]!r} is not a number, but others are, "
-            f"such as {numbers[0]} of {_first(table, numbers[0])}; correct it, or name the "
-            "file of labels: data.label_key"
+            f"{_first(where[others[0]], others[0])}: label {others[0]!r} is not a number, but "
+            f"others are, such as {numbers[0]} of {_first(where[numbers[0]], numbers[0])}; correct "
+            "it, or name the file of labels: data.label_key"
+        )
+
+
+def _check_names(table: ShardTable, texts: Iterable[str]) -> None:
+    """Reject names that nobody gave and that look like numbers: parts, or several classes."""
+    if odd := [str(text) for text in texts if _NUMBERS.fullmatch(text)]:
+        raise UserError(
+            f"{_first(table, odd[0])}: label {odd[0]!r} is not one whole number, nor does it look "
+            "like a name; if it is one, name the file of all names: data.classes"
         )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from kd_core.errors import UserError
+from kd_core.errors import RunError, UserError
 from kd_core.files import checkpoint
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err
@@ -21,7 +21,7 @@ from kd_cls.data.shards.members import Member, members
 from kd_cls.data.shards.opening import open_shard
 from kd_cls.data.shards.sample_files import BrokenSampleError, Wanted
 
-_FORM = 1  # of the files; another one makes them again
+_FORM = 2  # of the files; another one makes them again
 _READERS = 8  # threads: they wait for disks and networks
 _FEW = 16  # shards without a progress bar
 
@@ -35,14 +35,14 @@ class ShardIndex:
         places: Checksum of the header, offset and size of each image, int64 [N, 3].
         labels: Their labels as texts.
         problems: Broken samples, which are not among the others: key and what is wrong.
-        copied: Whether the shard must be fetched or unpacked before it is read.
+        copied: Checksum of the archive if it must be fetched or unpacked before it is read.
     """
 
     keys: list[str]
     places: Tensor
     labels: list[str]
     problems: list[tuple[str, str]]
-    copied: bool
+    copied: int | None
 
 
 def index_shards(
@@ -51,7 +51,7 @@ def index_shards(
     """Return the index of every shard: one that is kept, or from a pass over the shard.
 
     A local shard is indexed again when its size or time of change differs; of a URL, a change is
-    noticed when an image is read.
+    noticed when it is fetched to read an image.
 
     Args:
         addresses: Paths and URLs.
@@ -93,7 +93,10 @@ def _index_of(address: str, wanted: Wanted, folder: Path, seconds: float) -> Sha
     file = index_file(address, wanted, folder)
     if file.is_file():
         return _read(file)
-    index = _scanned(address, wanted, seconds)
+    try:
+        index = _scanned(address, wanted, seconds)
+    except RunError as error:  # of a URL, before any work
+        raise UserError(str(error)) from error
     state = {**vars(index), "problems": [list(each) for each in index.problems]}
     checkpoint.save(state, file)
     return index
@@ -129,7 +132,7 @@ def _scanned(address: str, wanted: Wanted, seconds: float) -> ShardIndex:
                 problems.append((key, str(error)))
                 continue
             keys.append(key)
-            places.append(image[1:])
+            places.append((image.mark, image.offset, image.size))
             labels.append(label)
     table = torch.tensor(places, dtype=torch.int64).reshape(-1, 3)
     return ShardIndex(keys, table, labels, problems, copied)
@@ -146,10 +149,15 @@ def _samples(found: Sequence[Member], address: str) -> dict[str, dict[str, Membe
         if key is None or key.rpartition("/")[2].startswith("__"):
             continue  # without an ending, or what the library calls meta data
         files: dict[str, Any] = samples.setdefault(key, {})
-        if ending.lower() in files or (files and key != last):
+        if ending.lower() in files:
             raise UserError(
                 f"{address}: the key {key!r} is there twice ({member.name}); give each sample its "
-                "own, and put its files side by side"
+                "own"
+            )
+        if files and key != last:
+            raise UserError(
+                f"{address}: the files of sample {key!r} are not side by side ({member.name} is "
+                "apart); pack them in order, such as with tar --sort=name"
             )
         files[ending.lower()] = member
         last = key

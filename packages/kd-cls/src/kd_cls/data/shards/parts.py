@@ -40,7 +40,8 @@ class Parts:
 
     def __call__(self, rows: Rows, labels: Tensor, *, training: bool) -> SplitLoader:
         """Return the loader of some samples."""
-        if training and self.options.balanced and rows.table.copied:
+        copied = any(checksum is not None for checksum in rows.table.copied)
+        if training and self.options.balanced and copied:
             raise UserError(
                 "data.balanced takes samples from all shards at any time, which would be fetched "
                 "or unpacked again and again; store them as local .tar files, or use "

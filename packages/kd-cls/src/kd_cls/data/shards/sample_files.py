@@ -1,8 +1,9 @@
 """Which files of a sample are its image and its label."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from kd_core.data.image_files import image_endings
 from kd_core.errors import UserError
@@ -11,6 +12,7 @@ from kd_cls.data.shards.members import Member
 
 Files = Mapping[str, Member]  # by what follows the first dot of their names, in lower case
 _FIELDS = ("label", "cls", "class", "target", "class_id")
+_NOTHING = object()  # what a field holds that is not there
 _LONGEST = 2**20  # bytes of a file that has a label
 
 
@@ -25,7 +27,7 @@ class Wanted:
     Args:
         image: Endings of the image, as `jpg;png`; None takes the one image there is.
         label: Ending of the label's file, such as `cls`, or `json:FIELD`; None takes `cls`, or a
-            usual field of `json`.
+            usual field of `json`. A field in another is `json:outer.inner`.
     """
 
     image: str | None = None
@@ -37,6 +39,11 @@ class Wanted:
                 raise UserError(f"data.{name} is {value!r}; wanted an ending, such as jpg or cls")
         if self.label == "json":
             raise UserError("data.label_key=json needs the field of the label: json:FIELD")
+        ending, colon, _ = (self.label or "").partition(":")
+        if colon and ending.strip(" .").lower() != "json":
+            raise UserError(
+                f"data.label_key is {self.label!r}; only json has fields: {ending}, or json:FIELD"
+            )
 
     def image_of(self, files: Files) -> Member:
         """Return the image of a sample."""
@@ -51,7 +58,7 @@ class Wanted:
                 if found
                 else f"no image among its files ({', '.join(files) or 'none'})"
             )
-        return files[found[0]]
+        return _sound(files, found[0])
 
     def label_of(self, files: Files, read: Callable[[Member], bytes]) -> str:
         """Return the label of a sample, as a text."""
@@ -61,7 +68,7 @@ class Wanted:
             has = ", ".join(files)
             what = f".{ending}" if self.label else ".cls or .json"
             raise BrokenSampleError(f"no label: it has no {what} (it has {has})")
-        member = files[ending]
+        member = _sound(files, ending)
         if member.size > _LONGEST:
             raise BrokenSampleError(
                 f"its .{ending} has {member.size:,} bytes, too many for a label"
@@ -70,6 +77,12 @@ class Wanted:
         if not text or len(text) > 200 or not text.isprintable():
             raise BrokenSampleError(f"its label is {text[:40]!r}; wanted a class")
         return text
+
+
+def _sound(files: Files, ending: str) -> Member:
+    if files[ending].fault:
+        raise BrokenSampleError(f"its .{ending} {files[ending].fault}")
+    return files[ending]
 
 
 def _text(content: bytes) -> str:
@@ -81,18 +94,20 @@ def _text(content: bytes) -> str:
 
 def _of_json(content: bytes, field: str) -> str:
     try:
-        values = json.loads(content)
+        values = json.loads(content, object_pairs_hook=_object)
+    except BrokenSampleError:
+        raise
     except (ValueError, RecursionError) as error:
         raise BrokenSampleError("its .json cannot be read as JSON") from error
     if not isinstance(values, dict):
         raise BrokenSampleError(f"its .json is a {type(values).__name__}; wanted an object")
     found = [field] if field else [name for name in _FIELDS if name in values]
-    if len(found) != 1 or found[0] not in values:
-        has = ", ".join(map(str, values))[:200]
+    value = _value(values, found[0]) if len(found) == 1 else _NOTHING
+    if value is _NOTHING:
+        has = ", ".join(_names(values))[:200]
         raise BrokenSampleError(
             f"its .json has the fields {has}; name that of the label: data.label_key=json:FIELD"
         )
-    value = values[found[0]]
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | str):
@@ -100,3 +115,29 @@ def _of_json(content: bytes, field: str) -> str:
             f"its label ({found[0]} of .json) is {str(value)[:40]!r}; wanted one class"
         )
     return str(value).strip()
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; a field that is there twice has two values."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise BrokenSampleError("its .json has a field twice")
+    return values
+
+
+def _value(values: Mapping[str, Any], field: str) -> Any:
+    """Return what a field holds; `a.b` is the field `b` of `a`, unless one is called `a.b`."""
+    while field not in values:
+        outer, _, field = field.partition(".")
+        values = values.get(outer, _NOTHING)
+        if not isinstance(values, dict) or not field:
+            return _NOTHING
+    return values[field]
+
+
+def _names(values: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from (f"{name}.{inner}" for inner in value)
+        else:
+            yield name

@@ -140,12 +140,15 @@ class ShardSamples(Samples):
         shard, (mark, offset, size) = int(self.table.shard[row]), self.table.places[row].tolist()
         content = os.pread(self._file(shard).fileno(), HEADER + size, offset - HEADER)
         if zlib.crc32(content[:HEADER]) != mark or len(content) != HEADER + size:
-            raise UserError(
-                f"{self.table.addresses[shard]}: is not what was indexed, sample "
-                f"{self.name(index)} is not at its place; was it replaced? move "
-                f"{self.table.indices[shard]} elsewhere, and start again"
-            )
+            key = os.fsdecode(bytes(self.table.keys[row]))
+            raise self._replaced(shard, f"sample {key!r} is not at its place")
         return content[HEADER:]
+
+    def _replaced(self, shard: int, what: str) -> UserError:
+        return UserError(
+            f"{self.table.addresses[shard]}: is not what was indexed, {what}; was it replaced? "
+            f"move {self.table.indices[shard]} elsewhere, and start again"
+        )
 
     def _file(self, shard: int) -> BinaryIO:
         """Return an open shard; only some stay open, since each may be a copy on the disk."""
@@ -154,5 +157,9 @@ class ShardSamples(Samples):
         else:
             while len(self._open) >= self.most_open:
                 self._open.popitem(last=False)[1].close()
-            self._open[shard] = open_shard(self.table.addresses[shard], self.seconds)[0]
+            file, checksum = open_shard(self.table.addresses[shard], self.seconds)
+            if checksum != self.table.copied[shard]:
+                file.close()
+                raise self._replaced(shard, "its content differs")
+            self._open[shard] = file
         return self._open[shard]

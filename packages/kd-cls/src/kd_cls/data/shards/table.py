@@ -28,7 +28,8 @@ class ShardTable:
         keys: Name of each sample in its shard, bytes [N].
         places: Checksum of the header, offset and size of each image, int64 [N, 3].
         labels: Label of each sample, texts [N].
-        copied: Whether any shard must be fetched or unpacked before it is read.
+        copied: Checksum of each shard that must be fetched or unpacked before it is read; None of
+            the others.
         broken: Number of samples that were left out.
     """
 
@@ -38,7 +39,7 @@ class ShardTable:
     keys: np.ndarray
     places: Tensor
     labels: np.ndarray
-    copied: bool
+    copied: list[int | None]
     broken: int
 
     def name(self, row: int) -> str:
@@ -105,7 +106,7 @@ def read_table(
         np.array([os.fsencode(key) for index in found for key in index.keys]),
         torch.cat([index.places for index in found]),
         np.array([label for index in found for label in index.labels]),
-        any(index.copied for index in found),
+        [index.copied for index in found],
         broken,
     )
     _warn_of_repeated(table)
