@@ -318,6 +318,19 @@ def test_a_copy_of_a_structure_keeps_every_tensor_in_it():
     assert text == "text"
 
 
+def test_a_list_that_a_later_layer_fills_with_others_is_recorded_as_it_was():
+    network = Give(lambda x: [x, {"more": 2 * x}])
+
+    def forward(x):
+        maps = network.part(x)
+        maps[0], maps[1]["more"] = -x, -x  # as the branches of HRNet's next module do
+        return maps
+
+    network.forward = forward
+    first, rest = tapped(network, "part")["part"]
+    torch.testing.assert_close((first, rest["more"]), (images(), 2 * images()))
+
+
 # Hooks and passes
 
 

@@ -8,6 +8,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name all of torch's users know)
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from kd_core.errors import UserError
 
@@ -52,6 +53,11 @@ def tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, Mapping | tuple | list):
         for item in value.values() if isinstance(value, Mapping) else value:
             yield from tensors(item)
+
+
+def with_own_containers(value: Any) -> Any:
+    """Return the same tensors in tuples, lists and dicts that nobody else changes."""
+    return tree_map(lambda item: item, value)
 
 
 def levels(student: Maps, teacher: Maps) -> list[tuple[Tensor, Tensor]]:

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import checkpoint
 
 from kd_core.errors import UserError, nearest
-from kd_core.functional import tensors
+from kd_core.functional import tensors, with_own_containers
 from kd_core.networks.hidden_pass import hidden_from_taps
 from kd_core.networks.parameters import blocks_of
 from kd_core.runtime.seed import rng_state, set_rng_state
@@ -125,10 +124,10 @@ def _run(block: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) 
     before = _Before(block, (args, kwargs))
     # A block may put others into a list that it was given (HRNet): each pass has containers of its
     # own, but the first one those of the caller, who may look into them.
-    given, first = _with_own_containers((args, kwargs)), [(args, kwargs)]
+    given, first = with_own_containers((args, kwargs)), [(args, kwargs)]
 
     def run() -> Any:  # without arguments: `_Before` looks after inputs and random states
-        args, kwargs = first.pop() if first else _with_own_containers(given)
+        args, kwargs = first.pop() if first else with_own_containers(given)
         return forward(block, *args, **kwargs)
 
     output = checkpoint(
@@ -139,10 +138,6 @@ def _run(block: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) 
     )
     before.keep_what_moved()
     return output
-
-
-def _with_own_containers(inputs: Any) -> Any:
-    return tree_map(lambda value: value, inputs)
 
 
 class _Before:

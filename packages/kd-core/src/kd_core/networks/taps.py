@@ -10,7 +10,7 @@ from torch import Tensor, jit, nn
 from torch.utils.hooks import RemovableHandle
 
 from kd_core.errors import UserError, nearest
-from kd_core.functional import tensors
+from kd_core.functional import tensors, with_own_containers
 from kd_core.networks.grids import Grids, first_input
 from kd_core.networks.hidden_pass import is_hidden
 from kd_core.networks.tap_paths import TapPath, parse
@@ -179,8 +179,7 @@ class FeatureTap:
         if not tap.every_call:
             value = tap.select(value)
         value = self._grids.lay_out(tap.layout, value)
-        if tap.name in self.copy:
-            value = _clone(value)
+        value = _clone(value) if tap.name in self.copy else with_own_containers(value)
         tracked = [(t, t._version) for t in tensors(value) if not t.is_inference()]
         self._versions.setdefault(tap.name, []).extend(tracked)
         self._seen[tap.name] = (*self._seen.get(tap.name, ()), value) if several else value
