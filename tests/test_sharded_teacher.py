@@ -14,6 +14,7 @@ from kd_core.distill.term import Term
 from kd_core.errors import UserError
 from kd_core.experiment import builder, report
 from kd_core.networks.parameters import blocks_of
+from kd_core.networks.probe import first_pass
 from kd_core.networks.sharding import chosen, shard
 from kd_core.networks.task import Task
 from kd_core.training.memory_format import use_channels_last
@@ -187,6 +188,13 @@ def test_a_sharded_teacher_runs_to_the_end_as_it_is_and_is_not_traced(monkeypatc
     monkeypatch.setattr(report, "flops", lambda *_: pytest.fail("one process alone ran it"))
     table = report.models_table({"teacher": (teacher.network, sample["image"])})
     assert list(table.columns[3].cells) == ["not traceable"]
+
+
+def test_a_sharded_teacher_that_fails_names_the_key():
+    teacher = Toy(nn.Sequential(nn.Linear(3, 2)))
+    teacher.network[0].weight.full_tensor = None
+    with pytest.raises(UserError, match=r"failed in a first pass.*trainer\.shard_teachers"):
+        first_pass(teacher, {"image": torch.randn(2, 3, 4, 4)})
 
 
 def test_a_criterion_that_uses_a_sharded_part_of_the_teacher_itself_is_refused():

@@ -10,6 +10,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import is_lazy
 
 from kd_core.errors import UserError
+from kd_core.networks import sharding
 from kd_core.networks.taps import FeatureTap, OverwrittenTapError
 from kd_core.networks.task import Batch, Task, network_of
 from kd_core.runtime.failures import explain, first_line
@@ -87,6 +88,11 @@ def materialise(network: nn.Module, images: Tensor) -> None:
 
 
 def _remedy(model: nn.Module, batch: Batch) -> str:
+    if sharding.is_sharded(model):
+        return (
+            "where the whole network passes, blocks share weights, or are used in parts: leave it "
+            f"out of {sharding.KEY}"
+        )
     if "image" not in batch:
         return "change its config, or take another"
     if advice := getattr(model, "size_advice", ""):
