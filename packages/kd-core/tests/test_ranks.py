@@ -34,19 +34,28 @@ def refuse_one(_):
     distributed.wait_for_all()
 
 
-def start(function, argument, folder):
-    """Run a function in two processes, as torchrun would; return their statuses and lines."""
+def refuse_late(_):
+    if distributed.rank() == 1:
+        time.sleep(0.2)
+    raise UserError("no such tap")
+
+
+def start(function, argument, folder, *, agent=True):
+    """Run a function in two processes, as torchrun would; return their statuses and lines.
+
+    Without its agent, as with srun, the first process has their store.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    store = dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
+    store = agent and dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
     processes = []
     for rank in range(2):
         process = os.fork()
         if not process:
             os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "KD_RANK_TIMEOUT": "3"}
+            os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": str(agent), "KD_RANK_TIMEOUT": "3"}
             sys.stderr = (folder / str(rank)).open("w")
 
             def tool(arguments):
@@ -93,6 +102,12 @@ class TestTwoProcesses:
         ended, lines = start(refuse, None, tmp_path)
         assert ended == {0: 2, 1: 2}
         assert sorted(lines) == ["", "error: no such tap\n"]
+
+    def test_it_is_told_once_too_where_the_first_process_has_the_store(self, tmp_path, capfd):
+        ended, lines = start(refuse_late, None, tmp_path, agent=False)
+        assert ended == {0: 2, 1: 2}
+        assert lines == ["error: no such tap\n", ""]
+        assert "TCPStore" not in capfd.readouterr().err  # torch tells of a store that is gone
 
     def test_what_one_refuses_is_the_cause(self, tmp_path):
         _, lines = start(refuse_one, None, tmp_path)

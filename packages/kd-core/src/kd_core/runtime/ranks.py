@@ -70,7 +70,9 @@ def one_reports() -> Iterator[None]:
         # launcher kills a process that does not end.
         after = signal.SIG_IGN if before is not None else None
         _on_sigterm(after)
-        if not store.is_first():
+        first = store.is_first()
+        store.keep()
+        if not first:
             raise ReportedElsewhereError(error) from error
         lost = _lost(error, store)
         if lost is None:
@@ -104,6 +106,19 @@ class _Store:
             return self._store is None or self._store.add(f"{self._prefix}/failed", 1) == 1
         except RuntimeError:  # the process with the store is gone
             return True
+
+    def keep(self) -> None:
+        """Wait a little until all have asked who tells, if this process has the store of them.
+
+        torchrun's agent has it otherwise, and outlives them.
+        """
+        ours = self.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True)
+        deadline = time.monotonic() + _DYING_SECONDS
+        with suppress(RuntimeError):
+            while self._store is not None and ours and time.monotonic() < deadline:
+                if self._store.add(f"{self._prefix}/failed", 0) >= self.size:
+                    return
+                time.sleep(0.02)
 
     def gone(self) -> list[str]:
         """Describe which other processes on this machine died or are stopped."""
