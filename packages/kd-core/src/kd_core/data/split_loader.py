@@ -96,7 +96,15 @@ class SplitLoader:
         The parts of all ranks, joined in their order, are the batch of one process: nothing is
         padded, so a short batch gives unequal parts. A last training batch with fewer samples than
         ranks is left out; in evaluation some parts are then empty.
+
+        Raises:
+            UserError: If every training batch has fewer samples than ranks.
         """
+        if self.shuffle and self.batch_size < world_size:
+            raise UserError(
+                f"batch_size is {self.batch_size}, of all {world_size} processes together; choose "
+                f"{world_size} or more, or start fewer processes"
+            )
         part = copy.copy(self)
         part._rank, part._world_size = rank, world_size
         return part

@@ -15,6 +15,7 @@ from kd_core.experiment.results import check_products
 from kd_core.experiment.spec import Experiment
 from kd_core.files.artifacts import FILE as STUDENT
 from kd_core.files.claim import claimed_unless_made
+from kd_core.runtime import distributed
 from kd_core.runtime.console import err
 
 
@@ -40,9 +41,11 @@ def ensure(folder: Path, config: Mapping[str, Any], make: Callable[[], Any], tit
     product, is_made = folder / identity.RESULT, partial(is_finished, folder, config)
     with claimed_unless_made(product, title, is_made) as to_make:
         if not to_make:
-            err.print(f"{title}: done before, using {folder}")
+            if distributed.rank() == 0:
+                err.print(f"{title}: done before, using {folder}")
             return
-        err.rule(title, style="dim")
+        if distributed.rank() == 0:
+            err.rule(title, style="dim")
         with identity.begun(folder, config):
             make()
     if not is_finished(folder, config):
