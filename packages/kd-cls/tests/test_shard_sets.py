@@ -160,7 +160,11 @@ def test_what_follows_the_end_of_an_archive_and_is_none_is_not_read(folder):
 @pytest.mark.parametrize("broken", ["0009.jpg", "0009.cls"])
 @pytest.mark.parametrize(
     ("kind", "told"),
-    [(tarfile.LNKTYPE, "is a link"), (tarfile.SYMTYPE, "is a link"), (b"S", "is packed with holes")],
+    [
+        (tarfile.LNKTYPE, "is a link"),
+        (tarfile.SYMTYPE, "is a link"),
+        (b"S", "is packed with holes"),
+    ],
 )
 def test_a_link_or_holes_in_the_place_of_a_file_are_told(folder, broken, kind, told):
     odd = tarfile.TarInfo(broken)
