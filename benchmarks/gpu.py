@@ -15,13 +15,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from xml.etree import ElementTree
 
 from gpu_plan import CALLS, ROOT, Part
 from kd_core.files.checkpoint import save_json
+from kd_core.files.checksum import opened_json
 
 SECONDS = 350.0
 GRACE = 10.0  # from being asked to end to being ended
@@ -31,13 +32,18 @@ MISSING = 3
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing of a call; return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = _Parser(description=__doc__.partition("\n")[0])
     parser.add_argument("call", choices=CALLS)
     parser.add_argument("--out", type=Path, required=True, help="folder of the JSON files")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of the whole call")
     parser.add_argument("--only", nargs="+", metavar="PART", help="names of the parts to run")
     parser.add_argument("--dry", action="store_true", help="tiny sizes; figures mean nothing")
     args = parser.parse_args(argv)
+    if not args.seconds > 0:
+        parser.error(f"--seconds is {args.seconds}; wanted a number above 0")
+    args.out = args.out.resolve()  # the parts run elsewhere
+    if not args.dry and (why := no_gpu()):
+        parser.error(f"{why}: run this where there is one; --dry tries it in tiny sizes")
     end = time.monotonic() + args.seconds
     args.out.mkdir(parents=True, exist_ok=True)
     parts = CALLS[args.call]()
@@ -52,13 +58,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     return print_states(args.call, states, args.out)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\n")
+
+
+def no_gpu() -> str:
+    """Return why there is nothing to measure here; "" if torch finds a GPU."""
+    asked = "import torch; print(torch.cuda.is_available(), torch.__version__)"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", asked], capture_output=True, text=True, check=False
+    )
+    found, _, version = done.stdout.strip().partition(" ")
+    if done.returncode:
+        return f"torch cannot be imported ({(done.stderr.strip().splitlines() or [''])[-1]})"
+    return "" if found == "True" else f"torch {version} finds no GPU"
+
+
 def run_part(part: Part, out: Path, end: float, *, dry: bool) -> str:
     """Run a part unless it is done or there is no time; return what became of it."""
     done = out / f"{part.name}.json"
-    if done.is_file():
-        known = json.loads(done.read_text(encoding="utf-8"))
-        if known["dry"] == dry and known["status"] == 0:
-            return "done before"
+    known = read_json(done, opened_json)  # whole, as it was saved
+    if isinstance(known, dict) and (known.get("dry"), known.get("status")) == (dry, 0):
+        return "done before"
     left = min(part.seconds, end - time.monotonic() - GRACE)
     if left < min(LEAST, part.seconds):
         return "no time"
@@ -72,7 +94,7 @@ def run_part(part: Part, out: Path, end: float, *, dry: bool) -> str:
     found = read_result(result, xml)
     if status is None:
         return "ended by its limit; the next call continues" if part.resumes else "too long"
-    if status != 0 and not xml.is_file():
+    if (status != 0 and not xml.is_file()) or found is None:
         return f"failed ({status}): {out / part.name}.txt"
     record = {
         "part": part.name,
@@ -106,15 +128,24 @@ def start(command: Sequence[str], log: Path, seconds: float) -> int | None:
 
 
 def read_result(result: Path, xml: Path) -> Any:
-    """Return what a part wrote: its JSON, or what its tests came to."""
-    if result.is_file():
-        return json.loads(result.read_text(encoding="utf-8"))
+    """Return what a part wrote: its JSON, or what its tests came to; None if it cannot be read."""
     if not xml.is_file():
+        return read_json(result)
+    try:
+        cases = list(ElementTree.parse(xml).iter("testcase"))
+    except ElementTree.ParseError:
         return None
-    cases = list(ElementTree.parse(xml).iter("testcase"))
     failed = [case.get("name") for case in cases if {"failure", "error"} & _tags(case)]
     skipped = sum("skipped" in _tags(case) for case in cases)
     return {"tests": len(cases), "skipped": skipped, "failed": failed}
+
+
+def read_json(file: Path, read: Callable[[str], Any] = json.loads) -> Any:
+    """Return what a file says; None if it is not there, or is damaged."""
+    try:
+        return read(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def machine() -> dict[str, str]:

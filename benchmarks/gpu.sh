@@ -10,30 +10,38 @@
 # WHEELS   a folder of wheels, if that python lacks some: all of them go to FOLDER/venv
 # KD_DATA  a folder with cifar10_jpeg, for the table of CIFAR-10
 set -eu
-call=${1:?"tests or benchmarks"}
-out=${2:-runs/gpu}
-shift $(($# < 2 ? $# : 2))
+fail() {
+    echo "error: $1" >&2
+    exit 2
+}
+case ${1:-} in
+    tests | benchmarks) call=$1 && shift ;;
+    *) fail "wanted gpu.sh tests or gpu.sh benchmarks, got '${1:-}'" ;;
+esac
+out=runs/gpu
+case ${1:--} in
+    -*) ;; # an option, or nothing
+    *) out=$1 && shift ;;
+esac
 root=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-python3}
 for package in "$root"/packages/*/src; do
     PYTHONPATH=$package${PYTHONPATH:+:$PYTHONPATH}
 done
 export PYTHONPATH
-mkdir -p "$out"
-missing=$("$python" "$root/benchmarks/gpu_plan.py" --missing)
+command -v "$python" >/dev/null || fail "PYTHON is $python, which is no program"
+missing=$("$python" "$root/benchmarks/gpu_plan.py" --missing) || fail "$python: cannot be used"
+mkdir -p "$out" 2>/dev/null || fail "$out: is no folder, and none can be made there"
 if [ -n "$missing" ]; then
-    if [ -z "${WHEELS:-}" ]; then
-        echo "missing: $missing; set WHEELS to a folder with their wheels" >&2
-        exit 2
-    fi
+    [ -n "${WHEELS:-}" ] || fail "missing: $missing; set WHEELS to a folder with their wheels"
+    ls "$WHEELS"/*.whl >/dev/null 2>&1 || fail "missing: $missing; $WHEELS has no wheels"
     # A venv on top of that python, whose torch stays: what the wheels want is not looked for.
-    [ -x "$out/venv/bin/python" ] || "$python" -m venv --system-site-packages "$out/venv"
+    [ -x "$out/venv/bin/python" ] || "$python" -m venv --system-site-packages "$out/venv" ||
+        fail "$out/venv: cannot be made"
     python=$(cd "$out" && pwd)/venv/bin/python
-    "$python" -m pip install --quiet --no-index --no-deps "$WHEELS"/*.whl
+    "$python" -m pip install --quiet --no-index --no-deps "$WHEELS"/*.whl ||
+        fail "$WHEELS: not all of its wheels are for this python, or $out/venv is damaged: remove it"
     missing=$("$python" "$root/benchmarks/gpu_plan.py" --missing)
-    if [ -n "$missing" ]; then
-        echo "missing: $missing; $WHEELS has no wheels of them" >&2
-        exit 2
-    fi
+    [ -z "$missing" ] || fail "missing: $missing; $WHEELS has no wheels of them"
 fi
 exec "$python" "$root/benchmarks/gpu.py" "$call" --out "$out" "$@"

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 TESTS = ("tests", *(f"packages/kd-{name}/tests" for name in ("core", "cls", "det", "reid")))
 
 NEEDED = {
+    "torch": "torch",
     "torchvision": "torchvision",
     "mmengine": "mmengine-lite",
     "fvcore": "fvcore",
@@ -33,7 +34,7 @@ NEEDED = {
     "pytest": "pytest",
     "xdist": "pytest-xdist",
 }
-"""Distributions by what is imported of them; torch itself is the machine's."""
+"""Distributions by what is imported of them; torch is best the machine's own."""
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,7 @@ def call(gpu, monkeypatch, tmp_path):
             words = "{json} {out}", "{json} tiny"
             parts.append(gpu.Part(name, str(script), *words, seconds, resumes=resumes))
         monkeypatch.setitem(gpu.CALLS, "tests", lambda: parts)
+        monkeypatch.setattr(gpu, "no_gpu", str)
         return gpu.main(["tests", "--out", str(tmp_path / "out"), *options])
 
     return call
@@ -134,6 +135,27 @@ def test_figures_of_a_dry_run_are_not_taken_for_real_ones(call, tmp_path):
     assert json.loads((tmp_path / "out/good.json").read_text())["result"] == {"word": "tiny"}
     assert call(good=COUNTS) == 0
     assert (tmp_path / "good.count").read_text() == "xx"
+
+
+def test_records_that_are_damaged_are_made_again(call, tmp_path):
+    assert call(good=COUNTS) == 0
+    record = tmp_path / "out/good.json"
+    for damaged in (record.read_text()[:-9], record.read_text().replace("word", "wood"), "[]"):
+        record.write_text(damaged)
+        assert call(good=COUNTS) == 0
+        assert json.loads(record.read_text())["result"]["word"]
+    assert (tmp_path / "good.count").read_text() == "xxxx"
+    for cut in ('.write_text("{")', '.with_name("cut.xml").write_text("<testsuites>")', ".parent"):
+        assert call(cut="import sys, pathlib\npathlib.Path(sys.argv[1])" + cut) == 1
+        assert not (tmp_path / "out/cut.json").exists()
+
+
+def test_results_are_where_the_call_was_made(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert call("--out", "here", good=COUNTS) == 0
+    assert json.loads((tmp_path / "here/good.json").read_text())["result"]["word"] == str(
+        tmp_path / "here"
+    )
 
 
 STAYS = """import signal, subprocess, sys, time
@@ -220,8 +242,9 @@ def script(tmp_path):
     fake.write_text(PYTHON)
     fake.chmod(0o755)
 
-    def run(**variables):
-        command = ["bash", str(BENCHMARKS / "gpu.sh"), "tests", str(tmp_path / "out")]
+    def run(arguments=None, **variables):
+        given = ("tests", str(tmp_path / "out")) if arguments is None else arguments
+        command = ["bash", str(BENCHMARKS / "gpu.sh"), *given]
         environment = {"PATH": os.environ["PATH"], "PYTHON": str(fake), **variables}
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
@@ -231,7 +254,7 @@ def script(tmp_path):
 def test_without_a_folder_of_wheels_what_is_missing_is_said_before_any_work(script):
     done = script()
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "missing: timm rich; set WHEELS to a folder with their wheels\n"
+    assert done.stderr == "error: missing: timm rich; set WHEELS to a folder with their wheels\n"
 
 
 def test_wheels_of_a_folder_are_installed_without_a_network(script, tmp_path):
@@ -250,7 +273,57 @@ def test_wheels_that_are_not_in_the_folder_are_named(script, tmp_path):
     (tmp_path / "python").write_text(PYTHON.replace(' && touch "$0.installed"', ""))
     done = script(WHEELS=str(tmp_path / "wheels"))
     assert done.returncode == 2
-    assert done.stderr.startswith("missing: timm rich; ")
+    assert done.stderr.startswith("error: missing: timm rich; ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "told"),
+    [
+        ((), {}, "wanted gpu.sh tests or gpu.sh benchmarks, got ''"),
+        (("test",), {}, "got 'test'"),
+        (("tests", "file"), {}, "file: is no folder"),
+        (("tests", "--dry"), {}, "missing: timm rich"),  # in the usual folder
+        (("tests", "out"), {"PYTHON": "no-python"}, "PYTHON is no-python, which is no program"),
+        (("tests", "out"), {"PYTHON": "false"}, "false: cannot be used"),
+        (("tests", "out"), {"WHEELS": "nowhere"}, "missing: timm rich; nowhere has no wheels"),
+        (("tests", "out"), {"WHEELS": "wheels"}, "wheels: not all of its wheels are for this"),
+    ],
+)
+def test_a_call_that_cannot_be_is_one_line(
+    script, tmp_path, monkeypatch, arguments, variables, told
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels/other.whl").touch()
+    (tmp_path / "python").write_text(PYTHON.replace('[ -e "$7" ]', "false"))
+    done = script(arguments, **variables)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert told in line
+
+
+def test_without_a_gpu_nothing_is_measured(gpu, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(gpu, "CALLS", {"tests": lambda: pytest.fail("a part was asked for")})
+    monkeypatch.setattr(gpu, "no_gpu", lambda: "torch 2 finds no GPU")
+    for options, told in (((), "torch 2 finds no GPU"), (("--seconds", "0"), "--seconds is 0.0")):
+        with pytest.raises(SystemExit, match="2"):
+            gpu.main(["tests", "--out", str(tmp_path / "out"), *options])
+        assert told in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_whether_there_is_a_gpu_is_asked_of_torch(gpu, monkeypatch, tmp_path):
+    for text, told in (
+        ("echo True 2.9", ""),
+        ("echo False 2.9", "torch 2.9 finds no GPU"),
+        ("echo 'No module' >&2; exit 1", "torch cannot be imported (No module)"),
+    ):
+        (tmp_path / "python").write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / "python").chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+        assert gpu.no_gpu() == told
 
 
 def test_the_page_on_speed_names_files_that_exist():
