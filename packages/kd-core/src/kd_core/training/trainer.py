@@ -79,10 +79,7 @@ class Trainer:
             distiller.student.set_ema(self.average.network)
         self.steps_per_epoch = -(-len(loader) // accumulate)
         if not self.steps_per_epoch:
-            raise UserError(
-                "the training set has no batch; a smaller batch_size, more images, or fewer "
-                "processes"
-            )
+            raise UserError("the training set has no batch; more images, or fewer processes")
         self.epoch = 0  # finished epochs
         self.step_in_epoch = 0
         self.seconds = 0.0  # of training, without evaluation
