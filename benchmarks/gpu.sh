@@ -29,9 +29,9 @@ for package in "$root"/packages/*/src; do
     PYTHONPATH=$package${PYTHONPATH:+:$PYTHONPATH}
 done
 export PYTHONPATH
-command -v "$python" >/dev/null || fail "PYTHON is $python, which is no program"
+command -v "$python" >/dev/null || fail "PYTHON is $python, which is not a program"
 missing=$("$python" "$root/benchmarks/gpu_plan.py" --missing) || fail "$python: cannot be used"
-mkdir -p "$out" 2>/dev/null || fail "$out: is no folder, and none can be made there"
+mkdir -p "$out" 2>/dev/null || fail "$out: is not a folder, and none can be made there"
 if [ -n "$missing" ]; then
     [ -n "${WHEELS:-}" ] || fail "missing: $missing; set WHEELS to a folder with their wheels"
     ls "$WHEELS"/*.whl >/dev/null 2>&1 || fail "missing: $missing; $WHEELS has no wheels"

@@ -281,9 +281,9 @@ def test_wheels_that_are_not_in_the_folder_are_named(script, tmp_path):
     [
         ((), {}, "wanted gpu.sh tests or gpu.sh benchmarks, got ''"),
         (("test",), {}, "got 'test'"),
-        (("tests", "file"), {}, "file: is no folder"),
+        (("tests", "file"), {}, "file: is not a folder"),
         (("tests", "--dry"), {}, "missing: timm rich"),  # in the usual folder
-        (("tests", "out"), {"PYTHON": "no-python"}, "PYTHON is no-python, which is no program"),
+        (("tests", "out"), {"PYTHON": "no-python"}, "PYTHON is no-python, which is not a program"),
         (("tests", "out"), {"PYTHON": "false"}, "false: cannot be used"),
         (("tests", "out"), {"WHEELS": "nowhere"}, "missing: timm rich; nowhere has no wheels"),
         (("tests", "out"), {"WHEELS": "wheels"}, "wheels: not all of its wheels are for this"),
