@@ -18,6 +18,7 @@ from kd_core.criteria.rkd import RKD
 from kd_core.distill.distiller import Distiller
 from kd_core.distill.term import Term
 from kd_core.errors import UserError
+from kd_core.experiment import identity
 from kd_core.experiment.parts import Parts
 from kd_core.experiment.run import build_trainer, run
 from kd_core.files import checkpoint, claim
@@ -182,7 +183,11 @@ def collectives(folder):
     norm.running_mean.fill_(rank)
     norm.num_batches_tracked.fill_(5)
     distributed.average_buffers(norm)
+    identity.check_data_of_all("the same")
+    with pytest.raises(UserError) as caught:
+        identity.check_data_of_all(f"that of {rank}")
     return {
+        "other_data": str(caught.value),
         "statistics": norm.state_dict(),
         "world": distributed.world_size(),
         "sum": distributed.reduce_sum(torch.tensor([1.0, rank])),
@@ -389,6 +394,10 @@ class TestTwoProcesses:
             assert found["sum"].tolist() == [2, 1]
             assert found["min"].tolist() == [1, -1]
             assert found["any"] == [False, True, True]
+
+    def test_other_data_than_that_of_the_first_process_is_refused_everywhere(self, ranks):
+        for found in ranks["collectives"]:
+            assert "rank 1 has other data than rank 0 (1 of 2 ranks" in found["other_data"]
 
     def test_gradients_of_gathered_rows_are_the_sum_of_what_all_processes_ask(self, ranks):
         for rank, found in enumerate(ranks["collectives"]):

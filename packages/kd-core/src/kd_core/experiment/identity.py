@@ -133,6 +133,23 @@ def digest_of(folder: Path) -> str | None:
     return None if kept is None else _made_by(kept)
 
 
+def check_data_of_all(fingerprint: str) -> None:
+    """Reject processes that read different data, as of machines with copies of their own.
+
+    Args:
+        fingerprint: See `check_data`.
+
+    Raises:
+        UserError: Names a process whose data is not that of the first.
+    """
+    found = distributed.values_of_all(fingerprint)
+    if apart := [rank for rank, its in enumerate(found) if its != found[0]]:
+        raise UserError(
+            f"rank {apart[0]} has other data than rank 0 ({len(apart):,} of {len(found):,} ranks "
+            "have): labels, images or names of files; give every machine the same"
+        )
+
+
 def check_data(folder: Path, fingerprint: str) -> None:
     """Reject data other than that of the run's start; record it for a new run.
 

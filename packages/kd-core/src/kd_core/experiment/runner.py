@@ -138,6 +138,8 @@ class Runner:
             shared: Whether somebody else runs the teachers, for several students.
         """
         built = self.build(experiment, seed, like=like.built if like else None)
+        data = data_fingerprint(built.data)
+        identity.check_data_of_all(data)
         settings = experiment.training(self.shared)
         if shared:
             settings |= {"teacher_cache": False, "accelerate_teachers": False}
@@ -147,7 +149,7 @@ class Runner:
             scores = {name: known[name] for name in built.teachers}
         else:  # before anything is written: a teacher may be refused
             scores = teacher_scores(self.adapter, built, experiment)
-        identity.check_data(work_dir, data_fingerprint(built.data))
+        identity.check_data(work_dir, data)
         facts: dict[str, Any] = {"seed": seed, "data_seed": built.data.train.data_seed}
         facts["made_by"] = trainer.made_by = identity.digest_of(work_dir)
         facts["environment"] = report.environment(self.device)

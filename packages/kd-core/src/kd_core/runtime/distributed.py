@@ -144,11 +144,16 @@ def gather_objects(value: _T) -> list[_T]:
 
 def on_one_machine() -> bool:
     """Return whether all processes are on one machine, whoever started them."""
+    return len(set(values_of_all(this_process().machine))) == 1
+
+
+def values_of_all(value: _T) -> list[_T]:
+    """Return the plain values of all processes in all of them, in rank order."""
     if not is_distributed():
-        return True
-    machines: list[Any] = [None] * world_size()
-    dist.all_gather_object(machines, this_process().machine)
-    return len(set(machines)) == 1
+        return [value]
+    found: list[Any] = [None] * world_size()
+    dist.all_gather_object(found, value)
+    return found
 
 
 def reduce_sum(value: Tensor) -> Tensor:
