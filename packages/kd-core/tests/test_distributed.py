@@ -184,10 +184,14 @@ def collectives(folder):
     norm.num_batches_tracked.fill_(5)
     distributed.average_buffers(norm)
     identity.check_data_of_all("the same")
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as data:
         identity.check_data_of_all(f"that of {rank}")
+    config = {"data": {"root": str(rank)}, "trainer": {"epochs": 2}}
+    identity.check_config_of_all(config)  # data may be elsewhere
+    with pytest.raises(UserError) as other:
+        identity.check_config_of_all({**config, "trainer": {"epochs": 2 + rank}})
     return {
-        "other_data": str(caught.value),
+        "apart": [str(data.value), str(other.value)],
         "statistics": norm.state_dict(),
         "world": distributed.world_size(),
         "sum": distributed.reduce_sum(torch.tensor([1.0, rank])),
@@ -395,9 +399,11 @@ class TestTwoProcesses:
             assert found["min"].tolist() == [1, -1]
             assert found["any"] == [False, True, True]
 
-    def test_other_data_than_that_of_the_first_process_is_refused_everywhere(self, ranks):
+    def test_other_data_or_configs_than_that_of_the_first_are_refused_everywhere(self, ranks):
         for found in ranks["collectives"]:
-            assert "rank 1 has other data than rank 0 (1 of 2 ranks" in found["other_data"]
+            data, config = found["apart"]
+            assert "rank 1 has other data than rank 0 (1 of 2 ranks" in data
+            assert "rank 0 and rank 1 have different configs: trainer.epochs is 2 there" in config
 
     def test_gradients_of_gathered_rows_are_the_sum_of_what_all_processes_ask(self, ranks):
         for rank, found in enumerate(ranks["collectives"]):

@@ -133,6 +133,27 @@ def digest_of(folder: Path) -> str | None:
     return None if kept is None else _made_by(kept)
 
 
+def check_config_of_all(config: Mapping[str, Any]) -> None:
+    """Reject processes that were started with different configs; the place of data may differ.
+
+    Args:
+        config: See `check`.
+
+    Raises:
+        UserError: Names a process whose config is not that of the first, and a key.
+    """
+    if not distributed.is_distributed():
+        return
+    first, *others = distributed.values_of_all(config)
+    for rank, its in enumerate(others, 1):
+        places = moved(first, its)
+        if found := [text for path, text in differences(first, its).items() if path not in places]:
+            raise UserError(
+                f"rank 0 and rank {rank} have different configs: {found[0]} (there is rank 0); "
+                "start all processes by the same command"
+            )
+
+
 def check_data_of_all(fingerprint: str) -> None:
     """Reject processes that read different data, as of machines with copies of their own.
 

@@ -102,6 +102,7 @@ class Runner:
             asked = phase.trainer is not None and phase.trainer.get("sync_batchnorm")
             require_synced_batchnorm(bool(asked), self.device)
         made_by = recorded(experiment, seed)
+        identity.check_config_of_all(made_by)
         identity.check(work_dir, made_by)
         with identity.begun(work_dir, made_by, self.adapter.about()):
             yield
