@@ -249,6 +249,23 @@ def test_a_shard_that_is_replaced_while_it_is_used_is_refused(tmp_path):
     assert data_fingerprint(made(tmp_path, batch_size=2)) != before
 
 
+@pytest.mark.parametrize("name", ["a\nb", " a", "a\u2028b"])
+def test_a_class_that_cannot_be_a_line_is_refused(tmp_path, name):
+    for part in ("train", "test"):
+        for each in (name, "dog"):
+            (tmp_path / "images" / part / each).mkdir(parents=True)
+            (tmp_path / "images" / part / each / "1.jpg").write_bytes(jpeg(1))
+    with pytest.raises(UserError, match=r"class folder .*classes\.txt has a name a line"):
+        write_shards(str(tmp_path / "images"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_classes_that_are_there_are_not_overwritten(tmp_path):
+    (tmp_path / "classes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"classes\.txt: is there already"):
+        write_shards(str(tmp_path / "images"), tmp_path)
+
+
 def test_a_seed_below_0_is_refused(tmp_path, capsys):
     assert main([str(tmp_path), "out", "--seed", "-1"]) == 2
     assert "--seed is -1; wanted 0 or more" in capsys.readouterr().err

@@ -33,12 +33,18 @@ def write_shards(root: str, target: Path, *, size: int = 1000, seed: int = 0) ->
         The number of shards of each part.
 
     Raises:
-        UserError: If the target has shards already, or the folders cannot be read.
+        UserError: If the target has shards already, the folders cannot be read, or the name of one
+            cannot be a line of a text.
     """
-    if there := sorted(target.glob("*.tar")):
+    if there := [*sorted(target.glob("*.tar")), *target.glob(CLASSES)]:
         raise UserError(f"{there[0]}: is there already; name another folder")
     train, test = parts_of(root)
     classes = class_names(train)
+    if odd := [name for name in classes if [line.strip() for line in name.splitlines()] != [name]]:
+        raise UserError(
+            f"{train}: class folder {odd[0]!r}: {CLASSES} has a name a line, without spaces around "
+            "it; rename the folder"
+        )
     counts = {}
     for part, folder in (("train", train), ("test", test)):
         files, labels = scan(folder, classes, allow_missing=part == "test")
