@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from kd_cls.train import main
-from kd_core.experiment import runner
+from kd_core.errors import UserError
+from kd_core.experiment import identity, runner
 from kd_core.networks.task import network_of
 
 CONFIG = """
@@ -86,3 +87,16 @@ def test_the_folder_is_written_once_and_holds_what_was_trained(folder, ranks):
     lines = (folder / "run" / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["loss_ce"] for line in lines] == ranks[0]["history"]
     assert Path(folder, "run", "result.json").is_file()
+
+
+@pytest.mark.parametrize("check", ["check_config_of_all", "check_data_of_all"])
+def test_processes_are_compared_before_they_train(tmp_path, monkeypatch, capsys, check):
+    def refuses(_):
+        raise UserError("rank 1 is another")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(identity, check, refuses)
+    (tmp_path / "config.py").write_text(CONFIG)
+    assert main(["config.py", "--work-dir", "run"]) == 2
+    assert "error: rank 1 is another" in capsys.readouterr().err
+    assert not (tmp_path / "run/last.pth").exists()
