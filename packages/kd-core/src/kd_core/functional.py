@@ -57,7 +57,7 @@ def tensors(value: Any) -> Iterator[Tensor]:
 
 def with_own_containers(value: Any) -> Any:
     """Return the same tensors in tuples, lists and dicts that nobody else changes."""
-    return tree_map(lambda item: item, value)
+    return value if isinstance(value, Tensor) else tree_map(lambda item: item, value)
 
 
 def levels(student: Maps, teacher: Maps) -> list[tuple[Tensor, Tensor]]:

@@ -41,8 +41,7 @@ def ensure(folder: Path, config: Mapping[str, Any], make: Callable[[], Any], tit
     product, is_made = folder / identity.RESULT, partial(is_finished, folder, config)
     with claimed_unless_made(product, title, is_made) as to_make:
         if not to_make:
-            if distributed.rank() == 0:
-                err.print(f"{title}: done before, using {folder}")
+            distributed.print_note(f"{title}: done before, using {folder}")
             return
         if distributed.rank() == 0:
             err.rule(title, style="dim")

@@ -108,7 +108,7 @@ class _Store:
             return True
 
     def keep(self) -> None:
-        """Wait a little until all have asked who tells, if this process has the store of them.
+        """Wait a little until all have asked who reports, if this process has the store of them.
 
         torchrun's agent has it otherwise, and outlives them.
         """

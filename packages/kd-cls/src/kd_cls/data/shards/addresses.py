@@ -19,7 +19,7 @@ ENDINGS = (
     *(f".tar.{packed}" for packed in ("gz", "bz2", "xz", "zst", "lz4")),
     *(".tgz", ".tbz", ".tbz2", ".txz", ".tzst"),
 )
-"""Of shards in a folder; those packed in a way that is not read are told, not left out."""
+"""Of shards in a folder; those packed in a way that is not read are refused, not left out."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _RANGE = re.compile(r"\{(-?\d{1,18})\.\.(-?\d{1,18})(\.\.-?\d+)?\}")
 _MOST = 1_000_000  # shards: braces multiply
