@@ -286,6 +286,30 @@ class TestDistillation:
         assert runs == []
 
     @pytest.mark.parametrize(
+        ("option", "message"),
+        [
+            (
+                "trainer.hooks=[{'type':'own_losses.Forgets'}]",
+                "Forgets has a state_dict and no load",
+            ),
+            (
+                "trainer.hooks=[{'type':'own_losses.Lacks'}]",
+                "trainer.hooks.0: .*no attribute 'key'",
+            ),
+            ("trainer.loggers=[{'type':'own_losses.NoKey'}]", "trainer.loggers.0: .*no key"),
+            ("trainer.activation_checkpointing=['fcc']", "trainer.activation_check.*'fcc'"),
+            ("trainer.teacher_cache=/dev/null/kept", "/dev/null/kept"),
+            ("optimizer={'type':'own_losses.Rateless','_delete_':True}", "keeps no `lr`"),
+        ],
+    )
+    def test_what_the_trainer_refuses_is_found_before_the_teacher_is_trained(
+        self, option, message, runs, capsys, monkeypatch
+    ):
+        assert train_with(option, monkeypatch) == 2
+        assert re.search(message, capsys.readouterr().err)
+        assert runs == []
+
+    @pytest.mark.parametrize(
         ("own", "message"),
         [
             ("EachImage", r"EachImage returned a loss of shape \[\d+\]"),
@@ -306,16 +330,45 @@ class TestDistillation:
 
 def train_by(criterion, monkeypatch):
     """Train with a criterion of `OWN_LOSSES`."""
+    node = f"{{'type':'own_losses.{criterion}','_delete_':True}}"
+    return train_with(f"distiller.terms.dkd.criterion={node}", monkeypatch)
+
+
+def train_with(option, monkeypatch):
+    """Train with an option that may name what is in `OWN_LOSSES`."""
     Path("own_losses.py").write_text(OWN_LOSSES)
     monkeypatch.syspath_prepend(str(Path.cwd()))
     monkeypatch.delitem(sys.modules, "own_losses", raising=False)
-    node = f"{{'type':'own_losses.{criterion}','_delete_':True}}"
-    return train.main(["recipe.py", "--cfg-options", f"distiller.terms.dkd.criterion={node}"])
+    return train.main(["recipe.py", "--cfg-options", option])
 
 
 OWN_LOSSES = """
 import torch
-from kd_core import Criterion
+from kd_core import Criterion, Hook
+from kd_core.training.loggers import Logger
+
+
+class Forgets(Hook):
+    def state_dict(self):
+        return {"seen": 1}
+
+
+class Lacks(Hook):
+    def __init__(self):
+        self.key
+
+
+class NoKey(Logger):
+    def __init__(self):
+        raise ValueError("no key for the service")
+
+
+class Rateless(torch.optim.Optimizer):
+    def __init__(self, params):
+        super().__init__(params, {})
+
+    def step(self, closure=None):
+        pass
 
 
 class EachImage(Criterion):

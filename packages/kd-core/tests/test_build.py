@@ -113,9 +113,22 @@ class TestLocate:
         with pytest.raises(UserError, match=r"madeup\.broken cannot be imported: .*'Tensro'"):
             locate("madeup.broken.main")
 
-    def test_error_inside_a_module_is_a_bug_and_passes(self, modules):
-        modules(bad="1 / 0\n")
-        with pytest.raises(ZeroDivisionError):
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ("x = 1\n1 / 0\n", r"bad\.py:2: ZeroDivisionError: division by zero"),
+            ("def f(:\n", r"bad\.py:1: SyntaxError: invalid syntax"),
+            ("import sys\nsys.exit(0)\n", r"bad\.py:2: SystemExit: 0"),
+            ("raise SystemExit\n", r"bad\.py:1: SystemExit$"),
+            (
+                "import argparse\nargparse.ArgumentParser().parse_args(['--x'])",
+                r"bad\.py:2: SystemE",
+            ),
+        ],
+    )
+    def test_error_inside_a_module_is_told_with_its_place(self, modules, text, told):
+        modules(bad=text)
+        with pytest.raises(UserError, match=rf"^madeup\.bad cannot be imported: .*{told}"):
             locate("madeup.bad.main")
 
 
@@ -174,6 +187,23 @@ class TestBuild:
         with pytest.raises(UserError, match=r"a: .*needs_two: unsupported operand") as caught:
             build({"type": needs_two, "a": 1, "b": "x"}, "a")
         assert type(caught.value.__cause__) is TypeError
+
+    def test_a_constructor_that_misses_something_or_exits_is_told(self):
+        def misses(name: object) -> object:
+            return name.lower()
+
+        def lacks(key: str) -> object:
+            return {}[key]
+
+        def exits(code: int) -> object:
+            sys.exit(code)
+
+        with pytest.raises(UserError, match=r"^a: .*misses: 'int' object has no attribute 'lower"):
+            build({"type": misses, "name": 3}, "a")
+        with pytest.raises(UserError, match=r"^a: .*lacks: KeyError 'x'"):
+            build({"type": lacks, "key": "x"}, "a")
+        with pytest.raises(UserError, match=r"^a: .*exits: SystemExit 0"):
+            build({"type": exits, "code": 0}, "a")
 
     def test_user_error_of_the_constructor_gets_the_path_once(self):
         node = {"type": Needy, "weight": 2.0, "num_classes": 1, "student_shapes": ()}

@@ -71,6 +71,20 @@ def test_a_class_that_does_not_say_what_it_is_fed_is_refused(own, message):
 
 
 @pytest.mark.parametrize(
+    "forward",
+    [lambda self, student, teacher: 0, lambda self, *, batch: 0, lambda self, a, b, c, d: 0],
+)
+def test_a_forward_that_cannot_take_what_it_is_given_is_refused(forward):
+    with pytest.raises(UserError, match=r"Own: its forward .*student, teacher and batch.*takes \("):
+        type("Own", (Criterion,), {"takes": "logits", "forward": forward})()
+
+
+@pytest.mark.parametrize("forward", [lambda *all: 0, lambda self, a, b, c, d=1, **more: 0])
+def test_one_that_takes_more_is_not(forward):
+    type("Own", (Criterion,), {"takes": "logits", "forward": forward})()
+
+
+@pytest.mark.parametrize(
     ("criterion", "shapes"),
     [(KD(), ((2,),)), (KD(standardize=True), ((3,),)), (Maps(), MAPS)],
 )

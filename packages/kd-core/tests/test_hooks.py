@@ -194,6 +194,28 @@ def test_a_state_that_cannot_be_kept_is_refused_before_training(tmp_path):
         make(tmp_path, hooks=[node(Strange)])
 
 
+@pytest.mark.parametrize(
+    ("name", "method", "message"),
+    [
+        (
+            "after_stp",
+            lambda self, trainer: 0,
+            r"after_stp is .*not call; did you mean 'after_step'",
+        ),
+        ("after_step", lambda self: 0, r"after_step takes \(self\); wanted \(self, trainer\)"),
+        ("close", lambda self, trainer: 0, r"close takes .*wanted \(self\)"),
+        ("state_dict", lambda self, trainer: 0, r"state_dict takes .*wanted \(self\)"),
+    ],
+)
+@pytest.mark.parametrize(("parent", "place"), [(Hook, "hooks"), (Logger, "loggers")])
+def test_a_method_that_would_not_be_called_is_refused(
+    tmp_path, name, method, message, parent, place
+):
+    kind = type("Own", (parent,), {name: method})
+    with pytest.raises(UserError, match=rf"^hook .*Own: {message}"):
+        make(tmp_path, **{place: [node(kind)]})
+
+
 def test_a_state_that_a_hook_cannot_load_is_refused_in_a_line(tmp_path):
     make(tmp_path, epochs=1, hooks=[node(Choosy)]).train()
     other = make(tmp_path, seed=5, hooks=[node(Choosy)])

@@ -76,6 +76,20 @@ class TestTensorBoardLog:
         shown = [(event.step, event.value) for event in events.Scalars("top1")]
         assert shown == [(1, 10.0), (2, 20.0), (3, 30.0), (4, 40.0)]
 
+    def test_a_text_of_a_hook_is_written_as_one(self, tmp_path):
+        pytest.importorskip("tensorboard")
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        log, trainer = TensorBoardLog(), trainer_at(tmp_path, 1)
+        log.before_train(trainer)
+        trainer.record |= {"note": "frozen", "nothing": None}
+        log.after_epoch(trainer)
+        log.close()
+        events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+        (text,) = events.Tensors("note/text_summary")
+        assert text.tensor_proto.string_val == [b"frozen"]
+        assert "nothing" not in events.Tags()["scalars"]
+
     def test_without_the_package_one_line_says_what_to_do(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "tensorboard", None)
         with pytest.raises(UserError, match=r"needs the package tensorboard"):
@@ -155,6 +169,12 @@ class TestProgressLog:
         for wanted in ("epoch 1/4", "top1 10", "ce 1", "(best 10 @1)", "ETA 0:00:00"):
             assert wanted in first
         assert last.endswith("done")
+
+    def test_what_a_hook_adds_may_be_a_text_or_none(self, tmp_path, capsys):
+        trainer = trainer_at(tmp_path, 4)
+        trainer.record |= {"note": "frozen", "nothing": None}
+        ProgressLog("top1").after_epoch(trainer)
+        assert "note frozen  nothing None" in capsys.readouterr().err
 
     def test_other_epochs_are_silent_until_the_silence_is_long(self, tmp_path, capsys, monkeypatch):
         now = [0.0]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from kd_core.errors import UserError
-from kd_core.training.optimizer import build_optimizer
+from kd_core.training.optimizer import build_optimizer, parse_optimizer
 from torch import nn
 
 
@@ -19,6 +19,20 @@ class Rateless(torch.optim.Optimizer):
 
     def __init__(self, params, fused=False):
         super().__init__(params, {"fused": fused})
+
+
+class Sharp(SignDescent):
+    """Asks for a closure that its signature does not ask for."""
+
+    def step(self, closure=None):
+        assert closure is not None, "Sharp wants a closure"
+
+
+class Lost(SignDescent):
+    """Fails in its step by a bug of its own."""
+
+    def step(self, closure=None):
+        return self.state["gone"]["gone"]
 
 
 def model():
@@ -82,3 +96,16 @@ def test_frozen_parameters_are_left_out_and_nothing_but_frozen_is_an_error():
 def test_a_wrong_node_is_the_user_s_error(node, message):
     with pytest.raises(UserError, match=message):
         build_optimizer(node, model())
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (Sharp, "Sharp fails .*AssertionError Sharp wants a closure"),
+        (Lost, "Lost fails .*KeyError 'gone'"),
+        (SignDescent, "SignDescent fails .*NotImplementedError$"),
+    ],
+)
+def test_one_that_cannot_take_a_step_is_refused_when_the_config_is_read(kind, told):
+    with pytest.raises(UserError, match=rf"^optimizer: .*{told}"):
+        parse_optimizer({"type": kind})

@@ -108,6 +108,15 @@ def test_what_is_no_criterion_is_refused():
         Term(nn.MSELoss())
 
 
+def test_a_criterion_whose_constructor_forgot_its_parent_s_is_refused():
+    class Forgot(KD):
+        def __init__(self) -> None:
+            pass
+
+    with pytest.raises(UserError, match=r"Forgot .*super\(\)\.__init__\(\)"):
+        Term(Forgot())
+
+
 def test_shapes_are_filled_in_from_the_taps_of_one_sample():
     fitnet = built({"hint": FITNET})["hint"].criterion
     assert isinstance(fitnet, FitNet)

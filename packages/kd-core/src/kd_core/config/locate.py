@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from kd_core.errors import UserError, nearest
+from kd_core.runtime.user_code import told_with_place
 
 _OF_NETWORKS = ("timm", "torchreid", "torchvision", "transformers")
 """Libraries of networks that not every installation has; each is installed by its own name."""
@@ -65,6 +66,13 @@ def _import_module(name: str) -> ModuleType | None:
         raise UserError(f"{name} needs {error.name}, which is not installed") from error
     except ImportError as error:
         raise UserError(f"{name} cannot be imported: {error}") from error
+    except UserError:
+        raise
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # a module that exits is not to end the tool in silence
+        raise UserError(f"{name} cannot be imported: {told_with_place(error)}") from error
 
 
 def _hint(name: str, names: Collection[str]) -> str:

@@ -17,7 +17,9 @@ from kd_core.runtime.failures import explain, first_line
 
 _OF_ARGUMENTS = (
     *(TypeError, ValueError, RuntimeError, ArithmeticError, LookupError, AssertionError),
+    AttributeError,  # of a value of another type
     OSError,  # a file, or a failed download
+    SystemExit,  # which is not to end the tool in silence
 )
 """What a callable may raise for arguments that it cannot take."""
 
@@ -87,7 +89,9 @@ class Node(Mapping[str, Any]):
         except _OF_ARGUMENTS as error:
             if known := explain(error):  # lack of memory, no network
                 raise type(known)(f"{_prefix(self.where)}{known}") from error
-            reason = first_line(error) or type(error).__name__
+            reason = first_line(error)
+            if not reason or isinstance(error, SystemExit | LookupError):  # text says too little
+                reason = f"{type(error).__name__} {reason}".strip()
             raise UserError(f"{_prefix(self.where)}{name_of(self.function)}: {reason}") from error
 
 

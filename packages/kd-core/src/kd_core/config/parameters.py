@@ -31,6 +31,17 @@ def parameters_of(function: Callable[..., Any]) -> Parameters:
         return _parameters_of.__wrapped__(function)
 
 
+def takes_positional(function: Callable[..., Any], count: int) -> bool:
+    """Return whether a callable can be called with so many arguments without names."""
+    try:
+        inspect.signature(function).bind(*[None] * count)
+    except TypeError:
+        return False
+    except ValueError:  # written in C, without a signature
+        return True
+    return True
+
+
 @lru_cache(maxsize=512)
 def _parameters_of(function: Callable[..., Any]) -> Parameters:
     # A module without constructor inherits `(*args, **kwargs)`, and then refuses all of them.

@@ -1,10 +1,12 @@
 """Base class of distillation losses."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from torch import Tensor, nn
 
+from kd_core.config.parameters import takes_positional
 from kd_core.config.values import checked
 from kd_core.criteria.guarded import guarded
 from kd_core.criteria.tap_advice import described, is_shape, tap_hint
@@ -142,10 +144,10 @@ class Criterion(nn.Module):
 
     @classmethod
     def check_takes(cls) -> None:
-        """Reject a class that does not say what it is fed, in the words of `KINDS`.
+        """Reject a class that does not say what it is fed, or does not take that.
 
         Raises:
-            UserError: Names the attribute.
+            UserError: Names the attribute, or the method.
         """
         for name in ("takes", "teacher_takes"):
             given = getattr(cls, name, "")
@@ -157,6 +159,12 @@ class Criterion(nn.Module):
                     f"{cls.__module__}.{cls.__qualname__}: its class attribute `{name}` {came}; it "
                     f"says what the criterion is fed: {', '.join(KINDS)}, or a tuple of these"
                 )
+        if not takes_positional(cls.forward, 4):
+            raise UserError(
+                f"{cls.__module__}.{cls.__qualname__}: its forward is called with student, teacher "
+                f"and batch, and takes {inspect.signature(cls.forward)}; write "
+                "`def forward(self, student, teacher, batch)`"
+            )
 
     @classmethod
     def kinds(cls, count: int, side: Side = "student") -> tuple[str, ...]:

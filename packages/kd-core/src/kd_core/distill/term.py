@@ -74,6 +74,11 @@ class Term:
                 f"criterion is a {type(self.criterion).__name__}; a term needs a Criterion, "
                 "which is called with (student, teacher, batch)"
             )
+        if "_modules" not in vars(self.criterion):
+            raise UserError(
+                f"criterion {type(self.criterion).__name__} is not a module yet; let its __init__ "
+                "begin with super().__init__()"
+            )
         check_values(Term, vars(self), str)
         if self.joint == "":
             raise UserError("joint is ''; give the loss a name, such as 'joint'")

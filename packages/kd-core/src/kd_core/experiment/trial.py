@@ -1,22 +1,28 @@
 """What is tried with random teachers, before the hours that training them takes."""
 
+from pathlib import Path
+
 import torch
 
 from kd_core.data.sampling import borrowed_generators
 from kd_core.experiment.builder import BuiltExperiment
+from kd_core.experiment.run import build_trainer
 from kd_core.experiment.spec import Experiment
+from kd_core.files.new_files import require_writable
 from kd_core.runtime import distributed
-from kd_core.training.optimizer import build_optimizer
+from kd_core.runtime.console import err
+from kd_core.training.targets.choice import parse_cache
 
 _NO_GRADIENTS = "require grad"
 """In what autograd says to a criterion that asks it for gradients."""
 
 
 def try_out(experiment: Experiment, built: BuiltExperiment) -> None:
-    """Find mistakes that show in nothing but built networks and their losses.
+    """Find mistakes that show in nothing but what is built of a config.
 
-    Rules of the optimizer that fit no parameter; a criterion that fails, or gives something else
-    than a loss, on as many images as a process has in a step.
+    A criterion that fails, or gives something else than a loss, on as many images as a process has
+    in a step; and what the trainer refuses: rules of the optimizer that fit no parameter, hooks,
+    loggers, a folder that cannot be.
 
     Args:
         experiment: Without phases.
@@ -25,10 +31,24 @@ def try_out(experiment: Experiment, built: BuiltExperiment) -> None:
     Raises:
         UserError: If there is one.
     """
-    if experiment.optimizer is not None:
-        build_optimizer(experiment.optimizer, built.distiller)
-    if not built.distiller.terms:
+    _try_trainer(experiment, built)
+    if built.distiller.terms:
+        _try_terms(built)
+
+
+def _try_trainer(experiment: Experiment, built: BuiltExperiment) -> None:
+    if experiment.trainer is None:
         return
+    settings = experiment.training()
+    cache = parse_cache(settings.get("teacher_cache", False))
+    if cache is not None and cache.folder is not None:
+        require_writable(Path(cache.folder) / "cache", "trainer.teacher_cache")
+    settings |= {"teacher_cache": False, "accelerate_teachers": False}  # these take a while
+    with err.capture():  # the run itself tells of its optimizer and terms
+        build_trainer(built.parts, Path(), **settings)
+
+
+def _try_terms(built: BuiltExperiment) -> None:
     loader = built.data.train
     built.distiller.begin(1, 1)  # or terms that warm up know no epoch
     built.distiller.was_started = True  # so that it is the run that reports what drifts

@@ -1,5 +1,6 @@
 """Hook: code that runs between training steps; method names as in Detectron2."""
 
+import inspect
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,10 +9,11 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from kd_core.config.kinds import Kind, is_subclass
+from kd_core.config.kinds import Kind, is_subclass, name_of
+from kd_core.config.parameters import takes_positional
 from kd_core.data.loader import Loader
 from kd_core.distill.distiller import Distiller
-from kd_core.errors import UserError
+from kd_core.errors import UserError, nearest
 from kd_core.files import checkpoint
 from kd_core.networks.task import network_of
 from kd_core.runtime import distributed
@@ -116,6 +118,28 @@ class Hook:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned; tensors come on the host."""
+
+
+def check_methods(hook: type[Hook]) -> None:
+    """Reject a class with a method that the trainer would not call, or could not.
+
+    Raises:
+        UserError: Names the method, and the one that was perhaps meant.
+    """
+    known = {name: method for name, method in vars(Hook).items() if inspect.isfunction(method)}
+    for name in dir(hook):
+        where = f"hook {name_of(hook)}: {name}"
+        if name.startswith(("before_", "after_")) and name not in known:
+            raise UserError(
+                f"{where} is a method that the trainer does not call{nearest(name, known)}"
+            )
+    for name, method in known.items():
+        own, wanted = getattr(hook, name), inspect.signature(method)
+        if not takes_positional(own, len(wanted.parameters)):
+            names = ", ".join(wanted.parameters)
+            raise UserError(
+                f"hook {name_of(hook)}: {name} takes {inspect.signature(own)}; wanted ({names})"
+            )
 
 
 HOOK = Kind(

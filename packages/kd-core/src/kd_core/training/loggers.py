@@ -81,7 +81,7 @@ class StdoutLog(Logger):
 
 
 class TensorBoardLog(Logger):
-    """Write every number of the epoch's record as a TensorBoard scalar."""
+    """Write the epoch's record for TensorBoard: numbers as scalars, texts as texts."""
 
     package = "tensorboard"
 
@@ -102,7 +102,10 @@ class TensorBoardLog(Logger):
         """Write the record."""
         with _explained(trainer.work_dir / "tensorboard"):
             for name, value in trainer.record.items():
-                self._writer.add_scalar(name, value, trainer.epoch)
+                if isinstance(value, str):
+                    self._writer.add_text(name, value, trainer.epoch)
+                elif value is not None:
+                    self._writer.add_scalar(name, value, trainer.epoch)
             self._writer.flush()  # its thread writes; an error of the thread shows here
 
     def close(self) -> None:
@@ -219,7 +222,10 @@ class ProgressLog(Logger):
             for name, value in trainer.record.items()
             if name not in ("epoch", "step", "seconds") and "/" not in name  # of one class
         }
-        numbers = "  ".join(f"{name.removeprefix('loss_')} {v:.4g}" for name, v in values.items())
+        numbers = "  ".join(
+            f"{name.removeprefix('loss_')} {v if v is None or isinstance(v, str) else f'{v:.4g}'}"
+            for name, v in values.items()
+        )
         best = ""
         if trainer.best:
             best = f"  (best {trainer.best[self.metric]:.4g} @{trainer.best['epoch']})"

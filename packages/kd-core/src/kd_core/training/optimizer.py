@@ -88,10 +88,13 @@ def _take_step(node: Node) -> None:
     one = nn.ParameterDict({"weight": weight})
     try:
         build_optimizer(node, one, node.where).step()
-    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{node.where}: {first_line(error)}") from error
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{node.where}: {name_of(node.function)} fails on a weight of one number: "
+            f"{type(error).__name__} {first_line(error)}".rstrip()
+        ) from error
 
 
 def _parsed(

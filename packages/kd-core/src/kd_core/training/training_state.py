@@ -12,7 +12,7 @@ from kd_core.errors import UserError
 from kd_core.files.checkpoint import is_plain
 from kd_core.runtime import distributed
 from kd_core.runtime.seed import rng_state
-from kd_core.training.hooks import Hook, TrainerLike
+from kd_core.training.hooks import Hook, TrainerLike, check_methods
 from kd_core.training.resuming import processes
 from kd_core.training.state_checks import (
     check_optimizer,
@@ -72,11 +72,14 @@ def restore(trainer: TrainerLike, state: Mapping[str, Any]) -> None:
 
 
 def check_hooks(hooks: Sequence[Hook]) -> None:
-    """Reject hooks whose state cannot be kept, before any work.
+    """Reject hooks that cannot be called or whose state cannot be kept, before any work.
 
     Raises:
-        UserError: If one writes a state and does not read it, or it is not plain.
+        UserError: If a method has another name or other arguments than those that are called; if
+            one writes a state and does not read it, or it is not plain.
     """
+    for kind in {type(hook): None for hook in hooks}:
+        check_methods(kind)
     for name, hook in _with_state(hooks).items():
         if type(hook).load_state_dict is Hook.load_state_dict:
             raise UserError(

@@ -13,11 +13,10 @@ from typing import Any
 from detectron2.config import CfgNode, LazyConfig, instantiate
 from detectron2.modeling import META_ARCH_REGISTRY
 from kd_core.errors import UserError, nearest
+from kd_core.runtime.user_code import told_with_place
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
-
-from kd_det.settings.imports import with_place
 
 ARCHITECTURE = "build_lazy_model"
 """`MODEL.META_ARCHITECTURE` of the config that stands for a LazyConfig."""

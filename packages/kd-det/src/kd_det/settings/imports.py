@@ -3,17 +3,14 @@
 import importlib
 import os
 import pkgutil
-import sysconfig
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from pathlib import Path
 from typing import NamedTuple
 
 from detectron2.config import CfgNode, get_cfg
 from kd_core.errors import UserError, nearest
-from kd_core.runtime.failures import first_line
+from kd_core.runtime.user_code import told_with_place
 
 HOOK = "add_config"
 """Function of a module that adds its keys to a config; another is named after a colon."""
@@ -98,21 +95,4 @@ def _not_imported(path: str, error: BaseException) -> str:
             hint = nearest(path, found)
             return f"there is no module {error.name!r} here or on PYTHONPATH{hint}"
         return f"it needs {error.name}, which is not installed"
-    return with_place(error)
-
-
-def with_place(error: BaseException) -> str:
-    """Return an exception of a user's code in one line, with its place in their file."""
-    said = f"{type(error).__name__}: {first_line(error)}"
-    if isinstance(error, SyntaxError):
-        return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename != __file__ and not frame.filename.startswith("<frozen")
-    ]
-    libraries = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
-    libraries += (str(Path(__file__).parents[1]),)  # kd_det itself
-    own = [frame for frame in frames if not frame.filename.startswith(libraries)]
-    place = next(reversed(own or frames), None)
-    return f"{place.filename}:{place.lineno}: {said}" if place else said
+    return told_with_place(error)
