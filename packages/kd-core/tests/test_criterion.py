@@ -75,7 +75,9 @@ def test_a_class_that_does_not_say_what_it_is_fed_is_refused(own, message):
     [lambda self, student, teacher: 0, lambda self, *, batch: 0, lambda self, a, b, c, d: 0],
 )
 def test_a_forward_that_cannot_take_what_it_is_given_is_refused(forward):
-    with pytest.raises(UserError, match=r"Own: its forward .*student, teacher and batch.*takes \("):
+    with pytest.raises(
+        UserError, match=r"Own: .* takes \(.*; wanted \(self, student, teacher, batch\)"
+    ):
         type("Own", (Criterion,), {"takes": "logits", "forward": forward})()
 
 

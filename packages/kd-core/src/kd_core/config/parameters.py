@@ -31,15 +31,22 @@ def parameters_of(function: Callable[..., Any]) -> Parameters:
         return _parameters_of.__wrapped__(function)
 
 
-def takes_positional(function: Callable[..., Any], count: int) -> bool:
-    """Return whether a callable can be called with so many arguments without names."""
+def call_problem(function: Callable[..., Any], *given: str) -> str:
+    """Return why a method cannot be called with such arguments, without names; "" if it can.
+
+    Args:
+        function: Of a class, with `self`.
+        given: What it will be given, for the message.
+    """
     try:
-        inspect.signature(function).bind(*[None] * count)
-    except TypeError:
-        return False
+        signature = inspect.signature(function)
     except ValueError:  # written in C, without a signature
-        return True
-    return True
+        return ""
+    try:
+        signature.bind(*given)
+    except TypeError:
+        return f"takes {signature}; wanted ({', '.join(given)})"
+    return ""
 
 
 @lru_cache(maxsize=512)

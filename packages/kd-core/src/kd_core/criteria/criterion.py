@@ -1,12 +1,11 @@
 """Base class of distillation losses."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from torch import Tensor, nn
 
-from kd_core.config.parameters import takes_positional
+from kd_core.config.parameters import call_problem
 from kd_core.config.values import checked
 from kd_core.criteria.guarded import guarded
 from kd_core.criteria.tap_advice import described, is_shape, tap_hint
@@ -159,12 +158,8 @@ class Criterion(nn.Module):
                     f"{cls.__module__}.{cls.__qualname__}: its class attribute `{name}` {came}; it "
                     f"says what the criterion is fed: {', '.join(KINDS)}, or a tuple of these"
                 )
-        if not takes_positional(cls.forward, 4):
-            raise UserError(
-                f"{cls.__module__}.{cls.__qualname__}: its forward is called with student, teacher "
-                f"and batch, and takes {inspect.signature(cls.forward)}; write "
-                "`def forward(self, student, teacher, batch)`"
-            )
+        if problem := call_problem(cls.forward, "self", "student", "teacher", "batch"):
+            raise UserError(f"{cls.__module__}.{cls.__qualname__}: forward {problem}")
 
     @classmethod
     def kinds(cls, count: int, side: Side = "student") -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from kd_core.criteria.tap_advice import require_tensors
 from kd_core.distill.sources import listed_sources, of_each_teacher
 from kd_core.distill.stored_outputs import require_output
 from kd_core.distill.tap_kinds import maps_of, paths_for
-from kd_core.distill.term_spec import TermSpec
+from kd_core.distill.term_spec import TermSpec, require_criterion
 from kd_core.distill.weight_schedule import fallen, warmed_up
 from kd_core.errors import UserError, located, nearest
 from kd_core.files.weights import load_weights
@@ -69,16 +69,7 @@ class Term:
     decay_after: NonNegative | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.criterion, Criterion):
-            raise UserError(
-                f"criterion is a {type(self.criterion).__name__}; a term needs a Criterion, "
-                "which is called with (student, teacher, batch)"
-            )
-        if "_modules" not in vars(self.criterion):
-            raise UserError(
-                f"criterion {type(self.criterion).__name__} is not a module yet; let its __init__ "
-                "begin with super().__init__()"
-            )
+        require_criterion(self.criterion)
         check_values(Term, vars(self), str)
         if self.joint == "":
             raise UserError("joint is ''; give the loss a name, such as 'joint'")

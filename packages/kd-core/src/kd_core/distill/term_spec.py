@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kd_core.config.node import Node
+from kd_core.criteria.criterion import Criterion
+from kd_core.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -28,3 +30,21 @@ class TermSpec:
         weights = {"weights": self.weights} if self.has_weights else {}
         sources = {"source": list(self.sources)} if self.sources else {}
         return {**self.call.plain(), **sources, **weights}
+
+
+def require_criterion(criterion: Any) -> None:
+    """Reject what a term cannot call.
+
+    Raises:
+        UserError: If it is not a criterion, or its constructor has left out that of its parent.
+    """
+    name = type(criterion).__name__
+    if not isinstance(criterion, Criterion):
+        raise UserError(
+            f"criterion is a {name}; a term needs a Criterion, which is called with "
+            "(student, teacher, batch)"
+        )
+    if "_modules" not in vars(criterion):
+        raise UserError(
+            f"criterion {name} is not a module yet; let its __init__ begin with super().__init__()"
+        )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kd_core.config.kinds import Kind, is_subclass, name_of
-from kd_core.config.parameters import takes_positional
+from kd_core.config.parameters import call_problem
 from kd_core.data.loader import Loader
 from kd_core.distill.distiller import Distiller
 from kd_core.errors import UserError, nearest
@@ -134,12 +134,8 @@ def check_methods(hook: type[Hook]) -> None:
                 f"{where} is a method that the trainer does not call{nearest(name, known)}"
             )
     for name, method in known.items():
-        own, wanted = getattr(hook, name), inspect.signature(method)
-        if not takes_positional(own, len(wanted.parameters)):
-            names = ", ".join(wanted.parameters)
-            raise UserError(
-                f"hook {name_of(hook)}: {name} takes {inspect.signature(own)}; wanted ({names})"
-            )
+        if problem := call_problem(getattr(hook, name), *inspect.signature(method).parameters):
+            raise UserError(f"hook {name_of(hook)}: {name} {problem}")
 
 
 HOOK = Kind(
