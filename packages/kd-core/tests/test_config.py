@@ -1,5 +1,6 @@
 import errno
 import math
+import os
 import tempfile
 from pathlib import Path
 
@@ -107,6 +108,15 @@ class TestFileErrors:
             ("a = 1".encode("utf-16"), "starts with a byte order mark"),
             (b"a = 1\0", "has null bytes"),
             (b"a = 1\nb = [{'x': 1, 'y': {1: 2, 1: 3}}]\n", "line 2: 1 is repeated in a dict"),
+            (b"a = 1\n# caf\xe9\n", "line 2: is not UTF-8"),
+            (b"# coding: latin-1\n# caf\xe9\n", "line 2: is not UTF-8"),
+            (b"_base_ = []\n_base_ += ['b.py']\n", "line 2: `_base_` is read once"),
+            (b"_base_ = []\n_base_ = 'b.py'\n", "line 2: `_base_` is read once"),
+            (b"if True:\n    _base_ = 'b.py'\n", "line 2: `_base_` is read once"),
+            (b"_base_: list = ['b.py']\n", "line 1: `_base_` is read once"),
+            (b"_base_ = _x = ['b.py']\n", "line 1: `_base_` is read once"),
+            (b"from .b import a\n", "line 1: a config is not part of a package.*`_base_ = "),
+            (b"with read_base():\n    from .b import *\n", "line 2: a config is not part of"),
         ],
     )
     def test_what_editors_spoil_or_would_count_in_part_is_refused(self, write, content, message):
@@ -142,6 +152,40 @@ class TestFileErrors:
             UserError, match=r"no config file .*shedule\.py.*'schedule.py'.*child\.py"
         ):
             load_config(path)
+
+    @pytest.mark.parametrize("base", ["3", "None", "['a.py', 3]", "b'a.py'", "print", "{'a': 1}"])
+    def test_a_base_that_is_not_a_name_is_refused(self, write, base):
+        path = write("child.py", f"_base_ = {base}\n")
+        write("a.py", "a = 1\n")
+        with pytest.raises(UserError, match=r"child\.py: `_base_` is .*; wanted a file's name"):
+            load_config(path)
+
+    def test_bases_may_stand_in_a_tuple(self, write):
+        write("a.py", "a = 1\n")
+        write("b.py", "b = 2\n")
+        assert load_config(write("child.py", "_base_ = ('a.py', 'b.py')\n")) == {"a": 1, "b": 2}
+
+    def test_a_base_that_leads_back_is_refused(self, write):
+        itself = write("itself.py", "_base_ = 'itself.py'\n")
+        other = write("one.py", "_base_ = 'two.py'\n")
+        write("two.py", "_base_ = ['one.py']\n")
+        for path in (itself, other):
+            with pytest.raises(UserError, match=rf"{path.name}: its `_base_` leads back to it"):
+                load_config(path)
+
+    def test_a_base_that_is_a_pipe_or_a_device_is_not_opened(self, write, tmp_path):
+        os.mkfifo(tmp_path / "pipe.py")
+        (tmp_path / "zero.py").symlink_to("/dev/zero")
+        (tmp_path / "lost.py").symlink_to("nowhere.py")
+        kinds = {"pipe.py": "a pipe or a device", "zero.py": "a pipe or a dev", "lost.py": "a link"}
+        for base, kind in kinds.items():
+            path = write("child.py", f"_base_ = '{base}'\n")
+            with pytest.raises(UserError, match=rf"{base} is {kind}.*a `_base_` of .*child\.py"):
+                load_config(path)
+
+    def test_a_text_that_is_nested_too_deeply_is_an_error(self, write):
+        with pytest.raises(UserError, match=r"deep\.py: RecursionError"):
+            load_config(write("deep.py", f"a = {'-' * 5000}1\n"))
 
     @pytest.mark.parametrize(
         ("text", "message"),

@@ -89,14 +89,15 @@ def _part(text: str, catalogue: Catalogue) -> Part:
     if "/" in text or text.endswith((".py", *DATA_FILES)):
         return _file(text, path, catalogue)
     if not (kind := catalogue.kind_of(text)):
-        raise catalogue.folder_named(text) if path.is_dir() else catalogue.unknown(text)
+        named = text and path.is_dir()
+        raise catalogue.folder_named(text) if named else catalogue.unknown(text)
     file = catalogue.files(kind).get(text)
     return Part(text, kind, file, (text,) if kind == "networks" else ())
 
 
 def _file(text: str, path: Path, catalogue: Catalogue) -> Part:
     """Return a file: the user's, else that of ours which is `KIND/NAME` or `configs/...`."""
-    if text.endswith(".py") and path.is_file():
+    if path.suffix == ".py" and path.is_file():
         return Part(text, _kind_of(path, catalogue), path)
     kind, _, name = text.partition("/")
     ours = catalogue.files(kind).get(name.removesuffix(".py")) if kind in KINDS else None

@@ -13,6 +13,10 @@ def file_problem(path: Path) -> str:
         return "" if path.suffix == ".py" else f"{path}: a config file is a python file, *.py"
     if path.is_dir() and path != Path():
         return f"{path} is a folder, not a config file"
+    if path.exists() and path != Path():
+        return f"{path} is a pipe or a device, not a config file"
+    if path.is_symlink():
+        return f"{path} is a link that leads to no file"
     return f"there is no config file {path}{nearest_path(path, suffix='.py')}"
 
 

@@ -1,7 +1,6 @@
 """Run a config file, python code, and its bases; nothing else is read as a config."""
 
 import ast
-import codecs
 import errno
 import os
 import traceback
@@ -15,6 +14,7 @@ import mmengine.config.config
 from mmengine.config import Config
 
 from kd_core.config.paths import file_problem
+from kd_core.config.python_text import TextError, check_text
 from kd_core.errors import UserError
 from kd_core.runtime.system_errors import cannot_write
 
@@ -41,33 +41,11 @@ def read_python(path: Path, edit: Edit) -> dict[str, Any]:
         # By default an `import` in the file would switch mmengine to its lazy syntax.
         with _python_alone(), _edited(path, edit):
             loaded = Config.fromfile(path, lazy_import=False, import_custom_modules=False)
-    except _TextError:
+    except TextError:
         raise
     except (Exception, SystemExit) as error:  # a file that exits is not to end the tool in silence
         raise UserError(_explain(path, error)) from error
     return dict(loaded.to_dict())
-
-
-class _TextError(UserError):
-    """A file is not a text, or says a thing twice; the message has its place."""
-
-
-def _check_text(file: Path) -> None:
-    """Reject what is not plain UTF-8, and a key that is repeated in a dict: the last would win."""
-    content = file.read_bytes()
-    if content.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise _TextError(f"{file}: starts with a byte order mark; save it as UTF-8 without one")
-    if b"\0" in content:
-        raise _TextError(f"{file}: has null bytes, so it is not a text; save it as UTF-8")
-    try:
-        nodes = list(ast.walk(ast.parse(content)))
-    except (SyntaxError, ValueError, RecursionError):  # reported when the file is run
-        return
-    for node in nodes:
-        keys = [k.value for k in getattr(node, "keys", ()) if isinstance(k, ast.Constant)]
-        if isinstance(node, ast.Dict) and len(keys) > len(set(keys)):
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise _TextError(f"{file}, line {node.lineno}: {twice!r} is repeated in a dict")
 
 
 @contextmanager
@@ -89,18 +67,36 @@ def _python_alone() -> Iterator[None]:
 @contextmanager
 def _edited(path: Path, edit: Edit) -> Iterator[None]:
     """Let mmengine edit what it reads from each file, in the order in which it reads them."""
-    read = Config._file2dict
+    read, bases_of = Config._file2dict, Config._get_base_files
+    reading: list[Path] = []
 
     def read_and_edit(filename: Any, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         file = Path(filename)
-        _check_text(file)
+        if reading and (problem := file_problem(file)):
+            raise TextError(f"{problem} (a `_base_` of {path})")
+        if any(os.path.abspath(file) == os.path.abspath(other) for other in reading):
+            raise TextError(f"{file}: its `_base_` leads back to it; leave one of them out")
+        check_text(file)
+        reading.append(file)
         values, *rest = read(filename, *args, **kwargs)
+        reading.pop()
         try:
             return edit(file, values), *rest
         except UserError as error:
             raise UserError(str(error) if file == path else f"{error} ({file})") from error
 
-    with _replaced(Config, "_file2dict", staticmethod(read_and_edit)):
+    def require_names(filename: Any) -> list[str]:
+        found = bases_of(filename)
+        names = [*found[0]] if len(found) == 1 and isinstance(found[0], tuple) else found
+        if not all(isinstance(name, str) for name in names):
+            raise TextError(
+                f"{reading[-1]}: `_base_` is {found!r:.80}; wanted a file's name, or a list of them"
+            )
+        return names
+
+    with ExitStack() as stack:
+        stack.enter_context(_replaced(Config, "_file2dict", staticmethod(read_and_edit)))
+        stack.enter_context(_replaced(Config, "_get_base_files", staticmethod(require_names)))
         yield
 
 
@@ -129,6 +125,8 @@ def _explain(path: Path, error: BaseException) -> str:
             waiting += [source.parent / base for base in _bases(source)]
         except SyntaxError as syntax:
             return f"{source}, line {syntax.lineno}: {syntax.msg}"
+        except (RecursionError, MemoryError):  # nested too deeply to be read
+            pass
     text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if Path(frame.filename) in sources:
@@ -144,6 +142,6 @@ def _bases(source: Path) -> list[str]:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_base_":
             with suppress(ValueError):  # computed, not written out
                 bases = ast.literal_eval(node.value)
-                bases = [bases] if isinstance(bases, str) else list(bases)
+                bases = [bases] if isinstance(bases, str) else bases
                 return [base for base in bases if "{{" not in base]  # mmengine fills them in
     return []
