@@ -221,6 +221,9 @@ def test_a_dry_run_takes_a_step_of_every_row_and_leaves_nothing(capsys):
     assert not Path("runs").exists()
 
 
+OPTION = ("--seeds", "0", "--cfg-options")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -237,6 +240,18 @@ def test_a_dry_run_takes_a_step_of_every_row_and_leaves_nothing(capsys):
             "--sweep optimizer.lr names a value twi",
         ),
         (["tiny.py", "--sweep", "optimizer.lr"], "--sweep optimizer.lr has no values"),
+        (
+            ["tiny.py", "--sweep", "trainer.epochs", "1", "2", *OPTION, "trainer.epochs=3"],
+            "--cfg-options trainer.epochs: row 'trainer.epochs = 1' has its own trainer.epochs",
+        ),
+        (
+            ["tiny.py", "--sweep", "optimizer.lr", "1", *OPTION, "optimizer={'lr': 2}"],
+            "--cfg-options optimizer: row 'optimizer.lr = 1' has its own optimizer.lr",
+        ),
+        (
+            ["tiny.py", "--rows", "own.py", *OPTION, "trainer.epochs=3"],
+            "--cfg-options trainer.epochs: row 'one' has its own trainer;",
+        ),
         (["tiny.py", "--rows", "against.py"], "against: there is no row 'alnoe'; did you mean 'al"),
         (["tiny.py", "--rows", "text.py"], "rows['a']: files: wanted a list of texts, got 'kd.py'"),
     ],
@@ -244,6 +259,7 @@ def test_a_dry_run_takes_a_step_of_every_row_and_leaves_nothing(capsys):
 def test_mistakes_cost_one_line_and_no_time(arguments, message, capsys):
     Path("against.py").write_text(f"{ROWS}\nagainst = dict(KD='alnoe')")
     Path("text.py").write_text("rows = dict(a='kd.py')")
+    Path("own.py").write_text("""rows = dict(one=dict(options=["trainer={'epochs': 1}"]))""")
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
     assert not Path("runs").exists()

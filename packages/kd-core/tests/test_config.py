@@ -214,6 +214,10 @@ class TestFileErrors:
         with pytest.raises(UserError, match=r"a\.b\.0\.type: .*write its import path"):
             load_config(path)
 
+    def test_a_number_that_cannot_be_shown_is_an_error(self, write):
+        with pytest.raises(UserError, match=r"big\.py: a\.b: wanted a number of at most 64 bits"):
+            load_config(write("big.py", "a = dict(b=10**5000)\n"))
+
     @pytest.mark.parametrize("value", ["{1, 2}", "range(3)", "b'x'", "__import__('numpy').ones(2)"])
     def test_value_that_is_not_plain_is_an_error(self, write, value):
         with pytest.raises(UserError, match=r"a\.b: .* is not a plain value"):
@@ -315,6 +319,15 @@ class TestOverrides:
         assert config["phases"] == [{"epochs": 1}, {"epochs": 5}]
         assert config["mean"] == (0.5, 0.2)
         assert config["trainer"] == {"epochs": 3, "ema": 0.9}
+
+    @pytest.mark.parametrize("option", ["trainer", "distiller.terms", "distiller.terms.dkd"])
+    def test_an_empty_dict_would_change_nothing_and_is_refused(self, example, option):
+        with pytest.raises(UserError, match=rf"option {option}: {{}} changes nothing"):
+            load_config(example, {option: {}})
+
+    def test_a_dict_is_emptied_by_its_mark(self, example):
+        config = load_config(example, {"trainer": {"_delete_": True}, "distiller.new": {}})
+        assert (config["trainer"], config["distiller"]["new"]) == ({}, {})
 
     def test_argument_that_the_file_leaves_at_its_default_can_be_set(self, example):
         config = load_config(example, {"distiller.terms.dkd.criterion.beta": 2})

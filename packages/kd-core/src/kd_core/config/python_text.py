@@ -53,13 +53,14 @@ def _bases(tree: ast.Module, nodes: Iterable[ast.AST]) -> Iterator[tuple[int, st
     """Find a `_base_` that mmengine would not see: it takes the first assignment alone."""
     seen = next((line for line in tree.body if _names_bases(line)), None)
     for node in nodes:
-        if isinstance(node, ast.Name) and node.id == _BASE and node is not _target(seen):
-            if isinstance(node.ctx, ast.Store):
-                yield (
-                    node.lineno,
-                    f"`{_BASE}` is read once, from a line `{_BASE} = [...]` that stands alone; "
-                    "write all files there",
-                )
+        if not isinstance(node, ast.Name) or node.id != _BASE or node is _target(seen):
+            continue
+        if isinstance(node.ctx, ast.Store):
+            yield (
+                node.lineno,
+                f"`{_BASE}` is read once, from a line `{_BASE} = [...]` that stands alone; "
+                "write all files there",
+            )
 
 
 def _names_bases(line: ast.stmt) -> bool:

@@ -13,6 +13,8 @@ from kd_core.config.python_files import read_python
 from kd_core.errors import UserError, nearest
 
 _WIDTH = 90
+_LONGEST = 4096
+"""Bits of a number that can be shown in a message; see `sys.set_int_max_str_digits`."""
 
 
 def load_config(
@@ -156,6 +158,10 @@ def _override(value: Any, keys: Sequence[str], new: Any, option: str) -> Any:
     if not keys:
         if not isinstance(new, dict):
             return new
+        if value and not new:
+            raise UserError(
+                f"option {option}: {{}} changes nothing here; {{'_delete_': True}} empties it"
+            )
         return merge(value if isinstance(value, dict) else {}, new)
     key, *rest = keys
     if isinstance(value, dict):
@@ -177,6 +183,8 @@ def _plain(value: Any, where: str) -> Any:
         return {key: _plain(entry, f"{where}.{key}") for key, entry in value.items()}
     if type(value) in (list, tuple):
         return type(value)(_plain(entry, f"{where}.{i}") for i, entry in enumerate(value))
+    if type(value) is int and value.bit_length() > _LONGEST:
+        raise UserError(f"{where}: wanted a number of at most 64 bits, got one of more digits")
     if value is None or type(value) in (str, int, float, bool):
         return value
     advice = "write its import path as a string" if callable(value) else "write a literal"

@@ -21,7 +21,7 @@ from kd_core.experiment.shared_teacher import check_shareable, train_sharing_tea
 from kd_core.experiment.spec import Experiment
 from kd_core.experiment.tables.products import CURVES, TABLE, Products
 from kd_core.experiment.tables.rows import known_rows, read_table
-from kd_core.experiment.tables.rows_file import read_rows_file, row_files
+from kd_core.experiment.tables.rows_file import read_rows_file, refuse_overlap, row_files
 from kd_core.experiment.tables.students import FILE as LATENCIES
 from kd_core.experiment.tables.students import measure_students, read_latencies, require_latency
 from kd_core.files.claim import claimed
@@ -101,7 +101,9 @@ class ComparisonTool:
             raise UserError("nothing to compare: name CONFIG files, and --rows FILE or --sweep")
         configs = {}
         for label, (own, options) in rows.items():
-            changed = parse_options([*options, *args.cfg_options])
+            changed = parse_options(options)
+            refuse_overlap(label, changed, of_line)
+            changed |= of_line
             note = partial(_note_row, label) if label in (args.only or rows) else _say_nothing
             experiment = read_experiment(self.adapter, [*files, *own], changed, note=note)
             configs[label] = _without_idle_teacher(experiment)

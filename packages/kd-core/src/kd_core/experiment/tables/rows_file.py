@@ -1,7 +1,7 @@
 """What a comparison's command line and file say of its rows."""
 
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from kd_core.config.reading import load_config
@@ -46,6 +46,22 @@ def row_files(args: Namespace, given: Mapping[str, Any]) -> RowFiles:
         if label not in rows:
             raise UserError(f"against: there is no row {label!r}{nearest(label, rows)}")
     return rows
+
+
+def refuse_overlap(label: str, own: Collection[str], of_line: Collection[str]) -> None:
+    """Reject options of the command line that hold for all rows where a row has its own value.
+
+    The last would win, and rows of other labels would be the same run.
+
+    Raises:
+        UserError: Names both.
+    """
+    for key in own:
+        for other in of_line:
+            if f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}."):
+                raise UserError(
+                    f"--cfg-options {other}: row {label!r} has its own {key}; leave one of them out"
+                )
 
 
 def _row(node: Any, label: str) -> tuple[list[str], list[str]]:
