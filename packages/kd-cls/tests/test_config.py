@@ -368,3 +368,25 @@ class TestStages:
     def test_only_products_of_earlier_ones_can_be_named(self, read, name):
         with pytest.raises(UserError, match=f"there is no earlier phase '{name}'.*hint"):
             read(STAGED, f"phases.main.student.weights=phase:{name}/student.pth")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a.b", "..", "../x", "/tmp/x", "a\\b", "a\nb", " a", "x" * 101]
+)
+@pytest.mark.parametrize(
+    ("place", "config"),
+    [
+        ("phases", lambda name: {**DISTILLED, "phases": {name: {}, "main": {}}}),
+        ("distiller.terms", lambda name: {**DISTILLED, "distiller": {"terms": {name: KD}}}),
+        ("teachers", lambda name: {**CONFIG, "teachers": {name: DISTILLED["teacher"]}}),
+        ("peers", lambda name: {**CONFIG, "peers": {name: {}}}),
+    ],
+)
+def test_a_name_that_would_leave_its_place_or_its_folder_is_refused(read, place, name, config):
+    with pytest.raises(UserError, match=rf"^{place}: .* cannot be a name; wanted a short text"):
+        read(config(name))
+
+
+def test_a_schedule_has_the_epochs_of_the_trainer(read):
+    with pytest.raises(UserError, match=r"schedule\.epochs is what trainer\.epochs says"):
+        read(CONFIG, "schedule.epochs=3")

@@ -425,6 +425,11 @@ def test_an_unknown_name_in_task_weight_is_refused():
         make(task_weight={"nrom": 3.0})(batch())
 
 
+def test_a_term_whose_name_no_module_can_have_is_refused():
+    with pytest.raises(UserError, match=r"terms: 'a\.b' cannot be a name"):
+        make({"a.b": Term(KD())})
+
+
 def test_a_term_named_like_a_loss_of_the_student_is_refused():
     with pytest.raises(UserError, match="term 'ce' has the name of a loss of the student"):
         make({"ce": Term(KD())})(batch())

@@ -129,6 +129,8 @@ def test_an_ensemble_of_nobody_is_refused_at_construction(distil):
         ({"mean": ["first", "secnd"]}, r"mean: there is no teacher 'secnd'; did you mean 'second'"),
         ({"first": ["first", "second"]}, "first: a teacher has this name"),
         (["first", "second"], "ensembles: wanted lists by name"),
+        ({"both": ["first", "first"]}, r"ensembles\.both: .* names a teacher twice"),
+        ({"a.b": ["first", "second"]}, "ensembles: 'a.b' cannot be a name"),
     ],
 )
 def test_mistakes_are_named(teachers, ensembles, message):

@@ -47,6 +47,7 @@ def check(annotation, value):
         (str, "\ud800", "text"),
         (str | Path, 3, "text"),
         (tuple[float, ...], [1, "a"], "a number"),
+        (tuple[float, float], [1.0], "a longer list"),
         (Sequence[float], "abc", "a list"),
         (float | Mapping[str, float], "abc", "a number or a dict"),
         (float | Tensor, "0.1", "a number"),

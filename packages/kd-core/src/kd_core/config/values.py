@@ -66,6 +66,7 @@ _WORDS = {
     "dict_type": "a dict",
     "mapping_type": "a dict",
     "none_required": "none",
+    "missing": "a longer list",
     "callable_type": "a dict with `type`",
     "needs_python_object": "an object, by a dict with `type`",
 }

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from kd_core.config.names import named
 from kd_core.criteria.criterion import Borrowed, Side
 from kd_core.criteria.guarded import is_multi_label
 from kd_core.distill.joint_terms import check_joint
@@ -48,7 +49,7 @@ def connect(terms: Terms, student: nn.Module, teachers: Teachers) -> dict[str, T
     """
     check_joint(terms)
     connected = {}
-    for name, term in terms.items():
+    for name, term in named(terms, "terms").items():
         teacher = teachers[source_of(name, term, teachers)].model
         paths = {}
         sides: Sequence[tuple[Side, Taps, nn.Module]]

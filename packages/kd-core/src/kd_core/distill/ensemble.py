@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kd_core.config.names import named
 from kd_core.errors import UserError, located, nearest
 from kd_core.functional import promote
 from kd_core.networks.task import Batch
@@ -81,8 +82,13 @@ def with_ensembles(teachers: Mapping[str, nn.Module], ensembles: Any) -> dict[st
     if not isinstance(ensembles, Mapping):
         raise UserError("distiller.ensembles: wanted lists by name, such as dict(mean=['a', 'b'])")
     combined = dict(teachers)
-    for name, listed in ensembles.items():
+    for name, listed in named(ensembles, "distiller.ensembles").items():
         members, weights = list(listed), None
+        if len(set(members)) < len(members):
+            raise UserError(
+                f"distiller.ensembles.{name}: {members} names a teacher twice; a dict from names "
+                "to numbers says how much each counts"
+            )
         if isinstance(listed, Mapping):
             weights = list(listed.values())
         if name in teachers:

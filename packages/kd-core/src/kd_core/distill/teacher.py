@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from kd_core.config.names import named
 from kd_core.errors import UserError
 from kd_core.networks.fold import folded_copy, is_plain, sharing_copy
 from kd_core.networks.map_layout import map_values
@@ -135,8 +136,8 @@ def as_teachers(
     """
     if isinstance(models, nn.ModuleDict):
         models = dict(models.items())
-    named = {"teacher": models} if isinstance(models, nn.Module) else models
-    for name, model in named.items():
+    by_name = {"teacher": models} if isinstance(models, nn.Module) else models
+    for name, model in named(by_name, "teachers").items():
         if name == "student":
             raise UserError("a teacher cannot be named 'student'; give it another name")
         if shared := _shared(model, student):
@@ -144,7 +145,7 @@ def as_teachers(
                 f"teacher {name!r} shares {shared}, so freezing it would freeze "
                 "the student too, or training would change it; give it a copy (copy.deepcopy)"
             )
-    return {name: Teacher(model) for name, model in named.items()}
+    return {name: Teacher(model) for name, model in by_name.items()}
 
 
 def _shared(teacher: nn.Module, student: nn.Module) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_core.config.by_name import KEYS
+from kd_core.config.names import named
 from kd_core.config.node import Node, mapping, parse, parse_call
 from kd_core.config.reading import load_config, merge, override
 from kd_core.config.trying import try_out
@@ -137,7 +138,7 @@ class _Parser:
         """Parse what the student learns from teachers, or from its peers."""
         node = mapping(given(config, "distiller"), "distiller")
         if config.get("peers") is None:
-            nodes = mapping(given(node, "terms"), "distiller.terms")
+            nodes = named(given(node, "terms"), "distiller.terms")
             terms = {name: parse_term(n, f"distiller.terms.{name}") for name, n in nodes.items()}
             rest = {key: value for key, value in node.items() if key != "terms"}
             return {"distiller": parse_call(build_distiller, rest, "distiller"), "terms": terms}
@@ -146,7 +147,7 @@ class _Parser:
                 "`peers` learn from one another, without a teacher; leave one of them out"
             )
         peers = {}
-        for name, own in mapping(config["peers"], "peers").items():
+        for name, own in named(config["peers"], "peers").items():
             where = f"peers.{name}"
             whole = merge(config["student"], mapping(own, where))
             peers[name] = self.adapter.parse_model(whole, where)
@@ -229,8 +230,7 @@ def _split(options: Config, names: Collection[str]) -> tuple[Config, dict[str, d
 
 def _training(config: Config) -> dict[str, Any]:
     """Return the trainer, optimizer and schedule of a config; the last two were tried out."""
-    found: dict[str, Node] = {}
-    epochs = 1
+    found, epochs = dict[str, Node](), 1
     if "trainer" in config:
         settings = parse_trainer(config["trainer"])
         own = {key: getattr(settings, key) for key in config["trainer"]}
@@ -239,6 +239,8 @@ def _training(config: Config) -> dict[str, Any]:
         found["optimizer"] = parse_optimizer(config["optimizer"])
     if "schedule" in config:
         node = parse(config["schedule"], "schedule", kind=SCHEDULE, provided=("epochs",))
+        if "epochs" in node:
+            raise UserError("schedule.epochs is what trainer.epochs says; leave it out")
         try_out(node, lambda node: node.build(epochs=epochs))
         found["schedule"] = node
     return found

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kd_core.config.names import named
 from kd_core.config.node import Node, map_leaves, mapping, plain
 from kd_core.config.reading import merge
 from kd_core.distill.term_spec import TermSpec
@@ -205,13 +206,12 @@ class Experiment:
 
 def phases_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the whole config of each phase, or of the only one, without a name."""
-    phases = mapping(given(config, "phases"), "phases") or {"": {}}
     rest = {name: value for name, value in config.items() if name != "phases"}
     wholes: dict[str, dict[str, Any]] = {}
-    for name, changes in phases.items():
+    for name, changes in (named(given(config, "phases"), "phases") or {"": {}}).items():
         whole = merge(rest, mapping(changes, f"phases.{name}"))
         map_leaves(whole, partial(_product, folders=dict.fromkeys(wholes)))  # refuses wrong names
-        wholes[str(name)] = whole
+        wholes[name] = whole
     return wholes
 
 
@@ -231,7 +231,7 @@ def teachers_of(config: Mapping[str, Any]) -> dict[str, tuple[str, Mapping[str, 
         )
     if alone:
         return {"teacher": ("teacher", mapping(config["teacher"], "teacher"))}
-    nodes = mapping(given(config, "teachers"), "teachers").items()
+    nodes = named(given(config, "teachers"), "teachers").items()
     return {name: (f"teachers.{name}", mapping(node, f"teachers.{name}")) for name, node in nodes}
 
 
