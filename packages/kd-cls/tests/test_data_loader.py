@@ -85,9 +85,16 @@ def test_a_last_batch_of_one_sample_a_process_is_left_out_where_asked(ordered):
     assert len(loader().without_single()) == 5  # the last has 3
 
 
-@pytest.mark.parametrize("options", [{"batch_size": 0}, {"batch_size": 24, "drop_last": True}])
-def test_a_loader_without_batches_is_refused(options):
-    with pytest.raises(UserError, match=r"no batch can be made of 23 samples"):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 24, "drop_last": True}, "no batch can be made of 23 samples"),
+        ({"batch_size": 0}, "batch_size: wanted a number greater than 0"),
+        ({"batch_size": 1.5}, "batch_size: wanted a whole number"),
+    ],
+)
+def test_a_loader_without_batches_is_refused(options, message):
+    with pytest.raises(UserError, match=message):
         loader(**options)
 
 

@@ -128,7 +128,7 @@ def test_without_copies_nothing_is_strengthened():
 
 
 def test_a_count_below_one_is_refused():
-    with pytest.raises(UserError, match="copies is 0"):
+    with pytest.raises(UserError, match="copies: wanted a number greater than 0, got 0"):
         loader([], copies=0)
 
 

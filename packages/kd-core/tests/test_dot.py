@@ -96,6 +96,13 @@ def test_both_momenta_are_saved_with_the_optimizer():
         assert torch.equal(one, two)
 
 
+@pytest.mark.parametrize("delta", [5.0, 0.1, -0.1, 1e300, float("nan"), "0.075"])
+def test_a_delta_that_makes_a_momentum_of_one_or_more_is_refused(delta):
+    distiller, optimizer, _ = make()
+    with pytest.raises(UserError, match=r"DOT.* delta"):
+        DOTStep(distiller, optimizer, delta=delta)
+
+
 def test_what_is_no_plain_sgd_and_nothing_to_distil_are_refused():
     with pytest.raises(UserError, match="without nesterov"):
         make(nesterov=True)

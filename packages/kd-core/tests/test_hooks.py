@@ -216,6 +216,20 @@ def test_a_method_that_would_not_be_called_is_refused(
         make(tmp_path, **{place: [node(kind)]})
 
 
+@pytest.mark.parametrize(
+    ("construct", "name"),
+    [
+        (lambda value: EvaluateHook(dict, "x", every=value), "every"),
+        (lambda value: CheckpointHook(epochs=value), "epochs"),
+        (lambda value: CheckpointHook(keep_every=value), "keep_every"),
+    ],
+)
+@pytest.mark.parametrize("value", [0, -1, 1.5, float("nan"), "1", True])
+def test_ranges_hold_for_who_constructs_a_hook(construct, name, value):
+    with pytest.raises(UserError, match=rf"Hook: {name}: wanted a"):
+        construct(value)
+
+
 def test_a_state_that_a_hook_cannot_load_is_refused_in_a_line(tmp_path):
     make(tmp_path, epochs=1, hooks=[node(Choosy)]).train()
     other = make(tmp_path, seed=5, hooks=[node(Choosy)])

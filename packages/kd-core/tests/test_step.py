@@ -146,8 +146,14 @@ def test_a_step_with_meter_and_average_reads_nothing_back_to_the_host(optimizer,
 
 
 def test_an_unknown_precision_is_refused_by_name():
-    with pytest.raises(UserError, match=r"precision is 'bf61'; did you mean 'bf16'"):
+    with pytest.raises(UserError, match=r"precision: .*got 'bf61'; did you mean 'bf16'"):
         make_step(precision="bf61")
+
+
+@pytest.mark.parametrize("norm", [-1.0, 0, float("nan"), "1", True])
+def test_a_norm_that_clips_nothing_is_refused(norm):
+    with pytest.raises(UserError, match="TrainStep: clip_norm: wanted a"):
+        make_step(clip_norm=norm)
 
 
 def test_losses_are_added_in_float32_and_none_at_all_is_an_error():

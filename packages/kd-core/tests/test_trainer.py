@@ -465,6 +465,16 @@ class TestHooks:
         assert saved == [None, 2, 2, 4, 4]
 
 
+@pytest.mark.parametrize("name", ["epochs", "accumulate", "log_every", "ema"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, float("nan"), "1", True])
+def test_ranges_hold_for_who_constructs_a_trainer(name, value, tmp_path):
+    """Nothing else is looked at before them."""
+    parts = (object(), Loader(), object(), object())
+    options = {"schedule": object(), "work_dir": tmp_path, "epochs": 1, name: value}
+    with pytest.raises(UserError, match=rf"^Trainer: {name}: wanted a"):
+        Trainer(*parts, **options)
+
+
 class TestLoop:
     def test_the_average_is_what_is_evaluated(self, tmp_path):
         seen = []

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import pytest
 import torch
@@ -112,3 +112,19 @@ def test_a_constructor_called_in_python_is_checked():
         Ball(1, name=3)
     with pytest.raises(TypeError, match="radius"):
         Ball()
+
+
+class Lengthy(Protocol):
+    def length(self) -> int: ...
+
+
+FOR_A_TYPE_CHECKER = list["Gone"]  # noqa: F821
+
+
+@pytest.mark.parametrize(
+    "annotation", [FOR_A_TYPE_CHECKER, int | FOR_A_TYPE_CHECKER, Lengthy | None, [int], 3]
+)
+def test_an_annotation_that_nothing_can_be_checked_by_is_let_be(annotation, recwarn):
+    for value in (3, None, "x", [1]):
+        check(annotation, value)
+    assert not recwarn.list

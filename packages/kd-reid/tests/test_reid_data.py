@@ -111,8 +111,21 @@ class TestRandomErasing:
 
     def test_it_can_be_left_out_and_is_checked(self):
         assert not self.erased(probability=0.0)[1].any()
-        with pytest.raises(UserError, match="aspect is in"):
+        with pytest.raises(UserError, match="aspect: wanted a number of at most 1"):
             RandomErasing(aspect=2)
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            *({"probability": value} for value in (-0.1, 2, float("nan"), "half", True)),
+            *({"area": value} for value in (0.1, (0.1,), (0, 0.4), (0.4, 0.1), (0.1, 1), "ab")),
+            *({"fill": value} for value in (0.5, (0.5,), (0.5, 0.5, 2), (-1, 0, 0), "abc")),
+        ],
+        ids=str,
+    )
+    def test_a_value_that_it_cannot_have_is_refused_by_name(self, options):
+        with pytest.raises(UserError, match=rf"RandomErasing.*{next(iter(options))}"):
+            RandomErasing(**options)
 
 
 class TestZoomCrop:
@@ -128,8 +141,9 @@ class TestZoomCrop:
         assert len(found[~same][:, 0, 0, 0].unique()) > 4  # crops from several places
 
     def test_it_is_checked(self):
-        with pytest.raises(UserError, match="scale 1 or more"):
-            ZoomCrop(scale=0.5)
+        for scale in (0.5, 1e9, float("inf"), float("nan"), "1.1"):
+            with pytest.raises(UserError, match="ZoomCrop: scale: wanted a"):
+                ZoomCrop(scale=scale)
 
 
 @pytest.fixture(scope="module")

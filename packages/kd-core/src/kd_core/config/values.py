@@ -5,7 +5,8 @@ import json
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cache, wraps
 from typing import Annotated, Any
 
@@ -18,8 +19,8 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 """A share: 0 to 1."""
-LayerDecay = Annotated[float, Field(gt=0, le=1)]
-"""Factor from one block of a network to the one before: above 0, at most 1."""
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+"""A share that is not 0."""
 Decay = Annotated[float, Field(gt=0, lt=1)]
 """What a moving average keeps of itself in a step: between 0 and 1."""
 Part = Annotated[float, Field(ge=0, lt=1)]
@@ -39,12 +40,16 @@ Pixels = Annotated[int, Field(gt=0, le=2**14)]
 """A side of an image."""
 Margin = Annotated[int, Field(ge=0, le=2**10)]
 """Pixels around an image."""
+Enlargement = Annotated[float, Field(ge=1, le=8)]
+"""Factor of an image's sides."""
 HeightWidth = Annotated[Sequence[Pixels], Field(min_length=2, max_length=2)]
 _OF_COLOUR, _OF_GREY = Field(min_length=3, max_length=3), Field(min_length=1, max_length=1)
 Means = Annotated[Sequence[Finite], _OF_COLOUR] | Annotated[Sequence[Finite], _OF_GREY]
 """Of pixels, one for each channel: three of colour, one of grey."""
 Deviations = Annotated[Sequence[Positive], _OF_COLOUR] | Annotated[Sequence[Positive], _OF_GREY]
 """Standard deviations, one for each channel."""
+Colour = Annotated[Sequence[Share], _OF_COLOUR]
+"""Red, green and blue in [0, 1]."""
 
 ClassNames = Annotated[Sequence[str], Field(min_length=1)]
 """In the order of logits."""
@@ -181,17 +186,25 @@ def _problem(annotation: Any, value: Any) -> str:
         adapter.validate_json(json.dumps(value, ensure_ascii=False, default=lambda _: {}))
     except ValidationError as error:
         return _text(error, value)
+    except PydanticUserError:  # an annotation with names for a type checker only
+        return ""
     except UnicodeEncodeError:
         return f"wanted text, got {value!r}, which cannot be written in UTF-8"
     return ""
 
 
-@cache
 def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
-    try:
-        return TypeAdapter(annotation, config=_SETTINGS)
-    except PydanticUserError:  # a type that pydantic does not know, or that has its own settings
-        return None
+    """Return what validates values of an annotation; None where nothing is known of them."""
+    return _known_adapter(annotation) if isinstance(annotation, Hashable) else None
+
+
+@cache
+def _known_adapter(annotation: Any) -> TypeAdapter[Any] | None:
+    with warnings.catch_warnings(action="ignore"):  # that of an odd one it checks nothing
+        try:
+            return TypeAdapter(annotation, config=_SETTINGS)
+        except Exception:  # pydantic's own: a type that it does not know, or one with own settings
+            return None
 
 
 def _text(error: ValidationError, value: Any) -> str:

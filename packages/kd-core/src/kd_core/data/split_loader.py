@@ -7,6 +7,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
+from kd_core.config.values import NonNegativeInt, PositiveInt, checked
 from kd_core.data.augment import Augment
 from kd_core.data.sampling import epoch_order
 from kd_core.errors import UserError
@@ -48,28 +49,27 @@ class SplitLoader:
         labelled: Whether the labels are known; otherwise batches have no `label`.
     """
 
+    @checked
     def __init__(
         self,
         labels: Tensor,
         *,
-        batch_size: int,
+        batch_size: PositiveInt,
         shuffle: bool = False,
         augment: Sequence[Augment] = (),
-        data_seed: int = 0,
+        data_seed: NonNegativeInt = 0,
         drop_last: bool = False,
         sampler: Sampler | None = None,
-        copies: int = 1,
+        copies: PositiveInt = 1,
         labelled: bool = True,
     ) -> None:
-        if copies < 1:
-            raise UserError(f"copies is {copies}; every sample is in an epoch at least once")
         self.labels, self.sampler, self.copies = labels, sampler, copies
         self.labelled = labelled
         count = self._count()
-        if batch_size < 1 or (drop_last and count < batch_size):
+        if drop_last and count < batch_size:
             raise UserError(
-                f"batch_size {batch_size}: no batch can be made of {count} samples"
-                f"{' with drop_last' if drop_last else ''}; choose a smaller positive number"
+                f"batch_size {batch_size}: no batch can be made of {count} samples with drop_last; "
+                "choose a smaller number"
             )
         self.batch_size, self.shuffle = batch_size, shuffle
         self.augment, self.data_seed, self.drop_last = tuple(augment), data_seed, drop_last

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
+from kd_core.config.values import Finite, Positive, checked
 from kd_core.distill.distiller import Distiller
 from kd_core.distill.joint_terms import names_of
 from kd_core.distill.weighing import sum_losses
@@ -14,7 +15,7 @@ from kd_core.errors import UserError
 from kd_core.networks.task import Batch
 from kd_core.runtime import distributed
 from kd_core.training.loss_scale import LossScale
-from kd_core.training.step import PRECISIONS, scaled
+from kd_core.training.step import PRECISIONS, Precision, scaled
 
 Parameters = list[nn.Parameter]
 
@@ -37,17 +38,18 @@ class DOTStep:
         precision: See `TrainStep`.
 
     Raises:
-        UserError: If the optimizer is another one, or there is no term.
+        UserError: If the optimizer is another one, a momentum is none, or there is no term.
     """
 
+    @checked
     def __init__(
         self,
         distiller: Distiller,
         optimizer: torch.optim.Optimizer,
         *,
-        delta: float = 0.075,
-        precision: str = "fp32",
-        clip_norm: float | None = None,
+        delta: Finite = 0.075,
+        precision: Precision = "fp32",
+        clip_norm: Positive | None = None,
     ) -> None:
         if not isinstance(optimizer, SGD) or any(_is_varied(g) for g in optimizer.param_groups):
             raise UserError("DOT is a rule for torch.optim.SGD without nesterov and dampening")
@@ -55,8 +57,12 @@ class DOTStep:
             raise UserError("DOT has two gradients and cannot clip one; leave clip_norm out")
         if not distiller.terms:
             raise UserError("DOT needs a term that distils; a student alone is trained by SGD")
-        if precision not in PRECISIONS:
-            raise UserError(f"precision is {precision!r}; one of {', '.join(PRECISIONS)}")
+        for momentum in {group["momentum"] for group in optimizer.param_groups}:
+            if not abs(delta) <= momentum < 1 - abs(delta):
+                raise UserError(
+                    f"DOT: delta {delta:g} beside a momentum of {momentum:g} makes one that is not "
+                    "in [0, 1); change delta, or the optimizer's momentum"
+                )
         self.distiller, self.optimizer, self.delta = distiller, optimizer, delta
         self.dtype = PRECISIONS[precision]
         self.device = distiller.steps.device

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from kd_core.errors import UserError
+from kd_core.config.values import Decay, checked
 from kd_core.networks.copying import copied
 
 
@@ -23,9 +23,8 @@ class ModelAverage:
         UserError: If `decay` is not between 0 and 1.
     """
 
-    def __init__(self, network: nn.Module, decay: float, *, warmup: bool = False) -> None:
-        if not 0 < decay < 1:
-            raise UserError(f"trainer.ema is {decay}; wanted a decay between 0 and 1 such as 0.999")
+    @checked
+    def __init__(self, network: nn.Module, decay: Decay, *, warmup: bool = False) -> None:
         self.network = copied(network).requires_grad_(False).eval()
         self.decay, self.warmup = decay, warmup
 

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from kd_core.config.kinds import Kind, is_subclass, name_of
 from kd_core.config.parameters import call_problem
+from kd_core.config.values import NonNegative, PositiveInt, checked
 from kd_core.data.loader import Loader
 from kd_core.distill.distiller import Distiller
 from kd_core.errors import UserError, nearest
@@ -179,8 +180,9 @@ class EvaluateHook(Hook):
         prefix: Of the metrics' names in the record, for instance "val_".
     """
 
+    @checked
     def __init__(
-        self, evaluate: Evaluate, metric: str, *, every: int = 1, prefix: str = ""
+        self, evaluate: Evaluate, metric: str, *, every: PositiveInt = 1, prefix: str = ""
     ) -> None:
         self.evaluate = evaluate
         self.metric = prefix + metric
@@ -211,8 +213,13 @@ class CheckpointHook(Hook):
         keep_every: Epochs between checkpoints that are kept as `epoch_0010.pth`, or None.
     """
 
+    @checked
     def __init__(
-        self, *, epochs: int = 1, minutes: float = 10.0, keep_every: int | None = None
+        self,
+        *,
+        epochs: PositiveInt = 1,
+        minutes: NonNegative = 10.0,
+        keep_every: PositiveInt | None = None,
     ) -> None:
         self.epochs = epochs
         self.minutes = minutes

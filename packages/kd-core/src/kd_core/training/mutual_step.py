@@ -11,7 +11,7 @@ from kd_core.distill.weighing import sum_losses
 from kd_core.errors import UserError
 from kd_core.networks.task import Batch
 from kd_core.runtime import distributed
-from kd_core.training.step import TrainStep, scaled, update
+from kd_core.training.step import Precision, TrainStep, scaled, update
 
 
 class AlternatingStep(TrainStep):
@@ -30,7 +30,11 @@ class AlternatingStep(TrainStep):
     """
 
     def __init__(
-        self, distiller: Distiller, optimizer: torch.optim.Optimizer, *, precision: str = "fp32"
+        self,
+        distiller: Distiller,
+        optimizer: torch.optim.Optimizer,
+        *,
+        precision: Precision = "fp32",
     ) -> None:
         if not isinstance(distiller, MutualDistiller):
             raise UserError("AlternatingStep is for mutual learning; name `peers`")

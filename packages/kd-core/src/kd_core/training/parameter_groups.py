@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from kd_core.config.node import parse_call
-from kd_core.config.values import LayerDecay, NonNegative, check_values
+from kd_core.config.values import NonNegative, PositiveShare, check_values
 from kd_core.distill.distiller import Distiller
 from kd_core.errors import UserError, located, nearest
 from kd_core.networks.parameters import (
@@ -76,7 +76,7 @@ class Grouping:
     """
 
     groups: Sequence[Rule] = ()
-    layer_decay: LayerDecay | None = None
+    layer_decay: PositiveShare | None = None
     decay_norms_and_biases: bool = True
 
     def __post_init__(self) -> None:

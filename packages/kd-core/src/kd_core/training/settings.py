@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from kd_core.config.build import build
 from kd_core.config.kinds import Kind
@@ -12,7 +12,7 @@ from kd_core.errors import UserError, located
 from kd_core.training.early_stop import parse_early_stop
 from kd_core.training.hooks import HOOK
 from kd_core.training.loggers import LOGGER, require_installed
-from kd_core.training.step import STEP
+from kd_core.training.step import STEP, Precision
 from kd_core.training.targets.choice import parse_cache
 
 StepNode = Annotated[Mapping[str, Any], STEP]
@@ -66,7 +66,7 @@ class TrainerSettings:
     """
 
     epochs: PositiveInt
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     channels_last: bool | None = None
     activation_checkpointing: bool | Sequence[str] = False
     shard_teachers: bool | Sequence[str] = False

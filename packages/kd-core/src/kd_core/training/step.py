@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from kd_core.config.kinds import Kind, makes_calls_with
+from kd_core.config.values import Positive, checked
 from kd_core.distill.distiller import Distiller
 from kd_core.distill.weighing import sum_losses
-from kd_core.errors import UserError, nearest
+from kd_core.errors import UserError
 from kd_core.networks.task import Batch
 from kd_core.runtime import data_parallel, distributed
 from kd_core.training.loss_scale import LossScale
@@ -27,6 +28,7 @@ _NO_GRADIENT = (
     "run under no_grad or inference_mode?"
 )
 
+Precision = Literal["fp32", "bf16", "fp16"]
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -47,18 +49,17 @@ class TrainStep:
         compile: Compile networks, teachers and criteria as a whole with `torch.compile`.
     """
 
+    @checked
     def __init__(
         self,
         distiller: Distiller,
         optimizer: torch.optim.Optimizer,
         *,
-        precision: str = "fp32",
-        clip_norm: float | None = None,
+        precision: Precision = "fp32",
+        clip_norm: Positive | None = None,
         find_unused_parameters: bool = False,
         compile: bool = False,
     ) -> None:
-        if precision not in PRECISIONS:
-            raise UserError(f"precision is {precision!r}{nearest(precision, PRECISIONS)}")
         self.distiller = distiller
         self.optimizer = optimizer
         self.dtype = PRECISIONS[precision]

@@ -11,6 +11,7 @@ from fvcore.common.param_scheduler import ParamScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from kd_core.config.values import Decay, PositiveInt, checked
 from kd_core.data.loader import Loader
 from kd_core.distill.distiller import Distiller
 from kd_core.distill.progress import note_schedules
@@ -52,6 +53,7 @@ class Trainer:
         log_every: Steps between NaN checks and synchronisation of ranks.
     """
 
+    @checked
     def __init__(
         self,
         distiller: Distiller,
@@ -60,13 +62,13 @@ class Trainer:
         optimizer: Optimizer,
         *,
         schedule: ParamScheduler,
-        epochs: int,
+        epochs: PositiveInt,
         work_dir: Path,
         hooks: Iterable[Hook] = (),
-        accumulate: int = 1,
-        ema: float | None = None,
+        accumulate: PositiveInt = 1,
+        ema: Decay | None = None,
         ema_warmup: bool = False,
-        log_every: int = 50,
+        log_every: PositiveInt = 50,
     ) -> None:
         self.distiller, self.loader, self.step, self.optimizer = distiller, loader, step, optimizer
         self.schedule, self.epochs, self.work_dir = schedule, epochs, work_dir

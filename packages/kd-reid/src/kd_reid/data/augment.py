@@ -1,9 +1,8 @@
 """Augmentations of re-identification on a whole uint8 batch, beside those of `kd_core.data`."""
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
+from kd_core.config.values import Colour, Enlargement, Fraction, PositiveShare, Share, checked
 from kd_core.data.sampling import Sampling
 from kd_core.errors import UserError
 from kd_core.networks.task import Batch
@@ -30,19 +29,17 @@ class RandomErasing:
 
     tries = 16  # of a rectangle that fits; nearly all do at once
 
+    @checked
     def __init__(
         self,
-        probability: float = 0.5,
+        probability: Share = 0.5,
         *,
-        area: tuple[float, float] = (0.02, 0.4),
-        aspect: float = 0.3,
-        fill: Sequence[float] = FILL,
+        area: tuple[Fraction, Fraction] = (0.02, 0.4),
+        aspect: PositiveShare = 0.3,
+        fill: Colour = FILL,
     ) -> None:
-        if not (0 <= probability <= 1 and 0 < area[0] <= area[1] < 1 and 0 < aspect <= 1):
-            raise UserError(
-                "RandomErasing: probability is in [0, 1], area rises within (0, 1), aspect is in "
-                f"(0, 1]; got {probability}, {area}, {aspect}"
-            )
+        if area[0] > area[1]:
+            raise UserError(f"RandomErasing: area is {area}; wanted the smallest share first")
         self.probability, self.area, self.aspect = probability, area, aspect
         self.fill = tuple(round(255 * value) for value in fill)
 
@@ -87,11 +84,8 @@ class ZoomCrop:
         scale: Factor of height and width.
     """
 
-    def __init__(self, probability: float = 0.5, *, scale: float = 1.125) -> None:
-        if not (0 <= probability <= 1 and scale >= 1):
-            raise UserError(
-                f"ZoomCrop: probability is in [0, 1], scale 1 or more; got {probability}, {scale}"
-            )
+    @checked
+    def __init__(self, probability: Share = 0.5, *, scale: Enlargement = 1.125) -> None:
         self.probability, self.scale = probability, scale
 
     def __call__(self, batch: Batch, sampling: Sampling) -> Batch:
