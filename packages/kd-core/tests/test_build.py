@@ -9,6 +9,7 @@ from kd_core.config.node import Node, parse, parse_call
 from kd_core.config.parameters import parameters_of
 from kd_core.config.places import NetworkNode
 from kd_core.errors import UserError
+from kd_core.runtime.ranks import Terminated
 from torch import nn
 
 
@@ -204,6 +205,17 @@ class TestBuild:
             build({"type": lacks, "key": "x"}, "a")
         with pytest.raises(UserError, match=r"^a: .*exits: SystemExit 0"):
             build({"type": exits, "code": 0}, "a")
+
+    def test_a_signal_passes(self, modules):
+        modules(slow="from kd_core.runtime.ranks import Terminated\nraise Terminated\n")
+
+        def stopped() -> object:
+            raise Terminated
+
+        with pytest.raises(Terminated):
+            build({"type": stopped}, "a")
+        with pytest.raises(Terminated):
+            locate("madeup.slow.main")
 
     def test_user_error_of_the_constructor_gets_the_path_once(self):
         node = {"type": Needy, "weight": 2.0, "num_classes": 1, "student_shapes": ()}

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from kd_core.errors import UserError, nearest
-from kd_core.runtime.user_code import told_with_place
+from kd_core.runtime.user_code import FAILURES, pass_signals, told_with_place
 
 _OF_NETWORKS = ("timm", "torchreid", "torchvision", "transformers")
 """Libraries of networks that not every installation has; each is installed by its own name."""
@@ -68,10 +68,8 @@ def _import_module(name: str) -> ModuleType | None:
         raise UserError(f"{name} cannot be imported: {error}") from error
     except UserError:
         raise
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # a module that exits is not to end the tool in silence
+    except FAILURES as error:
+        pass_signals(error)
         raise UserError(f"{name} cannot be imported: {told_with_place(error)}") from error
 
 

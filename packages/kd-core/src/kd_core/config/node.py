@@ -14,6 +14,7 @@ from kd_core.config.short_names import expanded
 from kd_core.config.values import annotations_of, check_values
 from kd_core.errors import UserError, located, nearest
 from kd_core.runtime.failures import explain, first_line
+from kd_core.runtime.user_code import pass_signals
 
 _OF_ARGUMENTS = (
     *(TypeError, ValueError, RuntimeError, ArithmeticError, LookupError, AssertionError),
@@ -87,6 +88,7 @@ class Node(Mapping[str, Any]):
                 raise
             raise UserError(f"{self.where}: {error}") from error
         except _OF_ARGUMENTS as error:
+            pass_signals(error)
             if known := explain(error):  # lack of memory, no network
                 raise type(known)(f"{_prefix(self.where)}{known}") from error
             reason = first_line(error)

@@ -17,6 +17,7 @@ from kd_core.config.paths import file_problem
 from kd_core.config.python_text import TextError, check_text
 from kd_core.errors import UserError
 from kd_core.runtime.system_errors import cannot_write
+from kd_core.runtime.user_code import FAILURES, pass_signals
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -43,7 +44,8 @@ def read_python(path: Path, edit: Edit) -> dict[str, Any]:
             loaded = Config.fromfile(path, lazy_import=False, import_custom_modules=False)
     except TextError:
         raise
-    except (Exception, SystemExit) as error:  # a file that exits is not to end the tool in silence
+    except FAILURES as error:
+        pass_signals(error)
         raise UserError(_explain(path, error)) from error
     return dict(loaded.to_dict())
 

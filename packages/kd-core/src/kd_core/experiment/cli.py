@@ -166,6 +166,8 @@ def comparison_main(
 
     def start(arguments: list[str]) -> None:
         args = comparison_parser(title).parse_args(arguments)
+        if not args.rows and not (args.configs and args.sweep):
+            raise UserError("nothing to compare: name CONFIG files, and --rows FILE or --sweep")
         if args.rows and catalogue:
             args.rows = one_file(args.rows, "tables", catalogue)
         _check_early(args, catalogue)

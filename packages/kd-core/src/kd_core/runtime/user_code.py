@@ -9,6 +9,20 @@ from kd_core.runtime.failures import first_line
 _OURS = re.compile(r"/kd_(core|cls|reid|det)/")
 
 
+FAILURES = (Exception, SystemExit)
+"""What a user's code may raise: one that exits must not end a tool in silence."""
+
+
+def pass_signals(error: BaseException) -> None:
+    """Raise an exit again that is not of a user's code: a signal has come, see `runtime.signals`.
+
+    Args:
+        error: One of `FAILURES`, in an `except` that would take it for the user's.
+    """
+    if isinstance(error, SystemExit) and type(error) is not SystemExit:
+        raise error
+
+
 def told_with_place(error: BaseException) -> str:
     """Return an exception in one line, with its place in the user's file that led to it."""
     if isinstance(error, SyntaxError) and error.filename:

@@ -13,7 +13,7 @@ from typing import Any
 from detectron2.config import CfgNode, LazyConfig, instantiate
 from detectron2.modeling import META_ARCH_REGISTRY
 from kd_core.errors import UserError, nearest
-from kd_core.runtime.user_code import told_with_place
+from kd_core.runtime.user_code import FAILURES, pass_signals, told_with_place
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
@@ -129,7 +129,8 @@ def _read(path: str) -> DictConfig:
     before = builtins.__import__
     try:
         return LazyConfig.load(path)
-    except (Exception, SystemExit) as error:
+    except FAILURES as error:
+        pass_signals(error)
         cause = error.__cause__ if isinstance(error.__cause__, SyntaxError) else error
         raise UserError(f"{path}: {with_place(cause)}") from error
     finally:

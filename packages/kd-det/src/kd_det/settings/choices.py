@@ -1,5 +1,6 @@
 """Keys of Detectron2 with values that it fails at in the middle of its work: names, numbers."""
 
+import math
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -46,9 +47,15 @@ def check_choices(cfg: CfgNode) -> None:
     for key in (*_ABOVE_0, *_NOT_NEGATIVE):
         value = _value(cfg, key)
         numbers = value if isinstance(value, list | tuple) else [value]
-        if not all(number > 0 or (number == 0 and key in _NOT_NEGATIVE) for number in numbers):
-            wanted = "0 or more" if key in _NOT_NEGATIVE else "above 0"
-            raise UserError(f"{key} is {value}; wanted {wanted}")
+        if not all(_is_within(number, zero=key in _NOT_NEGATIVE) for number in numbers):
+            wanted = "numbers of 0 or more" if key in _NOT_NEGATIVE else "numbers above 0"
+            raise UserError(f"{key} is {value!r}; wanted {wanted}")
+
+
+def _is_within(number: Any, *, zero: bool) -> bool:
+    """Return whether it is a finite number above 0, or 0; Detectron2 looks at no item of a list."""
+    is_number = isinstance(number, int | float) and not isinstance(number, bool)
+    return is_number and math.isfinite(number) and (number > 0 or (zero and number == 0))
 
 
 def _value(cfg: CfgNode, key: str) -> Any:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from detectron2.config import CfgNode, get_cfg
 from kd_core.errors import UserError, nearest
-from kd_core.runtime.user_code import told_with_place
+from kd_core.runtime.user_code import FAILURES, pass_signals, told_with_place
 
 HOOK = "add_config"
 """Function of a module that adds its keys to a config; another is named after a colon."""
@@ -75,7 +75,8 @@ def _import(name: str) -> Imported:
         )
     try:
         module = importlib.import_module(path)
-    except (Exception, SystemExit) as error:
+    except FAILURES as error:
+        pass_signals(error)
         raise UserError(f"--import {name}: {_not_imported(path, error)}") from error
     hook = getattr(module, function or HOOK, None)
     if (colon or hook is not None) and not callable(hook):
