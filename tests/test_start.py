@@ -122,6 +122,13 @@ def test_an_option_of_a_config_without_a_value_is_one_line_at_once(tool):
     assert "KEY=VALUE" in err
 
 
+@pytest.mark.parametrize("tool", ["cls_compare", "reid_compare"])
+def test_a_comparison_of_nothing_is_one_line_at_once(tool):
+    status, _, err = answer(tool, "configs/demo/student.py")
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert "nothing to compare" in err
+
+
 def test_every_tool_is_a_file_of_its_package_and_a_command_that_is_installed():
     commands = {}
     for file in ROOT.glob("packages/*/pyproject.toml"):

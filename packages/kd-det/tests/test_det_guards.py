@@ -57,7 +57,7 @@ class TestMachine:
         [
             (3, 2, 0, "a multiple of the 2 processes, such as 2"),
             (1, 2, 0, "the 2 processes, such as 2"),
-            (0, 1, 0, "SOLVER.IMS_PER_BATCH is 0; wanted above 0"),
+            (0, 1, 0, "SOLVER.IMS_PER_BATCH is 0; wanted numbers above 0"),
             (6, 2, 4, "a multiple of SOLVER.REFERENCE_WORLD_SIZE 4, such as 4"),
         ],
     )
@@ -253,6 +253,12 @@ def test_marks_windows_lines_and_aliases_of_yaml_are_read(tmp_path):
         (("MODEL.PIXEL_STD", [1.0, "nan", 1.0]), "above 0"),
         (("MODEL.PIXEL_STD", [1.0, None, True]), "above 0"),
         (("MODEL.PIXEL_STD", [1.0, float("inf"), 1.0]), "above 0"),
+        (("INPUT.MIN_SIZE_TRAIN", ()), "above 0"),
+        (("SOLVER.GAMMA", -1.0), "above 0"),
+        (("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", -1.0), "above 0"),
+        (("SOLVER.WARMUP_FACTOR", -1.0), "0 or more"),
+        (("SOLVER.STEPS", ("a",)), "0 or more"),
+        (("SOLVER.STEPS", (-1,)), "0 or more"),
         (("SOLVER.BASE_LR", -0.1), "0 or more"),
         (("SOLVER.BASE_LR", float("nan")), "0 or more"),
         (("TEST.EVAL_PERIOD", -1), "0 or more"),

@@ -42,7 +42,9 @@ def building(where: str = "", node: str = "MODEL") -> Iterator[None]:
             f"{where}the config names a part that Detectron2 does not have: {error.args[0]}; if a "
             "module of yours registers it, name that: --import MODULE"
         ) from error
-    except (AssertionError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+    except (
+        *(AssertionError, TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError),
+    ) as error:
         if memory := explain(error):
             raise memory from error
         asserted = traceback.extract_tb(error.__traceback__)[-1].line

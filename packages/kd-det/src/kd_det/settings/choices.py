@@ -18,6 +18,12 @@ CHOICES = {
         "RepeatFactorTrainingSampler",
         "RandomSubsetTrainingSampler",
     ),
+    "SOLVER.LR_SCHEDULER_NAME": (
+        "WarmupMultiStepLR",
+        "WarmupCosineLR",
+        "WarmupStepWithFixedGammaLR",
+    ),
+    "SOLVER.WARMUP_METHOD": ("linear", "constant"),
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("value", "norm", "full_model"),
     "MODEL.RPN.BBOX_REG_LOSS_TYPE": _LOSSES,
     "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": _LOSSES,
@@ -26,10 +32,12 @@ CHOICES = {
 _ABOVE_0 = (
     *("SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.IMS_PER_BATCH"),
     *("INPUT.MIN_SIZE_TRAIN", "INPUT.MAX_SIZE_TRAIN", "MODEL.PIXEL_STD"),
+    *("SOLVER.GAMMA", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE"),
 )
 _NOT_NEGATIVE = (
     *("SOLVER.BASE_LR", "SOLVER.WARMUP_ITERS", "TEST.EVAL_PERIOD", "DATALOADER.NUM_WORKERS"),
-    *("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"),
+    *("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST", "SOLVER.WARMUP_FACTOR", "SOLVER.MOMENTUM"),
+    *("SOLVER.STEPS", "SOLVER.WEIGHT_DECAY"),
 )
 """Numbers, or lists of numbers, that Detectron2 does not check."""
 
@@ -47,7 +55,8 @@ def check_choices(cfg: CfgNode) -> None:
     for key in (*_ABOVE_0, *_NOT_NEGATIVE):
         value = _value(cfg, key)
         numbers = value if isinstance(value, list | tuple) else [value]
-        if not all(_is_within(number, zero=key in _NOT_NEGATIVE) for number in numbers):
+        lacks = not numbers and key != "SOLVER.STEPS"
+        if lacks or not all(_is_within(number, zero=key in _NOT_NEGATIVE) for number in numbers):
             wanted = "numbers of 0 or more" if key in _NOT_NEGATIVE else "numbers above 0"
             raise UserError(f"{key} is {value!r}; wanted {wanted}")
 
