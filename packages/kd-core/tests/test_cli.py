@@ -8,6 +8,12 @@ from kd_core.experiment.cli import run_main, training_main
 from kd_core.experiment.parsers import training_parser
 
 
+@pytest.mark.parametrize("name", ["", "my module.Net", "my_module.", "net.py:Net", "*"])
+def test_what_is_no_import_path_cannot_be_trusted(name, capsys):
+    assert run_main(training_parser("Train").parse_args, ["--trust", name]) == 2
+    assert f"--trust {name!r}: wanted an import path" in capsys.readouterr().err
+
+
 def fail(arguments: list[str]) -> int:
     raise UserError("term 'dkd': no such tap;\n  did you mean 'layer4'?")
 
