@@ -18,7 +18,7 @@ def check_text(file: Path) -> None:
     """Reject a text of which a part would be left out in silence, or that is not UTF-8.
 
     Raises:
-        TextError: If it is such a text. What Python refuses is not looked at.
+        TextError: If it is such a text. What Python refuses is told when the file is run.
     """
     content = file.read_bytes()
     if content.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
