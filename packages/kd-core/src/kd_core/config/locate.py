@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from kd_core.errors import UserError, nearest
-from kd_core.runtime.user_code import FAILURES, pass_signals, told_with_place
+from kd_core.runtime.user_code import FAILURES, pass_signals, with_place
 
 _OF_NETWORKS = ("timm", "torchreid", "torchvision", "transformers")
 """Libraries of networks that not every installation has; each is installed by its own name."""
@@ -70,7 +70,7 @@ def _import_module(name: str) -> ModuleType | None:
         raise
     except FAILURES as error:
         pass_signals(error)
-        raise UserError(f"{name} cannot be imported: {told_with_place(error)}") from error
+        raise UserError(f"{name} cannot be imported: {with_place(error)}") from error
 
 
 def _hint(name: str, names: Collection[str]) -> str:

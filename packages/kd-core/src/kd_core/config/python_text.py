@@ -18,7 +18,7 @@ def check_text(file: Path) -> None:
     """Reject a text of which a part would be left out in silence, or that is not UTF-8.
 
     Raises:
-        TextError: If it is such a text. What Python refuses is told when the file is run.
+        TextError: If it is such a text. What Python refuses is reported when the file is run.
     """
     content = file.read_bytes()
     if content.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -58,7 +58,7 @@ def _bases(tree: ast.Module, nodes: Iterable[ast.AST]) -> Iterator[tuple[int, st
         if isinstance(node.ctx, ast.Store):
             yield (
                 node.lineno,
-                f"`{_BASE}` is read once, from a line `{_BASE} = [...]` that stands alone; "
+                f"`{_BASE}` is read once, from `{_BASE} = [...]` on a line of its own; "
                 "write all files there",
             )
 

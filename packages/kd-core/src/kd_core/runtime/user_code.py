@@ -23,7 +23,7 @@ def pass_signals(error: BaseException) -> None:
         raise error
 
 
-def told_with_place(error: BaseException) -> str:
+def with_place(error: BaseException) -> str:
     """Return an exception in one line, with its place in the user's file that led to it."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"

@@ -13,7 +13,7 @@ from typing import Any
 from detectron2.config import CfgNode, LazyConfig, instantiate
 from detectron2.modeling import META_ARCH_REGISTRY
 from kd_core.errors import UserError, nearest
-from kd_core.runtime.user_code import FAILURES, pass_signals, told_with_place
+from kd_core.runtime.user_code import FAILURES, pass_signals, with_place
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn

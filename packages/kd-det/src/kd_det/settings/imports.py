@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from detectron2.config import CfgNode, get_cfg
 from kd_core.errors import UserError, nearest
-from kd_core.runtime.user_code import FAILURES, pass_signals, told_with_place
+from kd_core.runtime.user_code import FAILURES, pass_signals, with_place
 
 HOOK = "add_config"
 """Function of a module that adds its keys to a config; another is named after a colon."""
@@ -96,4 +96,4 @@ def _not_imported(path: str, error: BaseException) -> str:
             hint = nearest(path, found)
             return f"there is no module {error.name!r} here or on PYTHONPATH{hint}"
         return f"it needs {error.name}, which is not installed"
-    return told_with_place(error)
+    return with_place(error)
