@@ -24,6 +24,8 @@ PKD = {"CRITERION": "kd_core.criteria.pkd.PKD"}
 FITNET = {"CRITERION": "kd_core.criteria.fitnet.FitNet"}
 VIT = {"NETWORK": "timm:test_vit", "WEIGHTS": "random"}
 CONVNEXT = {"NETWORK": "timm:test_convnext", "WEIGHTS": "random"}
+TWINS = {"embed_dims": [8] * 2 + [16, 8], "num_heads": [1] * 4, "depths": [1] * 4}
+XCIT = {"embed_dim": 8, "num_heads": 1, "depth": 2}
 PIXELS = {"FORMAT": "RGB", "RANGE": 255, "PIXEL_MEAN": [0.0] * 3, "PIXEL_STD": [1.0] * 3}
 
 NETS = '''
@@ -46,7 +48,8 @@ class Pools(nn.Module):
     def __init__(self, strides: list, form: str = "dict"):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))
-        self.pools = nn.ModuleList(nn.AvgPool2d(stride, ceil_mode=True) for stride in strides)
+        ceil = form != "floor"
+        self.pools = nn.ModuleList(nn.AvgPool2d(stride, ceil_mode=ceil) for stride in strides)
         self.form = form
 
     def forward(self, images):
@@ -59,7 +62,10 @@ class Pools(nn.Module):
             return Output(maps[0], None)
         if self.form == "last":
             return [one.permute(0, 2, 3, 1) for one in maps]
-        return maps if self.form == "list" else {f"m{i}": one for i, one in enumerate(maps)}
+        if self.form == "whole":
+            return [one.round().long() for one in maps]
+        named = {f"m{i}": one for i, one in enumerate(maps)}
+        return maps if self.form in ("list", "floor") else named
 
 
 @dataclass
@@ -227,6 +233,31 @@ class TestTimm:
         with pytest.raises(UserError, match=r"strides 4, 8, 16, 32, 64, the teacher's 8, 16"):
             taught(node)
 
+    @pytest.mark.parametrize(
+        ("name", "arguments", "place"),
+        [
+            ("twins_pcpvt_small", TWINS, 1),  # its stages are no modules
+            ("xcit_nano_12_p8_224", XCIT, -1),  # its blocks give tokens, of one stride
+        ],
+    )
+    def test_maps_that_no_module_gives_are_those_of_timm(
+        self, name, arguments, place, taught, inputs
+    ):
+        node = {"NETWORK": f"timm:{name}", "ARGS": arguments, "WEIGHTS": "random"}
+        distiller = taught(node, {"fitnet": FITNET | {"STUDENT": ["@fpn[1]"]}})
+        assert list(levels(distiller)) == ["stride8"]
+        (maps,) = maps_for(distiller, inputs).values()
+        net = distiller.teachers["teacher"].network.net.net
+        mean, std = (
+            torch.tensor(net.pretrained_cfg[key])[:, None, None] for key in ("mean", "std")
+        )
+        images = torch.zeros(2, 3, 64, 96)
+        for row, one in zip(images, inputs, strict=True):
+            rgb = one["image"].flip(0).float() / 255
+            row[:, : rgb.shape[1], : rgb.shape[2]] = (rgb - mean) / std
+        wanted = net.forward_intermediates(images, norm=place < 0, intermediates_only=True)
+        torch.testing.assert_close(maps, wanted[place])
+
     def test_patches_of_another_size_are_scaled_to_the_students(self, taught, inputs):
         arguments = {"patch_size": 14, "img_size": 112, "dynamic_img_size": True}
         node, term = VIT | {"ARGS": arguments}, {"fitnet": FITNET | {"STUDENT": ["@fpn[2]"]}}
@@ -274,6 +305,22 @@ class TestOwn:
         with pytest.raises(UserError, match=r"TEACHER names maps of strides 8, STUDENT of 16"):
             taught(pools([16, 8, 16], "list"), term)
 
+    def test_a_network_without_parameters_teaches(self, taught, inputs):
+        node = {"NETWORK": "torch.nn.AvgPool2d", "ARGS": {"kernel_size": 16}, "INPUT": PIXELS}
+        with trusting("torch.nn.AvgPool2d"):
+            term = {"fitnet": FITNET | {"STUDENT": ["@fpn[2]"]}}
+            distiller = taught(node | {"WEIGHTS": "random"}, term)
+        assert levels(distiller) == {"stride16": (3, 8, 8)}
+
+    def test_strides_that_do_not_divide_the_images_are_measured_with_others(self, taught):
+        term = {"fitnet": FITNET | {"STUDENT": ["@fpn[1]"]}}
+        node = pools([7, 14], "floor", RESIZE_MAPS=True)
+        with pytest.raises(UserError, match=r"18, 18.*36, 36.*MULTIPLE .*patches of 7 pixels"):
+            taught(node, term)
+        distiller = taught(node | {"INPUT": PIXELS | {"MULTIPLE": 14}}, term)
+        (level,) = distiller.teachers["teacher"].network.wanted.values()
+        assert level == Level("output[0]", Fraction(7), Fraction(8))
+
     def test_pretrained_is_switched_off_in_a_factory_of_a_user(self, taught):
         node = {"NETWORK": "nets_of_a_teacher.Fetching", "WEIGHTS": "random", "INPUT": PIXELS}
         term = {"fitnet": FITNET | {"STUDENT": ["@fpn[0]"]}}
@@ -286,6 +333,15 @@ class TestOwn:
 
 
 class TestLevels:
+    def test_maps_smaller_than_their_images_are_refused_with_what_helps(self):
+        net = nn.Sequential(nn.Conv2d(3, 4, 9, 4))
+        level = {"a": Level("0", Fraction(4), Fraction(4))}
+        network = LevelNetwork(net, Geometry(Fraction(1), 1, 0), level)
+        with pytest.raises(UserError, match=r"6x6 positions.*no padding.*another map"):
+            network(torch.rand(1, 3, 32, 32))
+        with pytest.raises(UserError, match=r"6x6 positions.*set KD.TEACHER.INPUT.MULTIPLE"):
+            network(torch.rand(1, 3, 30, 30))
+
     def test_strides_count_growth_and_not_borders(self):
         conv = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.Conv2d(4, 4, 3, 2))  # 31 and 63 positions
         lengths = measure(conv, conv, ["0", "1"], [128, 256])
@@ -368,6 +424,13 @@ REFUSED = {
     ),
     "unknown images": Refused(pools([16]) | {"INPUT": {}}, {}, "RANGE.*does not say which images"),
     "units": Refused(VIT | {"INPUT": {"PIXEL_MEAN": [123.0] * 3}}, {}, "from 0 to 1 .*one unit"),
+    "no number": Refused(VIT | {"INPUT": {"PIXEL_STD": [float("nan")] * 3}}, {}, "three finite"),
+    "whole numbers": Refused(pools([16], "whole"), {}, r"gives no map that grows.*\(no maps for"),
+    "one size": Refused(
+        pools([16]) | {"INPUT": PIXELS | {"SIZE": 100}, "RESIZE_MAPS": True},
+        {},
+        r"divides INPUT.SIZE .*\(7, 7\).*\[100\]",
+    ),
     "order": Refused(VIT | {"INPUT": {"FORMAT": "GBR"}}, {}, "'GBR'; wanted RGB or BGR"),
     "ratio": Refused(VIT | {"INPUT": {"RESIZE": 0.8712}}, {}, "RESIZE is 0.8712; wanted a simple"),
     "student": Refused(VIT, {"STUDENT": ["@roi_logits"]}, "gives no map of a stride"),

@@ -15,10 +15,11 @@ from kd_det.data.loader import drawn_from
 from kd_det.networks.detector import Detector
 from kd_det.teachers.factory import call_of, check_named, make_network
 from kd_det.teachers.inputs import input_format, multiple_of
-from kd_det.teachers.levels import Stride, measure, sizes_for, strides_of
-from kd_det.teachers.maps import failing, find_maps, runner_of
+from kd_det.teachers.levels import Lengths, Stride, Strides, measure, sizes_for, strides_of
+from kd_det.teachers.maps import find_maps
 from kd_det.teachers.network import Geometry, LevelNetwork, MapTeacher
 from kd_det.teachers.nodes import PRETRAINED, RANDOM, check_teacher_node
+from kd_det.teachers.passes import failing, runner_of, whole
 from kd_det.teachers.taps import Levels, paired_terms
 
 _DIVISIBLE = 32  # by which students pad that do not say it
@@ -47,7 +48,7 @@ def map_strides(cfg: CfgNode) -> dict[str, Stride]:
     net, asked = make_network(node)
     sizes = sizes_for(multiple_of(net, node.INPUT), node.INPUT.SIZE)
     net, taps = find_maps(net.eval(), sizes[0], node.MAPS, asked)
-    return _own_strides(net, taps, sizes, node.MAPS)
+    return _own_strides(net, taps, sizes, node)
 
 
 def map_teacher(
@@ -73,7 +74,7 @@ def map_teacher(
     geometry = _geometry(cfg, multiple_of(net, node.INPUT))
     sizes = sizes_for(geometry.multiple, geometry.fixed)
     net, taps = find_maps(net, sizes[0], node.MAPS, asked)
-    own = _own_strides(net, taps, sizes, node.MAPS)
+    own = _own_strides(net, taps, sizes, node)
     levels = Levels(own, _factor(cfg, geometry), resize=node.RESIZE_MAPS)
     specs = paired_terms(specs, student, levels)
     levels.check_used(node.MAPS)
@@ -91,14 +92,14 @@ def map_teacher(
 
 
 def _own_strides(
-    net: nn.Module, taps: Sequence[str], sizes: Sequence[int], named: Sequence[str]
+    net: nn.Module, taps: Sequence[str], sizes: Sequence[int], node: CfgNode
 ) -> dict[str, Stride]:
     """Return the strides of a network's maps, large maps first."""
     run: Callable[[Tensor], Any] = runner_of(net)
     with failing(net, sizes[0]):
         lengths = measure(net, run, taps, sizes)
     strides = strides_of(lengths, sizes)
-    for tap in named:
+    for tap in node.MAPS:
         if tap not in strides:
             seen = lengths.get(tap, "no map [N, C, H, W]")
             raise UserError(
@@ -106,11 +107,25 @@ def _own_strides(
                 "stride; name a module that gives maps"
             )
     if not strides:
+        seen = "; ".join(f"{tap} {found}" for tap, found in list(lengths.items())[:3]) or "no maps"
+        wanted = "divides INPUT.SIZE" if node.INPUT.SIZE else "grows with the image"
         raise UserError(
-            f"KD.TEACHER.NETWORK: {type(net).__name__} gives no map that grows with the image; "
-            "name modules that do as KD.TEACHER.MAPS"
+            f"KD.TEACHER.NETWORK: {type(whole(net)).__name__} gives no map that {wanted} ({seen} "
+            f"for images of {sizes}); name modules that do as KD.TEACHER.MAPS"
         )
+    _check_whole(strides, lengths, sizes, node)
     return dict(sorted(strides.items(), key=lambda item: item[1]))
+
+
+def _check_whole(strides: Strides, lengths: Lengths, sizes: Sequence[int], node: CfgNode) -> None:
+    """Reject strides that are fractions because the images are no multiples of them."""
+    for tap, stride in strides.items():
+        if stride.denominator > 1 < stride and not (node.INPUT.MULTIPLE or node.INPUT.SIZE):
+            raise UserError(
+                f"KD.TEACHER.NETWORK: {tap!r} gives {lengths[tap]} for images of {sizes}, which is "
+                "the stride of no whole pixels; set KD.TEACHER.INPUT.MULTIPLE to a number that "
+                f"its strides divide (patches of {int(stride)} pixels: {int(stride)})"
+            )
 
 
 def _geometry(cfg: CfgNode, multiple: int) -> Geometry:

@@ -1,5 +1,6 @@
 """What a network wants of its images: order of channels, range, mean and deviation."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -96,8 +97,9 @@ def _check(given: Mapping[str, Any]) -> None:
         raise UserError(f"{_WHERE}.RANGE is {given['RANGE']!r}; wanted 1 or 255")
     for key in ("PIXEL_MEAN", "PIXEL_STD"):
         values = given[key]
-        if len(values) != 3 or not all(isinstance(value, int | float) for value in values):
-            raise UserError(f"{_WHERE}.{key} is {values!r:.80}; wanted three numbers")
+        numbers = [value for value in values if isinstance(value, int | float)]
+        if len(values) != 3 or len(numbers) != 3 or not all(map(math.isfinite, numbers)):
+            raise UserError(f"{_WHERE}.{key} is {values!r:.80}; wanted three finite numbers")
     if min(given["PIXEL_STD"]) <= 0:
         raise UserError(f"{_WHERE}.PIXEL_STD is {given['PIXEL_STD']}; wanted numbers above 0")
     largest = max(map(abs, given["PIXEL_MEAN"]))

@@ -1,5 +1,6 @@
 """Levels of two networks by stride: measured in passes, and paired where they are equal."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
@@ -16,6 +17,8 @@ Stride = Fraction
 """Pixels of an image for one position of a map."""
 Strides = Mapping[str, Stride]
 """Of every tap that gives a map."""
+Lengths = Mapping[str, Sequence[tuple[int, int]]]
+"""Height and width of the map of every tap, for images of several sizes."""
 
 _SHORTEST = 128  # pixels of the images that strides are measured with
 
@@ -43,7 +46,7 @@ def measure(
         UserError: If the channels of a map come last, or nothing shows where they are.
     """
     taps = list(dict.fromkeys(taps))
-    device = next(network.parameters()).device
+    device = device_of(network)
     found: dict[str, list[tuple[int, int]]] = {tap: [] for tap in taps}
     for size in sizes:
         image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(size))
@@ -53,14 +56,18 @@ def measure(
             run(image.to(device))
         layout.check()
         for name, value in values.items():
-            if isinstance(value, Tensor) and value.dim() == 4:
+            if isinstance(value, Tensor) and value.dim() == 4 and value.is_floating_point():
                 found[name].append((value.shape[2], value.shape[3]))
     return {name: lengths for name, lengths in found.items() if lengths}
 
 
-def strides_of(
-    lengths: Mapping[str, Sequence[tuple[int, int]]], sizes: Sequence[int]
-) -> dict[str, Stride]:
+def device_of(network: nn.Module) -> torch.device:
+    """Return where a network is; the CPU for one without parameters and buffers."""
+    tensors = itertools.chain(network.parameters(), network.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+
+def strides_of(lengths: Lengths, sizes: Sequence[int]) -> dict[str, Stride]:
     """Return the stride of every tap whose maps have one; see `measure`.
 
     With two sizes it is the growth of the image by that of the map, so borders do not count.

@@ -6,35 +6,11 @@ from typing import Any
 import torch
 from kd_core.errors import UserError
 from kd_core.networks.probe import untouched
-from kd_core.networks.tap_paths import entries
 from kd_core.networks.tokens import known_tokens
-from kd_core.runtime.failures import explain, first_line
 from torch import Tensor, nn
-from torchvision.models.detection import FCOS, RetinaNet
-from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
-from torchvision.models.detection.ssd import SSD
 
-
-class FlatOutput(nn.Module):
-    """A network whose output is a dict without others inside: `feature_maps.0` and so on.
-
-    Args:
-        net: A network whose output holds tuples or dicts, such as a backbone of transformers.
-    """
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the tensors of the output by the path to them."""
-        return _tensors(self.net(images))
-
-
-def runner_of(network: Any) -> Any:
-    """Return the part that makes the maps: of torchvision's detectors the backbone alone."""
-    detectors = (GeneralizedRCNN, RetinaNet, FCOS, SSD)
-    return network.backbone if isinstance(network, detectors) else network
+from kd_det.teachers.levels import device_of, measure
+from kd_det.teachers.passes import FlatOutput, StageMaps, failing, runner_of, tensors_in
 
 
 def find_maps(
@@ -54,9 +30,9 @@ def find_maps(
     if named:
         return network, list(named)
     if infos := _infos_of_timm(network):
-        return network, _of_timm(network, infos, levels)
+        return _of_timm(network, size, infos, levels)
     runner = runner_of(network)
-    found = _tensors(_output(runner, size))
+    found = tensors_in(_output(runner, size))
     if runner is not network:
         return network, [f"backbone[{name}]" for name, value in found.items() if value.dim() == 4]
     maps = {name: tap for name, value in found.items() if (tap := _layout(network, name, value))}
@@ -75,8 +51,13 @@ def _infos_of_timm(network: Any) -> list[dict[str, Any]]:
     return infos if isinstance(infos, list) and hasattr(network, "forward_features") else []
 
 
-def _of_timm(network: Any, infos: Sequence[Any], levels: Sequence[int] | None) -> list[str]:
-    """Return the ends of stages; of a plain vision transformer, its tokens after the last norm."""
+def _of_timm(
+    network: Any, size: int, infos: Sequence[Any], levels: Sequence[int] | None
+) -> tuple[nn.Module, list[str]]:
+    """Return the ends of stages; of a plain vision transformer, its tokens after the last norm.
+
+    Where these are no modules of the whole network, or give anything but maps, timm makes the maps.
+    """
     if levels is not None:
         try:
             infos = [infos[place] for place in levels]
@@ -85,12 +66,28 @@ def _of_timm(network: Any, infos: Sequence[Any], levels: Sequence[int] | None) -
                 f"KD.TEACHER.ARGS.out_indices is {list(levels)}; there are {len(infos)} levels"
             ) from error
     names = [str(info["module"]) for info in infos]
-    if known_tokens(network, names[-1]) is None:
-        last = ":nhwc" if getattr(network, "output_fmt", None) == "NHWC" else ""
-        return [name + last for name in names]
-    if levels is None:
-        names = ["norm"] if isinstance(getattr(network, "norm", None), nn.Module) else names[-1:]
-    return [f"{name}:map" for name in names]
+    there = set(names) <= {name for name, _ in network.named_modules() if name}
+    if there and known_tokens(network, names[-1]) is not None:
+        if levels is None:
+            last = isinstance(getattr(network, "norm", None), nn.Module)
+            names = ["norm"] if last else names[-1:]
+        return network, [f"{name}:map" for name in names]
+    layout = ":nhwc" if getattr(network, "output_fmt", None) == "NHWC" else ""
+    taps = [name + layout for name in names]
+    if not hasattr(network, "forward_intermediates") or (there and _give_maps(network, taps, size)):
+        return network, taps
+    norm = len({info["reduction"] for info in infos}) == 1  # others refuse it
+    places = range(len(infos))
+    return StageMaps(network, levels, norm=norm), [f"output[{place}]:nchw" for place in places]
+
+
+def _give_maps(network: nn.Module, taps: Sequence[str], size: int) -> bool:
+    """Return whether all taps give maps whose channels are known to be where their layout says."""
+    try:
+        with failing(network, size):
+            return len(measure(network, network, taps, [size])) == len(taps)
+    except UserError:
+        return False
 
 
 def _layout(network: nn.Module, name: str, value: Tensor) -> str:
@@ -104,9 +101,9 @@ def _layout(network: nn.Module, name: str, value: Tensor) -> str:
 
 
 def _output(network: nn.Module, size: int) -> Any:
-    parameter = next(network.parameters())
     images = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     with untouched(network), failing(network, size):
+<<<<<<< HEAD
         return network(images.to(parameter.device))
 
 
@@ -142,6 +139,9 @@ def _tensors(value: Any, path: str = "") -> dict[str, Tensor]:
     for name, item in entries(value).items():
         found |= _tensors(item, f"{path}.{name}" if path else name)
     return found
+=======
+        return network(images.to(device_of(network)))
+>>>>>>> 3332b6b (det: teachers of timm without modules for their stages, odd strides and maps are right or one line)
 
 
 def _seen(found: dict[str, Tensor]) -> str:

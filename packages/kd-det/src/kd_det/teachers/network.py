@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from kd_det.teachers.inputs import InputFormat
 from kd_det.teachers.levels import Stride
-from kd_det.teachers.maps import failing, runner_of
+from kd_det.teachers.passes import failing, runner_of
 
 
 @dataclass(frozen=True)
@@ -119,10 +119,15 @@ def _placed(maps: Tensor, level: Level, factor: Fraction, size: Sequence[int]) -
     ratio = level.wanted * factor / level.own  # positions of the network's map for one of these
     if ratio == 1:
         if maps.shape[2] < height or maps.shape[3] < width:
+            uneven = any(side % level.wanted for side in size)
+            advice = (
+                "set KD.TEACHER.INPUT.MULTIPLE (32?), so that images are padded"
+                if uneven
+                else "its layers leave out the border of the images (no padding): name another map"
+            )
             raise UserError(
                 f"KD.TEACHER.NETWORK: {level.tap!r} gives {maps.shape[2]}x{maps.shape[3]} "
-                f"positions, the student's map has {height}x{width}; set "
-                "KD.TEACHER.INPUT.MULTIPLE (32?), so that images are padded"
+                f"positions, the student's map has {height}x{width}; {advice}"
             )
         return maps[:, :, :height, :width]
     maps = maps.float()  # bfloat16 has too few digits for places
