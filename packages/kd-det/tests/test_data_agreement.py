@@ -206,6 +206,14 @@ CASES = [
     ("true box", box_of(True, 2, 30, 40), "boxes", "bbox of annotation 4", [], LEARNS),
     ("corners alone", box_of(1, 2), "boxes", "bbox of annotation 4", [], DIES),
     ("lost box", box_of(200, 200, 20, 20), "boxes", "", [4], LEARNS),
+    (
+        "lost boxes only",
+        all_of("annotations", bbox=[200, 200, 20, 20]),
+        "boxes",
+        "nothing_to_learn",
+        list(range(1, 9)),
+        LEARNS,  # of background alone
+    ),
     ("left of it", box_of(-30, 2, 20, 20), "boxes", "", [4], LEARNS),
     ("cut box", box_of(70, 10, 30, 20), "boxes", "", [], LEARNS),
     ("equal names", all_of("categories", name="a"), "boxes", "are both called 'a'", [], LEARNS),

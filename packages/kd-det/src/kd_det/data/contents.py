@@ -51,7 +51,8 @@ def check_contents(cfg: CfgNode, train: Sequence[str]) -> None:
     if empty and len(empty) == len(train):
         raise UserError(
             f"data set {empty[0]!r}: no image has an object that training uses: none, or crowds "
-            "alone, or no visible keypoints; DATALOADER.FILTER_EMPTY_ANNOTATIONS False keeps them"
+            "alone, boxes without size or outside their images, or no visible keypoints; "
+            "DATALOADER.FILTER_EMPTY_ANNOTATIONS False keeps them"
         )
     for name, text in passed.items():
         err.print(f"data set {name!r}: {text}")

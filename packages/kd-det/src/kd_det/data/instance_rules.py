@@ -83,11 +83,14 @@ def problems(content: Mapping[str, Any], folder: Path, needs: Needs) -> Found:
     images = {image["id"]: image for image in content["images"]}
     found: Found = defaultdict(list)
     kept = set(images) if needs.evaluates else _kept(content, needs)
+    learned = needs.evaluates or needs.keeps_empty
     for annotation in content["annotations"]:
         image = images[annotation["image_id"]]
         used = image["id"] in kept and (needs.evaluates or not annotation["iscrowd"])
-        for kind in _of(annotation, image, needs, used=used):
+        kinds = list(_of(annotation, image, needs, used=used))
+        for kind in kinds:
             found[kind].append(annotation["id"])
+        learned = learned or (used and not LEFT_OUT.keys() & kinds)
     names = [image["file_name"] for image in content["images"]]
     found["outside_files"] = [name for name in names if _leaves_folder(name, str(folder))]
     if not images:
@@ -96,6 +99,8 @@ def problems(content: Mapping[str, Any], folder: Path, needs: Needs) -> Found:
         found["nothing_to_learn"] = [
             "no image has an object that is not a crowd" + ", and keypoints" * bool(needs.keypoints)
         ]
+    elif not learned:
+        found["nothing_to_learn"] = ["every object is left out"]
     return {kind: ids for kind, ids in found.items() if ids}
 
 
