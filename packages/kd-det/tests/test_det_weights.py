@@ -150,6 +150,13 @@ class TestReading:
             read_weights(tmp_path / name)
 
 
+READERS = (
+    read_weights,
+    lambda path: SafeCheckpointer(Detector()).load(path),
+    lambda path: load_teacher(Detector(), path),
+)
+
+
 class TestDownload:
     def test_a_name_of_detectron2_is_looked_up_in_its_cache(self, state, tmp_path, monkeypatch):
         path = write(zoo(state), tmp_path / "w.pkl")
@@ -158,13 +165,19 @@ class TestDownload:
         assert_same(read_weights("detectron2://COCO/w.pkl"), state)
         assert asked == ["detectron2://COCO/w.pkl"]
 
-    def test_a_failed_download_says_what_to_do(self, monkeypatch):
+    @pytest.mark.parametrize("read", READERS)
+    def test_a_failed_download_says_what_to_do(self, read, monkeypatch):
         def fail(name):
             raise OSError("no route")
 
         monkeypatch.setattr(PathManager, "get_local_path", fail)
         with pytest.raises(UserError, match=r"detectron2://x\.pkl cannot be downloaded \(no route"):
-            read_weights("detectron2://x.pkl")
+            read("detectron2://x.pkl")
+
+    @pytest.mark.parametrize("read", READERS)
+    def test_an_address_of_a_kind_that_nobody_reads_is_refused(self, read):
+        with pytest.raises(UserError, match=r"s3://bucket/x\.pth is no address that is read here"):
+            read("s3://bucket/x.pth")
 
 
 class TestTeacher:

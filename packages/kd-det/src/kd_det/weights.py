@@ -59,12 +59,17 @@ def local_file(path: str | Path) -> Path:
     Raises:
         UserError: If it cannot be downloaded.
     """
+    advice = "download it elsewhere and give the file's path"
     try:
-        return Path(PathManager.get_local_path(str(path))).expanduser()
+        file = Path(PathManager.get_local_path(str(path))).expanduser()
     except OSError as error:
+        raise UserError(f"{path} cannot be downloaded ({error}); {advice}") from error
+    if "://" in str(path) and not file.is_file():  # of a kind that nobody registered
         raise UserError(
-            f"{path} cannot be downloaded ({error}); download it elsewhere and give the file's path"
-        ) from error
+            f"{path} is no address that is read here (https://, detectron2:// and those of your "
+            f"own path handlers are); {advice}"
+        )
+    return file
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -164,6 +169,7 @@ class SafeCheckpointer(DetectionCheckpointer):
                 "is empty"
             )
         file, self._choice = split_choice(path) if path and "://" not in path else (path, "")
+        file = local_file(path) if "://" in (path or "") else file
         contents: dict[str, Any] = super().load(str(file), checkpointables)
         return contents
 

@@ -26,7 +26,8 @@ def read_places(path: Path) -> dict[str, Any]:
             raise UserError(f"{path}: {advice}") from error
         raise
     if not isinstance(contents, Mapping) or not contents:
-        raise UserError(f"{path}: wanted a dict of weights, got {type(contents).__name__}")
+        came = "an empty one" if contents == {} else f"a {type(contents).__name__}"
+        raise UserError(f"{path}: wanted a dict of weights, got {came}")
     return {str(name): value for name, value in contents.items()}
 
 
