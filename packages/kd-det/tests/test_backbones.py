@@ -1,5 +1,8 @@
 """MobileNetV2 and ResNet10 with a pyramid are built and frozen as Detectron2's own backbones."""
 
+import importlib
+import sys
+
 import pytest
 import torch
 from kd_core.errors import UserError
@@ -10,8 +13,9 @@ pytest.importorskip("detectron2")
 import kd_det  # noqa: F401  before Detectron2
 from detectron2.config import get_cfg
 from detectron2.layers import FrozenBatchNorm2d
-from detectron2.modeling import build_backbone
-from kd_det.networks import resnet10  # noqa: F401  registers itself
+from detectron2.modeling import BACKBONE_REGISTRY, build_backbone
+from kd_det import networks
+from kd_det.networks import detector, resnet10  # noqa: F401  the second registers itself
 from kd_det.networks.backbones import MobileNetV2
 
 STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
@@ -40,6 +44,20 @@ def test_the_maps_have_the_channels_and_strides_of_mdistiller():
     expected = {name: (1, CHANNELS[name], 64 // s, 64 // s) for name, s in STRIDES.items()}
     with torch.no_grad():
         assert shapes(backbone(torch.rand(1, 3, 64, 64))) == expected
+
+
+def test_whoever_builds_a_detector_has_them(monkeypatch):
+    """As a tool does that imports nothing else, such as `tools/det_export.py`."""
+    modules = ("detector", "backbones", "resnet10")
+    for name in modules:
+        monkeypatch.setattr(networks, name, getattr(networks, name))  # put back afterwards
+        monkeypatch.delitem(sys.modules, f"kd_det.networks.{name}")
+    theirs = {n: one for n, one in BACKBONE_REGISTRY if not one.__module__.startswith("kd_det.")}
+    monkeypatch.setattr(BACKBONE_REGISTRY, "_obj_map", dict(theirs))
+    importlib.import_module("kd_det.networks.detector")
+    assert {"build_mobilenetv2_fpn_backbone", "build_resnet10_fpn_backbone"} <= {
+        name for name, _ in BACKBONE_REGISTRY
+    } - theirs.keys()
 
 
 def test_only_the_named_maps_are_returned():

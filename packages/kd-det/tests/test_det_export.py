@@ -13,10 +13,12 @@ from PIL import Image
 pytest.importorskip("detectron2")
 pytest.importorskip("onnxruntime")
 import kd_det  # noqa: F401  before Detectron2
+from kd_det.config import read_config
 from kd_det.deploy.agreement import compare
 from kd_det.deploy.detecting import detect, load_detecting
 from kd_det.deploy.traceable import Traceable, require_deployable
 from kd_det.export import main
+from kd_det.networks.detector import build_detector
 
 FORMATS = ("ts", "onnx")
 
@@ -70,6 +72,15 @@ def test_both_files_find_what_the_detector_finds_in_a_picture_of_another_size(
     assert [one.name for one in session.get_outputs()] == list(described["outputs"])
     boxes, scores, *_ = session.run(None, {"image": np.zeros((3, 64, 70), dtype=np.float32)})
     assert boxes.shape == (len(scores), 4)
+
+
+def test_keypoints_are_refused_as_onnx_before_anything_is_written(write, tmp_path, capsys):
+    config, folder = write("keypoint_rcnn"), tmp_path / "files"
+    torch.save({"model": build_detector(read_config(config)).state_dict()}, tmp_path / "w.pth")
+    given = [str(config), "--weights", str(tmp_path / "w.pth"), "--output", str(folder)]
+    assert main(given) == 2
+    assert "goes to TorchScript alone" in capsys.readouterr().err
+    assert not folder.exists()
 
 
 def parts(found):

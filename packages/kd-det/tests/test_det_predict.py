@@ -102,6 +102,14 @@ def test_a_turned_photo_is_upright(exported, picture, tmp_path):
     assert {**first, "file": ""} == {**second, "file": ""}
 
 
+def test_a_picture_that_is_scaled_to_nothing_is_one_line(finished_run, exported, tmp_path, capsys):
+    Image.new("RGB", (500, 2)).save(tmp_path / "thin.png")
+    for student in (finished_run("retinanet"), exported):
+        assert predict(student, tmp_path / "thin.png") == 1
+        assert "left out: " in (said := capsys.readouterr().err)
+        assert "thin.png: is 500 x 2 pixels" in said
+
+
 def test_a_damaged_picture_is_one_line_and_the_others_are_done(exported, picture, capsys):
     whole, damaged = picture("a.png"), Path("b.png")
     damaged.write_bytes(Path(whole).read_bytes()[:200])

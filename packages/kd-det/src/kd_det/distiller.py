@@ -17,8 +17,6 @@ from kd_core.networks.task import Batch
 from kd_core.runtime import distributed
 from torch import nn
 
-import kd_det.networks.backbones  # registers MobileNetV2 with Detectron2
-import kd_det.networks.resnet10  # noqa: F401  registers a ResNet of one block a stage
 from kd_det.config import teacher_config
 from kd_det.data.unlabelled import learns_without_labels
 from kd_det.matching.categories import (

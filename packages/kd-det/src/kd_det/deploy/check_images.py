@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from kd_core.data.image_files import read_pixels
 from torch import Tensor
 
-from kd_det.deploy.scaling import Scaling, to_input
+from kd_det.deploy.scaling import Scaling, read_picture, to_input
 
 _SHAPES = ((3, 4), (1, 1), (4, 3), (2, 3))  # height to width, of the pictures that are drawn
 _PATCHES = 6  # along the shorter side
@@ -20,7 +19,7 @@ def check_images(files: Sequence[str], scaling: Scaling) -> list[Tensor]:
         files: Pictures of the user; without any, some of coloured patches are drawn.
         scaling: How pictures become inputs.
     """
-    pictures = [read_pixels(file) for file in files] or _drawn(scaling)
+    pictures = [read_picture(file, scaling) for file in files] or _drawn(scaling)
     if scaling.fixed is None and files:  # one picture has one size
         pictures.append(np.ascontiguousarray(pictures[0][: pictures[0].shape[0] * 3 // 4 or 1]))
         pictures.append(np.ascontiguousarray(pictures[0].transpose(1, 0, 2)))

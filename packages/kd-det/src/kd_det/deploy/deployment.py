@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from kd_core.errors import UserError
 from kd_core.experiment.deploy.runtimes import require_onnx
 from kd_core.experiment.tables.latencies import measure_and_show
 from kd_core.files.checkpoint import save_json
@@ -58,6 +59,11 @@ def export_all(
         plan: How latencies are measured; None measures none.
     """
     network = Traceable(finished.network)
+    if "onnx" in formats and "keypoints" in network.names:
+        raise UserError(
+            "a detector of keypoints goes to TorchScript alone, since ONNX lacks what Detectron2 "
+            "finds them with: add --format torchscript"
+        )
     scaling = scaling_of(finished.cfg, fixed)
     inputs = check_images(images, scaling)
     detector = type(finished.network).__name__

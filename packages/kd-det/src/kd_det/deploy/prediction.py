@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from detectron2.structures import Instances
-from kd_core.data.image_files import read_pixels
 from kd_core.data.image_listing import LeftOut, list_images
 from kd_core.errors import UserError
 from kd_core.experiment.tables.latencies import measure_and_show
@@ -25,7 +24,7 @@ from rich.text import Text
 from kd_det.data.register import parse_set, register_coco
 from kd_det.deploy.deployment import timed
 from kd_det.deploy.detecting import Detecting, detect, load_detecting
-from kd_det.deploy.scaling import to_input
+from kd_det.deploy.scaling import read_picture, to_input
 from kd_det.pictures import draw_detections, predicted_boxes
 
 FILE = "predictions.jsonl"
@@ -51,7 +50,7 @@ def run(args: Namespace, plan: Plan | None) -> int:
     with atomic_path(folder / FILE) as temporary, temporary.open("w", encoding="utf-8") as lines:
         for file, place in zip(files, places_of(files), strict=True):
             with _explained(file) as failed:
-                pixels = read_pixels(file)
+                pixels = read_picture(file, detecting.scaling)
             if failed:
                 damaged += 1
                 continue

@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Instances
+from kd_core.data.image_files import read_pixels
 from kd_core.errors import UserError
 from torch import Tensor
 
@@ -65,6 +66,24 @@ def to_input(pixels: np.ndarray, scaling: Scaling) -> tuple[Tensor, tuple[int, i
         padded[:, :height, :width] = image
         image = padded
     return image, (height, width)
+
+
+def read_picture(file: str, scaling: Scaling) -> np.ndarray:
+    """Return a picture, uint8 [H, W, 3] in RGB, upright.
+
+    Raises:
+        UserError: If it cannot be read, or its shorter side would be scaled to nothing.
+    """
+    pixels = read_pixels(file)
+    height, width = pixels.shape[:2]
+    if scaling.shorter_side and scaling.fixed is None:
+        sides = scaling.shorter_side, scaling.longest_side
+        if min(ResizeShortestEdge.get_output_shape(height, width, *sides)) < 1:
+            raise UserError(
+                f"{file}: is {width} x {height} pixels, of which nothing is left where the longer "
+                f"side is scaled to {scaling.longest_side}; cut it, or leave it out"
+            )
+    return pixels
 
 
 def to_picture(found: Instances, size: tuple[int, int], pixels: np.ndarray) -> Instances:

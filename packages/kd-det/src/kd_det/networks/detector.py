@@ -12,6 +12,8 @@ from kd_core.networks.task import Batch, Task
 from kd_core.runtime.failures import explain, first_line
 from torch import nn
 
+import kd_det.networks.backbones  # registers MobileNetV2 with Detectron2
+import kd_det.networks.resnet10  # registers a ResNet of one block a stage
 import kd_det.release.fcos  # noqa: F401  lets FCOS of release 0.6 learn from images without boxes
 from kd_det.networks.parts import has_backbone, module_path, part_of, parts_of
 from kd_det.release.compat import normalised

@@ -103,45 +103,7 @@ def _layout(network: nn.Module, name: str, value: Tensor) -> str:
 def _output(network: nn.Module, size: int) -> Any:
     images = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     with untouched(network), failing(network, size):
-<<<<<<< HEAD
-        return network(images.to(parameter.device))
-
-
-class failing:  # noqa: N801 - reads as a sentence: `with failing(...)`
-    """Turns an error of a network inside a `with` into one line that names its remedy."""
-
-    def __init__(self, network: Any, size: int) -> None:
-        self.network, self.size = network, size
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if error is None or not isinstance(error, Exception) or explain(error):
-            return
-        settings = getattr(self.network, "pretrained_cfg", None) or {}
-        own = (settings.get("input_size") or [getattr(self.network, "image_size", 0)])[-1]
-        hint = f" ({own}, as it says)" if isinstance(own, int) and own else ""
-        raise UserError(
-            f"KD.TEACHER.NETWORK: {type(self.network).__name__} failed on images [1, 3, "
-            f"{self.size}, {self.size}] ({type(error).__name__}: {first_line(error)}); if it takes "
-            f"one size, set KD.TEACHER.INPUT.SIZE{hint}, or let it take any, as timm's "
-            "transformers do with KD.TEACHER.ARGS.dynamic_img_size True; if it takes multiples of "
-            "a number, set KD.TEACHER.INPUT.MULTIPLE"
-        ) from error
-
-
-def _tensors(value: Any, path: str = "") -> dict[str, Tensor]:
-    """Return the tensors inside a value by the path to them; "" where it is one itself."""
-    if isinstance(value, Tensor):
-        return {path: value}
-    found: dict[str, Tensor] = {}
-    for name, item in entries(value).items():
-        found |= _tensors(item, f"{path}.{name}" if path else name)
-    return found
-=======
         return network(images.to(device_of(network)))
->>>>>>> 3332b6b (det: teachers of timm without modules for their stages, odd strides and maps are right or one line)
 
 
 def _seen(found: dict[str, Tensor]) -> str:
