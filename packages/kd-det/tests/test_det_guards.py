@@ -9,9 +9,10 @@ from kd_core.networks.activation_checkpointing import has_checkpointed
 
 pytest.importorskip("detectron2")
 import kd_det  # noqa: F401  before Detectron2
-from kd_det.config import read_config
+from kd_det.config import read_config, teacher_config
 from kd_det.running.machine import on_cpu
 from kd_det.settings.choices import check_choices
+from kd_det.terms import parse_terms
 from kd_det.train import main
 from kd_det.trainer import DistillationTrainer
 
@@ -249,6 +250,10 @@ def test_marks_windows_lines_and_aliases_of_yaml_are_read(tmp_path):
         (("SOLVER.MAX_ITER", 0), "above 0"),
         (("SOLVER.IMS_PER_BATCH", -2), "above 0"),
         (("INPUT.MIN_SIZE_TRAIN", (64, -5)), "above 0"),
+        (("INPUT.MIN_SIZE_TRAIN", ()), "above 0"),
+        (("INPUT.MIN_SIZE_TRAIN", ("a",)), "above 0"),
+        (("MODEL.PIXEL_STD", [float("inf")] * 3), "above 0"),
+        (("MODEL.PIXEL_MEAN", [1.0, 2.0]), "as many finite numbers"),
         (("MODEL.PIXEL_STD", [1.0, 0.0, 1.0]), "above 0"),
         (("MODEL.PIXEL_STD", [1.0, "nan", 1.0]), "above 0"),
         (("MODEL.PIXEL_STD", [1.0, None, True]), "above 0"),
@@ -269,3 +274,17 @@ def test_numbers_that_detectron2_fails_at_in_its_work_are_refused(pair, wanted, 
     cfg = read_config(write("retinanet"), list(pair))
     with pytest.raises(UserError, match=f"{pair[0]} is .*; wanted numbers (of )?{wanted}"):
         check_choices(cfg)
+
+
+def test_pixels_of_a_teacher_are_checked_too(write):
+    options = ["KD.TEACHER.OPTS", ["MODEL.PIXEL_STD", [0.0, 1.0, 1.0]]]
+    cfg = read_config(write("retinanet", PKD), options)
+    with pytest.raises(UserError, match=r"KD.TEACHER.CONFIG: MODEL.PIXEL_STD is .*above 0"):
+        teacher_config(cfg)
+
+
+@pytest.mark.parametrize("name", ["", "a.b"])
+def test_a_term_needs_a_name_that_a_module_can_have(name, write):
+    cfg = read_config(write("retinanet", {name: PKD["pkd"]}))
+    with pytest.raises(UserError, match=f"KD.TERMS: '{name}': wanted a name without dots"):
+        parse_terms(cfg)

@@ -332,6 +332,9 @@ class TestRefusals:
             ("optimizer = L", "other = L", "has no `optimizer`; a student's LazyConfig has model"),
             ("import model", "import model as net", "has no `model` that is a LazyCall"),
             ("L(FitNet)()", "3", "CRITERION"),
+            ('"model.backbone.out_channels", 24', "'a.b'", "'a.b' has no value; wanted KEY, VALUE"),
+            ('"parts.py"', "'${nowhere}'", "Interpolation key 'nowhere' not found"),
+            ("", "\ndel dataloader.test", "Interpolation key 'test.dataset.names' not found"),
             ('"parts.py"', '"prts.py"', "there is no config file prts.py; did you mean 'parts.py'"),
         ],
     )

@@ -141,6 +141,8 @@ def test_weights_can_start_as_the_teachers(build):
     assert not torch.equal(lateral, teacher.backbone.fpn_lateral3.weight)
     with pytest.raises(UserError, match=r"KD.INHERIT: 'neck.': nothing"):
         inherit(student, teacher, ["neck."])
+    with pytest.raises(UserError, match=r"KD.INHERIT: 3: wanted a prefix"):
+        inherit(student, teacher, [3])
 
 
 def test_weights_of_another_shape_cannot_be_inherited(build):

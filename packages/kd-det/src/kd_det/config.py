@@ -10,6 +10,7 @@ from kd_core.files.weight_files import main_file, split_choice
 
 from kd_det.lazy.files import lazy_of
 from kd_det.lazy.reading import read_lazy
+from kd_det.settings.choices import check_pixels
 from kd_det.settings.imports import default_config
 from kd_det.settings.keys import remember, teacher_defaults
 from kd_det.settings.merging import UnknownKeyError, has_key, merge
@@ -105,6 +106,7 @@ def teacher_config(cfg: CfgNode) -> CfgNode:
                 f"{error}; the student's config has it, but its default is not known: call "
                 "add_kd_config(cfg) right after get_cfg()"
             ) from error
+        check_pixels(teacher)
     teacher.MODEL.DEVICE = cfg.MODEL.DEVICE
     return teacher
 

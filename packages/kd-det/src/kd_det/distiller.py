@@ -209,6 +209,8 @@ def inherit(student: nn.Module, teacher: nn.Module, prefixes: Sequence[str]) -> 
     """
     own = student.state_dict()
     for prefix in prefixes:
+        if not isinstance(prefix, str):
+            raise UserError(f"KD.INHERIT: {prefix!r}: wanted a prefix of weights, as a text")
         state = {k: value for k, value in teacher.state_dict().items() if k.startswith(prefix)}
         unfit = [k for k, value in state.items() if k not in own or own[k].shape != value.shape]
         if unfit or not state:

@@ -46,6 +46,8 @@ def parse_terms(cfg: CfgNode) -> dict[str, TermSpec]:
     known = [KNOWN, *([known_modules(*own)] if (own := imported_modules()) else [])]
     for name, node in cfg.KD.TERMS.items():
         where = f"KD.TERMS.{name}"
+        if not name or "." in name:
+            raise UserError(f"KD.TERMS: {name!r}: wanted a name without dots, such as pkd")
         term = whole_term(where, node)
         check_types({"type": term["CRITERION"]}, f"{where}.CRITERION", known)
         check_types(term["ARGS"], f"{where}.ARGS", [*known, DEPLOYED])

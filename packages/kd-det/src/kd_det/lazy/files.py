@@ -91,7 +91,10 @@ class LazyFile:
     def identity(self) -> dict[str, Any]:
         """Return in plain types what the file says, but what the config has that stands for it."""
         names = [str(key) for key in self.node if key not in _NOT_IDENTITY]
-        whole = {key: _plain(self.get(key)) for key in names}
+        try:
+            whole = {key: _plain(self.get(key)) for key in names}
+        except OmegaConfBaseException as error:  # a reference to a key that is not there
+            raise UserError(f"{self.path}: {' '.join(str(error).split())}") from error
         for part in ("train", "test"):
             loader = whole.get("dataloader", {}).get(part, {})
             for key in _NOT_OF_BATCHES:

@@ -12,6 +12,7 @@ from detectron2.data import build_detection_train_loader, get_detection_dataset_
 from kd_core.config.trusted import trust
 from kd_core.errors import UserError
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from kd_det.data.register import category_names
 from kd_det.data.unlabelled import unlabelled_mark
@@ -74,6 +75,8 @@ def read_lazy(cfg: CfgNode, file: str, options: Sequence[str]) -> None:
     Raises:
         UserError: If the file fails, or asks for what is not supported.
     """
+    if len(options) % 2:
+        raise UserError(f"{file}: {options[-1]!r} has no value; wanted KEY, VALUE pairs")
     pairs = list(zip(options[::2], options[1::2], strict=True))
     for theirs, _ in pairs:
         if own := _OWN.get(theirs):
@@ -176,7 +179,10 @@ def _names(lazy: LazyFile, loader: str) -> tuple[str, ...]:
 def _kd_node(lazy: LazyFile) -> dict[str, Any]:
     """Return the KD node as a YAML file has it: criteria by name."""
     found = lazy.get("KD")
-    node: Any = OmegaConf.to_container(found, resolve=True) if found is not None else None
+    try:
+        node: Any = OmegaConf.to_container(found, resolve=True) if found is not None else None
+    except OmegaConfBaseException as error:  # a reference to a key that is not there
+        raise UserError(f"{lazy.path}: {' '.join(str(error).split())}") from error
     if not isinstance(node, dict):
         return {}
     terms = node.get("TERMS")

@@ -6,6 +6,8 @@ from typing import Any
 from detectron2.config import CfgNode
 from kd_core.errors import UserError, nearest
 
+from kd_det.data.coco_file import is_number
+
 _LOSSES = ("smooth_l1", "giou", "diou", "ciou")
 CHOICES = {
     "INPUT.FORMAT": ("BGR", "RGB", "L", "YUV-BT.601"),
@@ -31,7 +33,7 @@ CHOICES = {
 }
 _ABOVE_0 = (
     *("SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.IMS_PER_BATCH"),
-    *("INPUT.MIN_SIZE_TRAIN", "INPUT.MAX_SIZE_TRAIN", "MODEL.PIXEL_STD"),
+    *("INPUT.MIN_SIZE_TRAIN", "INPUT.MAX_SIZE_TRAIN"),
     *("SOLVER.GAMMA", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE"),
 )
 _NOT_NEGATIVE = (
@@ -53,18 +55,33 @@ def check_choices(cfg: CfgNode) -> None:
         if value not in names:
             raise UserError(f"{key} is {value!r}{nearest(str(value), names)}")
     for key in (*_ABOVE_0, *_NOT_NEGATIVE):
-        value = _value(cfg, key)
-        numbers = value if isinstance(value, list | tuple) else [value]
-        lacks = not numbers and key != "SOLVER.STEPS"
-        if lacks or not all(_is_within(number, zero=key in _NOT_NEGATIVE) for number in numbers):
-            wanted = "numbers of 0 or more" if key in _NOT_NEGATIVE else "numbers above 0"
-            raise UserError(f"{key} is {value!r}; wanted {wanted}")
+        zero = key in _NOT_NEGATIVE
+        _check_numbers(cfg, key, zero=zero, empty=key == "SOLVER.STEPS")
+    check_pixels(cfg)
 
 
-def _is_within(number: Any, *, zero: bool) -> bool:
-    """Return whether it is a finite number above 0, or 0; Detectron2 looks at no item of a list."""
-    is_number = isinstance(number, int | float) and not isinstance(number, bool)
-    return is_number and math.isfinite(number) and (number > 0 or (zero and number == 0))
+def check_pixels(cfg: CfgNode) -> None:
+    """Reject a mean and deviation of pixels that do not go together; of a teacher's config too.
+
+    Raises:
+        UserError: Names the key.
+    """
+    _check_numbers(cfg, "MODEL.PIXEL_STD")
+    mean, std = list(cfg.MODEL.PIXEL_MEAN), list(cfg.MODEL.PIXEL_STD)
+    if len(mean) != len(std) or not all(map(is_number, mean)):
+        raise UserError(
+            f"MODEL.PIXEL_MEAN is {mean}, MODEL.PIXEL_STD {std}; wanted as many finite numbers"
+        )
+
+
+def _check_numbers(cfg: CfgNode, key: str, *, zero: bool = False, empty: bool = False) -> None:
+    """Reject what is no number, or no list of numbers: Detectron2 looks at no item of a list."""
+    value = _value(cfg, key)
+    numbers = value if isinstance(value, list | tuple) else [value]
+    fit = all(is_number(one) and (one > 0 or (zero and one == 0)) for one in numbers)
+    if not fit or not (numbers or empty):
+        wanted = "numbers of 0 or more" if zero else "numbers above 0"
+        raise UserError(f"{key} is {value!r}; wanted {wanted}")
 
 
 def _value(cfg: CfgNode, key: str) -> Any:
