@@ -145,6 +145,9 @@ def test_other_categories_are_refused_by_terms_that_compare_them(build, data):
         build("faster_rcnn", {"kd": KD, "pkd": PKD}, mine, KD=of_teacher(theirs))
     build("faster_rcnn", {"pkd": PKD}, mine, KD=of_teacher(theirs))
     build("faster_rcnn", {"kd": KD}, mine, KD=of_teacher(["DATASETS.TRAIN", ()]))
+    larger = [*data("larger", (*THREE, "pink")), "MODEL.ROI_HEADS.NUM_CLASSES", 4]
+    with pytest.raises(UserError, match=r"'pink' is the teacher's alone"):
+        build("faster_rcnn", {"kd": KD}, mine, KD=of_teacher(larger))
 
 
 def test_a_name_that_stands_twice_is_not_paired(build, data):

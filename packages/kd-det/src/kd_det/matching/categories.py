@@ -56,14 +56,20 @@ def align_categories(teacher: nn.Module, wanted: Sequence[str] | None, cfg: CfgN
     if wanted is None or known is None or list(wanted) == known:
         return ""
     if len(set(known)) < len(known) or sorted(wanted) != sorted(known):
-        missing = next((name for name in wanted if name not in known), known[0])
         return (
             f"the teacher learned {len(known)} categories ({_shown(known)}), the student's data "
-            f"has {len(wanted)} ({_shown(wanted)}); {missing!r} is not among the teacher's"
-            f"{nearest(missing, known)}"
+            f"has {len(wanted)} ({_shown(wanted)}); {_first_difference(wanted, known)}"
         )
     reorder_classes(teacher, [known.index(name) for name in wanted])
     return ""
+
+
+def _first_difference(wanted: Sequence[str], known: Sequence[str]) -> str:
+    missing = [name for name in wanted if name not in known]
+    if missing:
+        return f"{missing[0]!r} is not among the teacher's{nearest(missing[0], known)}"
+    more = [name for name in known if name not in wanted]
+    return f"{more[0]!r} is the teacher's alone" if more else "a name stands twice"
 
 
 def require_same(terms: Mapping[str, Term], difference: str) -> None:
