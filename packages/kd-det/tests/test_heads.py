@@ -3,10 +3,12 @@
 import pytest
 import torch
 from kd_core.errors import UserError
+from kd_core.networks.roles import tap_list
 
 pytest.importorskip("detectron2")
 import kd_det  # noqa: F401  before Detectron2
 from detectron2.structures import BitMasks, Keypoints, pairwise_iou
+from kd_det.roles import ROLES
 from kd_det.train import main
 
 KD = "kd_core.criteria.kd.KD"
@@ -269,3 +271,10 @@ def test_dry_run_refuses_in_one_line_what_takes_other_inputs(write, capsys):
     finally:
         META_ARCH_REGISTRY._obj_map.pop("Other")
     assert "fails in the dry run's step" in capsys.readouterr().err
+
+
+def test_a_detector_without_a_role_is_told_which_have_it(build):
+    student = build("rpn", {"fitnet": {"CRITERION": "kd_core.criteria.fitnet.FitNet"}}).student
+    for role in ROLES.keys() - {"fpn", "rpn_logits"}:
+        with pytest.raises(UserError, match=r"no such role.* detectors .* have it; take a method"):
+            tap_list([f"@{role}"], student)

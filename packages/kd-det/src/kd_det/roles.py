@@ -79,11 +79,8 @@ def _dense(layer: str) -> Callable[[Any], list[str]]:
 
 def advice_without(role: str) -> str:
     """Return what to do where a detector lacks a role; "" if not known."""
-    if role in ("towers", "dense_logits", "dense_boxes"):
-        return "dense detectors (RetinaNet, FCOS) have it; take a method on @fpn, such as PKD"
-    if role == "roi_logits":
-        return "detectors with a box head (Faster R-CNN) have it; take a method on @fpn, as PKD"
-    return ""
+    owners = _OWNERS.get(role)
+    return f"{owners} have it; take a method on @fpn, such as PKD" if owners else ""
 
 
 def _cut(tower: Any) -> int:
@@ -93,6 +90,17 @@ def _cut(tower: Any) -> int:
     activations = [place for place, layer in enumerate(tower) if isinstance(layer, nn.ReLU)]
     return activations[-2] - 1 if len(activations) > 1 else -1
 
+
+_DENSE = "dense detectors (RetinaNet, FCOS)"
+_OWNERS = {
+    **dict.fromkeys(("towers", "dense_logits", "dense_boxes"), _DENSE),
+    "roi_logits": "detectors with a box head (Faster R-CNN)",
+    "mask_logits": "detectors with a mask head (Mask R-CNN)",
+    "keypoint_maps": "detectors with a keypoint head (Keypoint R-CNN)",
+    "sem_logits": "detectors with a semantic head (Panoptic and Semantic FPN)",
+    "rpn_logits": "detectors with an RPN (Faster R-CNN)",
+}
+"""Which detectors have a role, for messages; all with a backbone have @fpn."""
 
 ROLES = {
     "fpn": Role("maps of the backbone, large to small", _fpn),
