@@ -268,6 +268,7 @@ def test_marks_windows_lines_and_aliases_of_yaml_are_read(tmp_path):
         (("SOLVER.BASE_LR", float("nan")), "0 or more"),
         (("TEST.EVAL_PERIOD", -1), "0 or more"),
         (("DATALOADER.NUM_WORKERS", -1), "0 or more"),
+        (("SEED", 2**32), "a number below"),
     ],
 )
 def test_numbers_that_detectron2_fails_at_in_its_work_are_refused(pair, wanted, write):

@@ -82,6 +82,8 @@ def test_the_same_again_is_fine_and_other_files_are_not(coco, tmp_path, monkeypa
 
 def test_a_set_on_the_command_line_has_three_parts():
     assert parse_set("a=b/c.json:d/e") == ("a", "b/c.json", "d/e")
+    home = str(Path.home())
+    assert parse_set("a=~/c.json:~/e") == ("a", f"{home}/c.json", f"{home}/e")
     for text in ("a", "a=b", "=b:c", "a=:c", "a=b:"):
         with pytest.raises(UserError, match="wanted NAME=JSON:IMAGES"):
             parse_set(text)

@@ -1,5 +1,6 @@
 """Register data sets in the COCO format; they are checked before any work starts."""
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,8 @@ def register_coco(name: str, json_file: str | Path, image_root: str | Path) -> N
 def parse_set(text: str) -> tuple[str, str, str]:
     """Split `NAME=JSON:IMAGES` into its three parts, the arguments of `register_coco`.
 
+    A `~` is written out: shells leave it behind `=` and `:`.
+
     Raises:
         UserError: If one of them is missing.
     """
@@ -63,7 +66,7 @@ def parse_set(text: str) -> tuple[str, str, str]:
         raise UserError(
             f"{text!r}: wanted NAME=JSON:IMAGES, such as birds_train=birds/train.json:birds/images"
         )
-    return name, json_file, image_root
+    return name, os.path.expanduser(json_file), os.path.expanduser(image_root)
 
 
 def require_images(image_root: str | Path, content: Mapping[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """Keys of Detectron2 with values that it fails at in the middle of its work: names, numbers."""
 
-import math
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -57,6 +56,8 @@ def check_choices(cfg: CfgNode) -> None:
     for key in (*_ABOVE_0, *_NOT_NEGATIVE):
         zero = key in _NOT_NEGATIVE
         _check_numbers(cfg, key, zero=zero, empty=key == "SOLVER.STEPS")
+    if cfg.SEED >= 2**32:  # NumPy's; below 0 one is drawn
+        raise UserError(f"SEED is {cfg.SEED}; wanted a number below 2**32")
     check_pixels(cfg)
 
 
