@@ -7,6 +7,7 @@ import traceback
 from kd_core.runtime.failures import first_line
 
 _OURS = re.compile(r"/kd_(core|cls|reid|det)/")
+_COMPILED = (".pyx", ".pxd", ".pxi")  # of Cython, whose frames have no folder
 
 
 FAILURES = (Exception, SystemExit)
@@ -36,7 +37,9 @@ def with_place(error: BaseException) -> str:
     own = [
         frame
         for frame in frames
-        if not frame.filename.startswith(libraries) and not _OURS.search(frame.filename)
+        if not frame.filename.startswith(libraries)
+        and not frame.filename.endswith(_COMPILED)
+        and not _OURS.search(frame.filename)
     ]
     place = next(reversed(own or frames), None)
     said = f"{type(error).__name__}: {first_line(error)}".removesuffix(": ")

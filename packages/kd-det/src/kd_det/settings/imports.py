@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import NamedTuple
 
 from detectron2.config import CfgNode, get_cfg
+from detectron2.config.defaults import _C
 from kd_core.errors import UserError, nearest
 from kd_core.runtime.user_code import FAILURES, pass_signals, with_place
 
@@ -64,6 +65,12 @@ def default_config() -> CfgNode:
             except Exception as error:
                 raise UserError(f"--import {name}: {with_place(error)}") from error
     return cfg
+
+
+def shared_defaults() -> CfgNode:
+    """Return what `default_config` does, to be read alone: where no module adds keys, no copy."""
+    adds = any(add_config is not None for _, add_config in _imported.get())
+    return default_config() if adds else _C
 
 
 def _import(name: str) -> Imported:

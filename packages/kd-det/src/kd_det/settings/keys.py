@@ -8,7 +8,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from kd_det.settings.anchors_text import without_expressions
-from kd_det.settings.imports import default_config
+from kd_det.settings.imports import default_config, shared_defaults
 from kd_det.terms import whole_term
 
 _MEMORY = "__kd_memory__"  # in `__dict__`, beside yacs' own state: copied with the config
@@ -60,7 +60,7 @@ class KDConfig(CfgNode):
         memory = self.__dict__.get(_MEMORY)
         if memory and not memory["merged"]:
             if memory["sure"]:
-                memory["keys"] = {**own_keys(self, default_config()), **memory["keys"]}
+                memory["keys"] = {**own_keys(self, shared_defaults()), **memory["keys"]}
             memory["merged"] = True
         complete_terms(self)  # perhaps they were set without a merge
 
@@ -73,7 +73,7 @@ def remember(cfg: CfgNode) -> None:
     """
     if type(cfg) is CfgNode:
         object.__setattr__(cfg, "__class__", KDConfig)  # a node's own takes values alone
-    defaults = default_config()
+    defaults = shared_defaults()
     sure = not _is_changed(cfg, defaults)
     keys = own_keys(cfg, defaults) if sure else {}
     cfg.__dict__[_MEMORY] = {"keys": keys, "sure": sure, "merged": False}

@@ -6,7 +6,7 @@ from detectron2.config import CfgNode
 from kd_core.files.checkpoint import save_text
 
 from kd_det.lazy.files import lazy_of
-from kd_det.settings.imports import default_config
+from kd_det.settings.imports import shared_defaults
 from kd_det.settings.keys import own_keys
 
 FILE = "student.yaml"
@@ -26,7 +26,7 @@ def write_plain(cfg: CfgNode) -> None:
     plain.defrost()
     plain.pop("KD", None)
     plain.MODEL.WEIGHTS = str(folder / WEIGHTS)
-    own = sorted({".".join(path) for path in own_keys(plain, default_config())})
+    own = sorted({".".join(path) for path in own_keys(plain, shared_defaults())})
     needed = f"# Before it is read, these keys must be added: {', '.join(own)}.\n" if own else ""
     head = "# Of plain Detectron2: get_cfg(), then merge_from_file(...).\n"
     save_text(head + needed + plain.dump(), folder / FILE)
