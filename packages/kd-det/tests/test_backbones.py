@@ -148,9 +148,9 @@ def test_resnet10_has_one_block_a_stage_and_the_width_of_the_config(width):
 
 
 def test_resnet10_gives_a_retinanet_its_maps():
-    backbone = build_backbone(
-        config("build_retinanet_resnet10_fpn_backbone", list(STRIDES)[1:], norm="BN")
-    )
+    cfg = config("build_retinanet_resnet10_fpn_backbone", list(STRIDES)[1:], norm="BN")
+    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 16  # of 256, which take a second to be drawn
+    backbone = build_backbone(cfg)
     with torch.no_grad():
         maps = backbone(torch.zeros(1, 3, 64, 64))
     sizes = {"p3": 8, "p4": 4, "p5": 2, "p6": 1, "p7": 1}
