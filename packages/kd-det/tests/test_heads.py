@@ -278,3 +278,12 @@ def test_a_detector_without_a_role_is_told_which_have_it(build):
     for role in ROLES.keys() - {"fpn", "rpn_logits"}:
         with pytest.raises(UserError, match=r"no such role.* detectors .* have it; take a method"):
             tap_list([f"@{role}"], student)
+
+
+def test_a_teacher_that_fails_in_its_first_pass_is_one_line(build):
+    term = {"CRITERION": "kd_core.criteria.cwd.CWD", "STUDENT": "@sem_logits"}
+    opts = ["MODEL.SEM_SEG_HEAD.COMMON_STRIDE", 8]  # its maps of stride 4 are not made smaller
+    node = {"CONFIG": "teacher.yaml", "WEIGHTS": "random", "OPTS": opts}
+    terms = {"cwd": term | {"TEACHER": "@sem_logits"}}
+    with pytest.raises(UserError, match=r"KD.TEACHER.CONFIG: Semantic.*failed in a first pass"):
+        build("semantic_fpn", terms, KD={"TEACHER": node})

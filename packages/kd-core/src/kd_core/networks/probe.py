@@ -163,6 +163,9 @@ def calibrate_batchnorm(model: nn.Module, batch: Any) -> None:
     Args:
         model: Its layers with `running_mean` and `running_var`, frozen ones too, are changed.
         batch: What the model is called with.
+
+    Raises:
+        UserError: If the model fails.
     """
 
     def measure(layer: Any, args: tuple[Tensor, ...]) -> None:
@@ -173,7 +176,7 @@ def calibrate_batchnorm(model: nn.Module, batch: Any) -> None:
     layers = [m for m in model.modules() if getattr(m, "running_var", None) is not None]
     handles = [layer.register_forward_pre_hook(measure) for layer in layers]
     try:
-        with untouched(model):
+        with untouched(model), telling(model, batch):
             model(batch)
     finally:
         for handle in handles:

@@ -32,7 +32,8 @@ def teacher_detector(cfg: CfgNode, teacher_cfg: CfgNode, sample: Batch) -> Teach
         given_format=cfg.INPUT.FORMAT,
     )
     if random:
-        calibrate_batchnorm(teacher, sample)
+        with located("KD.TEACHER.CONFIG"):
+            calibrate_batchnorm(teacher, sample)
     else:
         with located("KD.TEACHER.WEIGHTS"):
             load_teacher(teacher.network, cfg.KD.TEACHER.WEIGHTS)
