@@ -125,6 +125,7 @@ def full_samples():
 def shapes_are_seen_on_small_images(request, monkeypatch):
     """Infer shapes on images of half the height and width, which suffices for tiny detectors."""
     if "detectron2" in sys.modules and "full_samples" not in request.fixturenames:
+        import kd_det.running.listing  # noqa: F401  it lists taps on whole images
         from kd_det import distiller
 
         small = functools.partial(distiller.sample_batch, size=64)
