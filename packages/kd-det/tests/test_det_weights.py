@@ -176,7 +176,7 @@ class TestDownload:
 
     @pytest.mark.parametrize("read", READERS)
     def test_an_address_of_a_kind_that_nobody_reads_is_refused(self, read):
-        with pytest.raises(UserError, match=r"s3://bucket/x\.pth is no address that is read here"):
+        with pytest.raises(UserError, match=r"s3://bucket/x\.pth is not an address that is read"):
             read("s3://bucket/x.pth")
 
 

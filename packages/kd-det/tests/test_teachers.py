@@ -236,7 +236,7 @@ class TestTimm:
     @pytest.mark.parametrize(
         ("name", "arguments", "place"),
         [
-            ("twins_pcpvt_small", TWINS, 1),  # its stages are no modules
+            ("twins_pcpvt_small", TWINS, 1),  # its stages are not modules
             ("xcit_nano_12_p8_224", XCIT, -1),  # its blocks give tokens, of one stride
         ],
     )

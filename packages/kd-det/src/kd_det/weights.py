@@ -66,8 +66,8 @@ def local_file(path: str | Path) -> Path:
         raise UserError(f"{path} cannot be downloaded ({error}); {advice}") from error
     if "://" in str(path) and not file.is_file():  # of a kind that nobody registered
         raise UserError(
-            f"{path} is no address that is read here (https://, detectron2:// and those of your "
-            f"own path handlers are); {advice}"
+            f"{path} is not an address that is read here (https://, detectron2:// and those of "
+            f"your own path handlers are); {advice}"
         )
     return file
 

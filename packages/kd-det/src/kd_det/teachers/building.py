@@ -118,7 +118,7 @@ def _own_strides(
 
 
 def _check_whole(strides: Strides, lengths: Lengths, sizes: Sequence[int], node: CfgNode) -> None:
-    """Reject strides that are fractions because the images are no multiples of them."""
+    """Reject strides that are fractions because the images are not multiples of them."""
     for tap, stride in strides.items():
         if stride.denominator > 1 < stride and not (node.INPUT.MULTIPLE or node.INPUT.SIZE):
             raise UserError(

@@ -56,7 +56,7 @@ def _of_timm(
 ) -> tuple[nn.Module, list[str]]:
     """Return the ends of stages; of a plain vision transformer, its tokens after the last norm.
 
-    Where these are no modules of the whole network, or give anything but maps, timm makes the maps.
+    Where these are not modules of the whole network, or give no maps, timm makes the maps.
     """
     if levels is not None:
         try:
