@@ -246,34 +246,32 @@ def test_marks_windows_lines_and_aliases_of_yaml_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("pair", "wanted"),
     [
-        (("SOLVER.CHECKPOINT_PERIOD", 0), "above 0"),
-        (("SOLVER.MAX_ITER", 0), "above 0"),
-        (("SOLVER.IMS_PER_BATCH", -2), "above 0"),
-        (("INPUT.MIN_SIZE_TRAIN", (64, -5)), "above 0"),
-        (("INPUT.MIN_SIZE_TRAIN", ()), "above 0"),
-        (("INPUT.MIN_SIZE_TRAIN", ("a",)), "above 0"),
-        (("MODEL.PIXEL_STD", [float("inf")] * 3), "above 0"),
+        (("SOLVER.CHECKPOINT_PERIOD", 0), "numbers above 0"),
+        (("SOLVER.MAX_ITER", 0), "numbers above 0"),
+        (("SOLVER.IMS_PER_BATCH", -2), "numbers above 0"),
+        (("INPUT.MIN_SIZE_TRAIN", (64, -5)), "numbers above 0"),
+        (("INPUT.MIN_SIZE_TRAIN", ()), "numbers above 0"),
+        (("INPUT.MIN_SIZE_TRAIN", ("a",)), "numbers above 0"),
+        (("MODEL.PIXEL_STD", [float("inf")] * 3), "numbers above 0"),
         (("MODEL.PIXEL_MEAN", [1.0, 2.0]), "as many finite numbers"),
-        (("MODEL.PIXEL_STD", [1.0, 0.0, 1.0]), "above 0"),
-        (("MODEL.PIXEL_STD", [1.0, "nan", 1.0]), "above 0"),
-        (("MODEL.PIXEL_STD", [1.0, None, True]), "above 0"),
-        (("MODEL.PIXEL_STD", [1.0, float("inf"), 1.0]), "above 0"),
-        (("INPUT.MIN_SIZE_TRAIN", ()), "above 0"),
-        (("SOLVER.GAMMA", -1.0), "above 0"),
-        (("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", -1.0), "above 0"),
-        (("SOLVER.WARMUP_FACTOR", -1.0), "0 or more"),
-        (("SOLVER.STEPS", ("a",)), "0 or more"),
-        (("SOLVER.STEPS", (-1,)), "0 or more"),
-        (("SOLVER.BASE_LR", -0.1), "0 or more"),
-        (("SOLVER.BASE_LR", float("nan")), "0 or more"),
-        (("TEST.EVAL_PERIOD", -1), "0 or more"),
-        (("DATALOADER.NUM_WORKERS", -1), "0 or more"),
+        (("MODEL.PIXEL_STD", [1.0, 0.0, 1.0]), "numbers above 0"),
+        (("MODEL.PIXEL_STD", [1.0, "nan", 1.0]), "numbers above 0"),
+        (("MODEL.PIXEL_STD", [1.0, None, True]), "numbers above 0"),
+        (("SOLVER.GAMMA", -1.0), "numbers above 0"),
+        (("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", -1.0), "numbers above 0"),
+        (("SOLVER.WARMUP_FACTOR", -1.0), "numbers of 0 or more"),
+        (("SOLVER.STEPS", ("a",)), "numbers of 0 or more"),
+        (("SOLVER.STEPS", (-1,)), "numbers of 0 or more"),
+        (("SOLVER.BASE_LR", -0.1), "numbers of 0 or more"),
+        (("SOLVER.BASE_LR", float("nan")), "numbers of 0 or more"),
+        (("TEST.EVAL_PERIOD", -1), "numbers of 0 or more"),
+        (("DATALOADER.NUM_WORKERS", -1), "numbers of 0 or more"),
         (("SEED", 2**32), "a number below"),
     ],
 )
 def test_numbers_that_detectron2_fails_at_in_its_work_are_refused(pair, wanted, write):
     cfg = read_config(write("retinanet"), list(pair))
-    with pytest.raises(UserError, match=f"{pair[0]} is .*; wanted numbers (of )?{wanted}"):
+    with pytest.raises(UserError, match=f"{pair[0]} is .*; wanted {wanted}"):
         check_choices(cfg)
 
 

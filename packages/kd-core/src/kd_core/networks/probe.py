@@ -176,7 +176,7 @@ def calibrate_batchnorm(model: nn.Module, batch: Any) -> None:
     layers = [m for m in model.modules() if getattr(m, "running_var", None) is not None]
     handles = [layer.register_forward_pre_hook(measure) for layer in layers]
     try:
-        with untouched(model), telling(model, batch):
+        with untouched(model), explained(model, batch):
             model(batch)
     finally:
         for handle in handles:

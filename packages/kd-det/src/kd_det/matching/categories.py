@@ -69,7 +69,7 @@ def _first_difference(wanted: Sequence[str], known: Sequence[str]) -> str:
     if missing:
         return f"{missing[0]!r} is not among the teacher's{nearest(missing[0], known)}"
     more = [name for name in known if name not in wanted]
-    return f"{more[0]!r} is the teacher's alone" if more else "a name stands twice"
+    return f"{more[0]!r} is the teacher's alone" if more else "a name is repeated"
 
 
 def require_same(terms: Mapping[str, Term], difference: str) -> None:

@@ -76,7 +76,7 @@ def check_pixels(cfg: CfgNode) -> None:
 
 
 def _check_numbers(cfg: CfgNode, key: str, *, zero: bool = False, empty: bool = False) -> None:
-    """Reject what is no number, or no list of numbers: Detectron2 looks at no item of a list."""
+    """Reject what is neither a number nor a list of them: Detectron2 looks at no item of a list."""
     value = _value(cfg, key)
     numbers = value if isinstance(value, list | tuple) else [value]
     fit = all(is_number(one) and (one > 0 or (zero and one == 0)) for one in numbers)

@@ -81,11 +81,11 @@ class failing:  # noqa: N801 - reads as a sentence: `with failing(...)`
             return
         settings = getattr(self.network, "pretrained_cfg", None) or {}
         own = (settings.get("input_size") or [getattr(self.network, "image_size", 0)])[-1]
-        told = f" ({own}, as it says)" if isinstance(own, int) and own else ""
+        hint = f" ({own}, as it says)" if isinstance(own, int) and own else ""
         raise UserError(
             f"KD.TEACHER.NETWORK: {type(self.network).__name__} failed on images [1, 3, "
             f"{self.size}, {self.size}] ({type(error).__name__}: {first_line(error)}); if it takes "
-            f"one size, set KD.TEACHER.INPUT.SIZE{told}, or let it take any, as timm's "
+            f"one size, set KD.TEACHER.INPUT.SIZE{hint}, or let it take any, as timm's "
             "transformers do with KD.TEACHER.ARGS.dynamic_img_size True; if it takes multiples of "
             "a number, set KD.TEACHER.INPUT.MULTIPLE"
         ) from error
