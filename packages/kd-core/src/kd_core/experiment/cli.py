@@ -166,13 +166,13 @@ def comparison_main(
 
     def start(arguments: list[str]) -> None:
         args = comparison_parser(title).parse_args(arguments)
-        if not args.rows and not (args.configs and args.sweep):
-            raise UserError("nothing to compare: name CONFIG files, and --rows FILE or --sweep")
         if args.rows and catalogue:
             args.rows = one_file(args.rows, "tables", catalogue)
         _check_early(args, catalogue)
         if args.rows and not _is_one_of_several():
             require_configs([args.rows])
+        if not args.rows and not (args.configs and args.sweep):
+            raise UserError("nothing to compare: name CONFIG files, and --rows FILE or --sweep")
         make_tool().run(args)
 
     return partial(run_main, start)

@@ -202,7 +202,8 @@ class _Trust(Action):
     def __call__(
         self, parser: ArgumentParser, namespace: Any, values: Any, option_string: str | None = None
     ) -> None:
-        if not all(part.isidentifier() for part in values.split(".")):
+        is_file = values.endswith(".py")  # of a teacher's LazyConfig
+        if not is_file and not all(part.isidentifier() for part in values.split(".")):
             raise UserError(f"--trust {values!r}: wanted an import path such as my_module.Net")
         trust(values)
         setattr(namespace, self.dest, (*getattr(namespace, self.dest), values))
