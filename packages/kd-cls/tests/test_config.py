@@ -325,6 +325,14 @@ class TestOptionsOfATeacher:
         with pytest.raises(UserError, match=message):
             read(config, option)
 
+    def test_are_refused_beside_weights_but_for_its_network(self, read, config):
+        node = {**config["teacher"], "weights": "random", "trainer": {"epochs": 4}}
+        for option in ("trainer.epochs", "data.image_size", "seed"):
+            with pytest.raises(UserError, match=rf"teacher: '{option}' .* teacher\.weights"):
+                read({**config, "teacher": node}, f"teacher.{option}=9")
+        found = read({**config, "teacher": node}, "teacher.student.mean=[0.5]")
+        assert found.teachers["teacher"].model["mean"] == [0.5]
+
     def test_are_refused_without_its_config(self, read):
         message = (
             r"teacher: 'trainer\.epochs' is of a teacher's own training, .* set teacher\.config"

@@ -20,6 +20,7 @@ from kd_core.experiment.adapter import TaskAdapter
 from kd_core.experiment.builder import DATA, build_distiller
 from kd_core.experiment.outputs import parse_stored
 from kd_core.experiment.spec import Experiment, TeacherSpec, given, phases_of, teachers_of
+from kd_core.experiment.teacher_options import refuse_idle, refuse_training
 from kd_core.training.optimizer import parse_optimizer
 from kd_core.training.schedule import SCHEDULE
 from kd_core.training.settings import TrainerSettings, parse_trainer
@@ -164,17 +165,13 @@ class _Parser:
         if "outputs" in node:
             return TeacherSpec(where, parse_stored({**node, **options}, where), node)
         if "config" not in node:
-            wrong = next((name for name in (*options, *node) if name.split(".")[0] in names), None)
-            if wrong:
-                raise UserError(
-                    f"{where}: {wrong!r} is of a teacher's own training, but this one has no "
-                    f"`config` of it; set {where}.config, or leave {wrong!r} out"
-                )
+            refuse_training(where, (*options, *node), names)
             return TeacherSpec(where, self.adapter.parse_model(node, where), node)
         own = {key: value for key, value in node.items() if key not in ("config", *names)}
         for name in self.adapter.of_teacher_config:
             if name in own:
                 raise UserError(f"{where}: {name!r} is what its config says; leave one of them out")
+        refuse_idle(where, options, own)
         changes = {key: value for key, value in node.items() if key in names}
         with located(f"{where}.config"):
             experiment = self._experiment(node["config"], changes, options)
