@@ -109,7 +109,7 @@ def class_numbers(tables: Mapping[str, ShardTable], classes: Classes) -> dict[st
                     f"one of the {len(names):,} classes{hint or f' 0 to {len(names) - 1}'}"
                 )
     return {
-        part: torch.tensor([known[str(text)] for text in texts])[
+        part: torch.tensor([known[str(text)] for text in texts], dtype=torch.int64)[
             torch.from_numpy(inverse).flatten()
         ]
         for part, (texts, inverse) in found.items()
