@@ -81,7 +81,14 @@ def test_a_forward_that_cannot_take_what_it_is_given_is_refused(forward):
         type("Own", (Criterion,), {"takes": "logits", "forward": forward})()
 
 
-@pytest.mark.parametrize("forward", [lambda *all: 0, lambda self, a, b, c, d=1, **more: 0])
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda *all: 0,
+        lambda self, a, b, c, d=1, **more: 0,
+        staticmethod(lambda student, teacher, batch: 0),
+    ],
+)
 def test_one_that_takes_more_is_not(forward):
     type("Own", (Criterion,), {"takes": "logits", "forward": forward})()
 

@@ -216,6 +216,36 @@ def test_a_method_that_would_not_be_called_is_refused(
         make(tmp_path, **{place: [node(kind)]})
 
 
+class Helpful(Hook):
+    after_epochs = 3
+    before_loss: float | None = None
+
+    @property
+    def after_all(self):
+        return self._after_warm_up()
+
+    def _after_warm_up(self):
+        return self.after_epochs
+
+    @staticmethod
+    def after_epoch(trainer):
+        pass
+
+    @classmethod
+    def before_train(cls, trainer):
+        cls.seen = trainer
+
+
+def test_values_own_helpers_and_methods_of_the_class_are_let_be(tmp_path):
+    make(tmp_path, epochs=1, hooks=[node(Helpful)]).train()
+    assert Helpful.seen.epoch == 1
+
+
+def test_what_is_no_method_is_refused(tmp_path):
+    with pytest.raises(UserError, match="Own: after_step is not a method"):
+        make(tmp_path, hooks=[node(type("Own", (Hook,), {"after_step": None}))])
+
+
 @pytest.mark.parametrize(
     ("construct", "name"),
     [

@@ -331,6 +331,20 @@ def test_a_list_that_a_later_layer_fills_with_others_is_recorded_as_it_was():
     torch.testing.assert_close((first, rest["more"]), (images(), 2 * images()))
 
 
+class Odd(namedtuple("Odd", ["first", "second"])):
+    """A tuple that is made of other arguments than its items."""
+
+    def __new__(cls, x):
+        return super().__new__(cls, x, 2 * x)
+
+
+def test_a_tuple_of_tensors_is_recorded_as_the_network_made_it():
+    network = Give(lambda x: [Odd(x), (x.shape[2:], x)])
+    odd, (size, _) = tapped(network, "part")["part"]
+    assert type(odd) is Odd
+    assert type(size) is torch.Size
+
+
 # Hooks and passes
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import pytest
 import torch
@@ -122,7 +122,11 @@ FOR_A_TYPE_CHECKER = list["Gone"]  # noqa: F821
 
 
 @pytest.mark.parametrize(
-    "annotation", [FOR_A_TYPE_CHECKER, int | FOR_A_TYPE_CHECKER, Lengthy | None, [int], 3]
+    "annotation",
+    [
+        *(FOR_A_TYPE_CHECKER, int | FOR_A_TYPE_CHECKER, Lengthy | None, [int], 3),
+        Annotated[int, {"units": "pixels"}],  # has a hash, which fails
+    ],
 )
 def test_an_annotation_that_nothing_can_be_checked_by_is_let_be(annotation, recwarn):
     for value in (3, None, "x", [1]):

@@ -56,8 +56,21 @@ def tensors(value: Any) -> Iterator[Tensor]:
 
 
 def with_own_containers(value: Any) -> Any:
-    """Return the same tensors in tuples, lists and dicts that nobody else changes."""
-    return value if isinstance(value, Tensor) else tree_map(lambda item: item, value)
+    """Return the same tensors in lists and dicts that nobody else changes."""
+    if isinstance(value, Tensor):
+        return value
+    return tree_map(lambda item: item, value, is_leaf=_is_fixed)
+
+
+def _is_fixed(value: Any) -> bool:
+    """Return whether a value is a tuple without lists and dicts inside.
+
+    It need not be made again: not every kind can be, and `torch.Size` would be a plain tuple.
+    """
+    return isinstance(value, tuple) and all(
+        _is_fixed(item) if isinstance(item, tuple) else not isinstance(item, list | dict)
+        for item in value
+    )
 
 
 def levels(student: Maps, teacher: Maps) -> list[tuple[Tensor, Tensor]]:

@@ -31,17 +31,22 @@ def parameters_of(function: Callable[..., Any]) -> Parameters:
         return _parameters_of.__wrapped__(function)
 
 
-def call_problem(function: Callable[..., Any], *given: str) -> str:
+def call_problem(owner: type, name: str, *given: str) -> str:
     """Return why a method cannot be called with such arguments, without names; "" if it can.
 
     Args:
-        function: Of a class, with `self`.
-        given: What it will be given, for the message.
+        owner: A class that has it.
+        name: Of the method.
+        given: What it will be given besides `self`, for the message.
     """
+    if not isinstance(inspect.getattr_static(owner, name), staticmethod | classmethod):
+        given = ("self", *given)
     try:
-        signature = inspect.signature(function)
+        signature = inspect.signature(getattr(owner, name))
     except ValueError:  # written in C, without a signature
         return ""
+    except TypeError:
+        return "is not a method"
     try:
         signature.bind(*given)
     except TypeError:

@@ -6,7 +6,7 @@ import re
 import types
 import typing
 import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, wraps
 from typing import Annotated, Any
 
@@ -195,7 +195,10 @@ def _problem(annotation: Any, value: Any) -> str:
 
 def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
     """Return what validates values of an annotation; None where nothing is known of them."""
-    return _known_adapter(annotation) if isinstance(annotation, Hashable) else None
+    try:
+        return _known_adapter(annotation)
+    except TypeError:  # it cannot be hashed
+        return None
 
 
 @cache

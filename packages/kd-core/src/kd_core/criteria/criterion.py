@@ -158,7 +158,7 @@ class Criterion(nn.Module):
                     f"{cls.__module__}.{cls.__qualname__}: its class attribute `{name}` {came}; it "
                     f"says what the criterion is fed: {', '.join(KINDS)}, or a tuple of these"
                 )
-        if problem := call_problem(cls.forward, "self", "student", "teacher", "batch"):
+        if problem := call_problem(cls, "forward", "student", "teacher", "batch"):
             raise UserError(f"{cls.__module__}.{cls.__qualname__}: forward {problem}")
 
     @classmethod

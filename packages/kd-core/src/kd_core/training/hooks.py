@@ -129,13 +129,14 @@ def check_methods(hook: type[Hook]) -> None:
     """
     known = {name: method for name, method in vars(Hook).items() if inspect.isfunction(method)}
     for name in dir(hook):
-        where = f"hook {name_of(hook)}: {name}"
-        if name.startswith(("before_", "after_")) and name not in known:
+        is_ours = name in known or not name.startswith(("before_", "after_"))
+        if not is_ours and inspect.isroutine(getattr(hook, name)):  # it may have values so named
             raise UserError(
-                f"{where} is a method that the trainer does not call{nearest(name, known)}"
+                f"hook {name_of(hook)}: {name} is a method that the trainer does not call"
+                f"{nearest(name, known)}; begin its name with _ if you call it yourself"
             )
     for name, method in known.items():
-        if problem := call_problem(getattr(hook, name), *inspect.signature(method).parameters):
+        if problem := call_problem(hook, name, *list(inspect.signature(method).parameters)[1:]):
             raise UserError(f"hook {name_of(hook)}: {name} {problem}")
 
 
