@@ -325,6 +325,9 @@ class TestOverrides:
         with pytest.raises(UserError, match=rf"option {option}: {{}} changes nothing"):
             load_config(example, {option: {}})
 
+    def test_an_empty_dict_replaces_what_is_none(self, example):
+        assert load_config(example, {"trainer.epochs": {}})["trainer"]["epochs"] == {}
+
     def test_a_dict_is_emptied_by_its_mark(self, example):
         config = load_config(example, {"trainer": {"_delete_": True}, "distiller.new": {}})
         assert (config["trainer"], config["distiller"]["new"]) == ({}, {})

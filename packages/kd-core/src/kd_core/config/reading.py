@@ -156,13 +156,13 @@ def override(
 def _override(value: Any, keys: Sequence[str], new: Any, option: str) -> Any:
     """Return `value` with the entry that `keys` lead to replaced, or merged if both are dicts."""
     if not keys:
-        if not isinstance(new, dict):
-            return new
+        if not isinstance(new, dict) or not isinstance(value, dict):
+            return merge({}, new) if isinstance(new, dict) else new
         if value and not new:
             raise UserError(
                 f"option {option}: {{}} changes nothing here; {{'_delete_': True}} empties it"
             )
-        return merge(value if isinstance(value, dict) else {}, new)
+        return merge(value, new)
     key, *rest = keys
     if isinstance(value, dict):
         if rest and key not in value:

@@ -83,6 +83,12 @@ def with_ensembles(teachers: Mapping[str, nn.Module], ensembles: Any) -> dict[st
         raise UserError("distiller.ensembles: wanted lists by name, such as dict(mean=['a', 'b'])")
     combined = dict(teachers)
     for name, listed in named(ensembles, "distiller.ensembles").items():
+        is_listed = isinstance(listed, list | tuple | Mapping)
+        if not is_listed or not all(isinstance(member, str) for member in listed):
+            raise UserError(
+                f"distiller.ensembles.{name}: wanted names of teachers, such as ['a', 'b'], got "
+                f"{listed!r:.80}"
+            )
         members, weights = list(listed), None
         if len(set(members)) < len(members):
             raise UserError(

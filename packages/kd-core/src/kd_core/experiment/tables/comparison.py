@@ -101,10 +101,11 @@ class ComparisonTool:
             raise UserError("nothing to compare: name CONFIG files, and --rows FILE or --sweep")
         configs = {}
         for label, (own, options) in rows.items():
-            changed = parse_options(options)
-            refuse_overlap(label, changed, of_line)
+            changed, runs = parse_options(options), label in (args.only or rows)
+            if runs:
+                refuse_overlap(label, changed, of_line)
+            note = partial(_note_row, label) if runs else _say_nothing
             changed |= of_line
-            note = partial(_note_row, label) if label in (args.only or rows) else _say_nothing
             experiment = read_experiment(self.adapter, [*files, *own], changed, note=note)
             configs[label] = _without_idle_teacher(experiment)
         return configs
