@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 from detectron2.config import CfgNode
+from kd_core.config.names import named
 from kd_core.config.trust import DEPLOYED, check_types, known_modules
 from kd_core.distill.term import parse_term
 from kd_core.distill.term_spec import TermSpec
@@ -44,10 +45,8 @@ def parse_terms(cfg: CfgNode) -> dict[str, TermSpec]:
     """
     specs = {}
     known = [KNOWN, *([known_modules(*own)] if (own := imported_modules()) else [])]
-    for name, node in cfg.KD.TERMS.items():
+    for name, node in named(cfg.KD.TERMS, "KD.TERMS").items():
         where = f"KD.TERMS.{name}"
-        if not name or "." in name:
-            raise UserError(f"KD.TERMS: {name!r}: wanted a name without dots, such as pkd")
         term = whole_term(where, node)
         check_types({"type": term["CRITERION"]}, f"{where}.CRITERION", known)
         check_types(term["ARGS"], f"{where}.ARGS", [*known, DEPLOYED])

@@ -1,6 +1,7 @@
 """Which files of a sample are its image and its label."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from kd_cls.data.shards.members import Member
 Files = Mapping[str, Member]  # by what follows the first dot of their names, in lower case
 _FIELDS = ("label", "cls", "class", "target", "class_id")
 _NOTHING = object()  # what a field holds that is not there
+_TWICE = object()  # what a field holds that is there twice, which only matters of the label's
 _LONGEST = 2**20  # bytes of a file that has a label
 
 
@@ -95,14 +97,14 @@ def _text(content: bytes) -> str:
 def _of_json(content: bytes, field: str) -> str:
     try:
         values = json.loads(content, object_pairs_hook=_object)
-    except BrokenSampleError:
-        raise
     except (ValueError, RecursionError) as error:
         raise BrokenSampleError("its .json cannot be read as JSON") from error
     if not isinstance(values, dict):
         raise BrokenSampleError(f"its .json is a {type(values).__name__}; wanted an object")
     found = [field] if field else [name for name in _FIELDS if name in values]
     value = _value(values, found[0]) if len(found) == 1 else _NOTHING
+    if value is _TWICE:
+        raise BrokenSampleError(f"its .json has a field twice ({found[0]})")
     if value is _NOTHING:
         has = ", ".join(_names(values))[:200]
         raise BrokenSampleError(
@@ -118,10 +120,11 @@ def _of_json(content: bytes, field: str) -> str:
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of JSON; a field that is there twice has two values."""
+    """Return an object of JSON, in which a field that is there twice has no value."""
     values = dict(pairs)
     if len(values) < len(pairs):
-        raise BrokenSampleError("its .json has a field twice")
+        names = Counter(name for name, _ in pairs)
+        values |= {name: _TWICE for name, count in names.items() if count > 1}
     return values
 
 
@@ -131,7 +134,7 @@ def _value(values: Mapping[str, Any], field: str) -> Any:
         outer, _, field = field.partition(".")
         values = values.get(outer, _NOTHING)
         if not isinstance(values, dict) or not field:
-            return _NOTHING
+            return _TWICE if values is _TWICE else _NOTHING
     return values[field]
 
 
