@@ -222,6 +222,7 @@ def test_a_dry_run_takes_a_step_of_every_row_and_leaves_nothing(capsys):
 
 
 OPTION = ("--seeds", "0", "--cfg-options")
+OWN_ROWS = """rows = dict(one=dict(options=["trainer={'epochs': 1}"]), two=[])"""
 
 
 @pytest.mark.parametrize(
@@ -252,6 +253,10 @@ OPTION = ("--seeds", "0", "--cfg-options")
             ["tiny.py", "--rows", "own.py", *OPTION, "trainer.epochs=3"],
             "--cfg-options trainer.epochs: row 'one' has its own trainer;",
         ),
+        (
+            ["tiny.py", "--rows", "own.py", "--only", "two", *OPTION, "trainer={'epochz': 3}"],
+            "epochz",  # the row that does not run may have its own
+        ),
         (["tiny.py", "--rows", "against.py"], "against: there is no row 'alnoe'; did you mean 'al"),
         (["tiny.py", "--rows", "text.py"], "rows['a']: files: wanted a list of texts, got 'kd.py'"),
     ],
@@ -259,7 +264,7 @@ OPTION = ("--seeds", "0", "--cfg-options")
 def test_mistakes_cost_one_line_and_no_time(arguments, message, capsys):
     Path("against.py").write_text(f"{ROWS}\nagainst = dict(KD='alnoe')")
     Path("text.py").write_text("rows = dict(a='kd.py')")
-    Path("own.py").write_text("""rows = dict(one=dict(options=["trainer={'epochs': 1}"]))""")
+    Path("own.py").write_text(OWN_ROWS)
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
     assert not Path("runs").exists()

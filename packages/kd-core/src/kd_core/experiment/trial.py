@@ -8,7 +8,7 @@ from kd_core.data.sampling import borrowed_generators
 from kd_core.experiment.builder import BuiltExperiment
 from kd_core.experiment.run import build_trainer
 from kd_core.experiment.spec import Experiment
-from kd_core.files.new_files import require_writable
+from kd_core.files.new_files import require_writable_folder
 from kd_core.runtime import distributed
 from kd_core.runtime.console import err
 from kd_core.training.targets.choice import parse_cache
@@ -42,7 +42,7 @@ def _try_trainer(experiment: Experiment, built: BuiltExperiment) -> None:
     settings = experiment.training()
     cache = parse_cache(settings.get("teacher_cache", False))
     if cache is not None and cache.folder is not None:
-        require_writable(Path(cache.folder) / "cache", "trainer.teacher_cache")
+        require_writable_folder(Path(cache.folder), "trainer.teacher_cache")
     settings |= {"teacher_cache": False, "accelerate_teachers": False}  # these take a while
     with err.capture():  # the run itself tells of its optimizer and terms
         build_trainer(built.parts, Path(), **settings)

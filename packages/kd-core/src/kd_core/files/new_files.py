@@ -37,13 +37,29 @@ def require_writable(path: Path, option: str = "--out") -> None:
     """
     if path.is_dir():
         raise UserError(f"{option} {path}: is a folder; wanted the name of a file")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    _try_writing(path, path.absolute().parent, f"{option} FILE{path.suffix}")
+
+
+def require_writable_folder(path: Path, option: str) -> None:
+    """Reject a folder in which nothing can be written, or that cannot be made; see above.
+
+    Args:
+        path: Of the folder.
+        option: That names another place.
+
+    Raises:
+        UserError: If it is one.
+    """
+    _try_writing(path, path.absolute(), f"{option}=FOLDER")
+
+
+def _try_writing(path: Path, folder: Path, remedy: str) -> None:
+    there = next(each for each in (folder, *folder.parents) if each.exists())
     try:
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
-        refusal = cannot_write(path, error)
-        raise UserError(f"{refusal}; {option} FILE{path.suffix} names another place") from error
+        raise UserError(f"{cannot_write(path, error)}; {remedy} names another place") from error
 
 
 def require_suffix(path: Path, suffix: str, option: str = "--out") -> None:
