@@ -146,7 +146,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         model: The plain detector.
         save_dir: Folder of a run.
         whole: Whether a file must have all weights of the detector, as to evaluate it; otherwise
-            it may be a backbone, see `Fit.wrong_as_start`.
+            it may be a backbone, see `Fit.why_not_started`.
         checkpointables: See Detectron2.
     """
 

@@ -9,7 +9,6 @@ from kd_core.runtime.failures import first_line
 _OURS = re.compile(r"/kd_(core|cls|reid|det)/")
 _COMPILED = (".pyx", ".pxd", ".pxi")  # of Cython, whose frames have no folder
 
-
 FAILURES = (Exception, SystemExit)
 """What a user's code may raise: one that exits must not end a tool in silence."""
 
@@ -31,7 +30,7 @@ def with_place(error: BaseException) -> str:
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename != __file__ and not frame.filename.startswith("<frozen")
+        if not frame.filename.startswith("<frozen")
     ]
     libraries = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
     own = [
