@@ -200,7 +200,7 @@ def test_a_state_that_cannot_be_kept_is_refused_before_training(tmp_path):
         (
             "after_stp",
             lambda self, trainer: 0,
-            r"after_stp is .*not call; did you mean 'after_step'",
+            r"after_stp is .*not call .*name with _\); did you mean 'after_step'",
         ),
         ("after_step", lambda self: 0, r"after_step takes \(self\); wanted \(self, trainer\)"),
         ("close", lambda self, trainer: 0, r"close takes .*wanted \(self\)"),

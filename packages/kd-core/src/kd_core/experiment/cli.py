@@ -29,6 +29,7 @@ _INSTEAD = ("save_outputs", "eval_only")
 _OF_TRAINING = ("seeds", "share_teacher", "resume", "auto_resume")
 _WORDS = {"true": True, "false": False, "none": None}
 
+NOTHING = "nothing to compare: name CONFIG files, and --rows FILE or --sweep"
 EXIT_INTERRUPTED = 130
 EXIT_NO_READER = 141  # what a shell shows of a program that SIGPIPE ended
 
@@ -172,7 +173,7 @@ def comparison_main(
         if args.rows and not _is_one_of_several():
             require_configs([args.rows])
         if not args.rows and not (args.configs and args.sweep):
-            raise UserError("nothing to compare: name CONFIG files, and --rows FILE or --sweep")
+            raise UserError(NOTHING)
         make_tool().run(args)
 
     return partial(run_main, start)

@@ -132,8 +132,8 @@ def check_methods(hook: type[Hook]) -> None:
         is_ours = name in known or not name.startswith(("before_", "after_"))
         if not is_ours and inspect.isroutine(getattr(hook, name)):  # it may have values so named
             raise UserError(
-                f"hook {name_of(hook)}: {name} is a method that the trainer does not call"
-                f"{nearest(name, known)}; begin its name with _ if you call it yourself"
+                f"hook {name_of(hook)}: {name} is a method that the trainer does not call (if you "
+                f"do, begin its name with _){nearest(name, known)}"
             )
     for name, method in known.items():
         if problem := call_problem(hook, name, *list(inspect.signature(method).parameters)[1:]):

@@ -6,7 +6,8 @@ import functools
 import inspect
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +61,10 @@ class LazyFile:
 
     def get(self, path: str, default: Any = None) -> Any:
         """Return a value by its dotted path, lists as lists."""
-        try:
+        with resolving(f"{self.path}: {path}"):
             value = OmegaConf.select(self.node, path, default=default)
-        except OmegaConfBaseException as error:
-            raise UserError(f"{self.path}: {path}: {' '.join(str(error).split())}") from error
-        is_plain = OmegaConf.is_list(value)
-        return OmegaConf.to_container(value, resolve=True) if is_plain else value
+            is_plain = OmegaConf.is_list(value)
+            return OmegaConf.to_container(value, resolve=True) if is_plain else value
 
     def copy(self) -> DictConfig:
         """Return a copy of all that the file says."""
@@ -91,15 +90,22 @@ class LazyFile:
     def identity(self) -> dict[str, Any]:
         """Return in plain types what the file says, but what the config has that stands for it."""
         names = [str(key) for key in self.node if key not in _NOT_IDENTITY]
-        try:
+        with resolving(self.path):
             whole = {key: _plain(self.get(key)) for key in names}
-        except OmegaConfBaseException as error:  # a reference to a key that is not there
-            raise UserError(f"{self.path}: {' '.join(str(error).split())}") from error
         for part in ("train", "test"):
             loader = whole.get("dataloader", {}).get(part, {})
             for key in _NOT_OF_BATCHES:
                 loader.pop(key, None)
         return whole
+
+
+@contextmanager
+def resolving(where: str) -> Iterator[None]:
+    """Turn an error of OmegaConf, as of a reference to a key that is not there, into one line."""
+    try:
+        yield
+    except OmegaConfBaseException as error:
+        raise UserError(f"{where}: {' '.join(str(error).split())}") from error
 
 
 def lazy_of(cfg: CfgNode) -> LazyFile | None:

@@ -12,11 +12,10 @@ from detectron2.data import build_detection_train_loader, get_detection_dataset_
 from kd_core.config.trusted import trust
 from kd_core.errors import UserError
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from kd_det.data.register import category_names
 from kd_det.data.unlabelled import unlabelled_mark
-from kd_det.lazy.files import ARCHITECTURE, LazyFile, attach, lazy_of
+from kd_det.lazy.files import ARCHITECTURE, LazyFile, attach, lazy_of, resolving
 from kd_det.settings.merging import merge
 
 _SAME = {
@@ -179,10 +178,8 @@ def _names(lazy: LazyFile, loader: str) -> tuple[str, ...]:
 def _kd_node(lazy: LazyFile) -> dict[str, Any]:
     """Return the KD node as a YAML file has it: criteria by name."""
     found = lazy.get("KD")
-    try:
+    with resolving(lazy.path):
         node: Any = OmegaConf.to_container(found, resolve=True) if found is not None else None
-    except OmegaConfBaseException as error:  # a reference to a key that is not there
-        raise UserError(f"{lazy.path}: {' '.join(str(error).split())}") from error
     if not isinstance(node, dict):
         return {}
     terms = node.get("TERMS")

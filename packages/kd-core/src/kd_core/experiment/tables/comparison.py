@@ -11,7 +11,7 @@ import torch
 
 from kd_core.catalogue.compose import run_name
 from kd_core.errors import UserError, nearest
-from kd_core.experiment.cli import comparison_main, parse_options
+from kd_core.experiment.cli import NOTHING, comparison_main, parse_options
 from kd_core.experiment.command_line import TrainingTool
 from kd_core.experiment.parsing import read_experiment
 from kd_core.experiment.phases import key_of
@@ -98,7 +98,7 @@ class ComparisonTool:
         if unknown := [label for label in args.only or [] if label not in rows]:
             raise UserError(f"--only: there is no row {unknown[0]!r}{nearest(unknown[0], rows)}")
         if not rows or not (files or all(own for own, _ in rows.values())):
-            raise UserError("nothing to compare: name CONFIG files, and --rows FILE or --sweep")
+            raise UserError(NOTHING)
         configs = {}
         for label, (own, options) in rows.items():
             changed, runs = parse_options(options), label in (args.only or rows)
