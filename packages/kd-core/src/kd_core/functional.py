@@ -63,13 +63,9 @@ def with_own_containers(value: Any) -> Any:
 
 
 def _is_fixed(value: Any) -> bool:
-    """Return whether a value is a tuple without lists and dicts inside.
-
-    It need not be made again: not every kind can be, and `torch.Size` would be a plain tuple.
-    """
+    """Return whether a value is a tuple, of any kind, without lists and dicts inside."""
     return isinstance(value, tuple) and all(
-        _is_fixed(item) if isinstance(item, tuple) else not isinstance(item, list | dict)
-        for item in value
+        _is_fixed(x) if isinstance(x, tuple) else not isinstance(x, list | dict) for x in value
     )
 
 
