@@ -57,9 +57,7 @@ def tensors(value: Any) -> Iterator[Tensor]:
 
 def with_own_containers(value: Any) -> Any:
     """Return the same tensors in lists and dicts that nobody else changes."""
-    if isinstance(value, Tensor):
-        return value
-    return tree_map(lambda item: item, value, is_leaf=_is_fixed)
+    return value if isinstance(value, Tensor) else tree_map(lambda x: x, value, is_leaf=_is_fixed)
 
 
 def _is_fixed(value: Any) -> bool:
