@@ -100,3 +100,18 @@ def test_processes_are_compared_before_they_train(tmp_path, monkeypatch, capsys,
     assert main(["config.py", "--work-dir", "run"]) == 2
     assert "error: rank 1 is another" in capsys.readouterr().err
     assert not (tmp_path / "run/last.pth").exists()
+
+
+def test_data_that_moved_for_one_process_are_compared_by_all(tmp_path, monkeypatch):
+    compared = []
+    monkeypatch.setattr(runner, "recorded", lambda *run: {})
+    monkeypatch.setattr(runner, "data_fingerprint", lambda data: data)
+    monkeypatch.setattr(runner.Runner, "_data", lambda *run: "data")
+    monkeypatch.setattr(identity, "check", lambda *of_this_rank: False)
+    monkeypatch.setattr(identity, "finished", lambda *run: {"last": {}})
+    monkeypatch.setattr(identity, "check_data", lambda *found: compared.append(found))
+    for others in (False, True):
+        monkeypatch.setattr(runner.distributed, "values_of_all", lambda own, o=others: [own, o])
+        own = runner.Runner(None, torch.device("cpu"), tmp_path)
+        assert own.finished(None, 0, tmp_path) == {"last": {}}
+        assert compared == [(tmp_path, "data")] * others  # which waits for all

@@ -86,7 +86,7 @@ class Runner:
         made_by = recorded(experiment, seed)
         may_have_moved = identity.check(work_dir, made_by)
         result = identity.finished(work_dir, made_by)
-        if result is not None and may_have_moved:
+        if result is not None and any(distributed.values_of_all(may_have_moved)):  # all wait there
             data = self._data(experiment, seed, torch.device("cpu"))
             identity.check_data(work_dir, data_fingerprint(data))
         return result
