@@ -86,7 +86,8 @@ class Runner:
         made_by = recorded(experiment, seed)
         may_have_moved = identity.check(work_dir, made_by)
         result = identity.finished(work_dir, made_by)
-        if result is not None and any(distributed.values_of_all(may_have_moved)):  # all wait there
+        # Where it moved for one process all compare, since they wait for one another there.
+        if result is not None and any(distributed.values_of_all(may_have_moved)):
             data = self._data(experiment, seed, torch.device("cpu"))
             identity.check_data(work_dir, data_fingerprint(data))
         return result
