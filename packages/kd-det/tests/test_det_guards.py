@@ -285,5 +285,5 @@ def test_pixels_of_a_teacher_are_checked_too(write):
 @pytest.mark.parametrize("name", ["", "a.b", "a/b"])
 def test_a_term_needs_a_name_that_a_module_can_have(name, write):
     cfg = read_config(write("retinanet", {name: PKD["pkd"]}))
-    with pytest.raises(UserError, match=f"KD.TERMS: '{name}' cannot be a name"):
+    with pytest.raises(UserError, match=f"KD.TERMS: {name!r} cannot be a name"):
         parse_terms(cfg)
