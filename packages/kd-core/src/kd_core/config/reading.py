@@ -156,8 +156,10 @@ def override(
 def _override(value: Any, keys: Sequence[str], new: Any, option: str) -> Any:
     """Return `value` with the entry that `keys` lead to replaced, or merged if both are dicts."""
     if not keys:
-        if not isinstance(new, dict) or not isinstance(value, dict):
-            return merge({}, new) if isinstance(new, dict) else new
+        if not isinstance(new, dict):
+            return new
+        if not isinstance(value, dict):
+            return merge({}, new)
         if value and not new:
             raise UserError(
                 f"option {option}: {{}} changes nothing here; {{'_delete_': True}} empties it"
