@@ -52,7 +52,8 @@ def two_steps(pair, method, size, folder):
     config["optimizer"] = {"type": "torch.optim.SGD", "lr": 1e-6}
     config["schedule"] = {"type": "kd_core.training.schedule.constant"}
     if "phases" in config:
-        config["phases"]["analysis"]["trainer"] = {"epochs": 1}
+        # An untrained DenseNet's features are of 1e8: decoders that learn from them diverge.
+        config["phases"]["analysis"] |= {"trainer": {"epochs": 1}, "optimizer": {"lr": 1e-30}}
     save_config(config, folder / "run.py")
     assert main([str(folder / "run.py"), "--work-dir", str(folder / "run")]) == 0
     return config, folder / "run"
