@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal, Protocol
 
 import pytest
 import torch
+from kd_core.config.node import parse
 from kd_core.config.values import (
+    Finite,
     NonNegative,
     Positive,
     PositiveInt,
@@ -37,6 +39,8 @@ def check(annotation, value):
         (Positive, -1.0, "a number greater than 0"),
         (Positive, math.inf, "a finite number"),
         (Positive, math.nan, "a finite number"),
+        (Positive, 1e300, "a number of at most 1e+30"),
+        (Finite, -1e300, "a number of at least -1e+30"),
         (NonNegative, -1e-9, "a number of at least 0"),
         (Share, 1.1, "a number of at most 1"),
         (int, 2.0, "a whole number"),
@@ -132,3 +136,22 @@ def test_an_annotation_that_nothing_can_be_checked_by_is_let_be(annotation, recw
     for value in (3, None, "x", [1]):
         check(annotation, value)
     assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [
+        (NonNegative | Mapping[str, NonNegative], {"type": "torch.nn.Identity"}),
+        (Sequence[float], {"type": "torch.nn.Identity"}),
+        (Sequence[float], [0.5, {"type": "torch.nn.Identity"}]),
+        (Mapping[str, float], {"a": {"type": "torch.nn.Identity"}}),
+        (tuple[int, ...] | None, ({"type": "torch.nn.Identity"},)),
+    ],
+)
+def test_a_node_is_not_a_list_or_dict_of_numbers(annotation, value):
+    with pytest.raises(UserError, match=r"^here\.argument: wanted "):
+        check(annotation, parse(value) if "type" in value else value)
+
+
+def test_other_things_in_a_dict_of_numbers_are_let_be():
+    check(Mapping[str, NonNegative], {"a": torch.tensor(0.5)})

@@ -14,13 +14,12 @@ from pydantic import ConfigDict, Field, PydanticUserError, TypeAdapter, Validati
 
 from kd_core.errors import UserError, nearest
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_LARGEST = 1e30  # fits in float32, and its square in Python's numbers: losses have both
+Finite = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=_LARGEST, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, le=_LARGEST, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
-"""A share: 0 to 1."""
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
-"""A share that is not 0."""
 Decay = Annotated[float, Field(gt=0, lt=1)]
 """What a moving average keeps of itself in a step: between 0 and 1."""
 Part = Annotated[float, Field(ge=0, lt=1)]
@@ -37,7 +36,6 @@ PositiveInts = Annotated[Sequence[PositiveInt], Field(min_length=1)]
 BetaParameter = Annotated[float, Field(ge=1e-3, le=1e3)]
 """Of the distribution Beta(a, a)."""
 Pixels = Annotated[int, Field(gt=0, le=2**14)]
-"""A side of an image."""
 Margin = Annotated[int, Field(ge=0, le=2**10)]
 """Pixels around an image."""
 Enlargement = Annotated[float, Field(ge=1, le=8)]
@@ -56,6 +54,7 @@ ClassNames = Annotated[Sequence[str], Field(min_length=1)]
 NamesOrFile = Annotated[Sequence[str], Field(min_length=1)] | str
 """The same, or a text file with a name in each line."""
 
+_OF_SEVERAL = (list, tuple, dict, Sequence, Mapping)
 _SETTINGS = ConfigDict(strict=True, arbitrary_types_allowed=True)
 _WORDS = {
     "float_type": "a number",
@@ -115,19 +114,15 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
 
     For constructors, not for losses, which run in every step.
     """
-    signature = inspect.signature(function)
+    signature, title = inspect.signature(function), function.__qualname__.removesuffix(".__init__")
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(*args, **kwargs)
-        check_values(function, bound.arguments, lambda name: f"{_title(function)}: {name}")
+        check_values(function, bound.arguments, lambda name: f"{title}: {name}")
         return function(*args, **kwargs)
 
     return call
-
-
-def _title(function: Callable[..., Any]) -> str:
-    return function.__qualname__.removesuffix(".__init__")
 
 
 @cache
@@ -163,16 +158,23 @@ def _is_plain(value: Any) -> bool:
 
 
 def _is_misplaced(value: Any, annotation: Any) -> bool:
-    """Return whether a node is where only numbers, texts and the like can be."""
-    return isinstance(value, Mapping) and _is_simple(annotation)
+    """Return whether a node is where only numbers, texts and lists of them can be."""
+    inside = _holds_node(value)
+    return (inside or isinstance(value, Mapping)) and _is_simple(annotation, several=inside)
 
 
-def _is_simple(annotation: Any) -> bool:
+def _holds_node(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return "type" in value or any(map(_holds_node, value.values()))
+    return isinstance(value, list | tuple) and any(map(_holds_node, value))
+
+
+def _is_simple(annotation: Any, *, several: bool) -> bool:
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
-        return _is_simple(inner[0])
-    if origin in (typing.Union, types.UnionType):
-        return all(map(_is_simple, inner))
+        return _is_simple(inner[0], several=several)
+    if origin in (typing.Union, types.UnionType) or (several and origin in _OF_SEVERAL):
+        return all(_is_simple(each, several=several) for each in inner if each is not Ellipsis)
     return origin is typing.Literal or annotation in (int, float, str, bool, type(None))
 
 
@@ -183,7 +185,8 @@ def _problem(annotation: Any, value: Any) -> str:
         return ""
     try:
         # As JSON, a list may be a tuple and a whole number a float, but a text is not a number.
-        adapter.validate_json(json.dumps(value, ensure_ascii=False, default=lambda _: {}))
+        text = json.dumps(value, ensure_ascii=False, default=lambda _: {"type": None})
+        adapter.validate_json(text)
     except ValidationError as error:
         return _text(error, value)
     except PydanticUserError:  # an annotation with names for a type checker only
